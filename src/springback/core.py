@@ -1,0 +1,190 @@
+"""The nouns.  Frozen dataclasses, standard library only.
+
+A study is a list of :class:`Run`; a run's id is the hash of what goes into it, so
+equal work is done once and a finished run is recognised on any machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RowKind = Literal["text", "pair", "qa", "chat"]
+
+#: Algorithms a recipe may name; others are refused with this list.
+ALGORITHMS = ("sft",)
+SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("bf16-mixed", "float32")
+
+
+def to_jsonable(value: Any) -> Any:
+    """Plain JSON types out of dataclasses, tuples and mappings; NaN and infinity become None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"not serialisable as JSON: {type(value).__name__}")
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a value that hashes are taken of: sorted keys, no spaces."""
+    return json.dumps(
+        to_jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model: a folder, a hub id or a built-in name, with what pins it down.
+
+    ``content_hash`` is taken over the weight files' bytes (or, for a hub id, its
+    resolved revision); it is empty until :func:`springback.models.resolve` filled it.
+    """
+
+    path: str
+    revision: str | None = None
+    adapter: str | None = None
+    content_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example.
+
+    ``text``: ``response`` is the whole text, ``prompt`` is empty.
+    ``pair`` and ``chat``: the model is asked ``prompt`` (after ``turns``) and should say ``response``.
+    ``qa``: ``prompt`` is the question, ``response`` the reference solution (may be empty) and
+    ``answer`` what is graded: a number, a choice letter, or an exact string.
+    """
+
+    kind: RowKind
+    prompt: str
+    response: str
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows taken from a data set, in the order they are used, with the seed that drew them."""
+
+    name: str
+    source: str
+    rows: tuple[Row, ...]
+    seed: int = 0
+    content_hash: str = ""
+
+    @classmethod
+    def of(cls, name: str, source: str, rows: Iterable[Row], seed: int = 0) -> Slice:
+        """A slice whose hash is taken over its rows in order (name and source do not count)."""
+        kept = tuple(rows)
+        return cls(name, source, kept, seed, content_hash([to_jsonable(r) for r in kept]))
+
+    def take(self, n: int, name: str | None = None) -> Slice:
+        """The first ``n`` rows: prefixes of one order, so that a longer run extends a shorter one."""
+        return Slice.of(name or self.name, self.source, self.rows[:n], self.seed)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def describe(self) -> dict[str, Any]:
+        """What a result file records of a slice: everything but the rows."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "rows": len(self.rows),
+            "seed": self.seed,
+            "content_hash": self.content_hash,
+        }
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to fine-tune.  The learning rate is constant by default, since branch points need it."""
+
+    algorithm: str = "sft"
+    lora_rank: int | None = None
+    learning_rate: float = 1e-5
+    batch_size: int = 16
+    epochs: int = 1
+    seed: int = 0
+    max_tokens: int = 128
+    schedule: str = "constant"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: str = "bf16-mixed"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned job.  ``id`` is the hash of ``kind`` and ``inputs``."""
+
+    kind: str
+    inputs: Mapping[str, Any]
+    id: str
+
+    @classmethod
+    def of(cls, kind: str, **inputs: Any) -> Run:
+        plain = to_jsonable(inputs)
+        return cls(kind, plain, content_hash({"kind": kind, "inputs": plain})[:20])
+
+    @property
+    def name(self) -> str:
+        """Folder name of the run in the store."""
+        return f"{self.kind}-{self.id}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One checkpoint of a trajectory and the number of examples seen when it was taken."""
+
+    examples: int
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The ordered checkpoints of one run."""
+
+    run_id: str
+    points: tuple[Point, ...]
+
+    def at(self, examples: int) -> Checkpoint:
+        for point in self.points:
+            if point.examples == examples:
+                return point.checkpoint
+        have = [p.examples for p in self.points]
+        raise KeyError(f"no checkpoint at {examples} examples; there are {have}")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a probe found: value and unit, and the per-example values it is the mean of."""
+
+    probe: str
+    checkpoint: str
+    slice: str
+    value: float
+    unit: str
+    per_example: tuple[float, ...] = ()
+    tags: Mapping[str, Any] = field(default_factory=dict)

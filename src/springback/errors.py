@@ -1,0 +1,46 @@
+"""Errors that a user can act on.
+
+Every message says what was given, what is allowed and what to do.  The command
+line prints it on one line and exits with code 2; ``--debug`` shows the trace.
+"""
+
+from __future__ import annotations
+
+
+class SpringbackError(Exception):
+    """Base class: the input or the surroundings are at fault, and the user can mend it."""
+
+
+class DataError(SpringbackError):
+    """A data set is missing, empty, of an unknown form, or overlaps with another one."""
+
+
+class ModelError(SpringbackError):
+    """A model is missing, unreadable, or does not fit the other one (tokenizer, names, shapes)."""
+
+
+class TrainingError(SpringbackError):
+    """A fine-tuning run produced a loss that is not a number."""
+
+
+class SpaceError(SpringbackError):
+    """Not enough disk (or memory) for what was asked."""
+
+
+class StoreError(SpringbackError):
+    """A result folder is locked by another process, or holds something that is not ours."""
+
+
+class MissingExtraError(SpringbackError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed; "
+            f"install it with: pip install 'springback[{extra}]'"
+        )
+
+
+def describe(given: object, allowed: str, do: str) -> str:
+    """One line: what was given, what is allowed, what to do."""
+    return f"given: {given}; allowed: {allowed}; {do}"
