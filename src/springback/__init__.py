@@ -1,0 +1,72 @@
+"""Measure how an aligned language model springs back; make a fine-tuned one better without training.
+
+Public names are loaded on first use, so that ``import springback`` stays light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
+    from springback.errors import SpringbackError
+    from springback.inference import Loaded, generate, load
+    from springback.jobs.audit import audit
+    from springback.jobs.boost import boost
+    from springback.jobs.common import Result
+    from springback.jobs.settings import AuditSettings, BoostSettings
+    from springback.weights import extrapolate
+
+__version__ = "0.1.0.dev0"
+
+_HOMES = {
+    "AuditSettings": "springback.jobs.settings",
+    "BoostSettings": "springback.jobs.settings",
+    "Checkpoint": "springback.core",
+    "Loaded": "springback.inference",
+    "Measurement": "springback.core",
+    "Recipe": "springback.core",
+    "Result": "springback.jobs.common",
+    "Row": "springback.core",
+    "Run": "springback.core",
+    "Slice": "springback.core",
+    "SpringbackError": "springback.errors",
+    "Trajectory": "springback.core",
+    "audit": "springback.jobs.audit",
+    "boost": "springback.jobs.boost",
+    "extrapolate": "springback.weights",
+    "generate": "springback.inference",
+    "load": "springback.inference",
+}
+
+__all__ = [
+    "AuditSettings",
+    "BoostSettings",
+    "Checkpoint",
+    "Loaded",
+    "Measurement",
+    "Recipe",
+    "Result",
+    "Row",
+    "Run",
+    "Slice",
+    "SpringbackError",
+    "Trajectory",
+    "__version__",
+    "audit",
+    "boost",
+    "extrapolate",
+    "generate",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'springback' has no attribute {name!r}; it has {__all__}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -174,5 +174,8 @@ class Store:
         """Where the run keeps the weights called ``label``."""
         return self.checkpoints / run.name / label
 
+    def drop_checkpoint(self, run: Run, label: str) -> None:
+        shutil.rmtree(self.checkpoint(run, label), ignore_errors=True)
+
     def drop_checkpoints(self, run: Run) -> None:
         shutil.rmtree(self.checkpoints / run.name, ignore_errors=True)

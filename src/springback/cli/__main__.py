@@ -1,0 +1,3 @@
+from springback.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""Combine two logit tensors (paper B, contrastive decoding).  Pure tensor functions.
+
+``score = L_ep + lambda * (L_ep - L_ft)`` on the tokens that the expert finds plausible,
+``p_ep(token) >= alpha * max p_ep``.  Scores are anchored at the expert's top token: a constant
+per position is subtracted from the contrast, which changes no choice and no probability, and
+makes the score of a lone plausible token independent of the amateur.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from springback.errors import SpringbackError
+
+
+def check_settings(lam: float, alpha: float) -> None:
+    """Raise unless ``lam >= 0`` and ``0 < alpha <= 1``."""
+    if not (math.isfinite(lam) and lam >= 0):
+        raise SpringbackError(f"lambda is {lam}; allowed is any finite number from 0 up")
+    if not 0 < alpha <= 1:
+        raise SpringbackError(f"alpha is {alpha}; allowed is above 0 and at most 1 (paper: 0.1)")
+
+
+def plausible(expert: Tensor, alpha: float) -> Tensor:
+    """Which tokens pass ``p >= alpha * max p``.
+
+    ``expert``: logits (..., vocabulary); returns a boolean tensor of the same shape.  On logits
+    the test is ``L >= max L + log(alpha)``, so no softmax is taken.
+    """
+    return expert >= expert.amax(dim=-1, keepdim=True) + math.log(alpha)
+
+
+def contest(expert: Tensor, amateur: Tensor, lam: float) -> Tensor:
+    """Unmasked combined logits, for scoring given texts.
+
+    Both (..., vocabulary); computed in fp32 (fp64 if given fp64); same shape back.
+    """
+    dtype = torch.float64 if expert.dtype == torch.float64 else torch.float32
+    expert, amateur = expert.to(dtype), amateur.to(dtype)
+    if lam == 0:
+        return expert
+    difference = expert - amateur  # (..., vocabulary)
+    anchor = expert.argmax(dim=-1, keepdim=True)  # (..., 1)
+    return expert + lam * (difference - difference.gather(-1, anchor))
+
+
+def combine(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor:
+    """Combined logits with implausible tokens at -inf, for choosing the next token.
+
+    Both (..., vocabulary); fp32 (fp64 if given fp64).  ``lam = 0`` keeps the expert's order,
+    ``alpha = 1`` leaves only its top tokens.
+    """
+    check_settings(lam, alpha)
+    scores = contest(expert, amateur, lam)
+    return scores.masked_fill(~plausible(expert.to(scores.dtype), alpha), -math.inf)

@@ -1,0 +1,270 @@
+"""The audit's arithmetic: doses, falls, decay and slopes.  Pure; no random numbers.
+
+A curve is a list of doses (perturbing examples seen, ascending) and the value measured at each;
+between two doses it is read as a straight line.  Margins are in nats a token and higher means
+more aligned.  Paper A, section A3 (rebound).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar
+
+from springback.errors import DataError, describe
+from springback.stats import Interval, mean_interval
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where a curve first reaches a level.
+
+    ``dose`` is None if it never does: ``censored`` then says that the level lies beyond the doses
+    measured; if it is False too, the question has no answer (alignment had gained nothing).
+    ``extreme`` is the value that came nearest (the lowest of a falling curve), at
+    ``extreme_dose``.
+    """
+
+    dose: float | None
+    censored: bool
+    extreme: float
+    extreme_dose: float
+
+    def words(self, unit: str = "examples") -> str:
+        """For a table: "120 examples", "not reached; nearest ...", or "not defined ..."."""
+        if self.dose is not None:
+            return f"{self.dose:.0f} {unit}"
+        if not self.censored:
+            return "not defined: alignment gained nothing"
+        return f"not reached; nearest {self.extreme:.3g} at {self.extreme_dose:.0f} {unit}"
+
+
+def _curve(
+    doses: Sequence[float], values: Sequence[float], *, from_zero: bool = False
+) -> tuple[Floats, Floats]:
+    """Both as finite vectors of one length, doses ascending from 0 or more."""
+    x, y = np.asarray(doses, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    fits = x.ndim == 1 and x.shape == y.shape and x.size >= 1
+    if not fits or not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise DataError(
+            describe(
+                f"{x.size} doses and {y.size} values",
+                "one finite value at each of at least one dose",
+                "drop doses that were not measured",
+            )
+        )
+    if x[0] < 0 or (np.diff(x) <= 0).any() or (from_zero and x[0] != 0):
+        raise DataError(
+            describe(
+                f"doses {[float(d) for d in x[:6]]}",
+                "ascending from 0" if from_zero else "ascending, none below 0",
+                "sort them, and measure the aligned model itself as dose 0",
+            )
+        )
+    return x, y
+
+
+def first_crossing(
+    doses: Sequence[float], values: Sequence[float], level: float, *, falling: bool = True
+) -> Crossing:
+    """The smallest dose at which the piecewise-linear curve is at or past ``level``.
+
+    Past means below for ``falling``, else above.  A curve that starts past the level crosses at
+    its first dose.  For the paper's dose to undo pass KL to the start model and epsilon.
+
+    Raises :class:`~springback.errors.DataError` on unequal lengths, doses that do not ascend, or
+    values that are not finite.
+    """
+    x, y = _curve(doses, values)
+    height = (y - level) if falling else (level - y)  # reached at or below 0
+    nearest = int(np.argmin(height))
+    extreme, extreme_dose = float(y[nearest]), float(x[nearest])
+    past = np.flatnonzero(height <= 0)
+    if past.size == 0:
+        return Crossing(None, True, extreme, extreme_dose)
+    at = int(past[0])
+    if at == 0:
+        return Crossing(float(x[0]), False, extreme, extreme_dose)
+    part = height[at - 1] / (height[at - 1] - height[at])
+    dose = float(x[at - 1] + part * (x[at] - x[at - 1]))
+    return Crossing(dose, False, extreme, extreme_dose)
+
+
+def _dose_of_share(
+    doses: Sequence[float], margins: Sequence[float], start: float, aligned: float, share: float
+) -> Crossing:
+    level = aligned - share * (aligned - start)
+    found = first_crossing(doses, margins, level)
+    if aligned > start:
+        return found
+    return Crossing(None, False, found.extreme, found.extreme_dose)
+
+
+def half_dose(
+    doses: Sequence[float], margins: Sequence[float], start: float, aligned: float
+) -> Crossing:
+    """Perturbing examples until half of what alignment gained in margin is lost (A3).
+
+    ``start`` and ``aligned``: margin of the start and of the aligned model.  Without a gain the
+    dose is not defined (see :class:`Crossing`); in the opposite order (negative first) pass
+    margins with their sign turned.  Raises as :func:`first_crossing`.
+    """
+    return _dose_of_share(doses, margins, start, aligned, 0.5)
+
+
+def undo_dose(
+    doses: Sequence[float], margins: Sequence[float], start: float, aligned: float
+) -> Crossing:
+    """As :func:`half_dose`, until all of the gain is lost."""
+    return _dose_of_share(doses, margins, start, aligned, 1.0)
+
+
+def absolute_fall(
+    doses: Sequence[float], margins: Sequence[float], dose: float | None = None
+) -> float:
+    """How far the margin has fallen below its value at dose 0, in nats a token; above 0 = fell.
+
+    At ``dose`` (read off the line between its neighbours), or with None the mean over the curve:
+    the area between the curve and its starting value, divided by the last dose.
+
+    Raises :class:`~springback.errors.DataError` as :func:`first_crossing`, and if dose 0 is
+    missing or ``dose`` lies outside the curve.
+    """
+    x, y = _curve(doses, margins, from_zero=True)
+    if dose is None:
+        if x.size == 1:
+            return 0.0
+        steps = np.diff(x) * (y[1:] + y[:-1]) / 2  # [doses - 1]
+        return float(y[0] - steps.sum() / x[-1])
+    if not 0 <= dose <= x[-1]:
+        raise DataError(
+            describe(f"dose {dose}", f"0 to {x[-1]:g}", "choose a dose within those measured")
+        )
+    return float(y[0] - np.interp(dose, x, y))
+
+
+def share_lost(
+    doses: Sequence[float], margins: Sequence[float], start: float, dose: float | None = None
+) -> float | None:
+    """:func:`absolute_fall` over what alignment had gained (margin at dose 0 minus ``start``).
+
+    1 = all of it is lost; None if alignment gained nothing.  Raises as :func:`absolute_fall`.
+    """
+    fall = absolute_fall(doses, margins, dose)
+    gain = float(margins[0]) - start
+    return fall / gain if gain > 0 else None
+
+
+@dataclass(frozen=True)
+class DecayFit:
+    """gain(d) = gains0[b] * exp(-rate * d), one ``rate`` (1/examples) for all branches b.
+
+    ``residuals``: measured minus fitted, [branch][dose]; ``rmse`` over all of them.
+    """
+
+    rate: float
+    gains0: tuple[float, ...]
+    residuals: tuple[tuple[float, ...], ...]
+    rmse: float
+
+    @property
+    def half_life(self) -> float | None:
+        """Examples until half is lost; None if nothing decays."""
+        return math.log(2) / self.rate if self.rate > 0 else None
+
+
+def fit_proportional_decay(doses: Sequence[float], curves: Sequence[Sequence[float]]) -> DecayFit:
+    """Least-squares fit of proportional decay at one rate to the margin gains of all branches.
+
+    ``curves``: margin minus the start model's margin, [branch][dose], dose 0 first.  The heights
+    are solved for exactly at each rate, so only the rate is searched, from 0 (no decay) to
+    practically at once.  If every branch loses the same share at the same dose, residuals show no
+    trend with n_pos; that is what the stricter rebound criterion is judged against.
+
+    Raises :class:`~springback.errors.DataError` with fewer than two doses or no branch.
+    """
+    pairs = [_curve(doses, curve, from_zero=True) for curve in curves]
+    if not pairs or pairs[0][0].size < 2:
+        raise DataError(
+            describe(
+                f"{len(pairs)} branches at {len(doses)} doses",
+                "one branch or more, dose 0 and one more",
+                "measure the curve at more doses",
+            )
+        )
+    x, gains = pairs[0][0], np.stack([y for _, y in pairs])  # [doses], [branches, doses]
+
+    def fitted(rate: float) -> Floats:
+        shape = np.exp(-rate * x)  # [doses]; 1 at dose 0, so its norm is at least 1
+        heights = gains @ shape / (shape @ shape)  # [branches]
+        found: Floats = heights[:, None] * shape
+        return found
+
+    def loss(rate: float) -> float:
+        return float(((gains - fitted(rate)) ** 2).sum())
+
+    rate = _minimum(loss, [0.0, *np.geomspace(1e-4 / x[-1], 50 / x[1], 200)])
+    fit = fitted(rate)
+    residuals = gains - fit
+    return DecayFit(
+        rate,
+        tuple(float(v) for v in fit[:, 0]),
+        tuple(tuple(float(v) for v in row) for row in residuals),
+        float(np.sqrt((residuals**2).mean())),
+    )
+
+
+def _minimum(loss: Callable[[float], float], grid: Sequence[float]) -> float:
+    """Where ``loss`` is least: the best grid point, refined between its neighbours."""
+    losses = [loss(rate) for rate in grid]
+    best = int(np.argmin(losses))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    tight = {"xatol": 1e-10 * high}
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options=tight)
+    return float(found.x) if found.fun < losses[best] else float(grid[best])
+
+
+def slope_on_log2(
+    n_pos: Sequence[float],
+    values_by_seed: Mapping[int, Sequence[float]],
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Change of a value per doubling of ``n_pos``: least-squares slope a seed, t over the seeds.
+
+    ``values_by_seed``: seed -> one value for each of ``n_pos``.  Seeds are the blocks: the
+    branches of one trajectory share its data, so they do not count as independent points.  One
+    seed gives a slope without bounds.
+
+    Raises :class:`~springback.errors.DataError` with fewer than two different ``n_pos``, any of
+    them not above 0, no seed, or values that are missing or not finite.
+    """
+    x = np.asarray(n_pos, dtype=np.float64)
+    if x.ndim != 1 or np.unique(x).size < 2 or not np.isfinite(x).all() or (x <= 0).any():
+        raise DataError(
+            describe(
+                f"n_pos {list(n_pos)}",
+                "two or more different numbers above 0",
+                "align on at least two amounts of data",
+            )
+        )
+    z = np.log2(x) - np.log2(x).mean()
+    slopes = []
+    for seed, values in values_by_seed.items():
+        y = np.asarray(values, dtype=np.float64)
+        if y.shape != x.shape or not np.isfinite(y).all():
+            raise DataError(
+                describe(
+                    f"{y.size} values for seed {seed}",
+                    f"one finite value for each of the {x.size} n_pos",
+                    "leave a seed out whose branches were not all measured",
+                )
+            )
+        slopes.append(float(z @ y / (z @ z)))
+    return mean_interval(slopes, level=level)

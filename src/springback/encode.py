@@ -1,0 +1,146 @@
+"""Rows to tokens, the same way for training, scoring and decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from springback.core import Row
+from springback.errors import DataError
+from springback.models import Tokenizer
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one row; ``ids[start:]`` are the ones that loss and scores count."""
+
+    ids: tuple[int, ...]
+    start: int
+    text_bytes: int
+
+    @property
+    def counted(self) -> int:
+        return len(self.ids) - self.start
+
+
+def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> str:
+    """What the model reads before it answers: the chat template where there is one.
+
+    Without a template: ``Question: …\\nAnswer:`` for questions, else the prompt and a line break.
+    """
+    if tokenizer.chat_template:
+        messages = [{"role": role, "content": content} for role, content in row.turns]
+        if system is not None and not any(m["role"] == "system" for m in messages):
+            messages.insert(0, {"role": "system", "content": system})
+        messages.append({"role": "user", "content": row.prompt})
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+    head = "".join(f"{role}: {content}\n" for role, content in row.turns)
+    head = f"{system}\n{head}" if system is not None else head
+    return f"{head}Question: {row.prompt}\nAnswer:" if row.kind == "qa" else f"{head}{row.prompt}\n"
+
+
+def end_text(tokenizer: Tokenizer, row: Row) -> str:
+    """What closes an answer: the template's end of turn, else the end token."""
+    if row.kind == "text" or not tokenizer.chat_template:
+        return str(tokenizer.eos_token or "")
+    mark = "\u241f"  # a character that templates pass through unchanged
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    return text.rpartition(mark)[2].rstrip() or str(tokenizer.eos_token or "")
+
+
+def stop_ids(tokenizer: Tokenizer, row: Row) -> tuple[int, ...]:
+    """Token ids at which a decoded answer ends."""
+    ids = {tokenizer.eos_token_id}
+    end = tokenizer(end_text(tokenizer, row), add_special_tokens=False)["input_ids"]
+    if len(end) == 1:
+        ids.add(end[0])
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def encode_prompt(tokenizer: Tokenizer, row: Row, system: str | None = None) -> list[int]:
+    """Token ids of :func:`prompt_text`; a template brings its own special tokens."""
+    special = not tokenizer.chat_template
+    ids: list[int] = tokenizer(prompt_text(tokenizer, row, system), add_special_tokens=special)[
+        "input_ids"
+    ]
+    return ids
+
+
+def encode_row(
+    tokenizer: Tokenizer, row: Row, max_tokens: int, system: str | None = None
+) -> Encoded:
+    """Tokens of a whole row, cut at ``max_tokens``.
+
+    ``text``: all tokens but the first count.  Else: only the response's, and a row whose prompt
+    alone fills ``max_tokens`` raises :class:`DataError`.  The end token is there if nothing was cut.
+    """
+    if row.kind == "text":
+        ids = tokenizer(row.response)["input_ids"]
+        ids = [*ids, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else ids
+        start = 1
+    else:
+        head = encode_prompt(tokenizer, row, system)
+        space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+        body = space + row.response + end_text(tokenizer, row)
+        ids = [*head, *tokenizer(body, add_special_tokens=False)["input_ids"]]
+        start = len(head)
+    if min(len(ids), max_tokens) <= start:
+        raise DataError(
+            f"a row of {start} prompt tokens leaves nothing to learn within {max_tokens} tokens "
+            f"(it begins {row.prompt[:40]!r}); raise --max-tokens or drop such rows"
+        )
+    cut = ids[:max_tokens]
+    # Bits per byte counts the bytes that the scored tokens stand for, whatever the tokenizer.
+    text = tokenizer.decode(cut[start:], skip_special_tokens=True)
+    return Encoded(tuple(cut), start, len(text.encode("utf-8")))
+
+
+def encode_rows(
+    tokenizer: Tokenizer, rows: Iterable[Row], max_tokens: int, system: str | None = None
+) -> list[Encoded]:
+    """:func:`encode_row` of every row, in order."""
+    return [encode_row(tokenizer, row, max_tokens, system) for row in rows]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows.  ``labels`` is -100 where nothing counts; all tensors are (rows, length)."""
+
+    index: tuple[int, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+def pad_batch(rows: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
+    """Rows ``index`` of ``rows`` as one right-padded batch."""
+    length = max(len(rows[i].ids) for i in index)
+    ids = torch.full((len(index), length), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, -100)
+    for at, i in enumerate(index):
+        row = torch.tensor(rows[i].ids)
+        ids[at, : len(row)] = row
+        mask[at, : len(row)] = 1
+        labels[at, rows[i].start : len(row)] = row[rows[i].start :]
+    return Batch(tuple(index), ids, mask, labels)
+
+
+def scoring_batches(rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Iterator[Batch]:
+    """Batches of similar length, at most ``batch_tokens`` padded tokens each (one row at least)."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    chunk: list[int] = []
+    for i in order:
+        if chunk and (len(chunk) + 1) * len(rows[i].ids) > batch_tokens:
+            yield pad_batch(rows, chunk, pad)
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield pad_batch(rows, chunk, pad)

@@ -1,0 +1,1 @@
+"""The jobs: audit, boost, the search that boost uses, and the demo that runs both."""

@@ -1,0 +1,50 @@
+"""Write the boosted folder: extrapolated weights, the weak model beside them, how to decode."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from springback.core import Checkpoint
+from springback.models import BOOST_FILE
+from springback.store import read_json, write_json
+from springback.weights import extrapolate
+
+
+def write_boosted(
+    early: Checkpoint, ft: Checkpoint, mu: float, lam: float, alpha: float, out: Path
+) -> None:
+    """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
+
+    Appears only when whole; nothing is done if the same folder is there already.
+    """
+    facts = {"mu": mu, "lambda": lam, "alpha": alpha}
+    sources = {"early": early.content_hash, "ft": ft.content_hash}
+    if (out / BOOST_FILE).exists():
+        have = read_json(out / BOOST_FILE)
+        if {k: have.get(k) for k in facts} == facts and have.get("boosted_from") == sources:
+            return
+    new = out.with_name(f".{out.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    extrapolate(early.path, ft.path, mu, new)
+    amateur = None
+    if lam > 0:
+        amateur = "amateur"
+        (new / amateur).mkdir()
+        for path in sorted(Path(ft.path).iterdir()):
+            if path.is_file() and path.suffix != ".py":
+                _link_or_copy(path, new / amateur / path.name)
+    record = {**read_json(new / BOOST_FILE), "kind": "boosted", **facts}
+    write_json(new / BOOST_FILE, {**record, "amateur": amateur, "boosted_from": sources})
+    if out.exists():
+        shutil.rmtree(out)
+    os.replace(new, out)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the disk allows it: the weak model is the fine-tuned one, byte for byte."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,115 @@
+"""What the jobs share: loading data in disjoint parts, estimates, the result file."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from springback.core import Measurement, Slice, to_jsonable
+from springback.errors import SpringbackError
+from springback.provenance import provenance
+from springback.slices import check_disjoint, is_built_in, load_slice, split_rows
+from springback.store import Store, write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job found, as written to ``result.json`` in ``folder``."""
+
+    folder: Path
+    data: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        return str(self.data["verdict"]["text"])
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a job began, in both clocks."""
+
+    started: str
+    monotonic: float
+
+    @classmethod
+    def start(cls) -> Clock:
+        return cls(_now(), time.monotonic())
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_result(
+    store: Store,
+    kind: str,
+    clock: Clock,
+    *,
+    inputs: Mapping[str, Any],
+    measurements: Sequence[Measurement],
+    analysis: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+) -> Result:
+    """Write ``result.json`` (docs/result_schema.md).
+
+    Only ``provenance`` differs between two runs of the same command: it holds the times.
+    """
+    facts = provenance(started=clock.started, finished=_now())
+    facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
+    data = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "provenance": facts,
+        "inputs": inputs,
+        # Per-example values stay in runs/*/run.json.
+        "measurements": [
+            {
+                "probe": m.probe,
+                "checkpoint": m.checkpoint,
+                "slice": m.slice,
+                "value": m.value,
+                "unit": m.unit,
+                "tags": m.tags,
+            }
+            for m in measurements
+        ],
+        "analysis": analysis,
+        "verdict": verdict,
+    }
+    plain = to_jsonable(data)
+    write_json(store.root / "result.json", plain)
+    return Result(store.root, plain)
+
+
+def train_and_holdout(
+    source: str, train: int, holdout: int, seed: int, fields: Mapping[str, str] | None = None
+) -> tuple[Slice, Slice]:
+    """Rows to train on and held-out rows, disjoint.  Built-in data has a split of its own."""
+    if is_built_in(source):
+        return (
+            load_slice(source, limit=train, seed=seed, split="train"),
+            load_slice(source, limit=holdout, seed=seed, split="test"),
+        )
+    rows = load_slice(source, fields=fields, seed=seed)
+    parts = split_rows(rows, {"holdout": holdout, "train": train}, seed)
+    return parts["train"], parts["holdout"]
+
+
+def require_disjoint(parts: Sequence[Slice]) -> None:
+    """Raise if any two of the slices share a row."""
+    for at, a in enumerate(parts):
+        for b in parts[at + 1 :]:
+            check_disjoint(a, b)
+
+
+def check_positive(settings: Mapping[str, float]) -> None:
+    """Raise unless every value is above zero; the key is the flag's name."""
+    for name, value in settings.items():
+        if value <= 0:
+            raise SpringbackError(f"--{name} is {value}; give a number above 0")

@@ -1,0 +1,142 @@
+"""Resistance (paper A, section A2): is aligning harder than going back?
+
+Three slices of the aligning data are learned one after the other: theta_0 -> theta_1 -> theta_2
+-> theta_3.  For every pair k < l, *forward* trains theta_k on responses of theta_l, *inverse*
+trains theta_l on responses of theta_k, with the same held-out prompts, sampling and token count.
+Beside the raw training loss stands the excess over the target's own NLL on its responses: the raw
+loss also falls when the target is simply more predictable.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from springback import probes
+from springback.core import Measurement, Run, Slice
+from springback.encode import Encoded
+from springback.jobs.audit_data import shuffle
+from springback.jobs.study import Study
+from springback.models import save_weights
+
+PAIRS = ((1, 2), (2, 3), (1, 3))
+
+
+def _slices(study: Study, seed: int) -> list[Slice]:
+    """Three training slices and one of held-out prompts, from rows that aligning never uses."""
+    size = study.settings.resistance_rows
+    rows = shuffle(study.data.align, seed).rows[max(study.settings.n_pos) :]
+    part = study.data.align
+    return [
+        Slice.of(part.name, part.source, rows[i * size : (i + 1) * size], seed) for i in range(4)
+    ]
+
+
+def _run(study: Study, seed: int, kind: str, **inputs: Any) -> Run:
+    s = study.settings
+    return Run.of(
+        kind,
+        start=study.checkpoint.content_hash,
+        slices=[part.content_hash for part in _slices(study, seed)],
+        recipe=s.recipe(seed),
+        sampling=[s.prompt_tokens, s.sample_tokens],
+        precision=s.probe_precision,
+        seed=seed,
+        **inputs,
+    )
+
+
+def run_seed(study: Study, seed: int) -> dict[str, Any] | None:
+    """Losses of every pair for one seed, or None if the experiment is left out.
+
+    Returns ``{"1-2": {"forward": …, "inverse": …, "excess_forward": …, "excess_inverse": …}, …}``,
+    nats a token, mean over the steps of the run.
+    """
+    if not study.settings.resistance_rows:
+        return None
+    run = _run(study, seed, "resistance")
+    if (found := study.store.results(run)) is not None:
+        return found
+    chain = _chain(study, seed)
+    own = {k: chain[k]["own_nll"] for k in (1, 2, 3)}
+    pairs: dict[str, Any] = {}
+    for k, l in PAIRS:  # noqa: E741  (the paper's letters)
+        forward = _train_on(study, seed, k, l, chain[l]["responses"])
+        inverse = _train_on(study, seed, l, k, chain[k]["responses"])
+        pairs[f"{k}-{l}"] = {
+            "forward": forward,
+            "inverse": inverse,
+            "excess_forward": forward - own[l],
+            "excess_inverse": inverse - own[k],
+        }
+    found = study.store.commit(run, pairs)
+    for k in (1, 2, 3):
+        study.store.drop_checkpoints(_run(study, seed, "slice", stage=k))
+    return found
+
+
+def _prompts(study: Study, seed: int) -> list[list[int]]:
+    cut = study.settings.prompt_tokens
+    rows = study.encode(_slices(study, seed)[3])
+    return [list(r.ids[: cut if r.start == 1 else r.start]) for r in rows]
+
+
+def _chain(study: Study, seed: int) -> dict[int, dict[str, Any]]:
+    """theta_1 to theta_3: weights kept on disk, their responses and their own NLL on them."""
+    done: dict[int, dict[str, Any]] = {}
+    for k, part in enumerate(_slices(study, seed)[:3], start=1):
+        run = _run(study, seed, "slice", stage=k)
+        weights = study.store.checkpoint(run, "end")
+        found = study.store.results(run)
+        if found is None or not weights.exists():
+            steps = -(-len(part) // study.settings.batch_size)
+            study.progress.stage(f"seed {seed}: resistance, slice {k} of 3", steps)
+            before = _run(study, seed, "slice", stage=k - 1)
+            model = study.reset(study.store.checkpoint(before, "end") if k > 1 else None)
+            study.train(run, study.encode(part))
+            save_weights(model, weights)
+            prompts = _prompts(study, seed)
+            answers = probes.sample(
+                model, study.tokenizer, prompts, study.sampling(seed, exact_length=True)
+            )
+            rows = _rows(prompts, answers)
+            scores = probes.nll(model, rows, study.tokenizer, study.precision)
+            own = sum(s.nats for s in scores) / sum(s.tokens for s in scores)
+            found = study.store.commit(run, {"responses": answers, "own_nll": own})
+        done[k] = found
+    return done
+
+
+def _rows(prompts: list[list[int]], answers: list[list[int]]) -> list[Encoded]:
+    return [Encoded((*p, *a), len(p), 0) for p, a in zip(prompts, answers, strict=True)]
+
+
+def _train_on(
+    study: Study, seed: int, source: int, target: int, responses: list[list[int]]
+) -> float:
+    """Mean training loss of theta_source on responses of theta_target."""
+    run = _run(study, seed, "toward", source=source, target=target)
+    if (found := study.store.results(run)) is None:
+        rows = _rows(_prompts(study, seed), responses)
+        steps = -(-len(rows) // study.settings.batch_size)
+        study.progress.stage(f"seed {seed}: resistance, {source} toward {target}", steps)
+        study.reset(study.store.checkpoint(_run(study, seed, "slice", stage=source), "end"))
+        losses = study.train(run, rows).losses
+        found = study.store.commit(run, {"loss": sum(losses) / len(losses), "losses": losses})
+    return float(found["loss"])
+
+
+def measurements(seeds: dict[int, dict[str, Any] | None]) -> list[Measurement]:
+    """Every loss as a record of the result file."""
+    return [
+        Measurement(
+            f"loss_{way}",
+            f"theta_{pair.replace('-', ' and theta_')}",
+            "responses",
+            float(values[way]),
+            "nats/token",
+            tags={"phase": "resistance", "seed": seed, "pair": pair},
+        )
+        for seed, pairs in seeds.items()
+        for pair, values in (pairs or {}).items()
+        for way in ("forward", "inverse", "excess_forward", "excess_inverse")
+    ]

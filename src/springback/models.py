@@ -1,0 +1,172 @@
+"""Find, load and fetch models: folders, hub ids, boosted folders and the built-in one."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from springback.core import Checkpoint
+from springback.embedded import EMBEDDED, embedded_checkpoint
+from springback.errors import ModelError
+from springback.quiet import one_line, quiet
+from springback.store import whole_folder
+from springback.weights import hash_weights
+
+Model = PreTrainedModel
+Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
+
+BOOST_FILE = "springback.json"
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
+    """Pin a model down: built-in name, folder, or hub id.
+
+    Raises :class:`ModelError` if it is none of them.  The content hash is over the weight files,
+    or the commit for a hub id.
+    """
+    text = str(name)
+    if text in EMBEDDED:
+        return embedded_checkpoint(text)
+    path = Path(text)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(
+                f"{path} has no config.json, so it is not a model folder; "
+                "name a folder written by save_pretrained"
+            )
+        return Checkpoint(str(path), content_hash=hash_weights(path))
+    if path.exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
+        raise ModelError(
+            f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
+            f"or a built-in name ({', '.join(EMBEDDED)})"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+        folder = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises many unrelated classes
+        raise ModelError(
+            f"'{text}' is no folder here and the hub did not give it ({type(error).__name__}); "
+            "check the spelling, the network or your hub login"
+        ) from error
+    # The snapshot's folder is named after the commit.
+    return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer, with a pad token (the end token where it has none)."""
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.path, revision=checkpoint.revision, trust_remote_code=False
+            )
+    except Exception as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """The model in evaluation mode; fp32 by default.  Safetensors only, no remote code."""
+    tune_allocator()
+    try:
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                checkpoint.path,
+                revision=checkpoint.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+            )
+    except Exception as error:
+        raise ModelError(f"cannot load the model {checkpoint.path}: {one_line(error)}") from error
+    model.eval()
+    return model.to(device())
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> None:
+    """Raise unless both map the same tokens to the same ids: contrast adds logits token by token."""
+    if a.get_vocab() != b.get_vocab():
+        raise ModelError(
+            f"{names[0]} and {names[1]} have different tokenizers "
+            f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); use two checkpoints of one run"
+        )
+
+
+def default_precision() -> str:
+    """``bf16-mixed`` where the hardware multiplies bf16 natively, else ``float32``."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "float32"
+    return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def tune_allocator() -> None:
+    """Keep glibc from returning large blocks to the kernel after every step.
+
+    Logits of a batch are over 100 MB; mapping and unmapping them anew each step costs 10 to 20 %
+    of training time in page faults (docs/log.md).  Does nothing where there is no glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def save_weights(model: Model, folder: Path) -> None:
+    """The model's parameters (tied ones once) in one safetensors file, whole or not at all."""
+    with whole_folder(folder) as tmp, torch.no_grad():
+        # named_parameters() lists a tied weight once, under its first name.
+        tensors = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
+        save_file(tensors, tmp / "weights.safetensors")
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Copy what :func:`save_weights` wrote into ``model``."""
+    tensors = load_file(folder / "weights.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+
+
+def copy_weights(source: Model, target: Model) -> None:
+    """Make ``target``'s parameters equal to ``source``'s."""
+    with torch.no_grad():
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            b.copy_(a)
+
+
+def training_speed(model: Model, precision: str) -> float:
+    """Training tokens a second to expect: a quick matrix product, at 40 % of its speed.
+
+    An estimate for announcements, good to a factor of about two; nothing is decided by it.
+    """
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    a = torch.ones(1024, 1024, dtype=dtype, device=model.device)
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        float((a @ a)[0, 0])
+        times.append(time.perf_counter() - begin)
+    flops = 2 * 1024**3 / min(times)
+    return 0.4 * flops / (6 * int(model.num_parameters()))

@@ -1,0 +1,228 @@
+"""Probes: functions from a model to numbers, each with unit, direction and what is left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from springback.decode import DecodeSettings, decode
+from springback.encode import Encoded, scoring_batches
+from springback.errors import MissingExtraError
+from springback.models import Tokenizer
+
+#: Positions whose logits are turned into fp32 log-probabilities at a time.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How scoring runs: ``float32`` or ``bf16-mixed`` (autocast), and padded tokens a batch."""
+
+    name: str = "float32"
+    batch_tokens: int = 1024
+
+    def autocast(self, model: PreTrainedModel) -> torch.autocast:
+        enabled = self.name == "bf16-mixed"
+        return torch.autocast(model.device.type, torch.bfloat16, enabled=enabled)
+
+
+@dataclass(frozen=True)
+class TextNLL:
+    """One text's negative log likelihood in nats, over ``tokens`` tokens and ``text_bytes`` bytes."""
+
+    nats: float
+    tokens: int
+    text_bytes: int
+
+    @property
+    def per_token(self) -> float:
+        return self.nats / self.tokens
+
+
+def _counted_logits(
+    model: PreTrainedModel, ids: Tensor, mask: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows."""
+    first = int((labels != -100).any(0).nonzero()[0])
+    keep = labels.shape[1] - first + 1  # logits before the first counted token are not needed
+    out = model(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        use_cache=False,
+        logits_to_keep=keep,
+    )
+    logits = out.logits[:, :-1].cpu()  # (rows, keep - 1, vocabulary)
+    targets = labels[:, first:]  # (rows, keep - 1)
+    counted = targets != -100
+    return logits[counted], targets[counted], counted.nonzero()[:, 0]
+
+
+@torch.inference_mode()
+def nll(
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    precision: Precision | None = None,
+) -> list[TextNLL]:
+    """Negative log likelihood of every row's counted tokens (nats; lower is better), in order.
+
+    Left out: prompt tokens, padding, the first token of a bare text.  Log-probabilities are taken
+    in fp32, :data:`CHUNK` positions at a time.  Cost: one forward pass.
+    """
+    precision = precision or Precision()
+    found: list[TextNLL | None] = [None] * len(rows)
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        with precision.autocast(model):
+            logits, targets, owner = _counted_logits(
+                model, batch.input_ids, batch.attention_mask, batch.labels
+            )
+        sums = torch.zeros(len(batch.index), dtype=torch.float64)
+        for at in range(0, len(targets), CHUNK):
+            part = slice(at, at + CHUNK)
+            logp = torch.log_softmax(logits[part].float(), -1)
+            gold = logp.gather(-1, targets[part, None])[:, 0].double()
+            sums.index_add_(0, owner[part], -gold)
+        for at, i in enumerate(batch.index):
+            found[i] = TextNLL(float(sums[at]), rows[i].counted, rows[i].text_bytes)
+    return [f for f in found if f is not None]
+
+
+@torch.inference_mode()
+def pair_nll(
+    expert: PreTrainedModel,
+    amateur: PreTrainedModel,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    lambdas: Sequence[float],
+    precision: Precision | None = None,
+) -> dict[float, list[TextNLL]]:
+    """:func:`nll` under the contrasted pair, for every lambda in one pass.
+
+    The combined scores are normalised over the full vocabulary, without the plausibility mask (a
+    gold token outside it would cost infinity).  Cost: one forward pass of each model.
+    """
+    precision = precision or Precision()
+    sums = {lam: torch.zeros(len(rows), dtype=torch.float64) for lam in lambdas}
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
+        with precision.autocast(expert):
+            strong, targets, owner = _counted_logits(expert, *inputs)
+            weak, _, _ = _counted_logits(amateur, *inputs)
+        index = torch.tensor(batch.index)
+        for at in range(0, len(targets), CHUNK):
+            part = slice(at, at + CHUNK)
+            ep, ft = strong[part].float(), weak[part].float()
+            for lam in lambdas:
+                logp = torch.log_softmax(ep + lam * (ep - ft), -1)
+                gold = logp.gather(-1, targets[part, None])[:, 0].double()
+                sums[lam].index_add_(0, index[owner[part]], -gold)
+    return {
+        lam: [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(found, rows, strict=True)]
+        for lam, found in sums.items()
+    }
+
+
+def bits_per_byte(scores: Sequence[TextNLL]) -> float:
+    """Bits a UTF-8 byte over all texts together (lower is better), whatever the tokenizer.
+
+    Counts the bytes that the scored tokens decode to; special tokens cost bits but no bytes.
+    """
+    total = sum(s.text_bytes for s in scores)
+    return sum(s.nats for s in scores) / math.log(2) / total if total else math.nan
+
+
+def margin(wanted: Sequence[TextNLL], unwanted: Sequence[TextNLL]) -> float:
+    """Mean NLL a token of the unwanted minus that of the wanted held-out texts.
+
+    Nats a token; higher means more aligned.  Each text weighs the same.
+    """
+    mean_unwanted = sum(s.per_token for s in unwanted) / len(unwanted)
+    return mean_unwanted - sum(s.per_token for s in wanted) / len(wanted)
+
+
+@torch.inference_mode()
+def kl(
+    start: PreTrainedModel,
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    precision: Precision | None = None,
+) -> list[float]:
+    """KL(start || model), mean over each row's counted positions (nats a token), in order.
+
+    Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
+    distributions.  The rows should be texts sampled from ``start``.  Cost: a forward pass of both.
+    """
+    precision = precision or Precision()
+    found = torch.zeros(len(rows), dtype=torch.float64)
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
+        with precision.autocast(model):
+            p_logits, _, owner = _counted_logits(start, *inputs)
+            q_logits, _, _ = _counted_logits(model, *inputs)
+        index = torch.tensor(batch.index)
+        for at in range(0, len(owner), CHUNK):
+            part = slice(at, at + CHUNK)
+            p = torch.log_softmax(p_logits[part].float(), -1)
+            q = torch.log_softmax(q_logits[part].float(), -1)
+            each = (p.exp() * (p - q)).sum(-1).double()
+            found.index_add_(0, index[owner[part]], each)
+    return [float(f) / r.counted for f, r in zip(found, rows, strict=True)]
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Continuations to sample: how many tokens, temperature, seed of the noise.
+
+    ``exact_length`` forbids the end token, so that every continuation has ``new_tokens`` tokens.
+    """
+
+    new_tokens: int = 24
+    exact_length: bool = False
+    temperature: float = 1.0
+    seed: int = 0
+    batch_size: int = 32
+
+
+def sample(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: SampleSettings,
+) -> list[list[int]]:
+    """One continuation of each prompt (token ids without the prompt).
+
+    The noise is the same for every model, which makes differences between models less noisy.
+    """
+    stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    return decode(
+        model,
+        prompts,
+        DecodeSettings(
+            max_new_tokens=settings.new_tokens,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            stop_ids=stops,
+            forbidden_ids=stops if settings.exact_length else (),
+            pad_id=tokenizer.pad_token_id,
+        ),
+    )
+
+
+def sentiment(texts: Sequence[str]) -> list[float]:
+    """VADER compound score of each text, -1 (negative) to 1 (positive).
+
+    A lexicon, not a classifier: irony and plot words mislead it.  Cost: milliseconds.
+    """
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError as error:
+        raise MissingExtraError("vaderSentiment", "sentiment", "the sentiment probe") from error
+    analyzer = SentimentIntensityAnalyzer()
+    return [float(analyzer.polarity_scores(text)["compound"]) for text in texts]

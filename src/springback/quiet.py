@@ -1,0 +1,27 @@
+"""Keep Transformers' own bars and warnings out of the way while loading."""
+
+from __future__ import annotations
+
+import transformers
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, for an error of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+class quiet:
+    """Transformers' own bars and warnings off while loading: our messages say what matters."""
+
+    def __enter__(self) -> None:
+        logging = transformers.utils.logging
+        self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        logging = transformers.utils.logging
+        logging.set_verbosity(self.verbosity)
+        if self.bars:
+            logging.enable_progress_bar()

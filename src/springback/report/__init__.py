@@ -1,0 +1,5 @@
+"""A result file as pictures and one page.  Reads ``result.json`` and nothing else of a job."""
+
+from springback.report.page import build, render
+
+__all__ = ["build", "render"]

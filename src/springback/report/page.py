@@ -1,0 +1,140 @@
+"""The page: one self-contained HTML file out of one result file."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from springback.errors import StoreError, describe
+from springback.report import draw, story, words
+from springback.report.schema import KINDS, Result, parse
+from springback.report.theme import DARK, LIGHT
+from springback.store import read_json, whole_folder, write_text
+
+RESULT = "result.json"
+REPORT = "report.html"
+CHARTS = "charts"
+TEMPLATES = Path(__file__).parent / "templates"
+
+#: What the page is of, by kind.
+SUBJECT = {"audit": "Audit", "boost": "Boost", "demo": "Demo"}
+#: How the stems of our chart files begin: what a rebuild may replace in ``charts/``.
+OURS = ("rebound-", "dose-", "alignment-", "resistance", "search-", "methods")
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The HTML of a result file's content.
+
+    The page needs no other file: its links, to the result file and to the charts' own
+    files, are relative to the folder it lies in and lead nowhere without :func:`build`.
+    Raises :class:`StoreError` where ``result`` is not of schema_version 1.
+    """
+    parsed = parse(result)
+    return _html(parsed, story.chapters(parsed))
+
+
+def build(out: Path) -> Path:
+    """Write ``report.html`` and ``charts/*.svg`` and ``*.png`` beside ``out/result.json``.
+
+    Returns the path of the page.  Files in ``charts`` that a report did not write stay.
+    Raises :class:`StoreError` where there is no result file, or one that cannot be read,
+    of another schema_version or of an unknown kind.
+    """
+    source = out / RESULT
+    if not source.is_file():
+        jobs = ", ".join(f"springback {kind}" for kind in KINDS)
+        raise StoreError(
+            f"there is no {RESULT} in {out}: "
+            + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
+        )
+    result = parse(read_json(source))
+    chapters = story.chapters(result)
+    html = _html(result, chapters)
+    charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
+    _write_charts(out / CHARTS, charts)
+    write_text(out / REPORT, html)
+    return out / REPORT
+
+
+def _write_charts(folder: Path, charts: list[draw.Chart]) -> None:
+    """All pictures or none, so that no picture of an older result stays among them."""
+    foreign = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
+    with whole_folder(folder) as tmp:
+        for chart in charts:
+            (tmp / f"{chart.name}.svg").write_text(draw.standalone_svg(chart), encoding="utf-8")
+            (tmp / f"{chart.name}.png").write_bytes(draw.png(chart))
+        for path in foreign:
+            copy = shutil.copytree if path.is_dir() else shutil.copy2
+            copy(path, tmp / path.name)
+
+
+def _ours(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
+
+
+def _html(result: Result, chapters: tuple[story.Chapter, ...]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["capital"] = words.capital
+    environment.filters["svg"] = draw.inline_svg
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html.j2").render(
+        style=style,
+        light=LIGHT,
+        dark=DARK,
+        subject=SUBJECT[result.kind],
+        verdict=result.verdict,
+        tone=story.tone,
+        head=_head(result),
+        chapters=chapters,
+        result=result,
+        inputs=words.flat(result.inputs),
+        provenance=_provenance(result.provenance),
+        version=result.provenance.get("springback") or "",
+        result_file=RESULT,
+        charts_folder=CHARTS,
+    )
+
+
+def _head(result: Result) -> list[str]:
+    """What, how many seeds, how long, when: each only where known."""
+    rebound = result.audit.rebound if result.audit else None
+    took = words.duration(result.provenance.get("seconds"))
+    return [
+        text
+        for text in (
+            words.short(_model(result.inputs), 60),
+            words.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
+            took,
+            words.day(result.provenance.get("finished")),
+        )
+        if text
+    ]
+
+
+def _model(inputs: Mapping[str, Any]) -> str:
+    """The path or name of the model at the root of the inputs, or of a demo's first job."""
+    for key in ("model", "ft", "audit", "boost"):
+        found = inputs.get(key)
+        if isinstance(found, Mapping):
+            path = found.get("path")
+            return path if isinstance(path, str) else _model(found)
+    return ""
+
+
+def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = dict(provenance)
+    command = rows.get("command")
+    if isinstance(command, list):
+        rows["command"] = shlex.join(str(word) for word in command)
+    return words.flat(rows)

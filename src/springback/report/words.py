@@ -1,0 +1,169 @@
+"""Numbers and data as short plain words."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from springback.report.schema import Interval
+
+MINUS = "\u2212"
+
+
+def _decimals(size: float, digits: int) -> int:
+    """Decimals that show ``size`` with so many significant digits."""
+    if size == 0 or not math.isfinite(size):
+        return 0
+    return min(max(digits - 1 - math.floor(math.log10(abs(size))), 0), 12)
+
+
+def _fixed(value: float, decimals: int, sign: bool = False) -> str:
+    if round(value, decimals) == 0:
+        value = 0.0
+    plus = "+" if sign and value > 0 else ""
+    return plus + f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """``value`` to so many significant digits, a dash where unknown.
+
+    Zeros at the end stay where they say something: 1.004 is "1.00", 1.5 is "1.5".
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-5 <= abs(value) < 1e7:
+        return f"{value:.{digits - 1}e}".replace("-", MINUS)
+    if float(value).is_integer():
+        return _fixed(value, 0, sign)
+    text = _fixed(value, _decimals(value, digits), sign)
+    bare = text.rstrip("0").rstrip(".") if "." in text else text
+    exact = math.isclose(float(bare.replace(",", "").replace(MINUS, "-")), value, rel_tol=1e-9)
+    return bare if exact else text
+
+
+def plain(value: float) -> str:
+    """A setting or a count as it was given: no rounding, thousands marked."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}".replace("-", MINUS)
+
+
+def value(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
+    """The mean: to two digits of its interval's half width, else three digits of its own."""
+    if interval is None:
+        return "–"
+    mean = interval.mean * scale
+    decimals = _shared_decimals(interval, scale)
+    return number(mean, sign=sign) if decimals is None else _fixed(mean, decimals, sign)
+
+
+def bounds(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
+    """The interval as words, empty where there is none."""
+    if interval is None or interval.bounds is None:
+        return ""
+    decimals = _shared_decimals(interval, scale)
+    low, high = (
+        number(b * scale, sign=sign) if decimals is None else _fixed(b * scale, decimals, sign)
+        for b in interval.bounds
+    )
+    return f"{low} to {high}"
+
+
+def _shared_decimals(interval: Interval, scale: float) -> int | None:
+    """Decimals for mean and bounds alike; None where each is better written on its own."""
+    if interval.bounds is None:
+        return None
+    low, high = interval.bounds
+    half = abs(high - low) * scale / 2
+    if not 1e-8 < half < 1e7:
+        return None
+    return _decimals(half, 2)
+
+
+def both(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
+    """Mean and, in brackets, interval."""
+    inside = bounds(interval, scale, sign)
+    return value(interval, scale, sign) + (f" ({inside})" if inside else "")
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """``n`` and its noun: "1 seed", "3 seeds"."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listing(words: Iterable[str]) -> str:
+    """ "a, b and c"."""
+    given = list(words)
+    return " and ".join(filter(None, (", ".join(given[:-1]), given[-1]))) if given else ""
+
+
+def short(text: str, most: int) -> str:
+    """At most ``most`` characters, on one line, the cut marked."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def capital(text: str) -> str:
+    """``text`` begun with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """``text`` begun with a capital and ended with a full stop."""
+    return capital(text) + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def interval_note(intervals: Iterable[Interval | None], marks: str) -> str:
+    """What the ``marks`` ("Bands", "Whiskers") of a chart are, or why there are none."""
+    known = [i for i in intervals if i is not None]
+    drawn = [i for i in known if i.bounds is not None]
+    if not drawn:
+        single = all(i.n == 1 for i in known)
+        reason = "there is one value each" if single else "none could be computed"
+        return f"No intervals: {reason}."
+    how = listing(dict.fromkeys(i.method for i in drawn if i.method))
+    return f"{marks} are 95 % intervals" + (f" ({how})." if how else ".")
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as "41 s", "4 min 12 s" or "2 h 5 min"; empty where unknown."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return ""
+    if not math.isfinite(seconds) or seconds < 0:
+        return ""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def day(stamp: Any) -> str:
+    """The date and minute of an ISO time as written; empty where it is none."""
+    try:
+        return datetime.datetime.fromisoformat(str(stamp)).strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return ""
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted key, value) rows, in their own order; empty ones left out."""
+    rows: list[tuple[str, str]] = []
+    for key, item in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, Mapping):
+            rows += flat(item, f"{name}.")
+        elif isinstance(item, (list, tuple)):
+            rows.append((name, " ".join(_scalar(i) for i in item)))
+        else:
+            rows.append((name, _scalar(item)))
+    return [(name, text) for name, text in rows if text]
+
+
+def _scalar(item: Any) -> str:
+    if item is None:
+        return ""
+    if isinstance(item, bool):
+        return "yes" if item else "no"
+    return str(item)

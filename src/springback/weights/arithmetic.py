@@ -1,0 +1,105 @@
+"""theta_ep = theta_ft + mu * (theta_ft - theta_early) on blocks of bytes (paper B, eq. of ME).
+
+Everything is computed in float64 and rounded once on the way out (bfloat16: through float32),
+which costs little beside reading and hashing and makes the reported rounding error exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from springback.weights.format import FLOAT_BYTES
+
+#: Elements worked on at a time: three float64 blocks of this size stay in a core's cache.
+BLOCK = 1 << 15
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+_NUMPY: dict[str, npt.DTypeLike] = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+
+@dataclass
+class Tally:
+    """Sums over elements: changed values, ||written - exact||^2, ||mu * delta||^2."""
+
+    parameters: int = 0
+    changed: int = 0
+    error_sq: float = 0.0
+    step_sq: float = 0.0
+
+    def add(self, other: Tally) -> None:
+        self.parameters += other.parameters
+        self.changed += other.changed
+        self.error_sq += other.error_sq
+        self.step_sq += other.step_sq
+
+    @property
+    def finite(self) -> bool:
+        """False if any value read or written was NaN or infinite (or a square overflowed)."""
+        return math.isfinite(self.error_sq) and math.isfinite(self.step_sq)
+
+
+def decode(raw: Bytes, code: str) -> Floats:
+    """Bytes of a float dtype as float64, exactly; [n * bytes] -> [n]."""
+    if code == "BF16":  # bfloat16 is the upper half of a float32
+        wide = np.left_shift(raw.view(np.uint16), 16, dtype=np.uint32)
+        values: npt.NDArray[Any] = wide.view(np.float32)
+    else:
+        values = raw.view(_NUMPY[code])
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        return values.astype(np.float64)
+
+
+def encode(values: Floats, code: str, out: Bytes) -> None:
+    """Write float64 values into the bytes ``out``, rounding to nearest, ties to even."""
+    if code != "BF16":
+        out.view(_NUMPY[code])[...] = values
+        return
+    bits = values.astype(np.float32).view(np.uint32)
+    # Adding just under half of the last kept bit, and that bit itself, makes the carry out of
+    # the lower half round to nearest even.  NaN may come out as anything: the caller checks.
+    odd = np.right_shift(bits, 16)
+    odd &= 1
+    odd += 0x7FFF
+    bits += odd
+    bits >>= 16
+    out.view(np.uint16)[...] = bits
+
+
+def step(early: Bytes, ft: Bytes, mu: float, codes: tuple[str, str]) -> tuple[Bytes, Tally]:
+    """One stretch of a tensor: the new bytes and what changed.
+
+    ``codes`` are the safetensors dtypes of the inputs and of the output.  Values that are not
+    finite are written all the same and show in ``Tally.finite``.
+    """
+    code_in, code_out = codes
+    width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
+    size = ft.size // width_in
+    out, tally = np.empty(size * width_out, np.uint8), Tally(parameters=size)
+    with np.errstate(all="ignore"):  # overflow is looked for in the sums
+        for first in range(0, size, BLOCK):
+            count = min(BLOCK, size - first)
+            here = slice(first * width_in, (first + count) * width_in)
+            there = out[first * width_out : (first + count) * width_out]
+            before = decode(ft[here], code_in)
+            work = decode(early[here], code_in)
+            np.subtract(before, work, out=work)
+            work *= mu
+            tally.step_sq += float(np.einsum("i,i->", work, work))
+            if mu != 0.0:  # -0.0 + 0.0 is 0.0: without this, mu = 0 would not be ft to the bit
+                work += before
+                encode(work, code_out, there)
+            else:
+                work[...] = before
+                encode(before, code_out, there)
+            written = decode(there, code_out)
+            tally.changed += int(np.count_nonzero(written != before))
+            work -= written
+            tally.error_sq += float(np.einsum("i,i->", work, work))
+    return out, tally

@@ -1,0 +1,161 @@
+"""The growing result: kept beside its final place, found again after a kill, renamed when whole.
+
+Layout of ``.<name>.partial/`` next to the output folder::
+
+    .lock         held by the process at work
+    state.json    mu, dtype, version; for each finished shard the hashes of what it was made
+                  from, its own, and its sums
+    folder/       what becomes the output folder
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from springback.errors import SpaceError, StoreError
+from springback.provenance import package_version
+from springback.store import read_json, write_json
+from springback.weights.arithmetic import Tally
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: SHA-256 and size of the file, the digests of its source files, its sums."""
+
+    sha256: str
+    nbytes: int
+    early: Mapping[str, str]
+    ft: str
+    tally: Tally
+
+
+@dataclass
+class Partial:
+    """A result that is not whole yet."""
+
+    root: Path
+    key: Mapping[str, Any]
+    shards: dict[str, Shard] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "folder"
+
+    def finish_shard(self, name: str, shard: Shard) -> None:
+        """Record that ``name`` lies whole on the disk."""
+        self.shards[name] = shard
+        write_json(self.root / STATE, {"key": self.key, "shards": self.shards})
+
+    def sweep(self) -> None:
+        """Remove what is not a finished shard, to have its space back."""
+        self.folder.mkdir(exist_ok=True)
+        for path in self.folder.rglob("*"):
+            if not path.is_dir() and str(path.relative_to(self.folder)) not in self.shards:
+                path.unlink()
+
+    def publish(self, out: Path) -> None:
+        """Give the folder its name.  ``out`` may be an empty folder, else must not exist."""
+        for folder in (self.folder, *(p for p in self.folder.rglob("*") if p.is_dir())):
+            sync(folder)
+        os.replace(self.folder, out)
+        sync(out.parent)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def drop(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def partial_root(out: Path) -> Path:
+    """Where the result for ``out`` grows."""
+    return out.parent / f".{out.name}.partial"
+
+
+@contextlib.contextmanager
+def open_partial(out: Path, mu: float, dtype: str) -> Iterator[Partial]:
+    """What an earlier, cut off call with the same settings left for ``out``, or a fresh start.
+
+    Raises :class:`StoreError` while another process works on it, :class:`SpaceError` when the
+    disk turns out full; what is finished then stays for the next call.
+    """
+    root = partial_root(out)
+    key = {"schema": 1, "mu": mu, "dtype": dtype, "springback": package_version("springback")}
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / ".lock").open("w") as handle:
+            if not _lock(handle.fileno()):
+                raise StoreError(
+                    f"another springback process is writing {out}; "
+                    "wait for it or choose another --out"
+                )
+            partial = Partial(root, key, _load(root / STATE, key))
+            try:
+                partial.sweep()
+                yield partial
+            except BaseException:
+                if not partial.shards:  # nothing to go on from
+                    partial.drop()
+                raise
+    except OSError as error:
+        raise _refusal(error, out) from error
+
+
+def drop_stale(out: Path) -> None:
+    """Remove what a kill just after ``out`` got its name left, unless somebody is at work there."""
+    root = partial_root(out)
+    if root.is_dir():
+        with contextlib.suppress(OSError), (root / ".lock").open("w") as handle:
+            if _lock(handle.fileno()):
+                shutil.rmtree(root, ignore_errors=True)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
+    """Finished shards recorded under the same settings; anything else counts as none."""
+    if not path.exists():
+        return {}
+    try:
+        state = read_json(path)
+        if state["key"] != key:
+            return {}
+        found = {}
+        for name, entry in state["shards"].items():
+            tally = Tally(**entry["tally"])
+            found[name] = Shard(**{**entry, "tally": tally})
+        return found
+    except (StoreError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _refusal(error: OSError, out: Path) -> SpaceError | StoreError:
+    if error.errno == errno.ENOSPC:
+        return SpaceError(
+            f"no space left on the disk of {out}; free some and run the same command again"
+        )
+    return StoreError(f"cannot write {out}: {error}; check the folder and its permissions")
+
+
+def sync(folder: Path) -> None:
+    """Have the names in a folder reach the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

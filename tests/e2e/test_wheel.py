@@ -1,0 +1,87 @@
+"""What a stranger gets from ``pip install``: the built wheel, in an empty environment.
+
+Needs a package index (network, or pip's own settings) and a few minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "springback"
+
+
+def run(command: list[str], timeout: float, **options: object) -> str:
+    """Standard output of a command that must succeed; its last words if it does not."""
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        **options,  # type: ignore[call-overload]
+    )
+    assert done.returncode == 0, f"{command} exited {done.returncode}:\n{done.stdout[-4000:]}"
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    run([*command, str(ROOT)], timeout=120)
+    (built,) = folder.glob("springback-*.whl")
+    return built
+
+
+def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+    in_tree = {
+        path.relative_to(SOURCE.parent).as_posix()
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    in_wheel = {name for name in names if name.startswith("springback/")}
+    assert in_wheel == in_tree
+    assert "springback/py.typed" in in_wheel
+    assert [name for name in in_wheel if ".html" in Path(name).name], "no report template"
+    assert [name for name in names if name.endswith("licenses/LICENSE")]
+
+
+def stranger(home: Path) -> dict[str, str]:
+    """The environment of someone who has never run springback: no caches but pip's own."""
+    hidden = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "HF_HUB_OFFLINE")
+    env = {key: value for key, value in os.environ.items() if key not in hidden}
+    return env | {"SPRINGBACK_CACHE": str(home / "springback"), "HF_HOME": str(home / "hf")}
+
+
+def test_quick_demo_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    env = stranger(home)
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    programs = tmp_path / "venv" / "bin"
+    install = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
+    install += ["-c", str(ROOT / "constraints.txt"), f"springback[demo] @ {wheel.as_uri()}"]
+    run(install, timeout=1200, env=env, cwd=tmp_path)
+
+    out = tmp_path / "out"
+    demo = [str(programs / "springback"), "demo", "--quick", "--out", str(out)]
+    printed = run(demo, timeout=900, env=env, cwd=tmp_path)
+
+    result = json.loads((out / "result.json").read_text(encoding="utf-8"))
+    assert result["schema_version"] == 1
+    # An installed copy is no source tree: nothing of the clone beside it was used.
+    assert result["provenance"]["git_revision"] is None
+    assert (out / "report.html").stat().st_size > 10_000
+    assert str(out / "report.html") in printed.replace("\n", "")

