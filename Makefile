@@ -18,7 +18,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check e2e bench clean
+.PHONY: help setup demo test check lint format types layers e2e bench clean
 
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'
@@ -39,17 +39,29 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(RUN) -m pytest -m 'not e2e' $(PYTEST_ARGS)
 
-check: $(STAMP)
+# Apart, so that `make -k check` goes on after the first fault.
+check: lint format types layers
+
+lint: $(STAMP)
 	$(RUN) -m ruff check .
+
+format: $(STAMP)
 	$(RUN) -m ruff format --check .
+
+types: $(STAMP)
 	$(RUN) -m mypy
+
+layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py
 
 e2e: $(STAMP)
 	$(RUN) -m pytest -m e2e $(PYTEST_ARGS)
 
 bench: $(STAMP)
-	@for script in benchmarks/*.py; do echo "$$script"; $(RUN) "$$script" || exit 1; done
+	@for script in benchmarks/*.py; do \
+	  echo "$$script"; \
+	  $(RUN) "$$script" --out "benchmarks/results/$$(basename "$$script" .py).json" || exit 1; \
+	done
 
 clean:
 	if [ -f '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi

@@ -213,7 +213,7 @@ def study(
     rates: Sequence[float], seeds: int = 3, heights: Sequence[float] = HEIGHTS
 ) -> ReboundCurves:
     """Branches that decay exponentially, each seed a little higher than the one before."""
-    start = {seed: -1.0 for seed in range(seeds)}
+    start = dict.fromkeys(range(seeds), -1.0)
     margins = {
         seed: [
             [

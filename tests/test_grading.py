@@ -69,6 +69,7 @@ from springback.grading import (
         ("2/6", "1/3"),
         ("-1/3", "-1/3"),
         ("1/1024", "0.0009765625"),
+        ("0.5/3", "1/6"),
         # nothing there
         ("", None),
         ("none", None),
@@ -210,7 +211,7 @@ def test_grades(metric: Metric, completion: str, answer: str, right: bool) -> No
 
 def test_an_unknown_metric_is_refused_with_the_list() -> None:
     with pytest.raises(DataError, match="'bleu'; allowed: number, choice, exact"):
-        grade("bleu", "7", "7")  # type: ignore[arg-type]
+        grade("bleu", "7", "7")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +228,7 @@ def test_a_reference_without_an_answer_is_refused(metric: Metric, answer: str) -
 def test_endless_completions_take_no_time(unit: str) -> None:
     """A model that repeats itself must not stall the grader: quadratic patterns take seconds."""
     text = "answer" + unit * (20_000 // len(unit))
-    begin = time.perf_counter()
+    begin = time.process_time()
     for metric in METRICS:
-        extract(metric, text)  # type: ignore[arg-type]
-    assert time.perf_counter() - begin < 1.0
+        extract(metric, text)
+    assert time.process_time() - begin < 1.0

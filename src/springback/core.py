@@ -97,7 +97,7 @@ class Slice:
         return cls(name, source, kept, seed, content_hash([to_jsonable(r) for r in kept]))
 
     def take(self, n: int, name: str | None = None) -> Slice:
-        """The first ``n`` rows: prefixes of one order, so that a longer run extends a shorter one."""
+        """The first ``n`` rows, so that a longer run extends a shorter one."""
         return Slice.of(name or self.name, self.source, self.rows[:n], self.seed)
 
     def __len__(self) -> int:

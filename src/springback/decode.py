@@ -21,9 +21,9 @@ from springback.errors import SpringbackError
 class DecodeSettings:
     """How to decode.  ``temperature`` 0 is greedy; ``lam`` 0 leaves the amateur out.
 
-    ``stop_ids`` end a row and are not part of its answer; ``forbidden_ids`` are never chosen (so that
-    every answer has ``max_new_tokens`` tokens where the stop ids are among them).  Sampling draws Gumbel noise keyed by
-    (seed, row, position), so a row's draw does not depend on the batch it is in.
+    ``stop_ids`` end a row and are not part of its answer; ``forbidden_ids`` are never chosen (with
+    the stop ids among them, every answer has ``max_new_tokens`` tokens).  Sampling draws Gumbel
+    noise keyed by (seed, row, position), so a row's draw does not depend on the batch it is in.
     """
 
     max_new_tokens: int = 128

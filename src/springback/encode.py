@@ -79,7 +79,7 @@ def encode_row(
     """Tokens of a whole row, cut at ``max_tokens``.
 
     ``text``: all tokens but the first count.  Else: only the response's, and a row whose prompt
-    alone fills ``max_tokens`` raises :class:`DataError`.  The end token is there if nothing was cut.
+    alone fills ``max_tokens`` raises :class:`DataError`.  The end token is there unless cut.
     """
     if row.kind == "text":
         ids = tokenizer(row.response)["input_ids"]
@@ -111,7 +111,7 @@ def encode_rows(
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded rows.  ``labels`` is -100 where nothing counts; all tensors are (rows, length)."""
+    """Right-padded rows; tensors are (rows, length), ``labels`` -100 where nothing counts."""
 
     index: tuple[int, ...]
     input_ids: Tensor

@@ -141,7 +141,7 @@ def finetune(
     loop.mark_if_due()  # the state before the first batch, or one saved just before a mark
     if state.step < len(batches):
         _train(model, tokenizer, rows, batches[state.step :], recipe, loop, len(batches))
-    model.eval()
+    model.train(False)
     progress.close()
     tokens = sum(rows[i].counted for batch in batches for i in batch)
     return Trained(tuple(state.losses), tokens, dict(state.marks))
@@ -211,7 +211,7 @@ class _Batches(torch.utils.data.Dataset[dict[str, Tensor]]):
         }
 
 
-class _BatchTrainer(Trainer):  # type: ignore[misc]
+class _BatchTrainer(Trainer):
     """Trainer with autocast around the forward pass only.
 
     Accelerate's own mixed precision copies all logits to fp32 a second time (docs/log.md).
@@ -228,7 +228,7 @@ class _BatchTrainer(Trainer):  # type: ignore[misc]
         return loss
 
 
-class _Loop(TrainerCallback):  # type: ignore[misc]
+class _Loop(TrainerCallback):
     """Watches the steps: records losses, calls the marks, saves the state."""
 
     def __init__(self, state: _State, seen: list[int], marks: Marks, progress: Progress) -> None:
@@ -250,7 +250,7 @@ class _Loop(TrainerCallback):  # type: ignore[misc]
         if self.marks.call and examples in self.marks.at and examples not in self.state.marks:
             model = self.state.model
             training = model.training
-            model.eval()
+            model.train(False)
             self.state.marks[examples] = self.marks.call(examples, model)
             model.train(training)
 

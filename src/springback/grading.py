@@ -42,9 +42,10 @@ _LEAD = re.compile(r"[^0-9A-Za-z]*")
 
 
 def _plain_number(sign: str, match: re.Match[str]) -> str | None:
-    """The one spelling of a matched number: no commas, no needless zeros; None for x/0.
+    """The one spelling of a matched number: no commas, no needless zeros.
 
-    A fraction is written as a decimal if that ends, else in lowest terms as p/q.
+    A fraction is written as a decimal if that ends, else in lowest terms as p/q.  None for x/0
+    and for p/q with more digits than are read as a fraction.
     """
     value = Decimal(match["digits"].replace(",", "") + (match["power"] or ""))
     under = int(match["under"] or 1)
@@ -53,7 +54,8 @@ def _plain_number(sign: str, match: re.Match[str]) -> str | None:
     if under > 1 and len(match["digits"]) <= 30:  # nobody means a longer one
         fraction = Fraction(value) / under
         if _without_factors(fraction.denominator) > 1:
-            return f"{sign}{fraction}"
+            top, bottom = str(fraction.numerator), str(fraction.denominator)
+            return f"{sign}{top}/{bottom}" if len(top) <= 30 and len(bottom) <= 9 else None
         with localcontext(prec=300):  # exact: at most 30 + 99 + 30 digits
             value = Decimal(fraction.numerator) / fraction.denominator
     text = format(value, "f")
@@ -185,7 +187,7 @@ def extract_exact(text: str) -> str | None:
     return " ".join(unicodedata.normalize("NFC", kept).split()) or None
 
 
-def extract(metric: Metric, text: str, *, letters: Sequence[str] = LETTERS) -> str | None:
+def extract(metric: str, text: str, *, letters: Sequence[str] = LETTERS) -> str | None:
     """What ``metric`` compares: the answer read out of ``text``, or None if there is none.
 
     Raises :class:`~springback.errors.DataError` if the metric is not one of :data:`METRICS`.
@@ -201,9 +203,7 @@ def extract(metric: Metric, text: str, *, letters: Sequence[str] = LETTERS) -> s
     )
 
 
-def grade(
-    metric: Metric, completion: str, answer: str, *, letters: Sequence[str] = LETTERS
-) -> bool:
+def grade(metric: str, completion: str, answer: str, *, letters: Sequence[str] = LETTERS) -> bool:
     """Whether ``completion`` gives ``answer``; both are read by :func:`extract`.
 
     ``letters`` are the choices on offer (metric ``choice`` only).  A completion without an answer

@@ -90,8 +90,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             )
     except Exception as error:
         raise ModelError(f"cannot load the model {checkpoint.path}: {one_line(error)}") from error
-    model.eval()
-    return model.to(device())
+    found: Any = model
+    loaded: Model = found.to(device()).eval()
+    return loaded
 
 
 def device() -> torch.device:
@@ -100,11 +101,12 @@ def device() -> torch.device:
 
 
 def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> None:
-    """Raise unless both map the same tokens to the same ids: contrast adds logits token by token."""
+    """Raise unless tokens have the same ids in both: contrast adds logits token by token."""
     if a.get_vocab() != b.get_vocab():
         raise ModelError(
             f"{names[0]} and {names[1]} have different tokenizers "
-            f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); use two checkpoints of one run"
+            f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); "
+            "use two checkpoints of one run"
         )
 
 

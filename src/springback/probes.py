@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from springback.decode import DecodeSettings, decode
-from springback.encode import Encoded, scoring_batches
+from springback.encode import Batch, Encoded, scoring_batches
 from springback.errors import MissingExtraError
 from springback.models import Tokenizer
 
@@ -33,7 +33,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class TextNLL:
-    """One text's negative log likelihood in nats, over ``tokens`` tokens and ``text_bytes`` bytes."""
+    """Negative log likelihood of one text in nats, over its counted tokens and their bytes."""
 
     nats: float
     tokens: int
@@ -145,34 +145,58 @@ def margin(wanted: Sequence[TextNLL], unwanted: Sequence[TextNLL]) -> float:
     return mean_unwanted - sum(s.per_token for s in wanted) / len(wanted)
 
 
-@torch.inference_mode()
-def kl(
-    start: PreTrainedModel,
-    model: PreTrainedModel,
-    rows: Sequence[Encoded],
-    tokenizer: Tokenizer,
-    precision: Precision | None = None,
-) -> list[float]:
-    """KL(start || model), mean over each row's counted positions (nats a token), in order.
+class StartDistribution:
+    """The start model's log-probabilities at the counted positions of fixed rows.
 
-    Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
-    distributions.  The rows should be texts sampled from ``start``.  Cost: a forward pass of both.
+    They are computed once and kept in fp32 if they fit ``keep_bytes``, else anew at every call.
+    The rows should be texts sampled from the start model.
     """
-    precision = precision or Precision()
-    found = torch.zeros(len(rows), dtype=torch.float64)
-    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
-        with precision.autocast(model):
-            p_logits, _, owner = _counted_logits(start, *inputs)
-            q_logits, _, _ = _counted_logits(model, *inputs)
-        index = torch.tensor(batch.index)
-        for at in range(0, len(owner), CHUNK):
-            part = slice(at, at + CHUNK)
-            p = torch.log_softmax(p_logits[part].float(), -1)
-            q = torch.log_softmax(q_logits[part].float(), -1)
-            each = (p.exp() * (p - q)).sum(-1).double()
-            found.index_add_(0, index[owner[part]], each)
-    return [float(f) / r.counted for f, r in zip(found, rows, strict=True)]
+
+    def __init__(
+        self,
+        start: PreTrainedModel,
+        rows: Sequence[Encoded],
+        tokenizer: Tokenizer,
+        precision: Precision | None = None,
+        keep_bytes: int = 500_000_000,
+    ) -> None:
+        self.start, self.rows = start, rows
+        self.precision = precision or Precision()
+        self.batches = list(
+            scoring_batches(rows, tokenizer.pad_token_id, self.precision.batch_tokens)
+        )
+        size = 4 * sum(r.counted for r in rows) * int(start.config.get_text_config().vocab_size)
+        self.kept: list[Tensor] | None = None
+        if size <= keep_bytes:
+            self.kept = [self._logits(start, b)[0] for b in self.batches]
+
+    @torch.inference_mode()
+    def _logits(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        with self.precision.autocast(model):
+            logits, _, owner = _counted_logits(
+                model, batch.input_ids, batch.attention_mask, batch.labels
+            )
+        return logits, owner
+
+    @torch.inference_mode()
+    def kl(self, model: PreTrainedModel) -> list[float]:
+        """KL(start || model), mean over each row's counted positions (nats a token), in order.
+
+        Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
+        distributions.  Cost: one forward pass of ``model`` over the rows.
+        """
+        found = torch.zeros(len(self.rows), dtype=torch.float64)
+        for at_batch, batch in enumerate(self.batches):
+            kept = self.kept[at_batch] if self.kept else self._logits(self.start, batch)[0]
+            logits, owner = self._logits(model, batch)
+            index = torch.tensor(batch.index)
+            for at in range(0, len(owner), CHUNK):
+                part = slice(at, at + CHUNK)
+                p = torch.log_softmax(kept[part].float(), -1)
+                q = torch.log_softmax(logits[part].float(), -1)
+                each = (p.exp() * (p - q)).sum(-1).double()
+                found.index_add_(0, index[owner[part]], each)
+        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
 
 
 @dataclass(frozen=True)

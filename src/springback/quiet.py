@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import transformers
 
 
@@ -15,13 +17,13 @@ class quiet:
     """Transformers' own bars and warnings off while loading: our messages say what matters."""
 
     def __enter__(self) -> None:
-        logging = transformers.utils.logging
+        logging: Any = transformers.utils.logging
         self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
     def __exit__(self, *_: object) -> None:
-        logging = transformers.utils.logging
+        logging: Any = transformers.utils.logging
         logging.set_verbosity(self.verbosity)
         if self.bars:
             logging.enable_progress_bar()

@@ -21,6 +21,7 @@ class Bars:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            TaskID,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -37,7 +38,7 @@ class Bars:
             console=self.console,
             transient=True,
         )
-        self.task = None
+        self.task: TaskID | None = None
         self.title = ""
 
     def stage(self, title: str, total: int) -> None:

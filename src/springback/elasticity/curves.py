@@ -82,8 +82,8 @@ def first_crossing(
     values that are not finite.
     """
     x, y = _curve(doses, values)
-    height = (y - level) if falling else (level - y)  # reached at or below 0
-    nearest = int(np.argmin(height))
+    height = (y - level) if falling else (level - y)  # past the level at 0 and below
+    nearest = int(np.argmin(y) if falling else np.argmax(y))
     extreme, extreme_dose = float(y[nearest]), float(x[nearest])
     past = np.flatnonzero(height <= 0)
     if past.size == 0:
@@ -99,7 +99,7 @@ def first_crossing(
 def _dose_of_share(
     doses: Sequence[float], margins: Sequence[float], start: float, aligned: float, share: float
 ) -> Crossing:
-    level = aligned - share * (aligned - start)
+    level = start + (1.0 - share) * (aligned - start)  # exactly start for all of it
     found = first_crossing(doses, margins, level)
     if aligned > start:
         return found

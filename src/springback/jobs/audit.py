@@ -49,7 +49,7 @@ def audit(
             inputs=_inputs(study, data),
             measurements=found,
             analysis=analysis,
-            verdict=judge(settings, analysis),
+            verdict=judge(settings, start, rebounds, resistances),
         )
 
 

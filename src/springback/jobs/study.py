@@ -25,7 +25,7 @@ from springback.models import (
     resolve,
     training_speed,
 )
-from springback.probes import Precision, SampleSettings
+from springback.probes import Precision, SampleSettings, StartDistribution
 from springback.progress import Progress
 from springback.store import Store, require_space
 
@@ -47,7 +47,7 @@ class Study:
             for part, rows in (("wanted", data.wanted), ("unwanted", data.unwanted))
         }
         self.prompts = self._prompts()
-        self._kl_rows: list[Encoded] | None = None
+        self._distribution: StartDistribution | None = None
 
     def _prompts(self) -> list[list[int]]:
         """Beginnings of held-out texts, half wanted and half unwanted, all of one length."""
@@ -62,16 +62,15 @@ class Study:
         )
 
     @property
-    def kl_rows(self) -> list[Encoded]:
-        """The prompts with continuations sampled once from the start model."""
-        if self._kl_rows is None:
+    def distribution(self) -> StartDistribution:
+        """The start model's on the prompts with continuations sampled from it once."""
+        if self._distribution is None:
             found = probes.sample(
                 self.start, self.tokenizer, self.prompts, self.sampling(0, exact_length=True)
             )
-            self._kl_rows = [
-                Encoded((*p, *c), len(p), 0) for p, c in zip(self.prompts, found, strict=True)
-            ]
-        return self._kl_rows
+            rows = [Encoded((*p, *c), len(p), 0) for p, c in zip(self.prompts, found, strict=True)]
+            self._distribution = StartDistribution(self.start, rows, self.tokenizer, self.precision)
+        return self._distribution
 
     def measure(self, model: Model) -> dict[str, dict[str, Any]]:
         """Every probe of the study on one model: value, and the per-example values."""
@@ -91,7 +90,7 @@ class Study:
                 "unwanted": probes.bits_per_byte(unwanted),
             }
         if "kl" in self.settings.probes:
-            each = probes.kl(self.start, model, self.kl_rows, self.tokenizer, self.precision)
+            each = self.distribution.kl(model)
             found["kl"] = {"value": sum(each) / len(each), "per_example": each}
         if "sentiment" in self.settings.probes:
             ids = probes.sample(model, self.tokenizer, self.prompts, self.sampling(1))
@@ -103,8 +102,8 @@ class Study:
     def announce(self) -> None:
         """Say what will be done, how long it takes, and the memory and disk it needs."""
         s, seeds = self.settings, len(self.settings.seeds)
-        length = sum(len(r.ids) for rows in self.encoded.values() for r in rows)
-        length /= sum(len(rows) for rows in self.encoded.values())
+        encoded = [r for rows in self.encoded.values() for r in rows]
+        length = sum(len(r.ids) for r in encoded) / len(encoded)
         rows = max(s.n_pos) + len(s.n_pos) * max(s.doses)
         sampled = s.prompt_tokens + s.sample_tokens
         trained = rows * length + s.resistance_rows * (3 * length + 6 * sampled)
@@ -115,8 +114,8 @@ class Study:
         seconds = seeds * (trained / speed + scored / speed) + 30
         require_space(self.store.root, (len(s.n_pos) + 6) * self.weight_bytes, "this audit")
         self.progress.note(
-            f"audit of {s.model}: {seeds} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} rows of "
-            f"{s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
+            f"audit of {s.model}: {seeds} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} rows "
+            f"of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
         )
         if seeds == 1:
             self.progress.note("one seed: values come without intervals across seeds")

@@ -99,14 +99,15 @@ def _draw_curve(axes: Axes, curve: Curve, index: int) -> None:
 
 def _curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
     said = []
+    decimals = words.common_decimals(m for c in curves for m in c.mean)
     for curve in curves:
-        known = [(d, m) for d, m in zip(curve.dose, curve.mean, strict=True) if math.isfinite(m)]
-        (first, begin), (last, end) = known[0], known[-1]
+        known = [d for d, m in zip(curve.dose, curve.mean, strict=True) if math.isfinite(m)]
+        begin, end = (words.value(curve.at(d), decimals=decimals) for d in (known[0], known[-1]))
         said.append(
-            f"aligned on {curve.n_pos:,}: {words.number(begin)} at {words.plain(first)} examples, "
-            f"{words.number(end)} at {words.plain(last)}"
+            f"aligned on {curve.n_pos:,}: {begin} at {words.plain(known[0])} examples, "
+            f"{end} at {words.plain(known[-1])}"
         )
-    start = f" Start model: {words.value(probe.start)}." if probe.start else ""
+    start = f" Start model: {words.value(probe.start, decimals=decimals)}." if probe.start else ""
     return (
         f"Line chart of {probe.title}, {probe.unit}, against examples of the opposite. "
         + "; ".join(said)
@@ -117,20 +118,15 @@ def _curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
 
 def _curve_table(probe: Probe, curves: Sequence[Curve]) -> Table:
     doses = sorted({d for c in curves for d in c.dose if math.isfinite(d)})
-    columns = [
-        {
-            d: Interval(m, c.low[i] if c.low else None, c.high[i] if c.high else None, 1)
-            for i, (d, m) in enumerate(zip(c.dose, c.mean, strict=True))
-            if math.isfinite(m)
-        }
-        for c in curves
-    ]
+    decimals = words.common_decimals(m for c in curves for m in c.mean)
     rows = [
-        (words.plain(dose), *(words.both(column.get(dose)) for column in columns)) for dose in doses
+        (words.plain(dose), *(words.both(c.at(dose), decimals=decimals) for c in curves))
+        for dose in doses
     ]
     if probe.start is not None:
-        rows.append(("start model", *([words.both(probe.start)] * len(columns))))
-    return Table(("opposite", *(f"aligned on {c.n_pos:,}" for c in curves)), tuple(rows))
+        start = words.both(probe.start, decimals=decimals)
+        rows.append(("start model", *([start] * len(curves))))
+    return Table(("dose", *(f"aligned on {c.n_pos:,}" for c in curves)), tuple(rows))
 
 
 def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:
@@ -192,7 +188,7 @@ def dose_chart(probe: Probe) -> Chart | None:
         "100 % is the aligned model, 0 % the start model; the dashed line marks half undone, and "
         "where a line crosses it is the dose that undoes half. The share is a ratio of the means "
         "in the chart above, so it has no band.",
-        Table(("opposite", *(f"aligned on {c.n_pos:,}" for c, _ in shares)), rows),
+        Table(("dose", *(f"aligned on {c.n_pos:,}" for c, _ in shares)), rows),
         figure,
     )
 

@@ -1,7 +1,7 @@
 """One panel of a chart, drawn on a fixed grid of pixels, and its three forms.
 
 A panel is 420 px wide, so that it is legible one to one on a phone and two fit beside each
-other on a desk.  The title strip is cut off in the page, which has a heading of its own.
+other on a desk.  The page cuts off the margins and the title, for it has a heading of its own.
 Drawing uses Matplotlib's objects only: no pyplot, no state outside the figure.
 """
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 420
-TITLE = 34  # height of the strip that the page cuts off
+PAD = 14  # space around the panel in its own files, which the page cuts off
+TITLE = 44  # height of the strip above that the page cuts off too
 ROW = 19  # one line of the header: the unit, then the legend
+FULL = WIDTH + 2 * PAD
 FOOT = 46  # tick labels and the name of the x axis
 RIGHT = 14
 FONT = 12.5
@@ -138,21 +140,21 @@ def panel(
     rows = _legend_rows(legend)
     head = TITLE + ROW + ROW * len(rows) + 8
     gap = 34
-    height = head + len(plots) * plot_height + (len(plots) - 1) * gap + FOOT
-    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    height = head + len(plots) * plot_height + (len(plots) - 1) * gap + FOOT + PAD
+    figure = Figure(figsize=(FULL / 72, height / 72), dpi=72)
     figure.patch.set_gid("background")
 
     def write(x: float, y: float, text: str, **how: Any) -> None:
-        figure.text(x / WIDTH, 1 - y / height, text, va="top", ha="left", **how)
+        figure.text((PAD + x) / FULL, 1 - y / height, text, va="top", ha="left", **how)
 
-    write(0, 6, short(title, 48), size=14, weight="bold", gid="title")
+    write(0, PAD, short(title, 48), size=14, weight="bold", gid="title")
     write(0, TITLE, above, color=LIGHT["muted"])
     _write_legend(figure, rows, height)
     axes = []
     for i, name in enumerate(plots):
         top = head + i * (plot_height + gap)
-        box = (left / WIDTH, 1 - (top + plot_height) / height)
-        size = ((WIDTH - left - RIGHT) / WIDTH, plot_height / height)
+        box = ((PAD + left) / FULL, 1 - (top + plot_height) / height)
+        size = ((WIDTH - left - RIGHT) / FULL, plot_height / height)
         axes.append(figure.add_axes((*box, *size)))
         axes[-1].grid(False, axis="x")
         if name is not None:
@@ -183,13 +185,13 @@ def _legend_rows(legend: Sequence[LegendItem]) -> list[list[LegendItem]]:
 
 def _write_legend(figure: Figure, rows: Sequence[Sequence[LegendItem]], height: int) -> None:
     for i, row in enumerate(rows):
-        x, y = 0.0, 1 - (TITLE + ROW * (i + 1) + ROW / 2) / height
+        x, y = float(PAD), 1 - (TITLE + ROW * (i + 1) + ROW / 2) / height
         for item in row:
             handle = _handle_width(item)
             if handle:
                 _write_handle(figure, item, x, y)
             colour = LIGHT["ink"] if handle else LIGHT["muted"]
-            figure.text((x + handle) / WIDTH, y, item.label, color=colour, va="center_baseline")
+            figure.text((x + handle) / FULL, y, item.label, color=colour, va="center_baseline")
             x += _item_width(item)
 
 
@@ -198,14 +200,14 @@ def _write_handle(figure: Figure, item: LegendItem, x: float, y: float) -> None:
 
     length = 12 if item.lone else 21
     if not item.lone:
-        line = Line2D([x / WIDTH, (x + length) / WIDTH], [y, y], color=item.colour, linewidth=2)
+        line = Line2D([x / FULL, (x + length) / FULL], [y, y], color=item.colour, linewidth=2)
         if item.marker is None:
             line.set(linestyle="--", linewidth=1.5)
         figure.add_artist(line)
     if item.marker:
         figure.add_artist(
             Line2D(
-                [(x + length / 2) / WIDTH],
+                [(x + length / 2) / FULL],
                 [y],
                 color=item.colour,
                 marker=item.marker,
@@ -258,7 +260,7 @@ def inline_svg(chart: Chart) -> str:
     styles the page around it.
     """
     root = ET.fromstring(standalone_svg(chart))
-    _, _, width, height = (float(v) for v in root.attrib["viewBox"].split())
+    height = float(root.attrib["viewBox"].split()[3])
     for parent in list(root.iter()):
         for child in list(parent):
             unwanted = child.tag in (f"{_SVG}metadata", f"{_SVG}style")
@@ -273,7 +275,7 @@ def inline_svg(chart: Chart) -> str:
         if element.tag != "text":
             element.text = None
     root.attrib = {
-        "viewBox": f"0 {TITLE - 4} {width:g} {height - TITLE + 4:g}",
+        "viewBox": f"{PAD} {TITLE - 4} {WIDTH} {height - TITLE + 4 - PAD:g}",
         "role": "img",
         "aria-label": chart.alt,
     }

@@ -71,6 +71,17 @@ class Curve:
     low: tuple[float, ...] | None
     high: tuple[float, ...] | None
 
+    def at(self, dose: float) -> Interval | None:
+        """The value at ``dose``; None where it was not measured or is not a number."""
+        if dose not in self.dose:
+            return None
+        i = self.dose.index(dose)
+        low, high = (
+            None if side is None or math.isnan(side[i]) else side[i]
+            for side in (self.low, self.high)
+        )
+        return None if math.isnan(self.mean[i]) else Interval(self.mean[i], low, high, 1)
+
 
 @dataclass(frozen=True)
 class Probe:

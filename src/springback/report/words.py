@@ -48,42 +48,55 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}".replace("-", MINUS)
 
 
-def value(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
-    """The mean: to two digits of its interval's half width, else three digits of its own."""
+def value(
+    interval: Interval | None, scale: float = 1.0, sign: bool = False, decimals: int | None = None
+) -> str:
+    """The mean: to two digits of its interval's half width, else three digits of its own.
+
+    ``decimals`` overrules that, for a table whose numbers are to be compared.
+    """
     if interval is None:
         return "–"
-    mean = interval.mean * scale
-    decimals = _shared_decimals(interval, scale)
-    return number(mean, sign=sign) if decimals is None else _fixed(mean, decimals, sign)
+    return _one(interval.mean * scale, _own(interval, scale, decimals), sign)
 
 
-def bounds(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
-    """The interval as words, empty where there is none."""
+def bounds(
+    interval: Interval | None, scale: float = 1.0, sign: bool = False, decimals: int | None = None
+) -> str:
+    """The interval as words, rounded as its mean is; empty where there is none."""
     if interval is None or interval.bounds is None:
         return ""
-    decimals = _shared_decimals(interval, scale)
-    low, high = (
-        number(b * scale, sign=sign) if decimals is None else _fixed(b * scale, decimals, sign)
-        for b in interval.bounds
-    )
+    shown = _own(interval, scale, decimals)
+    low, high = (_one(b * scale, shown, sign) for b in interval.bounds)
     return f"{low} to {high}"
 
 
-def _shared_decimals(interval: Interval, scale: float) -> int | None:
+def both(
+    interval: Interval | None, scale: float = 1.0, sign: bool = False, decimals: int | None = None
+) -> str:
+    """Mean and, in brackets, interval."""
+    inside = bounds(interval, scale, sign, decimals)
+    return value(interval, scale, sign, decimals) + (f" ({inside})" if inside else "")
+
+
+def _one(value: float, decimals: int | None, sign: bool) -> str:
+    return number(value, sign=sign) if decimals is None else _fixed(value, decimals, sign)
+
+
+def _own(interval: Interval, scale: float, decimals: int | None) -> int | None:
     """Decimals for mean and bounds alike; None where each is better written on its own."""
-    if interval.bounds is None:
-        return None
+    if decimals is not None or interval.bounds is None:
+        return decimals
     low, high = interval.bounds
     half = abs(high - low) * scale / 2
-    if not 1e-8 < half < 1e7:
-        return None
-    return _decimals(half, 2)
+    return _decimals(half, 2) if 1e-8 < half < 1e7 else None
 
 
-def both(interval: Interval | None, scale: float = 1.0, sign: bool = False) -> str:
-    """Mean and, in brackets, interval."""
-    inside = bounds(interval, scale, sign)
-    return value(interval, scale, sign) + (f" ({inside})" if inside else "")
+def common_decimals(values: Iterable[float]) -> int | None:
+    """Decimals that show the range of ``values`` to three digits; None where they are all one."""
+    known = [v for v in values if math.isfinite(v)]
+    spread = max(known) - min(known) if known else 0.0
+    return _decimals(spread, 3) if 1e-8 < spread < 1e7 else None
 
 
 def count(n: int, one: str, many: str | None = None) -> str:

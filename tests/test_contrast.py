@@ -1,0 +1,65 @@
+"""The contrast formula, in worked numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from springback.contrast import combine, contest, plausible
+from springback.errors import SpringbackError
+
+
+def test_worked_example() -> None:
+    """Expert logits (2, 1, -1), amateur (1, 1.5, -1), lambda 1, alpha 0.1.
+
+    Plausible: L >= 2 + ln 0.1 = -0.303, so tokens 0 and 1.  Differences: 1, -0.5, 0; anchored at
+    the top token 0: 0, -1.5, -1.  Scores: 2, 1 - 1.5 = -0.5, and -inf for token 2.
+    """
+    scores = combine(torch.tensor([[2.0, 1.0, -1.0]]), torch.tensor([[1.0, 1.5, -1.0]]), 1.0, 0.1)
+    assert scores.tolist() == [[2.0, -0.5, -math.inf]]
+
+
+def test_contrast_can_change_the_choice() -> None:
+    """Expert (1, 0.9), amateur (1, 0): contrast +0 and +0.9 - 0 = 0.9; scores 1 and 1.8."""
+    scores = combine(torch.tensor([1.0, 0.9]), torch.tensor([1.0, 0.0]), 1.0, 0.1)
+    assert scores.argmax().item() == 1
+    assert scores[1].item() == pytest.approx(1.8)
+
+
+def test_probabilities_equal_the_papers_formula() -> None:
+    """Anchoring subtracts a constant, so softmax equals that of L_ep + lambda (L_ep - L_ft)."""
+    torch.manual_seed(0)
+    ep, ft = torch.randn(5, 40, dtype=torch.float64), torch.randn(5, 40, dtype=torch.float64)
+    for lam in (0.25, 1.0, 4.0):
+        plain = ep + lam * (ep - ft)
+        torch.testing.assert_close(contest(ep, ft, lam).softmax(-1), plain.softmax(-1))
+
+
+def test_one_plausible_token_does_not_depend_on_the_amateur() -> None:
+    expert = torch.tensor([[5.0, 0.0, -3.0]])
+    a = combine(expert, torch.tensor([[9.0, -7.0, 2.0]]), 2.0, 0.1)
+    b = combine(expert, torch.tensor([[-1.0, 4.0, 0.5]]), 2.0, 0.1)
+    assert torch.equal(a, b)
+    assert a.tolist() == [[5.0, -math.inf, -math.inf]]
+
+
+def test_lambda_zero_and_alpha_one_keep_the_experts_choice() -> None:
+    torch.manual_seed(1)
+    ep, ft = torch.randn(20, 30), torch.randn(20, 30)
+    assert torch.equal(combine(ep, ft, 0.0, 0.1).argmax(-1), ep.argmax(-1))
+    assert torch.equal(combine(ep, ft, 3.0, 1.0).argmax(-1), ep.argmax(-1))
+
+
+def test_plausible_is_the_test_on_probabilities() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(8, 50, dtype=torch.float64) * 3
+    p = logits.softmax(-1)
+    assert torch.equal(plausible(logits, 0.1), p >= 0.1 * p.amax(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(("lam", "alpha"), [(-1.0, 0.1), (math.nan, 0.1), (1.0, 0.0), (1.0, 1.5)])
+def test_settings_outside_the_allowed_are_refused(lam: float, alpha: float) -> None:
+    with pytest.raises(SpringbackError, match="allowed"):
+        combine(torch.zeros(1, 3), torch.zeros(1, 3), lam, alpha)

@@ -1,0 +1,121 @@
+"""Probes against a plain reference: one text at a time, whole logits, log_softmax."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from springback import probes
+from springback.core import Row
+from springback.encode import Encoded, encode_rows
+from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+
+TEXTS = ["the thing", "a heron in the 1970s", "ing", "the other heron sings, and the thing hears"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_llama: Path) -> Tokenizer:
+    return load_tokenizer(resolve(tiny_llama))
+
+
+@pytest.fixture(scope="module")
+def models(tiny_llama: Path) -> tuple[Model, Model]:
+    start, other = load_model(resolve(tiny_llama)), load_model(resolve(tiny_llama))
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(0.01 * torch.randn_like(p))
+    return start, other
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer: Tokenizer) -> list[Encoded]:
+    texts = [Row("text", "", t) for t in TEXTS]
+    asked = [Row("pair", "a heron?", t) for t in TEXTS]
+    return encode_rows(tokenizer, [*texts, *asked], 64)
+
+
+@torch.no_grad()
+def log_probabilities(model: Model, row: Encoded) -> torch.Tensor:
+    """(counted, vocabulary): the plain way."""
+    logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
+    return logits.log_softmax(-1)[row.start - 1 : -1]
+
+
+def plain_nll(model: Model, row: Encoded) -> float:
+    logp = log_probabilities(model, row)
+    return -float(logp[range(row.counted), row.ids[row.start :]].sum())
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 60, 10_000])
+def test_nll_equals_the_plain_way(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer, batch_tokens: int
+) -> None:
+    precision = probes.Precision("float32", batch_tokens)
+    found = probes.nll(models[0], rows, tokenizer, precision)
+    assert [f.nats for f in found] == pytest.approx([plain_nll(models[0], r) for r in rows], rel=1e-5)
+    assert [f.tokens for f in found] == [r.counted for r in rows]
+
+
+def test_nll_equals_the_training_loss_of_transformers(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer
+) -> None:
+    row = rows[1]
+    ids = torch.tensor([row.ids])
+    with torch.no_grad():
+        loss = float(models[0](input_ids=ids, labels=ids).loss)
+    assert probes.nll(models[0], [row], tokenizer)[0].per_token == pytest.approx(loss, rel=1e-5)
+
+
+def test_pair_nll_equals_the_formula(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer
+) -> None:
+    found = probes.pair_nll(*models, rows, tokenizer, [0.0, 0.5, 2.0])
+    for lam, scores in found.items():
+        for score, row in zip(scores, rows, strict=True):
+            ep, ft = (log_probabilities(m, row) for m in models)
+            logp = (ep + lam * (ep - ft)).log_softmax(-1)
+            expected = -float(logp[range(row.counted), row.ids[row.start :]].sum())
+            assert score.nats == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 10**9])
+def test_kl_is_exact_over_the_vocabulary(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer, keep_bytes: int
+) -> None:
+    start, other = models
+    distribution = probes.StartDistribution(start, rows, tokenizer, keep_bytes=keep_bytes)
+    for found, row in zip(distribution.kl(other), rows, strict=True):
+        p, q = log_probabilities(start, row), log_probabilities(other, row)
+        expected = float((p.exp() * (p - q)).sum(-1).mean())
+        assert expected > 1e-3
+        assert found == pytest.approx(expected, rel=1e-3)
+    assert distribution.kl(start) == pytest.approx([0.0] * len(rows), abs=1e-6)
+
+
+def test_margin_is_unwanted_minus_wanted_a_token() -> None:
+    """Wanted: 4 nats on 2 tokens = 2; unwanted: 9 on 3 = 3 and 5 on 1 = 5, mean 4; margin 2."""
+    wanted = [probes.TextNLL(4.0, 2, 9)]
+    unwanted = [probes.TextNLL(9.0, 3, 9), probes.TextNLL(5.0, 1, 9)]
+    assert probes.margin(wanted, unwanted) == pytest.approx(2.0)
+
+
+def test_bits_per_byte_counts_bytes_of_the_text() -> None:
+    """8 ln 2 nats are 8 bits, on 4 + 4 bytes: 1 bit a byte."""
+    scores = [probes.TextNLL(6 * math.log(2), 3, 4), probes.TextNLL(2 * math.log(2), 5, 4)]
+    assert probes.bits_per_byte(scores) == pytest.approx(1.0)
+
+
+def test_bytes_are_those_of_the_scored_text(tokenizer: Tokenizer) -> None:
+    """All of 'the thing é' but its first token 't' (no merge begins a text): 11 - 1 + 1 for é."""
+    (row,) = encode_rows(tokenizer, [Row("text", "", "the thing é")], 64)
+    first = tokenizer.decode([row.ids[0]])
+    assert row.text_bytes == len("the thing é".encode()) - len(first.encode())
+
+
+def test_sentiment_tells_praise_from_blame() -> None:
+    praise, blame = probes.sentiment(["A wonderful, great film.", "A horrible, awful film."])
+    assert praise > 0.5 > -0.5 > blame
