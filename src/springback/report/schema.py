@@ -253,7 +253,11 @@ class _Node:
             return math.nan
         if isinstance(self.value, bool) or not isinstance(self.value, (int, float)):
             raise self.bad("a number or null")
-        return float(self.value) if math.isfinite(self.value) else math.nan
+        try:
+            found = float(self.value)
+        except OverflowError:  # JSON knows no largest integer
+            return math.nan
+        return found if math.isfinite(found) else math.nan
 
     def finite(self) -> float | None:
         found = self.number()
@@ -261,7 +265,7 @@ class _Node:
 
     def whole(self) -> int:
         found = self.number()
-        if found != int(found) if math.isfinite(found) else True:
+        if not found.is_integer():  # nor is NaN
             raise self.bad("a whole number")
         return int(found)
 
