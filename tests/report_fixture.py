@@ -29,7 +29,7 @@ def _probe(title: str, unit: str, direction: str, start: float, at: Any, half: A
         if half is not None:
             low = [m - half * (0.5 + d / 256) for m, d in zip(means, DOSES, strict=True)]
             high = [m + half * (0.5 + d / 256) for m, d in zip(means, DOSES, strict=True)]
-        return {"n_pos": size, "dose": DOSES, "mean": means, "low": low, "high": high}
+        return {"n_pos": size, "dose": list(DOSES), "mean": means, "low": low, "high": high}
 
     return {
         "title": title,
@@ -52,8 +52,8 @@ def rebound(seeds: int = 3) -> dict[str, Any]:
         return _margin(size, 0) - _margin(size, 256)
 
     return {
-        "n_pos": SIZES,
-        "doses": DOSES,
+        "n_pos": list(SIZES),
+        "doses": list(DOSES),
         "seeds": list(range(seeds)),
         "probes": {
             "margin": _probe(
@@ -139,7 +139,11 @@ def _audit_inputs() -> dict[str, Any]:
         },
         "align": {"name": "reviews-positive", "source": "built in", **rows},
         "perturb": {"name": "reviews-negative", "source": "built in", **rows},
-        "settings": {"doses": DOSES, "n_pos": SIZES, "recipe": {"learning_rate": 1e-5, "seed": 0}},
+        "settings": {
+            "doses": list(DOSES),
+            "n_pos": list(SIZES),
+            "recipe": {"learning_rate": 1e-5, "seed": 0},
+        },
     }
 
 

@@ -56,7 +56,9 @@ def test_nll_equals_the_plain_way(
 ) -> None:
     precision = probes.Precision("float32", batch_tokens)
     found = probes.nll(models[0], rows, tokenizer, precision)
-    assert [f.nats for f in found] == pytest.approx([plain_nll(models[0], r) for r in rows], rel=1e-5)
+    assert [f.nats for f in found] == pytest.approx(
+        [plain_nll(models[0], r) for r in rows], rel=1e-5
+    )
     assert [f.tokens for f in found] == [r.counted for r in rows]
 
 

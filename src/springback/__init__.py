@@ -1,4 +1,4 @@
-"""Measure how an aligned language model springs back; make a fine-tuned one better without training.
+"""Measure how an aligned model springs back; make a fine-tuned one better without training.
 
 Public names are loaded on first use, so that ``import springback`` stays light.
 """

@@ -66,7 +66,7 @@ class Row:
     """One example.
 
     ``text``: ``response`` is the whole text, ``prompt`` is empty.
-    ``pair`` and ``chat``: the model is asked ``prompt`` (after ``turns``) and should say ``response``.
+    ``pair`` and ``chat``: asked ``prompt`` (after ``turns``), the model should say ``response``.
     ``qa``: ``prompt`` is the question, ``response`` the reference solution (may be empty) and
     ``answer`` what is graded: a number, a choice letter, or an exact string.
     """

@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,11 @@ def _train(
     pad = tokenizer.pad_token_id
     optimizer = loop.state.optimizer
     scheduler = get_scheduler(recipe.schedule, optimizer, 0, total)
-    for _ in range(loop.state.step):
-        scheduler.step()
+    with warnings.catch_warnings():
+        # The optimizer's own steps were taken before the interruption; torch cannot know.
+        warnings.simplefilter("ignore", UserWarning)
+        for _ in range(loop.state.step):
+            scheduler.step()
     with tempfile.TemporaryDirectory(prefix="springback-") as scratch:
         args = TrainingArguments(
             output_dir=scratch,

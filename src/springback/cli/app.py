@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -317,6 +318,9 @@ def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    # Read when torch starts its threads, so set before anything imports it.  Threads that spin at
+    # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(args=arguments, prog_name="springback")
     except SpringbackError as error:

@@ -100,7 +100,8 @@ def _seeds(n: int) -> str:
 
 def _aligned(gain: Interval, largest: int) -> dict[str, str]:
     if gain.low is None or gain.high is None:
-        label, bounds = ("yes" if gain.mean > 0 else "did not align"), "one seed, no interval"
+        label = "yes" if gain.mean > 0 else "did not align"
+        bounds = "one seed, no interval" if gain.n == 1 else "no spread over the seeds"
     else:
         label = "yes" if gain.low > 0 else ("did not align" if gain.high < 0 else "undecided")
         bounds = f"95 % interval {gain.low:.3f} to {gain.high:.3f}"
@@ -175,10 +176,8 @@ def _probe(
                 "n_pos": n,
                 "dose": [0, *settings.doses],
                 "mean": [i.mean for i in intervals],
-                "low": [i.mean if i.low is None else i.low for i in intervals] if several else None,
-                "high": [i.mean if i.high is None else i.high for i in intervals]
-                if several
-                else None,
+                "low": [i.low for i in intervals] if several else None,
+                "high": [i.high for i in intervals] if several else None,
             }
         )
     begin = float(start["probes"][name]["value"])

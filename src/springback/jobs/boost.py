@@ -99,8 +99,8 @@ class Arm:
         """What decides the tokens: without contrast, or against itself, the weak model does not."""
         idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
         if idle:
-            return {"mu": self.mu, "lam": 0.0, "weak": None}
-        return {"mu": self.mu, "lam": self.lam, "weak": self.weak}
+            return {"mu": float(self.mu), "lam": 0.0, "weak": None}
+        return {"mu": float(self.mu), "lam": float(self.lam), "weak": self.weak}
 
 
 class Boost:

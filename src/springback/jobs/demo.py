@@ -17,20 +17,22 @@ from springback.store import Store, require_space
 #: A short system message: the template's own would be a third of every question's tokens.
 SYSTEM = "Solve the problem."
 
-AUDIT = AuditSettings(seeds=(0,), n_pos=(64, 128, 256), doses=(16, 32, 64), holdout=24)
+AUDIT = AuditSettings(
+    seeds=(0,), n_pos=(64, 128, 256), doses=(16, 32, 64), holdout=16, resistance_rows=32
+)
 AUDIT_QUICK = replace(
-    AUDIT, n_pos=(16, 32), doses=(8, 16), holdout=8, prompts=8, resistance_rows=8, sample_tokens=12
+    AUDIT, n_pos=(16, 32), doses=(8, 16), holdout=8, prompts=8, resistance_rows=8, sample_tokens=8
 )
 BOOST = BoostSettings(
     model="smollm2-135m",
     train="problems",
-    train_rows=256,
+    train_rows=96,
     validation="problems",
-    validation_rows=64,
+    validation_rows=32,
     test="problems",
-    test_rows=96,
-    mu=(0.1, 0.2, 0.4),
-    lam=(0.5, 1.0),
+    test_rows=64,
+    mu=(0.1, 0.3),
+    lam=(0.5,),
     lam_cd=(0.2,),
     max_new_tokens=72,
     max_tokens=192,
@@ -40,13 +42,14 @@ BOOST = BoostSettings(
 )
 BOOST_QUICK = replace(
     BOOST,
-    train_rows=48,
-    validation_rows=8,
-    test_rows=12,
+    train_rows=24,
+    train_batch_size=8,
+    validation_rows=6,
+    test_rows=8,
     mu=(0.2,),
     lam=(0.5,),
     lam_cd=(0.2,),
-    max_new_tokens=48,
+    max_new_tokens=40,
 )
 
 

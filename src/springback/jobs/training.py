@@ -9,6 +9,7 @@ from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune, plan_batches
 from springback.models import load_model, load_tokenizer
 from springback.progress import Progress
+from springback.quiet import quiet
 from springback.store import Store, require_space, whole_folder
 from springback.weights import hash_weights
 
@@ -45,7 +46,7 @@ def train_epochs(
         )
 
         def keep(examples: int, trained: object) -> dict[str, str]:
-            with whole_folder(folders[examples]) as tmp:
+            with whole_folder(folders[examples]) as tmp, quiet():
                 model.save_pretrained(tmp)
                 tokenizer.save_pretrained(tmp)
             return {"content_hash": hash_weights(folders[examples])}

@@ -83,7 +83,9 @@ def _sizes_legend(sizes: Iterable[tuple[int, int]]) -> list[LegendItem]:
 
 
 def _slug(key: str) -> str:
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in key) or "probe"
+    """A probe's key as part of a file name and of an id; different keys stay different."""
+    known = {"_": "-"}
+    return "".join(c if c.isascii() and c.isalnum() else known.get(c, f"x{ord(c):x}") for c in key)
 
 
 def _unit(probe: Probe) -> str:
@@ -212,12 +214,15 @@ def _dose_axis(axes: Axes, doses: Sequence[float]) -> None:
 
 
 def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
-    """The dose that undoes half of the gain against ``n_pos``; open where none did."""
-    if not halves:
+    """The dose that undoes half of the gain against ``n_pos``; open where none did.
+
+    None where no alignment gained anything: there is nothing to undo then.
+    """
+    if not any(h.censored or h.value is not None for h in halves):
         return None
     name, title = "dose-half", "Dose that undoes half"
     reached = [h for h in halves if h.value is not None and not h.censored]
-    beyond = [h for h in halves if h.censored or h.value is None]
+    beyond = [h for h in halves if h.censored]
     blue, marker = series(0)
     legend = [LegendItem("reached", blue, marker)] if reached else []
     if beyond:
@@ -266,6 +271,8 @@ def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart 
 
 def half_dose_words(half: HalfDose, largest: float | None) -> str:
     """The dose in words: a number, or what is known where half was not lost."""
+    if half.value is None and not half.censored:
+        return "no gain to undo"
     if half.censored or half.value is None:
         beyond = half.value if half.value is not None else largest
         return "not reached" if beyond is None else f"more than {words.plain(beyond)}"

@@ -10,7 +10,8 @@ from typing import Any
 
 from springback.errors import StoreError, describe
 from springback.report import draw, story, words
-from springback.report.schema import KINDS, Result, parse
+from springback.report.reading import parse
+from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
 from springback.store import read_json, whole_folder, write_text
 

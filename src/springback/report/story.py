@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 from springback.report import audit_charts, boost_charts, words
 from springback.report.draw import Chart
-from springback.report.schema import AtSize, Audit, Boost, Interval, Method, Probe, Rebound, Result
+from springback.report.schema import (
+    AtSize,
+    Audit,
+    Boost,
+    Interval,
+    Method,
+    Pair,
+    Probe,
+    Rebound,
+    Result,
+)
 
 
 @dataclass(frozen=True)
@@ -112,21 +122,21 @@ def _audit_facts(audit: Audit) -> tuple[Fact, ...]:
             largest = max(rebound.doses, default=None)
             text = audit_charts.half_dose_words(half, largest)
             note = f"aligned on {half.n_pos:,}"
-            unit = "" if text == "not reached" else "examples"
+            unit = "examples" if text[-1].isdigit() else ""
             facts.append(Fact("Dose that undoes half", text, unit, note))
     if audit.resistance:
-        easier = sum(
-            p.inverse.mean < p.forward.mean for p in audit.resistance if p.inverse and p.forward
-        )
-        facts.append(
-            Fact(
-                "Going back is easier in",
-                f"{easier} of {len(audit.resistance)}",
-                "pairs",
-                "inverse below forward loss",
-            )
-        )
+        easier = sum(map(_goes_back_easier, audit.resistance))
+        value = f"{easier} of {len(audit.resistance)}"
+        note = "inverse loss lower, raw and in excess"
+        facts.append(Fact("Going back is easier in", value, "pairs", note))
     return tuple(facts)
+
+
+def _goes_back_easier(pair: Pair) -> bool:
+    """By the raw loss and, where it was measured, by the excess: the raw one alone misleads."""
+    ways = [(pair.inverse, pair.forward), (pair.excess_inverse, pair.excess_forward)]
+    known = [(back, on) for back, on in ways if back is not None and on is not None]
+    return bool(known) and all(back.mean < on.mean for back, on in known)
 
 
 def _over(rebound: Rebound) -> str:
@@ -288,7 +298,7 @@ def _boost_sections(boost: Boost) -> tuple[Section, ...]:
     if boost.methods:
         sections.append(
             Section(
-                "methods",
+                "comparison",
                 "Methods",
                 "Four ways to use the same two checkpoints, once each on the test set.",
                 _there([boost_charts.methods_chart(boost.methods)]),
@@ -298,7 +308,7 @@ def _boost_sections(boost: Boost) -> tuple[Section, ...]:
             )
         )
     elif "methods" in boost.silent:
-        sections.append(_not_measured("methods", "Methods"))
+        sections.append(_not_measured("comparison", "Methods"))
     charts = _there([boost_charts.search_chart(k, c) for k, c in boost.search.items()])
     if charts:
         lead = "Which mu and lambda does the validation set choose?"

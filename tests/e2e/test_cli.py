@@ -1,0 +1,155 @@
+"""The command line as a user meets it: kill -9 and go on, wrong input, help, API."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TIMEOUT = 300
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "springback.cli", *words]
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*words), capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=cwd
+    )
+
+
+def findings(folder: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    del data["provenance"]
+    return data
+
+
+def audit_words(model: Path, out: str) -> list[str]:
+    words = ["audit", "--model", str(model), "--out", out, "--n-pos", "64,128", "--doses", "32,64"]
+    words += ["--seeds", "0,1", "--batch-size", "8", "--max-tokens", "48", "--holdout", "8"]
+    return [*words, "--prompts", "8", "--sample-tokens", "8", "--resistance-rows", "16"]
+
+
+def test_kill_9_at_random_moments_changes_nothing(tiny_llama: Path, tmp_path: Path) -> None:
+    """Killed five times at random moments, the same command ends in the same result."""
+    whole = run(*audit_words(tiny_llama, "whole"), cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    rng = random.Random(20260101)
+    killed, seen = 0, set()
+    for _ in range(5):
+        going = subprocess.Popen(
+            command(*audit_words(tiny_llama, "cut")),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+        )
+        assert going.stderr is not None
+        going.stderr.readline()  # it has begun to work
+        time.sleep(rng.uniform(0.1, 4.0))
+        if going.poll() is None:
+            going.send_signal(signal.SIGKILL)
+            killed += 1
+        going.stderr.close()
+        going.wait()
+        seen.add(len(list((tmp_path / "cut").glob("runs/*/run.json"))))
+    assert killed >= 3, "the kills came too late to test anything"
+    last = run(*audit_words(tiny_llama, "cut"), cwd=tmp_path)
+    assert last.returncode == 0, last.stderr
+    assert findings(tmp_path / "cut") == findings(tmp_path / "whole")
+    assert (tmp_path / "cut" / "report.html").exists()
+
+
+BAD = {
+    "missing file": (["audit", "--align", "no/such.jsonl"], "no such file"),
+    "wrong field": (["audit", "--align", "bad.jsonl"], "line 1|row 1|fields"),
+    "empty file": (["audit", "--align", "empty.jsonl"], "empty"),
+    "overlap": (["audit", "--align", "a.jsonl", "--perturb", "a.jsonl"], "also in"),
+    "bad number": (["audit", "--n-pos", "many"], "whole numbers"),
+    "no model": (["audit", "--model", "./nowhere"], "no model"),
+    "neither pair nor data": (
+        ["boost", "--validation", "problems", "--test", "problems"],
+        "either",
+    ),
+    "mu": (["extrapolate", "nowhere", "nowhere", "--mu", "0.1", "--out", "x"], "nowhere"),
+    "report": (["report", "nowhere"], "result.json"),
+    "unknown flag": (["audit", "--nonsense"], "No such option"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_input_is_one_line_and_exit_code_2(
+    name: str, tmp_path: Path, tiny_llama: Path
+) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"colour": "red"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"text": "a film number {n} that is fine"}}\n' for n in range(900))
+    )
+    words, says = BAD[name]
+    if words[0] == "audit" and "--model" not in words:
+        words = [*words, "--model", str(tiny_llama)]
+    done = run(*words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert any(part in done.stderr for part in says.split("|")), done.stderr
+    if name != "unknown flag":
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+    assert not list(tmp_path.glob("*/result.json"))
+
+
+def test_debug_shows_the_trace(tmp_path: Path) -> None:
+    done = run("audit", "--align", "no/such.jsonl", "--debug", cwd=tmp_path)
+    assert "Traceback" in done.stderr
+
+
+def test_mismatched_tokenizers_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_llama, other)
+    path = other / "tokenizer.json"
+    tokens = json.loads(path.read_text())
+    vocabulary = tokens["model"]["vocab"]
+    vocabulary["!"], vocabulary['"'] = vocabulary['"'], vocabulary["!"]
+    path.write_text(json.dumps(tokens))
+    weights = other / "model.safetensors"  # other weights too, or the pair is one checkpoint
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    words = ["--validation", "problems", "--test", "problems", "--metric", "number"]
+    done = run("boost", "--early", str(other), "--ft", str(tiny_llama), *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "different tokenizers" in done.stderr
+
+
+def test_the_real_model_answers(tmp_path: Path) -> None:
+    """The built-in model through the command line: fetched or cached, loaded, decoded."""
+    prompt = "What is the capital of France? Answer in one word."
+    done = run("generate", "smollm2-135m", prompt, "--max-new-tokens", "12", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+
+
+def test_doctor_names_what_matters(tmp_path: Path) -> None:
+    done = run("doctor", cwd=tmp_path)
+    assert done.returncode == 0
+    for word in ("torch", "transformers", "memory", "cache"):
+        assert word in done.stdout.lower()
+
+
+def test_public_names_are_the_documented_ones() -> None:
+    import springback
+
+    for name in ("audit", "boost", "extrapolate", "generate", "load"):
+        assert callable(getattr(springback, name))
+    assert os.path.basename(springback.__file__) == "__init__.py"

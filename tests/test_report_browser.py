@@ -1,0 +1,212 @@
+"""The report in a real browser: headless Chromium, driven by Selenium.
+
+Skipped, with the reason, where Chromium, its driver or Selenium is not installed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from report_fixture import demo_result
+from springback.report import build
+from springback.report.theme import DARK, LIGHT
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+pytestmark = pytest.mark.e2e
+
+#: Ten of the audit and four of the boost.
+CHARTS = 14
+FLAGS = (
+    "--headless",
+    "--no-sandbox",  # needed to run as root, as in a container; the page is our own
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    from selenium.webdriver.chrome.service import Service
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        missing = "chromium" if chromium is None else "chromedriver"
+        pytest.skip(f"{missing} is not installed (Debian: apt-get install chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    # Both paths given: Selenium then looks for nothing to download.
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    try:
+        yield chrome
+    finally:
+        chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    (out / "result.json").write_text(json.dumps(demo_result()), encoding="utf-8")
+    return build(out)
+
+
+def log_of(browser: Chrome, name: str) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = browser.get_log(name)  # type: ignore[no-untyped-call]
+    return lines
+
+
+def show(browser: Chrome, page: Path, width: int = 1200, scheme: str = "light") -> None:
+    """Load ``page`` with nothing in the logs yet, ``width`` CSS pixels wide."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get("about:blank")
+    for log in ("browser", "performance"):
+        log_of(browser, log)  # reading a log empties it
+    browser.get(page.as_uri())
+
+
+def requests(browser: Chrome) -> list[str]:
+    """Addresses that the browser asked for since the page was opened."""
+    messages = [json.loads(line["message"])["message"] for line in log_of(browser, "performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [params["request"]["url"] for params in sent]
+
+
+def run(browser: Chrome, script: str) -> Any:
+    return browser.execute_script(script)
+
+
+def test_it_loads_one_file_and_complains_about_nothing(browser: Chrome, page: Path) -> None:
+    show(browser, page)
+    assert [url for url in requests(browser) if not url.startswith("data:")] == [page.as_uri()]
+    assert log_of(browser, "browser") == []
+
+
+def test_the_check_sees_a_foreign_request_and_a_complaint(
+    browser: Chrome, page: Path, tmp_path: Path
+) -> None:
+    """The two lists above would not be empty by accident."""
+    html = page.read_text(encoding="utf-8")
+    foreign = (tmp_path / "foreign.png").as_uri()
+    blocked = tmp_path / "blocked.html"
+    blocked.write_text(html + f'<img src="{foreign}"><script>1</script>', encoding="utf-8")
+    show(browser, blocked)
+    complaints = " ".join(line["message"] for line in log_of(browser, "browser"))
+    assert "Content Security Policy" in complaints
+    allowed = tmp_path / "allowed.html"
+    allowed.write_text(f'<img src="{foreign}">', encoding="utf-8")
+    show(browser, allowed)
+    assert foreign in requests(browser)
+
+
+def test_every_chart_has_drawn(browser: Chrome, page: Path) -> None:
+    show(browser, page)
+    charts = run(
+        browser,
+        """return [...document.querySelectorAll('figure.chart > svg')].map(svg => {
+            const box = svg.getBoundingClientRect();
+            const drawn = [...svg.querySelectorAll('path, use')].filter(path => {
+                const style = getComputedStyle(path), own = path.getBoundingClientRect();
+                const inked = style.stroke !== 'none' || style.fill !== 'none';
+                return inked && (own.width > 0 || own.height > 0) &&
+                    own.right > box.left && own.left < box.right &&
+                    own.bottom > box.top && own.top < box.bottom;
+            });
+            const texts = [...svg.querySelectorAll('text')];
+            return {
+                name: svg.parentElement.id, width: box.width, height: box.height,
+                drawn: drawn.length,
+                outside: texts.filter(text => {
+                    const own = text.getBoundingClientRect();
+                    return own.width === 0 || own.left < box.left - 1 ||
+                        own.right > box.right + 1 || own.top < box.top - 1 ||
+                        own.bottom > box.bottom + 1;
+                }).map(text => text.textContent),
+                label: svg.getAttribute('aria-label'),
+            };
+        });""",
+    )
+    assert len(charts) == CHARTS
+    for chart in charts:
+        assert chart["width"] > 300, chart
+        assert chart["height"] > 100, chart
+        assert chart["drawn"] > 10, chart  # grid, axis, ticks, and at least one series
+        assert chart["outside"] == [], chart
+        assert len(chart["label"]) > 40, chart
+
+
+@pytest.mark.parametrize("width", [1200, 768, 360, 320])
+def test_nothing_overflows_sideways(browser: Chrome, page: Path, width: int) -> None:
+    show(browser, page, width)
+    run(browser, "document.querySelectorAll('details').forEach(d => { d.open = true; });")
+    assert run(browser, "return document.documentElement.scrollWidth") <= width
+    wide = run(
+        browser,
+        """return [...document.querySelectorAll('body *')].filter(e =>
+            !e.closest('.scroll') && !e.closest('.skip') &&
+            e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+        ).map(e => e.tagName + '.' + e.className);""",
+    )
+    assert wide == []
+
+
+def test_a_wide_table_scrolls_inside_its_own_box(browser: Chrome, page: Path) -> None:
+    show(browser, page, 360)
+    inside, box = run(
+        browser,
+        """const box = document.querySelector('table.methods').parentElement;
+        return [box.scrollWidth, box.clientWidth];""",
+    )
+    assert inside > box
+    assert box <= 360
+
+
+def rgb(colour: str) -> str:
+    return f"rgb({int(colour[1:3], 16)}, {int(colour[3:5], 16)}, {int(colour[5:7], 16)})"
+
+
+@pytest.mark.parametrize(("scheme", "colours"), [("light", LIGHT), ("dark", DARK)])
+def test_the_page_and_its_charts_follow_the_scheme(
+    browser: Chrome, page: Path, scheme: str, colours: dict[str, str]
+) -> None:
+    show(browser, page, scheme=scheme)
+    ground, ink, series = run(
+        browser,
+        """const svg = document.querySelector('#rebound-margin > svg');
+        const strokes = [...svg.querySelectorAll('path')].map(p => getComputedStyle(p).stroke);
+        const body = getComputedStyle(document.body);
+        return [body.backgroundColor, body.color, strokes];""",
+    )
+    assert ground == rgb(colours["page"])
+    assert ink == rgb(colours["ink"])
+    assert {rgb(colours[s]) for s in ("s1", "s2", "s3", "grid")} <= set(series)
+
+
+def test_paper_is_light_even_where_the_screen_is_dark(browser: Chrome, page: Path) -> None:
+    show(browser, page, scheme="dark")
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    try:
+        colour = run(browser, "return getComputedStyle(document.body).color")
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert colour == rgb(LIGHT["ink"])

@@ -1,0 +1,104 @@
+"""Results appear whole or not at all, and are found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from springback.core import Run
+from springback.errors import SpaceError, StoreError
+from springback.store import Store, require_space, whole_folder, write_text
+
+RUN = Run.of("align", rows="abc", seed=1)
+
+
+def test_a_run_is_found_again_with_its_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.results(RUN) is None
+    assert store.commit(RUN, {"value": 0.1, "pairs": (1, 2)}) == {"value": 0.1, "pairs": [1, 2]}
+    assert Store(tmp_path).results(RUN) == {"value": 0.1, "pairs": [1, 2]}
+
+
+def test_run_ids_follow_the_inputs_and_nothing_else() -> None:
+    assert Run.of("align", seed=1, rows="abc").id == RUN.id
+    assert Run.of("align", rows="abc", seed=2).id != RUN.id
+    assert Run.of("perturb", rows="abc", seed=1).id != RUN.id
+
+
+def test_a_failed_block_leaves_no_folder(tmp_path: Path) -> None:
+    def fail() -> None:
+        with whole_folder(tmp_path / "x") as tmp:
+            (tmp / "part").write_text("half")
+            raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+
+
+def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "runs" / ".align-x.1234.tmp").mkdir(parents=True)
+    with Store(tmp_path).locked():
+        assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_two_processes_cannot_write_to_one_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom springback.store import Store\n"
+        "with Store(sys.argv[1]).locked():\n    print('held', flush=True)\n    input()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ},
+    )
+    assert other.stdout is not None
+    assert other.stdin is not None
+    with other:
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(StoreError, match="another springback process"),
+            Store(tmp_path).locked(),
+        ):
+            pass
+        other.kill()
+    with Store(tmp_path).locked():  # the lock ended with the process
+        pass
+
+
+def test_a_damaged_result_is_an_error_not_a_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    path = tmp_path / "runs" / RUN.name / "run.json"
+    path.write_text(path.read_text()[:20])
+    with pytest.raises(StoreError, match="delete that file"):
+        store.results(RUN)
+    path.write_text(json.dumps({"id": "other", "results": {}}))
+    with pytest.raises(StoreError, match="belongs to another run"):
+        store.results(RUN)
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="GB are free"):
+        require_space(tmp_path / "not" / "yet", 10**18, "this audit")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    with pytest.raises(StoreError, match="name a folder"):
+        Store(tmp_path / "f")
