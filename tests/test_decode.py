@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,7 +112,7 @@ def test_generate_speaks_for_plain_models(tiny_llama: Path) -> None:
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": "a"}], add_generation_prompt=True, tokenize=False
     )
-    model = load_model(resolve(tiny_llama))
+    model: Any = load_model(resolve(tiny_llama))
     prompt = torch.tensor([tokenizer(ids, add_special_tokens=False)["input_ids"]])
     out = model.generate(
         prompt, max_new_tokens=5, do_sample=False, attention_mask=torch.ones_like(prompt)

@@ -12,8 +12,9 @@ from torch import Tensor
 from springback.core import Recipe, Row
 from springback.encode import Encoded, encode_rows, pad_batch
 from springback.errors import SpringbackError, TrainingError
-from springback.finetune import Marks, Resume, finetune, plan_batches
+from springback.finetune import Marks, Resume, Trained, finetune, plan_batches
 from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.progress import Progress
 
 RECIPE = Recipe(learning_rate=1e-3, batch_size=4, epochs=1, max_tokens=64, precision="float32")
 
@@ -35,10 +36,16 @@ def weights(model: Model) -> dict[str, Tensor]:
 
 
 def train(
-    model: Model, tiny_llama: Path, rows: list[Encoded], recipe: Recipe = RECIPE, **more: object
-):  # type: ignore[no-untyped-def]
+    model: Model,
+    tiny_llama: Path,
+    rows: list[Encoded],
+    recipe: Recipe = RECIPE,
+    marks: Marks | None = None,
+    resume: Resume | None = None,
+    progress: Progress | None = None,
+) -> Trained:
     tokenizer = load_tokenizer(resolve(tiny_llama))
-    return finetune(model, tokenizer, rows, recipe, **more)  # type: ignore[arg-type]
+    return finetune(model, tokenizer, rows, recipe, marks, resume, progress)
 
 
 def test_equals_a_bare_loop(start: Model, tiny_llama: Path, rows: list[Encoded]) -> None:

@@ -234,17 +234,17 @@ def test_boost_refuses_the_same_rows_in_validation_and_test(
 def test_boost_refuses_one_checkpoint_twice_and_other_shapes(
     boost_settings: BoostSettings, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     pair = replace(
         boost_settings, model=None, train=None, early=str(tiny_llama), ft=str(tiny_llama)
     )
     with pytest.raises(SpringbackError, match="same weights"):
         boost(pair, tmp_path / "out")
-    model = load_model(resolve(tiny_llama))
-    model.config.intermediate_size = 96
+    config = LlamaConfig.from_pretrained(tiny_llama)
+    config.intermediate_size = 96
     other = tmp_path / "other"
-    LlamaForCausalLM(model.config).save_pretrained(other)
+    LlamaForCausalLM(config).save_pretrained(other)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         (other / name).write_bytes((tiny_llama / name).read_bytes())
     with pytest.raises(ModelError, match="differ in"):

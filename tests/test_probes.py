@@ -42,7 +42,8 @@ def rows(tokenizer: Tokenizer) -> list[Encoded]:
 def log_probabilities(model: Model, row: Encoded) -> torch.Tensor:
     """(counted, vocabulary): the plain way."""
     logits = model(input_ids=torch.tensor([row.ids])).logits[0].double()
-    return logits.log_softmax(-1)[row.start - 1 : -1]
+    found: torch.Tensor = logits.log_softmax(-1)[row.start - 1 : -1]
+    return found
 
 
 def plain_nll(model: Model, row: Encoded) -> float:
