@@ -186,13 +186,14 @@ def test_boost_takes_two_checkpoints_and_its_folder_decodes(
 ) -> None:
     """The boosted folder gives exactly the completions that the test was graded on."""
     from springback import generate
-    from springback.jobs.boosted import write_boosted
+    from springback.jobs.boosted import Strengths, write_boosted
 
     trained = boost(boost_settings, tmp_path / "a").data["inputs"]
     early, ft = resolve(trained["early"]["path"]), resolve(trained["ft"]["path"])
-    write_boosted(early, ft, 0.5, 1.0, 0.1, tmp_path / "model")
+    write_boosted(early, ft, Strengths(0.5, 1.0, 0.1), tmp_path / "model", "Be brief.")
     loaded = load(tmp_path / "model")
     assert (loaded.lam, loaded.alpha) == (1.0, 0.1)
+    assert loaded.system == "Be brief."
     assert loaded.amateur is not None
     sweep = Sweep(early, ft)
     expert = dict(sweep.at(0.5).named_parameters())

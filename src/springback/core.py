@@ -18,6 +18,8 @@ RowKind = Literal["text", "pair", "qa", "chat"]
 
 #: Algorithms a recipe may name; others are refused with this list.
 ALGORITHMS = ("sft",)
+#: Part of every run's id: raised when a change of the code changes what a run finds.
+RESULTS_VERSION = 1
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("bf16-mixed", "float32")
 
@@ -144,7 +146,8 @@ class Run:
     @classmethod
     def of(cls, kind: str, **inputs: Any) -> Run:
         plain = to_jsonable(inputs)
-        return cls(kind, plain, content_hash({"kind": kind, "inputs": plain})[:20])
+        key = {"kind": kind, "inputs": plain, "results": RESULTS_VERSION}
+        return cls(kind, plain, content_hash(key)[:20])
 
     @property
     def name(self) -> str:

@@ -25,6 +25,7 @@ class Loaded:
     tokenizer: Tokenizer
     lam: float = 0.0
     alpha: float = 0.1
+    system: str | None = None
 
 
 def load(model: str | Path) -> Loaded:
@@ -38,8 +39,9 @@ def load(model: str | Path) -> Loaded:
     facts_file = Path(checkpoint.path) / BOOST_FILE
     facts = read_json(facts_file) if facts_file.exists() else {}
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
+    system = facts.get("system")
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
-        return Loaded(expert, None, tokenizer)
+        return Loaded(expert, None, tokenizer, system=system)
     name = str(facts.get("amateur", ""))
     folder = (Path(checkpoint.path) / name).resolve()
     if not name or not folder.is_relative_to(Path(checkpoint.path).resolve()):
@@ -48,7 +50,7 @@ def load(model: str | Path) -> Loaded:
             "write the folder again with springback boost"
         )
     amateur = load_model(resolve(folder))
-    return Loaded(expert, amateur, tokenizer, float(facts["lambda"]), float(facts["alpha"]))
+    return Loaded(expert, amateur, tokenizer, float(facts["lambda"]), float(facts["alpha"]), system)
 
 
 def generate(
@@ -64,12 +66,14 @@ def generate(
     """Answers to ``prompts``, in order: greedy, or sampled when ``temperature`` is above 0.
 
     A prompt goes through the model's chat template (``raw=True`` continues it as bare text).  A
-    boosted folder is decoded contrastively with its own lambda and alpha.
+    boosted folder is decoded contrastively with its own lambda and alpha, after its own system
+    message unless ``system`` is given.
 
     >>> springback.generate("smollm2-135m", ["What is 2 + 3?"])  # doctest: +SKIP
     """
     loaded = model if isinstance(model, Loaded) else load(model)
     tokenizer = loaded.tokenizer
+    system = loaded.system if system is None else system
     rows = [Row("text" if raw else "pair", p, p if raw else "") for p in prompts]
     ids = [
         tokenizer(r.response)["input_ids"] if raw else encode_prompt(tokenizer, r, system)

@@ -6,6 +6,7 @@ what the numbers say in :mod:`springback.jobs.audit_analysis`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ def audit(
 
 def _inputs(study: Study, data: Data) -> dict[str, Any]:
     return {
-        "model": study.checkpoint,
+        # The name that was given, not where the cache keeps it: results are made to be shared.
+        "model": replace(study.checkpoint, path=study.settings.model),
         "align": data.align.describe(),
         "perturb": data.perturb.describe(),
         "wanted": data.wanted.describe(),

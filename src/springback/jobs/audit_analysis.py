@@ -90,7 +90,9 @@ def judge(
     if judged is not None:
         text += f" Steeper with more alignment: {judged.paper.label}"
         text += f"; beyond proportional decay: {judged.strict.label}."
-    label = "did not align" if gain.mean <= 0 else (judged.paper.label if judged else "measured")
+    label = "did not align"
+    if gain.mean > 0:
+        label = f"{100 * fall.mean / gain.mean:.0f} % of the gain taken back"
     return {"label": label, "text": text, "parts": parts}
 
 

@@ -18,7 +18,7 @@ from springback.encode import encode_prompt, encode_rows, stop_ids
 from springback.errors import DataError, SpringbackError
 from springback.grading import METRICS, grade
 from springback.jobs.boost_analysis import analyse, judge
-from springback.jobs.boosted import write_boosted
+from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.common import (
     Clock,
     Result,
@@ -225,7 +225,8 @@ def boost(
         kept = best.key() == arms["fine-tuned"].key()
         verdict = judge(settings, analysis, kept)
         if settings.write_model and not kept:
-            write_boosted(early, ft, best.mu, best.lam, settings.alpha, store.root / "model")
+            strengths = Strengths(best.mu, best.lam, settings.alpha)
+            write_boosted(early, ft, strengths, store.root / "model", settings.system)
         return write_result(
             store,
             "boost",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from springback.core import Checkpoint
@@ -12,14 +13,30 @@ from springback.store import read_json, write_json
 from springback.weights import extrapolate
 
 
+@dataclass(frozen=True)
+class Strengths:
+    """What the search chose."""
+
+    mu: float
+    lam: float
+    alpha: float
+
+
 def write_boosted(
-    early: Checkpoint, ft: Checkpoint, mu: float, lam: float, alpha: float, out: Path
+    early: Checkpoint,
+    ft: Checkpoint,
+    strengths: Strengths,
+    out: Path,
+    system: str | None = None,
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
 
+    ``system`` is the system message that the strengths were chosen with; generate uses it again.
+
     Appears only when whole; nothing is done if the same folder is there already.
     """
-    facts = {"mu": mu, "lambda": lam, "alpha": alpha}
+    mu, lam = strengths.mu, strengths.lam
+    facts = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
     sources = {"early": early.content_hash, "ft": ft.content_hash}
     if (out / BOOST_FILE).exists():
         have = read_json(out / BOOST_FILE)
