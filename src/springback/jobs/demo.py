@@ -25,11 +25,11 @@ AUDIT_QUICK = replace(
 )
 BOOST = BoostSettings(
     model="smollm2-135m",
-    train="problems",
-    train_rows=96,
-    validation="problems",
+    train="problems:1",
+    train_rows=128,
+    validation="problems:1",
     validation_rows=32,
-    test="problems",
+    test="problems:1",
     test_rows=64,
     mu=(0.1, 0.3),
     lam=(0.5,),
