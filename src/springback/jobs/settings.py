@@ -12,7 +12,7 @@ PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """One study.  The defaults are the bare command's: built-in model and data, one seed.
+    """One study.  The defaults are the bare command's but for the seeds, of which it takes one.
 
     ``doses`` are numbers of perturbing examples (multiples of the batch size); 0 is always
     measured.  ``resistance_rows`` 0 leaves the resistance experiment out.
