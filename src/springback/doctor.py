@@ -27,7 +27,7 @@ from springback.provenance import (
 )
 
 #: What ``springback demo`` wants to find free, in bytes.
-DEMO_MEMORY = 4_000_000_000
+DEMO_MEMORY = 9_000_000_000
 DEMO_DISK = 5_000_000_000
 
 #: The parts that the demo runs on; a missing one is a fault, other extras are a choice.

@@ -80,7 +80,7 @@ def _root(
 @app.command()
 def demo(
     out: Out = Path("springback-demo"),
-    quick: Annotated[bool, typer.Option(help="Smaller: under 2 minutes, noisier.")] = False,
+    quick: Annotated[bool, typer.Option(help="Smaller: about 2 minutes, noisier.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
 ) -> None:
     """Run audit and boost on the built-in model and data; ends with a report."""

@@ -69,10 +69,10 @@ def demo(
     boost_settings = replace(BOOST_QUICK if quick else BOOST, seed=seed)
     with Store(out).locked() as store:
         require_space(store.root, 7_000_000_000, "the demo")
-        minutes = "under 2 minutes" if quick else "5 to 10 minutes"
+        minutes = "about 2 minutes" if quick else "5 to 10 minutes"
         progress.note(
             "demo: an audit on film reviews, then a boost on word problems, with SmolLM2-135M-"
-            f"Instruct; {minutes} on 2 cores, 5 GB of memory, up to 7 GB of disk while it runs"
+            f"Instruct; {minutes} on 2 cores, 9 GB of memory, up to 7 GB of disk while it runs"
         )
         audited = audit(audit_settings, store.root / "audit", progress)
         boosted = boost(boost_settings, store.root / "boost", progress)

@@ -120,7 +120,7 @@ class Study:
         if seeds == 1:
             self.progress.note("one seed: values come without intervals across seeds")
         self.progress.note(
-            f"about {max(1, round(seconds / 60))} min, {7 * self.weight_bytes / 1e9 + 1:.1f} GB of "
+            f"about {max(1, round(seconds / 60))} min, {14 * self.weight_bytes / 1e9 + 1:.1f} GB of "
             f"memory, {(len(s.n_pos) + 6) * self.weight_bytes / 1e9:.1f} GB of disk at the most; "
             "stop it at any time, the same command goes on"
         )
