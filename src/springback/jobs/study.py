@@ -111,6 +111,7 @@ class Study:
             2 * s.holdout * length + 3 * s.prompts * sampled
         )
         speed = training_speed(self.start, s.precision)
+        memory = 14 * self.weight_bytes / 1e9 + 1  # the demo's peak is 8.9 GB (docs/results)
         seconds = seeds * (trained / speed + scored / speed) + 30
         require_space(self.store.root, (len(s.n_pos) + 6) * self.weight_bytes, "this audit")
         self.progress.note(
@@ -120,7 +121,7 @@ class Study:
         if seeds == 1:
             self.progress.note("one seed: values come without intervals across seeds")
         self.progress.note(
-            f"about {max(1, round(seconds / 60))} min, {14 * self.weight_bytes / 1e9 + 1:.1f} GB of "
+            f"about {max(1, round(seconds / 60))} min, {memory:.1f} GB of "
             f"memory, {(len(s.n_pos) + 6) * self.weight_bytes / 1e9:.1f} GB of disk at the most; "
             "stop it at any time, the same command goes on"
         )
