@@ -15,6 +15,7 @@ from springback.errors import DataError, ModelError, SpringbackError
 from springback.inference import load
 from springback.jobs.audit import audit
 from springback.jobs.boost import boost
+from springback.jobs.boost_data import load_data
 from springback.jobs.search import Tried, candidates, choose
 from springback.jobs.settings import AuditSettings, BoostSettings
 from springback.models import load_model, resolve
@@ -220,16 +221,42 @@ def test_sweep_equals_the_streamed_extrapolation(
         torch.testing.assert_close(weight, written[name], rtol=1e-6, atol=1e-7)
 
 
+def sums(path: Path, n: int) -> str:
+    path.write_text("".join(f'{{"question": "{i} + 1?", "answer": "{i + 1}"}}\n' for i in range(n)))
+    return str(path)
+
+
 def test_boost_refuses_the_same_rows_in_validation_and_test(
     boost_settings: BoostSettings, tmp_path: Path
 ) -> None:
-    path = tmp_path / "q.jsonl"
-    path.write_text("".join(f'{{"question": "{n} + 1?", "answer": "{n + 1}"}}\n' for n in range(5)))
     settings = replace(
-        boost_settings, validation=str(path), test=str(path), validation_rows=None, test_rows=None
+        boost_settings,
+        validation=sums(tmp_path / "a.jsonl", 5),
+        test=sums(tmp_path / "b.jsonl", 5),
+        validation_rows=None,
+        test_rows=None,
     )
     with pytest.raises(DataError, match="are also in"):
         boost(settings, tmp_path / "out")
+
+
+def test_boost_splits_one_file_and_more_training_rows_leave_the_held_out_ones(
+    boost_settings: BoostSettings, tmp_path: Path
+) -> None:
+    path = sums(tmp_path / "a.jsonl", 40)
+    settings = replace(boost_settings, train=path, validation=path, test=path)
+    parts = load_data(replace(settings, train_rows=8))
+    more = load_data(replace(settings, train_rows=None))
+    assert parts.train is not None
+    assert more.train is not None
+    assert (len(parts.test), len(parts.validation), len(parts.train)) == (6, 6, 8)
+    assert (more.test, more.validation) == (parts.test, parts.validation)
+    assert more.train.rows[:8] == parts.train.rows
+    everything = {*more.train.rows, *more.test.rows, *more.validation.rows}
+    assert len(more.train) == 28
+    assert len(everything) == 40
+    with pytest.raises(DataError, match="28 are left"):
+        load_data(replace(settings, train_rows=29))
 
 
 def test_boost_refuses_one_checkpoint_twice_and_other_shapes(

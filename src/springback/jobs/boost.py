@@ -6,7 +6,7 @@ test data is scored once: fine-tuned, ME only, CD only, EpiCoDe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,74 +15,20 @@ from springback import probes
 from springback.core import Checkpoint, Measurement, Run, Slice
 from springback.decode import DecodeSettings, decode
 from springback.encode import encode_prompt, encode_rows, stop_ids
-from springback.errors import DataError, SpringbackError
-from springback.grading import METRICS, grade
+from springback.errors import SpringbackError
+from springback.grading import grade
 from springback.jobs.boost_analysis import analyse, judge
+from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.boosted import Strengths, write_boosted
-from springback.jobs.common import (
-    Clock,
-    Result,
-    check_positive,
-    require_disjoint,
-    write_result,
-)
-from springback.jobs.search import Tried, candidates, search
+from springback.jobs.common import Clock, Result, write_result
+from springback.jobs.search import Tried, search
 from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
-from springback.models import default_precision, resolve
+from springback.models import resolve
 from springback.probes import Precision
 from springback.progress import Progress, Silent
-from springback.slices import is_built_in, load_slice
 from springback.store import Store
 from springback.sweep import Sweep
-
-
-def check_settings(settings: BoostSettings) -> BoostSettings:
-    """The settings with ``auto`` filled in and 0 among the candidates; raises on what cannot be."""
-    pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
-    if pair == raw:
-        raise SpringbackError(
-            "boost needs either --early and --ft (two checkpoints of one run) or "
-            "--model and --train (it then fine-tunes and keeps both), not a mix"
-        )
-    if settings.metric not in METRICS:
-        raise SpringbackError(f"--metric is {settings.metric}; allowed: {', '.join(METRICS)}")
-    if not 0 < settings.alpha <= 1:
-        raise SpringbackError(f"--alpha is {settings.alpha}; allowed is above 0 and at most 1")
-    check_positive(
-        {
-            "max-new-tokens": settings.max_new_tokens,
-            "batch-size": settings.batch_size,
-            "tolerance": settings.tolerance,
-        }
-    )
-    auto = settings.precision == "auto"
-    return replace(
-        settings,
-        mu=candidates(settings.mu, "mu"),
-        lam=candidates(settings.lam, "lambda"),
-        lam_cd=candidates(settings.lam_cd, "cd-lambda"),
-        precision=default_precision() if auto else settings.precision,
-    )
-
-
-def load_questions(settings: BoostSettings, which: str) -> Slice:
-    """The validation or test questions; every row must carry an answer to grade."""
-    source = settings.validation if which == "validation" else settings.test
-    limit = settings.validation_rows if which == "validation" else settings.test_rows
-    rows = load_slice(
-        source,
-        fields=settings.fields or None,
-        limit=limit or (200 if is_built_in(source) else None),
-        seed=settings.seed,
-        split=which,
-    )
-    if missing := sum(1 for r in rows.rows if not r.answer):
-        raise DataError(
-            f"{missing} of {len(rows)} rows of {source} have no answer to grade; "
-            "give question/answer rows, or map fields with --field answer=COLUMN"
-        )
-    return rows
 
 
 @dataclass(frozen=True)
@@ -213,10 +159,9 @@ def boost(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
     with Store(out).locked() as store:
-        validation = load_questions(settings, "validation")
-        test = load_questions(settings, "test")
-        require_disjoint([validation, test])
-        early, ft, train = _pair(settings, store, progress, [validation, test])
+        data = load_data(settings)
+        validation, test, train = data.validation, data.test, data.train
+        early, ft = _pair(settings, train, store, progress)
         job = Boost(settings, (early, ft), store, progress)
         arms, tried = job.choose(validation)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
@@ -247,8 +192,8 @@ def boost(
 
 
 def _pair(
-    settings: BoostSettings, store: Store, progress: Progress, held_out: Sequence[Slice]
-) -> tuple[Checkpoint, Checkpoint, Slice | None]:
+    settings: BoostSettings, train: Slice | None, store: Store, progress: Progress
+) -> tuple[Checkpoint, Checkpoint]:
     """The two checkpoints: as given, or the last two epochs of a fine-tuning of our own."""
     if settings.early and settings.ft:
         early, ft = resolve(settings.early), resolve(settings.ft)
@@ -257,18 +202,11 @@ def _pair(
                 f"--early {settings.early} and --ft {settings.ft} hold the same weights; "
                 "give an earlier checkpoint of the run, such as the one after the first epoch"
             )
-        return early, ft, None
-    source = settings.train or ""
-    rows = load_slice(
-        source,
-        fields=settings.fields or None,
-        limit=settings.train_rows or (256 if is_built_in(source) else None),
-        seed=settings.seed,
-    )
-    require_disjoint([rows, *held_out])
+        return early, ft
+    assert train is not None  # check_settings: either a pair or something to train on
     start = resolve(settings.model or "")
-    done = train_epochs(start, rows, settings.recipe(), store, progress, settings.system)
-    return done.points[-2].checkpoint, done.points[-1].checkpoint, rows
+    done = train_epochs(start, train, settings.recipe(), store, progress, settings.system)
+    return done.points[-2].checkpoint, done.points[-1].checkpoint
 
 
 def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:

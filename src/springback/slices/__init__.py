@@ -1,6 +1,6 @@
 """Data: two built-in sets made by seeded grammars, and the user's own in any usual form."""
 
-from springback.slices.formats import load_rows
+from springback.slices.formats import load_rows, split_conditions
 from springback.slices.loading import (
     check_disjoint,
     content_key,
@@ -22,5 +22,6 @@ __all__ = [
     "problems",
     "review_count",
     "reviews",
+    "split_conditions",
     "split_rows",
 ]
