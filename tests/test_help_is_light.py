@@ -26,6 +26,7 @@ HEAVY = {
     "torch",
     "transformers",
     "vaderSentiment",
+    "yaml",
 }
 COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report")
 

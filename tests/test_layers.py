@@ -68,6 +68,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "datasets": {*LAYERS[3], "slices"},
     "pyarrow": {*LAYERS[3], "slices"},
     "vaderSentiment": _TWO_AND_THREE - {"stats", "elasticity"},
+    "pydantic": {"jobs"},
+    "yaml": {"jobs"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "typer": {"cli"},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from springback.cli.flags import with_settings
 from springback.errors import SpringbackError
 from springback.jobs.settings import AuditSettings, BoostSettings
 
@@ -25,39 +27,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted.",
 )
 
-_A = AuditSettings()
-_B = BoostSettings()
-
 Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
-Fields = Annotated[
-    list[str] | None,
-    typer.Option("--field", help="OURS=COLUMN, when the data's columns are not recognised."),
-]
-
-
-def _numbers(text: str, flag: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
-    """``1,2,3`` as a tuple."""
-    try:
-        return tuple(kind(part) for part in text.replace(" ", "").split(",") if part)
-    except ValueError as error:
-        what = "whole numbers" if kind is int else "numbers"
-        raise SpringbackError(
-            f"--{flag} is '{text}'; give {what} separated by commas, such as 1,2"
-        ) from error
-
-
-def _mapping(fields: list[str] | None) -> dict[str, str]:
-    found = {}
-    for item in fields or []:
-        ours, equals, column = item.partition("=")
-        if not (ours and equals and column):
-            raise SpringbackError(f"--field is '{item}'; give OURS=COLUMN, such as text=review")
-        found[ours] = column
-    return found
-
-
-def _listed(values: tuple[Any, ...]) -> str:
-    return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 def _finish(result: Any) -> None:
@@ -91,148 +61,65 @@ def demo(
 
 
 @app.command()
+@with_settings(AuditSettings)
 def audit(
-    model: Annotated[str, typer.Option(help="Model folder, hub id, or built-in name.")] = _A.model,
-    align: Annotated[str, typer.Option(help="Data that aligns: file or built-in.")] = _A.align,
-    perturb: Annotated[str, typer.Option(help="Data of the opposite kind.")] = _A.perturb,
-    out: Out = Path("springback-audit"),
-    n_pos: Annotated[str, typer.Option(help="Aligning examples at the branch points.")] = _listed(
-        _A.n_pos
-    ),
-    doses: Annotated[str, typer.Option(help="Perturbing examples to measure at.")] = _listed(
-        _A.doses
-    ),
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Seeds; default 0,1,2, or 0 on the built-in model and data."),
+    given: dict[str, Any],
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[plan] [STUDY.yaml]",
+            help="A study file; with 'plan' before it (or alone) nothing is run.",
+        ),
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Constant.")] = _A.learning_rate,
-    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = _A.batch_size,
-    max_tokens: Annotated[int, typer.Option(help="Rows are cut here.")] = _A.max_tokens,
-    holdout: Annotated[int, typer.Option(help="Held-out texts a side.")] = _A.holdout,
-    prompts: Annotated[int, typer.Option(help="Prompts for KL and samples.")] = _A.prompts,
-    prompt_tokens: Annotated[
-        int, typer.Option(help="Length of prompts cut from plain text.")
-    ] = _A.prompt_tokens,
-    sample_tokens: Annotated[
-        int, typer.Option(help="Tokens of a sampled continuation.")
-    ] = _A.sample_tokens,
-    probes: Annotated[str, typer.Option(help="What to measure.")] = ",".join(_A.probes),
-    resistance_rows: Annotated[
-        int, typer.Option(help="Rows of each resistance slice; 0 leaves it out.")
-    ] = _A.resistance_rows,
-    precision: Annotated[str, typer.Option(help="auto, bf16-mixed or float32.")] = _A.precision,
-    probe_precision: Annotated[
-        str, typer.Option(help="float32 or bf16-mixed.")
-    ] = _A.probe_precision,
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
-    field: Fields = None,
+    out: Out = Path("springback-audit"),
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
+    ] = False,
 ) -> None:
     """Align a model, perturb it the other way, measure how it springs back.
 
-    On the built-in model and data: one seed unless --seeds says otherwise, under 10 minutes on
+    Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' prints
+    the runs, tokens, time, memory and disk.
+
+    On the built-in model and data: one seed unless --seeds says otherwise, about 10 minutes on
     2 cores. Studies of your own default to 3 seeds.
     """
     from springback.cli.progress import make_progress
+    from springback.jobs import config
     from springback.jobs.audit import audit as run
+    from springback.jobs.audit import plan
 
-    bare = (model, align, perturb) == (_A.model, _A.align, _A.perturb)
-    default_seeds = (0,) if bare else _A.seeds
-    settings = AuditSettings(
-        model=model,
-        revision=revision,
-        align=align,
-        perturb=perturb,
-        fields=_mapping(field),
-        n_pos=_numbers(n_pos, "n-pos", int),
-        doses=_numbers(doses, "doses", int),
-        seeds=_numbers(seeds, "seeds", int) if seeds is not None else default_seeds,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        max_tokens=max_tokens,
-        holdout=holdout,
-        prompts=prompts,
-        prompt_tokens=prompt_tokens,
-        sample_tokens=sample_tokens,
-        probes=tuple(p for p in probes.replace(" ", "").split(",") if p),
-        resistance_rows=resistance_rows,
-        precision=precision,
-        probe_precision=probe_precision,
-    )
-    _finish(run(settings, out, make_progress()))
+    words = list(study or [])
+    only_plan = words[:1] == ["plan"]
+    files = words[1:] if only_plan else words
+    if len(files) > 1:
+        raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
+    values: dict[str, Any] = {}
+    if files:
+        values = config.read_study(files[0])
+        config.build(AuditSettings, values, file=files[0])
+    settings = config.build(AuditSettings, {**values, **given})
+    bare = ("model", "series", "align", "perturb")
+    built_in = all(getattr(settings, name) == getattr(AuditSettings(), name) for name in bare)
+    if built_in and "seeds" not in {*values, *given}:
+        settings = replace(settings, seeds=(0,))
+    if show:
+        typer.echo(config.show(settings))
+    elif only_plan:
+        typer.echo(plan(settings, out))
+    else:
+        _finish(run(settings, out, make_progress()))
 
 
 @app.command()
-def boost(
-    validation: Annotated[str, typer.Option(help="Questions to choose mu and lambda on.")],
-    test: Annotated[str, typer.Option(help="Questions to judge on, scored once.")],
-    early: Annotated[str | None, typer.Option(help="The earlier checkpoint of a run.")] = None,
-    ft: Annotated[str | None, typer.Option(help="Its last checkpoint.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Instead of two checkpoints: fine-tune this model …")
-    ] = None,
-    train: Annotated[str | None, typer.Option(help="… on these rows.")] = None,
-    train_rows: Annotated[int | None, typer.Option(help="Take this many of them.")] = None,
-    out: Out = Path("springback-boost"),
-    metric: Annotated[str, typer.Option(help="number, choice or exact.")] = _B.metric,
-    mu: Annotated[str, typer.Option(help="Candidates; 0 is always one.")] = _listed(_B.mu),
-    lam: Annotated[str, typer.Option("--lambda", help="Candidates; 0 is always one.")] = _listed(
-        _B.lam
-    ),
-    lam_cd: Annotated[str, typer.Option("--cd-lambda", help="Candidates of CD only.")] = _listed(
-        _B.lam_cd
-    ),
-    alpha: Annotated[float, typer.Option(help="Plausibility threshold.")] = _B.alpha,
-    validation_rows: Annotated[int | None, typer.Option(help="Take this many.")] = None,
-    test_rows: Annotated[int | None, typer.Option(help="Take this many.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.")] = _B.max_new_tokens,
-    max_tokens: Annotated[
-        int, typer.Option(help="Rows are cut here in training and scoring.")
-    ] = _B.max_tokens,
-    batch_size: Annotated[int, typer.Option(help="Questions decoded at once.")] = _B.batch_size,
-    system: Annotated[str | None, typer.Option(help="System message of every question.")] = None,
-    learning_rate: Annotated[float, typer.Option(help="With --train.")] = _B.learning_rate,
-    train_batch_size: Annotated[int, typer.Option(help="With --train.")] = _B.train_batch_size,
-    epochs: Annotated[int, typer.Option(help="With --train, at least 2.")] = _B.epochs,
-    precision: Annotated[str, typer.Option(help="Of training.")] = _B.precision,
-    tolerance: Annotated[
-        float, typer.Option(help="What 'no gain' means, as a share of questions.")
-    ] = _B.tolerance,
-    seed: Annotated[int, typer.Option(help="Of data order and training.")] = _B.seed,
-    field: Fields = None,
-) -> None:
+@with_settings(BoostSettings, required=("validation", "test"))
+def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
     """Extrapolate past the last checkpoint, decode contrastively, and prove the gain."""
     from springback.cli.progress import make_progress
+    from springback.jobs import config
     from springback.jobs.boost import boost as run
 
-    settings = BoostSettings(
-        validation=validation,
-        test=test,
-        early=early,
-        ft=ft,
-        model=model,
-        train=train,
-        train_rows=train_rows,
-        fields=_mapping(field),
-        metric=metric,
-        mu=_numbers(mu, "mu", float),
-        lam=_numbers(lam, "lambda", float),
-        lam_cd=_numbers(lam_cd, "cd-lambda", float),
-        alpha=alpha,
-        validation_rows=validation_rows,
-        test_rows=test_rows,
-        max_new_tokens=max_new_tokens,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
-        system=system,
-        learning_rate=learning_rate,
-        train_batch_size=train_batch_size,
-        epochs=epochs,
-        precision=precision,
-        tolerance=tolerance,
-        seed=seed,
-    )
-    _finish(run(settings, out, make_progress()))
+    _finish(run(config.build(BoostSettings, given), out, make_progress()))
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """``springback audit``: how strongly does a model spring back after alignment?
 
 Rebound is in :mod:`springback.jobs.rebound`, resistance in :mod:`springback.jobs.resistance`,
-what the numbers say in :mod:`springback.jobs.audit_analysis`.
+re-alignment in :mod:`springback.jobs.realign`; what the numbers say in
+:mod:`springback.jobs.audit_analysis`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.jobs import rebound, resistance
+from springback.jobs import realign, rebound, resistance
 from springback.jobs.audit_analysis import analyse, judge
 from springback.jobs.audit_data import Data, check_settings, load_data
 from springback.jobs.common import Clock, Result, write_result
+from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.progress import Progress, Silent
-from springback.store import Store
+from springback.store import Store, require_space
 
 
 def audit(
@@ -35,14 +37,24 @@ def audit(
     settings = check_settings(settings or AuditSettings())
     with Store(out).locked() as store:
         data = load_data(settings)
-        study = Study(settings, data, store, progress)
-        study.announce()
+        studies = _studies(settings, data, store, progress)
+        _announce(studies)
+        study, opposite = studies[0], studies[1] if len(studies) > 1 else None
         start = rebound.measure_start(study)
-        rebounds = {seed: rebound.run_seed(study, seed) for seed in settings.seeds}
+        both = {seed: realign.run_seed(study, seed) for seed in settings.seeds}
+        rebounds = {seed: found for seed, (found, _) in both.items()}
+        again = {seed: found for seed, (_, found) in both.items()}
         resistances = {seed: resistance.run_seed(study, seed) for seed in settings.seeds}
+        turned = None
+        if opposite is not None:
+            first = rebound.measure_start(opposite)
+            turned = first, {seed: rebound.run_seed(opposite, seed) for seed in settings.seeds}
         analysis = analyse(settings, start, rebounds, resistances)
         found = rebound.measurements(start, rebounds, "held-out")
         found += resistance.measurements(resistances)
+        found += realign.measurements(again, "held-out")
+        if turned is not None:
+            found += rebound.measurements(*turned, "held-out", order="opposite")
         return write_result(
             store,
             "audit",
@@ -52,6 +64,35 @@ def audit(
             analysis=analysis,
             verdict=judge(settings, start, rebounds, resistances),
         )
+
+
+def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
+    """What :func:`audit` would do in ``out``, and what of it is done; trains nothing."""
+    settings = check_settings(settings)
+    store = Store(out)
+    return make_plan(_studies(settings, load_data(settings), store, Silent()))
+
+
+def _studies(settings: AuditSettings, data: Data, store: Store, progress: Progress) -> list[Study]:
+    """The study, and its opposite if symmetry is asked for."""
+    study = Study(settings, data, store, progress)
+    return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
+
+
+def _announce(studies: list[Study]) -> None:
+    """Say what will be done, how long it takes, and the memory and disk it needs."""
+    study, made = studies[0], make_plan(studies)
+    s = study.settings
+    require_space(study.store.root, made.disk, "this audit")
+    study.progress.note(
+        f"audit of {s.model}: {len(s.seeds)} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} "
+        f"rows of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
+    )
+    if len(s.seeds) == 1:
+        study.progress.note("one seed: values come without intervals across seeds")
+    done = sum(p.done for p in made.runs)
+    before = f"{done} of {len(made.runs)} runs are done; " if done else ""
+    study.progress.note(f"{before}{made.needs}; stop it at any time, the same command goes on")
 
 
 def _inputs(study: Study, data: Data) -> dict[str, Any]:
@@ -66,4 +107,4 @@ def _inputs(study: Study, data: Data) -> dict[str, Any]:
     }
 
 
-__all__ = ["AuditSettings", "audit"]
+__all__ = ["AuditSettings", "audit", "plan"]

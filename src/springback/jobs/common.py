@@ -88,17 +88,27 @@ def write_result(
 
 
 def train_and_holdout(
-    source: str, train: int, holdout: int, seed: int, fields: Mapping[str, str] | None = None
-) -> tuple[Slice, Slice]:
-    """Rows to train on and held-out rows, disjoint.  Built-in data has a split of its own."""
+    source: str,
+    train: int,
+    holdout: int,
+    seed: int,
+    fields: Mapping[str, str] | None = None,
+    more: int = 0,
+) -> tuple[Slice, Slice, Slice | None]:
+    """Rows to train on, held-out rows, and ``more`` further training rows, all disjoint.
+
+    The first two are the same whatever ``more`` is.  Built-in data has a held-out split.
+    """
     if is_built_in(source):
-        return (
-            load_slice(source, limit=train, seed=seed, split="train"),
-            load_slice(source, limit=holdout, seed=seed, split="test"),
-        )
+        whole = load_slice(source, limit=train + more, seed=seed, split="train")
+        first = whole.take(train)
+        held = load_slice(source, limit=holdout, seed=seed, split="test")
+        rest = Slice.of(whole.name, whole.source, whole.rows[train:], seed) if more else None
+        return first, held, rest
     rows = load_slice(source, fields=fields, seed=seed)
-    parts = split_rows(rows, {"holdout": holdout, "train": train}, seed)
-    return parts["train"], parts["holdout"]
+    sizes = {"holdout": holdout, "train": train, **({"more": more} if more else {})}
+    parts = split_rows(rows, sizes, seed)
+    return parts["train"], parts["holdout"], parts.get("more")
 
 
 def require_disjoint(parts: Sequence[Slice]) -> None:

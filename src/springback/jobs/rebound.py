@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement, Run
 from springback.finetune import Marks
+from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit_data import shuffle
+from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import save_weights
 
@@ -31,20 +34,34 @@ def align_run(study: Study, seed: int) -> Run:
     )
 
 
-def perturb_run(study: Study, seed: int, n_pos: int) -> Run:
+def perturb_run(study: Study, seed: int, n_pos: int, attack: Attack = PLAIN) -> Run:
     settings = study.settings
-    rows = shuffle(study.data.perturb, seed).take(max(settings.doses))
+    rows = perturbing_rows(study.data, attack, max(settings.doses), seed)
     return Run.of(
         "perturb",
         # The prefix that leads to the branch point, not the whole aligning run: a study that
         # aligns further shares this branch.
         aligned=shuffle(study.data.align, seed).take(n_pos).content_hash,
+        **_aligned_with(study, seed, attack),
         rows=rows.content_hash,
-        recipe=settings.recipe(seed),
+        recipe=settings.recipe(seed, attack.learning_rate),
         marks=settings.doses,
         seed=seed,
         **study.probe_inputs(),
     )
+
+
+def _aligned_with(study: Study, seed: int, attack: Attack) -> dict[str, Any]:
+    """How the branch point was reached, where that is not the recipe of the perturbation."""
+    same = study.settings.recipe(seed) == study.settings.recipe(seed, attack.learning_rate)
+    return {} if same else {"aligning_recipe": study.settings.recipe(seed)}
+
+
+def branches(settings: AuditSettings) -> list[tuple[int, Attack]]:
+    """Every perturbing run of a seed: each branch point as the study perturbs, then the others
+    from the last branch point."""
+    plain = [(n, PLAIN) for n in settings.n_pos]
+    return [*plain, *((max(settings.n_pos), attack) for attack in attacks(settings))]
 
 
 def start_run(study: Study) -> Run:
@@ -62,30 +79,40 @@ def measure_start(study: Study) -> dict[str, Any]:
     return found
 
 
-def run_seed(study: Study, seed: int) -> dict[str, Any]:
+def run_seed(study: Study, seed: int, fallen: Path | None = None) -> dict[str, Any]:
     """Align and perturb for one seed; finished runs are read, not repeated.
 
-    Returns ``{"aligned": {n_pos: probes}, "perturbed": {n_pos: {dose: probes}}, "losses": …}``.
+    ``fallen``: where to keep the weights of the most aligned model after the study's own
+    perturbation, for an experiment that goes on from there.  Returns ``{"aligned": {n_pos:
+    probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name: {dose: probes}}}``.
     """
     settings, store = study.settings, study.store
+    last = max(settings.n_pos)
     align = align_run(study, seed)
-    branches = {n: perturb_run(study, seed, n) for n in settings.n_pos}
+    runs = {branch: perturb_run(study, seed, *branch) for branch in branches(settings)}
     aligned = store.results(align)
-    open_branches = [n for n, run in branches.items() if store.results(run) is None]
+    waiting = [
+        branch
+        for branch, run in runs.items()
+        if store.results(run) is None
+        or (branch == (last, PLAIN) and fallen is not None and not fallen.exists())
+    ]
     weights = {n: store.checkpoint(align, f"{n}") for n in settings.n_pos}
-    if aligned is None or any(not weights[n].exists() for n in open_branches):
+    if aligned is None or any(not weights[n].exists() for n, _ in waiting):
         # Also when the measurements are there but the weights are not: made on another machine.
         aligned = _align(study, seed, align)
-    for n_pos in open_branches:
-        _perturb(study, seed, n_pos, branches[n_pos])
-        store.drop_checkpoint(align, f"{n_pos}")
+    for at, (n_pos, attack) in enumerate(waiting):
+        keep = fallen if (n_pos, attack) == (last, PLAIN) else None
+        _perturb(study, seed, n_pos, attack, keep)
+        if all(n != n_pos for n, _ in waiting[at + 1 :]):
+            store.drop_checkpoint(align, f"{n_pos}")
     store.drop_checkpoints(align)
-    perturbed = {n: store.results(run) or {} for n, run in branches.items()}
+    found = {branch: (store.results(run) or {})["marks"] for branch, run in runs.items()}
+    by_dose = {b: {d: marks[str(d)] for d in settings.doses} for b, marks in found.items()}
     return {
         "aligned": {n: aligned["marks"][str(n)] for n in settings.n_pos},
-        "perturbed": {
-            n: {d: found["marks"][str(d)] for d in settings.doses} for n, found in perturbed.items()
-        },
+        "perturbed": {n: by_dose[n, PLAIN] for n in settings.n_pos},
+        "attacks": {a.name: by_dose[last, a] for a in attacks(settings)},
     }
 
 
@@ -104,36 +131,54 @@ def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
     return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
-def _perturb(study: Study, seed: int, n_pos: int, run: Run) -> dict[str, Any]:
+def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | None) -> None:
     settings, store = study.settings, study.store
-    part = shuffle(study.data.perturb, seed).take(max(settings.doses))
+    run = perturb_run(study, seed, n_pos, attack)
+    part = perturbing_rows(study.data, attack, max(settings.doses), seed)
     steps = -(-len(part) // settings.batch_size)
-    title = f"seed {seed}: perturbing the model aligned on {n_pos} with {len(part)} examples"
+    how = "" if attack == PLAIN else f" ({attack.name})"
+    title = f"seed {seed}: perturbing the model aligned on {n_pos} with {len(part)} examples{how}"
     study.progress.stage(title, steps)
-    study.reset(store.checkpoint(align_run(study, seed), f"{n_pos}"))
+    model = study.reset(store.checkpoint(align_run(study, seed), f"{n_pos}"))
     marks = Marks(settings.doses, lambda _, model: study.measure(model))
-    trained = study.train(run, study.encode(part), marks)
-    return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
+    trained = study.train(run, study.encode(part), marks, attack.learning_rate)
+    if keep is not None:
+        save_weights(model, keep)
+    store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
 def measurements(
-    start: dict[str, Any], seeds: dict[int, dict[str, Any]], part: str
+    start: dict[str, Any], seeds: dict[int, dict[str, Any]], part: str, order: str = ""
 ) -> list[Measurement]:
-    """Every measured value as a record of the result file."""
-    found = [_record(p, "start", part, v, {"phase": "start"}) for p, v in start["probes"].items()]
+    """Every measured value as a record of the result file; ``order`` marks the opposite one."""
+    same = {"order": order} if order else {}
+    first = {"phase": "start", **same}
+    found = [record(p, "start", part, v, first) for p, v in start["probes"].items()]
     for seed, got in seeds.items():
+        last = max(got["aligned"])
         for n_pos, values in got["aligned"].items():
-            tags = {"phase": "align", "seed": seed, "n_pos": n_pos, "n_neg": 0}
-            found += [_record(p, f"align-{n_pos}", part, v, tags) for p, v in values.items()]
+            tags = {"phase": "align", "seed": seed, "n_pos": n_pos, "n_neg": 0, **same}
+            found += [record(p, f"align-{n_pos}", part, v, tags) for p, v in values.items()]
         for n_pos, doses in got["perturbed"].items():
-            for dose, values in doses.items():
-                tags = {"phase": "perturb", "seed": seed, "n_pos": n_pos, "n_neg": dose}
-                name = f"align-{n_pos}+perturb-{dose}"
-                found += [_record(p, name, part, v, tags) for p, v in values.items()]
+            found += _branch(f"align-{n_pos}", doses, part, {"seed": seed, "n_pos": n_pos, **same})
+        for attack, doses in got["attacks"].items():
+            tags = {"seed": seed, "n_pos": last, "attack": attack, **same}
+            found += _branch(f"align-{last}", doses, part, tags)
     return found
 
 
-def _record(
+def _branch(
+    name: str, doses: dict[int, dict[str, Any]], part: str, tags: dict[str, Any]
+) -> list[Measurement]:
+    phase = "attack" if "attack" in tags else "perturb"
+    return [
+        record(p, f"{name}+perturb-{dose}", part, v, {"phase": phase, **tags, "n_neg": dose})
+        for dose, values in doses.items()
+        for p, v in values.items()
+    ]
+
+
+def record(
     probe: str, checkpoint: str, part: str, value: dict[str, Any], tags: dict[str, Any]
 ) -> Measurement:
     return Measurement(probe, checkpoint, part, float(value["value"]), UNITS[probe], tags=tags)

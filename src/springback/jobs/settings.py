@@ -1,13 +1,33 @@
-"""Settings of the jobs.  Light to import: the command line shows their defaults without torch."""
+"""Settings of the jobs: every setting once, with default and help.
+
+The command line makes its flags of them, a study file is checked against them, and ``--show``
+prints them.  Light to import.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from springback.core import Recipe
 
 PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign")
+#: Where resistance takes its data from; the paper leaves it open, so both are here.
+RESISTANCE_DATA = ("responses", "slices")
+
+
+def setting(default: Any, help: str, flag: str | None = None) -> Any:
+    """A field with its help; ``flag`` where the command line's name is another."""
+    return field(default=default, metadata={"help": help, "flag": flag})
+
+
+def _fields() -> Any:
+    return field(
+        default_factory=dict,
+        metadata={"help": "OURS=COLUMN, when the data's columns are not recognised."},
+    )
 
 
 @dataclass(frozen=True)
@@ -18,30 +38,59 @@ class AuditSettings:
     measured.  ``resistance_rows`` 0 leaves the resistance experiment out.
     """
 
-    model: str = "smollm2-135m"
-    revision: str | None = None
-    align: str = "reviews:positive"
-    perturb: str = "reviews:negative"
-    fields: Mapping[str, str] = field(default_factory=dict)
-    n_pos: tuple[int, ...] = (64, 128, 256)
-    doses: tuple[int, ...] = (8, 16, 32, 64)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    learning_rate: float = 1e-5
-    batch_size: int = 8
-    max_tokens: int = 64
-    holdout: int = 32
-    prompts: int = 24
-    prompt_tokens: int = 12
-    sample_tokens: int = 24
-    probes: tuple[str, ...] = PROBES
-    resistance_rows: int = 48
-    precision: str = "auto"
-    probe_precision: str = "float32"
-    save_every: float = 45.0
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
-    def recipe(self, seed: int) -> Recipe:
+    model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
+    revision: str | None = setting(None, "Hub revision of the model.")
+    series: tuple[str, ...] = setting(
+        (),
+        "Instead of one model several (sizes, or checkpoints of one pre-training), NAME or "
+        "NAME@REVISION; each is measured with this study, then they are compared.",
+    )
+    align: str = setting("reviews:positive", "Data that aligns: file, hub id or built-in.")
+    perturb: str = setting("reviews:negative", "Data of the opposite kind.")
+    fields: Mapping[str, str] = _fields()
+    experiments: tuple[str, ...] = setting(
+        ("rebound", "resistance"),
+        "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
+        "fall).",
+    )
+    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
+    seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.")
+    learning_rate: float = setting(1e-5, "Constant, since branch points need it.")
+    batch_size: int = setting(8, "Rows a step.")
+    max_tokens: int = setting(64, "Rows are cut here.")
+    attack_learning_rates: tuple[float, ...] = setting(
+        (), "Other learning rates to perturb with, from the last branch point."
+    )
+    mix: tuple[float, ...] = setting(
+        (),
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
+        "purely benign one.",
+    )
+    benign: str = setting("problems", "Data of the benign rows.")
+    holdout: int = setting(32, "Held-out texts a side.")
+    prompts: int = setting(24, "Prompts for KL and samples.")
+    prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")
+    sample_tokens: int = setting(24, "Tokens of a sampled continuation.")
+    probes: tuple[str, ...] = setting(PROBES, f"What to measure, of {', '.join(PROBES)}.")
+    epsilon: float = setting(
+        0.01, "Undone by KL: KL to the start model at most this (nats a token)."
+    )
+    resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
+    resistance_data: str = setting(
+        "responses",
+        "What resistance trains on: responses of the target model to the same held-out prompts, "
+        "or the rows of the slices.",
+    )
+    precision: str = setting("auto", "auto, bf16-mixed or float32.")
+    probe_precision: str = setting("float32", "float32 or bf16-mixed.")
+    save_every: float = setting(45.0, "Seconds of training between saved states.")
+
+    def recipe(self, seed: int, learning_rate: float | None = None) -> Recipe:
         return Recipe(
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate if learning_rate is None else learning_rate,
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             seed=seed,
@@ -57,32 +106,34 @@ class BoostSettings:
     of its own.  ``tolerance`` is what "no gain" means, as a share of questions.
     """
 
-    validation: str = "problems"
-    test: str = "problems"
-    early: str | None = None
-    ft: str | None = None
-    model: str | None = None
-    train: str | None = None
-    train_rows: int | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
-    metric: str = "number"
-    mu: tuple[float, ...] = (0.1, 0.2, 0.4, 0.8)
-    lam: tuple[float, ...] = (0.5, 1.0, 2.0)
-    lam_cd: tuple[float, ...] = (0.1, 0.2, 0.5)
-    alpha: float = 0.1
-    validation_rows: int | None = None
-    test_rows: int | None = None
-    max_new_tokens: int = 160
-    max_tokens: int = 512
-    batch_size: int = 32
-    system: str | None = None
-    learning_rate: float = 1e-5
-    train_batch_size: int = 16
-    epochs: int = 2
-    precision: str = "auto"
-    tolerance: float = 0.01
-    seed: int = 0
-    write_model: bool = True
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    validation: str = setting("problems", "Questions to choose mu and lambda on.")
+    test: str = setting("problems", "Questions to judge on, scored once.")
+    early: str | None = setting(None, "The earlier checkpoint of a run.")
+    ft: str | None = setting(None, "Its last checkpoint.")
+    model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
+    train: str | None = setting(None, "… on these rows.")
+    train_rows: int | None = setting(None, "Take this many of them.")
+    fields: Mapping[str, str] = _fields()
+    metric: str = setting("number", "number, choice or exact.")
+    mu: tuple[float, ...] = setting((0.1, 0.2, 0.4, 0.8), "Candidates; 0 is always one.")
+    lam: tuple[float, ...] = setting((0.5, 1.0, 2.0), "Candidates; 0 is always one.", "lambda")
+    lam_cd: tuple[float, ...] = setting((0.1, 0.2, 0.5), "Candidates of CD only.", "cd-lambda")
+    alpha: float = setting(0.1, "Plausibility threshold.")
+    validation_rows: int | None = setting(None, "Take this many.")
+    test_rows: int | None = setting(None, "Take this many.")
+    max_new_tokens: int = setting(160, "Longest answer.")
+    max_tokens: int = setting(512, "Rows are cut here in training and scoring.")
+    batch_size: int = setting(32, "Questions decoded at once.")
+    system: str | None = setting(None, "System message of every question.")
+    learning_rate: float = setting(1e-5, "With --train.")
+    train_batch_size: int = setting(16, "With --train.")
+    epochs: int = setting(2, "With --train, at least 2.")
+    precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
+    tolerance: float = setting(0.01, "What 'no gain' means, as a share of questions.")
+    seed: int = setting(0, "Of data order and training.")
+    write_model: bool = setting(True, "Write the boosted folder.")
 
     def recipe(self) -> Recipe:
         return Recipe(

@@ -6,24 +6,25 @@ import copy
 import math
 import statistics
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import Run, Slice
+from springback.core import Checkpoint, Run, Slice
 from springback.encode import Encoded, encode_rows
 from springback.finetune import Marks, Resume, Trained, finetune
-from springback.jobs.audit_data import Data
+from springback.jobs.audit_data import Data, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
     Model,
     Tokenizer,
     copy_weights,
+    count_parameters,
     load_model,
     load_tokenizer,
     load_weights,
     resolve,
-    training_speed,
 )
 from springback.probes import Precision, SampleSettings, StartDistribution
 from springback.progress import Progress
@@ -31,16 +32,23 @@ from springback.store import Store, require_space
 
 
 class Study:
-    """What every run of an audit works with.  ``work`` is the model that gets trained."""
+    """What every run of an audit works with."""
 
     def __init__(
-        self, settings: AuditSettings, data: Data, store: Store, progress: Progress
+        self,
+        settings: AuditSettings,
+        data: Data,
+        store: Store,
+        progress: Progress,
+        like: Study | None = None,
     ) -> None:
+        """``like``: a study of the same model, whose weights this one uses."""
         self.settings, self.data, self.store, self.progress = settings, data, store, progress
-        self.checkpoint = resolve(settings.model, settings.revision)
-        self.tokenizer: Tokenizer = load_tokenizer(self.checkpoint)
-        self.start: Model = load_model(self.checkpoint)
-        self.work: Model = copy.deepcopy(self.start)
+        self.like = like
+        self.checkpoint: Checkpoint = (
+            like.checkpoint if like else resolve(settings.model, settings.revision)
+        )
+        self.tokenizer: Tokenizer = like.tokenizer if like else load_tokenizer(self.checkpoint)
         self.precision = Precision(settings.probe_precision)
         self.encoded = {
             part: encode_rows(self.tokenizer, rows.rows, settings.max_tokens)
@@ -48,6 +56,30 @@ class Study:
         }
         self.prompts = self._prompts()
         self._distribution: StartDistribution | None = None
+
+    @cached_property
+    def start(self) -> Model:
+        """The start model, loaded when first needed: a plan does without."""
+        return self.like.start if self.like else load_model(self.checkpoint)
+
+    @cached_property
+    def work(self) -> Model:
+        """The model that gets trained."""
+        return self.like.work if self.like else copy.deepcopy(self.start)
+
+    def opposite(self) -> Study:
+        """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
+        s = self.settings
+        settings = replace(
+            s,
+            align=s.perturb,
+            perturb=s.align,
+            experiments=("rebound",),
+            resistance_rows=0,
+            attack_learning_rates=(),
+            mix=(),
+        )
+        return Study(settings, load_data(settings), self.store, self.progress, like=self)
 
     def _prompts(self) -> list[list[int]]:
         """Beginnings of held-out texts, half wanted and half unwanted, all of one length."""
@@ -99,33 +131,6 @@ class Study:
             found["sentiment"] = {"value": sum(scores) / len(scores), "per_example": scores}
         return found
 
-    def announce(self) -> None:
-        """Say what will be done, how long it takes, and the memory and disk it needs."""
-        s, seeds = self.settings, len(self.settings.seeds)
-        encoded = [r for rows in self.encoded.values() for r in rows]
-        length = sum(len(r.ids) for r in encoded) / len(encoded)
-        rows = max(s.n_pos) + len(s.n_pos) * max(s.doses)
-        sampled = s.prompt_tokens + s.sample_tokens
-        trained = rows * length + s.resistance_rows * (3 * length + 6 * sampled)
-        scored = (1 + len(s.n_pos) * (1 + len(s.doses))) * (
-            2 * s.holdout * length + 3 * s.prompts * sampled
-        )
-        speed = training_speed(self.start, s.precision)
-        memory = 14 * self.weight_bytes / 1e9 + 1  # the demo's peak is 8.9 GB (docs/results)
-        seconds = seeds * (trained / speed + scored / speed) + 30
-        require_space(self.store.root, (len(s.n_pos) + 6) * self.weight_bytes, "this audit")
-        self.progress.note(
-            f"audit of {s.model}: {seeds} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} rows "
-            f"of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
-        )
-        if seeds == 1:
-            self.progress.note("one seed: values come without intervals across seeds")
-        self.progress.note(
-            f"about {max(1, round(seconds / 60))} min, {memory:.1f} GB of "
-            f"memory, {(len(s.n_pos) + 6) * self.weight_bytes / 1e9:.1f} GB of disk at the most; "
-            "stop it at any time, the same command goes on"
-        )
-
     def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
         """How much scoring itself moves: the start model again, in batches of another size.
 
@@ -158,19 +163,25 @@ class Study:
             "prompts": [s.prompts, s.prompt_tokens, s.sample_tokens],
         }
 
-    def train(self, run: Run, rows: list[Encoded], marks: Marks | None = None) -> Trained:
+    def train(
+        self,
+        run: Run,
+        rows: list[Encoded],
+        marks: Marks | None = None,
+        learning_rate: float | None = None,
+    ) -> Trained:
         """Fine-tune the working model, resuming the run's partial state if there is one."""
         resume = Resume(self.store.partial(run), self.settings.save_every)
         require_space(self.store.root, 4 * self.weight_bytes, "the state that a run resumes from")
-        recipe = self.settings.recipe(int(run.inputs["seed"]))
+        recipe = self.settings.recipe(int(run.inputs["seed"]), learning_rate)
         return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
 
     def encode(self, part: Slice) -> list[Encoded]:
         return encode_rows(self.tokenizer, part.rows, self.settings.max_tokens)
 
-    @property
+    @cached_property
     def weight_bytes(self) -> int:
-        return 4 * int(self.start.num_parameters())
+        return 4 * count_parameters(self.checkpoint)
 
     def reset(self, weights: Path | None = None) -> Model:
         """The working model with the start model's weights, or with those of a branch point."""

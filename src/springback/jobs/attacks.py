@@ -1,0 +1,58 @@
+"""Ways to perturb beside the study's own: other learning rates, rows mixed with benign ones.
+
+What a safeguard is worth is what it holds against the worst of them (issue: attackers), so the
+worst case stands beside the median.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from springback.core import Slice
+from springback.jobs.audit_data import Data, shuffle
+from springback.jobs.settings import AuditSettings
+
+
+@dataclass(frozen=True)
+class Attack:
+    """``learning_rate`` None: the study's.  ``mix``: share of benign rows; 1 is benign only."""
+
+    learning_rate: float | None = None
+    mix: float = 0.0
+
+    @property
+    def name(self) -> str:
+        parts = []
+        if self.learning_rate is not None:
+            parts.append(f"learning rate {self.learning_rate:g}")
+        if self.mix:
+            parts.append("benign only" if self.mix == 1 else f"{100 * self.mix:g} % benign")
+        return ", ".join(parts) or "as the study"
+
+
+#: The study's own perturbation.
+PLAIN = Attack()
+
+
+def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
+    """Those that the settings ask for beside :data:`PLAIN`; each changes one thing."""
+    rates = [r for r in settings.attack_learning_rates if r != settings.learning_rate]
+    shares = [m for m in settings.mix if m]
+    return (*(Attack(learning_rate=r) for r in rates), *(Attack(mix=m) for m in shares))
+
+
+def perturbing_rows(data: Data, attack: Attack, rows: int, seed: int) -> Slice:
+    """``rows`` rows in the order of ``seed``; every beginning of them has the share of benign ones.
+
+    Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
+    """
+    opposite = shuffle(data.perturb, seed)
+    if not attack.mix or data.benign is None:
+        return opposite.take(rows)
+    benign, unwanted = iter(shuffle(data.benign, seed).rows), iter(opposite.rows)
+    mixed = [
+        next(benign if math.floor((i + 1) * attack.mix) > math.floor(i * attack.mix) else unwanted)
+        for i in range(rows)
+    ]
+    return Slice.of(f"{opposite.name}, {attack.name}", opposite.source, mixed, seed)

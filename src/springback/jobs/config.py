@@ -1,0 +1,124 @@
+"""Settings out of what a user wrote: flags, a study file, or both (a flag wins)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from springback.core import to_jsonable
+from springback.errors import SpringbackError
+
+Settings = TypeVar("Settings")
+
+_WORDS = {
+    "int": "a whole number, such as 8",
+    "float": "a number, such as 0.1",
+    "str": "a text",
+    "bool": "true or false",
+    "ints": "whole numbers separated by commas, such as 1,2",
+    "floats": "numbers separated by commas, such as 0.1,0.2",
+    "strs": "names separated by commas",
+    "map": "pairs OURS=COLUMN, such as text=review",
+}
+
+
+def kind_of(annotation: Any) -> str:
+    """One of ``int``, ``float``, ``str``, ``bool``, their plurals for a tuple, or ``map``."""
+    args = [a for a in typing.get_args(annotation) if a is not type(None) and a is not Ellipsis]
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return f"{args[0].__name__}s"
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return "map"
+    return str(args[0].__name__ if args else annotation.__name__)
+
+
+def kinds(settings: type) -> dict[str, str]:
+    """:func:`kind_of` every field, in order."""
+    hints = typing.get_type_hints(settings)
+    return {f.name: kind_of(hints[f.name]) for f in dataclasses.fields(settings)}
+
+
+def flag_of(settings: type, name: str) -> str:
+    """The flag's name without dashes: ``n-pos`` for ``n_pos``."""
+    for f in dataclasses.fields(settings):
+        if f.name == name:
+            return "field" if name == "fields" else f.metadata["flag"] or name.replace("_", "-")
+    raise KeyError(name)
+
+
+def build(settings: type[Settings], values: Mapping[str, Any], file: str | None = None) -> Settings:
+    """``settings`` with ``values`` checked and converted; lists may be text with commas.
+
+    Raises :class:`SpringbackError` for a name that is no setting, or a value that is not of the
+    setting's kind; ``file`` is named in the message if the values came from one.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = kinds(settings)
+    if unknown := [name for name in values if name not in known]:
+        raise SpringbackError(
+            f"{file or 'the settings'} has {', '.join(map(repr, unknown))}; allowed: "
+            f"{', '.join(known)}"
+        )
+    plain = {name: _listed(known[name], value) for name, value in values.items()}
+    try:
+        made: Settings = TypeAdapter(settings).validate_python(plain)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        given = values[name]
+        label = f"{name} in {file}" if file else f"--{flag_of(settings, name)}"
+        shown = repr(given) if isinstance(given, str) else given
+        raise SpringbackError(f"{label} is {shown}; give {_WORDS[known[name]]}") from error
+    return made
+
+
+def _listed(kind: str, value: Any) -> Any:
+    """A text with commas as a list, where a list is meant; one value as a list of one."""
+    if not kind.endswith("s") or isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value]
+
+
+def read_study(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML study file.
+
+    Raises :class:`SpringbackError` where there is no such file, it is not YAML, or no mapping.
+    """
+    import yaml
+
+    place = Path(path)
+    try:
+        found = yaml.safe_load(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpringbackError(
+            f"cannot read the study file '{path}' ({error.strerror or error}); "
+            "give a YAML file with settings, one 'name: value' a line"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise SpringbackError(
+            f"'{path}' is not YAML ({first}); write 'name: value' lines"
+        ) from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
+        raise SpringbackError(
+            f"'{path}' holds no settings but a {type(found).__name__}; write 'name: value' lines"
+        )
+    return found
+
+
+def show(settings: Any) -> str:
+    """Every setting as a YAML study file with its help, defaults included; reads back the same."""
+    lines = []
+    for f in dataclasses.fields(settings):
+        value = to_jsonable(getattr(settings, f.name))
+        lines += [f"# {f.metadata['help']}", f"{f.name}: {json.dumps(value)}", ""]
+    return "\n".join(lines)

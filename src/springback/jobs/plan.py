@@ -1,0 +1,131 @@
+"""What an audit will do, before it starts: runs, tokens, time, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from springback.core import Run
+from springback.jobs import realign, rebound, resistance
+from springback.jobs.study import Study
+from springback.models import training_speed
+
+#: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
+#: training with gradient and two moments, and what a step needs (measured: docs/results, demo).
+MEMORY_COPIES = 14
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: tokens it trains on, tokens that probes score or sample, and whether it is done."""
+
+    run: Run
+    seed: int | None
+    trained: int
+    scored: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes."""
+
+    runs: tuple[Planned, ...]
+    seconds: float
+    memory: int
+    disk: int
+
+    @property
+    def waiting(self) -> tuple[Planned, ...]:
+        return tuple(p for p in self.runs if not p.done)
+
+    @property
+    def time(self) -> str:
+        minutes = max(1, round(self.seconds / 60))
+        return f"{minutes} min" if minutes < 100 else f"{self.seconds / 3600:.1f} h"
+
+    @property
+    def needs(self) -> str:
+        return (
+            f"about {self.time}, {self.memory / 1e9:.1f} GB of memory, "
+            f"{self.disk / 1e9:.1f} GB of disk at the most"
+        )
+
+    def __str__(self) -> str:
+        """A table by kind of run, and the sum."""
+        rows: list[tuple[str, ...]] = [
+            ("run", "seeds", "runs", "done", "tokens trained", "tokens probed")
+        ]
+        kinds = dict.fromkeys(p.run.kind for p in self.runs)
+        for kind in kinds:
+            rows.append(_row(kind, [p for p in self.runs if p.run.kind == kind]))
+        rows.append(_row("all", self.runs))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join([*lines, f"what is left: {self.needs}"])
+
+
+def _row(kind: str, runs: Iterable[Planned]) -> tuple[str, ...]:
+    runs = list(runs)
+    seeds = {p.seed for p in runs if p.seed is not None}
+    numbers = (
+        len(seeds) or 1,
+        len(runs),
+        sum(p.done for p in runs),
+        sum(p.trained for p in runs),
+        sum(p.scored for p in runs),
+    )
+    return (kind, *(f"{n:,}" for n in numbers))
+
+
+def make_plan(studies: list[Study]) -> Plan:
+    """The plan of one study, or of a study and its opposite."""
+    runs = tuple(p for study in studies for p in _runs(study))
+    study = studies[0]
+    s, parameters = study.settings, study.weight_bytes // 4
+    waiting = [p for p in runs if not p.done]
+    train = training_speed(parameters, s.precision)
+    # A forward pass is a third of a training step's work.
+    score = 3 * training_speed(parameters, s.probe_precision)
+    seconds = sum(p.trained / train + p.scored / score for p in waiting) + 30
+    keeps = len(s.n_pos) + 6  # branch points, resistance's three, and a state saved twice over
+    return Plan(
+        runs,
+        seconds,
+        MEMORY_COPIES * study.weight_bytes + 1_000_000_000,
+        keeps * study.weight_bytes,
+    )
+
+
+def _runs(study: Study) -> Iterator[Planned]:
+    s = study.settings
+    encoded = [r for rows in study.encoded.values() for r in rows]
+    length = sum(len(r.ids) for r in encoded) / len(encoded)
+    sampled = s.prompt_tokens + s.sample_tokens
+    # Sampling goes token by token: about three times the time of scoring as many.
+    probe = 2 * s.holdout * length
+    probe += s.prompts * sampled if "kl" in s.probes else 0
+    probe += 3 * s.prompts * s.sample_tokens if "sentiment" in s.probes else 0
+
+    def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
+        done = study.store.results(run) is not None
+        return Planned(run, seed, round(trained), round(scored), done)
+
+    yield planned(rebound.start_run(study), None, 0, 2 * probe)
+    for seed in s.seeds:
+        align = rebound.align_run(study, seed)
+        yield planned(align, seed, max(s.n_pos) * length, len(s.n_pos) * probe)
+        for n_pos, attack in rebound.branches(s):
+            run = rebound.perturb_run(study, seed, n_pos, attack)
+            yield planned(run, seed, max(s.doses) * length, len(s.doses) * probe)
+        if "realign" in s.experiments:
+            again = realign.realign_run(study, seed)
+            yield planned(again, seed, max(s.n_pos) * length, len(s.n_pos) * probe)
+        for run in resistance.runs(study, seed):
+            first = run.kind == "slice"
+            trained = s.resistance_rows * (length if first else sampled)
+            scored = s.resistance_rows * (sampled + 3 * s.sample_tokens) if first else 0
+            yield planned(run, seed, trained, scored)

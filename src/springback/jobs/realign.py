@@ -1,0 +1,71 @@
+"""Re-alignment: the model that fell is aligned again, on fresh rows.  Is the second time faster?
+
+From the most aligned branch point after the study's own perturbation; measured at the same numbers
+of examples as the first alignment, so that both can be read side by side.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from springback.core import Measurement, Run
+from springback.finetune import Marks
+from springback.jobs import rebound
+from springback.jobs.audit_data import shuffle
+from springback.jobs.study import Study
+
+
+def realign_run(study: Study, seed: int) -> Run:
+    settings = study.settings
+    assert study.data.again is not None  # load_data: asked for by the settings
+    return Run.of(
+        "realign",
+        fallen=rebound.perturb_run(study, seed, max(settings.n_pos)).id,
+        rows=shuffle(study.data.again, seed).content_hash,
+        recipe=settings.recipe(seed),
+        marks=settings.n_pos,
+        seed=seed,
+        **study.probe_inputs(),
+    )
+
+
+def run_seed(study: Study, seed: int) -> tuple[dict[str, Any], dict[int, Any] | None]:
+    """The rebound of one seed, and the probes by number of examples of the second alignment.
+
+    The second is None where the settings leave it out.
+    """
+    settings, store = study.settings, study.store
+    if "realign" not in settings.experiments:
+        return rebound.run_seed(study, seed), None
+    run = realign_run(study, seed)
+    if (found := store.results(run)) is not None:
+        store.drop_checkpoints(run)
+        return rebound.run_seed(study, seed), _by_count(found)
+    fallen = store.checkpoint(run, "fallen")
+    before = rebound.run_seed(study, seed, fallen)
+    assert study.data.again is not None
+    part = shuffle(study.data.again, seed)
+    steps = -(-len(part) // settings.batch_size)
+    study.progress.stage(f"seed {seed}: aligning again on {len(part)} examples", steps)
+    study.reset(fallen)
+    marks = Marks(settings.n_pos, lambda _, model: study.measure(model))
+    trained = study.train(run, study.encode(part), marks)
+    found = store.commit(run, {"losses": trained.losses, "marks": trained.marks})
+    store.drop_checkpoints(run)
+    return before, _by_count(found)
+
+
+def _by_count(found: dict[str, Any]) -> dict[int, Any]:
+    return {int(n): probes for n, probes in found["marks"].items()}
+
+
+def measurements(seeds: dict[int, dict[int, Any] | None], part: str) -> list[Measurement]:
+    """Every measured value as a record of the result file."""
+    return [
+        rebound.record(
+            probe, f"realign-{n}", part, value, {"phase": "realign", "seed": seed, "n_pos": n}
+        )
+        for seed, counts in seeds.items()
+        for n, values in (counts or {}).items()
+        for probe, value in values.items()
+    ]

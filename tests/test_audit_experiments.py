@@ -1,0 +1,154 @@
+"""The audit's further experiments on a tiny model: opposite order, second alignment, attackers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springback.core import Row, Slice
+from springback.errors import SpringbackError
+from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
+from springback.jobs.audit import audit, plan
+from springback.jobs.audit_data import Data
+from springback.jobs.settings import AuditSettings
+
+
+@pytest.fixture
+def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
+    benign = tmp_path / "benign.jsonl"
+    benign.write_text("".join(f'{{"text": "the sum of {n} and 1"}}\n' for n in range(20)))
+    return AuditSettings(
+        benign=str(benign),
+        model=str(tiny_llama),
+        n_pos=(4, 8),
+        doses=(4, 8),
+        seeds=(0,),
+        learning_rate=1e-3,
+        batch_size=4,
+        max_tokens=24,
+        holdout=4,
+        prompts=4,
+        prompt_tokens=6,
+        sample_tokens=6,
+        resistance_rows=4,
+        probes=("margin", "kl"),
+        precision="float32",
+    )
+
+
+def records(result: Any, phase: str) -> list[dict[str, Any]]:
+    return [m for m in result.data["measurements"] if m["tags"].get("phase") == phase]
+
+
+def part(name: str, n: int) -> Slice:
+    return Slice.of(name, name, [Row("text", "", f"{name} {i}") for i in range(n)])
+
+
+def test_every_beginning_of_a_mixed_perturbation_has_the_share_of_benign_rows() -> None:
+    """Share 0.25: rows 4, 8, 12, ... are benign; share 1: all of them."""
+    none = part("held-out", 1)
+    data = Data(none, part("unwanted", 16), none, none, benign=part("benign", 16))
+    mixed = perturbing_rows(data, Attack(mix=0.25), 16, seed=3).rows
+    kinds = [row.response.split()[0] for row in mixed]
+    assert kinds == ["unwanted", "unwanted", "unwanted", "benign"] * 4
+    assert len(set(mixed)) == 16
+    alone = perturbing_rows(data, Attack(mix=1.0), 16, seed=3).rows
+    assert all(row.response.startswith("benign") for row in alone)
+    assert perturbing_rows(data, PLAIN, 8, 3).rows == perturbing_rows(data, PLAIN, 16, 3).rows[:8]
+
+
+def test_attackers_change_one_thing_each_and_have_a_name() -> None:
+    settings = AuditSettings(
+        learning_rate=1e-5, attack_learning_rates=(1e-5, 3e-5), mix=(0.0, 0.5, 1.0)
+    )
+    assert [a.name for a in attacks(settings)] == [
+        "learning rate 3e-05",
+        "50 % benign",
+        "benign only",
+    ]
+
+
+def test_the_plan_names_exactly_the_runs_that_are_made(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    full = replace(
+        settings,
+        experiments=("rebound", "resistance", "symmetry", "realign"),
+        attack_learning_rates=(3e-3,),
+        mix=(0.5,),
+        n_pos=(4, 8),
+    )
+    before = plan(full, tmp_path / "out")
+    assert not any(p.done for p in before.runs)
+    assert not (tmp_path / "out").exists()
+    result = audit(full, tmp_path / "out")
+    made = {p.name for p in (tmp_path / "out" / "runs").iterdir()}
+    sums = {name for name in made if name.startswith("resistance-")}
+    assert {p.run.name for p in before.runs} == made - sums
+    after = plan(full, tmp_path / "out")
+    assert all(p.done for p in after.runs)
+    assert after.waiting == ()
+    assert not list((tmp_path / "out").glob("checkpoints/*/*")), "branch weights are pruned"
+    # 2 n_pos x 2 doses x 2 probes from the last branch point of each of the 2 attackers
+    assert len(records(result, "attack")) == 2 * 2 * 2
+    assert len(records(result, "realign")) == 2 * 2
+    turned = [m for m in result.data["measurements"] if m["tags"].get("order") == "opposite"]
+    assert len(turned) == 2 + 2 * 2 + 2 * 2 * 2
+
+
+def test_the_opposite_order_turns_the_margin_of_the_start_round(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    """margin = NLL(unwanted) - NLL(wanted): with the sides exchanged it changes its sign."""
+    result = audit(
+        replace(settings, experiments=("rebound", "symmetry"), probes=("margin",)),
+        tmp_path / "out",
+    )
+    here, there = (m["value"] for m in records(result, "start"))
+    assert there == pytest.approx(-here, abs=1e-6)
+    assert result.data["analysis"]["resistance"] is None
+
+
+def test_more_experiments_repeat_no_run_but_the_one_whose_weights_they_need(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    audit(settings, out)
+    stamps = {p: p.stat().st_mtime_ns for p in out.glob("runs/*/run.json")}
+    assert stamps
+    more = replace(settings, experiments=("rebound", "resistance", "symmetry"), mix=(1.0,))
+    audit(more, out)
+    again = {p.parent.name for p, stamp in stamps.items() if p.stat().st_mtime_ns != stamp}
+    assert [name.partition("-")[0] for name in again] == ["align"]
+
+
+def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    first = audit(settings, tmp_path / "out").data["analysis"]["resistance"]["pairs"]
+    variant = replace(settings, resistance_data="slices")
+    second = audit(variant, tmp_path / "out").data["analysis"]["resistance"]["pairs"]
+    assert [p["pair"] for p in first] == [p["pair"] for p in second]
+    assert first[0]["forward"]["mean"] != second[0]["forward"]["mean"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mix": (1.5,)}, "shares from 0 to 1"),
+        ({"experiments": ("rebound", "magic")}, "magic; allowed: rebound"),
+        ({"experiments": ("resistance",)}, "rebound has to be among them"),
+        ({"resistance_data": "dreams"}, "allowed: responses, slices"),
+        ({"attack_learning_rates": (-1.0,)}, "above 0"),
+        ({"epsilon": 0.0}, "above 0"),
+    ],
+)
+def test_wrong_experiments_are_refused(
+    settings: AuditSettings, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SpringbackError, match=words):
+        audit(replace(settings, **change), tmp_path / "out")
+    assert not (tmp_path / "out" / "runs").exists()
