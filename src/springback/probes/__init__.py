@@ -1,7 +1,7 @@
 """Probes: functions from a model to numbers, each with unit, direction and what is left out."""
 
 from springback.probes.behaviour import SampleSettings, sample, sentiment
-from springback.probes.divergence import StartDistribution
+from springback.probes.divergence import StartDistribution, reverse_kl
 from springback.probes.likelihood import (
     CHUNK,
     Precision,
@@ -22,6 +22,7 @@ __all__ = [
     "margin",
     "nll",
     "pair_nll",
+    "reverse_kl",
     "sample",
     "sentiment",
 ]
