@@ -8,6 +8,13 @@ from springback.probes.behaviour import (
     sentiment,
 )
 from springback.probes.divergence import StartDistribution, reverse_kl
+from springback.probes.geometry import (
+    WayBack,
+    WeightChange,
+    stored_weights,
+    way_back,
+    weight_change,
+)
 from springback.probes.likelihood import (
     CHUNK,
     Precision,
@@ -18,23 +25,33 @@ from springback.probes.likelihood import (
     pair_nll,
 )
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
+from springback.probes.utility import ChoiceScore, choice_accuracy, choice_scores, neutral_nll
 
 __all__ = [
     "CHUNK",
     "REFUSAL_PHRASES",
     "SCORERS",
+    "ChoiceScore",
     "Precision",
     "SampleSettings",
     "Scorer",
     "StartDistribution",
     "TextNLL",
+    "WayBack",
+    "WeightChange",
     "bits_per_byte",
+    "choice_accuracy",
+    "choice_scores",
     "load_scorer",
     "margin",
+    "neutral_nll",
     "nll",
     "pair_nll",
     "refused",
     "reverse_kl",
     "sample",
     "sentiment",
+    "stored_weights",
+    "way_back",
+    "weight_change",
 ]
