@@ -34,7 +34,7 @@ def neutral_nll(
 
 @dataclass(frozen=True)
 class ChoiceScore:
-    """One question: log-likelihood (nats) and UTF-8 bytes of each choice, index of the right one."""
+    """Log-likelihood (nats) and UTF-8 bytes of a question's choices, and which one is right."""
 
     log_likelihoods: tuple[float, ...]
     text_bytes: tuple[int, ...]
