@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ TEXTS = [
     "the other heron sings, and the thing hears",
     "",
 ]
-SIZE = {
+SIZE: dict[str, Any] = {
     "vocab_size": 300,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -37,7 +38,7 @@ SIZE = {
     "initializer_range": 0.5,
     "pad_token_id": 3,
 }
-LABELS = {"id2label": {0: "bad", 1: "so-so", 2: "good"}, "num_labels": 3}
+LABELS: dict[str, Any] = {"id2label": {0: "bad", 1: "so-so", 2: "good"}, "num_labels": 3}
 
 
 def save(model: PreTrainedModel, tokenizer: Path, folder: Path) -> Path:
@@ -59,7 +60,7 @@ def bert(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 def plain(kind: type[PreTrainedModel], folder: Path, text: str, limit: int = 32) -> torch.Tensor:
     """Logits (labels,) of one text, without padding."""
     ids = AutoTokenizer.from_pretrained(folder)(text or " ")["input_ids"][:limit]
-    model = kind.from_pretrained(folder).eval()
+    model: Any = kind.from_pretrained(folder)  # in evaluation mode
     found: torch.Tensor = model(input_ids=torch.tensor([ids])).logits[0].double()
     return found
 
@@ -103,10 +104,11 @@ def test_a_roberta_has_fewer_places_than_its_config_says(
     assert found == pytest.approx([float(logits.softmax(-1)[1])], rel=1e-4)
 
 
-def llama(tokenizer: Path, folder: Path, **config: object) -> Path:
+def llama(tokenizer: Path, folder: Path, **config: Any) -> Path:
     torch.manual_seed(0)
-    made = LlamaConfig(**{**SIZE, "num_key_value_heads": 1, **config})  # type: ignore[arg-type]
-    return save(LlamaForSequenceClassification(made), tokenizer, folder)
+    made: Any = LlamaForSequenceClassification  # its constructor has no types
+    config = {**SIZE, "num_key_value_heads": 1, **config}
+    return save(made(LlamaConfig(**config)), tokenizer, folder)
 
 
 def test_a_causal_classifier_without_a_padding_token_reads_each_texts_last_token(
@@ -125,7 +127,7 @@ def test_a_causal_classifier_without_a_padding_token_reads_each_texts_last_token
     [{"num_labels": 1}, {"num_labels": 2, "problem_type": "multi_label_classification"}],
 )
 def test_labels_that_do_not_exclude_each_other_have_a_sigmoid(
-    tiny_tokenizer: Path, tmp_path: Path, config: dict[str, object]
+    tiny_tokenizer: Path, tmp_path: Path, config: dict[str, Any]
 ) -> None:
     folder = llama(tiny_tokenizer, tmp_path / "llama", **config)
     found = load_scorer(f"hf:{folder}").score([""], ["a heron"])

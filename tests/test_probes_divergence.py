@@ -60,7 +60,7 @@ def test_reverse_kl_is_exact_on_texts_of_the_model(
     chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probes.divergence, "CHUNK", chunk)
+    monkeypatch.setattr("springback.probes.divergence.CHUNK", chunk)
     start, model = models
     precision = probes.Precision("float32", batch_tokens)
     found = probes.reverse_kl(model, start, tokenizer, prompts, SETTINGS, precision)
@@ -115,14 +115,13 @@ def test_texts_of_reverse_kl_have_the_exact_length_even_if_the_model_wants_to_en
     """Settings without exact_length let texts end early; reverse KL overrules them."""
     start, model = models
     lengths: list[int] = []
-    real = probes.divergence.sample
 
     def spy(*given: object) -> list[list[int]]:
-        texts: list[list[int]] = real(*given)  # type: ignore[arg-type]
+        texts = probes.sample(*given)  # type: ignore[arg-type]
         lengths.extend(map(len, texts))
         return texts
 
-    monkeypatch.setattr(probes.divergence, "sample", spy)
+    monkeypatch.setattr("springback.probes.divergence.sample", spy)
     many = prompts * 40
     long = SampleSettings(new_tokens=12, seed=0)
     ended = [len(t) for t in probes.sample(model, tokenizer, many, long)]

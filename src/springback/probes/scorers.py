@@ -138,7 +138,7 @@ def _classifier(spec: str) -> Scorer:
     checkpoint = resolve(name)
     tokenizer = load_tokenizer(checkpoint)
     model = _load_classifier(checkpoint)
-    labels = {i: str(text) for i, text in model.config.id2label.items()}
+    labels = {int(i): str(text) for i, text in (model.config.id2label or {}).items()}
     wanted = label or labels[max(labels)]
     if wanted not in labels.values():
         allowed = ", ".join(labels[i] for i in sorted(labels))
@@ -198,7 +198,7 @@ def _probabilities(model: Model, tokenizer: Tokenizer, texts: Sequence[str]) -> 
         model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
     )
     limit = _longest_input(model, tokenizer)
-    found = [torch.zeros(0, model.config.num_labels, dtype=torch.float64)]
+    found = [torch.zeros(0, len(model.config.id2label or {}), dtype=torch.float64)]
     for at in range(0, len(texts), CLASSIFIER_BATCH):
         part = [text or " " for text in texts[at : at + CLASSIFIER_BATCH]]  # never no token at all
         batch = tokenizer(

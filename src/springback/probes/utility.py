@@ -106,7 +106,8 @@ def choice_accuracy(scores: Sequence[ChoiceScore], *, by_bytes: bool = False) ->
     """Share of questions answered right (0 to 1; higher is better).
 
     ``by_bytes`` compares log-likelihoods a byte of the choice's text, so that a short choice has
-    no advantage (lm-eval's ``acc_bytes``).  A guess is right once in as many choices as there are.
+    no advantage (as lm-eval's ``acc_norm``, which counts characters).  A guess is right once in
+    as many choices as there are.
     """
     right = [s.correct_by_bytes if by_bytes else s.correct for s in scores]
     return sum(right) / len(right)
