@@ -228,10 +228,10 @@ def _from_file(spec: str) -> Scorer:
         raise _bad(spec, "name a file ending in .py and, behind a colon, a function in it")
     try:
         source = path.expanduser().read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
         raise SpringbackError(
-            f"scorer {spec!r}: cannot read {path} ({error.strerror}); allowed: a Python file; "
-            "check the path"
+            f"scorer {spec!r}: cannot read {path} ({getattr(error, 'strerror', error)}); "
+            "allowed: a Python file; check the path"
         ) from error
     digest = hashlib.sha256(source).hexdigest()
     module = types.ModuleType(f"springback_scorer_{digest[:12]}")
