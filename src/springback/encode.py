@@ -102,6 +102,24 @@ def encode_row(
     return Encoded(tuple(cut), start, len(text.encode("utf-8")))
 
 
+def encode_answer(
+    tokenizer: Tokenizer, row: Row, answer: str, system: str | None = None
+) -> Encoded:
+    """The prompt of a row and ``answer``, which alone counts; without an end token, never cut.
+
+    ``text_bytes`` are those of ``answer`` as given, without a space that joins it to the prompt.
+    """
+    head = encode_prompt(tokenizer, row, system)
+    space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+    body = tokenizer(space + answer, add_special_tokens=False)["input_ids"]
+    if not head or not body:
+        raise DataError(
+            f"a prompt or an answer has no tokens (prompt {row.prompt[:40]!r}, answer "
+            f"{answer[:40]!r}); allowed: at least one each; fill them or drop such rows"
+        )
+    return Encoded((*head, *body), len(head), len(answer.encode("utf-8")))
+
+
 def encode_rows(
     tokenizer: Tokenizer, rows: Iterable[Row], max_tokens: int, system: str | None = None
 ) -> list[Encoded]:

@@ -24,6 +24,8 @@ Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
 
 BOOST_FILE = "springback.json"
+#: What :func:`save_weights` writes into a folder.
+WEIGHTS_FILE = "weights.safetensors"
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
@@ -142,12 +144,12 @@ def save_weights(model: Model, folder: Path) -> None:
     with whole_folder(folder) as tmp, torch.no_grad():
         # named_parameters() lists a tied weight once, under its first name.
         tensors = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
-        save_file(tensors, tmp / "weights.safetensors")
+        save_file(tensors, tmp / WEIGHTS_FILE)
 
 
 def load_weights(model: Model, folder: Path) -> None:
     """Copy what :func:`save_weights` wrote into ``model``."""
-    tensors = load_file(folder / "weights.safetensors")
+    tensors = load_file(folder / WEIGHTS_FILE)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[name])

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from springback.core import Row, RowKind
@@ -35,6 +35,8 @@ _NEEDED: dict[RowKind, tuple[str, ...]] = {
     "text": ("text",),
 }
 ALLOWED = "text; prompt and response; question and answer (and choices); or messages"
+#: Names of choices, in order.
+LETTERS = string.ascii_uppercase
 
 _ROLES = ("system", "user", "assistant")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>\n]*>>")
@@ -187,13 +189,8 @@ def _question(view: View, label: str | None) -> Row:
     solution = _CALCULATOR_NOTE.sub("", view.optional(view.column("solution")))
     if view.value("choices") not in (None, ""):
         choices = _choices(view)
-        lines = (
-            f"{letter}. {choice}" for letter, choice in zip(_letters(choices), choices, strict=True)
-        )
-        answer = _letter(view, choices)
-        return Row(
-            "qa", "\n".join([prompt, *lines]), solution, answer, choices=choices, label=label
-        )
+        listed = f"{prompt}\n{list_choices(choices)}"
+        return Row("qa", listed, solution, _letter(view, choices), choices=choices, label=label)
     answer, worked = _answer(view)
     return Row("qa", prompt, solution or worked, answer, label=label)
 
@@ -232,8 +229,10 @@ def _same(x: str, y: str) -> bool:
         return x == y
 
 
-def _letters(choices: tuple[str, ...]) -> str:
-    return string.ascii_uppercase[: len(choices)]
+def list_choices(choices: Sequence[str]) -> str:
+    """The lines ``A. ...`` that stand below a question."""
+    lines = zip(LETTERS[: len(choices)], choices, strict=True)
+    return "\n".join(f"{letter}. {choice}" for letter, choice in lines)
 
 
 def _choices(view: View) -> tuple[str, ...]:
@@ -251,7 +250,7 @@ def _choices(view: View) -> tuple[str, ...]:
 def _letter(view: View, choices: tuple[str, ...]) -> str:
     """The letter of the right choice, given as index from 0, as letter, or as the choice's text."""
     given = view.value("answer")
-    letters = _letters(choices)
+    letters = LETTERS[: len(choices)]
     if isinstance(given, int) and not isinstance(given, bool):
         found = {given} if 0 <= given < len(choices) else set()
     else:

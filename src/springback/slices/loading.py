@@ -11,18 +11,24 @@ from typing import cast
 from springback.core import Row, Slice
 from springback.errors import DataError
 from springback.slices._grammar import SPLITS, Split, require_choice, require_count
+from springback.slices.choices import choice_problems, problem_texts
 from springback.slices.formats import load_rows, split_conditions
 from springback.slices.problems import problems
 from springback.slices.reviews import REVIEW_LABELS, reviews
 
 BUILT_IN_ROWS = 1000
+_PROBLEMS = {
+    "problems": problems,
+    "problems-choice": choice_problems,
+    "problems-text": problem_texts,
+}
 
 _OTHER = re.compile(r"[\W_]+")
 
 
 def is_built_in(source: str) -> bool:
     """Whether :func:`load_slice` makes this source itself (or says which ones it can make)."""
-    return source.partition(":")[0] in ("reviews", "problems")
+    return source.partition(":")[0] in ("reviews", *_PROBLEMS)
 
 
 def load_slice(
@@ -37,11 +43,14 @@ def load_slice(
 ) -> Slice:
     """A slice of a built-in data set or of anything :func:`load_rows` takes.
 
-    Built-in: ``reviews:positive``, ``reviews:negative``, ``problems``, ``problems:1`` to
-    ``problems:3`` (one level); 1000 rows unless ``limit`` says otherwise, drawn by ``seed`` from
-    ``split`` (train, validation or test).  Other sources are shuffled whole by ``seed`` (unless
-    ``shuffle`` is False) and then cut, so a shorter slice begins a longer one; ``split`` names a
-    hub data set's split.  ``split`` means nothing for a file, ``fields`` nothing for built-in data.
+    Built-in: ``reviews:positive``, ``reviews:negative``, ``problems``, ``problems-choice`` (with
+    choices) and ``problems-text`` (plain texts), the last three also with a level behind them
+    (``problems:1`` to ``problems:3``); 1000 rows unless ``limit`` says otherwise, drawn by
+    ``seed`` from ``split`` (train, validation or test).
+
+    Other sources are shuffled whole by ``seed`` (unless ``shuffle`` is False) and then cut, so a
+    shorter slice begins a longer one; ``split`` names a hub data set's split.  ``split`` means
+    nothing for a file, ``fields`` nothing for built-in data.
 
     Raises :class:`springback.errors.DataError` where the source has fewer than ``limit`` rows,
     and as :func:`load_rows` does.
@@ -73,13 +82,14 @@ def _built_in(source: str, n: int, seed: int, split: str) -> Slice:
     base, _, option = source.partition(":")
     if base == "reviews" and option in REVIEW_LABELS:
         return reviews(option, n, seed=seed, split=which)
-    if source == "problems":
-        return problems(n, seed=seed, split=which)
-    if base == "problems" and option in ("1", "2", "3"):
-        return problems(n, seed=seed, split=which, levels=(int(option),))
+    if source in _PROBLEMS:
+        return _PROBLEMS[source](n, seed=seed, split=which)
+    if base in _PROBLEMS and option in ("1", "2", "3"):
+        return _PROBLEMS[base](n, seed=seed, split=which, levels=(int(option),))
     raise DataError(
         f"no built-in data set {source!r}; allowed: reviews:positive, reviews:negative, problems, "
-        "problems:1, problems:2, problems:3; choose one, or write ./ before a file's name"
+        "problems-choice, problems-text, these three also with a level (problems:1, problems:2, "
+        "problems:3); choose one, or write ./ before a file's name"
     )
 
 

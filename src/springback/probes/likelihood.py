@@ -1,4 +1,4 @@
-"""Probes: functions from a model to numbers, each with unit, direction and what is left out."""
+"""Likelihood of given texts: NLL, bits per byte, margin (paper A, section A1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.decode import DecodeSettings, decode
-from springback.encode import Batch, Encoded, scoring_batches
-from springback.errors import MissingExtraError
+from springback.encode import Encoded, scoring_batches
 from springback.models import Tokenizer
 
 #: Positions whose logits are turned into fp32 log-probabilities at a time.
@@ -44,7 +42,7 @@ class TextNLL:
         return self.nats / self.tokens
 
 
-def _counted_logits(
+def counted_logits(
     model: PreTrainedModel, ids: Tensor, mask: Tensor, labels: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows."""
@@ -78,7 +76,7 @@ def nll(
     found: list[TextNLL | None] = [None] * len(rows)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(model):
-            logits, targets, owner = _counted_logits(
+            logits, targets, owner = counted_logits(
                 model, batch.input_ids, batch.attention_mask, batch.labels
             )
         sums = torch.zeros(len(batch.index), dtype=torch.float64)
@@ -111,8 +109,8 @@ def pair_nll(
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         inputs = (batch.input_ids, batch.attention_mask, batch.labels)
         with precision.autocast(expert):
-            strong, targets, owner = _counted_logits(expert, *inputs)
-            weak, _, _ = _counted_logits(amateur, *inputs)
+            strong, targets, owner = counted_logits(expert, *inputs)
+            weak, _, _ = counted_logits(amateur, *inputs)
         index = torch.tensor(batch.index)
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
@@ -143,110 +141,3 @@ def margin(wanted: Sequence[TextNLL], unwanted: Sequence[TextNLL]) -> float:
     """
     mean_unwanted = sum(s.per_token for s in unwanted) / len(unwanted)
     return mean_unwanted - sum(s.per_token for s in wanted) / len(wanted)
-
-
-class StartDistribution:
-    """The start model's log-probabilities at the counted positions of fixed rows.
-
-    They are computed once and kept in fp32 if they fit ``keep_bytes``, else anew at every call.
-    The rows should be texts sampled from the start model.
-    """
-
-    def __init__(
-        self,
-        start: PreTrainedModel,
-        rows: Sequence[Encoded],
-        tokenizer: Tokenizer,
-        precision: Precision | None = None,
-        keep_bytes: int = 500_000_000,
-    ) -> None:
-        self.start, self.rows = start, rows
-        self.precision = precision or Precision()
-        self.batches = list(
-            scoring_batches(rows, tokenizer.pad_token_id, self.precision.batch_tokens)
-        )
-        size = 4 * sum(r.counted for r in rows) * int(start.config.get_text_config().vocab_size)
-        self.kept: list[Tensor] | None = None
-        if size <= keep_bytes:
-            self.kept = [self._logits(start, b)[0] for b in self.batches]
-
-    @torch.inference_mode()
-    def _logits(self, model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
-        with self.precision.autocast(model):
-            logits, _, owner = _counted_logits(
-                model, batch.input_ids, batch.attention_mask, batch.labels
-            )
-        return logits, owner
-
-    @torch.inference_mode()
-    def kl(self, model: PreTrainedModel) -> list[float]:
-        """KL(start || model), mean over each row's counted positions (nats a token), in order.
-
-        Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
-        distributions.  Cost: one forward pass of ``model`` over the rows.
-        """
-        found = torch.zeros(len(self.rows), dtype=torch.float64)
-        for at_batch, batch in enumerate(self.batches):
-            kept = self.kept[at_batch] if self.kept else self._logits(self.start, batch)[0]
-            logits, owner = self._logits(model, batch)
-            index = torch.tensor(batch.index)
-            for at in range(0, len(owner), CHUNK):
-                part = slice(at, at + CHUNK)
-                p = torch.log_softmax(kept[part].float(), -1)
-                q = torch.log_softmax(logits[part].float(), -1)
-                each = (p.exp() * (p - q)).sum(-1).double()
-                found.index_add_(0, index[owner[part]], each)
-        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
-
-
-@dataclass(frozen=True)
-class SampleSettings:
-    """Continuations to sample: how many tokens, temperature, seed of the noise.
-
-    ``exact_length`` forbids the end token, so that every continuation has ``new_tokens`` tokens.
-    """
-
-    new_tokens: int = 24
-    exact_length: bool = False
-    temperature: float = 1.0
-    seed: int = 0
-    batch_size: int = 32
-
-
-def sample(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Sequence[int]],
-    settings: SampleSettings,
-) -> list[list[int]]:
-    """One continuation of each prompt (token ids without the prompt).
-
-    The noise is the same for every model, which makes differences between models less noisy.
-    """
-    stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return decode(
-        model,
-        prompts,
-        DecodeSettings(
-            max_new_tokens=settings.new_tokens,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            stop_ids=stops,
-            forbidden_ids=stops if settings.exact_length else (),
-            pad_id=tokenizer.pad_token_id,
-        ),
-    )
-
-
-def sentiment(texts: Sequence[str]) -> list[float]:
-    """VADER compound score of each text, -1 (negative) to 1 (positive).
-
-    A lexicon, not a classifier: irony and plot words mislead it.  Cost: milliseconds.
-    """
-    try:
-        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ImportError as error:
-        raise MissingExtraError("vaderSentiment", "sentiment", "the sentiment probe") from error
-    analyzer = SentimentIntensityAnalyzer()
-    return [float(analyzer.polarity_scores(text)["compound"]) for text in texts]

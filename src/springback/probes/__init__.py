@@ -1,0 +1,57 @@
+"""Probes: functions from a model to numbers, each with unit, direction and what is left out."""
+
+from springback.probes.behaviour import (
+    REFUSAL_PHRASES,
+    SampleSettings,
+    refused,
+    sample,
+    sentiment,
+)
+from springback.probes.divergence import StartDistribution, reverse_kl
+from springback.probes.geometry import (
+    WayBack,
+    WeightChange,
+    stored_weights,
+    way_back,
+    weight_change,
+)
+from springback.probes.likelihood import (
+    CHUNK,
+    Precision,
+    TextNLL,
+    bits_per_byte,
+    margin,
+    nll,
+    pair_nll,
+)
+from springback.probes.scorers import SCORERS, Scorer, load_scorer
+from springback.probes.utility import ChoiceScore, choice_accuracy, choice_scores, neutral_nll
+
+__all__ = [
+    "CHUNK",
+    "REFUSAL_PHRASES",
+    "SCORERS",
+    "ChoiceScore",
+    "Precision",
+    "SampleSettings",
+    "Scorer",
+    "StartDistribution",
+    "TextNLL",
+    "WayBack",
+    "WeightChange",
+    "bits_per_byte",
+    "choice_accuracy",
+    "choice_scores",
+    "load_scorer",
+    "margin",
+    "neutral_nll",
+    "nll",
+    "pair_nll",
+    "refused",
+    "reverse_kl",
+    "sample",
+    "sentiment",
+    "stored_weights",
+    "way_back",
+    "weight_change",
+]

@@ -1,0 +1,111 @@
+"""KL divergence between a model and the start model, both ways, exact over the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from springback.encode import Batch, Encoded, scoring_batches
+from springback.models import Tokenizer
+from springback.probes.behaviour import SampleSettings, sample
+from springback.probes.likelihood import CHUNK, Precision, counted_logits
+
+
+def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
+    """Add KL(p || q) of every position to its row's sum (rows,), float64, nats.
+
+    Logits are (positions, vocabulary), ``owner`` (positions,) the row of each.
+    :data:`CHUNK` positions at a time become fp32 log-probabilities.
+    """
+    for at in range(0, len(owner), CHUNK):
+        part = slice(at, at + CHUNK)
+        p = torch.log_softmax(p_logits[part].float(), -1)
+        q = torch.log_softmax(q_logits[part].float(), -1)
+        each = (p.exp() * (p - q)).sum(-1).double()
+        sums.index_add_(0, owner[part], each)
+
+
+def _logits(model: PreTrainedModel, batch: Batch, precision: Precision) -> tuple[Tensor, Tensor]:
+    """Logits (counted, vocabulary) of a batch, and the row within the batch of each."""
+    with precision.autocast(model):
+        logits, _, owner = counted_logits(
+            model, batch.input_ids, batch.attention_mask, batch.labels
+        )
+    return logits, owner
+
+
+class StartDistribution:
+    """The start model's log-probabilities at the counted positions of fixed rows.
+
+    They are computed once and kept in fp32 if they fit ``keep_bytes``, else anew at every call.
+    The rows should be texts sampled from the start model.
+    """
+
+    def __init__(
+        self,
+        start: PreTrainedModel,
+        rows: Sequence[Encoded],
+        tokenizer: Tokenizer,
+        precision: Precision | None = None,
+        keep_bytes: int = 500_000_000,
+    ) -> None:
+        self.start, self.rows = start, rows
+        self.precision = precision or Precision()
+        self.batches = list(
+            scoring_batches(rows, tokenizer.pad_token_id, self.precision.batch_tokens)
+        )
+        size = 4 * sum(r.counted for r in rows) * int(start.config.get_text_config().vocab_size)
+        self.kept: list[Tensor] | None = None
+        if size <= keep_bytes:
+            with torch.inference_mode():
+                self.kept = [_logits(start, b, self.precision)[0] for b in self.batches]
+
+    @torch.inference_mode()
+    def kl(self, model: PreTrainedModel) -> list[float]:
+        """KL(start || model), mean over each row's counted positions (nats a token), in order.
+
+        Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
+        distributions.  Cost: one forward pass of ``model`` over the rows.
+        """
+        found = torch.zeros(len(self.rows), dtype=torch.float64)
+        for at_batch, batch in enumerate(self.batches):
+            p = self.kept[at_batch] if self.kept else _logits(self.start, batch, self.precision)[0]
+            q, owner = _logits(model, batch, self.precision)
+            _add_kl(found, torch.tensor(batch.index)[owner], p, q)
+        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
+
+
+@torch.inference_mode()
+def reverse_kl(
+    model: PreTrainedModel,
+    start: PreTrainedModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    settings: SampleSettings,
+    precision: Precision | None = None,
+) -> list[float]:
+    """KL(model || start) on a continuation of each prompt that ``model`` samples itself.
+
+    Returns the mean over each continuation's positions (nats a token), in the order of
+    ``prompts``; 0 means equal distributions, higher means further from the start model.  It sees
+    what the model came to say and the start model would not, where KL(start || model)
+    (:class:`StartDistribution`) sees what it forgot.  Exact over the whole vocabulary at every
+    position; only the texts are sampled, with ``settings.seed``, and every one has
+    ``settings.new_tokens`` tokens whatever ``settings.exact_length`` says.
+
+    Left out: the prompts, and everything after an end token, which is never drawn (its
+    probability does count).  Cost: sampling, then one forward pass of each model over the texts.
+    """
+    precision = precision or Precision()
+    texts = sample(model, tokenizer, prompts, replace(settings, exact_length=True))
+    rows = [Encoded((*p, *t), len(p), 0) for p, t in zip(prompts, texts, strict=True)]
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        p, owner = _logits(model, batch, precision)
+        q, _ = _logits(start, batch, precision)
+        _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
+    return [float(s) / r.counted for s, r in zip(sums, rows, strict=True)]

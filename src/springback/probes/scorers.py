@@ -1,0 +1,289 @@
+"""What is made of sampled texts: VADER, refusals, a text classifier, or the user's own function."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import math
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from springback.core import Checkpoint, content_hash
+from springback.errors import ModelError, SpringbackError, describe
+from springback.models import Model, Tokenizer, device, load_tokenizer, resolve
+from springback.probes.behaviour import REFUSAL_PHRASES, REFUSAL_WORDS, refused, sentiment
+from springback.quiet import one_line, quiet
+
+SCORERS = "vader, refusal, hf:MODEL[=LABEL], python:FILE.py:FUNCTION, module.path:FUNCTION"
+#: Texts that a classifier reads at a time.
+CLASSIFIER_BATCH = 32
+
+Function = Callable[[list[str], list[str]], Iterable[Any]]
+_MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A number for each sampled text, with its unit and what a higher one means.
+
+    ``identity`` tells scorers apart that give other numbers under one name, and belongs into a
+    run's inputs: it holds a hash of the classifier's weights or of the function's file (but not
+    of what that file imports).
+    """
+
+    name: str
+    unit: str
+    direction: str
+    identity: str
+    function: Function
+
+    def score(self, prompts: Sequence[str], texts: Sequence[str]) -> list[float]:
+        """One number for each text, in order; ``texts`` are the continuations of ``prompts``.
+
+        Raises :class:`SpringbackError` unless the function gives one finite number a text.
+        """
+        if len(prompts) != len(texts):
+            raise SpringbackError(
+                f"{len(prompts)} prompts and {len(texts)} texts; give one prompt for each text"
+            )
+        return self._numbers(self.function(list(prompts), list(texts)), len(texts))
+
+    def _numbers(self, given: object, count: int) -> list[float]:
+        allowed = f"a list of {count} finite numbers, one for each text"
+        if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+            raise self._fault(f"a {type(given).__name__}", allowed)
+        found: list[float] = []
+        for at, value in enumerate(given):
+            try:
+                number = math.nan if isinstance(value, (str, bytes)) else float(value)
+            except (TypeError, ValueError, OverflowError):
+                number = math.nan
+            if not math.isfinite(number):
+                raise self._fault(f"{str(value)[:60]!r} for text {at}", allowed)
+            found.append(number)
+        if len(found) != count:
+            raise self._fault(f"{len(found)} numbers", allowed)
+        return found
+
+    def _fault(self, given: str, allowed: str) -> SpringbackError:
+        return SpringbackError(
+            f"the scorer {self.name} returned "
+            + describe(given, allowed, "mend it").removeprefix("given: ")
+        )
+
+
+def load_scorer(spec: str) -> Scorer:
+    """The scorer that ``spec`` names, ready to use.
+
+    ``vader``: VADER's compound score, -1 to 1 (:func:`springback.probes.sentiment`).
+    ``refusal``: 1 where the answer begins with a refusal
+    (:func:`springback.probes.refused`).
+    ``hf:MODEL[=LABEL]``: the probability that a Transformers text classifier (folder or hub id,
+    safetensors, no remote code) gives to LABEL, by default its last label.  It reads the answer
+    without the prompt, cut at its longest input.
+    ``python:FILE.py:FUNCTION`` and ``module.path:FUNCTION``: the user's own
+    ``function(prompts, texts)``, lists of strings, which returns one finite number a text.  The
+    file is run, since the user named it; the module must be on Python's path.
+
+    Raises :class:`SpringbackError` for anything wrong in ``spec`` or behind it, with what is
+    allowed.
+    """
+    if spec == "vader":
+        sentiment([])  # tells now if the package is missing
+        return Scorer(
+            "vader",
+            "VADER compound",
+            "higher = more positive",
+            "vader",
+            lambda _, texts: sentiment(texts),
+        )
+    if spec == "refusal":
+        return Scorer(
+            "refusal",
+            "share refused",
+            "higher = refuses more",
+            f"refusal {content_hash([REFUSAL_PHRASES, REFUSAL_WORDS])}",
+            lambda _, texts: refused(texts),
+        )
+    if spec.startswith("hf:"):
+        return _classifier(spec)
+    if spec.startswith("python:"):
+        return _from_file(spec)
+    if match := _MODULE.fullmatch(spec):
+        return _from_module(spec, *match.groups())
+    raise _bad(spec, "choose one of these forms")
+
+
+def _bad(spec: str, do: str) -> SpringbackError:
+    return SpringbackError(f"scorer {describe(repr(spec), SCORERS, do)}")
+
+
+def _classifier(spec: str) -> Scorer:
+    given = spec.removeprefix("hf:")
+    name, label = given, ""
+    if not Path(given).is_dir():  # a folder may have an equals sign in its name
+        name, mark, label = given.rpartition("=")
+        name, label = (name, label) if mark else (given, "")
+    if not name or given.endswith("="):
+        raise _bad(spec, "name the model, and behind an equals sign the label")
+    checkpoint = resolve(name)
+    tokenizer = load_tokenizer(checkpoint)
+    model = _load_classifier(checkpoint)
+    labels = {int(i): str(text) for i, text in (model.config.id2label or {}).items()}
+    wanted = label or labels[max(labels)]
+    if wanted not in labels.values():
+        allowed = ", ".join(labels[i] for i in sorted(labels))
+        raise SpringbackError(
+            f"scorer {spec!r}: {name} has no label {wanted!r}; allowed: {allowed}; choose one"
+        )
+    at = next(i for i, text in labels.items() if text == wanted)
+    return Scorer(
+        f"{Path(name).name}={wanted}",
+        "probability",
+        f"higher = more surely {wanted}",
+        f"hf {checkpoint.content_hash} {wanted}",
+        lambda _, texts: _probabilities(model, tokenizer, texts)[:, at].tolist(),
+    )
+
+
+def _load_classifier(checkpoint: Checkpoint) -> Model:
+    """A sequence classifier in evaluation mode, fp32; refuses one whose head is not in the file."""
+    try:
+        with quiet():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"cannot load {checkpoint.path} as a text classifier: {one_line(error)}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        # Transformers fills what is missing with random numbers, which would score at random.
+        raise ModelError(
+            f"{checkpoint.path} is no text classifier: its file lacks {missing[0]}; "
+            "allowed: a model saved with its classification head; name another"
+        )
+    if model.config.problem_type == "regression":
+        raise ModelError(
+            f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
+            "classifier; call it from a function of yours (python:FILE.py:FUNCTION)"
+        )
+    found: Any = model
+    loaded: Model = found.to(device()).eval()
+    return loaded
+
+
+@torch.inference_mode()
+def _probabilities(model: Model, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Probability of every label for every text (texts, labels), float64 on the CPU.
+
+    One output, or labels that do not exclude each other: sigmoid; else softmax.
+    """
+    if model.config.pad_token_id is None:  # needed to find each text's last token
+        model.config.pad_token_id = tokenizer.pad_token_id
+    apart = (
+        model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
+    )
+    limit = _longest_input(model, tokenizer)
+    found = [torch.zeros(0, len(model.config.id2label or {}), dtype=torch.float64)]
+    for at in range(0, len(texts), CLASSIFIER_BATCH):
+        part = [text or " " for text in texts[at : at + CLASSIFIER_BATCH]]  # never no token at all
+        batch = tokenizer(
+            part, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(model.device)
+        logits = model(**batch).logits.double().cpu()  # (texts, labels)
+        found.append(logits.sigmoid() if apart else logits.softmax(-1))
+    return torch.cat(found)
+
+
+def _longest_input(model: Model, tokenizer: Tokenizer) -> int:
+    """Tokens that a classifier can read: what its tokenizer says, at most its number of places."""
+    places = int(getattr(model.config, "max_position_embeddings", sys.maxsize))
+    for module in model.modules():
+        # RoBERTa counts places from behind the padding token's id, so it has fewer than it says.
+        if isinstance(module, nn.Embedding) and module.num_embeddings == places:
+            places -= 0 if module.padding_idx is None else module.padding_idx + 1
+            break
+    # A tokenizer that knows no limit says 1e30, which is too large for the tokenizers library.
+    return min(places, int(tokenizer.model_max_length), 1_000_000)
+
+
+def _from_file(spec: str) -> Scorer:
+    file, mark, name = spec.removeprefix("python:").rpartition(":")
+    path = Path(file)
+    if not mark or not name.isidentifier() or path.suffix != ".py":
+        raise _bad(spec, "name a file ending in .py and, behind a colon, a function in it")
+    try:
+        source = path.expanduser().read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise SpringbackError(
+            f"scorer {spec!r}: cannot read {path} ({getattr(error, 'strerror', error)}); "
+            "allowed: a Python file; check the path"
+        ) from error
+    digest = hashlib.sha256(source).hexdigest()
+    module = types.ModuleType(f"springback_scorer_{digest[:12]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickling look a class's module up
+    try:
+        # Not through an import: that would leave compiled files beside the user's.
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except (Exception, SystemExit) as error:
+        raise SpringbackError(
+            f"scorer {spec!r}: running {path} failed with {type(error).__name__}: "
+            f"{one_line(error)}; mend the file"
+        ) from error
+    return _own(spec, module, name, digest)
+
+
+def _from_module(spec: str, module_name: str, name: str) -> Scorer:
+    try:
+        module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        raise _bad(
+            spec,
+            f"importing {module_name} failed with {type(error).__name__}: {one_line(error)}; "
+            "check the name and Python's path",
+        ) from error
+    file = getattr(module, "__file__", None)
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else module_name
+    return _own(spec, module, name, digest)
+
+
+def _own(spec: str, module: types.ModuleType, name: str, digest: str) -> Scorer:
+    """The scorer of a user's function, whose errors end in one line."""
+    function = getattr(module, name, None)
+    if not callable(function):
+        have = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise SpringbackError(
+            f"scorer {spec!r}: there is no function {name!r}; allowed: "
+            f"{', '.join(have[:12]) or 'none, the file defines no function'}; name one"
+        )
+
+    def call(prompts: list[str], texts: list[str]) -> Iterable[Any]:
+        try:
+            found: Iterable[Any] = function(prompts, texts)
+            if isinstance(found, Iterator):  # a generator: run it where its errors are caught
+                found = list(found)
+        except Exception as error:
+            raise SpringbackError(
+                f"the scorer {name} failed with {type(error).__name__}: {one_line(error)}; "
+                f"allowed: {name}(prompts, texts), which returns one number a text; mend it"
+            ) from error
+        return found
+
+    return Scorer(
+        name, "score", f"higher = more of what {name} counts", f"own {digest} {name}", call
+    )

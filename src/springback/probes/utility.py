@@ -1,0 +1,113 @@
+"""What a model can still do: likelihood of neutral texts, and a multiple-choice set."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedModel
+
+from springback.core import Row
+from springback.encode import Encoded, encode_answer
+from springback.errors import DataError
+from springback.models import Tokenizer
+from springback.probes.likelihood import Precision, nll
+from springback.slices import bare_question
+
+
+def neutral_nll(
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    precision: Precision | None = None,
+) -> list[float]:
+    """NLL a token of each neutral text (nats/token; lower is better), in order.
+
+    The probe is their mean, each text weighing the same.  Neutral are texts that neither side of
+    an audit teaches: a rise tells damage that has nothing to do with alignment.  Built in:
+    :func:`springback.slices.problem_texts`.  Left out as in :func:`springback.probes.nll`.
+    Cost: one forward pass.
+    """
+    return [score.per_token for score in nll(model, rows, tokenizer, precision)]
+
+
+@dataclass(frozen=True)
+class ChoiceScore:
+    """Log-likelihood (nats) and UTF-8 bytes of a question's choices, and which one is right."""
+
+    log_likelihoods: tuple[float, ...]
+    text_bytes: tuple[int, ...]
+    answer: int
+
+    @property
+    def correct(self) -> bool:
+        """Whether the right choice has the largest log-likelihood; ties go to the first choice."""
+        return _first_best(self.log_likelihoods) == self.answer
+
+    @property
+    def correct_by_bytes(self) -> bool:
+        """Whether the right choice has the largest log-likelihood a byte."""
+        pairs = zip(self.log_likelihoods, self.text_bytes, strict=True)
+        return _first_best([nats / size for nats, size in pairs]) == self.answer
+
+
+def _first_best(values: Sequence[float]) -> int:
+    return max(range(len(values)), key=lambda i: values[i])
+
+
+def choice_scores(
+    model: PreTrainedModel,
+    rows: Sequence[Row],
+    tokenizer: Tokenizer,
+    precision: Precision | None = None,
+    system: str | None = None,
+) -> list[ChoiceScore]:
+    """The likelihood of every choice of every question as its answer, in order.
+
+    The model reads the question without the list of choices, and each choice's text is scored
+    behind it (not its letter), as the harness lm-eval does for ``acc``.  Left out: the end of the
+    answer, so of two choices the one that begins the other is never less likely.  Nothing is
+    cut.  Cost: a forward pass over question and choice for every choice.
+
+    Raises :class:`DataError` for a row without choices or without a letter that names one.
+    """
+    answers = [_answer_index(row) for row in rows]
+    asked = [replace(row, prompt=bare_question(row)) for row in rows]
+    encoded = [
+        encode_answer(tokenizer, row, choice, system) for row in asked for choice in row.choices
+    ]
+    scores = iter(nll(model, encoded, tokenizer, precision))
+    found = []
+    for row, answer in zip(rows, answers, strict=True):
+        ours = [next(scores) for _ in row.choices]
+        found.append(
+            ChoiceScore(tuple(-s.nats for s in ours), tuple(s.text_bytes for s in ours), answer)
+        )
+    return found
+
+
+def _answer_index(row: Row) -> int:
+    letters = string.ascii_uppercase[: len(row.choices)]
+    if len(row.choices) < 2 or row.answer is None or len(row.answer) != 1:
+        index = -1
+    else:
+        index = letters.find(row.answer)
+    if index < 0:
+        raise DataError(
+            f"a question has {len(row.choices)} choices and the answer {row.answer!r} (it begins "
+            f"{row.prompt[:40]!r}); allowed: two or more, and a letter that names one; give "
+            "question, choices and answer"
+        )
+    return index
+
+
+def choice_accuracy(scores: Sequence[ChoiceScore], *, by_bytes: bool = False) -> float:
+    """Share of questions answered right (0 to 1; higher is better).
+
+    ``by_bytes`` compares log-likelihoods a byte of the choice's text, so that a short choice has
+    no advantage (as lm-eval's ``acc_norm``, which counts characters).  A guess is right once in
+    as many choices as there are.
+    """
+    right = [s.correct_by_bytes if by_bytes else s.correct for s in scores]
+    return sum(right) / len(right)
