@@ -13,7 +13,7 @@ from springback.errors import SpringbackError
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
 from springback.jobs.audit_data import Data
-from springback.jobs.settings import AuditSettings
+from springback.jobs.settings import PROBES, AuditSettings
 
 
 @pytest.fixture
@@ -135,9 +135,41 @@ def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
     assert first[0]["forward"]["mean"] != second[0]["forward"]["mean"]
 
 
+def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    texts = tmp_path / "neutral.jsonl"
+    texts.write_text("".join(f'{{"text": "the thing is a {n}"}}\n' for n in range(6)))
+    every = replace(
+        settings,
+        probes=PROBES,
+        behaviour="refusal",
+        neutral=str(texts),
+        utility_rows=3,
+        resistance_rows=0,
+        n_pos=(8,),
+    )
+    result = audit(every, tmp_path / "out")
+    found = {(m["probe"], m["checkpoint"]): m for m in result.data["measurements"]}
+    for checkpoint in ("start", "align-8", "align-8+perturb-4", "align-8+perturb-8"):
+        assert {p for p, c in found if c == checkpoint} - {"way_back_cosine"} == set(PROBES)
+    # Away from the start when aligned, and some of the way back after the perturbation.
+    assert found["weight_change", "start"]["value"] == 0
+    assert found["weight_change", "align-8"]["value"] > 0
+    assert found["way_back", "align-8"]["value"] == 0
+    assert -1 <= found["way_back_cosine", "align-8+perturb-8"]["value"] <= 1
+    assert abs(found["reverse_kl", "start"]["value"]) < 1e-6
+    shown = result.data["analysis"]["rebound"]["probes"]
+    assert list(shown) == list(PROBES)
+    assert shown["behaviour"]["title"] == "Sampled continuations by refusal"
+    assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in PROBES)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        ({"probes": ("margin", "behaviour")}, "give both"),
+        ({"probes": ("margin", "behaviour"), "behaviour": "taste"}, "allowed"),
         ({"mix": (1.5,)}, "shares from 0 to 1"),
         ({"experiments": ("rebound", "magic")}, "magic; allowed: rebound"),
         ({"experiments": ("resistance",)}, "rebound has to be among them"),

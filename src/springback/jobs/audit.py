@@ -49,12 +49,12 @@ def audit(
         if opposite is not None:
             first = rebound.measure_start(opposite)
             turned = first, {seed: rebound.run_seed(opposite, seed) for seed in settings.seeds}
-        analysis = analyse(settings, start, rebounds, resistances)
-        found = rebound.measurements(start, rebounds, "held-out")
+        analysis = analyse(settings, study.words, start, rebounds, resistances)
+        found = rebound.measurements(study, start, rebounds)
         found += resistance.measurements(resistances)
-        found += realign.measurements(again, "held-out")
+        found += realign.measurements(study, again)
         if turned is not None:
-            found += rebound.measurements(*turned, "held-out", order="opposite")
+            found += rebound.measurements(study, *turned, order="opposite")
         return write_result(
             store,
             "audit",

@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from springback import elasticity
+from springback.jobs.battery import Words
 from springback.jobs.settings import AuditSettings
 from springback.stats import Interval, mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 Resistances = Mapping[int, Mapping[str, Any] | None]
 
-#: Title, unit and direction of every probe, for the result file and the report.
-PROBE_WORDS = {
-    "margin": ("Margin", "nats/token", "higher = more aligned"),
-    "kl": ("KL to the start model", "nats/token", "0 = the start model's distribution"),
-    "bits_per_byte": ("Bits per byte of the held-out texts", "bits/byte", "lower = fits better"),
-    "sentiment": ("Sentiment of sampled continuations", "VADER compound", "1 = positive"),
-}
-
 
 def analyse(
-    settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds, resistances: Resistances
+    settings: AuditSettings,
+    words: Mapping[str, Words],
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
+    resistances: Resistances,
 ) -> dict[str, Any]:
     """The ``analysis`` part of the result file (docs/result_schema.md)."""
     doses = [0, *settings.doses]
@@ -38,7 +35,7 @@ def analyse(
             "doses": doses,
             "seeds": settings.seeds,
             "fall_dose": max(doses),
-            "probes": {p: _probe(p, settings, start, rebounds) for p in settings.probes},
+            "probes": {p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
             "gain": [_at(n, [m[0] - begin for m in margins[n]]) for n in settings.n_pos],
             "fall": [
                 _at(n, [elasticity.absolute_fall(doses, m, max(doses)) for m in margins[n]])
@@ -163,9 +160,12 @@ def _half_dose(n_pos: int, doses: list[int], margins: list[Any], begin: float) -
 
 
 def _probe(
-    name: str, settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
+    name: str,
+    words: Words,
+    settings: AuditSettings,
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
 ) -> dict[str, Any]:
-    title, unit, direction = PROBE_WORDS[name]
     curves = []
     for n in settings.n_pos:
         columns = [[got["aligned"][n][name]["value"] for got in rebounds.values()]]
@@ -184,9 +184,9 @@ def _probe(
         )
     begin = float(start["probes"][name]["value"])
     return {
-        "title": title,
-        "unit": unit,
-        "direction": direction,
+        "title": words.title,
+        "unit": words.unit,
+        "direction": words.direction,
         # One scoring of one model, the same in every seed.
         "start": {"mean": begin, "low": None, "high": None, "n": 1},
         "aligned": [

@@ -27,6 +27,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "prompt-tokens": settings.prompt_tokens,
             "sample-tokens": settings.sample_tokens,
             "epsilon": settings.epsilon,
+            "utility-rows": settings.utility_rows,
         }
     )
     if not settings.n_pos or not settings.doses or not settings.seeds:
@@ -43,6 +44,11 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         raise SpringbackError(
             f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
             "with margin among them, since gain and fall are measured in it"
+        )
+    if ("behaviour" in settings.probes) != (settings.behaviour is not None):
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
+            "give both: the probe behaviour and what scores the texts"
         )
     if 0 < settings.resistance_rows < settings.batch_size:
         raise SpringbackError(

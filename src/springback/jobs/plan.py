@@ -107,8 +107,12 @@ def _runs(study: Study) -> Iterator[Planned]:
     sampled = s.prompt_tokens + s.sample_tokens
     # Sampling goes token by token: about three times the time of scoring as many.
     probe = 2 * s.holdout * length
-    probe += s.prompts * sampled if "kl" in s.probes else 0
-    probe += 3 * s.prompts * s.sample_tokens if "sentiment" in s.probes else 0
+    texts = {"kl": 1, "reverse_kl": 2}
+    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
+    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
+    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
+    utility = {"neutral_nll": 1, "choice": 4}
+    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
         done = study.store.results(run) is not None

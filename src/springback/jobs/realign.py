@@ -59,13 +59,13 @@ def _by_count(found: dict[str, Any]) -> dict[int, Any]:
     return {int(n): probes for n, probes in found["marks"].items()}
 
 
-def measurements(seeds: dict[int, dict[int, Any] | None], part: str) -> list[Measurement]:
+def measurements(study: Study, seeds: dict[int, dict[int, Any] | None]) -> list[Measurement]:
     """Every measured value as a record of the result file."""
     return [
-        rebound.record(
-            probe, f"realign-{n}", part, value, {"phase": "realign", "seed": seed, "n_pos": n}
-        )
+        found
         for seed, counts in seeds.items()
         for n, values in (counts or {}).items()
-        for probe, value in values.items()
+        for found in rebound.records(
+            study, f"realign-{n}", values, {"phase": "realign", "seed": seed, "n_pos": n}
+        )
     ]

@@ -13,13 +13,6 @@ from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import save_weights
 
-UNITS = {
-    "margin": "nats/token",
-    "kl": "nats/token",
-    "bits_per_byte": "bits/byte",
-    "sentiment": "VADER compound",
-}
-
 
 def align_run(study: Study, seed: int) -> Run:
     settings = study.settings
@@ -139,8 +132,9 @@ def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | N
     how = "" if attack == PLAIN else f" ({attack.name})"
     title = f"seed {seed}: perturbing the model aligned on {n_pos} with {len(part)} examples{how}"
     study.progress.stage(title, steps)
-    model = study.reset(store.checkpoint(align_run(study, seed), f"{n_pos}"))
-    marks = Marks(settings.doses, lambda _, model: study.measure(model))
+    branch = store.checkpoint(align_run(study, seed), f"{n_pos}")
+    model = study.reset(branch)
+    marks = Marks(settings.doses, lambda _, model: study.measure(model, branch))
     trained = study.train(run, study.encode(part), marks, attack.learning_rate)
     if keep is not None:
         save_weights(model, keep)
@@ -148,37 +142,47 @@ def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | N
 
 
 def measurements(
-    start: dict[str, Any], seeds: dict[int, dict[str, Any]], part: str, order: str = ""
+    study: Study, start: dict[str, Any], seeds: dict[int, dict[str, Any]], order: str = ""
 ) -> list[Measurement]:
     """Every measured value as a record of the result file; ``order`` marks the opposite one."""
     same = {"order": order} if order else {}
-    first = {"phase": "start", **same}
-    found = [record(p, "start", part, v, first) for p, v in start["probes"].items()]
+    found = records(study, "start", start["probes"], {"phase": "start", **same})
     for seed, got in seeds.items():
         last = max(got["aligned"])
         for n_pos, values in got["aligned"].items():
             tags = {"phase": "align", "seed": seed, "n_pos": n_pos, "n_neg": 0, **same}
-            found += [record(p, f"align-{n_pos}", part, v, tags) for p, v in values.items()]
+            found += records(study, f"align-{n_pos}", values, tags)
         for n_pos, doses in got["perturbed"].items():
-            found += _branch(f"align-{n_pos}", doses, part, {"seed": seed, "n_pos": n_pos, **same})
+            tags = {"phase": "perturb", "seed": seed, "n_pos": n_pos, **same}
+            found += _branch(study, f"align-{n_pos}", doses, tags)
         for attack, doses in got["attacks"].items():
-            tags = {"seed": seed, "n_pos": last, "attack": attack, **same}
-            found += _branch(f"align-{last}", doses, part, tags)
+            tags = {"phase": "attack", "seed": seed, "n_pos": last, "attack": attack, **same}
+            found += _branch(study, f"align-{last}", doses, tags)
     return found
 
 
 def _branch(
-    name: str, doses: dict[int, dict[str, Any]], part: str, tags: dict[str, Any]
+    study: Study, name: str, doses: dict[int, dict[str, Any]], tags: dict[str, Any]
 ) -> list[Measurement]:
-    phase = "attack" if "attack" in tags else "perturb"
     return [
-        record(p, f"{name}+perturb-{dose}", part, v, {"phase": phase, **tags, "n_neg": dose})
+        found
         for dose, values in doses.items()
-        for p, v in values.items()
+        for found in records(study, f"{name}+perturb-{dose}", values, {**tags, "n_neg": dose})
     ]
 
 
-def record(
-    probe: str, checkpoint: str, part: str, value: dict[str, Any], tags: dict[str, Any]
-) -> Measurement:
-    return Measurement(probe, checkpoint, part, float(value["value"]), UNITS[probe], tags=tags)
+def records(
+    study: Study, checkpoint: str, values: dict[str, dict[str, Any]], tags: dict[str, Any]
+) -> list[Measurement]:
+    """One checkpoint's probes; the cosine of the way back stands as a record of its own."""
+    found = []
+    for probe, value in values.items():
+        unit = study.words[probe].unit
+        found.append(
+            Measurement(probe, checkpoint, "held-out", float(value["value"]), unit, tags=tags)
+        )
+        if value.get("cosine") is not None:
+            cosine = float(value["cosine"])
+            name = f"{probe}_cosine"
+            found.append(Measurement(name, checkpoint, "held-out", cosine, "cosine", tags=tags))
+    return found

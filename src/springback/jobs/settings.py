@@ -12,7 +12,17 @@ from typing import Any, ClassVar
 
 from springback.core import Recipe
 
-PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+#: Measured unless the settings say otherwise.
+DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+PROBES = (
+    *DEFAULT_PROBES,
+    "reverse_kl",
+    "behaviour",
+    "neutral_nll",
+    "choice",
+    "weight_change",
+    "way_back",
+)
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign")
 #: Where resistance takes its data from; the paper leaves it open, so both are here.
 RESISTANCE_DATA = ("responses", "slices")
@@ -74,7 +84,15 @@ class AuditSettings:
     prompts: int = setting(24, "Prompts for KL and samples.")
     prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")
     sample_tokens: int = setting(24, "Tokens of a sampled continuation.")
-    probes: tuple[str, ...] = setting(PROBES, f"What to measure, of {', '.join(PROBES)}.")
+    probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
+    behaviour: str | None = setting(
+        None,
+        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
+        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+    )
+    neutral: str = setting("problems-text", "Texts that neither side teaches (neutral_nll).")
+    choices: str = setting("problems-choice", "Questions with choices (choice).")
+    utility_rows: int = setting(32, "Rows of each of these two.")
     epsilon: float = setting(
         0.01, "Undone by KL: KL to the start model at most this (nats a token)."
     )

@@ -14,6 +14,7 @@ from springback import probes
 from springback.core import Checkpoint, Run, Slice
 from springback.encode import Encoded, encode_rows
 from springback.finetune import Marks, Resume, Trained, finetune
+from springback.jobs import battery
 from springback.jobs.audit_data import Data, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
@@ -28,6 +29,7 @@ from springback.models import (
 )
 from springback.probes import Precision, SampleSettings, StartDistribution
 from springback.progress import Progress
+from springback.slices import load_slice
 from springback.store import Store, require_space
 
 
@@ -104,32 +106,35 @@ class Study:
             self._distribution = StartDistribution(self.start, rows, self.tokenizer, self.precision)
         return self._distribution
 
-    def measure(self, model: Model) -> dict[str, dict[str, Any]]:
-        """Every probe of the study on one model: value, and the per-example values."""
-        found: dict[str, dict[str, Any]] = {}
-        wanted = probes.nll(model, self.encoded["wanted"], self.tokenizer, self.precision)
-        unwanted = probes.nll(model, self.encoded["unwanted"], self.tokenizer, self.precision)
-        found["margin"] = {
-            "value": probes.margin(wanted, unwanted),
-            "wanted": [s.per_token for s in wanted],
-            "unwanted": [s.per_token for s in unwanted],
-        }
-        if "bits_per_byte" in self.settings.probes:
-            value = probes.bits_per_byte([*wanted, *unwanted])
-            found["bits_per_byte"] = {
-                "value": value,
-                "wanted": probes.bits_per_byte(wanted),
-                "unwanted": probes.bits_per_byte(unwanted),
-            }
-        if "kl" in self.settings.probes:
-            each = self.distribution.kl(model)
-            found["kl"] = {"value": sum(each) / len(each), "per_example": each}
-        if "sentiment" in self.settings.probes:
-            ids = probes.sample(model, self.tokenizer, self.prompts, self.sampling(1))
-            texts = [self.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
-            scores = probes.sentiment(texts)
-            found["sentiment"] = {"value": sum(scores) / len(scores), "per_example": scores}
-        return found
+    def sampled(self, model: Model) -> list[str]:
+        """A continuation of every prompt, as text; the same noise for every model."""
+        ids = probes.sample(model, self.tokenizer, self.prompts, self.sampling(1))
+        return [self.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
+
+    @cached_property
+    def scorer(self) -> probes.Scorer | None:
+        """What scores sampled texts in the probe ``behaviour``."""
+        wanted = "behaviour" in self.settings.probes
+        return probes.load_scorer(self.settings.behaviour or "") if wanted else None
+
+    @cached_property
+    def words(self) -> dict[str, battery.Words]:
+        """Title, unit and direction of every probe."""
+        return battery.words(self.settings, self.scorer)
+
+    @cached_property
+    def neutral(self) -> Slice:
+        s = self.settings
+        return load_slice(s.neutral, limit=s.utility_rows, split="test")
+
+    @cached_property
+    def choices(self) -> Slice:
+        s = self.settings
+        return load_slice(s.choices, limit=s.utility_rows, split="test")
+
+    def measure(self, model: Model, aligned: Path | None = None) -> dict[str, dict[str, Any]]:
+        """Every probe of the study on one model; see :func:`springback.jobs.battery.measure`."""
+        return battery.measure(self, model, aligned)
 
     def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
         """How much scoring itself moves: the start model again, in batches of another size.
@@ -154,7 +159,15 @@ class Study:
     def probe_inputs(self) -> dict[str, Any]:
         """What a measurement depends on besides the model: part of every run's id."""
         s = self.settings
+        more = {}
+        if self.scorer is not None:
+            more["behaviour"] = self.scorer.identity
+        if "neutral_nll" in s.probes:
+            more["neutral"] = self.neutral.content_hash
+        if "choice" in s.probes:
+            more["choices"] = self.choices.content_hash
         return {
+            **more,
             "start": self.checkpoint.content_hash,
             "wanted": self.data.wanted.content_hash,
             "unwanted": self.data.unwanted.content_hash,
