@@ -36,13 +36,13 @@ from springback.finetune.data import Labelled, Preference, Prompt
 from springback.finetune.loop import Batches, Watched
 from springback.finetune.task import Task
 from springback.models import Model, trainable
-from springback.quiet import quiet
+from springback.quiet import old_names_allowed, quiet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # the whole of what it says is known
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
-#: Arguments of every TRL trainer: fp32 without checkpointing, nothing cut (rows are cut already).
+#: TRL trains in bf16 and recomputes activations unless told otherwise.
 COMMON: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
 
 
@@ -89,7 +89,7 @@ class RLOO(_Private, RLOOTrainer):
     def _prepare_inputs(self, batch: Any) -> dict[str, Any]:
         """Sample and score.  The noise is drawn from seed and step, so a resumed run repeats it."""
         step = self.loop.state.step
-        with torch.random.fork_rng():
+        with old_names_allowed(), torch.random.fork_rng():
             torch.manual_seed(int(content_hash([self.seed, step])[:12], 16))
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
                 found: dict[str, Any] = super()._prepare_inputs(batch)
@@ -334,5 +334,5 @@ def build(task: Task, args: dict[str, Any]) -> Watched:
 
     For DPO and KTO this computes the reference log-probabilities, unless the run resumes.
     """
-    with quiet():
+    with quiet(), old_names_allowed():
         return BUILDERS[task.recipe.algorithm](task, args)

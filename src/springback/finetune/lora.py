@@ -13,6 +13,7 @@ import torch
 from springback.core import Recipe
 from springback.errors import MissingExtraError, SpringbackError
 from springback.models import Model
+from springback.quiet import old_names_allowed
 
 #: PEFT's own class; it has ``disable_adapter()``, under which the model is the base again.
 Lora = Any
@@ -39,7 +40,7 @@ def add_lora(model: Model, recipe: Recipe) -> Lora:
         lora_dropout=0.0,
         target_modules="all-linear",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), old_names_allowed():
         lora = get_peft_model(model, config)
     reset_lora(lora, recipe.seed)
     model.train(False)
