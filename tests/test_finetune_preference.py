@@ -102,7 +102,7 @@ def test_training_lowers_the_loss_and_prefers_the_wanted_answer(
         start, tokenizer, rows_for(algorithm, 32), recipe(algorithm, learning_rate=1e-2)
     )
     assert sum(done.losses[-2:]) < 0.9 * sum(done.losses[:2])
-    assert margin(start) > before + 0.5
+    assert margin(start) > before + 0.3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
