@@ -31,7 +31,7 @@ Rows = list[Preference] | list[Labelled]
 
 def recipe(algorithm: str, **changes: Any) -> Recipe:
     return Recipe(
-        **{  # type: ignore[arg-type]
+        **{
             "algorithm": algorithm,
             "learning_rate": 1e-3,
             "batch_size": 4,
@@ -41,21 +41,28 @@ def recipe(algorithm: str, **changes: Any) -> Recipe:
     )
 
 
-def rows_for(algorithm: str, number: int) -> Rows:
+def pairs_for(number: int) -> list[Preference]:
     """Random answers of several lengths; the wanted ones hold small ids, the others large ones."""
     draw = torch.Generator().manual_seed(number)
 
     def ids(low: int, high: int, length: int) -> tuple[int, ...]:
         return tuple(int(i) for i in torch.randint(low, high, (length,), generator=draw))
 
-    pairs = [
+    return [
         Preference(ids(10, 200, 2 + n % 3), ids(10, 60, 3 + n % 4), ids(150, 200, 2 + n % 5))
         for n in range(number)
     ]
+
+
+def rows_for(algorithm: str, number: int) -> Rows:
+    """:func:`pairs_for`, or for KTO one of each pair, in turn."""
+    pairs = pairs_for(number)
     if algorithm != "kto":
         return pairs
-    return [Labelled(p.prompt, p.chosen if n % 2 else p.rejected, bool(n % 2))
-            for n, p in enumerate(pairs)]  # fmt: skip
+    return [
+        Labelled(p.prompt, p.chosen if n % 2 else p.rejected, bool(n % 2))
+        for n, p in enumerate(pairs)
+    ]
 
 
 def log_p(model: Model, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from finetune_runs import interrupted, log_p, recipe, rows_for, same, weights
+from finetune_runs import interrupted, log_p, pairs_for, recipe, same, weights
 from springback.core import Recipe
 from springback.decode import DecodeSettings, decode
 from springback.errors import SpringbackError
@@ -64,7 +64,7 @@ def test_only_adapters_are_trained_and_the_base_comes_back_to_the_bit(
     before, first = weights(start), logits(start)
     lora = add_lora(start, DPO)
     assert torch.equal(logits(start), first)  # a fresh adapter changes nothing
-    finetune(start, tokenizer, rows_for("dpo", 8), DPO)
+    finetune(start, tokenizer, pairs_for(8), DPO)
     trained = {n: p for n, p in start.named_parameters() if p.requires_grad}
     assert trained
     assert all(".lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
@@ -82,7 +82,7 @@ def test_only_adapters_are_trained_and_the_base_comes_back_to_the_bit(
 
 
 def test_reset_starts_again_as_a_new_adapter(start: Model, tokenizer: Tokenizer) -> None:
-    again, rows = copy.deepcopy(start), rows_for("dpo", 8)
+    again, rows = copy.deepcopy(start), pairs_for(8)
     lora = add_lora(start, DPO)
     first = finetune(start, tokenizer, rows, DPO)
     reset_lora(lora, DPO.seed)
@@ -95,7 +95,7 @@ def test_reset_starts_again_as_a_new_adapter(start: Model, tokenizer: Tokenizer)
 def test_merged_weights_answer_as_base_and_adapter(start: Model, tokenizer: Tokenizer) -> None:
     names = set(weights(start))
     lora = add_lora(start, DPO)
-    finetune(start, tokenizer, rows_for("dpo", 8), DPO)
+    finetune(start, tokenizer, pairs_for(8), DPO)
     expected = logits(start)
     plain = merge_lora(lora)
     assert not has_lora(plain)
@@ -106,7 +106,7 @@ def test_merged_weights_answer_as_base_and_adapter(start: Model, tokenizer: Toke
 def test_the_reference_of_a_fresh_adapter_is_the_base_without_it(
     start: Model, tokenizer: Tokenizer
 ) -> None:
-    frozen, rows, losses = copy.deepcopy(start), rows_for("dpo", 8), []
+    frozen, rows, losses = copy.deepcopy(start), pairs_for(8), []
     add_lora(start, DPO)
 
     def loss(examples: int, model: Model) -> None:
@@ -131,7 +131,7 @@ def test_a_mark_generates_with_the_adapter(start: Model, tokenizer: Tokenizer) -
         seen[examples] = (logits(model), decode(model, [[5, 6, 7]], settings))
 
     lora = add_lora(start, DPO)
-    finetune(start, tokenizer, rows_for("dpo", 8), DPO, Marks((0, 8), at))
+    finetune(start, tokenizer, pairs_for(8), DPO, Marks((0, 8), at))
     assert not torch.equal(seen[0][0], seen[8][0])
     assert torch.equal(seen[8][0], logits(start))
     assert seen[8][1] == decode(start, [[5, 6, 7]], settings)
@@ -145,7 +145,7 @@ def test_resume_keeps_the_adapter_alone_and_ends_in_the_same_weights(
 ) -> None:
     from springback.encode import Encoded
 
-    pairs = rows_for("dpo", 12)
+    pairs = pairs_for(12)
     rows = [Encoded((*p.prompt, *p.chosen), 1, 0) for p in pairs] if algorithm == "sft" else pairs
     r = recipe(algorithm, lora_rank=4)
     add_lora(start, r)
@@ -163,7 +163,7 @@ def test_resume_keeps_the_adapter_alone_and_ends_in_the_same_weights(
 
 def test_a_branch_point_is_the_adapter(start: Model, tokenizer: Tokenizer, tmp_path: Path) -> None:
     lora = add_lora(start, DPO)
-    finetune(start, tokenizer, rows_for("dpo", 8), DPO)
+    finetune(start, tokenizer, pairs_for(8), DPO)
     expected = logits(start)
     save_weights(start, tmp_path / "branch")
     reset_lora(lora, 5)
@@ -189,6 +189,6 @@ def test_recipe_and_model_must_agree(start: Model, tokenizer: Tokenizer) -> None
     assert Recipe(lora_rank=0) == Recipe(lora_rank=None)
     add_lora(start, DPO)
     with pytest.raises(SpringbackError, match="has an adapter"):
-        finetune(start, tokenizer, rows_for("dpo", 4), full)
+        finetune(start, tokenizer, pairs_for(4), full)
     with pytest.raises(SpringbackError, match="already"):
         add_lora(start, DPO)

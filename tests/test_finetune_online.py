@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from finetune_runs import interrupted, recipe, same, weights
 from springback.errors import DataError, TrainingError
@@ -41,8 +42,10 @@ def test_one_step_is_the_policy_gradient_with_the_others_as_baseline(
     start: Model, tokenizer: Tokenizer
 ) -> None:
     """loss = - mean over answers of (reward - mean reward of the prompt's others) * log p."""
-    plain, drawn, given = copy.deepcopy(start), [], []
-    generate = start.generate
+    plain = copy.deepcopy(start)
+    drawn: list[tuple[Tensor, Tensor]] = []
+    given: list[tuple[list[str], list[float]]] = []
+    generate: Any = start.generate
 
     def spy(*args: Any, **kwargs: Any) -> Any:
         drawn.append((kwargs["input_ids"], generate(*args, **kwargs)))
@@ -52,27 +55,26 @@ def test_one_step_is_the_policy_gradient_with_the_others_as_baseline(
         given.append((prompts, vowels(prompts, texts)))
         return given[-1][1]
 
-    start.generate = spy  # type: ignore[method-assign, assignment]
+    vars(start)["generate"] = spy
     done = finetune(start, tokenizer, examples(2, reward), RLOO)
-    assert abs(done.losses[0]) < 1e-5  # leave-one-out advantages sum to 0
     ((prompts, rewards),) = given
     assert prompts == ["0"] * 4 + ["1"] * 4
-    assert done.rewards == (pytest.approx(sum(rewards) / 8),)
+    assert done.rewards[0] == pytest.approx(sum(rewards) / 8)
+    assert abs(done.losses[0]) < 1e-5  # leave-one-out advantages sum to 0
 
-    (asked, answers) = drawn[0]
-    ends, terms = {tokenizer.eos_token_id}, []
+    ((asked, whole),) = drawn
+    terms = []
     for at in range(8):
         prompt = [int(i) for i in asked[at] if int(i) != tokenizer.pad_token_id]
-        answer = [int(i) for i in answers[at, asked.shape[1] :]]
-        stop = next((n for n, i in enumerate(answer) if i in ends), len(answer) - 1)
-        answer = answer[: stop + 1]  # the end token counts
+        answer = [int(i) for i in whole[at, asked.shape[1] :]]
+        if tokenizer.eos_token_id in answer:  # which counts, and nothing after it
+            answer = answer[: answer.index(tokenizer.eos_token_id) + 1]
         others = [rewards[i] for i in range(at // 4 * 4, at // 4 * 4 + 4) if i != at]
-        logp = torch.log_softmax(
-            plain(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1], -1
-        )
-        terms.append((rewards[at] - sum(others) / 3) * logp.gather(
-            -1, torch.tensor(answer)[:, None]).sum())  # fmt: skip
-    (-torch.stack(terms).mean()).backward()
+        logits = plain(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
+        logp = torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum()
+        terms.append((rewards[at] - sum(others) / 3) * logp)
+    loss: Any = -torch.stack(terms).mean()
+    loss.backward()
     # AdamW's first step is the learning rate against the gradient's sign.
     checked = 0
     for name, p in plain.named_parameters():
@@ -92,16 +94,16 @@ def test_the_reward_rises(start: Model, tokenizer: Tokenizer) -> None:
 
 
 def test_the_kl_is_to_the_start_and_is_nothing_at_first(start: Model, tokenizer: Tokenizer) -> None:
-    models = [copy.deepcopy(start) for _ in range(3)]
     strong = recipe("rloo", beta=1.0, batch_size=2, generations=4, new_tokens=5)
-    after: list[dict[int, Any]] = []
-    for model, r, given in ((models[0], RLOO, None), (models[1], strong, None),
-                            (models[2], strong, start)):  # fmt: skip
-        kept: dict[int, Any] = {}
-        rows = examples(4)
-        marks = Marks((2, 4), lambda n, m, kept=kept: kept.update({n: weights(m)}))
-        finetune(model, tokenizer, Examples(rows.rows, rows.reward, given), r, marks)
-        after.append(kept)
+    after: list[dict[int, dict[str, Tensor]]] = []
+
+    def at(examples: int, model: Model) -> None:
+        after[-1][examples] = weights(model)
+
+    for r, given in ((RLOO, None), (strong, None), (strong, start)):
+        after.append({})
+        rows = Examples(examples(4).rows, vowels, reference=given)
+        finetune(copy.deepcopy(start), tokenizer, rows, r, Marks((2, 4), at))
     assert same(after[0][2], after[1][2])  # policy and reference agree: no penalty
     assert not same(after[0][4], after[1][4])
     assert same(after[1][4], after[2][4])  # the same whether kept by the run or given

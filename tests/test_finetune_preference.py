@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune_runs import Rows, interrupted, log_p, recipe, rows_for, same, weights
+from finetune_runs import Rows, interrupted, log_p, pairs_for, recipe, rows_for, same, weights
 from springback.core import Recipe
 from springback.errors import DataError, MissingExtraError, SpringbackError
 from springback.finetune import Examples, Labelled, Marks, Preference, Trained, finetune
@@ -50,15 +50,14 @@ def plain_loss(model: Model, start: Model, batch: Rows, r: Recipe) -> float:
             else:
                 each.append(r.undesirable_weight * (1 - torch.sigmoid(beta * (z - reward))))
         return float(torch.stack(each).mean())
-    for row in batch:
-        assert isinstance(row, Preference)
-        good, bad = log_p(model, row.prompt, row.chosen), log_p(model, row.prompt, row.rejected)
+    for pair in (row for row in batch if isinstance(row, Preference)):
+        good, bad = log_p(model, pair.prompt, pair.chosen), log_p(model, pair.prompt, pair.rejected)
         if r.algorithm == "dpo":
-            good = good - log_p(start, row.prompt, row.chosen)
-            bad = bad - log_p(start, row.prompt, row.rejected)
+            good = good - log_p(start, pair.prompt, pair.chosen)
+            bad = bad - log_p(start, pair.prompt, pair.rejected)
             each.append(-F.logsigmoid(beta * (good - bad)))
         else:
-            gap_a_token = good / len(row.chosen) - bad / len(row.rejected)
+            gap_a_token = good / len(pair.chosen) - bad / len(pair.rejected)
             each.append(-F.logsigmoid(beta * gap_a_token - r.gamma))
     return float(torch.stack(each).mean())
 
@@ -86,14 +85,13 @@ def test_losses_are_the_papers_formula(start: Model, tokenizer: Tokenizer, algor
 def test_training_lowers_the_loss_and_prefers_the_wanted_answer(
     start: Model, tokenizer: Tokenizer, algorithm: str
 ) -> None:
-    held_out = rows_for("dpo", 9)
+    held_out = pairs_for(9)
 
     def margin(model: Model) -> float:
         gaps = [
             log_p(model, p.prompt, p.chosen) / len(p.chosen)
             - log_p(model, p.prompt, p.rejected) / len(p.rejected)
             for p in held_out
-            if isinstance(p, Preference)
         ]
         return float(torch.stack(gaps).mean())
 

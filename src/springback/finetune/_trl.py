@@ -16,17 +16,13 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from torch import Tensor
-from trl import (
-    DPOConfig,
-    DPOTrainer,
-    KTOConfig,
-    KTOTrainer,
-    RLOOConfig,
-    RLOOTrainer,
-)
 from trl.import_utils import TRLExperimentalWarning
-from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from springback.core import content_hash
@@ -46,7 +42,7 @@ with warnings.catch_warnings():
 COMMON: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
 
 
-class _Stub(Dataset):
+class _Stub(Dataset):  # type: ignore[misc]
     """A row for TRL's constructors to look at; the batches come from :class:`Watched`."""
 
     def map(self, *args: Any, **kwargs: Any) -> _Stub:
@@ -153,7 +149,7 @@ def _build_dpo(task: Task, args: dict[str, Any]) -> Watched:
     trainer = DPO(
         model=task.model,
         ref_model=_reference(task),
-        args=DPOConfig(**args, **COMMON, beta=task.recipe.beta, max_length=None),
+        args=DPOConfig(**args, **COMMON, beta=task.beta, max_length=None),
         train_dataset=_stub(prompt="a", chosen="b", rejected="c"),
         processing_class=task.tokenizer,
         optimizers=task.optimizers,
@@ -181,7 +177,7 @@ def _build_kto(task: Task, args: dict[str, Any]) -> Watched:
     config = KTOConfig(
         **args,
         **COMMON,
-        beta=recipe.beta,
+        beta=task.beta,
         max_length=None,
         desirable_weight=recipe.desirable_weight,
         undesirable_weight=recipe.undesirable_weight,
@@ -220,7 +216,7 @@ def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
         **args,
         **COMMON,
         loss_type="simpo",
-        beta=recipe.beta,
+        beta=task.beta,
         simpo_gamma=recipe.gamma,
         cpo_alpha=0.0,  # no SFT term: SimPO, not CPO-SimPO
         max_length=recipe.max_tokens,
@@ -228,7 +224,7 @@ def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
     trainer = SimPO(
         model=task.model,
         args=config,
-        data_collator=list,
+        data_collator=dict,  # not used, but without one it makes its own
         train_dataset=_stub(prompt="a", chosen="b", rejected="c"),
         processing_class=task.tokenizer,
         optimizers=task.optimizers,
@@ -258,11 +254,11 @@ def _pad(answers: list[tuple[tuple[int, ...], tuple[int, ...]]], pad: int) -> di
     }
 
 
-def _scoring(task: Task) -> Callable[..., list[float]]:
+def _scoring(task: Task) -> Callable[..., list[float | None]]:
     """The reward function as TRL calls it: prompts by index; one finite number each."""
     prompts, reward = cast("list[Prompt]", task.examples.rows), task.examples.reward
 
-    def score(prompts_: list[str], completions: list[str]) -> list[float]:
+    def score(prompts_: list[str], completions: list[str]) -> list[float | None]:
         if reward is None:
             raise SpringbackError("RLOO needs a reward function")
         texts = [prompts[int(name)].text for name in prompts_]
@@ -273,7 +269,7 @@ def _scoring(task: Task) -> Callable[..., list[float]]:
                 "it must give one finite number for each"
             )
         task.state.rewards.append(sum(values) / len(values))
-        return values
+        return [*values]
 
     return lambda prompts, completions, **_: score(prompts, completions)
 

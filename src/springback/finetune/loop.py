@@ -79,8 +79,9 @@ class Watched(Trainer):
 
     def loss(self, model: Any, inputs: Any) -> Tensor:
         """The algorithm's own loss of one batch."""
-        found: Tensor = super().compute_loss(model, inputs)
-        return found
+        found: Any = super().compute_loss(model, inputs)
+        loss: Tensor = found
+        return loss
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):

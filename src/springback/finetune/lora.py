@@ -58,10 +58,10 @@ def reset_lora(lora: Lora, seed: int) -> None:
 
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        for layer in lora.modules():
-            if isinstance(layer, LoraLayer):
-                for name in layer.active_adapters:
-                    layer.reset_lora_parameters(name, True)
+        layers: list[Any] = [m for m in lora.modules() if isinstance(m, LoraLayer)]
+        for layer in layers:
+            for name in layer.active_adapters:
+                layer.reset_lora_parameters(name, True)
 
 
 def merge_lora(lora: Lora) -> Model:

@@ -60,7 +60,7 @@ def check_recipe(recipe: Recipe) -> None:
                 describe(f"{flag} {value!r}", ", ".join(allowed), f"change the {flag}")
             )
     for field in dataclasses.fields(recipe):
-        readers = field.metadata.get("algorithms")
+        readers: tuple[str, ...] = field.metadata.get("algorithms", ())
         unread = readers and recipe.algorithm not in readers
         if unread and getattr(recipe, field.name) != field.default:
             given = f"{field.name} {getattr(recipe, field.name)} with algorithm {recipe.algorithm}"

@@ -31,6 +31,10 @@ class Task:
     optimizers: tuple[torch.optim.Optimizer, Any]
     start: dict[str, Tensor] | None = None
 
+    @property
+    def beta(self) -> float:
+        return self.recipe.beta or 0.0
+
     def autocast(self) -> torch.autocast:
         """What the recipe's precision means for a forward pass."""
         enabled = self.recipe.precision == "bf16-mixed"
