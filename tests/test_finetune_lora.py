@@ -187,7 +187,9 @@ def test_recipe_and_model_must_agree(start: Model, tokenizer: Tokenizer) -> None
     with pytest.raises(SpringbackError, match="no LoRA rank"):
         add_lora(start, full)
     assert Recipe(lora_rank=0) == Recipe(lora_rank=None)
-    add_lora(start, DPO)
+    lora = add_lora(start, DPO)
+    with pytest.raises(SpringbackError, match="handle"):
+        finetune(lora, tokenizer, pairs_for(4), DPO)
     with pytest.raises(SpringbackError, match="has an adapter"):
         finetune(start, tokenizer, pairs_for(4), full)
     with pytest.raises(SpringbackError, match="already"):

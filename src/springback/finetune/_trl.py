@@ -35,7 +35,7 @@ from springback.models import Model, trainable
 from springback.quiet import old_names_allowed, quiet
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", TRLExperimentalWarning)  # the whole of what it says is known
+    warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 #: TRL trains in bf16 and recomputes activations unless told otherwise.
@@ -54,7 +54,7 @@ def _stub(**columns: Any) -> _Stub:
 
 
 class _Private(Watched):
-    """TRL pings its makers from every constructor."""
+    """Sends nothing: TRL reports to its makers from every constructor."""
 
     def _send_telemetry(self) -> None:
         """Nothing."""
@@ -110,7 +110,7 @@ def _swapped(model: Model, tensors: dict[str, Tensor]) -> Iterator[None]:
 
 
 def _handle(model: Model) -> Model:
-    """Another object over the very same weights, for what TRL wants to be two models."""
+    """Another object over the very same weights: TRL wants policy and reference to be two."""
     return copy.copy(model)
 
 
@@ -127,6 +127,7 @@ def _keep_reference(
     trainer.ref_model, trainer.precompute_ref_logps = None, True
     if task.state.kept:
         return
+    task.progress.note(f"log-probabilities of {task.seen[-1]} examples under the reference")
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     for step in range(len(task.batches)):
         inputs = {k: v.to(task.model.device) for k, v in make(step).items()}
@@ -262,7 +263,8 @@ def _scoring(task: Task) -> Callable[..., list[float | None]]:
         if reward is None:
             raise SpringbackError("RLOO needs a reward function")
         texts = [prompts[int(name)].text for name in prompts_]
-        values = [float(value) for value in reward(texts, completions)]
+        with torch.autocast(task.model.device.type, enabled=False):
+            values = [float(value) for value in reward(texts, completions)]
         if len(values) != len(texts) or not all(map(math.isfinite, values)):
             raise TrainingError(
                 f"the reward function gave {values} for {len(texts)} texts; "

@@ -72,8 +72,8 @@ def finetune(
     loop.mark_if_due()  # the state before the first batch, or one saved just before a mark
     if state.step < len(batches):
         schedule = _schedule(recipe, optimizer, state.step, len(batches))
-        optimizers = (optimizer, schedule)
-        task = Task(model, tokenizer, examples, recipe, batches, seen, state, optimizers, start)
+        work = (batches, seen, state, (optimizer, schedule), progress)
+        task = Task(model, tokenizer, examples, recipe, *work, start=start)
         _train(task, loop)
     model.train(False)
     progress.close()
@@ -85,6 +85,8 @@ def finetune(
 
 
 def _check_model(model: Model, recipe: Recipe) -> None:
+    if hasattr(model, "get_base_model"):
+        raise SpringbackError("this is the adapter's handle; train the model it was put into")
     if any(p.dtype != torch.float32 for p in trainable(model).values()):
         raise TrainingError("the model to train is not in fp32; load it with dtype float32")
     if has_lora(model) != (recipe.lora_rank is not None):
@@ -132,7 +134,8 @@ def _builder(algorithm: str) -> Callable[[Task, dict[str, Any]], Watched]:
     try:
         from springback.finetune import _trl
     except ModuleNotFoundError as error:
-        if error.name not in ("trl", "datasets"):
+        package = (error.name or "").split(".")[0]
+        if package not in ("trl", "datasets"):
             raise
-        raise MissingExtraError(error.name, "train", f"training with {algorithm}") from error
+        raise MissingExtraError(package, "train", f"training with {algorithm}") from error
     return _trl.build

@@ -12,6 +12,7 @@ from springback.core import Recipe
 from springback.finetune.data import Examples
 from springback.finetune.loop import State
 from springback.models import Model, Tokenizer
+from springback.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Task:
     seen: list[int]
     state: State
     optimizers: tuple[torch.optim.Optimizer, Any]
+    progress: Progress
     start: dict[str, Tensor] | None = None
 
     @property
