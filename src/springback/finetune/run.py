@@ -72,8 +72,8 @@ def finetune(
     loop.mark_if_due()  # the state before the first batch, or one saved just before a mark
     if state.step < len(batches):
         schedule = _schedule(recipe, optimizer, state.step, len(batches))
-        work = (batches, seen, state, (optimizer, schedule), progress)
-        task = Task(model, tokenizer, examples, recipe, *work, start=start)
+        both = (optimizer, schedule)
+        task = Task(model, tokenizer, examples, recipe, batches, seen, state, both, progress, start)
         _train(task, loop)
     model.train(False)
     progress.close()
