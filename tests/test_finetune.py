@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from finetune_runs import Killer, Stop, interrupted, same, weights
 from springback.core import Recipe, Row
 from springback.encode import Encoded, encode_rows, pad_batch
 from springback.errors import SpringbackError, TrainingError
@@ -29,10 +31,6 @@ def rows(tiny_llama: Path) -> list[Encoded]:
     tokenizer = load_tokenizer(resolve(tiny_llama))
     texts = [f"the {'heron ' * (n % 5 + 1)}sings at {n}" for n in range(24)]
     return encode_rows(tokenizer, [Row("text", "", t) for t in texts], 64)
-
-
-def weights(model: Model) -> dict[str, Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
 def train(
@@ -110,28 +108,59 @@ def test_resume_ends_in_the_same_weights(
     marks = Marks((4, 24, 48), lambda n, m: float(next(m.parameters()).detach().sum()))
     expected = train(whole, tiny_llama, rows, recipe, marks=marks)
 
-    class Stop(Exception):
-        pass
-
-    class Killer:
-        steps = 0
-
-        def advance(self, steps: int = 1, note: str = "") -> None:
-            self.steps += 1
-            if self.steps > stop_after:
-                raise Stop
-
-        def stage(self, title: str, total: int) -> None: ...
-        def note(self, text: str) -> None: ...
-        def close(self) -> None: ...
-
     resume = Resume(tmp_path / "state", save_every=0.0)
     with pytest.raises(Stop):
-        train(start, tiny_llama, rows, recipe, marks=marks, resume=resume, progress=Killer())
+        train(
+            start, tiny_llama, rows, recipe, marks=marks, resume=resume, progress=Killer(stop_after)
+        )
     assert len(list((tmp_path / "state").glob("step-*"))) == 1
     done = train(again, tiny_llama, rows, recipe, marks=marks, resume=resume)
     assert done == expected
     assert all(torch.equal(w, weights(again)[n]) for n, w in weights(whole).items())
+
+
+@pytest.fixture
+def with_dropout(tmp_path: Path) -> Model:
+    """A model that draws random numbers in training, as GPT-2 does."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=300, n_positions=64, n_embd=16, n_layer=1, n_head=2)
+        )
+
+
+def test_resume_repeats_what_dropout_draws(
+    with_dropout: Model, tiny_llama: Path, rows: list[Encoded], tmp_path: Path
+) -> None:
+    assert with_dropout.config.resid_pdrop > 0
+
+    def run(model: Model, **how: Any) -> Trained:
+        return train(model, tiny_llama, rows, **how)
+
+    (expected, whole), (done, again) = interrupted(with_dropout, run, tmp_path)
+    assert done == expected
+    assert same(weights(whole), weights(again))
+
+
+def test_a_mark_that_draws_does_not_change_the_run(
+    with_dropout: Model, tiny_llama: Path, rows: list[Encoded]
+) -> None:
+    marked = copy.deepcopy(with_dropout)
+    marks = Marks((0, 4, 8), lambda n, m: float(torch.rand(3).sum()))
+    expected = train(with_dropout, tiny_llama, rows)
+    assert train(marked, tiny_llama, rows, marks=marks).losses == expected.losses
+    assert same(weights(with_dropout), weights(marked))
+
+
+def test_weights_that_are_no_numbers_at_the_end_stop_the_run(
+    start: Model, tiny_llama: Path, rows: list[Encoded]
+) -> None:
+    first: Any = next(start.parameters())
+    first.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingError, match="last step"):
+        train(start, tiny_llama, rows[:4])
 
 
 def test_state_of_another_run_is_not_taken(

@@ -25,6 +25,7 @@ HEAVY = {
     "tokenizers",
     "torch",
     "transformers",
+    "trl",
     "vaderSentiment",
     "yaml",
 }

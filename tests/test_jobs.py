@@ -286,6 +286,7 @@ def test_boost_refuses_one_checkpoint_twice_and_other_shapes(
         ({"metric": "beauty"}, "allowed"),
         ({"mu": (-0.1,)}, "from 0 up"),
         ({"alpha": 0.0}, "allowed"),
+        ({"epochs": 1}, "--epochs is 1; boost needs at least 2"),
         ({"model": None}, "either"),
         ({"model": "no-such-model"}, "no model"),
     ],

@@ -64,6 +64,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "huggingface_hub": set(LAYERS[3]),
     "accelerate": set(LAYERS[3]),
     "peft": set(LAYERS[3]),
+    "trl": set(LAYERS[3]),
     "gguf": set(LAYERS[3]),
     "datasets": {*LAYERS[3], "slices"},
     "pyarrow": {*LAYERS[3], "slices"},

@@ -17,7 +17,9 @@ from typing import Any, Literal
 RowKind = Literal["text", "pair", "qa", "chat"]
 
 #: Algorithms a recipe may name; others are refused with this list.
-ALGORITHMS = ("sft",)
+ALGORITHMS = ("sft", "dpo", "kto", "simpo", "rloo")
+#: What ``beta`` is where a recipe does not say: the usual value of each algorithm.
+BETAS = {"dpo": 0.1, "kto": 0.1, "simpo": 2.0, "rloo": 0.05}
 #: Part of every run's id: raised when a change of the code changes what a run finds.
 RESULTS_VERSION = 1
 SCHEDULES = ("constant", "linear", "cosine")
@@ -25,9 +27,16 @@ PRECISIONS = ("bf16-mixed", "float32")
 
 
 def to_jsonable(value: Any) -> Any:
-    """Plain JSON types out of dataclasses, tuples and mappings; NaN and infinity become None."""
+    """Plain JSON types out of dataclasses, tuples and mappings; NaN and infinity become None.
+
+    Left out: fields made by :func:`added` that stand at their default.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: to_jsonable(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+        }
     if isinstance(value, Mapping):
         return {str(k): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -47,6 +56,14 @@ def canonical_json(value: Any) -> str:
 def content_hash(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def added(default: Any, *algorithms: str) -> Any:
+    """A field that came after runs were committed: at its default it does not change a hash.
+
+    ``algorithms``: the only ones of a recipe that read it (none named: all do).
+    """
+    return field(default=default, metadata={"added": True, "algorithms": algorithms})
 
 
 @dataclass(frozen=True)
@@ -118,7 +135,13 @@ class Slice:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to fine-tune.  The learning rate is constant by default, since branch points need it."""
+    """How to fine-tune.  The learning rate is constant by default, since branch points need it.
+
+    ``lora_rank`` None or 0: full weights.  ``beta`` is the weight of the reference (DPO, KTO), the
+    reward's scale (SimPO) or the weight of the KL (RLOO); None is the algorithm's usual one
+    (:data:`BETAS`), filled in at once.  ``gamma``: SimPO's target margin, in nats.  RLOO samples
+    ``generations`` answers of at most ``new_tokens`` tokens to every prompt.
+    """
 
     algorithm: str = "sft"
     lora_rank: int | None = None
@@ -133,6 +156,21 @@ class Recipe:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: str = "bf16-mixed"
+    lora_alpha: int = added(16)
+    beta: float | None = added(None, *BETAS)
+    gamma: float = added(1.0, "simpo")
+    desirable_weight: float = added(1.0, "kto")
+    undesirable_weight: float = added(1.0, "kto")
+    generations: int = added(4, "rloo")
+    new_tokens: int = added(32, "rloo")
+    temperature: float = added(1.0, "rloo")
+
+    def __post_init__(self) -> None:
+        # One spelling for one recipe, so that equal work has equal ids.
+        if self.lora_rank == 0:
+            object.__setattr__(self, "lora_rank", None)
+        if self.beta is None:
+            object.__setattr__(self, "beta", BETAS.get(self.algorithm))
 
 
 @dataclass(frozen=True)

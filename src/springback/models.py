@@ -139,20 +139,34 @@ def tune_allocator() -> None:
     mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
+def trainable(model: Model) -> dict[str, torch.nn.Parameter]:
+    """Parameters that training changes, by name: all, or with LoRA the adapter's."""
+    # named_parameters() lists a tied weight once, under its first name.
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def write_weights(model: Model, file: Path) -> None:
+    """What :func:`trainable` lists, as one safetensors file."""
+    save_file({n: p.detach().contiguous().cpu() for n, p in trainable(model).items()}, file)
+
+
+def read_weights(model: Model, file: Path) -> None:
+    """Copy what :func:`write_weights` wrote into ``model``."""
+    tensors = load_file(file)
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            parameter.copy_(tensors[name])
+
+
 def save_weights(model: Model, folder: Path) -> None:
-    """The model's parameters (tied ones once) in one safetensors file, whole or not at all."""
-    with whole_folder(folder) as tmp, torch.no_grad():
-        # named_parameters() lists a tied weight once, under its first name.
-        tensors = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters()}
-        save_file(tensors, tmp / WEIGHTS_FILE)
+    """:func:`write_weights` into a folder of its own, whole or not at all."""
+    with whole_folder(folder) as tmp:
+        write_weights(model, tmp / WEIGHTS_FILE)
 
 
 def load_weights(model: Model, folder: Path) -> None:
     """Copy what :func:`save_weights` wrote into ``model``."""
-    tensors = load_file(folder / WEIGHTS_FILE)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[name])
+    read_weights(model, folder / WEIGHTS_FILE)
 
 
 def copy_weights(source: Model, target: Model) -> None:

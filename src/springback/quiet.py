@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import transformers
@@ -27,3 +30,12 @@ class quiet:
         logging.set_verbosity(self.verbosity)
         if self.bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def old_names_allowed() -> Iterator[None]:
+    """No warning when PEFT or TRL read a setting by the name it had before Transformers 5.20."""
+    with warnings.catch_warnings():
+        old = r"`(is_)?gradient_checkpointing"
+        warnings.filterwarnings("ignore", message=old, category=FutureWarning)
+        yield

@@ -33,6 +33,11 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
             "boost needs either --early and --ft (two checkpoints of one run) or "
             "--model and --train (it then fine-tunes and keeps both), not a mix"
         )
+    if raw and settings.epochs < 2:
+        raise SpringbackError(
+            f"--epochs is {settings.epochs}; boost needs at least 2, since it extrapolates from "
+            "the last checkpoint but one to the last; raise it or leave it out"
+        )
     if settings.metric not in METRICS:
         raise SpringbackError(f"--metric is {settings.metric}; allowed: {', '.join(METRICS)}")
     if not 0 < settings.alpha <= 1:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from springback.core import Checkpoint, Point, Recipe, Run, Slice, Trajectory
 from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune, plan_batches
@@ -23,8 +21,6 @@ def train_epochs(
     system: str | None = None,
 ) -> Trajectory:
     """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer."""
-    if recipe.epochs < 2:
-        recipe = replace(recipe, epochs=2)
     run = Run.of(
         "train",
         start=start.content_hash,
