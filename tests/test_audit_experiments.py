@@ -12,8 +12,9 @@ from springback.core import Row, Slice
 from springback.errors import SpringbackError
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
-from springback.jobs.audit_data import Data
+from springback.jobs.audit_data import Data, load_data
 from springback.jobs.settings import PROBES, AuditSettings
+from springback.store import read_json
 
 
 @pytest.fixture
@@ -165,11 +166,86 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in PROBES)
 
 
+@pytest.mark.parametrize("algorithm", ["dpo", "kto", "simpo", "rloo"])
+def test_every_algorithm_aligns_in_a_study_that_resumes(
+    settings: AuditSettings, tmp_path: Path, algorithm: str
+) -> None:
+    study = replace(
+        settings,
+        algorithm=algorithm,
+        experiments=("rebound", "symmetry", "realign"),
+        resistance_rows=0,
+        max_tokens=48,
+        prompt_tokens=4,
+        generations=2,
+        answer_tokens=4,
+        probes=("margin",),
+    )
+    result = audit(study, tmp_path / "out")
+    recipes = {
+        run["kind"]: run["inputs"]["recipe"]["algorithm"]
+        for run in map(read_json, tmp_path.glob("out/runs/*/run.json"))
+        if "recipe" in run["inputs"]
+    }
+    assert recipes == {"align": algorithm, "perturb": "sft", "realign": algorithm}
+    assert len(records(result, "realign")) == 2
+    assert all(p.done for p in plan(study, tmp_path / "out").runs)
+
+
+def test_an_adapter_is_trained_from_each_branch_and_the_start_comes_back(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    """With both orders in one process, the second starts from the start model again."""
+    study = replace(settings, lora_rank=2, experiments=("rebound", "symmetry"))
+    both = audit(study, tmp_path / "both")
+    turned = replace(study, experiments=("rebound",), align=study.perturb, perturb=study.align)
+    alone = audit(turned, tmp_path / "alone")
+    opposite = [m for m in both.data["measurements"] if m["tags"].get("order") == "opposite"]
+    values = {(m["probe"], m["checkpoint"]): m["value"] for m in opposite}
+    assert values == {
+        (m["probe"], m["checkpoint"]): m["value"] for m in records(alone, "start")
+    } | {
+        (m["probe"], m["checkpoint"]): m["value"]
+        for phase in ("align", "perturb")
+        for m in records(alone, phase)
+    }
+    assert values["kl", "align-8"] > 1e-4
+
+
+def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    for side, word in (("safe", "yes"), ("unsafe", "no")):
+        (tmp_path / f"{side}.jsonl").write_text(
+            "".join(f'{{"prompt": "ask {n}", "response": "{word} {n}"}}\n' for n in range(60))
+        )
+    settings = AuditSettings(
+        model=str(tiny_llama),
+        align=str(tmp_path / "safe.jsonl"),
+        perturb=str(tmp_path / "unsafe.jsonl"),
+        n_pos=(16,),
+        doses=(16,),
+        holdout=10,
+        resistance_rows=0,
+    )
+    data = load_data(settings)
+    held = {row.prompt for part in (data.wanted, data.unwanted) for row in part.rows}
+    trained = {row.prompt for part in (data.align, data.perturb) for row in part.rows}
+    assert not held & trained
+    more = load_data(replace(settings, n_pos=(24,)))
+    assert (more.wanted, more.unwanted) == (data.wanted, data.unwanted)
+    assert more.align.rows[:16] == data.align.rows
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"probes": ("margin", "behaviour")}, "give both"),
         ({"probes": ("margin", "behaviour"), "behaviour": "taste"}, "allowed"),
+        ({"algorithm": "prayer"}, "allowed: sft, dpo"),
+        ({"algorithm": "dpo", "beta": -1.0}, "beta"),
+        ({"perturb_algorithm": "kto", "mix": (0.5,)}, "leave out one"),
+        ({"lora_rank": 2, "probes": ("margin", "way_back")}, "leave the probe out"),
         ({"mix": (1.5,)}, "shares from 0 to 1"),
         ({"experiments": ("rebound", "magic")}, "magic; allowed: rebound"),
         ({"experiments": ("resistance",)}, "rebound has to be among them"),

@@ -1,4 +1,4 @@
-"""What the jobs share: loading data in disjoint parts, estimates, the result file."""
+"""What the jobs share: checks of settings and data, the result file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from springback.core import Measurement, Slice, to_jsonable
 from springback.errors import SpringbackError
 from springback.provenance import provenance
-from springback.slices import check_disjoint, is_built_in, load_slice, split_rows
+from springback.slices import check_disjoint
 from springback.store import Store, write_json
 
 SCHEMA_VERSION = 1
@@ -85,30 +85,6 @@ def write_result(
     plain = to_jsonable(data)
     write_json(store.root / "result.json", plain)
     return Result(store.root, plain)
-
-
-def train_and_holdout(
-    source: str,
-    train: int,
-    holdout: int,
-    seed: int,
-    fields: Mapping[str, str] | None = None,
-    more: int = 0,
-) -> tuple[Slice, Slice, Slice | None]:
-    """Rows to train on, held-out rows, and ``more`` further training rows, all disjoint.
-
-    The first two are the same whatever ``more`` is.  Built-in data has a held-out split.
-    """
-    if is_built_in(source):
-        whole = load_slice(source, limit=train + more, seed=seed, split="train")
-        first = whole.take(train)
-        held = load_slice(source, limit=holdout, seed=seed, split="test")
-        rest = Slice.of(whole.name, whole.source, whole.rows[train:], seed) if more else None
-        return first, held, rest
-    rows = load_slice(source, fields=fields, seed=seed)
-    sizes = {"holdout": holdout, "train": train, **({"more": more} if more else {})}
-    parts = split_rows(rows, sizes, seed)
-    return parts["train"], parts["holdout"], parts.get("more")
 
 
 def require_disjoint(parts: Sequence[Slice]) -> None:

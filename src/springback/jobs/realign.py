@@ -16,15 +16,16 @@ from springback.jobs.study import Study
 
 
 def realign_run(study: Study, seed: int) -> Run:
-    settings = study.settings
+    settings, recipe = study.settings, rebound.align_recipe(study, seed)
     assert study.data.again is not None  # load_data: asked for by the settings
     return Run.of(
         "realign",
         fallen=rebound.perturb_run(study, seed, max(settings.n_pos)).id,
         rows=shuffle(study.data.again, seed).content_hash,
-        recipe=settings.recipe(seed),
+        recipe=recipe,
         marks=settings.n_pos,
         seed=seed,
+        **study.example_inputs(recipe, "again"),
         **study.probe_inputs(),
     )
 
@@ -47,9 +48,10 @@ def run_seed(study: Study, seed: int) -> tuple[dict[str, Any], dict[int, Any] | 
     part = shuffle(study.data.again, seed)
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning again on {len(part)} examples", steps)
-    study.reset(fallen)
+    study.reset(seed, fallen)
+    recipe = rebound.align_recipe(study, seed)
     marks = Marks(settings.n_pos, lambda _, model: study.measure(model))
-    trained = study.train(run, study.encode(part), marks)
+    trained = study.train(run, study.examples(part, recipe, "again"), recipe, marks)
     found = store.commit(run, {"losses": trained.losses, "marks": trained.marks})
     store.drop_checkpoints(run)
     return before, _by_count(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from springback.core import Measurement, Run
+from springback.core import Measurement, Recipe, Run
 from springback.finetune import Marks
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit_data import shuffle
@@ -14,40 +14,49 @@ from springback.jobs.study import Study
 from springback.models import save_weights
 
 
-def align_run(study: Study, seed: int) -> Run:
+def align_recipe(study: Study, seed: int) -> Recipe:
+    return study.settings.recipe(seed, study.settings.algorithm)
+
+
+def perturb_recipe(study: Study, seed: int, attack: Attack) -> Recipe:
     settings = study.settings
+    return settings.recipe(seed, settings.perturb_algorithm, attack.learning_rate)
+
+
+def align_run(study: Study, seed: int) -> Run:
+    settings, recipe = study.settings, align_recipe(study, seed)
     rows = shuffle(study.data.align, seed).take(max(settings.n_pos))
     return Run.of(
         "align",
         rows=rows.content_hash,
-        recipe=settings.recipe(seed),
+        recipe=recipe,
         marks=settings.n_pos,
         seed=seed,
+        **study.example_inputs(recipe, "align"),
         **study.probe_inputs(),
     )
 
 
 def perturb_run(study: Study, seed: int, n_pos: int, attack: Attack = PLAIN) -> Run:
-    settings = study.settings
+    settings, recipe = study.settings, perturb_recipe(study, seed, attack)
+    first = align_recipe(study, seed)
     rows = perturbing_rows(study.data, attack, max(settings.doses), seed)
+    before = study.example_inputs(first, "align")
     return Run.of(
         "perturb",
         # The prefix that leads to the branch point, not the whole aligning run: a study that
         # aligns further shares this branch.
         aligned=shuffle(study.data.align, seed).take(n_pos).content_hash,
-        **_aligned_with(study, seed, attack),
+        # Left out where both are alike, as in every run before there was a choice.
+        **({} if first == recipe else {"aligning_recipe": first}),
+        **({"aligned_by": before} if before else {}),
         rows=rows.content_hash,
-        recipe=settings.recipe(seed, attack.learning_rate),
+        recipe=recipe,
         marks=settings.doses,
         seed=seed,
+        **study.example_inputs(recipe, "perturb"),
         **study.probe_inputs(),
     )
-
-
-def _aligned_with(study: Study, seed: int, attack: Attack) -> dict[str, Any]:
-    """How the branch point was reached, where that is not the recipe of the perturbation."""
-    same = study.settings.recipe(seed) == study.settings.recipe(seed, attack.learning_rate)
-    return {} if same else {"aligning_recipe": study.settings.recipe(seed)}
 
 
 def branches(settings: AuditSettings) -> list[tuple[int, Attack]]:
@@ -114,13 +123,14 @@ def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
     part = shuffle(study.data.align, seed).take(max(settings.n_pos))
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning on {len(part)} examples", steps)
-    model = study.reset()
+    model, recipe = study.reset(seed), align_recipe(study, seed)
 
     def at_branch(examples: int, _: object) -> dict[str, Any]:
         save_weights(model, store.checkpoint(run, f"{examples}"))
         return study.measure(model)
 
-    trained = study.train(run, study.encode(part), Marks(settings.n_pos, at_branch))
+    rows = study.examples(part, recipe, "align")
+    trained = study.train(run, rows, recipe, Marks(settings.n_pos, at_branch))
     return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
@@ -133,9 +143,9 @@ def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | N
     title = f"seed {seed}: perturbing the model aligned on {n_pos} with {len(part)} examples{how}"
     study.progress.stage(title, steps)
     branch = store.checkpoint(align_run(study, seed), f"{n_pos}")
-    model = study.reset(branch)
+    model, recipe = study.reset(seed, branch), perturb_recipe(study, seed, attack)
     marks = Marks(settings.doses, lambda _, model: study.measure(model, branch))
-    trained = study.train(run, study.encode(part), marks, attack.learning_rate)
+    trained = study.train(run, study.examples(part, recipe, "perturb"), recipe, marks)
     if keep is not None:
         save_weights(model, keep)
     store.commit(run, {"losses": trained.losses, "marks": trained.marks})

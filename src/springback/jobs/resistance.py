@@ -86,9 +86,7 @@ def run_seed(study: Study, seed: int) -> dict[str, Any] | None:
 
 
 def _prompts(study: Study, seed: int) -> list[list[int]]:
-    cut = study.settings.prompt_tokens
-    rows = study.encode(_slices(study, seed)[3])
-    return [list(r.ids[: cut if r.start == 1 else r.start]) for r in rows]
+    return [list(study.beginning(r)) for r in study.encode(_slices(study, seed)[3])]
 
 
 def _chain(study: Study, seed: int) -> dict[int, dict[str, Any]]:
@@ -102,8 +100,8 @@ def _chain(study: Study, seed: int) -> dict[int, dict[str, Any]]:
             steps = -(-len(part) // study.settings.batch_size)
             study.progress.stage(f"seed {seed}: resistance, slice {k} of 3", steps)
             before = _run(study, seed, "slice", stage=k - 1)
-            model = study.reset(study.store.checkpoint(before, "end") if k > 1 else None)
-            study.train(run, study.encode(part))
+            model = study.reset(seed, study.store.checkpoint(before, "end") if k > 1 else None)
+            study.train(run, study.encode(part), study.settings.recipe(seed))
             save_weights(model, weights)
             prompts = _prompts(study, seed)
             answers = probes.sample(
@@ -137,8 +135,8 @@ def _train_on(
         rows = _data(study, seed, target, responses)
         steps = -(-len(rows) // study.settings.batch_size)
         study.progress.stage(f"seed {seed}: resistance, {source} toward {target}", steps)
-        study.reset(study.store.checkpoint(_run(study, seed, "slice", stage=source), "end"))
-        losses = study.train(run, rows).losses
+        study.reset(seed, study.store.checkpoint(_run(study, seed, "slice", stage=source), "end"))
+        losses = study.train(run, rows, study.settings.recipe(seed)).losses
         found = study.store.commit(run, {"loss": sum(losses) / len(losses), "losses": losses})
     return float(found["loss"])
 

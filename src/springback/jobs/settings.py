@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from springback.core import Recipe
+from springback.core import ALGORITHMS, Recipe
 
 #: Measured unless the settings say otherwise.
 DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
@@ -68,8 +68,25 @@ class AuditSettings:
     n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
     seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.")
+    algorithm: str = setting("sft", f"How to align, one of {', '.join(ALGORITHMS)}.")
+    perturb_algorithm: str = setting("sft", "How to perturb, one of the same.")
     learning_rate: float = setting(1e-5, "Constant, since branch points need it.")
     batch_size: int = setting(8, "Rows a step.")
+    lora_rank: int = setting(0, "Train a LoRA adapter of this rank; 0: all weights.")
+    lora_alpha: int = setting(16, "Its scaling is this over the rank.")
+    beta: float | None = setting(
+        None,
+        "Weight of the reference (dpo, kto), scale of the reward (simpo), weight of KL (rloo).",
+    )
+    gamma: float = setting(1.0, "Target margin of simpo, in nats.")
+    generations: int = setting(4, "Answers that rloo samples to a prompt.")
+    answer_tokens: int = setting(24, "Their length in tokens.")
+    reward: str = setting(
+        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+    )
+    prompt: str | None = setting(
+        None, "What bare texts answer; dpo, kto and simpo need one and take 'Review:'."
+    )
     max_tokens: int = setting(64, "Rows are cut here.")
     attack_learning_rates: tuple[float, ...] = setting(
         (), "Other learning rates to perturb with, from the last branch point."
@@ -106,13 +123,27 @@ class AuditSettings:
     probe_precision: str = setting("float32", "float32 or bf16-mixed.")
     save_every: float = setting(45.0, "Seconds of training between saved states.")
 
-    def recipe(self, seed: int, learning_rate: float | None = None) -> Recipe:
+    def recipe(
+        self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
+    ) -> Recipe:
+        """How one run trains; only what its algorithm reads is set."""
+        options: dict[str, Any] = {}
+        if self.lora_rank:
+            options |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        if algorithm != "sft":
+            options["beta"] = self.beta
+        if algorithm == "simpo":
+            options["gamma"] = self.gamma
+        if algorithm == "rloo":
+            options |= {"generations": self.generations, "new_tokens": self.answer_tokens}
         return Recipe(
+            algorithm=algorithm,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,
             seed=seed,
             precision=self.precision,
+            **options,
         )
 
 

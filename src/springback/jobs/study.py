@@ -5,17 +5,32 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import Checkpoint, Run, Slice
+from springback.core import Checkpoint, Recipe, Run, Slice
 from springback.encode import Encoded, encode_rows
-from springback.finetune import Marks, Resume, Trained, finetune
+from springback.finetune import (
+    Examples,
+    Lora,
+    Marks,
+    Resume,
+    Trained,
+    add_lora,
+    encode_labelled,
+    encode_preferences,
+    encode_prompts,
+    finetune,
+    labelled_rows,
+    preference_rows,
+    reset_lora,
+)
 from springback.jobs import battery
-from springback.jobs.audit_data import Data, load_data
+from springback.jobs.audit_data import Data, load_data, shuffle
 from springback.jobs.settings import AuditSettings
 from springback.models import (
     Model,
@@ -44,7 +59,7 @@ class Study:
         progress: Progress,
         like: Study | None = None,
     ) -> None:
-        """``like``: a study of the same model, whose weights this one uses."""
+        """``like``: the study whose opposite this is; they share the model."""
         self.settings, self.data, self.store, self.progress = settings, data, store, progress
         self.like = like
         self.checkpoint: Checkpoint = (
@@ -58,6 +73,8 @@ class Study:
         }
         self.prompts = self._prompts()
         self._distribution: StartDistribution | None = None
+        #: Turned round in the opposite order: what is wanted there is a low reward.
+        self.sign = -1.0 if like else 1.0
 
     @cached_property
     def start(self) -> Model:
@@ -65,9 +82,17 @@ class Study:
         return self.like.start if self.like else load_model(self.checkpoint)
 
     @cached_property
+    def trained(self) -> tuple[Model, Lora | None]:
+        """The model that gets trained, and the adapter in it where the settings ask for one."""
+        if self.like:
+            return self.like.trained
+        model = copy.deepcopy(self.start)
+        rank = self.settings.lora_rank
+        return model, add_lora(model, self.settings.recipe(0)) if rank else None
+
+    @property
     def work(self) -> Model:
-        """The model that gets trained."""
-        return self.like.work if self.like else copy.deepcopy(self.start)
+        return self.trained[0]
 
     def opposite(self) -> Study:
         """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
@@ -84,11 +109,19 @@ class Study:
         return Study(settings, load_data(settings), self.store, self.progress, like=self)
 
     def _prompts(self) -> list[list[int]]:
-        """Beginnings of held-out texts, half wanted and half unwanted, all of one length."""
-        cut = self.settings.prompt_tokens
+        """Beginnings of held-out texts, half wanted and half unwanted, or prompts of pairs."""
         rows = [r for pair in zip(*self.encoded.values(), strict=True) for r in pair]
-        ids = [list(r.ids[: cut if r.start == 1 else r.start]) for r in rows]
-        return ids[: self.settings.prompts]
+        return [list(self.beginning(r)) for r in rows[: self.settings.prompts]]
+
+    def beginning(self, row: Encoded) -> Sequence[int]:
+        """What a continuation of ``row`` is sampled from: its prompt, or first words of a text.
+
+        Texts that all answer one prompt give their first words beside it.
+        """
+        s = self.settings
+        if row.start == 1:
+            return row.ids[: s.prompt_tokens]
+        return row.ids[: row.start + (s.prompt_tokens if s.prompt is not None else 0)]
 
     def sampling(self, seed: int, exact_length: bool = False) -> SampleSettings:
         return SampleSettings(
@@ -179,15 +212,49 @@ class Study:
     def train(
         self,
         run: Run,
-        rows: list[Encoded],
+        rows: Sequence[Encoded] | Examples,
+        recipe: Recipe,
         marks: Marks | None = None,
-        learning_rate: float | None = None,
     ) -> Trained:
         """Fine-tune the working model, resuming the run's partial state if there is one."""
         resume = Resume(self.store.partial(run), self.settings.save_every)
         require_space(self.store.root, 4 * self.weight_bytes, "the state that a run resumes from")
-        recipe = self.settings.recipe(int(run.inputs["seed"]), learning_rate)
         return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
+
+    @cached_property
+    def reward(self) -> probes.Scorer:
+        """What RLOO maximises when aligning."""
+        return probes.load_scorer(self.settings.reward)
+
+    def examples(self, part: Slice, recipe: Recipe, phase: str) -> Sequence[Encoded] | Examples:
+        """``part`` in the form that the recipe's algorithm learns from.
+
+        ``phase``: ``align``, ``perturb`` or ``again``; it says which rows are learned against, and
+        which way the reward points.
+        """
+        cut, tokenizer = recipe.max_tokens, self.tokenizer
+        if recipe.algorithm == "sft":
+            return self.encode(part)
+        if recipe.algorithm == "rloo":
+            sign = -self.sign if phase == "perturb" else self.sign
+            rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
+            name = f"{sign:+g} {self.reward.identity}"
+            return Examples(rows, reward=partial(_signed, self.reward, sign), name=name)
+        other = shuffle(self.data.against[phase], recipe.seed).rows
+        if recipe.algorithm == "kto":
+            # As many rows as part has, half of them the other side's.
+            ours, theirs = part.rows[: -(-len(part) // 2)], other[: len(part) // 2]
+            return Examples(encode_labelled(tokenizer, labelled_rows(ours, theirs), cut))
+        pairs = preference_rows(part.rows, other[: len(part)])
+        return Examples(encode_preferences(tokenizer, pairs, cut))
+
+    def example_inputs(self, recipe: Recipe, phase: str) -> dict[str, Any]:
+        """What :meth:`examples` depends on besides the rows: part of the run's id."""
+        if recipe.algorithm == "sft":
+            return {}
+        if recipe.algorithm == "rloo":
+            return {"reward": self.reward.identity, "prompt_tokens": self.settings.prompt_tokens}
+        return {"against": self.data.against[phase].content_hash}
 
     def encode(self, part: Slice) -> list[Encoded]:
         return encode_rows(self.tokenizer, part.rows, self.settings.max_tokens)
@@ -196,10 +263,21 @@ class Study:
     def weight_bytes(self) -> int:
         return 4 * count_parameters(self.checkpoint)
 
-    def reset(self, weights: Path | None = None) -> Model:
-        """The working model with the start model's weights, or with those of a branch point."""
-        if weights is None:
-            copy_weights(self.start, self.work)
-        else:
+    def reset(self, seed: int, weights: Path | None = None) -> Model:
+        """The working model as the start model, or with the weights of a branch point.
+
+        ``seed``: of a fresh adapter's random half, where one is trained.
+        """
+        if weights is not None:
             load_weights(self.work, weights)
+        elif self.trained[1] is not None:
+            reset_lora(self.trained[1], seed)
+        else:
+            copy_weights(self.start, self.work)
         return self.work
+
+
+def _signed(
+    scorer: probes.Scorer, sign: float, prompts: list[str], texts: list[str]
+) -> list[float]:
+    return [sign * score for score in scorer.score(prompts, texts)]

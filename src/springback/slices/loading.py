@@ -111,12 +111,14 @@ def _require_rows(part: Slice) -> None:
         )
 
 
-def split_rows(part: Slice, sizes: Mapping[str, int], seed: int) -> dict[str, Slice]:
+def split_rows(
+    part: Slice, sizes: Mapping[str, int], seed: int, barred: Mapping[str, set[str]] | None = None
+) -> dict[str, Slice]:
     """Disjoint slices of the asked sizes, drawn by ``seed`` and filled in the order of ``sizes``.
 
     Rows with the same :func:`content_key` count as one: they stay together, or some of them are
     left out, and never stand in two parts.  Name held-out parts first: they then stay the same
-    when a later part grows.
+    when a later part grows.  ``barred``: keys that a part may not hold.
 
     Raises :class:`springback.errors.DataError` for an empty slice, a size below 1, and where the
     rows do not suffice.
@@ -131,15 +133,17 @@ def split_rows(part: Slice, sizes: Mapping[str, int], seed: int) -> dict[str, Sl
     groups: dict[str, list[int]] = {}
     for position in order:
         groups.setdefault(content_key(part.rows[position]), []).append(position)
-    waiting = iter(groups.values())
+    waiting = iter(groups)
     parts: dict[str, Slice] = {}
     for label, size in sizes.items():
         taken: list[int] = []
+        not_here = (barred or {}).get(label, set())
         while len(taken) < size:
-            group = next(waiting, None)
-            if group is None:
+            key = next(waiting, None)
+            if key is None:
                 raise _too_few(part, sizes, len(groups))
-            taken.extend(group[: size - len(taken)])
+            if key not in not_here:
+                taken.extend(groups[key][: size - len(taken)])
         # Back into the shuffled order, so that equal rows do not follow each other.
         ours = set(taken)
         rows = [part.rows[position] for position in order if position in ours]
