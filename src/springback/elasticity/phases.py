@@ -166,9 +166,9 @@ def phases(
 
     ``gains``: seed -> margin minus the start model's at each dose, dose 0 first, nats a token.
     ``two phases`` if AICc prefers the two lines by ``LEAD`` and, over two seeds or more, they
-    predict left-out seeds better (see above); ``one phase`` if it prefers a one-phase shape by as much;
-    ``too few doses`` below ``FEWEST``.  One phase means that one is enough for these doses and
-    this noise.  ``resamples`` and ``seed`` are those of the breakpoint's interval.
+    predict left-out seeds better (see above); ``one phase`` if it prefers a one-phase shape by as
+    much; ``too few doses`` below ``FEWEST``.  One phase means that one is enough for these doses
+    and this noise.  ``resamples`` and ``seed`` are those of the breakpoint's interval.
 
     Raises :class:`~springback.errors.DataError` without seeds, on values that are missing or not
     finite, or doses that do not ascend from 0.

@@ -13,9 +13,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from springback.elasticity.bounded import Bounded, bounded_mean
-from springback.elasticity.curves import Crossing, first_crossing
-from springback.elasticity.doses import dose_range
+from springback.elasticity.curves import first_crossing
 from springback.elasticity.judgement import bounds_in_words, count_seeds
 from springback.errors import DataError, describe
 from springback.stats import Interval, mean_interval
@@ -50,7 +48,7 @@ class Realignment:
     label: SpeedLabel
     difference: Interval
     begins: Interval
-    examples: Bounded | None
+    examples: Interval | None
     height_label: SpeedLabel | None
     counts: tuple[AtCount, ...]
     sentence: str
@@ -119,26 +117,24 @@ def _table(
     return np.stack(rows)
 
 
-def _between_heights(x: Floats, a: Floats, b: Floats, level: float) -> Bounded | None:
+def _between_heights(x: Floats, a: Floats, b: Floats, level: float) -> Interval | None:
     """Examples from the higher beginning to the lower top, second minus first, over the seeds."""
-    lows, highs = [], []
+    found = []
     for one, two in zip(a, b, strict=True):
         bottom, top = max(one[0], two[0]), min(one.max(), two.max())
         if top <= bottom:
             return None
         first, second = (_climb(x, curve, bottom, top) for curve in (one, two))
-        lows.append(second[0] - first[1])
-        highs.append(second[1] - first[0])
-    return bounded_mean(lows, highs, level=level)
+        found.append(second - first)
+    return mean_interval(found, level=level)
 
 
-def _climb(x: Floats, curve: Floats, bottom: float, top: float) -> tuple[float, float]:
-    def reach(height: float) -> Crossing:
-        return first_crossing([*x], [*curve], height, falling=False)
+def _climb(x: Floats, curve: Floats, bottom: float, top: float) -> float:
+    def reached(height: float) -> float:
+        # The curve's own top is at or above both heights, so it passes them.
+        return first_crossing([*x], [*curve], height, falling=False).dose or 0.0
 
-    begin, end = reach(bottom), dose_range(reach(top), float(x[-1]))
-    passed = begin.dose or 0.0
-    return end[0] - passed, end[1] - passed
+    return reached(top) - reached(bottom)
 
 
 def _label(n: int, low: float | None, high: float | None) -> SpeedLabel:
