@@ -32,6 +32,7 @@ def resistance_tests(pairs: Mapping[str, Losses], *, level: float = 0.95) -> dic
 
     Raises :class:`~springback.errors.DataError` as :func:`resistance_judgement`.
     """
+    judged = {pair: _judged(losses, level) for pair, losses in pairs.items()}  # and checked
     ps = {
         pair: t_pvalue([math.log(v["inverse"] / v["forward"]) for v in losses.values()])
         for pair, losses in pairs.items()
@@ -39,8 +40,8 @@ def resistance_tests(pairs: Mapping[str, Losses], *, level: float = 0.95) -> dic
     tested = {pair: p for pair, p in ps.items() if p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     return {
-        pair: PairTest(_judged(losses, level), ps[pair], adjusted.get(pair))
-        for pair, losses in pairs.items()
+        pair: PairTest(judgement, ps[pair], adjusted.get(pair))
+        for pair, judgement in judged.items()
     }
 
 
