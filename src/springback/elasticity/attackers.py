@@ -56,10 +56,6 @@ class Sweep:
     attackers: int
     left_out: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, for ``result.json``."""
-        return {**vars(self), "typical": dict(vars(self.typical))}
-
 
 @dataclass(frozen=True)
 class AttackSummary:
@@ -70,13 +66,6 @@ class AttackSummary:
 
     share: Sweep | None
     dose: Sweep | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: what ``analysis.attackers`` of a result file holds."""
-        return {
-            "share": None if self.share is None else self.share.to_dict(),
-            "dose": None if self.dose is None else self.dose.to_dict(),
-        }
 
 
 def attack_summary(

@@ -15,7 +15,6 @@ SCHEMA_VERSION = 1
 _UNITS = {
     "share of the gain": (100.0, "% of the gain"),
     "share of the gain per doubling": (100.0, "points of the gain per doubling"),
-    "ratio": (1.0, "times"),
 }
 
 
@@ -24,7 +23,8 @@ class Quantity:
     """One line of a card.
 
     ``value`` with ``low`` and ``high``, its 95 % interval over the seeds; each None where there is
-    none, and ``reason`` then says why.  ``at_least``: where censored seeds leave the value open.
+    none, and ``reason`` then says why.  ``at_least``: the mean that it is above, where
+    censored seeds leave it open.
     ``by_seed``: seed -> value; for a seed in ``censored`` the true value lies above it.  ``label``
     is the finding in a few words.
     """
@@ -41,11 +41,11 @@ class Quantity:
     reason: str = ""
 
     def shown(self) -> str:
-        """The value with its unit: "49 examples", "at least 64 examples", "–"."""
+        """The value with its unit: "49 examples", "more than 64 examples", "–"."""
         if self.value is not None:
             return with_unit(self.value, self.unit)
         if self.at_least is not None:
-            return f"at least {with_unit(self.at_least, self.unit)}"
+            return f"more than {with_unit(self.at_least, self.unit)}"
         return "–"
 
     def bounds(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from springback.elasticity.attackers import attack_summary, seeds_as_attackers
 from springback.elasticity.bounded import Bounded
-from springback.elasticity.card import ElasticityCard, Quantity, number, seeds_in_words
+from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
 from springback.elasticity.curves import slopes_on_log2
 from springback.elasticity.doses import EPSILON, Doses, doses_at, gain_doses, kl_doses
 from springback.elasticity.judgement import Criterion, ReboundCurves, rebound_judgement
@@ -88,13 +88,13 @@ def _read(title: str, unit: str, found: Any, label: str = "") -> Quantity:
 
 GAIN = ("Margin gained by aligning", "nats/token")
 SHARE = ("Taken back at the largest dose", "share of the gain")
-RATIO = ("Resistance ratio: loss going back over loss going forward", "ratio")
+RATIO = ("Resistance ratio: loss going back over loss going forward", "times the forward loss")
 SLOPE = ("Rebound slope: fall (paper's criterion)", "nats/token per doubling")
 SHARE_SLOPE = ("Rebound slope: share lost (stricter criterion)", "share of the gain per doubling")
 HALF = ("Half-life dose: half of the gain lost", "examples")
 UNDO = ("Dose to undo: all of the gain lost", "examples")
 WORST = ("Worst case: taken back at the largest dose", "share of the gain")
-UTILITY = ("Utility kept: bits per byte of held-out texts, start over aligned", "ratio")
+UTILITY = ("Utility kept: bits per byte of held-out texts, start over aligned", "times the start's")
 
 
 def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
@@ -264,7 +264,7 @@ def _pairs(source: Source) -> dict[str, Quantity]:
         note = "" if test.p is None else f"paired t, p = {test.p:.2g}, Holm {test.p_holm:.2g}"
         title = f"theta_{pair[-1]} to theta_{pair[0]} against the way forward"
         judged = test.judgement
-        found[pair] = _of_interval(title, "ratio", judged.ratio, ratios, judged.label, note)
+        found[pair] = _of_interval(title, RATIO[1], judged.ratio, ratios, judged.label, note)
     return found
 
 
@@ -272,9 +272,9 @@ def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
     swept = part(part(source.analysis, "attackers"), "share")
     if (worst := finite(swept.get("worst"))) is not None:
         by, tried, median = (swept.get(k) for k in ("worst_by", "attackers", "median"))
-        reason = f"{by}; worst of {tried} attackers, a maximum has no interval"
+        reason = f"a maximum of {tried} attackers; {by}"
         if (middle := finite(median)) is not None:
-            reason += f"; median {100 * middle:.3g} % of the gain"
+            reason += f"; median {with_unit(middle, WORST[1])}"
         return Quantity(*WORST, worst, reason=reason)
     if curves is None:
         return Quantity(*WORST, reason="not measured")
@@ -283,8 +283,8 @@ def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
     share = attack_summary(seeds_as_attackers(shares, rate)).share
     if share is None:
         return Quantity(*WORST, label="did not align", reason="alignment gained nothing")
-    reason = f"{share.worst_by}; worst of {len(shares)} seeds at one learning rate"
-    return Quantity(*WORST, share.worst, reason=f"{reason}, a maximum has no interval")
+    tried = "one attacker" if len(shares) == 1 else f"a maximum of {len(shares)} attackers"
+    return Quantity(*WORST, share.worst, reason=f"{tried}; {share.worst_by}")
 
 
 def _utility(source: Source) -> Quantity:
@@ -306,7 +306,8 @@ def _verdict(found: Mapping[str, Quantity], source: Source) -> str:
     gain, share = found["gain"], found["share_lost"]
     if gain.value is None:
         return "The rebound was not measured."
-    seeds = seeds_in_words(source.seeds)
+    n = len(source.seeds)
+    seeds = "one seed, no interval" if n == 1 else f"{n} seeds"
     aligned, dose = max(source.n_pos, default=0), max(source.doses, default=0)
     text = (
         f"Aligning on {aligned} examples changed the margin by {gain.value:+.3g} nats a token "
