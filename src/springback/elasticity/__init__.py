@@ -41,7 +41,7 @@ from springback.elasticity.judgement import (
     rebound_judgement,
     resistance_judgement,
 )
-from springback.elasticity.phases import Phases, branch_phases, phases
+from springback.elasticity.phases import Phases, branch_phases, fall_phases
 from springback.elasticity.proportional import decay_criterion, excess_falls
 from springback.elasticity.realign import AtCount, Realignment, realignment
 from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
@@ -81,13 +81,13 @@ __all__ = [
     "dose_trend",
     "doses_at",
     "excess_falls",
+    "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
     "gain_doses",
     "half_dose",
     "kl_doses",
     "overall_resistance",
-    "phases",
     "realignment",
     "rebound_judgement",
     "resistance_judgement",

@@ -88,7 +88,7 @@ class ElasticityCard:
     pairs: Mapping[str, Quantity]
     noise_floor: Mapping[str, float]
     verdict: str
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = field(default=SCHEMA_VERSION, init=False)
 
     def quantities(self) -> dict[str, Quantity]:
         """Name -> quantity, in the order of the card."""

@@ -200,9 +200,7 @@ def _found(names: tuple[str, str], change: Change, both_censored: bool) -> Diffe
 def _untested(
     names: tuple[str, str], one: Quantity, two: Quantity, label: DifferenceLabel, why: str
 ) -> Difference:
-    value = (
-        one.value - two.value if known and one.value is not None and two.value is not None else None
-    )
+    value = None if one.value is None or two.value is None else one.value - two.value
     return Difference(*names, value, None, None, None, None, label, why)
 
 

@@ -97,7 +97,7 @@ def _broken(x: Floats, knot: float) -> Floats:
 
 
 def _least(basis: Floats, y: Floats) -> tuple[Floats, float]:
-    weights = np.linalg.lstsq(basis, y, rcond=None)[0]
+    weights: Floats = np.linalg.lstsq(basis, y, rcond=None)[0]
     return weights, float(((y - basis @ weights) ** 2).sum())
 
 
@@ -114,8 +114,9 @@ def _levelling(x: Floats, y: Floats) -> Floats:
     centred = y - y.mean()
 
     def shapes(rates: Floats) -> Floats:
-        found: Floats = np.exp(-np.outer(rates, x))
-        return found - found.mean(axis=1, keepdims=True)  # [rates, doses]
+        decays = np.exp(-np.outer(rates, x))  # [rates, doses]
+        found: Floats = decays - decays.mean(axis=1, keepdims=True)
+        return found
 
     def heights(rates: Floats) -> Floats:
         s = shapes(rates)
@@ -154,7 +155,7 @@ def _criteria(y: Floats, fits: Mapping[str, Floats]) -> dict[str, float]:
     return found
 
 
-def phases(
+def fall_phases(
     doses: Sequence[float],
     gains: Mapping[int, Sequence[float]],
     *,
@@ -199,9 +200,9 @@ def phases(
 
 
 def branch_phases(curves: ReboundCurves, *, resamples: int = 200) -> dict[int, Phases]:
-    """n_pos -> :func:`phases` of its branch."""
+    """n_pos -> :func:`fall_phases` of its branch."""
     return {
-        n: phases(
+        n: fall_phases(
             curves.doses,
             {
                 seed: [margin - curves.start[seed] for margin in rows[branch]]

@@ -42,8 +42,9 @@ def excess_falls(curves: ReboundCurves, dose: float | None = None) -> dict[int, 
         gains = [[margin - start for margin in row] for row in branches]
         fit = fit_proportional_decay(curves.doses, gains)
         if min(fit.gains0) > 0:
+            # The fit is exact to about 1e-7: rounded, so that exact decay is no finding.
             found[seed] = tuple(
-                absolute_fall(curves.doses, row, dose) / height
+                round(absolute_fall(curves.doses, row, dose) / height, 6)
                 for row, height in zip(fit.residuals, fit.gains0, strict=True)
             )
     return found
@@ -56,8 +57,8 @@ def decay_criterion(
 
     Slope of :func:`excess_falls` on log2 n_pos, one a seed, t over the seeds: ``shown`` above 0,
     ``opposite`` below.  Under proportional decay of three seeds with noise of 5 % of the smallest
-    gain it was ``shown`` or ``opposite`` in 5 % of 1,000 simulated studies, and likewise where all
-    branches share a shape that is not exponential (``tests/test_proportional.py``).
+    gain it was ``shown`` or ``opposite`` in 4 to 5 % of 300 simulated studies each, and in 4 to 7 %
+    where all branches share a shape that is not exponential (``tests/test_proportional.py``).
 
     Raises :class:`~springback.errors.DataError` with fewer than two n_pos or as
     :func:`absolute_fall`.
