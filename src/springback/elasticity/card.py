@@ -198,9 +198,11 @@ def _quantity(given: Mapping[str, Any]) -> Quantity:
     )
 
 
-def number(value: float) -> str:
-    """Three significant digits, whole from 100 on: "0.0185", "1,250"."""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, whole from 100 on: "0.0185", "1,250"; rounding errors are 0."""
+    if abs(value) < 1e-12:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def with_unit(value: float, unit: str) -> str:
@@ -216,7 +218,11 @@ def interval_in_words(low: float | None, high: float | None, unit: str) -> str:
         if low is not None:
             return f"above {number(low * factor)} {words}, no upper limit"
         return "none" if high is None else f"below {number(high * factor)} {words}, no lower limit"
-    return f"{number(low * factor)} to {number(high * factor)} {words}"
+    low, high = low * factor, high * factor
+    # As many digits as it takes to tell the limits apart.
+    shown = [(number(low, digits), number(high, digits)) for digits in range(3, 7)]
+    first, last = next((pair for pair in shown if pair[0] != pair[1]), shown[0])
+    return f"{first} to {last} {words}"
 
 
 def seeds_in_words(seeds: tuple[int, ...]) -> str:
