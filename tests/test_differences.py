@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy import stats as sps
 
 from springback.elasticity import overall_resistance, resistance_tests
-from springback.elasticity.differences import paired_change, t_pvalue, welch_change
+from springback.elasticity.differences import Change, paired_change, t_pvalue, welch_change
 from springback.errors import DataError
 
 Range = tuple[float, float]
@@ -41,9 +42,8 @@ def test_paired_is_scipys() -> None:
     assert t_pvalue([a - b for a, b in zip(A, B[:3], strict=True)]) == pytest.approx(found.p)
 
 
-@pytest.mark.parametrize("test", [welch_change, paired_change])
-def test_no_spread_and_too_few_seeds_have_no_p(test: object) -> None:
-    change = welch_change if test is welch_change else paired_change
+@pytest.mark.parametrize("change", [welch_change, paired_change])
+def test_no_spread_and_too_few_seeds_have_no_p(change: Callable[..., Change]) -> None:
     assert change(known(2, 2, 2), known(1, 1, 1)).p is None
     assert change(known(2, 2, 2), known(1, 1, 1)).value == 1.0
     assert change(known(2), known(1)).p is None
@@ -60,7 +60,8 @@ def test_a_censored_model_is_at_least_that_much_higher() -> None:
     turned = welch_change(known(20, 21, 22), beyond)
     assert (turned.low, turned.p) == (None, found.p)
     paired = paired_change(beyond, known(20, 21, 22))
-    assert (paired.low, paired.high) == (pytest.approx(43 - 2.484138, abs=1e-6), None)
+    assert paired.low == pytest.approx(43 - 2.484138, abs=1e-6)
+    assert paired.high is None
     assert welch_change(beyond, beyond).p is None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,8 +150,3 @@ def _median_range(found: Ranges) -> tuple[float, float]:
     """Range of the median: that of the lower ends to that of the upper ends."""
     lows, highs = ([ends[side] for _, ends in found] for side in (0, 1))
     return statistics.median(lows), statistics.median(highs)
-
-
-def seeds_as_attackers(shares: Mapping[int, float | None], learning_rate: float) -> list[Attacker]:
-    """The seeds of a study with one learning rate as attackers, for a result without a sweep."""
-    return [Attacker(learning_rate, seed, share) for seed, share in shares.items()]

@@ -68,7 +68,7 @@ class DoseAt:
         else:
             text = f"{self.median:.0f} examples"
         notes = []
-        if 0 < self.censored < self.seeds or (self.censored and self.seeds > 1):
+        if self.censored and self.seeds > 1:
             notes.append(f"censored in {self.censored} of {self.seeds} seeds")
         if self.undefined:
             notes.append(f"not defined in {self.undefined} of {self.seeds} seeds")

@@ -97,7 +97,7 @@ def _broken(x: Floats, knot: float) -> Floats:
 
 
 def _least(basis: Floats, y: Floats) -> tuple[Floats, float]:
-    weights: Floats = np.linalg.lstsq(basis, y, rcond=None)[0]
+    weights = np.asarray(np.linalg.lstsq(basis, y, rcond=None)[0], dtype=np.float64)
     return weights, float(((y - basis @ weights) ** 2).sum())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.elasticity.attackers import attack_summary, seeds_as_attackers
 from springback.elasticity.bounded import Bounded
 from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
 from springback.elasticity.curves import slopes_on_log2
@@ -278,13 +277,15 @@ def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
         return Quantity(*WORST, worst, reason=reason)
     if curves is None:
         return Quantity(*WORST, reason="not measured")
-    at, rate = _largest(curves.n_pos), finite(source.settings.get("learning_rate")) or 0.0
-    shares = {seed: row[at] for seed, row in curves.shares(curves.doses[-1]).items()}
-    share = attack_summary(seeds_as_attackers(shares, rate)).share
-    if share is None:
+    at = _largest(curves.n_pos)
+    rows = curves.shares(curves.doses[-1])
+    shares = [(row[at], seed) for seed, row in rows.items()]
+    known = [(share, seed) for share, seed in shares if share is not None]
+    if not known:
         return Quantity(*WORST, label="did not align", reason="alignment gained nothing")
-    tried = "one attacker" if len(shares) == 1 else f"a maximum of {len(shares)} attackers"
-    return Quantity(*WORST, share.worst, reason=f"{tried}; {share.worst_by}")
+    share, seed = max(known)
+    tried = "one seed" if len(shares) == 1 else f"a maximum of {len(shares)} seeds"
+    return Quantity(*WORST, share, reason=f"{tried}; seed {seed}; no sweep of learning rates")
 
 
 def _utility(source: Source) -> Quantity:
