@@ -126,6 +126,11 @@ def test_every_number_has_a_unit() -> None:
             assert cells[3].startswith("none") or len(cells[3].split()) > 3, line
 
 
+def test_a_name_cannot_break_the_page() -> None:
+    page = card_of(audit_result("a\n# b <script>")).to_markdown()
+    assert page.startswith("# Elasticity card: a # b &lt;script>\n")
+
+
 def test_the_card_survives_json() -> None:
     card = card_of(audit_result(rate=0.4))
     assert ElasticityCard.from_dict(json.loads(json.dumps(card.to_dict(), allow_nan=False))) == card

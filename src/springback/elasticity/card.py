@@ -146,7 +146,7 @@ class ElasticityCard:
         """The card as a page of Markdown: verdict, one row a quantity, resistance by pair."""
         floor = ", ".join(f"{k} {number(v)} nats/token" for k, v in self.noise_floor.items())
         lines = [
-            f"# Elasticity card: {self.model}",
+            f"# Elasticity card: {' '.join(self.model.split())}",
             "",
             f"{seeds_in_words(self.seeds)}; aligned on {_list(self.n_pos)} examples, then up to "
             f"{number(max(self.doses, default=0))} of the opposite. Where not said otherwise: the "
@@ -160,7 +160,7 @@ class ElasticityCard:
             head = ("resistance by pair", *_HEADER[1:])
             lines += ["", *table(head, [_row(q) for q in self.pairs.values()])]
         lines += ["", f"Noise floor of scoring: {floor or 'not measured'}.", ""]
-        return "\n".join(lines)
+        return page(lines)
 
 
 #: The quantities of a card, in order.
@@ -234,6 +234,11 @@ def seeds_in_words(seeds: tuple[int, ...]) -> str:
 
 def _list(values: tuple[int, ...]) -> str:
     return ", ".join(str(v) for v in values) or "an unknown number of"
+
+
+def page(lines: list[str]) -> str:
+    """The lines as one text in which no name can pass for HTML."""
+    return "\n".join(lines).replace("<", "&lt;")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

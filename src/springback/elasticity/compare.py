@@ -12,6 +12,7 @@ from springback.elasticity.card import (
     ElasticityCard,
     Quantity,
     interval_in_words,
+    page,
     seeds_in_words,
     table,
     with_unit,
@@ -108,7 +109,7 @@ class Comparison:
                 "are not adjusted.",
                 "",
             ]
-        return "\n".join(lines)
+        return page(lines)
 
     def _named(self) -> list[tuple[str, ElasticityCard]]:
         return list(zip(self.names, self.cards, strict=True))
@@ -135,7 +136,7 @@ def compare(
         else ElasticityCard.from_dict(c)
         for c in given
     )  # fmt: skip
-    labels = tuple(names) if names is not None else _names(cards)
+    labels = tuple(" ".join(n.split()) for n in (_names(cards) if names is None else names))
     if len(cards) < 2 or len(labels) != len(cards) or len(set(labels)) != len(labels):
         raise DataError(
             describe(
