@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from springback.elasticity import ReboundCurves, branch_phases, fall_phases
 from springback.elasticity.phases import two_lines
@@ -84,7 +86,17 @@ def test_the_criterion_is_aicc() -> None:
     y = np.array([kink(d) for d in DOSES])
     line = np.polyval(np.polyfit(DOSES, y, 1), DOSES)
     expected = 12 * math.log(((y - line) ** 2).mean()) + 9
-    assert fall_phases(DOSES, {0: list(y)}).aicc["line"] == pytest.approx(expected)
+    found = fall_phases(DOSES, {0: list(y)}).aicc
+    assert found["line"] == pytest.approx(expected)
+    # Level, height, rate and variance: 2 * 4 * 12 / (12 - 4 - 1).  The reference is a search by
+    # simplex from a start near by.
+    fit = minimize(
+        lambda p: float(((y - p[0] - p[1] * np.exp(-p[2] * np.array(DOSES) / 50)) ** 2).mean()),
+        x0=[0.2, 0.8, 1.0],
+        method="Nelder-Mead",
+        options={"xatol": 1e-10, "fatol": 1e-14, "maxiter": 5000},
+    )
+    assert found["levelling"] == pytest.approx(12 * math.log(fit.fun) + 96 / 7, abs=1e-3)
 
 
 def test_few_doses_are_not_judged() -> None:
@@ -139,6 +151,23 @@ def test_the_breakpoint_interval_repeats_with_its_seed_and_has_a_price() -> None
     assert wide.bounds[0] <= first.interval.bounds[0]
     assert wide.bounds[0] >= 0
     assert wide.bounds[1] <= DOSES[-1]
+
+
+def test_the_breakpoint_interval_is_students_with_the_bootstraps_corrected_error() -> None:
+    table = seeds(kink, noise=0.03, seed=2)
+    rows = np.array(list(table.values()))
+    # All 27 ways to draw three seeds from three, instead of a sample of them.
+    points = [
+        two_lines(np.array(DOSES), rows[list(drawn)].mean(axis=0))[0]
+        for drawn in itertools.product(range(3), repeat=3)
+    ]
+    found = fall_phases(DOSES, table, resamples=5000)
+    assert found.interval is not None
+    assert found.interval.high is not None
+    assert found.breakpoint is not None
+    # t(0.975, 2 degrees of freedom) = 4.302653; the error is too small by (3 - 1) / 3
+    half = 4.302653 * np.std(points) * math.sqrt(3 / 2)
+    assert found.interval.high - found.breakpoint == pytest.approx(half, rel=0.05)
 
 
 def test_every_branch_of_a_study_is_judged_above_its_start() -> None:
