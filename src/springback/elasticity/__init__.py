@@ -1,15 +1,37 @@
-"""The audit's arithmetic (``curves``) and what it says (``judgement``).  Pure; paper A, A2, A3."""
+"""What an audit's numbers say.  Pure; what is random takes a seed.  Paper A, A2 and A3.
 
+``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``judgement``,
+``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (read out of a result file by
+``source`` and ``summary``) and ``compare``: one model on one page, several side by side.
+``bounded`` and ``differences``: means and tests over seeds that keep censored values censored.
+"""
+
+from springback.elasticity.attackers import Attacker, AttackSummary, Sweep, attack_summary
+from springback.elasticity.bounded import Bounded, bounded_mean
+from springback.elasticity.card import ElasticityCard, Quantity
+from springback.elasticity.compare import Comparison, Difference, compare
 from springback.elasticity.curves import (
     Crossing,
     DecayFit,
     absolute_fall,
+    bootstrap_slope,
     first_crossing,
     fit_proportional_decay,
     half_dose,
     share_lost,
     slope_on_log2,
+    slopes_on_log2,
     undo_dose,
+)
+from springback.elasticity.doses import (
+    EPSILON,
+    DoseAt,
+    Doses,
+    DoseTrend,
+    dose_trend,
+    doses_at,
+    gain_doses,
+    kl_doses,
 )
 from springback.elasticity.judgement import (
     Criterion,
@@ -19,21 +41,59 @@ from springback.elasticity.judgement import (
     rebound_judgement,
     resistance_judgement,
 )
+from springback.elasticity.phases import Phases, branch_phases, fall_phases
+from springback.elasticity.proportional import decay_criterion, excess_falls
+from springback.elasticity.realign import AtCount, Realignment, realignment
+from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
+from springback.elasticity.summary import card_of
 
 __all__ = [
+    "EPSILON",
+    "AtCount",
+    "AttackSummary",
+    "Attacker",
+    "Bounded",
+    "Comparison",
     "Criterion",
     "Crossing",
     "DecayFit",
+    "Difference",
+    "DoseAt",
+    "DoseTrend",
+    "Doses",
+    "ElasticityCard",
+    "PairTest",
+    "Phases",
+    "Quantity",
+    "Realignment",
     "ReboundCurves",
     "ReboundJudgement",
     "ResistanceJudgement",
+    "Sweep",
     "absolute_fall",
+    "attack_summary",
+    "bootstrap_slope",
+    "bounded_mean",
+    "branch_phases",
+    "card_of",
+    "compare",
+    "decay_criterion",
+    "dose_trend",
+    "doses_at",
+    "excess_falls",
+    "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "gain_doses",
     "half_dose",
+    "kl_doses",
+    "overall_resistance",
+    "realignment",
     "rebound_judgement",
     "resistance_judgement",
+    "resistance_tests",
     "share_lost",
     "slope_on_log2",
+    "slopes_on_log2",
     "undo_dose",
 ]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
 from springback.errors import DataError, describe
-from springback.stats import Interval, mean_interval
+from springback.stats import Interval, bootstrap_interval, mean_interval
 
 Floats = npt.NDArray[np.float64]
 
@@ -200,17 +200,18 @@ def fit_proportional_decay(doses: Sequence[float], curves: Sequence[Sequence[flo
         )
     x, gains = pairs[0][0], np.stack([y for _, y in pairs])  # [doses], [branches, doses]
 
-    def fitted(rate: float) -> Floats:
-        shape = np.exp(-rate * x)  # [doses]; 1 at dose 0, so its norm is at least 1
-        heights = gains @ shape / (shape @ shape)  # [branches]
-        found: Floats = heights[:, None] * shape
+    def fitted(rates: Floats) -> Floats:
+        shapes = np.exp(-np.outer(rates, x))  # [rates, doses]; 1 at dose 0, so no norm is 0
+        heights = gains @ shapes.T / (shapes**2).sum(axis=1)  # [branches, rates]
+        found: Floats = heights[:, :, None] * shapes  # [branches, rates, doses]
         return found
 
-    def loss(rate: float) -> float:
-        return float(((gains - fitted(rate)) ** 2).sum())
+    def loss(rates: Floats) -> Floats:
+        squares: Floats = ((gains[:, None, :] - fitted(rates)) ** 2).sum(axis=(0, 2))
+        return squares
 
-    rate = _minimum(loss, [0.0, *np.geomspace(1e-4 / x[-1], 50 / x[1], 200)])
-    fit = fitted(rate)
+    rate = lowest(loss, np.array([0.0, *np.geomspace(1e-4 / x[-1], 50 / x[1], 200)]))
+    fit = fitted(np.array([rate]))[:, 0, :]
     residuals = gains - fit
     return DecayFit(
         rate,
@@ -220,30 +221,32 @@ def fit_proportional_decay(doses: Sequence[float], curves: Sequence[Sequence[flo
     )
 
 
-def _minimum(loss: Callable[[float], float], grid: Sequence[float]) -> float:
-    """Where ``loss`` is least: the best grid point, refined between its neighbours."""
-    losses = [loss(rate) for rate in grid]
+def lowest(loss: Callable[[Floats], Floats], grid: Floats) -> float:
+    """Where ``loss`` (of many rates at once) is least: the best of ``grid``, then refined.
+
+    ``grid`` ascends; the search goes on between the neighbours of its best point.
+    """
+    losses = loss(grid)
     best = int(np.argmin(losses))
-    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    tight = {"xatol": 1e-10 * high}
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options=tight)
+    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, grid.size - 1)])
+    found = minimize_scalar(
+        lambda rate: float(loss(np.array([rate]))[0]),
+        bounds=(low, high),
+        method="bounded",
+        options={"xatol": 1e-10 * high},
+    )
     return float(found.x) if found.fun < losses[best] else float(grid[best])
 
 
-def slope_on_log2(
-    n_pos: Sequence[float],
-    values_by_seed: Mapping[int, Sequence[float]],
-    *,
-    level: float = 0.95,
-) -> Interval:
-    """Change of a value per doubling of ``n_pos``: least-squares slope a seed, t over the seeds.
+def slopes_on_log2(
+    n_pos: Sequence[float], values_by_seed: Mapping[int, Sequence[float]]
+) -> dict[int, float]:
+    """Seed -> change of a value per doubling of ``n_pos``, by least squares.
 
-    ``values_by_seed``: seed -> one value for each of ``n_pos``.  Seeds are the blocks: the
-    branches of one trajectory share its data, so they do not count as independent points.  One
-    seed gives a slope without bounds.
+    ``values_by_seed``: seed -> one value for each of ``n_pos``.
 
     Raises :class:`~springback.errors.DataError` with fewer than two different ``n_pos``, any of
-    them not above 0, no seed, or values that are missing or not finite.
+    them not above 0, or values that are missing or not finite.
     """
     x = np.asarray(n_pos, dtype=np.float64)
     if x.ndim != 1 or np.unique(x).size < 2 or not np.isfinite(x).all() or (x <= 0).any():
@@ -255,7 +258,7 @@ def slope_on_log2(
             )
         )
     z = np.log2(x) - np.log2(x).mean()
-    slopes = []
+    slopes = {}
     for seed, values in values_by_seed.items():
         y = np.asarray(values, dtype=np.float64)
         if y.shape != x.shape or not np.isfinite(y).all():
@@ -266,5 +269,41 @@ def slope_on_log2(
                     "leave a seed out whose branches were not all measured",
                 )
             )
-        slopes.append(float(z @ y / (z @ z)))
-    return mean_interval(slopes, level=level)
+        slopes[seed] = float(z @ y / (z @ z))
+    return slopes
+
+
+def slope_on_log2(
+    n_pos: Sequence[float],
+    values_by_seed: Mapping[int, Sequence[float]],
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Change of a value per doubling of ``n_pos``: :func:`slopes_on_log2`, t over the seeds.
+
+    Seeds are the blocks: the branches of one trajectory share its data, so they do not count as
+    independent points.  One seed gives a slope without bounds.
+
+    Raises :class:`~springback.errors.DataError` as :func:`slopes_on_log2`, and without seeds.
+    """
+    return mean_interval(list(slopes_on_log2(n_pos, values_by_seed).values()), level=level)
+
+
+def bootstrap_slope(
+    n_pos: Sequence[float],
+    values_by_seed: Mapping[int, Sequence[float]],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """As :func:`slope_on_log2`, by a percentile bootstrap that draws whole seeds; None below three.
+
+    To be shown beside the t interval, not for verdicts: over 2,000 simulated studies of three
+    seeds it covered the true slope in 74 % at nominal 95 % and called 26 % of level slopes a trend
+    (t: 95 % and 5 %); with ten seeds it covered 90 %.  Raises as :func:`slope_on_log2`.
+    """
+    slopes = list(slopes_on_log2(n_pos, values_by_seed).values())
+    if len(slopes) < 3:
+        return None
+    found = bootstrap_interval(slopes, level=level, resamples=2000, seed=seed)
+    return replace(found, method="percentile bootstrap over seeds")

@@ -7,7 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from springback.elasticity.curves import absolute_fall, share_lost, slope_on_log2
+from springback.elasticity.curves import (
+    absolute_fall,
+    bootstrap_slope,
+    share_lost,
+    slope_on_log2,
+)
 from springback.errors import DataError, describe
 from springback.stats import Interval, mean_interval
 
@@ -58,11 +63,16 @@ class ReboundCurves:
 
 @dataclass(frozen=True)
 class Criterion:
-    """``slope``: change per doubling of n_pos, None where nothing could be measured."""
+    """``slope``: change per doubling of n_pos, None where nothing could be measured.
+
+    The label follows from its t interval.  ``bootstrap``: the same with whole seeds drawn, from
+    three seeds on; see :func:`~springback.elasticity.bootstrap_slope` for why it decides nothing.
+    """
 
     label: ReboundLabel
     slope: Interval | None
     sentence: str
+    bootstrap: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,11 @@ def _same_seeds(what: str, a: Mapping[int, object], other: str, b: Mapping[int, 
         )
 
 
-def _seeds(n: int) -> str:
+def count_seeds(n: int) -> str:
     return "one seed" if n == 1 else f"{n} seeds"
 
 
-def _bounds_in_words(
+def bounds_in_words(
     interval: Interval, level: float, show: Callable[[float], str] = "{:.3g}".format
 ) -> str:
     if interval.bounds is None:
@@ -97,7 +107,7 @@ def _bounds_in_words(
     return f"{100 * level:g} % interval {show(low)} to {show(high)}"
 
 
-def _rebound_label(slope: Interval) -> ReboundLabel:
+def rebound_label(slope: Interval) -> ReboundLabel:
     if slope.n == 1:
         return "one seed, no interval"
     if slope.bounds is None:
@@ -128,22 +138,25 @@ def rebound_judgement(
         "undecided": "the interval does not settle whether more alignment falls faster",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
-    label = _rebound_label(paper)
+    label = rebound_label(paper)
     sentence = (
-        f"Over {_seeds(paper.n)}, {_where(curves, dose)}, the margin's fall changes by "
-        f"{paper.mean:+.3g} nats a token per doubling of {_reach(curves)} "
-        f"({_bounds_in_words(paper, level)}): {ends[label]}."
+        f"Over {count_seeds(paper.n)}, {where(curves, dose)}, the margin's fall changes by "
+        f"{paper.mean:+.3g} nats a token per doubling of {reach(curves)} "
+        f"({bounds_in_words(paper, level)}): {ends[label]}."
     )
-    return ReboundJudgement(Criterion(label, paper, sentence), _strict(curves, dose, level))
+    bootstrap = bootstrap_slope(curves.n_pos, curves.falls(dose), level=level)
+    return ReboundJudgement(
+        Criterion(label, paper, sentence, bootstrap), _strict(curves, dose, level)
+    )
 
 
-def _where(curves: ReboundCurves, dose: float | None) -> str:
+def where(curves: ReboundCurves, dose: float | None) -> str:
     if dose is None:
         return f"on average over doses up to {curves.doses[-1]:g}"
     return f"after {dose:g} perturbing examples"
 
 
-def _reach(curves: ReboundCurves) -> str:
+def reach(curves: ReboundCurves) -> str:
     return f"n_pos from {min(curves.n_pos)} to {max(curves.n_pos)}"
 
 
@@ -154,7 +167,9 @@ def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterio
         if len(kept) == len(row):
             shares[seed] = kept
     left_out = len(curves.margins) - len(shares)
-    note = f" Left out: {_seeds(left_out)}; alignment gained nothing there." if left_out else ""
+    note = (
+        f" Left out: {count_seeds(left_out)}; alignment gained nothing there." if left_out else ""
+    )
     if not shares:
         return Criterion(
             "did not align",
@@ -170,14 +185,15 @@ def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterio
         "undecided": "proportional decay at one rate is not ruled out",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
-    label = _rebound_label(slope)
-    bounds = _bounds_in_words(slope, level, lambda value: f"{100 * value:.3g}")
+    label = rebound_label(slope)
+    bounds = bounds_in_words(slope, level, lambda value: f"{100 * value:.3g}")
     return Criterion(
         label,
         slope,
-        f"Over {_seeds(slope.n)}, {_where(curves, dose)}, the share of the gain that is lost "
-        f"changes by {100 * slope.mean:+.3g} points per doubling of {_reach(curves)} ({bounds}): "
+        f"Over {count_seeds(slope.n)}, {where(curves, dose)}, the share of the gain that is lost "
+        f"changes by {100 * slope.mean:+.3g} points per doubling of {reach(curves)} ({bounds}): "
         f"{ends[label]}.{note}",
+        bootstrap_slope(curves.n_pos, shares, level=level),
     )
 
 
@@ -275,15 +291,15 @@ def _resistance_sentence(
     ratio: Interval, excess: Interval | None, label: ResistanceLabel, level: float
 ) -> str:
     text = (
-        f"Over {_seeds(ratio.n)} the loss going back is {ratio.mean:.3g} times the loss going "
-        f"forward ({_bounds_in_words(ratio, level)}); "
+        f"Over {count_seeds(ratio.n)} the loss going back is {ratio.mean:.3g} times the loss going "
+        f"forward ({bounds_in_words(ratio, level)}); "
     )
     if excess is None:
         text += "its excess over the target's own NLL was not measured: "
     else:
         text += (
             f"its excess over the target's own NLL differs by {excess.mean:+.3g} nats a token "
-            f"({_bounds_in_words(excess, level)}): "
+            f"({bounds_in_words(excess, level)}): "
         )
     ends = {
         "resists": "going back is easier by both measures",

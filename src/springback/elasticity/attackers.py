@@ -1,0 +1,152 @@
+"""The worst of several attackers, and the usual one.
+
+An attacker is a learning rate and a seed with which the opposite is trained.  How well a safeguard
+holds hinges on both, so the worst case stands beside the median.  The worst of a sweep gets worse
+the more is tried, so the number tried belongs to it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from springback.elasticity.bounded import Bounded, bounded_mean
+from springback.elasticity.curves import Crossing
+from springback.elasticity.doses import dose_range
+from springback.errors import DataError, describe
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """What one attacker did to one aligned model.
+
+    ``share_lost``: of the gain in margin, 1 = all; None where alignment gained nothing.
+    ``dose``: its dose to undo (any of :mod:`springback.elasticity.doses`, the same for all).
+    """
+
+    learning_rate: float
+    seed: int
+    share_lost: float | None
+    dose: Crossing | None = None
+
+    @property
+    def name(self) -> str:
+        return f"learning rate {self.learning_rate:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One measure over all attackers.
+
+    ``worst`` and ``median`` with the attacker that did it (for the median the nearest one).  A
+    dose that is None lies beyond the largest measured.  ``typical``: each seed's median over its
+    learning rates, with Student's t over the seeds, since the attackers of one seed share their
+    data.  ``left_out``: attackers without a value.
+    """
+
+    unit: str
+    worst: float | None
+    worst_by: str
+    median: float | None
+    median_by: str
+    typical: Bounded
+    attackers: int
+    left_out: int
+
+
+@dataclass(frozen=True)
+class AttackSummary:
+    """``share``: worst is the largest share lost.  ``dose``: worst is the smallest dose.
+
+    Either is None where no attacker has such a value.
+    """
+
+    share: Sweep | None
+    dose: Sweep | None
+
+
+def attack_summary(
+    attackers: Sequence[Attacker], *, largest: float | None = None, level: float = 0.95
+) -> AttackSummary:
+    """Worst case and median over a sweep of learning rates and seeds, for one aligned model.
+
+    ``largest``: the largest dose measured, beyond which doses are censored; needed where some are.
+    Every seed must have been attacked with the same learning rates, else the medians of the seeds
+    are of different things.
+
+    Raises :class:`~springback.errors.DataError` without attackers, on a sweep that is not complete
+    or tries one attacker twice, on shares that are not finite, or if ``largest`` is missing.
+    """
+    _check(attackers)
+    shares = [(a, (a.share_lost, a.share_lost)) for a in attackers if a.share_lost is not None]
+    doses = []
+    for attacker in attackers:
+        found = attacker.dose
+        if found is None or (found.dose is None and not found.censored):
+            continue
+        if found.censored and largest is None:
+            raise DataError(
+                describe("a censored dose", "with largest=", "pass the largest dose measured")
+            )
+        doses.append((attacker, dose_range(found, largest or 0.0)))
+    total = len(attackers)
+    return AttackSummary(
+        _sweep(shares, "share of the gain", max, total, level) if shares else None,
+        _sweep(doses, "examples", min, total, level) if doses else None,
+    )
+
+
+def _check(attackers: Sequence[Attacker]) -> None:
+    by_seed: dict[int, list[float]] = {}
+    for a in attackers:
+        by_seed.setdefault(a.seed, []).append(a.learning_rate)
+    rates = {tuple(sorted(found)) for found in by_seed.values()}
+    twice = any(len(set(found)) < len(found) for found in rates)
+    shares = [a.share_lost for a in attackers if a.share_lost is not None]
+    if len(rates) != 1 or twice or not all(map(math.isfinite, shares)):
+        raise DataError(
+            describe(
+                f"{len(attackers)} attackers over {len(by_seed)} seeds with learning rates "
+                f"{sorted(rates)[:3]}",
+                "the same learning rates once for every seed, finite shares",
+                "run what is missing or leave the seed out",
+            )
+        )
+
+
+Ranges = list[tuple[Attacker, tuple[float, float]]]
+
+
+def _sweep(values: Ranges, unit: str, worst: Callable[..., Any], total: int, level: float) -> Sweep:
+    # The upper end stands for a censored dose: infinity, so it comes after every dose reached.
+    extreme, (_, worst_value) = worst(values, key=lambda v: v[1][1])
+    middle = statistics.median(high for _, (_, high) in values)
+    nearest = min(values, key=lambda v: _distance(v[1][1], middle))[0]
+    by_seed: dict[int, Ranges] = {}
+    for value in values:
+        by_seed.setdefault(value[0].seed, []).append(value)
+    ends = [_median_range(found) for found in by_seed.values()]
+    typical = bounded_mean([low for low, _ in ends], [high for _, high in ends], level=level)
+    return Sweep(
+        unit,
+        worst_value if math.isfinite(worst_value) else None,
+        extreme.name,
+        middle if math.isfinite(middle) else None,
+        nearest.name,
+        typical,
+        total,
+        total - len(values),
+    )
+
+
+def _distance(value: float, middle: float) -> float:
+    return 0.0 if value == middle else abs(value - middle)  # infinity minus infinity is no number
+
+
+def _median_range(found: Ranges) -> tuple[float, float]:
+    """Range of the median: that of the lower ends to that of the upper ends."""
+    lows, highs = ([ends[side] for _, ends in found] for side in (0, 1))
+    return statistics.median(lows), statistics.median(highs)

@@ -1,0 +1,248 @@
+"""The elasticity card: one model's audit on one page, with the values by seed that tests need."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from springback.errors import DataError, describe
+
+SCHEMA_VERSION = 1
+#: Units as they are written out: factor and words.
+_UNITS = {
+    "share of the gain": (100.0, "% of the gain"),
+    "share of the gain per doubling": (100.0, "points of the gain per doubling"),
+}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One line of a card.
+
+    ``value`` with ``low`` and ``high``, its 95 % interval over the seeds; each None where there is
+    none, and ``reason`` then says why.  ``at_least``: the mean that it is above, where
+    censored seeds leave it open.
+    ``by_seed``: seed -> value; for a seed in ``censored`` the true value lies above it.  ``label``
+    is the finding in a few words.
+    """
+
+    title: str
+    unit: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    at_least: float | None = None
+    by_seed: Mapping[int, float] = field(default_factory=dict)
+    censored: tuple[int, ...] = ()
+    label: str = ""
+    reason: str = ""
+
+    def shown(self) -> str:
+        """The value with its unit: "49 examples", "more than 64 examples", "–"."""
+        if self.value is not None:
+            return with_unit(self.value, self.unit)
+        if self.at_least is not None:
+            return f"more than {with_unit(self.at_least, self.unit)}"
+        return "–"
+
+    def bounds(self) -> str:
+        """The interval with its unit, or why there is none."""
+        if self.low is None and self.high is None:
+            return "none" + (f": {self.reason}" if self.reason else "")
+        text = interval_in_words(self.low, self.high, self.unit)
+        return f"{text} ({self.reason})" if self.reason else text
+
+    def ranges(self) -> dict[int, tuple[float, float]]:
+        """Seed -> where its value can lie."""
+        return {s: (v, math.inf if s in self.censored else v) for s, v in self.by_seed.items()}
+
+
+@dataclass(frozen=True)
+class ElasticityCard:
+    """How strongly one model springs back.
+
+    ``study``: a hash of data and settings but for model and seeds; equal studies pair by seed.
+    Quantities are those of the largest ``n_pos`` unless their title says otherwise.  ``pairs``:
+    resistance of each pair of models.  ``noise_floor``: by probe, nats a token, of scoring alone.
+    """
+
+    model: str
+    model_hash: str
+    study: str
+    seeds: tuple[int, ...]
+    n_pos: tuple[int, ...]
+    doses: tuple[float, ...]
+    gain: Quantity
+    share_lost: Quantity
+    resistance_ratio: Quantity
+    rebound_slope: Quantity
+    share_slope: Quantity
+    half_life_dose: Quantity
+    dose_to_undo: Quantity
+    kl_dose: Quantity
+    worst_case: Quantity
+    utility_kept: Quantity
+    pairs: Mapping[str, Quantity]
+    noise_floor: Mapping[str, float]
+    verdict: str
+    schema_version: int = field(default=SCHEMA_VERSION, init=False)
+
+    def quantities(self) -> dict[str, Quantity]:
+        """Name -> quantity, in the order of the card."""
+        return {name: getattr(self, name) for name in QUANTITIES}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; :meth:`from_dict` gives the card back."""
+        return {
+            "schema_version": self.schema_version,
+            **{name: getattr(self, name) for name in ("model", "model_hash", "study", "verdict")},
+            **{name: list(getattr(self, name)) for name in ("seeds", "n_pos", "doses")},
+            "noise_floor": dict(self.noise_floor),
+            "quantities": {name: _plain(q) for name, q in self.quantities().items()},
+            "pairs": {name: _plain(q) for name, q in self.pairs.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> ElasticityCard:
+        """The card that :meth:`to_dict` wrote; keys that are not known are ignored.
+
+        Raises :class:`~springback.errors.DataError` on another version or a key that is missing
+        or of the wrong form.
+        """
+        if (version := given.get("schema_version")) != SCHEMA_VERSION:
+            raise DataError(
+                describe(
+                    f"an elasticity card of schema_version {version!r}",
+                    f"{SCHEMA_VERSION}",
+                    "make the card again from result.json",
+                )
+            )
+        try:
+            return cls(
+                model=str(given["model"]),
+                model_hash=str(given["model_hash"]),
+                study=str(given["study"]),
+                seeds=tuple(int(v) for v in given["seeds"]),
+                n_pos=tuple(int(v) for v in given["n_pos"]),
+                doses=tuple(float(v) for v in given["doses"]),
+                noise_floor={str(k): float(v) for k, v in given["noise_floor"].items()},
+                verdict=str(given["verdict"]),
+                pairs={str(k): _quantity(v) for k, v in given["pairs"].items()},
+                **{name: _quantity(given["quantities"][name]) for name in QUANTITIES},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                describe(
+                    f"an elasticity card in which {type(error).__name__}: {error}",
+                    "a card as it was written",
+                    "make the card again from result.json",
+                )
+            ) from error
+
+    def to_markdown(self) -> str:
+        """The card as a page of Markdown: verdict, one row a quantity, resistance by pair."""
+        floor = ", ".join(f"{k} {number(v)} nats/token" for k, v in self.noise_floor.items())
+        lines = [
+            f"# Elasticity card: {' '.join(self.model.split())}",
+            "",
+            f"{seeds_in_words(self.seeds)}; aligned on {_list(self.n_pos)} examples, then up to "
+            f"{number(max(self.doses, default=0))} of the opposite. Where not said otherwise: the "
+            f"model aligned on {number(max(self.n_pos, default=0))}.",
+            "",
+            f"**Verdict.** {self.verdict}",
+            "",
+            *table(_HEADER, [_row(q) for q in self.quantities().values()]),
+        ]
+        if self.pairs:
+            head = ("resistance by pair", *_HEADER[1:])
+            lines += ["", *table(head, [_row(q) for q in self.pairs.values()])]
+        lines += ["", f"Noise floor of scoring: {floor or 'not measured'}.", ""]
+        return page(lines)
+
+
+#: The quantities of a card, in order.
+QUANTITIES = tuple(
+    f.name for f in dataclasses.fields(ElasticityCard) if f.type in ("Quantity", Quantity)
+)
+_HEADER = ("quantity", "value", "95 % interval", "finding")
+
+
+def _row(q: Quantity) -> tuple[str, ...]:
+    return q.title, q.shown(), q.bounds(), q.label or "–"
+
+
+def _plain(q: Quantity) -> dict[str, Any]:
+    return {
+        **{f.name: getattr(q, f.name) for f in dataclasses.fields(q)},
+        "by_seed": {str(seed): value for seed, value in q.by_seed.items()},
+        "censored": list(q.censored),
+    }
+
+
+def _quantity(given: Mapping[str, Any]) -> Quantity:
+    numbers = {
+        name: None if given[name] is None else float(given[name])
+        for name in ("value", "low", "high", "at_least")
+    }
+    return Quantity(
+        title=str(given["title"]),
+        unit=str(given["unit"]),
+        by_seed={int(seed): float(value) for seed, value in given["by_seed"].items()},
+        censored=tuple(int(seed) for seed in given["censored"]),
+        label=str(given["label"]),
+        reason=str(given["reason"]),
+        **numbers,
+    )
+
+
+def number(value: float, digits: int = 3) -> str:
+    """So many significant digits, whole from 100 on: "0.0185", "1,250"; rounding errors are 0."""
+    if abs(value) < 1e-12:
+        return "0"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
+
+
+def with_unit(value: float, unit: str) -> str:
+    """The number and its unit as they are written out."""
+    factor, words = _UNITS.get(unit, (1.0, unit))
+    return f"{number(value * factor)} {words}"
+
+
+def interval_in_words(low: float | None, high: float | None, unit: str) -> str:
+    """Both limits and the unit; a side on which there is none is said to be open."""
+    factor, words = _UNITS.get(unit, (1.0, unit))
+    if low is None or high is None:
+        if low is not None:
+            return f"above {number(low * factor)} {words}, no upper limit"
+        return "none" if high is None else f"below {number(high * factor)} {words}, no lower limit"
+    low, high = low * factor, high * factor
+    # As many digits as it takes to tell the limits apart.
+    shown = [(number(low, digits), number(high, digits)) for digits in range(3, 7)]
+    first, last = next((pair for pair in shown if pair[0] != pair[1]), shown[0])
+    return f"{first} to {last} {words}"
+
+
+def seeds_in_words(seeds: tuple[int, ...]) -> str:
+    """ "One seed (0)", "3 seeds (0, 1, 2)"."""
+    if not seeds:
+        return "Seeds unknown"
+    return f"{'One seed' if len(seeds) == 1 else f'{len(seeds)} seeds'} ({_list(seeds)})"
+
+
+def _list(values: tuple[int, ...]) -> str:
+    return ", ".join(str(v) for v in values) or "an unknown number of"
+
+
+def page(lines: list[str]) -> str:
+    """The lines as one text in which no name can pass for HTML."""
+    return "\n".join(lines).replace("<", "&lt;")
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """Lines of a Markdown table; pipes and line breaks in the cells are made harmless."""
+    clean = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in (head, *rows)]
+    lines = [f"| {' | '.join(row)} |" for row in clean]
+    return [lines[0], "|" + " --- |" * len(head), *lines[1:]]
