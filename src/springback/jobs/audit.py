@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.jobs import realign, rebound, resistance
-from springback.jobs.audit_analysis import analyse, judge
+from springback.core import to_jsonable
+from springback.elasticity import card_of
+from springback.jobs import audit_findings, realign, rebound, resistance
+from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import Data, check_settings, load_data
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.plan import Plan, make_plan
@@ -50,19 +52,35 @@ def audit(
             first = rebound.measure_start(opposite)
             turned = first, {seed: rebound.run_seed(opposite, seed) for seed in settings.seeds}
         analysis = analyse(settings, study.words, start, rebounds, resistances)
+        analysis |= {
+            "doses_to_undo": audit_findings.doses_to_undo(settings, start, rebounds),
+            "phases": audit_findings.phases(settings, start, rebounds),
+            "attackers": audit_findings.attackers(settings, start, rebounds),
+            "realign": audit_findings.second_alignment(settings, start, rebounds, again),
+        }
         found = rebound.measurements(study, start, rebounds)
         found += resistance.measurements(resistances)
         found += realign.measurements(study, again)
+        other = None
         if turned is not None:
             found += rebound.measurements(study, *turned, order="opposite")
+            other = rebound_part(settings, study.words, *turned)
+        verdict = judge(settings, start, rebounds, resistances)
+        analysis["symmetry"], more = audit_findings.symmetry(analysis["rebound"], other)
+        verdict["parts"] += [*audit_findings.parts(to_jsonable(analysis)), *more]
+        inputs = _inputs(study, data)
+        plain = to_jsonable(
+            {"kind": "audit", "inputs": inputs, "measurements": found, "analysis": analysis}
+        )
+        analysis["card"] = card_of(plain, epsilon=settings.epsilon).to_dict()
         return write_result(
             store,
             "audit",
             clock,
-            inputs=_inputs(study, data),
+            inputs=inputs,
             measurements=found,
             analysis=analysis,
-            verdict=judge(settings, start, rebounds, resistances),
+            verdict=verdict,
         )
 
 

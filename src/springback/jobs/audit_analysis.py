@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from springback import elasticity
+from springback.jobs.audit_findings import curves_of
 from springback.jobs.battery import Words
 from springback.jobs.settings import AuditSettings
 from springback.stats import Interval, mean_interval
@@ -22,39 +23,49 @@ def analyse(
     resistances: Resistances,
 ) -> dict[str, Any]:
     """The ``analysis`` part of the result file (docs/result_schema.md)."""
+    return {
+        "rebound": rebound_part(settings, words, start, rebounds),
+        "resistance": _resistance(resistances),
+        "noise_floor": start["noise"],
+    }
+
+
+def rebound_part(
+    settings: AuditSettings,
+    words: Mapping[str, Words],
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
+) -> dict[str, Any]:
+    """Curves of every probe, gain, fall, share lost and slopes of one order."""
     doses = [0, *settings.doses]
-    curves = _curves(settings, start, rebounds)
+    curves = curves_of(settings, start, rebounds)
     judged = _rebound_judgement(curves)
     margins = {
         n: [curves.margins[s][b] for s in settings.seeds] for b, n in enumerate(curves.n_pos)
     }
     begin = float(start["probes"]["margin"]["value"])
     return {
-        "rebound": {
-            "n_pos": settings.n_pos,
-            "doses": doses,
-            "seeds": settings.seeds,
-            "fall_dose": max(doses),
-            "probes": {p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
-            "gain": [_at(n, [m[0] - begin for m in margins[n]]) for n in settings.n_pos],
-            "fall": [
-                _at(n, [elasticity.absolute_fall(doses, m, max(doses)) for m in margins[n]])
-                for n in settings.n_pos
-            ],
-            "share_lost": [
-                _at(n, [elasticity.share_lost(doses, m, begin, max(doses)) for m in margins[n]])
-                for n in settings.n_pos
-            ],
-            "half_dose": [_half_dose(n, doses, margins[n], begin) for n in settings.n_pos],
-            "slope": None
-            if judged is None
-            else {
-                "fall_per_log2": _interval(judged.paper.slope),
-                "share_per_log2": _interval(judged.strict.slope),
-            },
+        "n_pos": settings.n_pos,
+        "doses": doses,
+        "seeds": settings.seeds,
+        "fall_dose": max(doses),
+        "probes": {p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
+        "gain": [_at(n, [m[0] - begin for m in margins[n]]) for n in settings.n_pos],
+        "fall": [
+            _at(n, [elasticity.absolute_fall(doses, m, max(doses)) for m in margins[n]])
+            for n in settings.n_pos
+        ],
+        "share_lost": [
+            _at(n, [elasticity.share_lost(doses, m, begin, max(doses)) for m in margins[n]])
+            for n in settings.n_pos
+        ],
+        "half_dose": [_half_dose(n, doses, margins[n], begin) for n in settings.n_pos],
+        "slope": None
+        if judged is None
+        else {
+            "fall_per_log2": _interval(judged.paper.slope),
+            "share_per_log2": _interval(judged.strict.slope),
         },
-        "resistance": _resistance(resistances),
-        "noise_floor": start["noise"],
     }
 
 
@@ -62,7 +73,7 @@ def judge(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds, resistances: Resistances
 ) -> dict[str, Any]:
     """The ``verdict`` part: one line for the top of the report, and the questions it answers."""
-    curves = _curves(settings, start, rebounds)
+    curves = curves_of(settings, start, rebounds)
     largest = max(settings.n_pos)
     doses = [0, *settings.doses]
     begin = float(start["probes"]["margin"]["value"])
@@ -122,25 +133,6 @@ def _at(n_pos: int, values: list[float] | list[float | None]) -> dict[str, Any]:
     if not kept:
         return {"n_pos": n_pos, "mean": None, "low": None, "high": None, "n": 0}
     return {"n_pos": n_pos, **mean_interval(kept).to_dict()}
-
-
-def _curves(
-    settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
-) -> elasticity.ReboundCurves:
-    begin = float(start["probes"]["margin"]["value"])
-    margins = {
-        seed: [
-            [
-                got["aligned"][n]["margin"]["value"],
-                *(got["perturbed"][n][d]["margin"]["value"] for d in settings.doses),
-            ]
-            for n in settings.n_pos
-        ]
-        for seed, got in rebounds.items()
-    }
-    return elasticity.ReboundCurves(
-        settings.n_pos, [0, *settings.doses], dict.fromkeys(rebounds, begin), margins
-    )
 
 
 def _rebound_judgement(
