@@ -11,7 +11,6 @@ Layout of ``.<name>.partial/`` next to the output folder::
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -20,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from springback.errors import SpaceError, StoreError
+from springback.errors import StoreError
 from springback.provenance import package_version
-from springback.store import read_json, write_json
+from springback.store import read_json, sync_folder, write_json, write_refusal
 from springback.weights.arithmetic import Tally
 
 STATE = "state.json"
@@ -66,9 +65,9 @@ class Partial:
     def publish(self, out: Path) -> None:
         """Give the folder its name.  ``out`` may be an empty folder, else must not exist."""
         for folder in (self.folder, *(p for p in self.folder.rglob("*") if p.is_dir())):
-            sync(folder)
+            sync_folder(folder)
         os.replace(self.folder, out)
-        sync(out.parent)
+        sync_folder(out.parent)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def drop(self) -> None:
@@ -107,7 +106,7 @@ def open_partial(out: Path, mu: float, dtype: str) -> Iterator[Partial]:
                     partial.drop()
                 raise
     except OSError as error:
-        raise _refusal(error, out) from error
+        raise write_refusal(error, out) from error
 
 
 def drop_stale(out: Path) -> None:
@@ -142,20 +141,3 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         return found
     except (StoreError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _refusal(error: OSError, out: Path) -> SpaceError | StoreError:
-    if error.errno == errno.ENOSPC:
-        return SpaceError(
-            f"no space left on the disk of {out}; free some and run the same command again"
-        )
-    return StoreError(f"cannot write {out}: {error}; check the folder and its permissions")
-
-
-def sync(folder: Path) -> None:
-    """Have the names in a folder reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
