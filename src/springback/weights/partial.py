@@ -3,7 +3,7 @@
 Layout of ``.<name>.partial/`` next to the output folder::
 
     .lock         held by the process at work
-    state.json    mu, dtype, version; for each finished shard the hashes of what it was made
+    state.json    settings, version; for each finished shard the hashes of what it was made
                   from, its own, and its sums
     folder/       what becomes the output folder
 """
@@ -33,8 +33,7 @@ class Shard:
 
     sha256: str
     nbytes: int
-    early: Mapping[str, str]
-    ft: str
+    made_of: Mapping[str, str]
     tally: Tally
 
 
@@ -81,14 +80,14 @@ def partial_root(out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_partial(out: Path, mu: float, dtype: str) -> Iterator[Partial]:
+def open_partial(out: Path, settings: Mapping[str, Any]) -> Iterator[Partial]:
     """What an earlier, cut off call with the same settings left for ``out``, or a fresh start.
 
     Raises :class:`StoreError` while another process works on it, :class:`SpaceError` when the
     disk turns out full; what is finished then stays for the next call.
     """
     root = partial_root(out)
-    key = {"schema": 1, "mu": mu, "dtype": dtype, "springback": package_version("springback")}
+    key = {"schema": 2, **settings, "springback": package_version("springback")}
     try:
         root.mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as handle:
