@@ -98,6 +98,13 @@ def mu_for(mu: Mu, name: str) -> float:
     return mu.get(group_of(name), mu.get(OTHER, 0.0))
 
 
+def mu_text(mu: Mu) -> str:
+    """mu for reading: the number, or ``mlp 0.1, norms 0.2``."""
+    if isinstance(mu, Mapping):
+        return ", ".join(f"{group} {value!r}" for group, value in mu.items())
+    return repr(mu)
+
+
 def slope_weights(steps: Sequence[float]) -> tuple[float, ...]:
     """w_1 … w_{n-1} with direction = sum_i w_i (theta_n - theta_i); ``(1.0,)`` for two.
 
@@ -129,3 +136,24 @@ def steps_of(folders: Sequence[Path]) -> tuple[float, ...]:
     if all(found):
         return tuple(float(match[1]) for match in found if match)
     return tuple(float(number) for number in range(len(folders)))
+
+
+def checkpoint_steps(folders: Sequence[Path], given: tuple[float, ...] | None) -> tuple[float, ...]:
+    """One step a folder: those given, else :func:`steps_of`; raises :class:`ModelError`."""
+    if len(folders) < 2:
+        raise ModelError(
+            describe(f"{len(folders)} checkpoint", "two or more", "name the earlier ones first")
+        )
+    if given is None:
+        # Two folders are taken in the order given, whatever their names: the direction is known.
+        return (0.0, 1.0) if len(folders) == 2 else steps_of(folders)
+    if len(given) != len(folders):
+        raise ModelError(
+            describe(f"{len(given)} steps", f"{len(folders)}, one a checkpoint", "name them all")
+        )
+    return tuple(float(step) for step in given)
+
+
+def checkpoint_labels(count: int) -> tuple[str, ...]:
+    """What records call the checkpoints: early, checkpoint 2, …, ft."""
+    return ("early", *(f"checkpoint {i}" for i in range(2, count)), "ft")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from springback.weights.direction import (
     OTHER,
     Mu,
     check_mu,
+    checkpoint_labels,
+    checkpoint_steps,
     group_of,
     mu_for,
+    mu_text,
     slope_weights,
-    steps_of,
 )
 from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
 from springback.weights.format import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
@@ -113,7 +115,7 @@ def extrapolate_along(
     if how.low_rank is not None and how.low_rank < 1:
         raise ModelError(describe(f"low rank {how.low_rank}", "1 or more", "leave it out for all"))
     folders = [Path(folder) for folder in checkpoints]
-    steps = _steps(folders, how.steps)
+    steps = checkpoint_steps(folders, how.steps)
     weights = open_checkpoints(folders)
     line = Line(tuple(weights[:-1]), weights[-1], slope_weights(steps))
     plain = len(weights) == 2 and how.low_rank is None
@@ -138,21 +140,6 @@ def extrapolate_along(
     return run(job)
 
 
-def _steps(folders: Sequence[Path], given: tuple[float, ...] | None) -> tuple[float, ...]:
-    if len(folders) < 2:
-        raise ModelError(
-            describe(f"{len(folders)} checkpoint", "two or more", "name the earlier ones first")
-        )
-    if given is None:
-        # Two folders are taken in the order given, whatever their names: the direction is known.
-        return (0.0, 1.0) if len(folders) == 2 else steps_of(folders)
-    if len(given) != len(folders):
-        raise ModelError(
-            describe(f"{len(given)} steps", f"{len(folders)}, one a checkpoint", "name them all")
-        )
-    return tuple(float(step) for step in given)
-
-
 @dataclass(frozen=True)
 class Line:
     """Checkpoints of one run: the earlier ones with their weights in the direction, and ft."""
@@ -163,8 +150,8 @@ class Line:
 
     def labelled(self) -> dict[str, Weights]:
         """early, checkpoint 2, …, ft."""
-        between = {f"checkpoint {i}": w for i, w in enumerate(self.earlier[1:], 2)}
-        return {"early": self.earlier[0], **between, "ft": self.ft}
+        everyone = (*self.earlier, self.ft)
+        return dict(zip(checkpoint_labels(len(everyone)), everyone, strict=True))
 
     def sources(self, name: str) -> tuple[Source, ...]:
         """Where a tensor lies in each checkpoint, ft last."""
@@ -242,7 +229,7 @@ def _parts(
         yield Part(info, code, start, sources, begin, row)
 
 
-def _whole(line: Line, mu: float, tensor: tuple[str, str, str]) -> Any:
+def _whole(line: Line, mu: float, tensor: tuple[str, str, str]) -> Callable[[Reader], Make]:
     """Pieces that take the whole step; ``tensor`` is its name and its dtypes in and out."""
     name, code_in, code_out = tensor
 
@@ -267,7 +254,9 @@ def copied(name: str, raws: Sequence[Bytes]) -> Bytes:
     return raws[-1]
 
 
-def _low(line: Line, mu: float, k: int, sources: tuple[Source, ...], code_out: str) -> Any:
+def _low(
+    line: Line, mu: float, k: int, sources: tuple[Source, ...], code_out: str
+) -> Callable[[Reader], Make]:
     """Pieces that take the step along the top ``k`` singular directions of a matrix only."""
     info = sources[-1][1]
     name, code_in, columns = info.name, info.code, info.shape[1]
@@ -332,9 +321,8 @@ def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
 
 
 def _card_text(mu: Mu, steps: Sequence[float], low_rank: int | None) -> tuple[str, ...]:
-    far = f"{mu!r}" if isinstance(mu, float) else ", ".join(f"{g} {v!r}" for g, v in mu.items())
     lines = [
-        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {far}: the",
+        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}: the",
         "weights moved on along the line from an early checkpoint to the fine-tuned one, without",
         "training (EpiCoDe, Tao et al., arXiv 2506.03489).",
     ]

@@ -47,7 +47,7 @@ MAX_THREADS = 16
 COARSE = 0.1
 #: What a job holds beside what its parts ask for: the interpreter and the pieces in flight.
 FLOOR = 200_000_000
-_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "auto": "auto"}
+CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "auto": "auto"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class Job:
     whose files, tensor names and small files the output takes over.  ``settings`` decide the
     result together with the inputs: a cut off call goes on, and a finished folder is recognised,
     under the same ones.  ``plan`` gives the parts of one shard.  ``memory`` is what they hold at
-    most beyond :data:`FLOOR`, in bytes.
+    most beyond :data:`FLOOR`, in bytes.  ``over`` is a folder whose small files go over the
+    model's.
     """
 
     inputs: Mapping[str, Weights]
@@ -71,6 +72,7 @@ class Job:
     progress: Progress
     memory: int = 0
     notes: tuple[str, ...] = ()
+    over: Path | None = None
 
     @property
     def dtype(self) -> str:
@@ -151,7 +153,7 @@ def _existing(job: Job) -> ExtrapolationReport | None:
 
 def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     """Write the shards that are missing and what goes beside them; publish the folder."""
-    layouts = {file.name: plan_layout(file, _CODES[job.dtype]) for file in job.model.files}
+    layouts = {file.name: plan_layout(file, CODES[job.dtype]) for file in job.model.files}
     small = [inside(job.model.root, name) for name in side_files(job.model.root)]
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
@@ -169,6 +171,8 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
             for label, weights in job.inputs.items()
         }
     notes = (*job.notes, *copy_side_files(job.model.root, partial.folder, job.dtype))
+    if job.over is not None:
+        notes = (*notes, *copy_side_files(job.over, partial.folder, job.dtype))
     if job.model.index:
         _write_index(job, partial, layouts)
     shards = {name: partial.shards[name] for name in layouts}

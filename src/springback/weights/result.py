@@ -153,7 +153,7 @@ def write_record(folder: Path, report: ExtrapolationReport, about: About) -> Non
     }
     write_json(folder / RECORD, record)
     lines = [
-        *card_head(folder, about, _library(folder)),
+        *card_head(about, _meta(folder, about)),
         *source_table(about.sources, report.hashes, report.out_hash),
         "",
         *_findings(report),
@@ -191,20 +191,22 @@ def used(found: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
-def _library(folder: Path) -> list[str]:
+def _meta(folder: Path, about: About) -> list[str]:
+    """Metadata of a model's card."""
     meta = ["library_name: transformers"] if (folder / "config.json").exists() else []
-    return [*meta, "pipeline_tag: text-generation"] if _writes_text(folder) else meta
-
-
-def card_head(folder: Path, about: About, meta: Sequence[str]) -> list[str]:
-    """Metadata, title and what was done, as lines of a model card."""
-    ft = about.sources["ft"]
-    base = about.sources.get("base", ft)
-    meta = list(meta)
+    if _writes_text(folder):
+        meta.append("pipeline_tag: text-generation")
+    base = about.sources.get("base", about.sources["ft"])
     if base.hub_id:  # the hub refuses a base_model that is not an id of its own
         meta.append(f"base_model: {json.dumps(base.hub_id)}")
-    meta += ["tags:", "- springback", "- model-extrapolation"]
-    return ["---", *meta, "---", "", f"# {code(ft.name)}, extrapolated", "", *about.text, ""]
+    return meta
+
+
+def card_head(about: About, meta: Sequence[str]) -> list[str]:
+    """Metadata, title and what was done, as lines of a model card."""
+    tags = ["tags:", "- springback", "- model-extrapolation"]
+    title = f"# {code(about.sources['ft'].name)}, extrapolated"
+    return ["---", *meta, *tags, "---", "", title, "", *about.text, ""]
 
 
 def source_table(
