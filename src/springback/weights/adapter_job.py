@@ -245,9 +245,9 @@ def _is_hub_id(name: str) -> bool:
 def _card_text(total: AdapterSum, mu: Mu, svd_rank: int | None) -> tuple[str, ...]:
     how = f"cut to rank {svd_rank} by SVD" if svd_rank else "exact, as one adapter of both ranks"
     return (
-        f"`theta_ep = base + (1 + mu) dW_ft - mu dW_early` with mu = {mu_text(mu)}: LoRA moved on along",
-        "the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe, Tao",
-        f"et al., arXiv 2506.03489); {how}. {len(total.adapters)} adapters went in.",
+        f"`theta_ep = base + (1 + mu) dW_ft - mu dW_early` with mu = {mu_text(mu)}: LoRA moved on",
+        "along the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe,",
+        f"Tao et al., arXiv 2506.03489); {how}. {len(total.adapters)} adapters went in.",
     )
 
 

@@ -296,8 +296,8 @@ def _place(ft: Floats, move: Floats, out: Bytes, code: str, mu: float, *, touche
 
 def _card_text(mu: Mu, count: int) -> tuple[str, ...]:
     return (
-        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}, where both",
-        f"are the base with an adapter merged in ({count} adapters went in): the weights moved on",
-        "along the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe,",
-        "Tao et al., arXiv 2506.03489).",
+        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}, where",
+        f"both are the base with an adapter merged in ({count} adapters went in): the weights",
+        "moved on along the line from an early checkpoint to the fine-tuned one, without training",
+        "(EpiCoDe, Tao et al., arXiv 2506.03489).",
     )
