@@ -37,7 +37,7 @@ from springback.weights.direction import (
 from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
 from springback.weights.format import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
 from springback.weights.job import Job, check_settings, run
-from springback.weights.lowrank import memory_needed, top_directions
+from springback.weights.lowrank import Rows, memory_needed, top_directions
 from springback.weights.result import KIND, ExtrapolationReport, OutputDtype
 from springback.weights.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
 
@@ -254,6 +254,20 @@ def copied(name: str, raws: Sequence[Bytes]) -> Bytes:
     return raws[-1]
 
 
+def direction_rows(line: Line, name: str, reader: Reader) -> Rows:
+    """Rows of a matrix's direction, as :func:`top_directions` wants them."""
+    sources = line.sources(name)
+    info = sources[-1][1]
+    columns = info.shape[1]
+
+    def rows(first: int, last: int) -> Floats:
+        raws = [reader.read(s, first * columns, (last - first) * columns) for s in sources]
+        flat = line.difference(raws, decode(raws[-1], info.code), info.code)
+        return flat.reshape(last - first, columns)
+
+    return rows
+
+
 def _low(
     line: Line, mu: float, k: int, sources: tuple[Source, ...], code_out: str
 ) -> Callable[[Reader], Make]:
@@ -262,12 +276,7 @@ def _low(
     name, code_in, columns = info.name, info.code, info.shape[1]
 
     def begin(reader: Reader) -> Make:
-        def rows(first: int, last: int) -> Floats:
-            raws = [reader.read(s, first * columns, (last - first) * columns) for s in sources]
-            flat = line.difference(raws, decode(raws[-1], code_in), code_in)
-            return flat.reshape(last - first, columns)
-
-        shape = (info.shape[0], columns)
+        rows, shape = direction_rows(line, name, reader), (info.shape[0], columns)
         with np.errstate(all="ignore"):
             top = top_directions(rows, shape, k, block=max(1, PIECE // columns))
 
