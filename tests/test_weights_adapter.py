@@ -237,7 +237,8 @@ def test_what_only_one_side_saves_whole_comes_from_the_base(tmp_path: Path) -> N
 def test_vllm_gets_lora_matrices_only(tmp_path: Path) -> None:
     base, early, ft = both(tmp_path, {"r": 2}, {"r": 4})
     extrapolate_adapters([early, ft], How(0.4, engine="vllm"), tmp_path / "out")
-    for number, settings in enumerate(({"bias": "all"}, {"modules_to_save": ["lm_head"]})):
+    saved: list[dict[str, Any]] = [{"bias": "all"}, {"modules_to_save": ["lm_head"]}]
+    for number, settings in enumerate(saved):
         folders = [
             save_adapter(tmp_path / f"{side}{number}", base, 3, r=2, **settings) for side in "ab"
         ]

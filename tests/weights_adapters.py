@@ -57,7 +57,7 @@ def save_adapter(folder: Path, base: Path, seed: int, **settings: Any) -> Path:
             for weight in model.parameters():
                 if weight.requires_grad:
                     weight.add_(0.2 * torch.randn_like(weight))
-        model.save_pretrained(folder)
+        model.save_pretrained(str(folder))
     return folder
 
 

@@ -43,7 +43,7 @@ _SvdRank = Annotated[int | None, typer.Option(help="Adapters: cut to this rank, 
 _For = Annotated[str, typer.Option("--for", help="Adapters: peft, or vllm, which loads less.")]
 _Base = Annotated[str | None, typer.Option(help="Adapters: folder or hub id of the base model.")]
 _Materialise = Annotated[
-    bool, typer.Option("--materialise", help="Adapters: write full weights into --base.")
+    bool, typer.Option("--materialise", help="Adapters: write a copy of --base with them in it.")
 ]
 _Check = Annotated[bool, typer.Option("--check", help="Only say whether it looks safe.")]
 _Validation = Annotated[
@@ -92,17 +92,16 @@ def extrapolate(
     taken = _steps(steps)
     if validation is not None and not check:
         raise SpringbackError("--validation is for --check; leave it out, or add --check")
-    if not check and (mu is None or out is None):
+    if check:
+        _check(_resolve(checkpoints, early_revision, ft_revision), taken, threads, validation)
+        return
+    if mu is None or out is None:
         raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
     folders = _resolve(checkpoints, early_revision, ft_revision)
-    if check:
-        _check(folders, taken, threads, validation)
-        return
     from springback.hub import local_folder
     from springback.weights import is_adapter
     from springback.weights.direction import read_mu
 
-    assert mu is not None and out is not None
     asked = _Asked(
         mu=read_mu(mu),
         out=out,
@@ -132,8 +131,8 @@ def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Pa
         raise ModelError(
             describe(f"{len(names)} checkpoint", "two or more of one run", "name EARLY and FT")
         )
-    given = early.split(",") if early else []
-    if len(given) > 1 and len(given) != len(names) - 1:
+    given: list[str | None] = [*early.split(",")] if early else [None]
+    if len(given) not in (1, len(names) - 1):
         raise ModelError(
             describe(
                 f"{len(given)} early revisions for {len(names) - 1} checkpoints",
@@ -141,7 +140,7 @@ def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Pa
                 "separate them with commas",
             )
         )
-    each = given if len(given) == len(names) - 1 else (given or [None]) * (len(names) - 1)
+    each = given if len(given) == len(names) - 1 else given * (len(names) - 1)
     pairs = zip(names, [*each, ft], strict=True)
     return [local_folder(name, revision or None) for name, revision in pairs]
 
@@ -168,12 +167,8 @@ def _full(folders: list[Path], asked: _Asked) -> None:
     from springback.cli.progress import make_progress
     from springback.weights import Extrapolation, extrapolate_along
 
-    adapter_flags = {
-        "svd-rank": asked.svd_rank,
-        "base": asked.base,
-        "materialise": asked.materialise,
-    }
-    _refuse({**adapter_flags, "for": asked.engine != "peft"}, "full weights")
+    flags = {"svd-rank": asked.svd_rank, "base": asked.base, "materialise": asked.materialise}
+    _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
     how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
     _told(extrapolate_along(folders, how, asked.out, make_progress()), asked.out)
 

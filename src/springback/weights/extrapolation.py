@@ -119,6 +119,9 @@ def extrapolate_along(
     weights = open_checkpoints(folders)
     line = Line(tuple(weights[:-1]), weights[-1], slope_weights(steps))
     plain = len(weights) == 2 and how.low_rank is None
+    speaker = progress or Silent()
+    if len(steps) > 2:
+        speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
     settings: dict[str, Any] = {
         "kind": KIND,
         "mu": mu,
@@ -133,7 +136,7 @@ def extrapolate_along(
         text=_card_text(mu, steps, how.low_rank),
         out=Path(os.path.realpath(out)),
         threads=workers,
-        progress=progress or Silent(),
+        progress=speaker,
         memory=_memory(line.ft, how.low_rank),
         notes=_notes(line.ft, mu, how.low_rank),
     )

@@ -177,7 +177,7 @@ def read_report(record: Mapping[str, Any]) -> ExtrapolationReport:
     return ExtrapolationReport(**values)
 
 
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str | None]:
     """What the result was made with."""
     return {
         "springback": package_version("springback"),
@@ -186,7 +186,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def used(found: Mapping[str, str]) -> str:
+def used(found: Mapping[str, str | None]) -> str:
     """Versions as text."""
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
