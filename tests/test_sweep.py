@@ -9,8 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from springback import probes
+from springback.core import Row
+from springback.encode import encode_rows
 from springback.errors import ModelError
 from springback.models import load_model, resolve
+from springback.scan import nll_along_mu
 from springback.sweep import Sweep, stored_dtypes
 from springback.weights import extrapolate
 
@@ -61,3 +65,22 @@ def test_a_parameter_stored_under_another_name_takes_the_only_dtype(
     save_file({**tensors, "other.name": norm.float()}, file)
     with pytest.raises(ModelError, match=r"stores no tensor model\.norm\.weight"):
         stored_dtypes(str(tmp_path), model)
+
+
+def test_nll_along_mu_is_the_nll_of_each_extrapolated_model(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folders = save_pair(tiny_llama, tmp_path, torch.float32)
+    sweep = Sweep(*(resolve(folder) for folder in folders))
+    texts = [Row("text", "", text) for text in ("the thing in her hand", "a hero")]
+    rows = encode_rows(sweep.tokenizer, texts, 32)
+    sweep.at(0.3)
+    found = nll_along_mu(sweep, rows, (1.0, -0.5))
+    assert list(found) == [-0.5, 0.0, 1.0]
+    assert sweep.mu == 0.3  # put back
+    early, ft = (probes.nll(model, rows, sweep.tokenizer) for model in (sweep.early, sweep.ft))
+    assert found[0.0] == [score.per_token for score in ft]
+    extrapolate(*folders, 1.0, tmp_path / "out")
+    beyond = probes.nll(load_model(resolve(tmp_path / "out")), rows, sweep.tokenizer)
+    assert found[1.0] == [score.per_token for score in beyond]
+    assert found[0.0] != [score.per_token for score in early]
