@@ -33,8 +33,9 @@ def save_base(folder: Path, *, tied: bool = False, seed: int = 0) -> Path:
 
 
 def load_base(base: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    return model.eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    found: PreTrainedModel = model.eval()
+    return found
 
 
 def save_untied(folder: Path, tied: Path) -> Path:
