@@ -30,6 +30,7 @@ from springback.weights.direction import (
     mu_text,
     slope_weights,
 )
+from springback.weights.extrapolation import announce_steps
 from springback.weights.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
 from springback.weights.job import CODES, check_settings, coarse_warnings, not_ours
 from springback.weights.result import (
@@ -139,6 +140,7 @@ def extrapolate_adapters(
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
     target, speaker = Path(os.path.realpath(out)), progress or Silent()
+    announce_steps(steps, speaker)
     labels = checkpoint_labels(len(found))
     sources = {label: Source(a.root) for label, a in zip(labels, found, strict=True)}
     about = About(settings, sources, _card_text(total, mu, how.svd_rank))

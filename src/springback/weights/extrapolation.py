@@ -120,8 +120,7 @@ def extrapolate_along(
     line = Line(tuple(weights[:-1]), weights[-1], slope_weights(steps))
     plain = len(weights) == 2 and how.low_rank is None
     speaker = progress or Silent()
-    if len(steps) > 2:
-        speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
+    announce_steps(steps, speaker)
     settings: dict[str, Any] = {
         "kind": KIND,
         "mu": mu,
@@ -141,6 +140,12 @@ def extrapolate_along(
         notes=_notes(line.ft, mu, how.low_rank),
     )
     return run(job)
+
+
+def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
+    """Say which steps three or more checkpoints are taken to be of: they decide the slope."""
+    if len(steps) > 2:
+        speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,13 @@ def _parts(
         shape, far = info.shape, mu_for(mu, info.name)
         sources = line.sources(info.name)
         begin, row = _whole(line, far, (info.name, info.code, code)), 1
-        if info.code in FLOAT_BYTES and low_rank and len(shape) == 2 and low_rank < min(shape):
+        if (
+            far
+            and info.code in FLOAT_BYTES
+            and low_rank
+            and len(shape) == 2
+            and low_rank < min(shape)
+        ):
             row = shape[1]
             begin = _low(line, far, low_rank, sources, code)
         yield Part(info, code, start, sources, begin, row)

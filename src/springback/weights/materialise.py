@@ -27,7 +27,7 @@ from springback.weights.direction import (
     mu_text,
     slope_weights,
 )
-from springback.weights.extrapolation import Extrapolation
+from springback.weights.extrapolation import Extrapolation, announce_steps
 from springback.weights.folder import Weights, inside, open_weights, readable_json
 from springback.weights.format import FLOAT_BYTES, Layout, TensorFile
 from springback.weights.job import Job, check_settings, run
@@ -63,7 +63,8 @@ def materialise_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     found = [open_adapter(folder, dora=True) for folder in folders]
-    notes = check_bases(found)
+    notes, speaker = check_bases(found), progress or Silent()
+    announce_steps(steps, speaker)
     weights = open_weights(base)
     _require_fit(found, weights)
     touched = {n: _Tensor.of(n, found, weights) for n in weights.tensors}
@@ -78,7 +79,7 @@ def materialise_adapters(
         text=_card_text(mu, len(found)),
         out=Path(os.path.realpath(out)),
         threads=workers,
-        progress=progress or Silent(),
+        progress=speaker,
         memory=max((t.memory() for t in touched.values()), default=0),
         notes=notes,
         over=found[-1].root,

@@ -7,7 +7,6 @@ pass over the checkpoints gives, a piece at a time.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from springback.weights.arithmetic import BLOCK, Floats, decode
 from springback.weights.direction import checkpoint_steps, slope_weights
 from springback.weights.extrapolation import Line, direction_rows, open_checkpoints
 from springback.weights.format import FLOAT_BYTES, TensorInfo
+from springback.weights.job import check_settings
 from springback.weights.lowrank import top_directions
 from springback.weights.stream import PIECE, Reader
 
@@ -86,7 +86,7 @@ def check_line(
     weights = open_checkpoints(folders)
     line = Line(tuple(weights[:-1]), weights[-1], slope_weights(times))
     floats = [t for _, t in line.ft.tensors.values() if t.code in FLOAT_BYTES and t.size]
-    workers = min(threads or len(os.sched_getaffinity(0)), 8)
+    workers = check_settings("auto", threads)
     speaker = progress or Silent()
     speaker.stage("checking the line", len(floats))
     count = len(weights)
