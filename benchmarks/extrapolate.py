@@ -1,13 +1,16 @@
-"""Extrapolating two checkpoints: ours against a script that loads both models.
+"""Extrapolating two checkpoints: ours against a script that loads both models, and mergekit.
 
-Generates a pair of Llamas, runs both programs as whole processes in turns on the same files (in
+Generates a pair of Llamas, runs the programs as whole processes in turns on the same files (in
 the disk cache), compares the results, and writes wall seconds and peak resident memory to --out.
-Everything else goes to a temporary folder, which is removed.
+mergekit takes part where --mergekit names its executable (mergekit-yaml, in an environment of its
+own): a linear merge with weights 1 + mu and -mu, computed in float32.  Everything else goes to a
+temporary folder, which is removed.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -40,7 +43,7 @@ with torch.no_grad():
         weight.copy_(wide + float(sys.argv[3]) * (wide - before[name].float()))
 ft.save_pretrained(sys.argv[4], max_shard_size=sys.argv[5])
 """
-PROGRAMS = {"springback": OURS, "load both models": LOAD_BOTH}
+OURS_NAME, PLAIN_NAME = "springback", "load both models"
 GENERATE = """
 import sys, torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -96,26 +99,45 @@ def _names(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def compare(root: Path, rounds: int, shard: str) -> dict[str, Any]:
-    """Seconds and megabytes of each program on the pair in ``root``, in turns A B A B."""
-    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
-    megabytes: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+def commands(root: Path, dtype: str, shard: str, mergekit: str | None) -> dict[str, list[str]]:
+    """What to run, by name; each program writes to ``out <name>`` in ``root``."""
+    found = {}
     sources = [str(root / "early"), str(root / "ft"), str(MU)]
+    for name, code in ((OURS_NAME, OURS), (PLAIN_NAME, LOAD_BOTH)):
+        found[name] = [sys.executable, "-c", code, *sources, str(root / f"out {name}"), shard]
+    if mergekit is not None:
+        weights = {sources[1]: 1 + MU, sources[0]: -MU}
+        models = [{"model": m, "parameters": {"weight": w}} for m, w in weights.items()]
+        merge = {"merge_method": "linear", "parameters": {"normalize": False}, "models": models}
+        config = root / "mergekit.yml"  # JSON is YAML
+        config.write_text(json.dumps({**merge, "dtype": "float32", "out_dtype": dtype}))
+        out = str(root / "out mergekit")
+        found["mergekit"] = [mergekit, str(config), out, "--no-copy-tokenizer"]
+    return found
+
+
+def compare(root: Path, rounds: int, programs: dict[str, list[str]]) -> dict[str, Any]:
+    """Seconds and megabytes of each program on the pair in ``root``, in turns A B A B."""
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    megabytes: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
-        for name, code in PROGRAMS.items():
-            out = root / f"out {name}"
-            shutil.rmtree(out, ignore_errors=True)
-            wall, peak = measure([sys.executable, "-c", code, *sources, str(out), shard])
+        for name, command in programs.items():
+            shutil.rmtree(root / f"out {name}", ignore_errors=True)
+            wall, peak = measure(command)
             seconds[name].append(round(wall, 3))
             megabytes[name].append(round(peak, 1))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "median_seconds": medians,
-        "share_of_time": round(medians["springback"] / medians["load both models"], 4),
+        "share_of_time": round(medians[OURS_NAME] / medians[PLAIN_NAME], 4),
         "median_peak_megabytes": {n: statistics.median(v) for n, v in megabytes.items()},
         "seconds": seconds,
         "peak_megabytes": megabytes,
-        "largest_difference": largest_difference(*(root / f"out {name}" for name in PROGRAMS)),
+        "largest_difference": max(
+            largest_difference(root / f"out {OURS_NAME}", root / f"out {name}")
+            for name in programs
+            if name != OURS_NAME
+        ),
     }
 
 
@@ -125,6 +147,7 @@ def main() -> int:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--shard-megabytes", type=int, default=5000, help="largest weight file")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mergekit", help="path of mergekit-yaml, if it is to take part")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     asked = parser.parse_args()
     started = datetime.now(UTC).isoformat()
@@ -141,7 +164,7 @@ def main() -> int:
             "dtype": asked.dtype,
             "mu": MU,
             "rounds": asked.rounds,
-            **compare(root, asked.rounds, shard),
+            **compare(root, asked.rounds, commands(root, asked.dtype, shard, asked.mergekit)),
             "provenance": provenance(started=started, finished=datetime.now(UTC).isoformat()),
         }
     write_json(asked.out, result)

@@ -164,7 +164,7 @@ def test_adapters_are_told_to_be_merged_first(tmp_path: Path) -> None:
     early, ft = pair(tmp_path)
     (early / "adapter_config.json").write_text("{}")
     message = refuse(early, ft)
-    assert "LoRA adapters are not extrapolated by this version yet" in message
+    assert "holds an adapter (adapter_config.json)" in message
     assert "merge" in message
 
 

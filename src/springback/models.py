@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from springback.core import Checkpoint
 from springback.embedded import EMBEDDED, embedded_checkpoint
 from springback.errors import ModelError
+from springback.hub import download, looks_like_hub_id
 from springback.quiet import one_line, quiet
 from springback.store import whole_folder
 from springback.weights import hash_weights
@@ -45,21 +46,12 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
                 "name a folder written by save_pretrained"
             )
         return Checkpoint(str(path), content_hash=hash_weights(path))
-    if path.exists() or text.startswith((".", "/", "~")) or text.count("/") != 1:
+    if not looks_like_hub_id(text):
         raise ModelError(
             f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
             f"or a built-in name ({', '.join(EMBEDDED)})"
         )
-    try:
-        from huggingface_hub import snapshot_download
-
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
-        folder = Path(snapshot_download(text, revision=revision, allow_patterns=patterns))
-    except Exception as error:  # the hub client raises many unrelated classes
-        raise ModelError(
-            f"'{text}' is no folder here and the hub did not give it ({type(error).__name__}); "
-            "check the spelling, the network or your hub login"
-        ) from error
+    folder = download(text, revision)
     # The snapshot's folder is named after the commit.
     return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
 

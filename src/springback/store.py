@@ -13,6 +13,7 @@ A run counts as done when its ``run.json`` is there, on whatever machine it was 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -28,7 +29,8 @@ from springback.errors import SpaceError, StoreError
 RUN_FILE = "run.json"
 
 
-def _fsync_dir(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder reach the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -48,8 +50,8 @@ def write_text(path: Path, text: str) -> None:
         os.replace(tmp, path)
     except OSError as error:
         tmp.unlink(missing_ok=True)
-        raise _space_or_store(error, path) from error
-    _fsync_dir(path.parent)
+        raise write_refusal(error, path) from error
+    sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -66,10 +68,13 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def _space_or_store(error: OSError, path: Path) -> SpaceError | StoreError:
-    if error.errno == 28:  # ENOSPC
-        return SpaceError(f"no space left on the disk of {path}; free some and run again")
-    return StoreError(f"cannot write {path}: {error}; check the folder's permissions")
+def write_refusal(error: OSError, path: Path) -> SpaceError | StoreError:
+    """What to raise when the system refuses to write ``path``: a full disk has its own class."""
+    if error.errno == errno.ENOSPC:
+        return SpaceError(
+            f"no space left on the disk of {path}; free some and run the same command again"
+        )
+    return StoreError(f"cannot write {path}: {error}; check the folder and its permissions")
 
 
 @contextlib.contextmanager
@@ -83,9 +88,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         os.replace(tmp, path)
-        _fsync_dir(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
-        raise _space_or_store(error, path) from error
+        raise write_refusal(error, path) from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
@@ -121,7 +126,7 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("w")
         except OSError as error:
-            raise _space_or_store(error, self.root) from error
+            raise write_refusal(error, self.root) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
@@ -14,23 +16,35 @@ from springback.models import (
     load_model,
     load_tokenizer,
 )
+from springback.weights import tensor_names
+
+#: Elements moved at a time: bounds what float64 costs in memory.
+BLOCK = 1 << 22
+
+_FLOATS = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 class Sweep:
     """Expert at mu, and the two checkpoints it is made of.
 
     ``expert`` is the extrapolated model theta_ft + mu * (theta_ft - theta_early), computed in
-    fp32 and rounded to the dtype of the fine-tuned weights, exactly what
-    :func:`springback.weights.extrapolate` writes.
+    float64 and rounded once to the dtype that the fine-tuned weights are stored in: bit for bit
+    what :func:`springback.weights.extrapolate` writes (held here in fp32, which all but float64
+    weights fit).
     """
 
     def __init__(self, early: Checkpoint, ft: Checkpoint) -> None:
         self.tokenizer = load_tokenizer(ft)
         check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
-        self.stored = {n: p.dtype for n, p in load_model(ft, "auto").named_parameters()}
         self.early: PreTrainedModel = load_model(early)
         self.ft: PreTrainedModel = load_model(ft)
         self._check_shapes(early, ft)
+        self.stored = stored_dtypes(ft.path, self.ft)
         self.expert: PreTrainedModel = copy.deepcopy(self.ft)
         self.mu = 0.0
 
@@ -52,9 +66,49 @@ class Sweep:
             early = dict(self.early.named_parameters())
             ft = dict(self.ft.named_parameters())
             for name, parameter in self.expert.named_parameters():
-                step = ft[name] - early[name]
-                step *= mu
-                step += ft[name]
-                parameter.copy_(step.to(self.stored[name]))
+                _set(parameter, early[name], ft[name], mu, self.stored[name])
             self.mu = mu
         return self.expert
+
+
+def stored_dtypes(folder: str, model: PreTrainedModel) -> dict[str, torch.dtype]:
+    """The dtype in which each parameter of ``model`` is stored, from the headers of its files.
+
+    A parameter that Transformers builds under another name than the file has (merged experts,
+    say) takes the file's only dtype.  Raises :class:`ModelError` if the file has several.
+    """
+    stored = {n: _FLOATS[d] for n, (_, d) in tensor_names(folder).items() if d in _FLOATS}
+    kinds = set(stored.values())
+    found = {}
+    for name, _ in model.named_parameters():
+        if name not in stored and len(kinds) != 1:
+            raise ModelError(
+                f"{folder} stores no tensor {name}, and its tensors are of {len(kinds)} dtypes, so "
+                "what extrapolating would round to is not known; save the model in one dtype"
+            )
+        found[name] = stored.get(name) or next(iter(kinds))
+    return found
+
+
+def _set(parameter: Tensor, early: Tensor, ft: Tensor, mu: float, stored: torch.dtype) -> None:
+    """Put ft + mu * (ft - early), rounded to ``stored``, into ``parameter``, block by block."""
+    if mu == 0:  # as in springback.weights: -0.0 stays
+        parameter.copy_(ft)
+        return
+    flat = parameter.view(-1)
+    before, after = early.reshape(-1), ft.reshape(-1)
+    for first in range(0, flat.numel(), BLOCK):
+        here = slice(first, first + BLOCK)
+        base = after[here].double()
+        step = base - before[here].double()
+        step *= mu
+        step += base
+        flat[here] = _rounded(step, stored)
+
+
+def _rounded(values: Tensor, stored: torch.dtype) -> Tensor:
+    """Float64 values rounded once to ``stored`` (torch goes to float16 by way of float32)."""
+    if stored is not torch.float16:
+        return values.to(stored)
+    with np.errstate(over="ignore"):
+        return torch.from_numpy(values.cpu().numpy().astype(np.float16)).to(values.device)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.errors import SpringbackError
 from springback.jobs.settings import AuditSettings, BoostSettings
@@ -122,28 +123,7 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
     _finish(run(config.build(BoostSettings, given), out, make_progress()))
 
 
-@app.command()
-def extrapolate(
-    early: Annotated[str, typer.Argument(help="Folder of the earlier checkpoint.")],
-    ft: Annotated[str, typer.Argument(help="Folder of the last checkpoint.")],
-    mu: Annotated[float, typer.Option(help="How far past the last checkpoint.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new model.")],
-    dtype: Annotated[
-        str, typer.Option(help="auto (as the last checkpoint), float32, bfloat16 or float16.")
-    ] = "auto",
-) -> None:
-    """Write the extrapolated model: ft + mu * (ft - early), streamed tensor by tensor."""
-    from springback.cli.progress import make_progress
-    from springback.weights import extrapolate as run
-
-    report = run(early, ft, mu, out, dtype=dtype, progress=make_progress())  # type: ignore[arg-type]
-    for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(
-        f"{report.tensors} tensors, {100 * report.changed_share:.1f} % of the weights changed, "
-        f"rounding error {report.rounding_error:.2g} of the step"
-    )
-    typer.echo(f"model: {out}")
+app.command()(extrapolate)
 
 
 @app.command()

@@ -219,10 +219,10 @@ def symmetry(
     pairs = [("fall_per_log2", "the fall"), ("share_per_log2", "the share of the gain lost")]
     lines, signs = [], set()
     for key, what in pairs:
-        slopes = [rebound["slope"][key] if rebound["slope"] else None for rebound in (here, turned)]
-        if None in slopes:
+        slopes = [rebound["slope"][key] for rebound in (here, turned) if rebound["slope"]]
+        if len(slopes) < 2 or None in slopes:
             continue
-        a, b = (s["mean"] for s in slopes)
+        a, b = (slope["mean"] for slope in slopes)
         signs.add((a > 0) == (b > 0))
         lines.append(f"{what} changes by {a:+.4f} here and {b:+.4f} there per doubling of n_pos")
     falls = [rebound["fall"][-1]["mean"] for rebound in (here, turned)]

@@ -7,6 +7,7 @@ which costs little beside reading and hashing and makes the reported rounding er
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +27,25 @@ _NUMPY: dict[str, npt.DTypeLike] = {"F64": np.float64, "F32": np.float32, "F16":
 
 @dataclass
 class Tally:
-    """Sums over elements: changed values, ||written - exact||^2, ||mu * delta||^2."""
+    """Sums over elements: changed values, ||written - exact||^2, ||mu * delta||^2.
+
+    For a low-rank step also ||delta||^2 of the matrices and what their top directions hold of it.
+    """
 
     parameters: int = 0
     changed: int = 0
     error_sq: float = 0.0
     step_sq: float = 0.0
+    energy: float = 0.0
+    kept: float = 0.0
 
     def add(self, other: Tally) -> None:
         self.parameters += other.parameters
         self.changed += other.changed
         self.error_sq += other.error_sq
         self.step_sq += other.step_sq
+        self.energy += other.energy
+        self.kept += other.kept
 
     @property
     def finite(self) -> bool:
@@ -72,7 +80,44 @@ def encode(values: Floats, code: str, out: Bytes) -> None:
     out.view(np.uint16)[...] = bits
 
 
-def step(early: Bytes, ft: Bytes, mu: float, codes: tuple[str, str]) -> tuple[Bytes, Tally]:
+#: A checkpoint before theta_ft: its weight in the direction (direction.py) and its bytes.
+Earlier = tuple[float, Bytes]
+
+
+def difference(earlier: Sequence[Earlier], ft: Floats, here: slice, code: str) -> Floats:
+    """sum_i w_i (theta_ft - theta_i) over the bytes ``here`` of each earlier checkpoint."""
+    total: Floats | None = None
+    for weight, raw in earlier:
+        work = decode(raw[here], code)
+        np.subtract(ft, work, out=work)
+        if weight != 1.0:
+            work *= weight
+        total = work if total is None else np.add(total, work, out=total)
+    assert total is not None
+    return total
+
+
+def place(before: Floats, move: Floats, out: Bytes, code: str, *, still: bool = False) -> Tally:
+    """Write ``before + move`` into ``out``, rounded once; ``move`` is used up.
+
+    ``still`` says that the move is zero: -0.0 + 0.0 is 0.0, and the bits of ``before`` shall stay.
+    """
+    tally = Tally(parameters=before.size, step_sq=float(np.einsum("i,i->", move, move)))
+    if still:
+        move[...] = before
+    else:
+        move += before
+    encode(move, code, out)
+    written = decode(out, code)
+    tally.changed = int(np.count_nonzero(written != before))
+    move -= written
+    tally.error_sq = float(np.einsum("i,i->", move, move))
+    return tally
+
+
+def step(
+    earlier: Sequence[Earlier], ft: Bytes, mu: float, codes: tuple[str, str]
+) -> tuple[Bytes, Tally]:
     """One stretch of a tensor: the new bytes and what changed.
 
     ``codes`` are the safetensors dtypes of the inputs and of the output.  Values that are not
@@ -81,25 +126,14 @@ def step(early: Bytes, ft: Bytes, mu: float, codes: tuple[str, str]) -> tuple[By
     code_in, code_out = codes
     width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
     size = ft.size // width_in
-    out, tally = np.empty(size * width_out, np.uint8), Tally(parameters=size)
+    out, tally = np.empty(size * width_out, np.uint8), Tally()
     with np.errstate(all="ignore"):  # overflow is looked for in the sums
         for first in range(0, size, BLOCK):
             count = min(BLOCK, size - first)
             here = slice(first * width_in, (first + count) * width_in)
             there = out[first * width_out : (first + count) * width_out]
             before = decode(ft[here], code_in)
-            work = decode(early[here], code_in)
-            np.subtract(before, work, out=work)
-            work *= mu
-            tally.step_sq += float(np.einsum("i,i->", work, work))
-            if mu != 0.0:  # -0.0 + 0.0 is 0.0: without this, mu = 0 would not be ft to the bit
-                work += before
-                encode(work, code_out, there)
-            else:
-                work[...] = before
-                encode(before, code_out, there)
-            written = decode(there, code_out)
-            tally.changed += int(np.count_nonzero(written != before))
-            work -= written
-            tally.error_sq += float(np.einsum("i,i->", work, work))
+            move = difference(earlier, before, here, code_in)
+            move *= mu
+            tally.add(place(before, move, there, code_out, still=mu == 0.0))
     return out, tally

@@ -33,6 +33,13 @@ class Weights:
     tensors: Mapping[str, tuple[TensorFile, TensorInfo]]
     index: Path | None
 
+    def hashed(self) -> dict[str, Path]:
+        """The files that :func:`hash_weights` covers, by name."""
+        found = {file.name: file.path for file in self.files}
+        if list(found) == [ADAPTER]:
+            found[ADAPTER_CONFIG] = inside(self.root, ADAPTER_CONFIG)
+        return found
+
 
 def open_weights(folder: str | Path) -> Weights:
     """Read the headers of ``folder``'s weights.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,11 @@ def plan_layout(source: TensorFile, dtype: str) -> Layout:
             t.size * FLOAT_BYTES[code] if code in FLOAT_BYTES else t.nbytes
             for code, t in zip(codes, source.tensors, strict=True)
         ]
-        header = _encode_header(source, codes, sizes)
+        shapes = [
+            (t.name, code, t.shape, size)
+            for t, code, size in zip(source.tensors, codes, sizes, strict=True)
+        ]
+        header = encode_header(shapes, source.metadata)
     entries, place = [], len(header)
     for info, code, size in zip(source.tensors, codes, sizes, strict=True):
         entries.append((info, code, place))
@@ -132,16 +136,18 @@ def plan_layout(source: TensorFile, dtype: str) -> Layout:
     return Layout(header, tuple(entries), place)
 
 
-def _encode_header(source: TensorFile, codes: list[str], sizes: list[int]) -> bytes:
-    table: dict[str, Any] = {"__metadata__": dict(source.metadata)} if source.metadata else {}
+def encode_header(
+    tensors: Sequence[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str]
+) -> bytes:
+    """Everything before the first tensor's bytes, for tensors (name, code, shape, bytes) in order.
+
+    Their bytes follow each other without a gap.
+    """
+    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
-    for info, code, size in zip(source.tensors, codes, sizes, strict=True):
+    for name, code, shape, size in tensors:
         end = start + size
-        table[info.name] = {
-            "dtype": code,
-            "shape": list(info.shape),
-            "data_offsets": [start, end],
-        }
+        table[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
         start = end
     raw = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     raw += b" " * (-len(raw) % 8)  # the format asks for tensor data at a multiple of 8

@@ -3,7 +3,7 @@
 Layout of ``.<name>.partial/`` next to the output folder::
 
     .lock         held by the process at work
-    state.json    mu, dtype, version; for each finished shard the hashes of what it was made
+    state.json    settings, version; for each finished shard the hashes of what it was made
                   from, its own, and its sums
     folder/       what becomes the output folder
 """
@@ -11,7 +11,6 @@ Layout of ``.<name>.partial/`` next to the output folder::
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -20,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from springback.errors import SpaceError, StoreError
+from springback.errors import StoreError
 from springback.provenance import package_version
-from springback.store import read_json, write_json
+from springback.store import read_json, sync_folder, write_json, write_refusal
 from springback.weights.arithmetic import Tally
 
 STATE = "state.json"
@@ -34,8 +33,7 @@ class Shard:
 
     sha256: str
     nbytes: int
-    early: Mapping[str, str]
-    ft: str
+    made_of: Mapping[str, str]
     tally: Tally
 
 
@@ -66,9 +64,9 @@ class Partial:
     def publish(self, out: Path) -> None:
         """Give the folder its name.  ``out`` may be an empty folder, else must not exist."""
         for folder in (self.folder, *(p for p in self.folder.rglob("*") if p.is_dir())):
-            sync(folder)
+            sync_folder(folder)
         os.replace(self.folder, out)
-        sync(out.parent)
+        sync_folder(out.parent)
         shutil.rmtree(self.root, ignore_errors=True)
 
     def drop(self) -> None:
@@ -82,14 +80,14 @@ def partial_root(out: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_partial(out: Path, mu: float, dtype: str) -> Iterator[Partial]:
+def open_partial(out: Path, settings: Mapping[str, Any]) -> Iterator[Partial]:
     """What an earlier, cut off call with the same settings left for ``out``, or a fresh start.
 
     Raises :class:`StoreError` while another process works on it, :class:`SpaceError` when the
     disk turns out full; what is finished then stays for the next call.
     """
     root = partial_root(out)
-    key = {"schema": 1, "mu": mu, "dtype": dtype, "springback": package_version("springback")}
+    key = {"schema": 2, **settings, "springback": package_version("springback")}
     try:
         root.mkdir(parents=True, exist_ok=True)
         with (root / ".lock").open("w") as handle:
@@ -107,7 +105,7 @@ def open_partial(out: Path, mu: float, dtype: str) -> Iterator[Partial]:
                     partial.drop()
                 raise
     except OSError as error:
-        raise _refusal(error, out) from error
+        raise write_refusal(error, out) from error
 
 
 def drop_stale(out: Path) -> None:
@@ -142,20 +140,3 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         return found
     except (StoreError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _refusal(error: OSError, out: Path) -> SpaceError | StoreError:
-    if error.errno == errno.ENOSPC:
-        return SpaceError(
-            f"no space left on the disk of {out}; free some and run the same command again"
-        )
-    return StoreError(f"cannot write {out}: {error}; check the folder and its permissions")
-
-
-def sync(folder: Path) -> None:
-    """Have the names in a folder reach the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -39,7 +39,9 @@ class ExtrapolationReport:
     whose value differs from theta_ft.  ``rounding_error`` is ||written - exact|| / ||mu * delta||
     over all of them: 0 is perfect, 1 means that rounding moved the weights as far as the step
     did.  ``dtypes`` counts written tensors by dtype, ``bytes_written`` is the size of the weight
-    files, the hashes are those of :func:`springback.weights.hash_weights`.
+    files, the hashes are those of :func:`springback.weights.hash_weights` (``other_hashes``: of
+    checkpoints in between and of the base of adapters).  ``energy_kept`` is the share of
+    ||direction||^2 over matrices that a low-rank step keeps, None for a whole one.
     """
 
     tensors: int
@@ -52,6 +54,13 @@ class ExtrapolationReport:
     ft_hash: str
     out_hash: str
     warnings: tuple[str, ...] = ()
+    other_hashes: Mapping[str, str] = field(default_factory=dict)
+    energy_kept: float | None = None
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Content hash of everything that went in, by its label."""
+        return {"early": self.early_hash, **self.other_hashes, "ft": self.ft_hash}
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,15 @@ class Source:
     def name(self) -> str:
         """Without the folders above, which are nobody's business in a published file."""
         return f"{self.hub_id}@{self.root.name}" if self.hub_id else self.root.name
+
+
+@dataclass(frozen=True)
+class About:
+    """What a record and a model card say beside the report: settings, sources by label, words."""
+
+    settings: Mapping[str, Any]
+    sources: Mapping[str, Source]
+    text: tuple[str, ...]
 
 
 def copy_side_files(root: Path, folder: Path, dtype: str) -> tuple[str, ...]:
@@ -120,84 +138,108 @@ def _set_dtype(config: dict[str, Any], dtype: str) -> bool:
     return found
 
 
-def write_record(
-    folder: Path, report: ExtrapolationReport, mu: float, dtype: str, sources: tuple[Source, Source]
-) -> None:
+def write_record(folder: Path, report: ExtrapolationReport, about: About) -> None:
     """``springback.json`` and the model card."""
-    early, ft = sources
-    versions = {
-        "springback": package_version("springback"),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    record = {
+    record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "kind": KIND,
-        "mu": mu,
-        "dtype": dtype,
-        "early": {"name": early.name, "content_hash": report.early_hash},
-        "ft": {"name": ft.name, "content_hash": report.ft_hash},
+        **about.settings,
+        **{
+            label: {"name": source.name, "content_hash": report.hashes[label]}
+            for label, source in about.sources.items()
+        },
         "content_hash": report.out_hash,
         "report": to_jsonable(report),
-        "versions": versions,
+        "versions": versions(),
     }
     write_json(folder / RECORD, record)
-    write_text(folder / "README.md", _card(folder, record, report, sources))
+    lines = [
+        *card_head(about, _meta(folder, about)),
+        *source_table(about.sources, report.hashes, report.out_hash),
+        "",
+        *_findings(report),
+        f"- Made with {used(record['versions'])}.",
+        "",
+    ]
+    write_text(folder / "README.md", "\n".join(lines))
 
 
 def read_report(record: Mapping[str, Any]) -> ExtrapolationReport:
     """The report in a ``springback.json``.  Raises KeyError or TypeError if it is not ours."""
     found = record["report"]
-    values = {field.name: found[field.name] for field in fields(ExtrapolationReport)}
+    values = {
+        field.name: found[field.name]
+        for field in fields(ExtrapolationReport)
+        if field.name in found or (field.default, field.default_factory) == (MISSING, MISSING)
+    }
     values["warnings"] = tuple(values["warnings"])
     if values["rounding_error"] is None:  # JSON has no infinity
         values["rounding_error"] = math.inf
     return ExtrapolationReport(**values)
 
 
-def _card(
-    folder: Path,
-    record: Mapping[str, Any],
-    report: ExtrapolationReport,
-    sources: tuple[Source, Source],
-) -> str:
-    early, ft = sources
+def versions() -> dict[str, str | None]:
+    """What the result was made with."""
+    return {
+        "springback": package_version("springback"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def used(found: Mapping[str, str | None]) -> str:
+    """Versions as text."""
+    return ", ".join(f"{name} {number}" for name, number in found.items())
+
+
+def _meta(folder: Path, about: About) -> list[str]:
+    """Metadata of a model's card."""
     meta = ["library_name: transformers"] if (folder / "config.json").exists() else []
     if _writes_text(folder):
         meta.append("pipeline_tag: text-generation")
-    if ft.hub_id:  # the hub refuses a base_model that is not an id of its own
-        meta.append(f"base_model: {json.dumps(ft.hub_id)}")
-    meta += ["tags:", "- springback", "- model-extrapolation"]
-    dtypes = ", ".join(f"{count} {name}" for name, count in sorted(report.dtypes.items()))
-    used = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    lines = [
-        "---",
-        *meta,
-        "---",
-        "",
-        f"# {_code(ft.name)}, extrapolated",
-        "",
-        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {record['mu']!r}: the",
-        "weights moved on along the line from an early checkpoint to the fine-tuned one, without",
-        "training (EpiCoDe, Tao et al., arXiv 2506.03489).",
-        "",
+    base = about.sources.get("base", about.sources["ft"])
+    if base.hub_id:  # the hub refuses a base_model that is not an id of its own
+        meta.append(f"base_model: {json.dumps(base.hub_id)}")
+    return meta
+
+
+def card_head(about: About, meta: Sequence[str]) -> list[str]:
+    """Metadata, title and what was done, as lines of a model card."""
+    tags = ["tags:", "- springback", "- model-extrapolation"]
+    title = f"# {code(about.sources['ft'].name)}, extrapolated"
+    return ["---", *meta, *tags, "---", "", title, "", *about.text, ""]
+
+
+def source_table(
+    sources: Mapping[str, Source], hashes: Mapping[str, str], out_hash: str
+) -> list[str]:
+    """What went in and came out, with content hashes, as a Markdown table."""
+    names = {"ft": "fine-tuned"}
+    return [
         "| | model | content hash of the weights |",
         "|---|---|---|",
-        f"| early | {_code(early.name)} | `{report.early_hash}` |",
-        f"| fine-tuned | {_code(ft.name)} | `{report.ft_hash}` |",
-        f"| this | | `{report.out_hash}` |",
-        "",
+        *(
+            f"| {names.get(label, label)} | {code(source.name)} | `{hashes[label]}` |"
+            for label, source in sources.items()
+        ),
+        f"| this | | `{out_hash}` |",
+    ]
+
+
+def _findings(report: ExtrapolationReport) -> list[str]:
+    dtypes = ", ".join(f"{count} {name}" for name, count in sorted(report.dtypes.items()))
+    lines = [
         f"- Tensors: {dtypes}; {report.changed_share:.2%} of {report.parameters:,} parameters"
         " changed.",
         f"- Rounding error, as a share of the step: {report.rounding_error:.3g}.",
-        *(f"- Warning: {text}." for text in report.warnings),
-        f"- Made with {used}.",
-        "",
     ]
-    return "\n".join(lines)
+    if report.energy_kept is not None:
+        lines.append(
+            f"- The directions kept hold {report.energy_kept:.2%} of the matrices' squared update."
+        )
+    return [*lines, *(f"- Warning: {text}." for text in report.warnings)]
 
 
-def _code(name: str) -> str:
+def code(name: str) -> str:
     """A name as Markdown code that cannot break out of a table cell."""
     return "`" + name.replace("`", "'").replace("|", "/").replace("\n", " ") + "`"
 

@@ -1,0 +1,360 @@
+"""Full weights: theta_ft + mu * direction, tensor by tensor (paper B: ME)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from springback.errors import ModelError, describe
+from springback.progress import Progress, Silent
+from springback.weights.arithmetic import (
+    BLOCK,
+    Bytes,
+    Earlier,
+    Floats,
+    Tally,
+    decode,
+    difference,
+    step,
+)
+from springback.weights.arithmetic import place as write_block
+from springback.weights.direction import (
+    OTHER,
+    Mu,
+    check_mu,
+    checkpoint_labels,
+    checkpoint_steps,
+    group_of,
+    mu_for,
+    mu_text,
+    slope_weights,
+)
+from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
+from springback.weights.format import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
+from springback.weights.job import Job, check_settings, run
+from springback.weights.lowrank import Rows, memory_needed, top_directions
+from springback.weights.result import KIND, ExtrapolationReport, OutputDtype
+from springback.weights.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
+
+_SHOWN = 3
+#: A low-rank step is taken on this many elements at a time.
+_MATRIX_BLOCK = 8 * BLOCK
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """How to extrapolate: everything but the folders.
+
+    ``mu``: one number, or one a group (``attention``, ``mlp``, ``embeddings``, ``norms``, and
+    ``other`` for every tensor whose group is not named; without it such tensors stay as they
+    are).  ``steps``: training steps of the checkpoints; None reads them from folders named
+    ``checkpoint-<step>``, else takes them as equally far apart.  ``low_rank``: move each matrix
+    along the top K singular directions of its update only; a vector has rank 1 and moves whole,
+    and so do tensors of three and more dimensions, which the report names.
+    """
+
+    mu: Mu
+    dtype: OutputDtype = "auto"
+    steps: tuple[float, ...] | None = None
+    low_rank: int | None = None
+    threads: int | None = None
+
+
+def extrapolate(
+    early: str | Path,
+    ft: str | Path,
+    mu: float,
+    out: str | Path,
+    *,
+    dtype: OutputDtype = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> ExtrapolationReport:
+    """Write theta_ft + mu * (theta_ft - theta_early) as the model folder ``out`` (paper B, ME).
+
+    ``early`` and ``ft`` are folders with safetensors weights of the same names, shapes and
+    dtypes, sharded as they like; ``out`` is sharded as ``ft``, in the dtype of each of its
+    tensors or in ``dtype``, with ft's tokenizer and configs, ``springback.json`` and a model
+    card.  Tensors that are not floats must be equal in both and are copied.  mu = 0 gives ft's
+    tensors to the bit, mu = -1 gives early within one rounding.
+
+    At most about 150 MB of memory whatever the model; no torch.  ``out`` appears when it is
+    whole.  A call that was cut off leaves ``.<name>.partial`` beside it, and the same call goes
+    on from the last finished shard.  If ``out`` is the result of the same inputs already, its
+    report is returned.
+
+    Raises :class:`ModelError` for weights that are missing, pickled, of an adapter, do not fit
+    each other, or give NaN or infinity; :class:`StoreError` if ``out`` holds something else or
+    is being written; :class:`SpaceError` if the disk is too small.
+    """
+    how = Extrapolation(mu, dtype, threads=threads)
+    return extrapolate_along([early, ft], how, out, progress)
+
+
+def extrapolate_along(
+    checkpoints: Sequence[str | Path],
+    how: Extrapolation,
+    out: str | Path,
+    progress: Progress | None = None,
+) -> ExtrapolationReport:
+    """:func:`extrapolate` from two or more checkpoints of one run, the last one being theta_ft.
+
+    Writes theta_ft + mu * direction with the direction of :mod:`springback.weights.direction`:
+    the least-squares slope through all of them.  The bound on memory holds for any number of
+    checkpoints and for mu by group.  A low-rank step adds what
+    :func:`springback.weights.lowrank.memory_needed` says for the widest matrix, 8 n (5 K + 32)
+    bytes for n columns, and reads each matrix up to 21 times.
+    """
+    workers = check_settings(how.dtype, how.threads)
+    mu = check_mu(how.mu)
+    if how.low_rank is not None and how.low_rank < 1:
+        raise ModelError(describe(f"low rank {how.low_rank}", "1 or more", "leave it out for all"))
+    folders = [Path(folder) for folder in checkpoints]
+    steps = checkpoint_steps(folders, how.steps)
+    weights = open_checkpoints(folders)
+    line = Line(tuple(weights[:-1]), weights[-1], slope_weights(steps))
+    plain = len(weights) == 2 and how.low_rank is None
+    speaker = progress or Silent()
+    announce_steps(steps, speaker)
+    settings: dict[str, Any] = {
+        "kind": KIND,
+        "mu": mu,
+        "dtype": how.dtype,
+        "direction": None if plain else {"steps": list(steps), "low_rank": how.low_rank},
+    }
+    job = Job(
+        inputs=line.labelled(),
+        model=line.ft,
+        settings=settings,
+        plan=lambda file, layout: _parts(line, mu, how.low_rank, file, layout),
+        text=_card_text(mu, steps, how.low_rank),
+        out=Path(os.path.realpath(out)),
+        threads=workers,
+        progress=speaker,
+        memory=_memory(line.ft, how.low_rank),
+        notes=_notes(line.ft, mu, how.low_rank),
+    )
+    return run(job)
+
+
+def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
+    """Say which steps three or more checkpoints are taken to be of: they decide the slope."""
+    if len(steps) > 2:
+        speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Checkpoints of one run: the earlier ones with their weights in the direction, and ft."""
+
+    earlier: tuple[Weights, ...]
+    ft: Weights
+    weights: tuple[float, ...]
+
+    def labelled(self) -> dict[str, Weights]:
+        """early, checkpoint 2, …, ft."""
+        everyone = (*self.earlier, self.ft)
+        return dict(zip(checkpoint_labels(len(everyone)), everyone, strict=True))
+
+    def sources(self, name: str) -> tuple[Source, ...]:
+        """Where a tensor lies in each checkpoint, ft last."""
+        return tuple(w.tensors[name] for w in (*self.earlier, self.ft))
+
+    def difference(self, raws: Sequence[Bytes], ft: Floats, code: str) -> Floats:
+        """The direction over the elements in ``raws``, one a checkpoint."""
+        return difference(self.pairs(raws), ft, slice(None), code)
+
+    def pairs(self, raws: Sequence[Bytes]) -> list[Earlier]:
+        return list(zip(self.weights, raws[:-1], strict=True))
+
+    def finite(self, raws: Sequence[Bytes], code: str) -> list[tuple[str, bool]]:
+        """Which of the checkpoints hold finite numbers only."""
+        names = {"early": "the early model", "ft": "the fine-tuned model"}
+        return [
+            (names.get(label, label), bool(np.isfinite(decode(raw, code)).all()))
+            for label, raw in zip(self.labelled(), raws, strict=True)
+        ]
+
+
+def open_checkpoints(folders: Sequence[Path]) -> list[Weights]:
+    """The weights of each folder; raises :class:`ModelError` unless they fit each other."""
+    for folder in folders:
+        if (folder / ADAPTER_CONFIG).exists():
+            raise ModelError(
+                f"{folder} holds an adapter ({ADAPTER_CONFIG}) where full weights are asked for; "
+                "give adapters only (in Python: extrapolate_adapters), or merge it into its base "
+                "model first (merge_and_unload in PEFT)"
+            )
+    found = [open_weights(folder) for folder in folders]
+    for other in found[:-1]:
+        require_same(other, found[-1])
+    return found
+
+
+def require_same(early: Weights, ft: Weights) -> None:
+    """Raise :class:`ModelError` naming the first differences in names, shapes or dtypes."""
+    differences = []
+    for name in sorted(early.tensors.keys() | ft.tensors.keys()):
+        if name not in ft.tensors:
+            differences.append(f"{name} is only in {early.root}")
+            continue
+        if name not in early.tensors:
+            differences.append(f"{name} is only in {ft.root}")
+            continue
+        (_, a), (_, b) = early.tensors[name], ft.tensors[name]
+        if (a.shape, a.code) != (b.shape, b.code):
+            first, second = (f"{dtype_name(t.code)} {list(t.shape)}" for t in (a, b))
+            differences.append(f"{name} is {first} in one and {second} in the other")
+        elif a.code not in FLOAT_BYTES and a.code not in COPIED:
+            raise ModelError(
+                f"{name} is {dtype_name(a.code)}, which is not extrapolated; allowed: float32, "
+                "bfloat16, float16, float64 and equal integers; dequantise both models first"
+            )
+    if differences:
+        more = len(differences) - _SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        raise ModelError(
+            f"{early.root} and {ft.root} do not fit: {'; '.join(differences[:_SHOWN])}{rest}; "
+            "allowed: two checkpoints of one run, saved in the same way"
+        )
+
+
+def _parts(
+    line: Line, mu: Mu, low_rank: int | None, file: TensorFile, layout: Layout
+) -> Iterator[Part]:
+    for info, code, start in layout.entries:
+        shape, far = info.shape, mu_for(mu, info.name)
+        sources = line.sources(info.name)
+        begin, row = _whole(line, far, (info.name, info.code, code)), 1
+        if (
+            far
+            and info.code in FLOAT_BYTES
+            and low_rank
+            and len(shape) == 2
+            and low_rank < min(shape)
+        ):
+            row = shape[1]
+            begin = _low(line, far, low_rank, sources, code)
+        yield Part(info, code, start, sources, begin, row)
+
+
+def _whole(line: Line, mu: float, tensor: tuple[str, str, str]) -> Callable[[Reader], Make]:
+    """Pieces that take the whole step; ``tensor`` is its name and its dtypes in and out."""
+    name, code_in, code_out = tensor
+
+    def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
+        if code_in not in FLOAT_BYTES:
+            return copied(name, raws), Tally()
+        raw, tally = step(line.pairs(raws), raws[-1], mu, (code_in, code_out))
+        if not tally.finite:
+            raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
+        return raw, tally
+
+    return lambda reader: make
+
+
+def copied(name: str, raws: Sequence[Bytes]) -> Bytes:
+    """The bytes of a tensor without floats, which must be equal in all checkpoints."""
+    if not all(np.array_equal(raw, raws[-1]) for raw in raws[:-1]):
+        raise ModelError(
+            f"{name} holds no floats and differs between the models; allowed: "
+            "equal in all; dequantise the models, or take checkpoints of one run"
+        )
+    return raws[-1]
+
+
+def direction_rows(line: Line, name: str, reader: Reader) -> Rows:
+    """Rows of a matrix's direction, as :func:`top_directions` wants them."""
+    sources = line.sources(name)
+    info = sources[-1][1]
+    columns = info.shape[1]
+
+    def rows(first: int, last: int) -> Floats:
+        raws = [reader.read(s, first * columns, (last - first) * columns) for s in sources]
+        flat = line.difference(raws, decode(raws[-1], info.code), info.code)
+        return flat.reshape(last - first, columns)
+
+    return rows
+
+
+def _low(
+    line: Line, mu: float, k: int, sources: tuple[Source, ...], code_out: str
+) -> Callable[[Reader], Make]:
+    """Pieces that take the step along the top ``k`` singular directions of a matrix only."""
+    info = sources[-1][1]
+    name, code_in, columns = info.name, info.code, info.shape[1]
+
+    def begin(reader: Reader) -> Make:
+        rows, shape = direction_rows(line, name, reader), (info.shape[0], columns)
+        with np.errstate(all="ignore"):
+            top = top_directions(rows, shape, k, block=max(1, PIECE // columns))
+
+        def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
+            width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
+            size = raws[-1].size // width_in
+            out, tally = np.empty(size * width_out, np.uint8), Tally()
+            if first == 0:
+                tally.energy, tally.kept = top.energy, top.kept
+            stride = max(1, _MATRIX_BLOCK // columns) * columns
+            with np.errstate(all="ignore"):
+                for at in range(0, size, stride):
+                    here = [raw[at * width_in : (at + stride) * width_in] for raw in raws]
+                    before = decode(here[-1], code_in)
+                    delta = line.difference(here, before, code_in).reshape(-1, columns)
+                    move = top.project(delta).reshape(-1)
+                    move *= mu
+                    there = out[at * width_out : (at + stride) * width_out]
+                    tally.add(write_block(before, move, there, code_out, still=mu == 0.0))
+            if not tally.finite:
+                raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
+            return out, tally
+
+        return make
+
+    return begin
+
+
+def _memory(ft: Weights, low_rank: int | None) -> int:
+    """Bytes that a low-rank step holds beside the pieces."""
+    if low_rank is None:
+        return 0
+    matrices = [(t.shape[0], t.shape[1]) for _, t in ft.tensors.values() if len(t.shape) == 2]
+    return max((memory_needed(s, low_rank) for s in matrices if low_rank < min(s)), default=0)
+
+
+def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
+    floats = [t for _, t in ft.tensors.values() if t.code in FLOAT_BYTES]
+    found = []
+    if not isinstance(mu, float) and (
+        names := sorted(t.name for t in floats if group_of(t.name) == OTHER)
+    ):
+        where = f"take mu {mu[OTHER]:g}" if OTHER in mu else "stay as they are"
+        found.append(f"{len(names)} tensors are in no group and {where}: {', '.join(names)}")
+    if low_rank and (names := sorted(t.name for t in floats if len(t.shape) > 2)):
+        found.append(
+            f"{len(names)} tensors have more than two dimensions and take the whole step, not its "
+            f"top {low_rank} directions: {', '.join(names)}"
+        )
+    return tuple(found)
+
+
+def _card_text(mu: Mu, steps: Sequence[float], low_rank: int | None) -> tuple[str, ...]:
+    lines = [
+        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}: the",
+        "weights moved on along the line from an early checkpoint to the fine-tuned one, without",
+        "training (EpiCoDe, Tao et al., arXiv 2506.03489).",
+    ]
+    if len(steps) > 2:
+        taken = ", ".join(f"{step:g}" for step in steps)
+        lines.append(
+            "In place of the difference stands the least-squares slope through "
+            f"{len(steps)} checkpoints (steps {taken}), times the last interval."
+        )
+    if low_rank:
+        lines.append(f"Each matrix moved along the top {low_rank} directions of its update only.")
+    return tuple(lines)
