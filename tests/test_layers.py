@@ -41,6 +41,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "finetune",
         "decode",
         "probes",
+        "scratch",
         "sweep",
         "scan",
         "inference",

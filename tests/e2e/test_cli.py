@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,36 +34,54 @@ def findings(folder: Path) -> dict[str, Any]:
     return data
 
 
-def audit_words(model: Path, out: str) -> list[str]:
-    words = ["audit", "--model", str(model), "--out", out, "--n-pos", "64,128", "--doses", "32,64"]
+def audit_words(model: str, out: str) -> list[str]:
+    words = ["audit", "--model", model, "--out", out, "--n-pos", "64,128", "--doses", "32,64"]
     words += ["--seeds", "0,1", "--batch-size", "8", "--max-tokens", "48", "--holdout", "8"]
     return [*words, "--prompts", "8", "--sample-tokens", "8", "--resistance-rows", "16"]
 
 
-def test_kill_9_at_random_moments_changes_nothing(tiny_llama: Path, tmp_path: Path) -> None:
-    """Killed five times at random moments, the same command ends in the same result."""
-    whole = run(*audit_words(tiny_llama, "whole"), cwd=tmp_path)
+def small_words(model: str, out: str) -> list[str]:
+    """As little as shows every kind of run: for a model that takes seconds a step."""
+    words = ["audit", "--model", model, "--out", out, "--n-pos", "16", "--doses", "8,16"]
+    words += ["--seeds", "0", "--max-tokens", "32", "--holdout", "4", "--prompts", "4"]
+    words += ["--probes", "margin,kl", "--sample-tokens", "4", "--resistance-rows", "8"]
+    return [*words, "--save-every", "1"]
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "longest"),
+    [("tiny", audit_words, 4.0), ("smollm2-135m", small_words, 20.0)],
+)
+def test_kill_9_at_random_moments_changes_nothing(
+    model: str,
+    words: Callable[[str, str], list[str]],
+    longest: float,
+    tiny_llama: Path,
+    tmp_path: Path,
+) -> None:
+    """Killed at random moments, the same command ends in the same result."""
+    name = str(tiny_llama) if model == "tiny" else model
+    whole = run(*words(name, "whole"), cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     rng = random.Random(20260101)
-    killed, seen = 0, set()
+    killed = 0
     for _ in range(5):
         going = subprocess.Popen(
-            command(*audit_words(tiny_llama, "cut")),
+            command(*words(name, "cut")),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=tmp_path,
         )
         assert going.stderr is not None
         going.stderr.readline()  # it has begun to work
-        time.sleep(rng.uniform(0.1, 4.0))
+        time.sleep(rng.uniform(0.1, longest))
         if going.poll() is None:
             going.send_signal(signal.SIGKILL)
             killed += 1
         going.stderr.close()
         going.wait()
-        seen.add(len(list((tmp_path / "cut").glob("runs/*/run.json"))))
     assert killed >= 3, "the kills came too late to test anything"
-    last = run(*audit_words(tiny_llama, "cut"), cwd=tmp_path)
+    last = run(*words(name, "cut"), cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     assert findings(tmp_path / "cut") == findings(tmp_path / "whole")
     assert (tmp_path / "cut" / "report.html").exists()
@@ -74,6 +93,9 @@ BAD = {
     "empty file": (["audit", "--align", "empty.jsonl"], "empty"),
     "overlap": (["audit", "--align", "a.jsonl", "--perturb", "a.jsonl"], "also in"),
     "bad number": (["audit", "--n-pos", "many"], "whole numbers"),
+    "study file": (["audit", "nowhere.yaml"], "cannot read the study file"),
+    "one folder": (["compare", "a"], "two audits or more"),
+    "reproduction": (["reproduce", "elasticity-magic"], "allowed: elasticity-resistance"),
     "no model": (["audit", "--model", "./nowhere"], "no model"),
     "neither pair nor data": (
         ["boost", "--validation", "problems", "--test", "problems"],

@@ -13,7 +13,7 @@ import typer
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.errors import SpringbackError
-from springback.jobs.settings import AuditSettings, BoostSettings
+from springback.jobs.settings import REPRODUCTIONS, AuditSettings, BoostSettings
 
 app = typer.Typer(
     name="springback",
@@ -86,7 +86,7 @@ def audit(
     2 cores. Studies of your own default to 3 seeds.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs import config
+    from springback.jobs import config, several
     from springback.jobs.audit import audit as run
     from springback.jobs.audit import plan
 
@@ -107,9 +107,45 @@ def audit(
     if show:
         typer.echo(config.show(settings))
     elif only_plan:
-        typer.echo(plan(settings, out))
+        for single, folder in several.planned(settings, out):
+            typer.echo(f"{single.name}:")
+            typer.echo(plan(single.settings, folder))
+    elif settings.series:
+        _finish(several.series(settings, out, make_progress()))
     else:
         _finish(run(settings, out, make_progress()))
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[str], typer.Argument(help="Folders that audits wrote to.")],
+) -> None:
+    """Cards of several audited models side by side, with tests for the differences (Markdown)."""
+    from springback.jobs.several import read_cards
+
+    typer.echo(read_cards(folders).to_markdown())
+
+
+@app.command()
+@with_settings(AuditSettings)
+def reproduce(
+    given: dict[str, Any],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPRODUCTIONS)}.")],
+    scale: Annotated[
+        str, typer.Option(help="small (built-in models and data) or paper.")
+    ] = "small",
+    out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
+) -> None:
+    """A table or figure of the papers: published beside measured.
+
+    The other flags replace settings of its studies, such as the data.
+    """
+    from springback.cli.progress import make_progress
+    from springback.jobs.reproduce import reproduce as run
+
+    result = run(name, scale, out or Path(f"springback-{name}"), given, make_progress())
+    typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
+    _finish(result)
 
 
 @app.command()

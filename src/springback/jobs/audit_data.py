@@ -21,6 +21,10 @@ PREFERENCES = ("dpo", "kto", "simpo")
 
 def check_settings(settings: AuditSettings) -> AuditSettings:
     """The settings with ``auto`` filled in and lists sorted; raises on what cannot be."""
+    if settings.series:
+        raise SpringbackError(
+            "audit measures one model; for a series use springback.jobs.several.series"
+        )
     check_positive(
         {
             "learning-rate": settings.learning_rate,

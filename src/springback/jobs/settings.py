@@ -24,6 +24,16 @@ PROBES = (
     "way_back",
 )
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign")
+#: What ``springback reproduce`` knows (:mod:`springback.jobs.reproductions`).
+REPRODUCTIONS = (
+    "elasticity-resistance",
+    "elasticity-rebound",
+    "elasticity-dose",
+    "elasticity-algorithms",
+    "elasticity-symmetry",
+    "elasticity-size",
+    "elasticity-pretraining",
+)
 #: Where resistance takes its data from; the paper leaves it open, so both are here.
 RESISTANCE_DATA = ("responses", "slices")
 

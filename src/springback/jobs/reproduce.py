@@ -1,0 +1,129 @@
+"""``springback reproduce``: a table or figure of the papers, published beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from springback.elasticity import ElasticityCard, compare
+from springback.errors import SpringbackError
+from springback.jobs.common import Clock, Result, write_result
+from springback.jobs.config import build
+from springback.jobs.pretrain import pretrain
+from springback.jobs.reproductions import REPRODUCTIONS, Reproduction
+from springback.jobs.settings import AuditSettings
+from springback.jobs.several import Study, cards, compared_verdict, run_all
+from springback.progress import Progress, Silent
+from springback.store import Store, write_text
+
+SCALES = ("small", "paper")
+
+
+def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSettings:
+    """The settings that the studies of a reproduction start from, ``given`` ones changed."""
+    if name not in REPRODUCTIONS:
+        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(REPRODUCTIONS)}")
+    if scale not in SCALES:
+        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
+    changed = build(AuditSettings, given)
+    return replace(
+        REPRODUCTIONS[name].begin[scale], **{key: getattr(changed, key) for key in given}
+    )
+
+
+def reproduce(
+    name: str,
+    scale: str = "small",
+    out: str | Path = "springback-reproduce",
+    given: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Run the studies of ``name`` and write published beside measured (kind ``reproduce``).
+
+    ``given``: settings that replace the reproduction's own, such as data.  Also writes
+    ``reproduce.md``.  Raises :class:`SpringbackError` on an unknown name or scale.
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    settings = settings_of(name, scale, given or {})
+    what = REPRODUCTIONS[name]
+    with Store(out).locked() as store:
+        if scale == "small" and what.volumes:
+            folders = pretrain(what.volumes, store, progress)
+            studies = [
+                Study(f"{rows} rows", replace(settings, model=str(folder)))
+                for rows, folder in folders.items()
+            ]
+        else:
+            studies = (what.small if scale == "small" else what.paper)(settings)
+        results = run_all(studies, store.root, progress)
+        found = cards(results)
+        compared = None
+        if len(results) > 1:
+            compared = compare([r.data for r in results.values()], names=list(results))
+        measured = _measured(what, found)
+        analysis = {
+            "name": name,
+            "question": what.question,
+            "scale": scale,
+            "paper": what.finding,
+            "published": _published(what),
+            "measured": measured,
+            "studies": found,
+            "comparison": compared.to_dict() if compared else None,
+        }
+        write_text(store.root / "reproduce.md", _page(name, scale, what, measured))
+        only = next(iter(results.values())).data["verdict"]
+        return write_result(
+            store,
+            "reproduce",
+            clock,
+            inputs={"settings": settings, "models": [s.settings.model for s in studies]},
+            measurements=[],
+            analysis=analysis,
+            verdict=compared_verdict(compared) if compared else only,
+        )
+
+
+def _published(what: Reproduction) -> dict[str, Any] | None:
+    if what.published is None:
+        return None
+    head, *rows = what.published
+    return {"columns": head, "rows": rows, "source": what.source}
+
+
+def _measured(what: Reproduction, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row a study: seeds, then value with interval and label of every quantity asked for."""
+    read = [(entry["name"], ElasticityCard.from_dict(entry["card"])) for entry in found]
+    first = read[0][1]
+    titles = [first.quantities()[key].title for key in what.columns]
+    pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
+    columns = ["study", "seeds", *titles, *(first.pairs[p].title for p in pairs)]
+    rows = []
+    for name, card in read:
+        shown = [card.quantities()[key] for key in what.columns]
+        shown += [card.pairs[p] for p in pairs if p in card.pairs]
+        cells = [" ".join(filter(None, (q.shown(), _bounds(q), q.label))) for q in shown]
+        rows.append([name, str(len(card.seeds)), *cells])
+    return {"columns": columns, "rows": rows}
+
+
+def _bounds(quantity: Any) -> str:
+    if quantity.low is None or quantity.high is None:
+        return ""
+    return f"({quantity.bounds()})"
+
+
+def _page(name: str, scale: str, what: Reproduction, measured: Mapping[str, Any]) -> str:
+    lines = [f"# {name}, {scale} scale", "", what.question, "", f"The paper: {what.finding}", ""]
+    if what.published is not None:
+        head, *rows = what.published
+        lines += ["## Published", "", *_table(head, rows), ""]
+    lines += ["## Measured", "", *_table(measured["columns"], measured["rows"]), ""]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,0 +1,138 @@
+"""Several audits side by side: series of models, finished folders, reproductions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from springback.errors import SpringbackError
+from springback.jobs.audit import audit
+from springback.jobs.pretrain import corpus
+from springback.jobs.reproduce import SCALES, reproduce, settings_of
+from springback.jobs.reproductions import REPRODUCTIONS
+from springback.jobs.settings import REPRODUCTIONS as NAMES
+from springback.jobs.settings import AuditSettings
+from springback.jobs.several import by_model, read_cards, series, slug
+from springback.models import load_model, load_tokenizer, resolve
+from springback.scratch import Shape, fresh_model, save_model
+
+
+@pytest.fixture
+def settings() -> AuditSettings:
+    return AuditSettings(
+        n_pos=(4, 8),
+        doses=(4, 8),
+        seeds=(0, 1),
+        learning_rate=1e-3,
+        batch_size=4,
+        max_tokens=24,
+        holdout=4,
+        prompts=4,
+        resistance_rows=4,
+        probes=("margin", "kl"),
+        precision="float32",
+    )
+
+
+def test_a_series_measures_every_model_and_compares_them(
+    settings: AuditSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tokenizer = load_tokenizer(resolve(tiny_llama))
+    save_model(fresh_model(tokenizer, Shape(16, 1, 2), seed=1), tokenizer, other)
+    both = replace(settings, series=(str(tiny_llama), str(other)))
+    analysis = series(both, tmp_path / "out").data["analysis"]
+    names = [entry["name"] for entry in analysis["models"]]
+    assert names == [str(tiny_llama), str(other)]
+    for entry in analysis["models"]:
+        alone = json.loads((tmp_path / "out" / entry["folder"] / "result.json").read_text())
+        assert alone["analysis"]["card"] == entry["card"]
+    gains = [d for d in analysis["comparison"]["differences"] if d["quantity"] == "gain"]
+    assert [(d["a"], d["b"]) for d in gains] == [tuple(names)]
+    values = [entry["card"]["quantities"]["gain"]["value"] for entry in analysis["models"]]
+    assert gains[0]["value"] == pytest.approx(values[0] - values[1])
+    folders = [tmp_path / "out" / entry["folder"] for entry in analysis["models"]]
+    assert "Elasticity compared" in read_cards(folders).to_markdown()
+
+
+def test_an_entry_of_a_series_may_carry_a_revision() -> None:
+    studies = by_model(AuditSettings(series=("org/name@step-5", "org/name")))
+    assert [(s.settings.model, s.settings.revision) for s in studies] == [
+        ("org/name", "step-5"),
+        ("org/name", None),
+    ]
+    assert slug("org/name@step-5") == "org-name-step-5"
+    assert slug("../../x") == "x"
+
+
+def test_wrong_series_and_folders_are_refused(settings: AuditSettings, tmp_path: Path) -> None:
+    with pytest.raises(SpringbackError, match="two or more"):
+        by_model(AuditSettings(series=("one",)))
+    with pytest.raises(SpringbackError, match="two audits or more"):
+        read_cards([tmp_path])
+    with pytest.raises(SpringbackError, match=r"no result\.json"):
+        read_cards([tmp_path, tmp_path / "b"])
+    with pytest.raises(SpringbackError, match="measures one model"):
+        audit(replace(settings, series=("a", "b")), tmp_path / "out")
+
+
+def test_every_reproduction_has_studies_at_both_scales() -> None:
+    assert tuple(REPRODUCTIONS) == NAMES
+    for name, what in REPRODUCTIONS.items():
+        for scale in SCALES:
+            begin = settings_of(name, scale, {})
+            studies = (what.small if scale == "small" else what.paper)(begin)
+            assert studies or what.volumes
+            assert len({slug(s.name) for s in studies}) == len(studies)
+    assert settings_of("elasticity-dose", "small", {"seeds": "5"}).seeds == (5,)
+    with pytest.raises(SpringbackError, match="allowed: elasticity-resistance"):
+        settings_of("elasticity-magic", "small", {})
+    with pytest.raises(SpringbackError, match="allowed: small, paper"):
+        settings_of("elasticity-dose", "huge", {})
+
+
+def test_a_reproduction_puts_published_beside_measured(
+    settings: AuditSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    given = {
+        "model": str(tiny_llama),
+        "batch_size": 4,
+        "max_tokens": 24,
+        "holdout": 4,
+        "prompts": 4,
+        "resistance_rows": 4,
+        "precision": "float32",
+        "seeds": (0, 1),
+    }
+    result = reproduce("elasticity-resistance", "small", tmp_path / "out", given)
+    analysis = result.data["analysis"]
+    assert result.data["kind"] == "reproduce"
+    assert analysis["published"]["rows"][0][0] == "Llama2-7B"
+    ((study, seeds, ratio, *pairs),) = analysis["measured"]["rows"]
+    assert (study, seeds) == (str(tiny_llama), "2")
+    card = analysis["studies"][0]["card"]
+    assert f"{card['quantities']['resistance_ratio']['value']:.3g}" in ratio
+    assert len(pairs) == 3
+    page = (tmp_path / "out" / "reproduce.md").read_text()
+    assert "0.159 against 0.202" in page
+    assert ratio in page
+
+
+def test_a_smaller_corpus_begins_a_larger_one_and_a_fresh_model_is_its_seed(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    assert corpus(30).rows == corpus(60).rows[:30]
+    tokenizer = load_tokenizer(resolve(tiny_llama))
+    shape = Shape(16, 1, 2)
+    first, again, third = (fresh_model(tokenizer, shape, seed) for seed in (1, 1, 2))
+    same = dict(again.named_parameters())
+    assert all(torch.equal(p, same[n]) for n, p in first.named_parameters())
+    other = dict(third.named_parameters())
+    assert any(not torch.equal(p, other[n]) for n, p in first.named_parameters())
+    save_model(first, tokenizer, tmp_path / "m")
+    loaded = dict(load_model(resolve(tmp_path / "m")).named_parameters())
+    assert all(torch.equal(p, loaded[n]) for n, p in first.named_parameters())
