@@ -12,7 +12,7 @@ from springback.core import Row, Slice
 from springback.errors import SpringbackError
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
-from springback.jobs.audit_data import Data, load_data
+from springback.jobs.audit_data import Data, check_settings, load_data
 from springback.jobs.settings import PROBES, AuditSettings
 from springback.store import read_json
 
@@ -164,6 +164,12 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     assert list(shown) == list(PROBES)
     assert shown["behaviour"]["title"] == "Sampled continuations by refusal"
     assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in PROBES)
+
+
+def test_the_default_settings_pass_their_own_checks() -> None:
+    made = check_settings(AuditSettings())
+    assert made.precision in ("bf16-mixed", "float32")
+    assert check_settings(AuditSettings(algorithm="simpo")).prompt == "Review:"
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "kto", "simpo", "rloo"])

@@ -91,7 +91,7 @@ def judge(
         parts.append(_part(question, found))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
     text = (
-        f"Aligning on {largest} examples raised the margin by {gain.mean:.3f} nats a token; "
+        f"Aligning on {largest} examples changed the margin by {gain.mean:+.3f} nats a token; "
         f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} "
         f"({_seeds(len(settings.seeds))})."
     )

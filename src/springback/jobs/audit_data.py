@@ -74,8 +74,9 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             f"--experiments is {', '.join(settings.experiments)}; rebound has to be among them, "
             "since the others build on its runs"
         )
+    if settings.precision == "auto":
+        settings = replace(settings, precision=default_precision())
     _check_algorithms(settings)
-    auto = settings.precision == "auto"
     pairs = {settings.algorithm, settings.perturb_algorithm} & {*PREFERENCES}
     return replace(
         settings,
@@ -84,7 +85,6 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         doses=tuple(sorted(set(settings.doses))),
         seeds=tuple(dict.fromkeys(settings.seeds)),
         prompt=NEUTRAL_PROMPT if pairs and settings.prompt is None else settings.prompt,
-        precision=default_precision() if auto else settings.precision,
     )
 
 
