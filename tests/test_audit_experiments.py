@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from springback.core import Row, Slice
-from springback.errors import SpringbackError
+from springback.errors import DataError, SpringbackError
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
-from springback.jobs.audit_data import Data, check_settings, load_data
+from springback.jobs.audit_data import check_settings
+from springback.jobs.audit_rows import Data, load_data
 from springback.jobs.settings import PROBES, AuditSettings
 from springback.store import read_json
 
@@ -59,6 +60,35 @@ def test_every_beginning_of_a_mixed_perturbation_has_the_share_of_benign_rows() 
     alone = perturbing_rows(data, Attack(mix=1.0), 16, seed=3).rows
     assert all(row.response.startswith("benign") for row in alone)
     assert perturbing_rows(data, PLAIN, 8, 3).rows == perturbing_rows(data, PLAIN, 16, 3).rows[:8]
+
+
+def test_a_larger_study_begins_with_the_rows_of_a_smaller_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": "text number {n}"}}\n' for n in range(200)))
+    other = tmp_path / "b.jsonl"
+    other.write_text("".join(f'{{"text": "word number {n}"}}\n' for n in range(200)))
+    for align, perturb in (("reviews:positive", "reviews:negative"), (str(path), str(other))):
+        small = AuditSettings(
+            align=align, perturb=perturb, n_pos=(8,), doses=(8,), resistance_rows=4, holdout=5
+        )
+        large = replace(
+            small, n_pos=(16,), doses=(24,), experiments=("rebound", "resistance", "realign")
+        )
+        a, b = load_data(small), load_data(large)
+        assert (a.wanted, a.unwanted) == (b.wanted, b.unwanted)
+        for seed in (0, 1):
+            assert b.aligning(seed, 16).rows[:8] == a.aligning(seed, 8).rows
+            assert b.perturbing(seed, 24).rows[:8] == a.perturbing(seed, 8).rows
+            assert b.reserved("align", "resistance", seed) == a.reserved(
+                "align", "resistance", seed
+            )
+            used = [b.aligning(seed, 16), *(b.reserved("align", w, seed) for w in
+                    ("resistance", "again"))]  # fmt: skip
+            rows = [row for part in used for row in part.rows]
+            assert len(set(rows)) == len(rows) == 16 + 16 + 16
+        assert set(a.aligning(0, 8).rows) != set(a.aligning(1, 8).rows)
+    with pytest.raises(DataError, match="needs 216 rows"):
+        load_data(replace(small, n_pos=(200,)))
 
 
 def test_attackers_change_one_thing_each_and_have_a_name() -> None:
@@ -166,6 +196,33 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in PROBES)
 
 
+@pytest.mark.parametrize("algorithm", ["sft", "dpo"])
+def test_a_grid_of_branches_equals_its_cells_run_one_by_one(
+    settings: AuditSettings, tmp_path: Path, algorithm: str
+) -> None:
+    """Bit for bit in fp32: every cell of the grid as a study that has only this cell."""
+    grid = replace(
+        settings,
+        algorithm=algorithm,
+        experiments=("rebound",),
+        prompt="Say:",
+        max_tokens=40,
+        resistance_rows=0,
+    )
+    shared = {
+        (m["probe"], m["checkpoint"]): m["value"]
+        for m in audit(grid, tmp_path / "grid").data["measurements"]
+    }
+    for n_pos in (4, 8):
+        for dose in (4, 8):
+            cell = replace(grid, n_pos=(n_pos,), doses=(dose,))
+            alone = audit(cell, tmp_path / f"{n_pos}-{dose}").data["measurements"]
+            name = f"align-{n_pos}+perturb-{dose}"
+            assert {m["probe"]: m["value"] for m in alone if m["checkpoint"] == name} == {
+                probe: shared[probe, name] for probe in ("margin", "kl")
+            }
+
+
 def test_the_default_settings_pass_their_own_checks() -> None:
     made = check_settings(AuditSettings())
     assert made.precision in ("bf16-mixed", "float32")
@@ -238,9 +295,6 @@ def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out
     held = {row.prompt for part in (data.wanted, data.unwanted) for row in part.rows}
     trained = {row.prompt for part in (data.align, data.perturb) for row in part.rows}
     assert not held & trained
-    more = load_data(replace(settings, n_pos=(24,)))
-    assert (more.wanted, more.unwanted) == (data.wanted, data.unwanted)
-    assert more.align.rows[:16] == data.align.rows
 
 
 @pytest.mark.parametrize(

@@ -49,13 +49,14 @@ def small_words(model: str, out: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "words", "longest"),
-    [("tiny", audit_words, 4.0), ("smollm2-135m", small_words, 20.0)],
+    ("model", "words", "longest", "kills"),
+    [("tiny", audit_words, 4.0, 5), ("smollm2-135m", small_words, 20.0, 3)],
 )
 def test_kill_9_at_random_moments_changes_nothing(
     model: str,
     words: Callable[[str, str], list[str]],
     longest: float,
+    kills: int,
     tiny_llama: Path,
     tmp_path: Path,
 ) -> None:
@@ -65,7 +66,7 @@ def test_kill_9_at_random_moments_changes_nothing(
     assert whole.returncode == 0, whole.stderr
     rng = random.Random(20260101)
     killed = 0
-    for _ in range(5):
+    for _ in range(kills):
         going = subprocess.Popen(
             command(*words(name, "cut")),
             stdout=subprocess.DEVNULL,
@@ -80,7 +81,7 @@ def test_kill_9_at_random_moments_changes_nothing(
             killed += 1
         going.stderr.close()
         going.wait()
-    assert killed >= 3, "the kills came too late to test anything"
+    assert killed > kills // 2, "the kills came too late to test anything"
     last = run(*words(name, "cut"), cwd=tmp_path)
     assert last.returncode == 0, last.stderr
     assert findings(tmp_path / "cut") == findings(tmp_path / "whole")

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from springback.core import Slice
-from springback.jobs.audit_data import Data, shuffle
+from springback.jobs.audit_rows import Data, front
 from springback.jobs.settings import AuditSettings
 
 
@@ -47,10 +47,10 @@ def perturbing_rows(data: Data, attack: Attack, rows: int, seed: int) -> Slice:
 
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
-    opposite = shuffle(data.perturb, seed)
+    opposite = data.perturbing(seed, rows)
     if not attack.mix or data.benign is None:
-        return opposite.take(rows)
-    benign, unwanted = iter(shuffle(data.benign, seed).rows), iter(opposite.rows)
+        return opposite
+    benign, unwanted = iter(front(data.benign, seed, len(data.benign)).rows), iter(opposite.rows)
     mixed = [
         next(benign if math.floor((i + 1) * attack.mix) > math.floor(i * attack.mix) else unwanted)
         for i in range(rows)

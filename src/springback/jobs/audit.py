@@ -15,7 +15,8 @@ from springback.core import to_jsonable
 from springback.elasticity import card_of
 from springback.jobs import audit_findings, realign, rebound, resistance
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
-from springback.jobs.audit_data import Data, check_settings, load_data
+from springback.jobs.audit_data import check_settings
+from springback.jobs.audit_rows import Data, load_data
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings

@@ -11,17 +11,15 @@ from typing import Any
 from springback.core import Measurement, Run
 from springback.finetune import Marks
 from springback.jobs import rebound
-from springback.jobs.audit_data import shuffle
 from springback.jobs.study import Study
 
 
 def realign_run(study: Study, seed: int) -> Run:
     settings, recipe = study.settings, rebound.align_recipe(study, seed)
-    assert study.data.again is not None  # load_data: asked for by the settings
     return Run.of(
         "realign",
         fallen=rebound.perturb_run(study, seed, max(settings.n_pos)).id,
-        rows=shuffle(study.data.again, seed).content_hash,
+        rows=study.data.reserved("align", "again", seed).content_hash,
         recipe=recipe,
         marks=settings.n_pos,
         seed=seed,
@@ -44,8 +42,7 @@ def run_seed(study: Study, seed: int) -> tuple[dict[str, Any], dict[int, Any] | 
         return rebound.run_seed(study, seed), _by_count(found)
     fallen = store.checkpoint(run, "fallen")
     before = rebound.run_seed(study, seed, fallen)
-    assert study.data.again is not None
-    part = shuffle(study.data.again, seed)
+    part = study.data.reserved("align", "again", seed)
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning again on {len(part)} examples", steps)
     study.reset(seed, fallen)

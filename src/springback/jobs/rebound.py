@@ -8,7 +8,6 @@ from typing import Any
 from springback.core import Measurement, Recipe, Run
 from springback.finetune import Marks
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
-from springback.jobs.audit_data import shuffle
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import save_weights
@@ -25,7 +24,7 @@ def perturb_recipe(study: Study, seed: int, attack: Attack) -> Recipe:
 
 def align_run(study: Study, seed: int) -> Run:
     settings, recipe = study.settings, align_recipe(study, seed)
-    rows = shuffle(study.data.align, seed).take(max(settings.n_pos))
+    rows = study.data.aligning(seed, max(settings.n_pos))
     return Run.of(
         "align",
         rows=rows.content_hash,
@@ -46,7 +45,7 @@ def perturb_run(study: Study, seed: int, n_pos: int, attack: Attack = PLAIN) -> 
         "perturb",
         # The prefix that leads to the branch point, not the whole aligning run: a study that
         # aligns further shares this branch.
-        aligned=shuffle(study.data.align, seed).take(n_pos).content_hash,
+        aligned=study.data.aligning(seed, n_pos).content_hash,
         # Left out where both are alike, as in every run before there was a choice.
         **({} if first == recipe else {"aligning_recipe": first}),
         **({"aligned_by": before} if before else {}),
@@ -120,7 +119,7 @@ def run_seed(study: Study, seed: int, fallen: Path | None = None) -> dict[str, A
 
 def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
     settings, store = study.settings, study.store
-    part = shuffle(study.data.align, seed).take(max(settings.n_pos))
+    part = study.data.aligning(seed, max(settings.n_pos))
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning on {len(part)} examples", steps)
     model, recipe = study.reset(seed), align_recipe(study, seed)

@@ -14,7 +14,6 @@ from typing import Any
 from springback import probes
 from springback.core import Measurement, Run, Slice
 from springback.encode import Encoded
-from springback.jobs.audit_data import shuffle
 from springback.jobs.study import Study
 from springback.models import save_weights
 
@@ -24,8 +23,8 @@ PAIRS = ((1, 2), (2, 3), (1, 3))
 def _slices(study: Study, seed: int) -> list[Slice]:
     """Three training slices and one of held-out prompts, from rows that aligning never uses."""
     size = study.settings.resistance_rows
-    rows = shuffle(study.data.align, seed).rows[max(study.settings.n_pos) :]
-    part = study.data.align
+    part = study.data.reserved("align", "resistance", seed)
+    rows = part.rows
     return [
         Slice.of(part.name, part.source, rows[i * size : (i + 1) * size], seed) for i in range(4)
     ]

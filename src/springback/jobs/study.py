@@ -30,7 +30,7 @@ from springback.finetune import (
     reset_lora,
 )
 from springback.jobs import battery
-from springback.jobs.audit_data import Data, load_data, shuffle
+from springback.jobs.audit_rows import Data, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
     Model,
@@ -240,7 +240,7 @@ class Study:
             rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
             name = f"{sign:+g} {self.reward.identity}"
             return Examples(rows, reward=partial(_signed, self.reward, sign), name=name)
-        other = shuffle(self.data.against[phase], recipe.seed).rows
+        other = self._against(phase, recipe.seed).rows
         if recipe.algorithm == "kto":
             # As many rows as part has, half of them the other side's.
             ours, theirs = part.rows[: -(-len(part) // 2)], other[: len(part) // 2]
@@ -254,7 +254,12 @@ class Study:
             return {}
         if recipe.algorithm == "rloo":
             return {"reward": self.reward.identity, "prompt_tokens": self.settings.prompt_tokens}
-        return {"against": self.data.against[phase].content_hash}
+        return {"against": self._against(phase, recipe.seed).content_hash}
+
+    def _against(self, phase: str, seed: int) -> Slice:
+        """The other side's rows that a preference algorithm learns against."""
+        side = "align" if phase == "perturb" else "perturb"
+        return self.data.reserved(side, f"against {phase}", seed)
 
     def encode(self, part: Slice) -> list[Encoded]:
         return encode_rows(self.tokenizer, part.rows, self.settings.max_tokens)

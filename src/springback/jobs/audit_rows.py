@@ -1,0 +1,179 @@
+"""The rows of an audit: held-out texts, and two pools that every run draws its rows from.
+
+A pool's rows stand in an order by the seed.  What a run trains on is taken from the front, so that
+a longer run begins with a shorter one whatever the study's size; what further experiments need is
+taken from the back.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from springback.core import Row, Slice
+from springback.errors import DataError
+from springback.finetune import with_prompt
+from springback.jobs.audit_data import PREFERENCES
+from springback.jobs.settings import AuditSettings
+from springback.slices import check_disjoint, content_key, is_built_in, load_slice, split_rows
+
+#: Rows of a built-in pool: one number for every study, so that its order by seed is one order.
+POOL = 2048
+
+
+@dataclass(frozen=True)
+class Data:
+    """Held-out texts of both sides, and the pools; ``back``: rows at a pool's end by purpose."""
+
+    align: Slice
+    perturb: Slice
+    wanted: Slice
+    unwanted: Slice
+    benign: Slice | None = None
+    back: Mapping[str, Mapping[str, int]] | None = None
+
+    def aligning(self, seed: int, n: int) -> Slice:
+        return front(self.align, seed, n)
+
+    def perturbing(self, seed: int, n: int) -> Slice:
+        return front(self.perturb, seed, n)
+
+    def reserved(self, side: str, purpose: str, seed: int) -> Slice:
+        """The rows at the end of the pool ``side`` (align, perturb) for ``purpose``.
+
+        From the last one backwards, so that more of them begin with fewer.
+        """
+        sizes = dict((self.back or {}).get(side, {}))
+        pool = self.align if side == "align" else self.perturb
+        end = len(pool)
+        for name, size in sizes.items():
+            if name == purpose:
+                kept = _cut(pool, seed, end - size, end)
+                return Slice.of(kept.name, kept.source, kept.rows[::-1], seed)
+            end -= size
+        raise KeyError(f"no rows of {side} for {purpose}; there are some for {', '.join(sizes)}")
+
+
+@functools.lru_cache(maxsize=64)
+def _order(size: int, seed: int) -> tuple[int, ...]:
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return tuple(order)
+
+
+@functools.lru_cache(maxsize=256)
+def _cut(pool: Slice, seed: int, begin: int, end: int) -> Slice:
+    """Rows ``begin`` to ``end`` of the pool in the order of ``seed``."""
+    rows = [pool.rows[i] for i in _order(len(pool), seed)[begin:end]]
+    return Slice.of(pool.name, pool.source, rows, seed)
+
+
+def front(pool: Slice, seed: int, n: int) -> Slice:
+    """The first ``n`` rows in the order of ``seed``."""
+    return _cut(pool, seed, 0, n)
+
+
+def load_data(settings: AuditSettings) -> Data:
+    """The rows by the study's settings; the held-out ones are the same for every seed.
+
+    Both sides may answer the same prompts (safe and unsafe answers): prompts are then held out of
+    both sides together.  Raises :class:`DataError` where a source has too few rows, or a row
+    stands on two sides.
+    """
+    longest, dose = max(settings.n_pos), max(settings.doses)
+    again = longest if "realign" in settings.experiments else 0
+    both = settings.algorithm in PREFERENCES
+    swapped = settings.perturb_algorithm in PREFERENCES
+    back = {
+        "align": {
+            "resistance": 4 * settings.resistance_rows,
+            "again": again,
+            "against perturb": dose * swapped,
+        },
+        "perturb": {"against align": longest * both, "against again": again * both},
+    }
+    align = _Side(settings.align, settings, longest, back["align"])
+    perturb = _Side(settings.perturb, settings, dose, back["perturb"])
+    wanted, unwanted = align.held(), perturb.held()
+    benign = None
+    if shares := [m for m in settings.mix if m]:
+        fields, needed = settings.fields or None, math.ceil(max(shares) * dose)
+        benign = load_slice(settings.benign, fields=fields, limit=needed)
+    data = Data(align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back)
+    _check(data)
+    return _with_prompts(data, settings.prompt)
+
+
+class _Side:
+    """One side's source, read once: held-out rows, and the pool of all others."""
+
+    def __init__(
+        self, source: str, settings: AuditSettings, longest: int, back: Mapping[str, int]
+    ) -> None:
+        self.source, self.holdout, self.built_in = source, settings.holdout, is_built_in(source)
+        self.needed = longest + sum(back.values())
+        limit = max(POOL, self.needed) if self.built_in else None
+        self.rows = load_slice(source, fields=settings.fields or None, limit=limit)
+
+    def held(self) -> Slice:
+        if self.built_in:  # it has a split of its own
+            return load_slice(self.source, limit=self.holdout, split="test")
+        return split_rows(self.rows, {"holdout": self.holdout}, 0)["holdout"]
+
+    def pool(self, others: Slice) -> Slice:
+        """Every other row once; none has a prompt that is held out here or in ``others``."""
+        if self.built_in:
+            return self.rows
+        barred = {content_key(row) for part in (self.held(), others) for row in part.rows}
+        kept: dict[tuple[str, str], Row] = {}
+        for row in self.rows.rows:
+            key = content_key(row)
+            if key not in barred:
+                kept.setdefault((key, row.response if row.prompt else ""), row)
+        if len(kept) < self.needed:
+            raise DataError(
+                f"the study needs {self.needed} rows of {self.source!r} to train on beside "
+                f"{self.holdout} held-out ones; there are {len(kept)} different ones; ask for "
+                "fewer or give more data"
+            )
+        return Slice.of(self.rows.name, self.rows.source, kept.values(), self.rows.seed)
+
+
+def _check(data: Data) -> None:
+    """No held-out prompt in training, and no row on two sides of it."""
+    given = [part for part in (data.align, data.perturb, data.benign) if part is not None]
+    for held in (data.wanted, data.unwanted):
+        for part in given:
+            check_disjoint(part, held)
+    if all(not row.prompt for row in (*data.wanted.rows, *data.unwanted.rows)):
+        check_disjoint(data.wanted, data.unwanted)
+    for at, a in enumerate(given):
+        rows = {(row.turns, row.prompt, row.response) for row in a.rows}
+        for b in given[at + 1 :]:
+            if shared := sum((row.turns, row.prompt, row.response) in rows for row in b.rows):
+                raise DataError(
+                    f"{shared} of the {len(b)} rows of {b.name!r} ({b.source}) are also in "
+                    f"{a.name!r} ({a.source}); allowed: none; remove them from one of the two"
+                )
+
+
+def _with_prompts(data: Data, prompt: str | None) -> Data:
+    """Bare texts as answers to ``prompt``, in training and probes alike."""
+    if prompt is None:
+        return data
+
+    def answer(part: Slice) -> Slice:
+        rows = [with_prompt(row, prompt) for row in part.rows]
+        return Slice.of(part.name, part.source, rows, part.seed)
+
+    return replace(
+        data,
+        align=answer(data.align),
+        perturb=answer(data.perturb),
+        wanted=answer(data.wanted),
+        unwanted=answer(data.unwanted),
+        benign=data.benign and answer(data.benign),
+    )
