@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -96,6 +98,11 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Path) -
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.set_num_threads(1)
+    # A Trainer collects garbage before it starts, which takes longer than training this model:
+    # what the imports have made is set aside and not searched each time.
+    importlib.import_module("transformers.trainer")
+    gc.collect()
+    gc.freeze()
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
