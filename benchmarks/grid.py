@@ -14,7 +14,7 @@ import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,7 +83,7 @@ class Grid:
 
         copy_weights(self.start, self.model)
         self.train(self.align, Marks(N_POS, keep))
-        found = {}
+        found: dict[tuple[int, int], float] = {}
         for n in N_POS:
             load_weights(self.model, folder / f"{n}")
             marks = self.train(self.perturb, Marks(DOSES, lambda _, model: self.measure(model)))
@@ -145,7 +145,7 @@ def main() -> None:
     used = memory()
     grid, seconds, curves = Grid(), {}, {}
     with tempfile.TemporaryDirectory() as tmp:
-        ways = {
+        ways: dict[str, Callable[[], dict[tuple[int, int], float]]] = {
             "shared": lambda: grid.shared(Path(tmp)),
             "separate": lambda: grid.separate(None),
             "separate, aligned models reused": lambda: grid.separate(Path(tmp)),
