@@ -15,9 +15,6 @@ from springback.progress import Progress, Silent
 from springback.slices import load_slice
 from springback.store import Store
 
-#: The scales of the bands in words: within a tenth of -k counts as holding.
-HOLDS = 0.1
-
 
 def theorem_study(
     settings: TheoremSettings | None = None,
@@ -71,7 +68,9 @@ def _check_theorem(s: TheoremSettings) -> None:
 def _theorem_verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     identity = found["identity"]
     at_zero = [row["kept"]["median"] for row in found["by_k"] if row["l"] == 0]
-    finite = {row["arrangement"]: row for row in found["laws"] if row["law"] == "pareto" and row["l"]}
+    finite = {
+        row["arrangement"]: row for row in found["laws"] if row["law"] == "pareto" and row["l"]
+    }
     spread = max(abs(kept - 1) for kept in at_zero)
     said = "; ".join(
         f"{name} {row['kept']['median']:.2g} (D2 worse in {row['worse']:.0%} of draws)"
@@ -120,8 +119,8 @@ def pareto_study(
                 source, fields=s.fields, limit=s.rows or None, seed=s.seed, shuffle=bool(s.rows)
             )
             parts.append(part)
-            found.append({"data": part.name, "rows": len(part), "tails": _tails(store, part, s)})
-            progress.advance(note=part.name)
+            found.append({"data": part.source, "rows": len(part), "tails": _tails(store, part, s)})
+            progress.advance(note=part.source)
         progress.close()
         return write_result(
             store,

@@ -1,4 +1,4 @@
-"""Settings of ``springback theory``: every setting once, with default and help.  Light to import."""
+"""Settings of ``springback theory``, each once with default and help.  Light to import."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ so a million n-grams cost as much as their few thousand distinct frequencies.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,26 +100,37 @@ def exponential(tail: Tail) -> Law:
 def log_normal(tail: Tail) -> Law:
     """Maximum likelihood of the log-normal cut off below ``xmin``.
 
-    Where the likelihood rises all the way to a power law (mu to minus infinity, sigma to
-    infinity), the search ends at sigma = 20; the fit is then a power law for practical purposes.
+    Searched over sigma and the slope (log xmin - mu) / sigma^2 that the density has at xmin
+    beyond -1: a power law is the limit of a fixed slope and sigma to infinity, so it is near a
+    start.  Sigma ends at 20, which is a power law for practical purposes.
     """
     logs = np.log(tail.values)
+    low = math.log(tail.xmin)
     centre = tail.mean(logs)
-    spread = math.sqrt(max(tail.mean((logs - centre) ** 2), 1e-6))
+    spread = max(tail.mean((logs - centre) ** 2), 1e-6)
 
-    def loss(at: NDArray[np.float64]) -> float:
-        law = log_normal_at(float(at[0]), math.exp(float(at[1])), tail)
-        found = -tail.mean(law.log_density(tail.values))
+    def law(at: Sequence[float] | Floats) -> Law:
+        sigma = math.exp(float(at[1]))
+        return log_normal_at(low - float(at[0]) * sigma**2, sigma, tail)
+
+    def loss(at: Floats) -> float:
+        found = -tail.mean(law(at).log_density(tail.values))
         return found if math.isfinite(found) else 1e9
 
-    starts = [(centre, math.log(spread)), (centre - 3 * spread, math.log(2 * spread))]
-    bounds = [(-400.0, float(logs[-1]) + 5), (math.log(1e-3), math.log(20))]
+    alpha = power_law(tail).parameters["alpha"]
+    starts = [
+        ((low - centre) / spread, 0.5 * math.log(spread)),
+        (alpha - 1, math.log(10)),
+        (0.5 * (alpha - 1), math.log(2)),
+    ]
+    bounds = [(-1e4, EXPONENTS[1]), (math.log(1e-3), math.log(20))]
     fits = [
-        optimize.minimize(loss, start, method="Nelder-Mead", bounds=bounds, options={"xatol": 1e-4})
+        optimize.minimize(
+            loss, np.clip(start, *zip(*bounds, strict=True)), method="Nelder-Mead", bounds=bounds
+        )
         for start in starts
     ]
-    best = min(fits, key=lambda fit: float(fit.fun))
-    return log_normal_at(float(best.x[0]), math.exp(float(best.x[1])), tail)
+    return law(min(fits, key=lambda fit: float(fit.fun)).x)
 
 
 def log_normal_at(mu: float, sigma: float, tail: Tail) -> Law:

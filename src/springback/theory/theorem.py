@@ -33,6 +33,8 @@ from springback.errors import DataError, describe
 
 Floats = NDArray[np.float64]
 LN2 = math.log(2)
+#: A sum of terms of size 1 that is no larger than this is 0 but for rounding.
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Sets:
         for name in ("p1", "p2", "p3"):
             p = getattr(self, name)
             fits = p.ndim == 1 and p.shape == self.p1.shape and bool((p >= 0).all())
-            if not fits or not math.isclose(math.fsum(p), 1.0, abs_tol=1e-9):
+            if not fits or not math.isclose(math.fsum(p.tolist()), 1.0, abs_tol=1e-9):
                 raise DataError(
                     describe(
                         f"{name} of shape {p.shape}",
@@ -71,11 +73,12 @@ class Slopes:
     """Derivatives of both rates at one k and l, and what they are made of.
 
     ``rate1``, ``rate2`` in bits a symbol for each unit of l; above 0 = compressed worse.
-    ``ratio``: rate2 / rate1 (NaN where D1's rate stands still).  ``kept``: ratio over -k E1/E2;
-    1 = as the theorem says, below 0 = both rates move the same way.  ``cov2``: the covariance
-    whose sign is opposite to that of rate2.  ``chi2``: chi^2(p3 || p), infinite where mass
-    escapes at l = 0.  ``scale``: b, the l at which ``kept`` is halved (b > 0) or infinite
-    (l = -b).  ``escaped``: mass of D3 outside D1 and D2.  ``balance``: k E1 rate1' + E2 rate2'.
+    ``ratio``: rate2 / rate1 (NaN where D1's rate stands still).  ``kept``: ratio over -k E1/E2,
+    from the two rates; 1 = as the theorem says, below 0 = both rates move the same way.
+    ``cov2``: the covariance whose sign is opposite to that of rate2.  ``chi2``: chi^2(p3 || p),
+    infinite where mass escapes at l = 0.  ``scale``: b, the l at which ``kept`` is halved (b > 0)
+    or infinite (l = -b).  ``escaped``: mass of D3 outside D1 and D2.  ``balance``:
+    k E1 rate1' + E2 rate2'.
     """
 
     rate1: float
@@ -107,7 +110,7 @@ def rates(sets: Sets, k: float, l: float) -> tuple[float, float]:  # noqa: E741
 
     def one(own: Floats, depth: float) -> float:
         held = own > 0
-        return -math.fsum(own[held] * np.log2(p[held])) / depth
+        return -math.fsum((own[held] * np.log2(p[held])).tolist()) / depth
 
     return one(sets.p1, sets.depth1), one(sets.p2, sets.depth2)
 
@@ -117,29 +120,28 @@ def slopes(sets: Sets, k: float, l: float) -> Slopes:  # noqa: E741
     p = joint_masses(sets, k, l)
     volume = k + 1 + l
     known = (sets.p1 > 0) | (sets.p2 > 0)
-    escaped = math.fsum(sets.p3[~known])
+    escaped = math.fsum(sets.p3[~known].tolist())
 
     def fall(own: Floats) -> float:
         # 1 - sum own p3 / p, summed as own (p - p3) / p: no loss where the sum is close to 1.
         held = own > 0
-        return math.fsum(own[held] * (p[held] - sets.p3[held]) / p[held])
+        found = math.fsum((own[held] * (p[held] - sets.p3[held]) / p[held]).tolist())
+        return found if abs(found) > _ROUNDING else 0.0
 
     fall1, fall2 = fall(sets.p1), fall(sets.p2)
     held = p > 0
-    square = math.fsum(sets.p3[held] * (sets.p3[held] / p[held]))
+    square = math.fsum((sets.p3[held] * (sets.p3[held] / p[held])).tolist())
     chi2 = math.inf if escaped and l == 0 else square - 1
-    # What l chi^2 tends to: an escaped leaf has p = l p3 / V there.
-    drift = volume * escaped if l == 0 else l * chi2
     rate1 = fall1 / (LN2 * sets.depth1 * volume)
     rate2 = fall2 / (LN2 * sets.depth2 * volume)
     return Slopes(
         rate1=rate1,
         rate2=rate2,
         ratio=rate2 / rate1 if rate1 else math.nan,
-        kept=fall2 / (fall2 - drift) if fall2 != drift else math.nan,
+        kept=-fall2 / (k * fall1) if fall1 else math.nan,
         cov2=-fall2,
         chi2=chi2,
-        scale=-fall2 / chi2 if chi2 else math.nan,
+        scale=-fall2 / chi2 if chi2 > _ROUNDING else math.nan,
         escaped=escaped,
         balance=k * sets.depth1 * rate1 + sets.depth2 * rate2,
     )
@@ -160,6 +162,6 @@ def difference(sets: Sets, k: float, l: float, step: float) -> tuple[float, floa
     def one(own: Floats, depth: float) -> float:
         held = (own > 0) & (before > 0) & (after > 0)
         bits = np.log1p(moved[held] / before[held]) / LN2
-        return -math.fsum(own[held] * bits) / (depth * (high - low))
+        return -math.fsum((own[held] * bits).tolist()) / (depth * (high - low))
 
     return one(sets.p1, sets.depth1), one(sets.p2, sets.depth2)
