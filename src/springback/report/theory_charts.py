@@ -233,6 +233,8 @@ def map_chart(rows: Rows) -> Chart | None:
         )
         for axes, depth in zip(plots, depths, strict=True):
             _heat(axes, [r for r in rows if r["depth"] == depth])
+        for axes in plots[:-1]:
+            axes.tick_params(labelbottom=False)
         plots[-1].set_xlabel("overlap of D3 with D2")
     return Chart(
         name,
@@ -284,6 +286,7 @@ def huffman_chart(found: Mapping[str, Any]) -> Chart:
                 how = "default" if key == "ideal" else "steps-post"
                 axes.plot(found["l"], values, color=series(kind)[0], lw=1.8, drawstyle=how)
             number_axis(axes.yaxis)
+        plots[0].tick_params(labelbottom=False)
         number_axis(plots[-1].xaxis)
         plots[-1].set_xlabel("l = |D3| / |D2|")
     low, high = found["redundancy"]

@@ -1,14 +1,14 @@
 """Three laws of a tail x >= xmin, for counts (discrete) and real values: fits and densities.
 
-Counts get exact normalisations: the zeta law, the log-normal rounded to whole numbers, and the
-geometric law, which is the exponential rounded.  All work on distinct values with their counts,
-so a million n-grams cost as much as their few thousand distinct frequencies.
+For counts each law has a probability proportional to its density at whole numbers: the zeta law,
+the geometric law, and the log-normal summed exactly.  All work on distinct values with their
+counts, so a million n-grams cost as much as their few thousand distinct frequencies.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,10 @@ from scipy import optimize, special
 Floats = NDArray[np.float64]
 #: Exponents that are looked at; a fit at the upper end is no heavy tail.
 EXPONENTS = (1.0001, 12.0)
+#: Beyond this a log-normal is a power law for practical purposes.
+_WIDEST = 20.0
+#: Terms of a log-normal's sum that are taken singly; the rest is an integral.
+_TERMS = 200
 
 
 @dataclass(frozen=True)
@@ -39,45 +43,38 @@ class Tail:
 
 @dataclass(frozen=True)
 class Law:
-    """A fitted law: log density (or log probability) and survival P(X >= x)."""
+    """A fitted law and its log density, or log probability for counts."""
 
     name: str
     parameters: dict[str, float]
     log_density: Callable[[Floats], Floats] = field(repr=False)
-    survival: Callable[[Floats], Floats] = field(repr=False)
 
 
 def power_law(tail: Tail) -> Law:
     """Maximum likelihood: p(x) ~ x^-alpha (Clauset, Shalizi and Newman 2009, 3.1)."""
     logs = tail.mean(np.log(tail.values / tail.xmin))
     if not tail.discrete:
-        alpha = 1 + 1 / logs if logs > 0 else EXPONENTS[1]
-        return power_law_at(min(alpha, EXPONENTS[1]), tail.xmin, discrete=False)
+        alpha = min(1 + 1 / logs, EXPONENTS[1]) if logs > 0 else EXPONENTS[1]
+        return Law(
+            "power law",
+            {"alpha": alpha},
+            lambda x: math.log((alpha - 1) / tail.xmin) - alpha * np.log(x / tail.xmin),
+        )
     offset = math.log(tail.xmin)
 
     def loss(a: float) -> float:  # mean negative log likelihood
         return math.log(float(special.zeta(a, tail.xmin))) + a * (logs + offset)
 
-    alpha = optimize.minimize_scalar(loss, bounds=EXPONENTS, method="bounded").x
-    return power_law_at(float(alpha), tail.xmin, discrete=True)
+    best = float(optimize.minimize_scalar(loss, bounds=EXPONENTS, method="bounded").x)
+    whole = math.log(float(special.zeta(best, tail.xmin)))
+    return Law("power law", {"alpha": best}, lambda x: -best * np.log(x) - whole)
 
 
-def power_law_at(alpha: float, xmin: float, discrete: bool) -> Law:
-    """The power law with this exponent."""
+def power_survival(x: Floats, alpha: float, xmin: float, discrete: bool) -> Floats:
+    """P(X >= x) of the power law from ``xmin`` up."""
     if discrete:
-        whole = float(special.zeta(alpha, xmin))
-        return Law(
-            "power law",
-            {"alpha": alpha},
-            lambda x: -alpha * np.log(x) - math.log(whole),
-            lambda x: np.asarray(special.zeta(alpha, x) / whole, dtype=np.float64),
-        )
-    return Law(
-        "power law",
-        {"alpha": alpha},
-        lambda x: math.log((alpha - 1) / xmin) - alpha * np.log(x / xmin),
-        lambda x: np.asarray((x / xmin) ** (1 - alpha), dtype=np.float64),
-    )
+        return np.asarray(special.zeta(alpha, x) / special.zeta(alpha, xmin), dtype=np.float64)
+    return np.asarray((x / xmin) ** (1 - alpha), dtype=np.float64)
 
 
 def exponential(tail: Tail) -> Law:
@@ -89,71 +86,65 @@ def exponential(tail: Tail) -> Law:
     else:
         decay = 1 / excess if excess > 0 else 1e12
         top = math.log(decay)
-    return Law(
-        "exponential",
-        {"rate": decay},
-        lambda x: top - decay * (x - tail.xmin),
-        lambda x: np.asarray(np.exp(-decay * (x - tail.xmin)), dtype=np.float64),
-    )
+    return Law("exponential", {"rate": decay}, lambda x: top - decay * (x - tail.xmin))
 
 
 def log_normal(tail: Tail) -> Law:
     """Maximum likelihood of the log-normal cut off below ``xmin``.
 
-    Searched over sigma and the slope (log xmin - mu) / sigma^2 that the density has at xmin
-    beyond -1: a power law is the limit of a fixed slope and sigma to infinity, so it is near a
-    start.  Sigma ends at 20, which is a power law for practical purposes.
+    Searched over sigma and :func:`log_normal_at`'s slope: a power law is the limit of a fixed
+    slope and sigma to infinity, so one start lies near it, and the fit is never much worse.
     """
     logs = np.log(tail.values)
-    low = math.log(tail.xmin)
     centre = tail.mean(logs)
     spread = max(tail.mean((logs - centre) ** 2), 1e-6)
 
-    def law(at: Sequence[float] | Floats) -> Law:
-        sigma = math.exp(float(at[1]))
-        return log_normal_at(low - float(at[0]) * sigma**2, sigma, tail)
-
     def loss(at: Floats) -> float:
-        found = -tail.mean(law(at).log_density(tail.values))
+        law = log_normal_at(float(at[0]), math.exp(float(at[1])), tail)
+        found = -tail.mean(law.log_density(tail.values))
         return found if math.isfinite(found) else 1e9
 
     alpha = power_law(tail).parameters["alpha"]
     starts = [
-        ((low - centre) / spread, 0.5 * math.log(spread)),
-        (alpha - 1, math.log(10)),
+        ((math.log(tail.xmin) - centre) / spread, 0.5 * math.log(spread)),
+        (alpha - 1, math.log(_WIDEST / 2)),
         (0.5 * (alpha - 1), math.log(2)),
     ]
-    bounds = [(-1e4, EXPONENTS[1]), (math.log(1e-3), math.log(20))]
+    bounds = [(-1e4, EXPONENTS[1]), (math.log(1e-3), math.log(_WIDEST))]
+    lows, highs = zip(*bounds, strict=True)
     fits = [
-        optimize.minimize(
-            loss, np.clip(start, *zip(*bounds, strict=True)), method="Nelder-Mead", bounds=bounds
-        )
-        for start in starts
+        optimize.minimize(loss, np.clip(at, lows, highs), method="Nelder-Mead", bounds=bounds)
+        for at in starts
     ]
-    return law(min(fits, key=lambda fit: float(fit.fun)).x)
+    best = min(fits, key=lambda fit: float(fit.fun)).x
+    return log_normal_at(float(best[0]), math.exp(float(best[1])), tail)
 
 
-def log_normal_at(mu: float, sigma: float, tail: Tail) -> Law:
-    """The log-normal with these parameters of log x, cut off below the tail's ``xmin``."""
+def log_normal_at(slope: float, sigma: float, tail: Tail) -> Law:
+    """The log-normal cut off below the tail's ``xmin``, by slope and standard deviation of log x.
 
-    def log_upper(x: Floats) -> Floats:  # log P(X >= x), also far out
-        return np.asarray(special.log_ndtr((mu - np.log(x)) / sigma), dtype=np.float64)
+    ``slope`` is (log xmin - mu) / sigma^2: at xmin the density falls as x^-(1 + slope).
+    """
+    low = math.log(tail.xmin)
 
-    shift = 0.5 if tail.discrete else 0.0
-    whole = float(log_upper(np.array([tail.xmin - shift]))[0])
+    def kernel(x: Floats) -> Floats:  # log density relative to that at xmin
+        u = np.log(x) - low
+        return np.asarray(-u * (1 + slope + u / (2 * sigma**2)), dtype=np.float64)
 
-    def log_density(x: Floats) -> Floats:
-        if tail.discrete:
-            above, below = log_upper(x + 0.5), log_upper(x - 0.5)
-            with np.errstate(divide="ignore"):  # no mass left in double precision: -inf
-                return below + np.log(-np.expm1(above - below)) - whole
-        z = (np.log(x) - mu) / sigma
-        constant = math.log(sigma) + 0.5 * math.log(2 * math.pi) + whole
-        return np.asarray(-0.5 * z**2 - np.log(x) - constant, dtype=np.float64)
+    def log_integral(start: float) -> float:  # of exp(kernel) from there on
+        z = slope * sigma + (math.log(start) - low) / sigma
+        inner = float(special.log_ndtr(-z)) + 0.5 * (slope * sigma) ** 2
+        return low + math.log(sigma) + 0.5 * math.log(2 * math.pi) + inner
 
-    return Law(
-        "log-normal",
-        {"mu": mu, "sigma": sigma},
-        log_density,
-        lambda x: np.asarray(np.exp(log_upper(x - shift) - whole), dtype=np.float64),
-    )
+    if tail.discrete:
+        # Euler and Maclaurin: the sum from M on is the integral + f(M) / 2 - f'(M) / 12.
+        x = np.arange(tail.xmin, tail.xmin + _TERMS)
+        end = tail.xmin + _TERMS
+        rest = float(kernel(np.array([end]))[0])
+        steep = -(1 + slope + (math.log(end) - low) / sigma**2) / end
+        edge = rest + math.log(max(0.5 - steep / 12, 1e-300))
+        whole = float(special.logsumexp(np.append(kernel(x), [edge, log_integral(end)])))
+    else:
+        whole = log_integral(tail.xmin)
+    mu = low - slope * sigma**2
+    return Law("log-normal", {"mu": mu, "sigma": sigma}, lambda x: kernel(x) - whole)

@@ -1,8 +1,9 @@
 """Is a tail a Pareto law?  After Clauset, Shalizi and Newman (2009), on distinct values and counts.
 
 Exponent by maximum likelihood above the xmin of least Kolmogorov-Smirnov distance; goodness of
-fit by a semi-parametric bootstrap that repeats the whole search; against the log-normal and the
-exponential by Vuong's likelihood ratio test on the same tail.
+fit by a semi-parametric bootstrap that repeats the whole search; against the exponential by
+Vuong's likelihood ratio test, and against the log-normal, whose limit the power law is, by the
+likelihood ratio test at that boundary, on the same tail.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from springback.errors import DataError, describe
-from springback.theory.laws import Law, Tail, exponential, log_normal, power_law
+from springback.theory.laws import (
+    Law,
+    Tail,
+    exponential,
+    log_normal,
+    power_law,
+    power_survival,
+)
 
 Floats = NDArray[np.float64]
 #: Fewer leaves than this above xmin say nothing about a tail.
@@ -32,7 +40,8 @@ class Rival:
     """Another law on the same tail.
 
     ``ratio``: log likelihood of the power law minus the rival's; above 0 the power law fits
-    better.  ``p``: two-sided, of Vuong's test that neither is nearer to the truth.
+    better.  ``p``: two-sided, of Vuong's test that neither is nearer to the truth; for the
+    log-normal, that its additional parameter is not needed (half a chi^2 with one degree).
     """
 
     law: str
@@ -90,13 +99,17 @@ def histogram(values: Iterable[float] | ArrayLike) -> tuple[Floats, Floats]:
     return found, counts.astype(np.float64)
 
 
-def ks_distance(tail: Tail, law: Law) -> float:
-    """Largest gap between the tail's share >= x and the law's, at any x from xmin up."""
+def ks_distance(tail: Tail, alpha: float) -> float:
+    """Largest gap between the tail's share >= x and the power law's, at any x from xmin up."""
+
+    def law(x: Floats) -> Floats:
+        return power_survival(x, alpha, tail.xmin, tail.discrete)
+
     above = np.cumsum(tail.counts[::-1])[::-1] / tail.n  # share >= each value
     beyond = np.append(above[1:], 0.0)  # share > it, up to and at the next value
     just_after = tail.values + (1.0 if tail.discrete else 0.0)
-    at = np.abs(above - law.survival(tail.values))
-    return float(max(at.max(), np.abs(beyond - law.survival(just_after)).max()))
+    at = np.abs(above - law(tail.values))
+    return float(max(at.max(), np.abs(beyond - law(just_after)).max()))
 
 
 def _best_tail(
@@ -124,7 +137,7 @@ def _best_tail(
     for start in usable:
         tail = Tail(values[start:], counts[start:], float(values[start]), discrete)
         law = power_law(tail)
-        distance = ks_distance(tail, law)
+        distance = ks_distance(tail, law.parameters["alpha"])
         if best is None or distance < best[2]:
             best = tail, law, distance
     assert best is not None  # usable is not empty
@@ -210,9 +223,12 @@ def fit_tail(
     alpha = law.parameters["alpha"]
     rng = np.random.default_rng(seed)
     p = _goodness(xs, ns, found, samples, candidates, rng) if samples else math.nan
-    rivals = tuple(
-        Rival(other.name, other.parameters, *vuong(tail, law, other))
-        for other in (log_normal(tail), exponential(tail))
+    wider, thinner = log_normal(tail), exponential(tail)
+    ratio, _ = vuong(tail, law, wider)
+    nested = 0.5 * float(special.chdtrc(1, 2 * max(-ratio, 0.0)))
+    rivals = (
+        Rival(wider.name, wider.parameters, ratio, nested),
+        Rival(thinner.name, thinner.parameters, *vuong(tail, law, thinner)),
     )
     return TailFit(
         alpha=alpha,
