@@ -77,7 +77,10 @@ def test_volume_is_weight() -> None:
         (lambda: theory.leaf_masses("cauchy", 4), "pareto"),
         (lambda: theory.pruned(np.ones(3) / 3, 1), "power of two"),
         (lambda: Sets(np.ones(2), np.ones(2) / 2, np.ones(2) / 2), "p1"),
-        (lambda: theory.slopes(Sets(*[np.ones(2) / 2] * 3), 0, 0), "k above 0"),
+        (
+            lambda: theory.slopes(Sets(np.ones(2) / 2, np.ones(2) / 2, np.ones(2) / 2), 0, 0),
+            "k above 0",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(make: object, said: str) -> None:
@@ -263,7 +266,7 @@ def test_the_sign_follows_the_overlap() -> None:
 
 def test_escaped_mass_undoes_the_ratio() -> None:
     # A tenth of D3 on a leaf of its own: the balance is 0.1 / ln 2 at l = 0, not 0.
-    sets = Sets(*(np.array(p) for p in ([0.5, 0.5, 0], [0.75, 0.25, 0], [0.225, 0.675, 0.1])))
+    sets = Sets(np.array([0.5, 0.5, 0]), np.array([0.75, 0.25, 0]), np.array([0.225, 0.675, 0.1]))
     found = theory.slopes(sets, 1e4, 0)
     assert found.escaped == 0.1
     assert found.balance == pytest.approx(0.1 / math.log(2))

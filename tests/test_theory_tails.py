@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import special, stats
 
 from springback.errors import DataError
@@ -14,8 +15,9 @@ from springback.theory.laws import Tail, exponential, log_normal, power_law
 from springback.theory.pareto import histogram, ks_distance, vuong
 
 
-def zeta_sample(alpha: float, n: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
-    return stats.zipf.rvs(alpha, size=n, random_state=np.random.default_rng(seed)).astype(float)
+def zeta_sample(alpha: float, n: int, seed: int) -> NDArray[np.float64]:
+    drawn = stats.zipf.rvs(alpha, size=n, random_state=np.random.default_rng(seed))
+    return np.asarray(drawn, dtype=np.float64)
 
 
 def test_exponent_by_hand() -> None:
