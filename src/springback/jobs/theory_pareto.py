@@ -98,5 +98,6 @@ def _plain(fit: TailFit) -> dict[str, Any]:
 def _survival(values: Counts, times: Counts) -> dict[str, list[float]]:
     """Share of leaves with at least so many occurrences, at up to 60 places."""
     above = np.cumsum(times[::-1])[::-1] / times.sum()
-    places = np.unique(np.geomspace(1, len(values), min(_POINTS, len(values))).astype(int) - 1)
+    wanted = np.geomspace(values[0], values[-1], _POINTS)
+    places = np.unique(np.searchsorted(values, wanted).clip(0, len(values) - 1))
     return {"count": values[places].tolist(), "share": above[places].tolist()}

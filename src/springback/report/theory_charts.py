@@ -1,4 +1,4 @@
-"""Charts of ``springback theory``: the elasticity theorem's tables, and tails of data sets."""
+"""Charts of ``springback theory theorem``: ratio, departures, sign, map, Huffman codes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import Interval
+from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.theme import LIGHT, series
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def _cell(found: Mapping[str, Any]) -> str:
     return f"{text} ({words.number(found['low'])} to {words.number(found['high'])})"
 
 
-def _power(value: float) -> str:
+def power(value: float) -> str:
     """1000 as "1e3": short enough for a tick."""
     return (
         words.plain(value)
@@ -51,7 +50,7 @@ def log_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(ticks, [_power(t) for t in ticks])
+    axes.set_xticks(ticks, [power(t) for t in ticks])
 
 
 def _groups(rows: Rows, key: str) -> dict[Any, list[Mapping[str, Any]]]:
@@ -66,7 +65,7 @@ def _table(rows: Rows, keys: Sequence[str], head: Sequence[str]) -> Table:
         (*head, KEPT, "draws where D2 gets worse, %"),
         tuple(
             (
-                *(r[k] if isinstance(r[k], str) else _power(r[k]) for k in keys),
+                *(r[k] if isinstance(r[k], str) else power(r[k]) for k in keys),
                 _cell(r["kept"]),
                 words.number(100 * r["worse"]),
             )
@@ -81,7 +80,7 @@ def _lines(axes: Axes, groups: Mapping[Any, Rows], x: str, y: Callable[[Any], fl
         axes.plot([r[x] for r in rows], [y(r) for r in rows], color=colour, marker=marker, lw=1.8)
 
 
-def _legend(names: Sequence[str], lone: bool = False) -> list[LegendItem]:
+def legend(names: Sequence[str], lone: bool = False) -> list[LegendItem]:
     return [LegendItem(name, *series(i), lone=lone) for i, name in enumerate(names)]
 
 
@@ -104,9 +103,9 @@ def kept_chart(name: str, rows: Rows, x: str, words_of: tuple[str, str, str]) ->
     title, label, reading = words_of
     by = "k" if x == "mass" else "arrangement"
     groups = _groups(shown, by)
-    names = [f"k = {_power(g)}" if by == "k" else str(g) for g in groups]
+    names = [f"k = {power(g)}" if by == "k" else str(g) for g in groups]
     with style(name):
-        figure, (axes,) = panel(title, KEPT, _legend(names), plot_height=220)
+        figure, (axes,) = panel(title, KEPT, legend(names), plot_height=220)
         log_axis(axes, [r[x] for r in shown])
         _lines(axes, groups, x, _middle)
         _framed(axes)
@@ -157,7 +156,7 @@ def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | 
         return None
     groups = _groups(known, "arrangement")
     with style(name):
-        figure, (axes,) = panel(title, KEPT, _legend(list(groups), lone=True), plot_height=220)
+        figure, (axes,) = panel(title, KEPT, legend(list(groups), lone=True), plot_height=220)
         if x == "l_over_scale":
             for part in (
                 [-4 + 0.01 * i for i in range(299)],
@@ -175,7 +174,7 @@ def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | 
         axes.set_xlabel("l / b" if x == "l_over_scale" else "l chi²(p3 || p)")
     head = ("arrangement", "l", "l / b" if x == "l_over_scale" else "l chi²", KEPT)
     cells = tuple(
-        (r["arrangement"], _power(r["l"]), words.number(r[x]), words.number(r["kept"]))
+        (r["arrangement"], power(r["l"]), words.number(r[x]), words.number(r["kept"]))
         for r in known
     )
     return Chart(
@@ -198,7 +197,7 @@ def sign_chart(rows: Rows) -> Chart | None:
     name, title = "theory-sign", "Does D3 harm the alignment set?"
     with style(name):
         figure, (axes,) = panel(
-            title, "draws in which D2's rate rises, %", _legend([f"exponent {e:g}" for e in groups])
+            title, "draws in which D2's rate rises, %", legend([f"exponent {e:g}" for e in groups])
         )
         _lines(axes, groups, "overlap_set", lambda r: 100 * float(r["worse"]))
         axes.set_ylim(-5, 105)
@@ -276,7 +275,7 @@ def huffman_chart(found: Mapping[str, Any]) -> Chart:
         figure, plots = panel(
             title,
             "change of D1's rate, 0.001 bits a symbol",
-            _legend(names),
+            legend(names),
             (None, "change of D2's rate, 0.001 bits a symbol"),
             150,
         )
@@ -306,125 +305,3 @@ def huffman_chart(found: Mapping[str, Any]) -> Chart:
         Table(("code", f"{KEPT}, over the whole range"), rows),
         figure,
     )
-
-
-def exponents_chart(data: Rows) -> Chart | None:
-    """Tail exponents of every kind of leaf, a marker for each data set, hollow if ruled out."""
-    known = [(i, t) for i, d in enumerate(data) for t in d["tails"] if t["fit"]]
-    if not known:
-        return None
-    names = list(dict.fromkeys(t["leaves"] for _, t in known))
-    name, title = "theory-exponents", "Tail exponents"
-    with style(name):
-        figure, (axes,) = panel(
-            title,
-            "alpha of the power law above its threshold",
-            [
-                *_legend([words.short(d["data"], 24) for d in data], lone=True),
-                LegendItem("hollow: ruled out, or a rival fits better", LIGHT["ink"], ""),
-            ],
-            plot_height=28 * len(names) + 24,
-            left=112,
-        )
-        for i, tail in known:
-            fit = tail["fit"]
-            colour, marker = series(i)
-            place = names.index(tail["leaves"]) + 0.22 * (i - (len(data) - 1) / 2)
-            half = 1.96 * (fit["alpha_se"] or 0.0)
-            bounds = Interval(fit["alpha"], fit["alpha"] - half, fit["alpha"] + half, 1)
-            whisker(axes, place, bounds, colour, across=True)
-            inside = colour if fit["label"].startswith("power law") else LIGHT["card"]
-            axes.plot([fit["alpha"]], [place], marker, color=colour, mfc=inside, ms=6.5, mew=1.6)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
-        number_axis(axes.xaxis)
-        axes.set_xlabel("alpha")
-    cells = tuple(_tail_row(data[i], t) for i, t in known)
-    head = ("data", "leaves", "alpha", "xmin", "leaves in tail", "mass in tail, %", "p", "finding")
-    return Chart(
-        name,
-        title,
-        "Dot chart of tail exponents. " + "; ".join(f"{r[0]}, {r[1]}: {r[2]}" for r in cells) + ".",
-        "Maximum likelihood; whiskers are 95 % from the curvature of the likelihood. p is the "
-        "bootstrap's goodness of fit, below 0.1 rules the power law out.",
-        Table(head, cells),
-        figure,
-    )
-
-
-def _tail_row(data: Mapping[str, Any], tail: Mapping[str, Any]) -> tuple[str, ...]:
-    fit = tail["fit"]
-    p = "–" if fit["p"] is None else words.number(fit["p"])
-    counts = words.plain(fit["xmin"]), f"{fit['n_tail']:,} of {fit['n']:,}"
-    mass = words.number(100 * fit["mass_tail"])
-    return (
-        data["data"],
-        tail["leaves"],
-        words.number(fit["alpha"]),
-        *counts,
-        mass,
-        p,
-        fit["label"],
-    )
-
-
-def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
-    """How many leaves occur at least so often, and the fitted power laws (dashed)."""
-    known = [t for t in data["tails"] if t["fit"] and t.get("survival")][:6]
-    if not known:
-        return None
-    name, title = f"theory-tail-{place}", f"Tails of {words.short(data['data'], 34)}"
-    with style(name):
-        figure, (axes,) = panel(
-            title,
-            "share of leaves that occur so often or more",
-            _legend([t["leaves"] for t in known]),
-            plot_height=230,
-        )
-        for i, tail in enumerate(known):
-            colour, _ = series(i)
-            curve, fit = tail["survival"], tail["fit"]
-            axes.plot(curve["count"], curve["share"], color=colour, lw=1.8)
-            start, end = fit["xmin"], max(curve["count"])
-            share = fit["n_tail"] / fit["n"]
-            slope = 1 - fit["alpha"]
-            axes.plot(
-                [start, end], [share, share * (end / start) ** slope], color=colour, ls="--", lw=1.2
-            )
-        log_axis(axes, [c for t in known for c in t["survival"]["count"]])
-        _log_shares(axes, min(min(t["survival"]["share"]) for t in known))
-        axes.set_xlabel("occurrences")
-    return Chart(
-        name,
-        title,
-        f"Survival curves of {words.listing(t['leaves'] for t in known)} on two logarithmic axes.",
-        "A power law is a straight line; dashed, from its threshold on, the fitted one.",
-        Table(
-            (
-                "data",
-                "leaves",
-                "alpha",
-                "xmin",
-                "leaves in tail",
-                "mass in tail, %",
-                "p",
-                "finding",
-            ),
-            tuple(_tail_row(data, t) for t in known),
-        ),
-        figure,
-    )
-
-
-def _log_shares(axes: Axes, least: float) -> None:
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    powers = range(math.floor(math.log10(least)), 1)
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    ticks = [10.0**p for p in powers]
-    axes.set_yticks(ticks, [_power(t) for t in ticks])
-    axes.set_ylim(least * 0.7, 1.5)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.errors import StoreError, describe
+from springback.report import tail_charts, words
 from springback.report import theory_charts as charts
-from springback.report import words
 from springback.report.draw import Chart
 from springback.report.story import Chapter, Fact, Section
 
@@ -123,7 +123,10 @@ def _theorem_sections(found: Mapping[str, Any]) -> tuple[Section, ...]:
 
 def _pareto_sections(found: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
     drawn = _there(
-        [charts.exponents_chart(found), *(charts.tail_chart(i + 1, d) for i, d in enumerate(found))]
+        [
+            tail_charts.exponents_chart(found),
+            *(tail_charts.tail_chart(i + 1, d) for i, d in enumerate(found)),
+        ]
     )
     notes = tuple(
         f"{d['data']}, {t['leaves']}: no fit ({t['reason']})."
