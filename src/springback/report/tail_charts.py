@@ -110,7 +110,8 @@ def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
         name,
         title,
         f"Survival curves of {words.listing(t['leaves'] for t in known)} on two logarithmic axes.",
-        "A power law is a straight line; dashed, from its threshold on, the fitted one.",
+        "Away from the smallest counts a power law is a straight line; dashed, from its threshold "
+        "on, the fitted slope.",
         Table(
             (
                 "data",
