@@ -59,58 +59,22 @@ def _theorem_facts(found: Mapping[str, Any]) -> tuple[Fact, ...]:
 
 
 def _theorem_sections(found: Mapping[str, Any]) -> tuple[Section, ...]:
-    at = found["at"]
-    ratio = (
-        charts.kept_chart(
-            "theory-ratio-k",
-            [r for r in found["by_k"] if r["l"]],
-            "k",
-            (
-                "Ratio against k",
-                "k",
-                f"rate2' / rate1' over -k at l = {at['l']:g}; at l = 0 it is 1 for all.",
-            ),
-        ),
-        charts.kept_chart(
-            "theory-ratio-l",
-            found["by_l"],
-            "l",
-            ("Ratio against l", "l", f"rate2' / rate1' over -k at k = {at['k']:g}."),
-        ),
-    )
-    escaped = [r for r in found["escaped"] if r["arrangement"] == "independent"]
-    away = (
-        charts.collapse_chart(found["departures"]),
-        charts.chi2_chart(found["departures"]),
-        charts.kept_chart(
-            "theory-escaped",
-            [r for r in escaped if r["k"] in (10, 1e3, 1e6)],
-            "mass",
-            (
-                "Escaped mass",
-                "mass of D3 on new leaves",
-                "l = 0: already a mass near 1/k undoes the ratio.",
-            ),
-        ),
-    )
+    drawn = charts.sign_chart(found["map"]), charts.map_chart(found["map"])
     return (
         Section(
             "ratio",
             "Ratio of the two rates",
             "Does D2's rate change k times as fast as D1's?",
-            _there(ratio),
+            _there(_ratio_charts(found)),
         ),
         Section(
             "departures",
             "Where it departs",
             "What decides how far the theorem reaches?",
-            _there(away),
+            _there(_departure_charts(found)),
         ),
         Section(
-            "map",
-            "Sign and map",
-            "For which data does the alignment set get worse?",
-            _there((charts.sign_chart(found["map"]), charts.map_chart(found["map"]))),
+            "map", "Sign and map", "For which data does the alignment set get worse?", _there(drawn)
         ),
         Section(
             "huffman",
@@ -119,6 +83,35 @@ def _theorem_sections(found: Mapping[str, Any]) -> tuple[Section, ...]:
             (charts.huffman_chart(found["huffman"]),),
         ),
     )
+
+
+def _ratio_charts(found: Mapping[str, Any]) -> list[Chart | None]:
+    k, l = found["at"]["k"], found["at"]["l"]  # noqa: E741
+    what = "rate2' / rate1' over -k at"
+    by_k = [row for row in found["by_k"] if row["l"]]
+    reading = f"{what} l = {l:g}; at l = 0 it is 1 for all."
+    return [
+        charts.kept_chart("theory-ratio-k", by_k, "k", ("Ratio against k", "k", reading)),
+        charts.kept_chart(
+            "theory-ratio-l", found["by_l"], "l", ("Ratio against l", "l", f"{what} k = {k:g}.")
+        ),
+    ]
+
+
+def _departure_charts(found: Mapping[str, Any]) -> list[Chart | None]:
+    escaped = [
+        row
+        for row in found["escaped"]
+        if row["arrangement"] == "independent" and row["k"] in (10, 1e3, 1e6)
+    ]
+    reading = "l = 0, independent leaves: a mass near 1/k already undoes the ratio."
+    return [
+        charts.collapse_chart(found["departures"]),
+        charts.chi2_chart(found["departures"]),
+        charts.kept_chart(
+            "theory-escaped", escaped, "mass", ("Escaped mass", "mass of D3 on new leaves", reading)
+        ),
+    ]
 
 
 def _pareto_sections(found: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
