@@ -29,7 +29,7 @@ HEAVY = {
     "vaderSentiment",
     "yaml",
 }
-COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report")
+COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report", "theory")
 
 # Does what the console script does, then writes down what was loaded.  argv: file, arguments.
 _RUN = """

@@ -31,6 +31,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "contrast",
         "grading",
         "provenance",
+        "theory",
     ),
     3: (
         "quiet",

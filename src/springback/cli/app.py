@@ -12,6 +12,7 @@ import typer
 
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
+from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
 from springback.jobs.settings import REPRODUCTIONS, AuditSettings, BoostSettings
 
@@ -160,6 +161,7 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
 
 
 app.command()(extrapolate)
+app.add_typer(theory, name="theory")
 
 
 @app.command()

@@ -50,9 +50,11 @@ def _parameter(
 
 
 def with_settings(
-    settings: type, required: tuple[str, ...] = ()
+    settings: type, required: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the fields of ``settings`` flags of a command, ``required`` ones without a default.
+
+    Fields in ``leave_out`` become no flags; the command has them as arguments of its own.
 
     The function's ``given`` is a dict of the flags that were given, as text; its other parameters
     stay flags and arguments of their own.
@@ -60,7 +62,7 @@ def with_settings(
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
         known = kinds(settings)
-        fields = dataclasses.fields(settings)
+        fields = [f for f in dataclasses.fields(settings) if f.name not in leave_out]
         own = inspect.signature(function, eval_str=True).parameters
         flags = [_parameter(settings, f, known[f.name], f.name in required) for f in fields]
         rest = [p for name, p in own.items() if name != "given"]

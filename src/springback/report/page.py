@@ -21,9 +21,9 @@ CHARTS = "charts"
 TEMPLATES = Path(__file__).parent / "templates"
 
 #: What the page is of, by kind.
-SUBJECT = {"audit": "Audit", "boost": "Boost", "demo": "Demo"}
+SUBJECT = {"audit": "Audit", "boost": "Boost", "demo": "Demo", "theory": "Theory"}
 #: How the stems of our chart files begin: what a rebuild may replace in ``charts/``.
-OURS = ("rebound-", "dose-", "alignment-", "resistance", "search-", "methods")
+OURS = ("rebound-", "dose-", "alignment-", "resistance", "search-", "methods", "theory-")
 
 
 def render(result: Mapping[str, Any]) -> str:

@@ -335,4 +335,5 @@ def parse(result: Any) -> Result:
         boost=_boost(own) if own and kind == "boost" else analysis.optional("boost", _boost),
         verdict=root.optional("verdict", _verdict),
         silent=analysis.nulls(),
+        theory=analysis.mapping() if kind == "theory" else None,
     )

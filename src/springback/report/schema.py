@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA_VERSION = 1
-KINDS = ("audit", "boost", "demo")
+KINDS = ("audit", "boost", "demo", "theory")
 
 
 @dataclass(frozen=True)
@@ -177,3 +177,4 @@ class Result:
     boost: Boost | None
     verdict: Verdict | None
     silent: frozenset[str] = field(default_factory=frozenset)
+    theory: Mapping[str, Any] | None = None

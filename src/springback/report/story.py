@@ -79,6 +79,10 @@ def tone(label: str | None) -> str:
 
 def chapters(result: Result) -> tuple[Chapter, ...]:
     """The audit's chapter, the boost's, or both; a null job of a demo is named as not run."""
+    if result.theory is not None:
+        from springback.report import theory_story  # it builds on this module
+
+        return theory_story.chapters(result.theory)
     both = result.kind == "demo"
     told = []
     if result.audit is not None:

@@ -1,0 +1,62 @@
+"""``springback theory``: the elasticity theorem in numbers, and the Pareto test of data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from springback.cli.flags import with_settings
+from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Token trees, codes and the elasticity theorem in numbers; is data Pareto?",
+)
+
+
+def _finish(result: Any) -> None:
+    from springback.report import build
+
+    page = build(result.folder)
+    typer.echo(result.verdict)
+    typer.echo(f"results: {result.folder / 'result.json'}")
+    typer.echo(f"report:  {page}")
+
+
+@app.command()
+@with_settings(TheoremSettings)
+def theorem(
+    given: dict[str, Any],
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path(
+        "springback-theory-theorem"
+    ),
+) -> None:
+    """Ratio of the rates against k and l, its sign and where it departs; about a minute."""
+    from springback.cli.progress import make_progress
+    from springback.jobs import config
+    from springback.jobs.theory import theorem_study
+
+    _finish(theorem_study(config.build(TheoremSettings, given), out, make_progress()))
+
+
+@app.command()
+@with_settings(ParetoSettings, leave_out=("data",))
+def pareto(
+    given: dict[str, Any],
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA…", help="Files, hub ids or built-in names.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the same command goes on there.")
+    ] = Path("springback-theory-pareto"),
+) -> None:
+    """Tail exponents of n-grams and of the pruned tree's leaves, tested against rivals."""
+    from springback.cli.progress import make_progress
+    from springback.jobs import config
+    from springback.jobs.theory import pareto_study
+
+    settings = config.build(ParetoSettings, {**given, "data": data})
+    _finish(pareto_study(settings, out, make_progress()))

@@ -1,0 +1,92 @@
+"""Huffman coding and compression rates (paper A, section A1).  Lengths are in bits."""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from springback.errors import DataError, describe
+
+Floats = NDArray[np.float64]
+
+
+def _weights(weights: ArrayLike) -> Floats:
+    found = np.asarray(weights, dtype=np.float64)
+    if found.ndim != 1 or not found.size or not (np.isfinite(found) & (found > 0)).all():
+        raise DataError(
+            describe(
+                "leaf weights that are empty, 0, negative or not finite",
+                "one list of numbers above 0",
+                "leave out the leaves without weight",
+            )
+        )
+    return found
+
+
+def huffman_lengths(weights: ArrayLike) -> NDArray[np.int64]:
+    """Code lengths in bits of a Huffman code for ``weights`` (any sum), in their order.
+
+    Among equal weights the earlier one, and a single leaf before a merged one, is merged first,
+    which also keeps the longest code short.  One leaf alone has length 0.  Raises
+    :class:`DataError` for a weight of 0 or below.
+    """
+    given = _weights(weights)
+    n = len(given)
+    heap = [(float(weight), i) for i, weight in enumerate(given)]
+    heapq.heapify(heap)
+    parent = np.zeros(2 * n - 1, dtype=np.int64)
+    for node in range(n, 2 * n - 1):
+        weight, one = heapq.heappop(heap)
+        other_weight, other = heapq.heappop(heap)
+        parent[one] = parent[other] = node
+        heapq.heappush(heap, (weight + other_weight, node))
+    depth = np.zeros(2 * n - 1, dtype=np.int64)
+    for node in range(2 * n - 3, -1, -1):  # a parent's number is above its children's
+        depth[node] = depth[parent[node]] + 1
+    return depth[:n]
+
+
+def ideal_lengths(weights: ArrayLike) -> Floats:
+    """-log2 of each weight's share of the sum, in bits."""
+    given = _weights(weights)
+    found: Floats = -np.log2(given / given.sum())
+    return found
+
+
+def entropy(weights: ArrayLike) -> float:
+    """Bits a leaf: the least mean code length.  Huffman's lies in [entropy, entropy + 1)."""
+    given = _weights(weights)
+    shares = given / given.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def kraft_sum(lengths: ArrayLike) -> float:
+    """Sum of 2^-length: at most 1 for a prefix code, exactly 1 for a complete one."""
+    return float(np.exp2(-np.asarray(lengths, dtype=np.float64)).sum())
+
+
+def mean_length(weights: ArrayLike, lengths: ArrayLike) -> float:
+    """Bits a leaf of the code ``lengths`` under ``weights``, which may hold zeros."""
+    given = np.asarray(weights, dtype=np.float64)
+    return float((given * np.asarray(lengths, dtype=np.float64)).sum() / given.sum())
+
+
+def rate(weights: ArrayLike, lengths: ArrayLike, depths: ArrayLike) -> float:
+    """Compression rate gamma(D_i): bits of code per symbol of the pruned tree's paths.
+
+    ``weights`` are p_l(D_i), ``lengths`` those of the code of the joint tree, ``depths`` the
+    leaves' depths in symbols; all three in one order.  Lower = compressed better.
+    """
+    return mean_length(weights, lengths) / mean_length(weights, depths)
+
+
+def normalised_rate(weights: ArrayLike, lengths: ArrayLike, depths: ArrayLike) -> float:
+    """gamma(D_i / D) = gamma(D_i) - log2 M, M = leaves of the pruned tree of D_i (section A1).
+
+    The base of the logarithm is our reading.  M does not depend on the other data sets, so this
+    has the same derivatives as :func:`rate`.
+    """
+    leaves = int(np.count_nonzero(np.asarray(weights)))
+    return rate(weights, lengths, depths) - float(np.log2(leaves))
