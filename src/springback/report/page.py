@@ -12,6 +12,7 @@ from springback.errors import StoreError, describe
 from springback.report import draw, story, words
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
+from springback.report.sections import Chapter, tone
 from springback.report.theme import DARK, LIGHT
 from springback.store import read_json, whole_folder, write_text
 
@@ -76,7 +77,7 @@ def _ours(path: Path) -> bool:
     return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
 
 
-def _html(result: Result, chapters: tuple[story.Chapter, ...]) -> str:
+def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -95,7 +96,7 @@ def _html(result: Result, chapters: tuple[story.Chapter, ...]) -> str:
         dark=DARK,
         subject=SUBJECT[result.kind],
         verdict=result.verdict,
-        tone=story.tone,
+        tone=tone,
         head=_head(result),
         chapters=chapters,
         result=result,
