@@ -54,13 +54,13 @@ def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
     if not curves:
         return None
     name = f"rebound-{_slug(probe.key)}"
-    legend = _sizes_legend((c.n_pos, i) for i, c in enumerate(curves))
+    legend = sizes_legend((c.n_pos, i) for i, c in enumerate(curves))
     if probe.start is not None:
         legend.append(LegendItem("start model", LIGHT["muted"], None))
     with style(name):
         figure, (axes,) = panel(probe.title, _unit(probe), legend)
         for i, curve in enumerate(curves):
-            _draw_curve(axes, curve, i)
+            draw_curve(axes, curve, i)
         if probe.start is not None:
             axes.axhline(probe.start.mean, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         axes.set_xlabel("examples of the opposite")
@@ -70,14 +70,14 @@ def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
     return Chart(
         name,
         probe.title,
-        _curves_in_words(probe, curves),
+        curves_in_words(probe, curves),
         " ".join(filter(None, (MEANING.get(probe.key), unit, band_note(rebound, drawn)))),
-        _curve_table(probe, curves),
+        curve_table(probe, curves),
         figure,
     )
 
 
-def _sizes_legend(sizes: Iterable[tuple[int, int]]) -> list[LegendItem]:
+def sizes_legend(sizes: Iterable[tuple[int, int]]) -> list[LegendItem]:
     """Entries for (``n_pos``, index of the series), led by what the numbers are."""
     entries = [LegendItem(f"{n:,}", *series(i)) for n, i in sizes]
     return [LegendItem("aligned on", "", ""), *entries]
@@ -93,14 +93,14 @@ def _unit(probe: Probe) -> str:
     return words.short(probe.unit + (f"  ({probe.direction})" if probe.direction else ""), 58)
 
 
-def _draw_curve(axes: Axes, curve: Curve, index: int) -> None:
+def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
     colour, marker = series(index)
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.dose, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(curve.dose, curve.mean, color=colour, marker=marker, markersize=5.5, linewidth=2)
 
 
-def _curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
+def curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
     said = []
     decimals = words.common_decimals(m for c in curves for m in c.mean)
     for curve in curves:
@@ -119,7 +119,7 @@ def _curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
     )
 
 
-def _curve_table(probe: Probe, curves: Sequence[Curve]) -> Table:
+def curve_table(probe: Probe, curves: Sequence[Curve]) -> Table:
     doses = sorted({d for c in curves for d in c.dose if math.isfinite(d)})
     decimals = words.common_decimals(m for c in curves for m in c.mean)
     rows = [
@@ -151,7 +151,7 @@ def dose_chart(probe: Probe) -> Chart | None:
     shares = [(c, s) for c in probe.curves if (s := share_left(probe, c)) is not None]
     if not shares:
         return None
-    legend = _sizes_legend((c.n_pos, probe.curves.index(c)) for c, _ in shares)
+    legend = sizes_legend((c.n_pos, probe.curves.index(c)) for c, _ in shares)
     legend.append(LegendItem("half undone", LIGHT["muted"], None))
     name = "dose-share"
     with style(name):

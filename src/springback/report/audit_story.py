@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from springback.report import audit_charts, resistance_charts, size_charts, words
+from springback.report import (
+    audit_charts,
+    card_grids,
+    finding_story,
+    resistance_charts,
+    size_charts,
+    words,
+)
+from springback.report.cards import Card
 from springback.report.draw import Chart
 from springback.report.schema import Audit, Pair, Probe, Rebound
 from springback.report.sections import Fact, Section, fact, last, not_measured, there
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
+    """None where there is a card, which holds the same numbers and more."""
+    if audit.card is not None:
+        return ()
     told: list[Fact] = []
     rebound = audit.rebound
     if rebound is not None:
@@ -49,35 +60,49 @@ def _over(rebound: Rebound) -> str:
 
 
 def sections(audit: Audit) -> tuple[Section, ...]:
-    told: list[Section] = []
-    if audit.rebound is not None:
-        told += _rebound_sections(audit.rebound, audit.noise_floor)
+    told: list[Section | None] = []
+    rebound = audit.rebound
+    if audit.card is not None:
+        told.append(finding_story.card_section(audit.card))
+    if rebound is not None:
+        told += _rebound_sections(rebound, audit)
     elif "rebound" in audit.silent:
         told.append(not_measured("rebound", "Rebound"))
+    if audit.attackers is not None:
+        told.append(finding_story.attackers_section(audit.attackers, rebound))
+    if audit.realign is not None:
+        told.append(finding_story.realign_section(audit.realign))
+    if rebound is not None and audit.opposite is not None:
+        told.append(finding_story.symmetry_section(rebound, audit.opposite))
     if audit.resistance:
-        charts = (
-            resistance_charts.pairs_chart(audit.resistance),
-            resistance_charts.pairs_chart(audit.resistance, excess=True),
-        )
-        ratios = words.listing(
-            f"{words.both(p.ratio)} for {p.pair}" for p in audit.resistance if p.ratio is not None
-        )
-        notes = [f"Inverse over forward loss: {ratios}; below 1 is resistance."] if ratios else []
-        told.append(
-            Section(
-                "resistance-pairs",
-                "Resistance",
-                "Is it easier to lead the model back than to lead it on?",
-                there(charts),
-                tuple(notes),
-            )
-        )
+        told.append(_resistance(audit.resistance, audit.card))
     elif "resistance" in audit.silent:
         told.append(not_measured("resistance-pairs", "Resistance"))
-    return tuple(told)
+    return tuple(section for section in told if section is not None)
 
 
-def _rebound_sections(rebound: Rebound, floor: Mapping[str, float]) -> list[Section]:
+def _resistance(pairs: Sequence[Pair], card: Card | None) -> Section:
+    charts = (
+        resistance_charts.pairs_chart(pairs),
+        resistance_charts.pairs_chart(pairs, excess=True),
+    )
+    ratios = words.listing(
+        f"{words.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
+    )
+    tested = card is not None and bool(card.pairs)
+    note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
+    return Section(
+        "resistance-pairs",
+        "Resistance",
+        "Is it easier to lead the model back than to lead it on?",
+        there(charts),
+        (note,) if ratios and not tested else (),
+        grids=(card_grids.pairs_grid(card),) if card is not None and tested else (),
+    )
+
+
+def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
+    floor = audit.noise_floor
     by_key = {p.key: p for p in rebound.probes}
     order = sorted(by_key, key=lambda key: {"margin": 0, "kl": 1}.get(key, 2))
     curves = there([audit_charts.rebound_chart(rebound, by_key[k]) for k in order])
@@ -85,7 +110,7 @@ def _rebound_sections(rebound: Rebound, floor: Mapping[str, float]) -> list[Sect
     if floor:
         said = "; ".join(_floor_words(k, v, by_key) for k, v in floor.items())
         notes.append(f"Noise floor, from scoring the start model twice: {said}.")
-    sections = [
+    sections: list[Section | None] = [
         Section(
             "rebound",
             "Rebound",
@@ -97,23 +122,18 @@ def _rebound_sections(rebound: Rebound, floor: Mapping[str, float]) -> list[Sect
         )
     ]
     margin = by_key.get("margin")
-    doses = there(
-        (
-            audit_charts.dose_chart(margin) if margin else None,
-            size_charts.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None)),
-        )
-    )
+    share = audit_charts.dose_chart(margin) if margin else None
+    doses = (*there([share]), *finding_story.dose_charts_of(audit, rebound))
     if doses:
         lead = "How many examples of the opposite undo the alignment?"
-        sections.append(Section("dose", "Dose to undo", lead, doses))
-    sizes = _size_charts(rebound)
-    if sizes:
+        notes = [*finding_story.dose_notes(audit)]
+        sections.append(Section("dose", "Dose to undo", lead, doses, tuple(notes)))
+    if audit.phases is not None:
+        sections.append(finding_story.phases_section(audit.phases))
+    if sizes := _size_charts(rebound):
         lead = "Does a model that was aligned further fall faster?"
-        sections.append(
-            Section(
-                "more-alignment", "Effect of more alignment", lead, sizes, tuple(_slopes(rebound))
-            )
-        )
+        slopes = tuple(_slopes(rebound, audit))
+        sections.append(Section("more-alignment", "Effect of more alignment", lead, sizes, slopes))
     return sections
 
 
@@ -150,12 +170,19 @@ def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
     )
 
 
-def _slopes(rebound: Rebound) -> list[str]:
+def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
+    """What each doubling changes, as far as no card says it."""
     said = []
-    if (slope := rebound.fall_per_log2) is not None:
+    if (slope := rebound.fall_per_log2) is not None and audit.card is None:
         text = words.both(slope, sign=True)
         said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
-    if (slope := rebound.share_per_log2) is not None:
+    if (slope := rebound.share_per_log2) is not None and audit.card is None:
         text = words.both(slope, 100, sign=True)
         said.append(f"Each doubling of alignment changes the share lost by {text} points.")
+    if audit.phases is not None and (slope := audit.phases.decay) is not None:
+        text = words.both(slope, 100, sign=True)
+        said.append(
+            "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "
+            f"curves at one rate, by {text} points of the gain."
+        )
     return said

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import boost_charts, words
-from springback.report.schema import Boost, Interval, Method
+from springback.report.schema import Boost, Method
 from springback.report.sections import Cell, Fact, Grid, Section, fact, not_measured, there, tone
+from springback.report.values import Interval
 
 
 def facts(boost: Boost) -> tuple[Fact, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from springback.errors import StoreError, describe
-from springback.report.schema import AtSize, Interval
+from springback.report.values import AtSize, Interval
 
 T = TypeVar("T")
 

@@ -7,9 +7,11 @@ the wrong form raises :class:`StoreError` naming the key.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from springback.errors import StoreError, describe
+from springback.report import card_reading, finding_reading
 from springback.report.node import Node, at_size, interval, readable
 from springback.report.schema import (
     KINDS,
@@ -117,6 +119,12 @@ def _audit(node: Node) -> Audit:
             if floor and (value := floor.optional(key, Node.finite)) is not None
         },
         silent=node.nulls(),
+        doses=node.optional("doses_to_undo", finding_reading.doses) or (),
+        phases=node.optional("phases", finding_reading.phases),
+        attackers=node.optional("attackers", finding_reading.attackers),
+        realign=node.optional("realign", finding_reading.realign),
+        opposite=node.optional("symmetry", _rebound),
+        card=node.optional("card", card_reading.card),
     )
 
 
@@ -176,8 +184,8 @@ def parse(result: Any) -> Result:
             "result.json is not a springback result: "
             + describe(
                 type(result).__name__ + " without schema_version",
-                "an object written by springback audit, boost or demo",
-                "name the folder that one of them wrote",
+                "an object written by a springback job",
+                "name the folder that one wrote",
             )
         )
     version = result["schema_version"]
@@ -198,15 +206,26 @@ def parse(result: Any) -> Result:
         )
     root = Node(readable(result), "")
     analysis = root.get("analysis") or Node({}, "analysis")
-    own = analysis if kind != "demo" else None
     measured = root.get("measurements")
-    return Result(
+    plain = Result(
         kind=kind,
         provenance=found.mapping() if (found := root.get("provenance")) else {},
         inputs=found.mapping() if (found := root.get("inputs")) else {},
         measurements=len(measured.items()) if measured else 0,
-        audit=_audit(own) if own and kind == "audit" else analysis.optional("audit", _audit),
-        boost=_boost(own) if own and kind == "boost" else analysis.optional("boost", _boost),
         verdict=root.optional("verdict", _verdict),
         silent=analysis.nulls(),
     )
+    if kind == "audit":
+        return replace(plain, audit=_audit(analysis))
+    if kind == "boost":
+        return replace(plain, boost=_boost(analysis))
+    if kind == "series":
+        return replace(plain, models=card_reading.models(analysis, "models"))
+    if kind == "reproduce":
+        return replace(
+            plain,
+            models=card_reading.models(analysis, "studies"),
+            reproduction=card_reading.reproduction(analysis),
+        )
+    audit, boost = analysis.optional("audit", _audit), analysis.optional("boost", _boost)
+    return replace(plain, audit=audit, boost=boost)

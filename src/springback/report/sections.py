@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from springback.report import words
 from springback.report.draw import Chart
-from springback.report.schema import AtSize, Interval
+from springback.report.values import AtSize, Interval
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Grid:
 class Section:
     """A heading and what stands under it; ``missing`` says why there is nothing.
 
-    ``reading`` is what holds for all of its charts and tables.
+    ``reading`` is what holds for all of its charts and tables; ``beside`` sets the tables side by
+    side where the page is wide.
     """
 
     id: str
@@ -65,6 +66,7 @@ class Section:
     grids: tuple[Grid, ...] = ()
     missing: str = ""
     reading: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)

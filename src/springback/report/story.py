@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from springback.report import audit_story, boost_story
+from springback.report import audit_story, boost_story, model_story
 from springback.report.schema import Result
 from springback.report.sections import Chapter, Section
 
 
 def chapters(result: Result) -> tuple[Chapter, ...]:
-    """The audit's chapter, the boost's, or both; a null job of a demo is named as not run."""
+    """One chapter for each job that was run; a null job of a demo is named as not run."""
     both = result.kind == "demo"
     told = []
     if result.audit is not None:
@@ -21,6 +21,8 @@ def chapters(result: Result) -> tuple[Chapter, ...]:
         told.append(
             Chapter(title, boost_story.facts(result.boost), boost_story.sections(result.boost))
         )
+    if result.models is not None:
+        told.append(Chapter("", (), model_story.sections(result.models, result.reproduction)))
     for job in ("audit", "boost"):
         if both and job in result.silent:
             missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
