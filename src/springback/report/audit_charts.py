@@ -77,10 +77,10 @@ def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
     )
 
 
-def sizes_legend(sizes: Iterable[tuple[int, int]]) -> list[LegendItem]:
+def sizes_legend(sizes: Iterable[tuple[int, int]], what: str = "aligned on") -> list[LegendItem]:
     """Entries for (``n_pos``, index of the series), led by what the numbers are."""
     entries = [LegendItem(f"{n:,}", *series(i)) for n, i in sizes]
-    return [LegendItem("aligned on", "", ""), *entries]
+    return [LegendItem(what, "", ""), *entries]
 
 
 def _slug(key: str) -> str:
@@ -100,14 +100,14 @@ def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
     axes.plot(curve.dose, curve.mean, color=colour, marker=marker, markersize=5.5, linewidth=2)
 
 
-def curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
+def curves_in_words(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> str:
     said = []
     decimals = words.common_decimals(m for c in curves for m in c.mean)
     for curve in curves:
         known = [d for d, m in zip(curve.dose, curve.mean, strict=True) if math.isfinite(m)]
         begin, end = (words.value(curve.at(d), decimals=decimals) for d in (known[0], known[-1]))
         said.append(
-            f"aligned on {curve.n_pos:,}: {begin} at {words.plain(known[0])} examples, "
+            f"{what} {curve.n_pos:,}: {begin} at {words.plain(known[0])} examples, "
             f"{end} at {words.plain(known[-1])}"
         )
     start = f" Start model: {words.value(probe.start, decimals=decimals)}." if probe.start else ""
@@ -119,7 +119,7 @@ def curves_in_words(probe: Probe, curves: Sequence[Curve]) -> str:
     )
 
 
-def curve_table(probe: Probe, curves: Sequence[Curve]) -> Table:
+def curve_table(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> Table:
     doses = sorted({d for c in curves for d in c.dose if math.isfinite(d)})
     decimals = words.common_decimals(m for c in curves for m in c.mean)
     rows = [
@@ -129,7 +129,7 @@ def curve_table(probe: Probe, curves: Sequence[Curve]) -> Table:
     if probe.start is not None:
         start = words.both(probe.start, decimals=decimals)
         rows.append(("start model", *([start] * len(curves))))
-    return Table(("dose", *(f"aligned on {c.n_pos:,}" for c in curves)), tuple(rows))
+    return Table(("dose", *(f"{what} {c.n_pos:,}" for c in curves)), tuple(rows))
 
 
 def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:

@@ -20,6 +20,8 @@ from springback.report.values import Estimate
 
 #: Of cards; they and their comparison have a schema_version of their own.
 CARD_VERSION = 1
+#: Below it a quantity of a card, or a difference of two, is 0.
+ROUNDING = 1e-12
 
 
 def card(node: Node) -> Card:
@@ -46,8 +48,14 @@ def _quantities(node: Node, name: str) -> tuple[Quantity, ...]:
     )
 
 
+def _number(node: Node, key: str) -> float | None:
+    """Rounding errors of what is exactly 0 read as 0."""
+    found = node.optional(key, Node.finite)
+    return 0.0 if found is not None and abs(found) < ROUNDING else found
+
+
 def _quantity(key: str, node: Node) -> Quantity:
-    numbers = (node.optional(k, Node.finite) for k in ("value", "low", "high", "at_least"))
+    numbers = (_number(node, k) for k in ("value", "low", "high", "at_least"))
     return Quantity(
         key,
         node.optional("title", Node.text) or key.replace("_", " "),
@@ -59,7 +67,7 @@ def _quantity(key: str, node: Node) -> Quantity:
 
 
 def _difference(node: Node) -> Difference:
-    numbers = (node.optional(k, Node.finite) for k in ("value", "low", "high"))
+    numbers = (_number(node, k) for k in ("value", "low", "high"))
     return Difference(
         node.need("quantity").text(),
         node.optional("unit", Node.text) or "",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Rates are for each example in the file; a hundred of them make readable numbers.
 EXAMPLES = 100
+#: What ``n_pos`` counts in either order.
+FIRST = "first on"
 
 
 def share_chart(sweep: Sweep) -> Chart | None:
@@ -30,7 +32,7 @@ def share_chart(sweep: Sweep) -> Chart | None:
         "share of the gain lost, % (left = more durable)",
         "% of the gain",
         f"Each of {words.count(sweep.attackers, 'attacker')} is a learning rate and a seed. The "
-        "worst gets worse the more are tried, so it belongs to their number.",
+        "worst gets worse the more are tried: read it with their number.",
         mark=(100.0, "all of the gain"),
     )
     return _sweep_chart(frame, sweep, 100.0, None)
@@ -41,7 +43,7 @@ def dose_chart(sweep: Sweep, largest: float | None) -> Chart | None:
     frame = Frame(
         "attackers-dose",
         "Worst beside median: dose to undo",
-        "examples of the opposite that undo all (right = more durable)",
+        "examples that undo all (right = more durable)",
         "examples of the opposite",
         "The worst attacker needs the fewest examples. An attacker who did not undo all counts as "
         "beyond the largest dose tried.",
@@ -70,16 +72,14 @@ def _sweep_chart(frame: Frame, sweep: Sweep, scale: float, largest: float | None
     return lines_chart(frame, lines, table)
 
 
-def mixed_chart(found: Attackers, own: Sequence[AtSize]) -> Chart | None:
-    """Fall under perturbations mixed with benign rows, beside the study's own (``own``)."""
+def mixed_chart(found: Attackers, rebound: Rebound | None) -> Chart | None:
+    """Fall under perturbations mixed with benign rows, beside the study's own."""
     if not found.mixed:
         return None
-    alone = next((v.value for v in own if v.n_pos == found.n_pos), None)
-    rows: list[tuple[str, Interval | None, Interval | None]] = [
-        (m.name, m.fall, m.share_lost) for m in found.mixed
-    ]
-    if alone is not None:
-        rows.insert(0, ("opposite rows only, as the study", alone, None))
+    rows = [(m.name, m.fall, m.share_lost) for m in found.mixed]
+    if rebound is not None and found.n_pos is not None:
+        own = (_at(rebound.fall, found.n_pos), _at(rebound.share_lost, found.n_pos))
+        rows.insert(0, ("opposite rows only, as the study", *own))
     frame = Frame(
         "attackers-mixed",
         "Mixed perturbations",
@@ -94,6 +94,10 @@ def mixed_chart(found: Attackers, own: Sequence[AtSize]) -> Chart | None:
         tuple((n, words.both(f), words.both(s, 100)) for n, f, s in rows),
     )
     return lines_chart(frame, lines, table)
+
+
+def _at(values: Sequence[AtSize], n_pos: int) -> Interval | None:
+    return next((v.value for v in values if v.n_pos == n_pos), None)
 
 
 def realign_chart(found: Realign) -> Chart | None:
@@ -152,11 +156,11 @@ def orders_chart(here: Probe, there: Probe) -> Chart | None:
     if not all(probe.curves for probe, _ in both):
         return None
     name, title = "symmetry-margin", "Both orders"
-    legend = sizes_legend((c.n_pos, i) for i, c in enumerate(here.curves))
+    legend = sizes_legend(((c.n_pos, i) for i, c in enumerate(here.curves)), FIRST)
     legend.append(LegendItem("start model", LIGHT["muted"], None))
     with style(name):
-        plots = ["this order", "the opposite order, margin the other way round"]
-        figure, axes = panel(title, f"margin, {here.unit}", legend, plots, plot_height=150)
+        first, *others = (f"{order}: margin, {here.unit}" for _, order in both)
+        figure, axes = panel(title, first, legend, (None, *others), plot_height=150)
         for one, (probe, _) in zip(axes, both, strict=True):
             for i, curve in enumerate(probe.curves):
                 draw_curve(one, curve, i)
@@ -167,12 +171,13 @@ def orders_chart(here: Probe, there: Probe) -> Chart | None:
         half = max(high - low for low, high in spans) / 2
         for one, (low, high) in zip(axes, spans, strict=True):
             one.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
+        axes[0].tick_params(labelbottom=False)
         axes[-1].set_xlabel("examples of the other side")
-    tables = [curve_table(probe, probe.curves) for probe, _ in both]
+    tables = [curve_table(probe, probe.curves, FIRST) for probe, _ in both]
     return Chart(
         name,
         title,
-        " ".join(f"In {o}: {curves_in_words(p, p.curves)}" for p, o in both),
+        " ".join(f"In {o}: {curves_in_words(p, p.curves, FIRST)}" for p, o in both),
         "Above, aligned first and then trained on the opposite; below, trained on the opposite "
         "first and then aligned, with wanted and unwanted exchanged in the margin. Both scales "
         "span as much, so that slopes can be compared.",
@@ -210,8 +215,8 @@ def gains_chart(here: Rebound, there: Rebound) -> Chart | None:
     names = ("this order", "the opposite order")
     legend = [LegendItem(n, *series(i), lone=True) for i, n in enumerate(names)]
     with style(name):
-        plots = ["gained by the first training", "lost again by the second"]
-        figure, axes = panel(title, "margin, nats/token", legend, plots, plot_height=128)
+        first, second = "gain of the margin, nats/token", "fall of the margin, nats/token"
+        figure, axes = panel(title, first, legend, (None, second), plot_height=128)
         for one, shown in zip(axes, (gains, falls), strict=True):
             known = [v for pair in shown for p in pair if p for v in Estimate.of(p).known]
             keep_zero(one, known or [0.0])
@@ -219,6 +224,7 @@ def gains_chart(here: Rebound, there: Rebound) -> Chart | None:
             number_axis(one.yaxis)
             _beside(one, shown)
         axes[0].set_xlabel("")
+        axes[0].tick_params(labelbottom=False)
         axes[-1].set_xlabel("examples of the first training")
     rows = tuple(
         (f"{n:,}", *(words.both(v) for v in (*g, *f)))

@@ -38,7 +38,7 @@ def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
 def dose_notes(audit: Audit) -> tuple[str, ...]:
     """Trends that the verdict does not tell, for it has no part for this dose."""
     return tuple(
-        words.sentence(d.trend.sentence)
+        f"On the model's own texts: {words.sentence(d.trend.sentence)}"
         for d in audit.doses
         if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
     )
@@ -91,8 +91,13 @@ def _phases_words(b: Branch) -> str:
     """What two phases are like; nothing is said where they are not claimed."""
     if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
         return ""
-    order = "fast, then slow" if abs(b.slopes[0]) > abs(b.slopes[1]) else "slow, then fast"
-    return f"{order}, from {words.value(b.breakpoint)} examples on"
+    before, after = b.slopes
+    point = f"up to {words.value(b.breakpoint)} examples"
+    if before < 0 and after < 0:
+        pace = ("fast", "slowly") if before < after else ("slowly", "fast")
+        return f"falls {pace[0]} {point}, then {pace[1]}"
+    one, two = ("falls" if slope < 0 else "rises" for slope in b.slopes)
+    return f"{one} {point}, then {two}"
 
 
 def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | None:
@@ -101,7 +106,7 @@ def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | No
         (
             finding_charts.share_chart(found.share) if found.share else None,
             finding_charts.dose_chart(found.dose, largest) if found.dose else None,
-            finding_charts.mixed_chart(found, rebound.fall if rebound is not None else ()),
+            finding_charts.mixed_chart(found, rebound),
         )
     )
     if not charts:

@@ -65,15 +65,18 @@ def lines_chart(frame: Frame, lines: Sequence[Line], table: Table) -> Chart | No
         axes.grid(True, axis="x")
         number_axis(axes.xaxis)
         axes.set_xlabel(frame.axis)
-        if frame.mark is not None:
-            axes.axvline(frame.mark[0], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         for row, line in enumerate(lines):
+            if frame.mark is not None:  # beside the values only, so that it crosses no name
+                ends = (row - 0.04, row + 0.36)
+                axes.vlines(
+                    frame.mark[0], *ends, color=LIGHT["muted"], linestyle="--", linewidth=1.5
+                )
             mark(axes, row + 0.16, line.found, 0, across=True)
             label = line.label if line.found.known else f"{line.label}: {line.missing}"
             axes.text(
                 0.0,
                 row - 0.24,
-                words.middle(label, 54),
+                words.middle(label, 48),
                 transform=axes.get_yaxis_transform(),
                 va="center",
                 color=LIGHT["ink"] if line.found.known else LIGHT["muted"],

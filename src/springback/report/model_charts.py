@@ -51,7 +51,7 @@ def _chart(models: Models, key: str) -> Chart | None:
         f"models-{key.replace('_', '-')}",
         title,
         unit,
-        unit,
+        "",
         reading,
         mark,
         zero=key != "resistance_ratio",
