@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def reproduce_result() -> dict[str, Any]:
         "question": "Do fewer unsafe examples undo the alignment of a further aligned model?",
         "scale": "135M and 360M parameters, three seeds",
         "paper": "the number of unsafe examples falls as the number of safe ones rises",
-        "published": PUBLISHED,
+        "published": copy.deepcopy(PUBLISHED),
         "measured": {
             "columns": ["base", "safe examples", "unsafe examples needed"],
             "rows": [

@@ -105,7 +105,11 @@ def models(node: Node, studies: str) -> Models:
 def _entry(node: Node) -> Entry:
     if node.value is None or isinstance(node.value, str):
         return node.value
-    return interval(node) if isinstance(node.value, Mapping) else node.finite()
+    if isinstance(node.value, Mapping):
+        return interval(node)
+    if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
+        raise node.bad("a string, a number, an interval or null")
+    return node.finite()
 
 
 def _figures(node: Node) -> Figures:
