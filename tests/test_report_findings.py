@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,13 @@ def test_doses_to_undo_are_the_files_with_their_intervals(html: str) -> None:
     assert everything[-1][2] == trend["label"] == "falls"
 
 
-def test_a_censored_dose_is_an_open_triangle_with_a_line_to_the_edge(tmp_path: Path) -> None:
-    build(write(tmp_path, full_audit()))
-    hollow = 'style="fill: #ffffff; stroke: #c96f1e'
+def test_a_censored_dose_is_an_open_triangle(html: str) -> None:
+    hollow = r"<use [^>]*fill: var\(--card, #ffffff\); stroke: var\(--s2, #c96f1e\)"
     for chart, beyond in (("dose-half", 0), ("dose-all", 2), ("dose-kl", 2)):
-        svg = (tmp_path / "charts" / f"{chart}.svg").read_text(encoding="utf-8")
+        svg = html.partition(f'<figure id="{chart}"')[2].partition("</svg>")[0]
         assert svg.count(">lies beyond</text>") == (1 if beyond else 0), chart
         # Each of them, and the one in the legend.
-        assert len(re.findall(r"<use [^>]*" + hollow, svg)) == (beyond + 1 if beyond else 0), chart
+        assert len(re.findall(hollow, svg)) == (beyond + 1 if beyond else 0), chart
 
 
 def test_doses_that_are_defined_nowhere_have_no_chart_and_old_files_keep_theirs() -> None:
@@ -229,11 +229,13 @@ def test_many_questions_are_listed_and_their_sentences_unfold(html: str) -> None
 def test_a_finding_that_is_missing_or_null_leaves_no_trace(key: str, page: Page) -> None:
     result = full_audit()
     result["analysis"][key] = None
-    null = render(result)
-    del result["analysis"][key]
-    assert render(result) == null
-    gone = topics(page) - topics(Page(null))
+    null = parse(result)
+    gone = topics(page) - topics(Page(render(result)))
     assert gone == ({key} if key in NEW_TOPICS else set())
+    del result["analysis"][key]
+    audit = parse(result).audit
+    assert audit is not None
+    assert null.audit == replace(audit, silent=frozenset({key}))
 
 
 @pytest.mark.parametrize("name", ["demo", "imdb-audit"])
@@ -336,7 +338,7 @@ def test_what_an_audit_writes_is_shown(tiny_llama: Path, tmp_path: Path) -> None
         benign=str(benign),
         n_pos=(4, 8),
         doses=(4, 8),
-        seeds=(0, 1),
+        seeds=(0,),
         learning_rate=1e-3,
         batch_size=4,
         max_tokens=24,

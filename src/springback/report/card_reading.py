@@ -124,9 +124,14 @@ def _figures(node: Node) -> Figures:
 
 
 def reproduction(node: Node) -> Reproduction:
-    texts = (node.optional(k, Node.text) or "" for k in ("name", "question", "scale", "paper"))
+    def text(key: str) -> str:
+        return node.optional(key, Node.text) or ""
+
     return Reproduction(
-        *texts,
-        published=node.optional("published", _figures),
-        measured=node.optional("measured", _figures),
+        text("name"),
+        text("question"),
+        text("scale"),
+        text("paper"),
+        node.optional("published", _figures),
+        node.optional("measured", _figures),
     )

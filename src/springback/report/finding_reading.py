@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from springback.report.findings import (
     AtCount,
     Attackers,
@@ -102,7 +104,7 @@ def _breakpoint(node: Node) -> Interval | None:
     if point is None:
         return None
     over = node.optional("interval", interval)
-    return Interval(point, over and over.low, over and over.high, over.n if over else 1)
+    return Interval(point, None, None, 1) if over is None else replace(over, mean=point)
 
 
 def attackers(node: Node) -> Attackers:

@@ -140,10 +140,10 @@ def realign_section(found: Realign) -> Section | None:
 
 
 def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
-    probes = [next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_)]
+    one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
     charts = there(
         (
-            finding_charts.orders_chart(*probes) if probes[0] and probes[1] else None,
+            finding_charts.orders_chart(one, two) if one and two else None,
             finding_charts.gains_chart(here, there_),
         )
     )
