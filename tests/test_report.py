@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,10 @@ import matplotlib as mpl
 import pytest
 
 from report_fixture import audit_result, boost_result, demo_result
+from report_page import Page, topics, write
 from springback.errors import StoreError
 from springback.report import build, render
 
-#: Elements that HTML closes by itself.
-VOID = {"meta", "link", "br", "img"}
 AUDIT_CHARTS = {
     "rebound-margin",
     "rebound-kl",
@@ -35,45 +32,6 @@ AUDIT_CHARTS = {
     "resistance-excess",
 }
 BOOST_CHARTS = {"methods", "search-mu", "search-lambda", "search-cd-lambda"}
-
-
-class Page(HTMLParser):
-    """Tags with attributes, text without styles, and what links point to."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, f"</{tag}> closes something else"
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def attributes(self, *names: str) -> list[str]:
-        return [a[n] or "" for _, a in self.tags for n in names if n in a]
-
-
-def write(out: Path, result: dict[str, Any]) -> Path:
-    out.mkdir(exist_ok=True)
-    (out / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -294,21 +252,20 @@ def test_each_chart_has_a_text_in_place_of_the_picture(audit_page: Page) -> None
 def test_a_section_that_is_missing_is_left_out_and_one_that_is_null_says_so(
     make: Callable[[], dict[str, Any]], key: str, gone: set[str]
 ) -> None:
-    def topics(result: dict[str, Any]) -> tuple[set[str], str]:
+    def told(result: dict[str, Any]) -> tuple[set[str], str]:
         page = Page(render(result))
-        found = {a["id"] or "" for t, a in page.tags if a.get("class") == "topic"}
-        return found, page.text
+        return topics(page), page.text
 
-    full, text = topics(make())
+    full, text = told(make())
     assert gone <= full
     assert "did not measure" not in text
     result = make()
     del result["analysis"][key]
-    without, text = topics(result)
+    without, text = told(result)
     assert without == full - gone
     assert "did not measure" not in text
     result["analysis"][key] = None
-    _, text = topics(result)
+    _, text = told(result)
     assert "This run did not measure it." in text
 
 

@@ -173,7 +173,7 @@ def test_a_wide_table_scrolls_inside_its_own_box(browser: Chrome, page: Path) ->
     show(browser, page, 360)
     inside, box = run(
         browser,
-        """const box = document.querySelector('table.methods').parentElement;
+        """const box = document.querySelector('table.grid').parentElement;
         return [box.scrollWidth, box.clientWidth];""",
     )
     assert inside > box

@@ -11,8 +11,10 @@ import numpy.typing as npt
 import pytest
 
 from springback.report import theme, words
-from springback.report.audit_charts import half_dose_chart, half_dose_words, share_left
-from springback.report.schema import Curve, HalfDose, Interval, Probe
+from springback.report.audit_charts import share_left
+from springback.report.schema import Curve, HalfDose, Probe
+from springback.report.size_charts import half_dose_chart, half_dose_words
+from springback.report.values import Interval
 
 Vector = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
-from springback.jobs.settings import REPRODUCTIONS, AuditSettings, BoostSettings
+from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
 
 app = typer.Typer(
     name="springback",
@@ -131,7 +131,7 @@ def compare(
 @with_settings(AuditSettings)
 def reproduce(
     given: dict[str, Any],
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPRODUCTIONS)}.")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join((*REPRODUCTIONS, *THEORY))}.")],
     scale: Annotated[
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
@@ -143,7 +143,11 @@ def reproduce(
     """
     from springback.cli.progress import make_progress
     from springback.jobs.reproduce import reproduce as run
+    from springback.jobs.reproduce import reproduce_theory
 
+    if name in THEORY:
+        _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
+        return
     result = run(name, scale, out or Path(f"springback-{name}"), given, make_progress())
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     _finish(result)

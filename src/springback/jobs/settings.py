@@ -34,6 +34,8 @@ REPRODUCTIONS = (
     "elasticity-size",
     "elasticity-pretraining",
 )
+#: Its studies without a model (:mod:`springback.jobs.theory`).
+THEORY = ("elasticity-theorem", "elasticity-pareto")
 #: Where resistance takes its data from; the paper leaves it open, so both are here.
 RESISTANCE_DATA = ("responses", "slices")
 

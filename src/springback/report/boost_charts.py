@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from springback.report import words
 from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import Candidate, Interval, Method
+from springback.report.schema import Candidate, Method
 from springback.report.theme import LIGHT, series
+from springback.report.values import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from springback.report.schema import Interval
-from springback.report.theme import LIGHT, themed
+from springback.report.theme import LIGHT, series, themed
+from springback.report.values import Estimate, Interval
 from springback.report.words import short
 
 if TYPE_CHECKING:
@@ -129,11 +129,12 @@ def panel(
     plots: Sequence[str | None] = (None,),
     plot_height: int = 190,
     left: int = 58,
+    right: int = RIGHT,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with its title, unit and legend, and one pair of axes per entry of ``plots``.
 
     ``above`` names the y axis in words over the first axes; the entries of ``plots`` do so
-    for each (None: nothing more is written).  Heights and ``left`` are in pixels.
+    for each (None: nothing more is written).  Heights, ``left`` and ``right`` are in pixels.
     """
     from matplotlib.figure import Figure
 
@@ -154,7 +155,7 @@ def panel(
     for i, name in enumerate(plots):
         top = head + i * (plot_height + gap)
         box = ((PAD + left) / FULL, 1 - (top + plot_height) / height)
-        size = ((WIDTH - left - RIGHT) / FULL, plot_height / height)
+        size = ((WIDTH - left - right) / FULL, plot_height / height)
         axes.append(figure.add_axes((*box, *size)))
         axes[-1].grid(False, axis="x")
         if name is not None:
@@ -234,6 +235,39 @@ def whisker(axes: Axes, place: float, value: Interval, colour: str, across: bool
         return
     low, high = value.bounds
     (axes.hlines if across else axes.vlines)(place, low, high, color=colour, linewidth=2)
+
+
+def open_item() -> LegendItem:
+    """The legend's entry for what :func:`mark` draws where a value is left open."""
+    return LegendItem("lies beyond", LIGHT["s2"], "^", lone=True, hollow=True)
+
+
+def mark(axes: Axes, place: float, found: Estimate, index: int, across: bool = False) -> None:
+    """A marker with its interval, upright or lying, in the colours of the series ``index``.
+
+    A value known only to lie above a bound is an open triangle there, and a dashed line leads
+    from it to the end of the axis, whose limits have to be set before.
+    """
+    colour, marker = series(index)
+    line = axes.hlines if across else axes.vlines
+    if found.value is not None:
+        if found.low is not None and found.high is not None:
+            line(place, found.low, found.high, color=colour, linewidth=2)
+        _point(axes, place, found.value, across, color=colour, marker=marker, markersize=7.5)
+    elif found.at_least is not None:
+        colour = LIGHT["s2"]
+        end = (axes.get_xlim() if across else axes.get_ylim())[1]
+        if found.low is not None:
+            line(place, found.low, found.at_least, color=colour, linewidth=2)
+        line(place, found.at_least, end, color=colour, linewidth=1.5, linestyle="--")
+        hollow = {"markerfacecolor": LIGHT["card"], "markeredgewidth": 1.8, "markersize": 8}
+        look = ">" if across else "^"
+        _point(axes, place, found.at_least, across, color=colour, marker=look, **hollow)
+
+
+def _point(axes: Axes, place: float, value: float, across: bool, **look: Any) -> None:
+    x, y = (value, place) if across else (place, value)
+    axes.plot([x], [y], linestyle="None", **look)
 
 
 def standalone_svg(chart: Chart) -> str:

@@ -10,8 +10,10 @@ from typing import Any
 
 from springback.errors import StoreError, describe
 from springback.report import draw, story, words
+from springback.report.cards import Models, Reproduction
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
+from springback.report.sections import Chapter, tone
 from springback.report.theme import DARK, LIGHT
 from springback.store import read_json, whole_folder, write_text
 
@@ -21,9 +23,30 @@ CHARTS = "charts"
 TEMPLATES = Path(__file__).parent / "templates"
 
 #: What the page is of, by kind.
-SUBJECT = {"audit": "Audit", "boost": "Boost", "demo": "Demo", "theory": "Theory"}
+SUBJECT = {
+    "audit": "Audit",
+    "boost": "Boost",
+    "demo": "Demo",
+    "series": "Series",
+    "reproduce": "Reproduction",
+    "theory": "Theory",
+}
+#: More parts of a verdict than this are listed, their sentences unfolded on request.
+MANY_PARTS = 9
 #: How the stems of our chart files begin: what a rebuild may replace in ``charts/``.
-OURS = ("rebound-", "dose-", "alignment-", "resistance", "search-", "methods", "theory-")
+OURS = (
+    "rebound-",
+    "dose-",
+    "alignment-",
+    "resistance",
+    "attackers-",
+    "realign-",
+    "symmetry-",
+    "models-",
+    "search-",
+    "methods",
+    "theory-",
+)
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -46,7 +69,7 @@ def build(out: Path) -> Path:
     """
     source = out / RESULT
     if not source.is_file():
-        jobs = ", ".join(f"springback {kind}" for kind in KINDS)
+        jobs = f"springback {words.listing(KINDS)}"
         raise StoreError(
             f"there is no {RESULT} in {out}: "
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
@@ -76,7 +99,7 @@ def _ours(path: Path) -> bool:
     return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
 
 
-def _html(result: Result, chapters: tuple[story.Chapter, ...]) -> str:
+def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
     import jinja2
 
     environment = jinja2.Environment(
@@ -95,10 +118,11 @@ def _html(result: Result, chapters: tuple[story.Chapter, ...]) -> str:
         dark=DARK,
         subject=SUBJECT[result.kind],
         verdict=result.verdict,
-        tone=story.tone,
+        tone=tone,
         head=_head(result),
         chapters=chapters,
         result=result,
+        many_parts=MANY_PARTS,
         inputs=words.flat(result.inputs),
         provenance=_provenance(result.provenance),
         version=result.provenance.get("springback") or "",
@@ -115,12 +139,19 @@ def _head(result: Result) -> list[str]:
         text
         for text in (
             words.short(_model(result.inputs), 60),
+            *(_models(result.models, result.reproduction) if result.models else ()),
             words.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
             took,
             words.day(result.provenance.get("finished")),
         )
         if text
     ]
+
+
+def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
+    """Name and scale of a reproduction, and how many models it or a series has."""
+    own = [reproduction.name, reproduction.scale] if reproduction is not None else []
+    return [*own, words.count(len(models.studies), "model")]
 
 
 def _model(inputs: Mapping[str, Any]) -> str:

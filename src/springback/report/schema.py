@@ -4,40 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from springback.report.cards import Card, Models, Reproduction
+from springback.report.findings import Attackers, Doses, Phases, Realign
+from springback.report.values import AtSize, Interval
+
 SCHEMA_VERSION = 1
-KINDS = ("audit", "boost", "demo", "theory")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and, where the data carry one, its 95 % interval; ``method`` names it in words."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    n: int
-    method: str = ""
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """Low and high, or None unless both are known."""
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    def scaled(self, factor: float) -> Interval:
-        """In another unit: a share times 100 is a percentage."""
-        low, high = (None if b is None else b * factor for b in (self.low, self.high))
-        return Interval(self.mean * factor, low, high, self.n, self.method)
-
-
-@dataclass(frozen=True)
-class AtSize:
-    """A value for the model aligned on ``n_pos`` examples."""
-
-    n_pos: int
-    value: Interval | None
+KINDS = ("audit", "boost", "demo", "series", "reproduce", "theory")
 
 
 @dataclass(frozen=True)
@@ -115,12 +90,22 @@ class Pair:
 
 @dataclass(frozen=True)
 class Audit:
-    """``silent`` holds the sections written as null: not measured in this run."""
+    """``silent`` holds the sections written as null: not measured in this run.
+
+    ``opposite``: the rebound in the opposite order.  Files of older versions lack all from
+    ``doses`` on.
+    """
 
     rebound: Rebound | None
     resistance: tuple[Pair, ...] | None
     noise_floor: Mapping[str, float]
     silent: frozenset[str] = frozenset()
+    doses: tuple[Doses, ...] = ()
+    phases: Phases | None = None
+    attackers: Attackers | None = None
+    realign: Realign | None = None
+    opposite: Rebound | None = None
+    card: Card | None = None
 
 
 @dataclass(frozen=True)
@@ -169,12 +154,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Result:
+    """``models``: of a series and of a reproduction."""
+
     kind: str
     provenance: Mapping[str, Any]
     inputs: Mapping[str, Any]
     measurements: int
-    audit: Audit | None
-    boost: Boost | None
     verdict: Verdict | None
-    silent: frozenset[str] = field(default_factory=frozenset)
+    silent: frozenset[str] = frozenset()
+    audit: Audit | None = None
+    boost: Boost | None = None
+    models: Models | None = None
+    reproduction: Reproduction | None = None
     theory: Mapping[str, Any] | None = None

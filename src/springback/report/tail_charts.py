@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from springback.report import words
 from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import Interval
 from springback.report.theme import LIGHT, series
 from springback.report.theory_charts import legend, log_axis, power
+from springback.report.values import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

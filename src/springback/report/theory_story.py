@@ -9,7 +9,7 @@ from springback.errors import StoreError, describe
 from springback.report import tail_charts, words
 from springback.report import theory_charts as charts
 from springback.report.draw import Chart
-from springback.report.story import Chapter, Fact, Section
+from springback.report.sections import Chapter, Fact, Section
 
 
 def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from springback.report.schema import Interval
+from springback.report.values import Estimate, Interval
 
 MINUS = "\u2212"
 
@@ -79,6 +79,49 @@ def both(
     return value(interval, scale, sign, decimals) + (f" ({inside})" if inside else "")
 
 
+def estimate(found: Estimate, sign: bool = False) -> str:
+    """The value, or what is known of it: "24.4", "more than 18.6", a dash."""
+    if found.value is not None:
+        return value(_closed(found, found.value), sign=sign)
+    if found.at_least is not None:
+        return f"more than {value(_closed(found, found.at_least), sign=sign)}"
+    return "–" if found.at_most is None else f"less than {number(found.at_most, sign=sign)}"
+
+
+def limits(found: Estimate, sign: bool = False) -> str:
+    """The interval as words, an open side said to be open; empty where there is none."""
+    low, high = (number(v, sign=sign) for v in (found.low, found.high))
+    if found.low is not None and found.high is not None:
+        middle = found.low if found.value is None else found.value
+        return bounds(_closed(found, middle), sign=sign)
+    if found.low is not None:
+        return f"from {low}, no upper limit"
+    return "" if found.high is None else f"up to {high}, no lower limit"
+
+
+def with_limits(found: Estimate, sign: bool = False) -> str:
+    """Value and, in brackets, interval."""
+    inside = limits(found, sign)
+    return estimate(found, sign) + (f" ({inside})" if inside else "")
+
+
+def _closed(found: Estimate, middle: float) -> Interval:
+    return Interval(middle, found.low, found.high, 1)
+
+
+def entry(given: str | float | Interval | None) -> str:
+    """A cell of a table as it was given: up to six digits, more only rounded to four."""
+    if given is None:
+        return "–"
+    if isinstance(given, str):
+        return given
+    if isinstance(given, Interval):
+        return both(given)
+    short_form = float(f"{given:.6g}")
+    exact = math.isclose(short_form, given, rel_tol=1e-12) and 1e-4 <= abs(given) < 1e7
+    return f"{given:,.6g}".replace("-", MINUS) if exact or given == 0 else number(given, 4)
+
+
 def _one(value: float, decimals: int | None, sign: bool) -> str:
     return number(value, sign=sign) if decimals is None else _fixed(value, decimals, sign)
 
@@ -114,6 +157,15 @@ def short(text: str, most: int) -> str:
     """At most ``most`` characters, on one line, the cut marked."""
     line = " ".join(text.split())
     return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
+def middle(text: str, most: int) -> str:
+    """At most ``most`` characters, on one line, cut in the middle: names differ at their ends."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    end = most // 2
+    return line[: most - 1 - end].rstrip() + "…" + line[-end:].lstrip()
 
 
 def capital(text: str) -> str:
@@ -167,6 +219,8 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         name = f"{prefix}{key}"
         if isinstance(item, Mapping):
             rows += flat(item, f"{name}.")
+        elif isinstance(item, (list, tuple)) and any(isinstance(i, Mapping) for i in item):
+            rows += flat({str(i): one for i, one in enumerate(item)}, f"{name}.")
         elif isinstance(item, (list, tuple)):
             rows.append((name, " ".join(_scalar(i) for i in item)))
         else:

@@ -1,0 +1,153 @@
+"""What the page tells of an audit's further findings: card, phases, attackers, opposite order.
+
+The verdict's parts have a sentence for each; here stand the numbers behind it.
+"""
+
+from __future__ import annotations
+
+from springback.report import card_grids, dose_charts, finding_charts, size_charts, words
+from springback.report.cards import Card
+from springback.report.draw import Chart
+from springback.report.findings import Attackers, Branch, Phases, Realign
+from springback.report.schema import Audit, Rebound
+from springback.report.sections import Cell, Grid, Section, there
+from springback.report.values import Estimate
+
+
+def card_section(card: Card) -> Section:
+    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    dose = f", then trained on up to {words.plain(max(card.doses))} of the opposite"
+    seeds = f", over {words.count(len(card.seeds), 'seed')}" if card.seeds else ""
+    return Section(
+        "card",
+        "Elasticity card",
+        "How strongly does this model spring back?",
+        reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
+        f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
+        grids=(card_grids.quantities_grid("Elasticity card", card.quantities),),
+    )
+
+
+def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
+    """Doses to undo by the amount of alignment; of older files that of half the gain alone."""
+    if audit.doses:
+        return there([dose_charts.to_undo_chart(doses) for doses in audit.doses])
+    return there([size_charts.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None))])
+
+
+def dose_notes(audit: Audit) -> tuple[str, ...]:
+    """Trends that the verdict does not tell, for it has no part for this dose."""
+    return tuple(
+        f"On the model's own texts: {words.sentence(d.trend.sentence)}"
+        for d in audit.doses
+        if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
+    )
+
+
+def phases_section(phases: Phases) -> Section | None:
+    if not phases.branches:
+        return None
+    lead = "Does it fall fast first and slowly then?"
+    if all(b.breakpoint is None for b in phases.branches):
+        labels = words.listing(dict.fromkeys(b.label for b in phases.branches if b.label))
+        return Section("phases", "Phases", lead, missing=f"Not judged: {labels or 'no fit'}.")
+    head = (
+        "Aligned on",
+        "Finding",
+        "Breakpoint, examples",
+        "Slope before",
+        "Slope after",
+        "Best shape of one phase",
+        "Lead of two lines, AICc",
+    )
+    rows = tuple(map(_phases_row, phases.branches))
+    return Section(
+        "phases",
+        "Phases",
+        lead,
+        reading="Two straight lines that meet at a breakpoint, against the best curve of one "
+        "phase. Two phases are claimed only where AICc prefers them by 2 or more and they predict "
+        "left-out seeds better; elsewhere the breakpoint is that of the best two lines and means "
+        "little. Slopes are in nats/token for each 100 examples, below 0 = falling.",
+        grids=(Grid("Phases of the fall", head, rows, frozenset({1, 5})),),
+    )
+
+
+def _phases_row(b: Branch) -> tuple[Cell, ...]:
+    before, after = b.slopes or (None, None)
+    hundred = finding_charts.EXAMPLES
+    return (
+        Cell(f"{b.n_pos:,}"),
+        Cell(b.label or "–", _phases_words(b)),
+        Cell(words.value(b.breakpoint), words.bounds(b.breakpoint)),
+        Cell(words.number(None if before is None else hundred * before, sign=True)),
+        Cell(words.number(None if after is None else hundred * after, sign=True)),
+        Cell(b.single or "–"),
+        Cell(words.number(b.lead, sign=True)),
+    )
+
+
+def _phases_words(b: Branch) -> str:
+    """What two phases are like; nothing is said where they are not claimed."""
+    if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
+        return ""
+    before, after = b.slopes
+    point = f"up to {words.value(b.breakpoint)} examples"
+    if before < 0 and after < 0:
+        pace = ("fast", "slowly") if before < after else ("slowly", "fast")
+        return f"falls {pace[0]} {point}, then {pace[1]}"
+    one, two = ("falls" if slope < 0 else "rises" for slope in b.slopes)
+    return f"{one} {point}, then {two}"
+
+
+def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | None:
+    largest = max(rebound.doses, default=None) if rebound is not None else None
+    charts = there(
+        (
+            finding_charts.share_chart(found.share) if found.share else None,
+            finding_charts.dose_chart(found.dose, largest) if found.dose else None,
+            finding_charts.mixed_chart(found, rebound),
+        )
+    )
+    if not charts:
+        return None
+    model = f"the model aligned on {found.n_pos:,} examples" if found.n_pos else "one model"
+    left = sum(s.left_out for s in (found.share,) if s is not None)
+    note = f"{words.count(left, 'attacker')} left out: alignment had gained nothing there."
+    return Section(
+        "attackers",
+        "Attackers",
+        "What is the alignment worth against the worst of several attackers?",
+        charts,
+        (note,) if left else (),
+        reading=f"All of them train {model} on the opposite.",
+    )
+
+
+def realign_section(found: Realign) -> Section | None:
+    charts = there([finding_charts.realign_chart(found)])
+    notes = []
+    if found.examples is not None:
+        text = words.with_limits(Estimate.of(found.examples), sign=True)
+        notes.append(
+            f"Between two heights that both alignments pass, second minus first: {text} examples; "
+            "below 0 the second is faster from equal height too."
+        )
+    if not charts:
+        return None
+    lead = "Is the second alignment faster than the first?"
+    return Section("realign", "Second alignment", lead, charts, tuple(notes))
+
+
+def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
+    one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
+    charts = there(
+        (
+            finding_charts.orders_chart(one, two) if one and two else None,
+            finding_charts.gains_chart(here, there_),
+        )
+    )
+    if not charts:
+        return None
+    lead = "Is it the same when the unwanted side comes first?"
+    return Section("symmetry", "Opposite order", lead, charts)

@@ -1,0 +1,81 @@
+"""What the page tells of several models: of a series, and of a reproduction."""
+
+from __future__ import annotations
+
+from springback.report import card_grids, model_charts, words
+from springback.report.cards import Comparison, Models, Reproduction
+from springback.report.sections import Section
+
+
+def sections(models: Models | None, reproduction: Reproduction | None) -> tuple[Section, ...]:
+    told = [] if reproduction is None else [_published(reproduction)]
+    if models is not None and models.studies:
+        told += _models(models)
+    return tuple(told)
+
+
+def _published(found: Reproduction) -> Section:
+    grids = []
+    if found.published is not None:
+        grids.append(card_grids.figures_grid("Published", found.published))
+    if found.measured is not None:
+        grids.append(card_grids.figures_grid("Measured here", found.measured))
+    source = found.published.source if found.published is not None else ""
+    notes = [f"Published: {source}"] if source else []
+    if found.published is None:
+        notes.append("The paper gives no table for this.")
+    if found.scale:
+        notes.append(f"Scale of what was measured here: {found.scale}.")
+    return Section(
+        "published",
+        "Published and measured",
+        found.question,
+        notes=tuple(map(words.sentence, notes)),
+        grids=tuple(grids),
+        missing="" if grids else "Nothing was measured.",
+        reading=f"The paper: {words.sentence(found.paper)}" if found.paper else "",
+        beside=len(grids) > 1,
+    )
+
+
+def _models(models: Models) -> list[Section]:
+    told = [
+        Section(
+            "cards",
+            "Cards" if len(models.studies) > 1 else "Card",
+            "How strongly does each model spring back?",
+            reading="Each card is of one audit: where a line does not say otherwise, of the most "
+            "aligned model, with 95 % intervals over the seeds below the values.",
+            grids=(card_grids.cards_grid(models),),
+        )
+    ]
+    if len(models.studies) > 1 and (charts := model_charts.main_charts(models)):
+        lead = "How do they differ in what counts?"
+        told.append(Section("by-model", "Model by model", lead, charts))
+    if models.comparison is not None:
+        told.append(_differences(models.comparison, models))
+    return told
+
+
+def _differences(comparison: Comparison, models: Models) -> Section:
+    tests = [d for d in comparison.differences if d.p_holm is not None]
+    found = [d for d in tests if d.label in ("higher", "lower")]
+    chance = words.number(100 * (1 - comparison.level), 2)
+    notes = []
+    if tests:
+        notes.append(
+            f"Findings are read from p-values adjusted by Holm over all {len(tests)} tests: the "
+            f"chance of any false one is at most {chance} %. Intervals are not adjusted."
+        )
+        if not found:
+            notes.append("No difference stands after that.")
+    else:
+        notes.append("Nothing could be tested: a test needs two seeds or more of each model.")
+    return Section(
+        "differences",
+        "Differences",
+        "Which differences between the models are more than chance?",
+        notes=tuple(notes),
+        warnings=tuple(map(words.sentence, comparison.notes)),
+        grids=card_grids.difference_grids(comparison, models),
+    )
