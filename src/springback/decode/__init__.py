@@ -1,9 +1,10 @@
 """Decode with one model, or contrastively with two (paper B, section B2).
 
-``decode`` is the plain loop, ``decode_fast`` the one that gives the same tokens sooner.
+``decode`` is the plain loop, the truth; ``decode_fast`` gives the same tokens sooner.
 """
 
+from springback.decode.fast import Decoded, Speculation, Work, decode_fast
 from springback.decode.reference import decode
 from springback.decode.settings import DecodeSettings, Hooks
 
-__all__ = ["DecodeSettings", "Hooks", "decode"]
+__all__ = ["DecodeSettings", "Decoded", "Hooks", "Speculation", "Work", "decode", "decode_fast"]
