@@ -63,7 +63,9 @@ class Answer:
         return any(s in text for s in settings.stop_strings)
 
 
-def penalised(logits: Tensor, contexts: Sequence[Sequence[int]], settings: DecodeSettings) -> Tensor:
+def penalised(
+    logits: Tensor, contexts: Sequence[Sequence[int]], settings: DecodeSettings
+) -> Tensor:
     """The expert's logits (n, vocabulary) after penalties, in fp32 (fp64 stays).
 
     ``contexts`` (n) are the tokens before each; they are read only if repetition is penalised.

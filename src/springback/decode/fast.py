@@ -93,7 +93,9 @@ class _Batch:
     ngrams: list[NgramIndex] | None
     pace: Pace
     work: Work
-    stash: list[list[Tensor]] = field(default_factory=list)  # the amateur's logits behind its drafts
+    stash: list[list[Tensor]] = field(
+        default_factory=list
+    )  # the amateur's logits behind its drafts
 
     def complete(self) -> None:
         """Rounds until every row is done."""

@@ -59,7 +59,9 @@ class _Layer(DynamicLayer):
         if call.together:
             buffer[:, :, call.width : end] = new
             return buffer, buffer[:, :, :end]
-        past = buffer[:, :, : call.width] if call.rows is None else buffer[call.rows, :, : call.width]
+        past = (
+            buffer[:, :, : call.width] if call.rows is None else buffer[call.rows, :, : call.width]
+        )
         whole = torch.cat([past, new], dim=2)
         buffer[call.target[0], :, call.target[1]] = new[call.source[0], :, call.source[1]]
         return buffer, whole
