@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_temperature_comes_before_the_filters_and_top_k_before_top_p() -> None:
     would not at T = 1 (4 / 8).
     """
     scores = torch.tensor([8.0, 4.0, 2.0, 1.0, 1.0], dtype=torch.float64).log()
-    base = {"temperature": 0.5, "keyed_noise": True}
+    base: dict[str, Any] = {"temperature": 0.5, "keyed_noise": True}
     found = shares(DecodeSettings(**base, top_k=3, top_p=0.8, min_p=0.2), scores)
     assert found[2:].sum() == 0
     assert abs(float(found[0]) - 0.8) < 5 * math.sqrt(0.8 * 0.2 / DRAWS)

@@ -42,7 +42,8 @@ def tiny(perturb: float, seed: int = 0) -> Any:
             tie_word_embeddings=True,
             initializer_range=0.7,
         )
-        model = LlamaForCausalLM(config).double().eval()
+        model: Any = LlamaForCausalLM(config).double()
+        model.eval()
         torch.manual_seed(seed + 1)
         with torch.no_grad():
             for p in model.parameters():
@@ -236,7 +237,7 @@ def test_a_cache_that_cannot_be_cropped_is_decoded_the_plain_way_and_says_so_onc
         initializer_range=0.5,
     )
     torch.manual_seed(0)
-    pair = [Gemma3ForCausalLM(config).double().eval() for _ in range(2)]
+    pair: list[Any] = [Gemma3ForCausalLM(config).double() for _ in range(2)]
     settings = replace(BASE, lam=1.0, stop_ids=(), max_new_tokens=8)
     expected = decode(pair[0], PROMPTS[:3], settings, pair[1])
     with pytest.warns(UserWarning, match="plain way"):

@@ -81,7 +81,7 @@ def stepped(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor
 
 
 def mask(scores: Tensor, allowed: Tensor) -> Tensor:
-    """``scores`` with tokens outside ``allowed`` at -inf; rows that would lose all stay as they are.
+    """``scores`` with tokens outside ``allowed`` at -inf; a row that would lose all stays as it is.
 
     ``scores`` (..., vocabulary) are those of :func:`stepped` after a grammar, say, has set some to
     -inf; ``allowed`` are the plausible tokens.  So where every plausible token is forbidden, the

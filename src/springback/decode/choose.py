@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,7 +143,7 @@ class Chooser:
     def _filtered(self, scores: Tensor) -> Tensor:
         """Top-k, top-p and min-p; what they drop is at -inf."""
         s, held = self.settings, scores[None]
-        nothing: Tensor = torch.empty(1, 0, dtype=torch.long)  # filters do not look at ids
+        nothing: Any = torch.empty(1, 0, dtype=torch.long)  # filters do not look at ids
         if s.top_k:
             held = TopKLogitsWarper(s.top_k)(nothing, held)
         if s.top_p < 1:

@@ -44,7 +44,7 @@ class NgramIndex:
 
 @dataclass
 class ModelDrafts:
-    """Drafts by a model: the amateur, or a smaller one.  ``Half.lengths`` are the caller's to reset.
+    """Drafts by a model: the amateur, or a smaller one.  The caller rolls ``half`` back.
 
     It draws with the noise of the position, so that where it agrees with the pair it also draws
     the same token.

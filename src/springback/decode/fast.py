@@ -61,7 +61,7 @@ class Work:
 
 @dataclass
 class Decoded:
-    """Answer token ids of every prompt in order; ``work`` is None where the plain loop had to run."""
+    """Answer token ids of every prompt, in order; ``work`` is None after the plain loop."""
 
     answers: list[list[int]]
     work: Work | None

@@ -40,7 +40,7 @@ class _Half:
         logits: Tensor = out.logits[:, -1]
         return logits
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: Any) -> None:
         self.cache.reorder_cache(rows)
 
 

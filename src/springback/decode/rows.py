@@ -87,7 +87,8 @@ class Half:
         self.rows_run = 0
         self._call = _Call()
         count = len(DynamicCache(config=model.config).layers)
-        self._cache = Cache(layers=[_Layer(self._call) for _ in range(count)])
+        self._layers = [_Layer(self._call) for _ in range(count)]
+        self._cache = Cache(layers=[*self._layers])
 
     def run(self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int) -> Tensor:
         """Feed ``blocks`` (one a row, not empty) after what the rows hold.
@@ -148,6 +149,6 @@ class Half:
         """Drop all rows but these."""
         self.lengths = [self.lengths[r] for r in rows]
         index = torch.tensor(rows, dtype=torch.long, device=self.model.device)
-        for layer in self._cache.layers:
-            if layer.keys is not None:
+        for layer in self._layers:
+            if layer.keys is not None and layer.values is not None:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
