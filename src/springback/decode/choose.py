@@ -142,7 +142,8 @@ class Chooser:
 
     def _filtered(self, scores: Tensor) -> Tensor:
         """Top-k, top-p and min-p; what they drop is at -inf."""
-        s, held = self.settings, scores[None]
+        s = self.settings
+        held: Any = scores[None]
         nothing: Any = torch.empty(1, 0, dtype=torch.long)  # filters do not look at ids
         if s.top_k:
             held = TopKLogitsWarper(s.top_k)(nothing, held)
