@@ -22,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ def tiny_pair() -> tuple[Any, Any]:
     with torch.no_grad():
         for p in pair[1].parameters():
             p.add_(0.003 * torch.randn_like(p))
+        for model in pair:
+            model.model.norm.weight.mul_(4)  # uneven odds: some positions are contested, not all
     for model in pair:
         model.eval()
     return pair[0], pair[1]
@@ -166,12 +169,14 @@ def main() -> None:
         parser.error(f"{args.model} has lambda 0: there is no pair to decode with")
     for model in pair:
         model.to(getattr(torch, args.dtype))
+    started = datetime.now(UTC).isoformat()
     found = measure(pair, prompts, settings, args.repeats)
     for row in found:
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
     if args.out:
         inputs = {k: str(v) for k, v in vars(args).items()}
-        write_json(args.out, {"inputs": inputs, "arms": found, "provenance": provenance()})
+        made = provenance(started=started, finished=datetime.now(UTC).isoformat())
+        write_json(args.out, {"inputs": inputs, "arms": found, "provenance": made})
 
 
 if __name__ == "__main__":

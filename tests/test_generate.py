@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_the_reference_gives_the_same_text(loaded: Loaded) -> None:
         {"repetition_penalty": 1.5, "stop": ("e", "1"), "raw": True},
         {"draft": "amateur"},
     ):
-        held = {"max_new_tokens": 12, **options}
+        held: dict[str, Any] = {"max_new_tokens": 12, **options}
         fast = springback.generate(loaded, PROMPTS, **held)
         assert fast == springback.generate(loaded, PROMPTS, **held, reference=True), options
 
@@ -70,7 +71,12 @@ def test_an_unknown_keyword_is_refused(loaded: Loaded) -> None:
 
 
 def test_the_command_line_has_the_same_settings(tiny_llama: Path) -> None:
-    options = {"max_new_tokens": 6, "temperature": 0.8, "top_k": 9, "repetition_penalty": 1.2}
+    options: dict[str, Any] = {
+        "max_new_tokens": 6,
+        "temperature": 0.8,
+        "top_k": 9,
+        "repetition_penalty": 1.2,
+    }
     flags = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", str(v))]
     expected = springback.generate(tiny_llama, ["the thing"], **options)[0]
     for extra in ([], ["--stream"], ["--reference"]):

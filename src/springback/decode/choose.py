@@ -151,4 +151,5 @@ class Chooser:
             held = TopPLogitsWarper(s.top_p)(nothing, held)
         if s.min_p:
             held = MinPLogitsWarper(s.min_p)(nothing, held)
-        return held[0]
+        left: Tensor = held[0]
+        return left

@@ -33,7 +33,7 @@ from springback.store import write_json
 KIND = "contrast"
 
 
-class ContrastConfig(PreTrainedConfig):
+class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """``half``: the configuration of both halves, as a dict; strengths as in paper B.
 
     ``masked`` puts implausible tokens :data:`springback.contrast.STEP` below the others, which is
@@ -62,7 +62,7 @@ class ContrastConfig(PreTrainedConfig):
         for name in self._SHOWN:
             if self.half is not None and name in self.half:
                 kwargs.setdefault(name, self.half[name])
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
 
     def of_half(self) -> PreTrainedConfig:
         """The configuration of one half."""
@@ -101,7 +101,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: ContrastConfig) -> None:
         super().__init__(config)
@@ -109,8 +109,9 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         half = config.of_half()
         half.dtype = config.dtype
         how = {"attn_implementation": config._attn_implementation}
-        self.expert = AutoModelForCausalLM.from_config(half, **how)
-        self.amateur = AutoModelForCausalLM.from_config(copy.deepcopy(half), **how)
+        build: Any = AutoModelForCausalLM.from_config
+        self.expert = build(half, **how)
+        self.amateur = build(copy.deepcopy(half), **how)
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -137,11 +138,14 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             model = cls(config)
         model.expert, model.amateur = expert, amateur
         model.generation_config = copy.deepcopy(expert.generation_config)
-        return model.eval()
+        model.train(False)
+        return model
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Weights, config and ``springback.json`` with what :func:`springback.load` reads."""
-        super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Weights, config and ``springback.json``, which says what the folder holds."""
+        super().save_pretrained(save_directory, *args, **kwargs)
         facts = {"kind": KIND, "lambda": self.config.lam, "alpha": self.config.alpha}
         write_json(Path(save_directory) / BOOST_FILE, facts)
 
@@ -196,8 +200,8 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         else:
             logits = contrast.contest(strong, weak, lam)
         return CausalLMOutputWithPast(
-            loss=loss,  # type: ignore[arg-type]
-            logits=logits,  # type: ignore[arg-type]
+            loss=loss,
+            logits=logits,
             past_key_values=past_key_values,
         )
 
