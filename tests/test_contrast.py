@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from springback.contrast import combine, contest, plausible
+from springback.contrast import combine, contest, mask, plausible, stepped
 from springback.errors import SpringbackError
 
 
@@ -63,3 +63,40 @@ def test_plausible_is_the_test_on_probabilities() -> None:
 def test_settings_outside_the_allowed_are_refused(lam: float, alpha: float) -> None:
     with pytest.raises(SpringbackError, match="allowed"):
         combine(torch.zeros(1, 3), torch.zeros(1, 3), lam, alpha)
+
+
+def test_implausible_tokens_keep_the_experts_order_a_step_below() -> None:
+    """Expert (2, 1, -1, -3), amateur (1, 1.5, -1, 0), lambda 1, alpha 0.1.
+
+    Plausible: L >= 2 - 2.303, tokens 0 and 1, with scores 2 and -0.5 as above.  The others lie
+    STEP below the lowest of these, as far from it as they are from the expert's top (2):
+    -1 - 2 - 0.5 - 1000 = -1003.5 and -3 - 2 - 0.5 - 1000 = -1005.5.
+    """
+    expert, amateur = torch.tensor([2.0, 1.0, -1.0, -3.0]), torch.tensor([1.0, 1.5, -1.0, 0.0])
+    assert stepped(expert, amateur, 1.0, 0.1).tolist() == [2.0, -0.5, -1003.5, -1005.5]
+
+
+def test_with_one_plausible_token_the_step_form_does_not_depend_on_the_amateur() -> None:
+    expert = torch.tensor([[5.0, 0.0, -3.0]])
+    other = torch.tensor([[9.0, -7.0, 2.0]])
+    assert torch.equal(stepped(expert, other, 2.0, 0.1), stepped(expert, expert, 2.0, 0.1))
+
+
+def test_the_step_keeps_the_order_of_close_tokens_in_fp32() -> None:
+    """Differences of 0.001 between implausible tokens survive at 1e3; at 1e4 they would not all."""
+    expert = torch.cat([torch.tensor([30.0]), torch.arange(40) * 0.001])
+    below = stepped(expert, torch.zeros(41), 1.0, 0.1)[1:]
+    assert torch.equal(below.argsort(), torch.arange(40))
+    assert len(set(below.tolist())) == 40
+
+
+def test_a_forbidden_plausible_set_leaves_the_experts_order() -> None:
+    """Tokens 0 and 1 are plausible.  Forbid 0: 1 is left.  Forbid both: 2, the expert's next."""
+    expert, amateur = torch.tensor([[2.0, 1.0, -1.0, -3.0]]), torch.tensor([[1.0, 1.5, -1.0, 0.0]])
+    scores, allowed = stepped(expert, amateur, 1.0, 0.1), plausible(expert, 0.1)
+    first, both = scores.clone(), scores.clone()
+    first[:, 0] = -math.inf
+    both[:, :2] = -math.inf
+    assert mask(scores, allowed).tolist() == [[2.0, -0.5, -math.inf, -math.inf]]
+    assert mask(first, allowed).tolist() == [[-math.inf, -0.5, -math.inf, -math.inf]]
+    assert mask(both, allowed).tolist() == [[-math.inf, -math.inf, -1003.5, -1005.5]]

@@ -85,6 +85,24 @@ def test_pair_nll_equals_the_formula(
             assert score.nats == pytest.approx(expected, rel=1e-4)
 
 
+def test_masked_nll_leaves_implausible_tokens_out_and_counts_them(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer
+) -> None:
+    """A token with p_ep < alpha max p_ep is masked; the rest is normalised over the others."""
+    found = probes.pair_nll_masked(models, rows, tokenizer, lam=1.5, alpha=0.02)
+    for score, row in zip(found, rows, strict=True):
+        ep, ft = (log_probabilities(m, row) for m in models)
+        open_ = ep.exp() >= 0.02 * ep.exp().amax(-1, keepdim=True)
+        odds = (ep + 1.5 * (ep - ft)).exp() * open_
+        gold = range(row.counted), row.ids[row.start :]
+        kept = open_[gold]
+        expected = -float((odds[gold] / odds.sum(-1))[kept].log().sum())
+        assert score.nats == pytest.approx(expected, rel=1e-4)
+        assert score.masked == int((~kept).sum())
+        assert score.masked_share == score.masked / row.counted
+    assert 0 < sum(s.masked for s in found) < sum(r.counted for r in rows)
+
+
 @pytest.mark.parametrize("keep_bytes", [0, 10**9])
 def test_kl_is_exact_over_the_vocabulary(
     models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer, keep_bytes: int

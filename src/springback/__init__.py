@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
+    from springback.decode import ContrastModel
     from springback.errors import SpringbackError
-    from springback.inference import Loaded, generate, load
+    from springback.inference import GenerateSettings, Loaded, generate, load
     from springback.jobs.audit import audit
     from springback.jobs.boost import boost
     from springback.jobs.common import Result
@@ -24,6 +25,8 @@ _HOMES = {
     "AuditSettings": "springback.jobs.settings",
     "BoostSettings": "springback.jobs.settings",
     "Checkpoint": "springback.core",
+    "ContrastModel": "springback.decode",
+    "GenerateSettings": "springback.inference",
     "Loaded": "springback.inference",
     "Measurement": "springback.core",
     "Recipe": "springback.core",
@@ -44,6 +47,8 @@ __all__ = [
     "AuditSettings",
     "BoostSettings",
     "Checkpoint",
+    "ContrastModel",
+    "GenerateSettings",
     "Loaded",
     "Measurement",
     "Recipe",

@@ -3,7 +3,11 @@
 ``score = L_ep + lambda * (L_ep - L_ft)`` on the tokens that the expert finds plausible,
 ``p_ep(token) >= alpha * max p_ep``.  Scores are anchored at the expert's top token: a constant
 per position is subtracted from the contrast, which changes no choice and no probability, and
-makes the score of a lone plausible token independent of the amateur.
+makes the score of a lone plausible token independent of the amateur: there it need not be run.
+
+Implausible tokens are at -inf (:func:`combine`) or, for what cannot know which tokens a later step
+still allows, a finite :data:`STEP` below the plausible ones in the expert's order
+(:func:`stepped`); :func:`mask` turns the second into the first.
 """
 
 from __future__ import annotations
@@ -14,6 +18,9 @@ import torch
 from torch import Tensor
 
 from springback.errors import SpringbackError
+
+#: How far implausible tokens lie below the lowest plausible one.  At 1e4 fp32 loses their order.
+STEP = 1e3
 
 
 def check_settings(lam: float, alpha: float) -> None:
@@ -56,3 +63,29 @@ def combine(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor
     check_settings(lam, alpha)
     scores = contest(expert, amateur, lam)
     return scores.masked_fill(~plausible(expert.to(scores.dtype), alpha), -math.inf)
+
+
+def stepped(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor:
+    """Combined logits with implausible tokens :data:`STEP` below, in the expert's order.
+
+    Shapes and dtypes as :func:`combine`.  With one plausible token nothing in the result depends
+    on ``amateur``: give ``expert`` twice.
+    """
+    check_settings(lam, alpha)
+    scores = contest(expert, amateur, lam)
+    expert = expert.to(scores.dtype)
+    open_ = plausible(expert, alpha)
+    lowest = scores.masked_fill(~open_, math.inf).amin(dim=-1, keepdim=True)  # (..., 1)
+    below = expert - expert.amax(dim=-1, keepdim=True) + lowest - STEP
+    return torch.where(open_, scores, below)
+
+
+def mask(scores: Tensor, allowed: Tensor) -> Tensor:
+    """``scores`` with tokens outside ``allowed`` at -inf; a row that would lose all stays as it is.
+
+    ``scores`` (..., vocabulary) are those of :func:`stepped` after a grammar, say, has set some to
+    -inf; ``allowed`` are the plausible tokens.  So where every plausible token is forbidden, the
+    expert's order decides among the rest.
+    """
+    kept = scores.masked_fill(~allowed, -math.inf)
+    return torch.where(kept.amax(dim=-1, keepdim=True) == -math.inf, scores, kept)

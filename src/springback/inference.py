@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from springback.core import Row
-from springback.decode import DecodeSettings, decode
+from springback.decode import (
+    ContrastModel,
+    DecodeSettings,
+    Hooks,
+    Speculation,
+    decode,
+    decode_fast,
+)
+from springback.decode.settings import Processor
 from springback.encode import encode_prompt, stop_ids
-from springback.errors import ModelError
+from springback.errors import ModelError, SpringbackError, describe
 from springback.models import BOOST_FILE, Tokenizer, load_model, load_tokenizer, resolve
 from springback.store import read_json
 
@@ -28,6 +37,36 @@ class Loaded:
     system: str | None = None
 
 
+@dataclass(frozen=True)
+class GenerateSettings:
+    """How to answer: greedy, or sampled when ``temperature`` is above 0.
+
+    A prompt goes through the model's chat template, after the boosted folder's own system message
+    unless ``system`` is given; ``raw=True`` continues it as bare text.  An answer ends before the
+    first of the ``stop`` strings.  Penalties, contrast, processors and filters apply in the order
+    of :mod:`springback.decode.settings`.
+
+    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur`` or ``none``.
+    ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
+    ``on_text(row, piece)`` is called with each new piece of an answer's text.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    seed: int = 0
+    system: str | None = None
+    raw: bool = False
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    draft: str = "ngram"
+    reference: bool = False
+    processors: tuple[Processor, ...] = ()
+    on_text: Callable[[int, str], None] | None = None
+
+
 def load(model: str | Path) -> Loaded:
     """Load a built-in name, a model folder, a hub id, or the folder that ``boost`` wrote.
 
@@ -40,6 +79,10 @@ def load(model: str | Path) -> Loaded:
     facts = read_json(facts_file) if facts_file.exists() else {}
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     system = facts.get("system")
+    if isinstance(expert, ContrastModel):
+        pair, lam = expert, expert.config.lam
+        amateur = pair.amateur if lam > 0 else None
+        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, system)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
         return Loaded(expert, None, tokenizer, system=system)
     name = str(facts.get("amateur", ""))
@@ -56,38 +99,101 @@ def load(model: str | Path) -> Loaded:
 def generate(
     model: str | Path | Loaded,
     prompts: Sequence[str],
-    *,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    seed: int = 0,
-    system: str | None = None,
-    raw: bool = False,
+    settings: GenerateSettings | None = None,
+    **changes: Any,
 ) -> list[str]:
-    """Answers to ``prompts``, in order: greedy, or sampled when ``temperature`` is above 0.
+    """Answers to ``prompts``, in order.  Keywords are fields of :class:`GenerateSettings`.
 
-    A prompt goes through the model's chat template (``raw=True`` continues it as bare text).  A
-    boosted folder is decoded contrastively with its own lambda and alpha, after its own system
-    message unless ``system`` is given.
+    A boosted folder is decoded contrastively with its own lambda and alpha.  Answers are those of
+    the plain two-model loop (``reference=True``) up to rounding.
 
-    >>> springback.generate("smollm2-135m", ["What is 2 + 3?"])  # doctest: +SKIP
+    >>> springback.generate("smollm2-135m", ["What is 2 + 3?"], top_p=0.9)  # doctest: +SKIP
     """
+    names = [f.name for f in fields(GenerateSettings)]
+    if unknown := sorted(set(changes) - set(names)):
+        raise SpringbackError(describe(", ".join(unknown), ", ".join(names), "use one of these"))
+    wanted = replace(settings or GenerateSettings(), **changes)
+    if isinstance(wanted.stop, str):
+        wanted = replace(wanted, stop=(wanted.stop,))
     loaded = model if isinstance(model, Loaded) else load(model)
     tokenizer = loaded.tokenizer
-    system = loaded.system if system is None else system
-    rows = [Row("text" if raw else "pair", p, p if raw else "") for p in prompts]
+    system = loaded.system if wanted.system is None else wanted.system
+    rows = [Row("text" if wanted.raw else "pair", p, p if wanted.raw else "") for p in prompts]
     ids = [
-        tokenizer(r.response)["input_ids"] if raw else encode_prompt(tokenizer, r, system)
+        tokenizer(r.response)["input_ids"] if wanted.raw else encode_prompt(tokenizer, r, system)
         for r in rows
     ]
-    settings = DecodeSettings(
-        max_new_tokens=max_new_tokens,
+    how = _decode_settings(loaded, wanted, rows)
+    answers = _Answers(tokenizer, wanted.stop, wanted.on_text)
+    hooks = Hooks(
+        processors=wanted.processors,
+        on_token=answers.take if wanted.on_text else None,
+        text_of=answers.text_of,
+    )
+    if wanted.reference:
+        found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks)
+    else:
+        guess = Speculation(wanted.draft)
+        found = decode_fast(
+            loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess
+        ).answers
+    return [answers.finish(row, tokens) for row, tokens in enumerate(found)]
+
+
+def _decode_settings(
+    loaded: Loaded, wanted: GenerateSettings, rows: Sequence[Row]
+) -> DecodeSettings:
+    return DecodeSettings(
+        max_new_tokens=wanted.max_new_tokens,
         lam=loaded.lam,
         alpha=loaded.alpha,
-        temperature=temperature,
-        seed=seed,
-        pad_id=tokenizer.pad_token_id,
+        temperature=wanted.temperature,
+        seed=wanted.seed,
+        stop_ids=stop_ids(loaded.tokenizer, rows[0]) if rows else (),
+        pad_id=loaded.tokenizer.pad_token_id,
+        top_k=wanted.top_k,
+        top_p=wanted.top_p,
+        min_p=wanted.min_p,
+        repetition_penalty=wanted.repetition_penalty,
+        stop_strings=wanted.stop,
+        keyed_noise=True,
     )
-    if rows:
-        settings = replace(settings, stop_ids=stop_ids(tokenizer, rows[0]))
-    found = decode(loaded.expert, ids, settings, loaded.amateur)
-    return [str(tokenizer.decode(i, skip_special_tokens=True)) for i in found]
+
+
+@dataclass
+class _Answers:
+    """Token ids to text, cut at stop strings, handed out in pieces where asked for."""
+
+    tokenizer: Tokenizer
+    stop: tuple[str, ...]
+    on_text: Callable[[int, str], None] | None
+    ids: dict[int, list[int]] = field(default_factory=dict)
+    told: dict[int, int] = field(default_factory=dict)  # characters handed out, by row
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _cut(self, text: str) -> str:
+        ends = [text.find(s) for s in self.stop if s in text]
+        return text[: min(ends)] if ends else text
+
+    def take(self, row: int, token: int) -> None:
+        """Hand out what later tokens cannot change: whole characters, no part of a stop string."""
+        held = self.ids.setdefault(row, [])
+        held.append(token)
+        text = self._cut(self.text_of(held))
+        wait = max((len(s) for s in self.stop), default=1) - 1
+        if not text.endswith("\ufffd"):
+            self._tell(row, text[: len(text) - wait])
+
+    def finish(self, row: int, tokens: Sequence[int]) -> str:
+        """The whole answer; hands out the rest of it."""
+        text = self._cut(self.text_of(tokens))
+        self._tell(row, text)
+        return text
+
+    def _tell(self, row: int, text: str) -> None:
+        have = self.told.get(row, 0)
+        if self.on_text and len(text) > have:
+            self.told[row] = len(text)
+            self.on_text(row, text[have:])

@@ -179,24 +179,48 @@ def generate(
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     raw: Annotated[bool, typer.Option(help="Continue the text, no chat template.")] = False,
+    top_k: Annotated[int, typer.Option(help="Sample from this many tokens; 0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Sample from this share; 1 is off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="At least this share of the top's p.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 repeats less.")] = 1.0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="End an answer before this text; may be repeated.")
+    ] = None,
+    draft: Annotated[str, typer.Option(help="Speculate by ngram, amateur or none.")] = "ngram",
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
+    ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
+    from springback.inference import GenerateSettings, load
     from springback.inference import generate as run
 
     lines = prompt or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not lines:
         raise SpringbackError("no prompt; give one as an argument or on standard input")
-    answers = run(
-        model,
-        lines,
+    settings = GenerateSettings(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         seed=seed,
         system=system,
         raw=raw,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        stop=tuple(stop or ()),
+        draft=draft,
+        reference=reference,
     )
-    for answer in answers:
-        typer.echo(answer)
+    if not stream:
+        for answer in run(model, lines, settings):
+            typer.echo(answer)
+        return
+    loaded = load(model)
+    for line in lines:  # one after the other, so that answers do not mix
+        run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
+        typer.echo()
 
 
 @app.command()

@@ -17,12 +17,14 @@ from springback.probes.geometry import (
 )
 from springback.probes.likelihood import (
     CHUNK,
+    MaskedNLL,
     Precision,
     TextNLL,
     bits_per_byte,
     margin,
     nll,
     pair_nll,
+    pair_nll_masked,
 )
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
 from springback.probes.utility import ChoiceScore, choice_accuracy, choice_scores, neutral_nll
@@ -32,6 +34,7 @@ __all__ = [
     "REFUSAL_PHRASES",
     "SCORERS",
     "ChoiceScore",
+    "MaskedNLL",
     "Precision",
     "SampleSettings",
     "Scorer",
@@ -47,6 +50,7 @@ __all__ = [
     "neutral_nll",
     "nll",
     "pair_nll",
+    "pair_nll_masked",
     "refused",
     "reverse_kl",
     "sample",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from springback import contrast
 from springback.encode import Encoded, scoring_batches
 from springback.models import Tokenizer
 
@@ -90,6 +91,24 @@ def nll(
     return [f for f in found if f is not None]
 
 
+def _pair_chunks(
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    precision: Precision,
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """fp32 logits of both models (chunk, vocabulary) at counted tokens, the tokens, their rows."""
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
+        with precision.autocast(models[0]):
+            strong, targets, owner = counted_logits(models[0], *inputs)
+            weak, _, _ = counted_logits(models[1], *inputs)
+        index = torch.tensor(batch.index)[owner]
+        for at in range(0, len(targets), CHUNK):
+            part = slice(at, at + CHUNK)
+            yield strong[part].float(), weak[part].float(), targets[part], index[part]
+
+
 @torch.inference_mode()
 def pair_nll(
     expert: PreTrainedModel,
@@ -106,23 +125,65 @@ def pair_nll(
     """
     precision = precision or Precision()
     sums = {lam: torch.zeros(len(rows), dtype=torch.float64) for lam in lambdas}
-    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
-        with precision.autocast(expert):
-            strong, targets, owner = counted_logits(expert, *inputs)
-            weak, _, _ = counted_logits(amateur, *inputs)
-        index = torch.tensor(batch.index)
-        for at in range(0, len(targets), CHUNK):
-            part = slice(at, at + CHUNK)
-            ep, ft = strong[part].float(), weak[part].float()
-            for lam in lambdas:
-                logp = torch.log_softmax(ep + lam * (ep - ft), -1)
-                gold = logp.gather(-1, targets[part, None])[:, 0].double()
-                sums[lam].index_add_(0, index[owner[part]], -gold)
+    for ep, ft, targets, owner in _pair_chunks((expert, amateur), rows, tokenizer, precision):
+        for lam in lambdas:
+            logp = torch.log_softmax(ep + lam * (ep - ft), -1)
+            gold = logp.gather(-1, targets[:, None])[:, 0].double()
+            sums[lam].index_add_(0, owner, -gold)
     return {
         lam: [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(found, rows, strict=True)]
         for lam, found in sums.items()
     }
+
+
+@dataclass(frozen=True)
+class MaskedNLL:
+    """NLL of one text under the masked pair: ``nats`` over ``tokens`` that are plausible.
+
+    ``masked`` counted tokens are implausible: each would cost infinity, and is left out.
+    """
+
+    nats: float
+    tokens: int
+    masked: int
+
+    @property
+    def per_token(self) -> float:
+        """Nats a plausible token; nan if there is none."""
+        return self.nats / self.tokens if self.tokens else math.nan
+
+    @property
+    def masked_share(self) -> float:
+        return self.masked / (self.tokens + self.masked)
+
+
+@torch.inference_mode()
+def pair_nll_masked(
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    lam: float,
+    alpha: float = 0.1,
+    precision: Precision | None = None,
+) -> list[MaskedNLL]:
+    """NLL under the pair as it decodes, implausible tokens masked (paper B, section B2).
+
+    ``models`` are expert and amateur.  Scores are normalised over the plausible tokens.  Read it
+    together with the share of tokens masked, by which it flatters; :func:`pair_nll` masks none.
+    """
+    contrast.check_settings(lam, alpha)
+    nats = torch.zeros(len(rows), dtype=torch.float64)
+    kept = torch.zeros(len(rows), dtype=torch.long)
+    for ep, ft, targets, owner in _pair_chunks(models, rows, tokenizer, precision or Precision()):
+        logp = torch.log_softmax(contrast.combine(ep, ft, lam, alpha), -1)
+        gold = logp.gather(-1, targets[:, None])[:, 0].double()
+        fine = gold > -math.inf
+        nats.index_add_(0, owner[fine], -gold[fine])
+        kept.index_add_(0, owner[fine], torch.ones_like(owner[fine]))
+    return [
+        MaskedNLL(float(s), int(k), r.counted - int(k))
+        for s, k, r in zip(nats, kept, rows, strict=True)
+    ]
 
 
 def bits_per_byte(scores: Sequence[TextNLL]) -> float:

@@ -1,0 +1,22 @@
+"""Decode with one model, or contrastively with two (paper B, section B2).
+
+``decode`` is the plain loop, the truth; ``decode_fast`` gives the same tokens sooner;
+``ContrastModel`` is the pair as one Transformers model.
+"""
+
+from springback.decode.fast import Decoded, Speculation, Work, decode_fast
+from springback.decode.pair_model import ContrastConfig, ContrastModel
+from springback.decode.reference import decode
+from springback.decode.settings import DecodeSettings, Hooks
+
+__all__ = [
+    "ContrastConfig",
+    "ContrastModel",
+    "DecodeSettings",
+    "Decoded",
+    "Hooks",
+    "Speculation",
+    "Work",
+    "decode",
+    "decode_fast",
+]

@@ -1,0 +1,155 @@
+"""From logits to the next token, in the order that :mod:`springback.decode.settings` gives.
+
+Both decoders go through these functions, one row at a time wherever a row has something of its
+own, so that they cannot differ in anything but how logits were computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from springback import contrast
+from springback.decode.noise import Noise
+from springback.decode.settings import DecodeSettings, Hooks
+
+
+@dataclass
+class Answer:
+    """One prompt and its answer so far.  ``row`` is the prompt's number, which keys the noise."""
+
+    row: int
+    context: list[int]  # prompt and answer
+    prompt_tokens: int = field(init=False)
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self.prompt_tokens = len(self.context)
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.context[self.prompt_tokens :]
+
+    @property
+    def position(self) -> int:
+        """Number of tokens in the answer: the position that is chosen next."""
+        return len(self.context) - self.prompt_tokens
+
+    def take(self, token: int, settings: DecodeSettings, hooks: Hooks) -> None:
+        """Add a chosen token, unless it is a stop token; notice the end."""
+        if token in settings.stop_ids:
+            self.done = True
+            return
+        self.context.append(token)
+        self.done = self.position >= settings.max_new_tokens or self._stopped(settings, hooks)
+        if hooks.on_token:
+            hooks.on_token(self.row, token)
+
+    def _stopped(self, settings: DecodeSettings, hooks: Hooks) -> bool:
+        if not settings.stop_strings or hooks.text_of is None:
+            return False
+        # A character is at most four byte tokens, so this tail holds any stop string.
+        tail = 4 * max(len(s) for s in settings.stop_strings) + 8
+        text = hooks.text_of(self.context[max(self.prompt_tokens, len(self.context) - tail) :])
+        return any(s in text for s in settings.stop_strings)
+
+
+def penalised(
+    logits: Tensor, contexts: Sequence[Sequence[int]], settings: DecodeSettings
+) -> Tensor:
+    """The expert's logits (n, vocabulary) after penalties, in fp32 (fp64 stays).
+
+    ``contexts`` (n) are the tokens before each; they are read only if repetition is penalised.
+    """
+    found = logits if logits.dtype == torch.float64 else logits.float()
+    if settings.repetition_penalty != 1:
+        penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
+        rows = [
+            penalty(torch.tensor([list(c)], device=found.device), row[None])
+            for c, row in zip(contexts, found, strict=True)
+        ]
+        found = torch.cat(rows)
+    if settings.forbidden_ids:
+        found = found.clone()
+        found[:, list(settings.forbidden_ids)] = -torch.inf
+    return found
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """Settings, hooks and noise bound together."""
+
+    settings: DecodeSettings
+    hooks: Hooks
+    noise: Noise
+
+    def next_tokens(
+        self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]
+    ) -> list[int]:
+        """The next token of each of ``answers`` (n).
+
+        ``expert``: penalised logits (n, vocabulary); ``amateur``: bare ones, None without contrast.
+        Where one token is plausible the amateur does not count: the expert can stand in for it.
+        """
+        scores = self._scores(expert, amateur, answers)
+        if self.settings.temperature == 0:
+            chosen: list[int] = scores.argmax(-1).tolist()
+            return chosen
+        return [self._draw(row.cpu(), a) for row, a in zip(scores, answers, strict=True)]
+
+    def _scores(self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]) -> Tensor:
+        s = self.settings
+        if amateur is not None:
+            amateur = amateur.to(expert.device)
+        if not self.hooks.processors:
+            if amateur is None:
+                return expert
+            return contrast.combine(expert, amateur, s.lam, s.alpha)
+        if amateur is not None:
+            scores = contrast.stepped(expert, amateur, s.lam, s.alpha)
+        else:
+            scores = expert
+        rows = []
+        for row, answer in zip(scores, answers, strict=True):
+            ids, held = torch.tensor([answer.context], device=row.device), row[None].clone()
+            for processor in self.hooks.processors:
+                held = processor(ids, held)
+            rows.append(held)
+        scores = torch.cat(rows)
+        if amateur is None:
+            return scores
+        return contrast.mask(scores, contrast.plausible(expert, s.alpha))
+
+    def _draw(self, scores: Tensor, answer: Answer) -> int:
+        """A draw from softmax(scores / T) after the filters; ``scores``: (vocabulary,)."""
+        s = self.settings
+        tokens = (scores > -torch.inf).nonzero()[:, 0]
+        held = scores[tokens] / s.temperature  # (candidates,)
+        if len(tokens) > 1 and (s.top_k or s.top_p < 1 or s.min_p):
+            held = self._filtered(held)
+        noise = self.noise.gumbel(answer.row, answer.position, len(scores), tokens)
+        return int(tokens[(held + noise).argmax()])
+
+    def _filtered(self, scores: Tensor) -> Tensor:
+        """Top-k, top-p and min-p; what they drop is at -inf."""
+        s = self.settings
+        held: Any = scores[None]
+        nothing: Any = torch.empty(1, 0, dtype=torch.long)  # filters do not look at ids
+        if s.top_k:
+            held = TopKLogitsWarper(s.top_k)(nothing, held)
+        if s.top_p < 1:
+            held = TopPLogitsWarper(s.top_p)(nothing, held)
+        if s.min_p:
+            held = MinPLogitsWarper(s.min_p)(nothing, held)
+        left: Tensor = held[0]
+        return left

@@ -1,0 +1,219 @@
+"""Expert and amateur as one Transformers model whose logits are the contrasted ones (paper B, B2).
+
+What works on a causal language model works on it: ``generate`` with all its options, pipelines,
+streaming, assisted generation, evaluation.  Both halves run at every position; for lazy and
+speculative decoding use :func:`springback.decode.decode_fast` on the two halves.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Cache,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from springback import contrast
+from springback.errors import ModelError, describe
+from springback.models import BOOST_FILE
+from springback.store import write_json
+
+KIND = "contrast"
+
+
+class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
+    """``half``: the configuration of both halves, as a dict; strengths as in paper B.
+
+    ``masked`` puts implausible tokens :data:`springback.contrast.STEP` below the others, which is
+    what generating wants; set it to False to score given texts, where a gold token may be
+    implausible.
+    """
+
+    model_type: ClassVar[str] = "springback_contrast"
+    half: dict[str, Any] | None = None
+    lam: float = 0.0
+    alpha: float = 0.1
+    masked: bool = True
+
+    #: What other libraries ask a configuration for.
+    _SHOWN: ClassVar[tuple[str, ...]] = (
+        "vocab_size",
+        "hidden_size",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+    )
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for name in self._SHOWN:
+            if self.half is not None and name in self.half:
+                kwargs.setdefault(name, self.half[name])
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    def of_half(self) -> PreTrainedConfig:
+        """The configuration of one half."""
+        if self.half is None:
+            raise ModelError(
+                describe("a ContrastConfig without 'half'", "a model's config", "use from_pair")
+            )
+        found: PreTrainedConfig = AutoConfig.for_model(**copy.deepcopy(self.half))
+        return found
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
+        """Both halves as one stack of layers, the amateur's after the expert's.
+
+        Caches are built from this, so that any of them (dynamic, static) holds both halves, and
+        cropping, reordering and selecting rows do the right thing.
+        """
+        if self.half is None:
+            return self
+        both = self.of_half().get_text_config(decoder=decoder, encoder=encoder)
+        layers = both.num_hidden_layers
+        kinds = getattr(both, "layer_types", None)
+        both.num_hidden_layers = 2 * layers
+        if kinds is not None:
+            both.layer_types = [*kinds, *kinds]
+        return both
+
+
+class ContrastModel(PreTrainedModel, GenerationMixin):
+    """Two stacks of one architecture; ``forward`` gives the combined logits."""
+
+    config_class = ContrastConfig
+    config: ContrastConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+
+    def __init__(self, config: ContrastConfig) -> None:
+        super().__init__(config)
+        contrast.check_settings(config.lam, config.alpha)
+        half = config.of_half()
+        half.dtype = config.dtype
+        how = {"attn_implementation": config._attn_implementation}
+        build: Any = AutoModelForCausalLM.from_config
+        self.expert = build(half, **how)
+        self.amateur = build(copy.deepcopy(half), **how)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pair(
+        cls, expert: PreTrainedModel, amateur: PreTrainedModel, lam: float, alpha: float = 0.1
+    ) -> ContrastModel:
+        """The pair as one model; weights are shared with the two given, not copied.
+
+        Raises :class:`ModelError` unless both are of one class with tensors of the same shapes.
+        """
+        shapes = [{n: p.shape for n, p in m.named_parameters()} for m in (expert, amateur)]
+        if type(expert) is not type(amateur) or shapes[0] != shapes[1]:
+            raise ModelError(
+                describe(
+                    f"a {type(expert).__name__} and a {type(amateur).__name__}",
+                    "two models of one class with tensors of the same names and shapes",
+                    "use two checkpoints of one run",
+                )
+            )
+        config = ContrastConfig(
+            half=expert.config.to_dict(), lam=lam, alpha=alpha, dtype=expert.dtype
+        )
+        with torch.device("meta"):  # an empty frame for weights that are there already
+            model = cls(config)
+        model.expert, model.amateur = expert, amateur
+        model.generation_config = copy.deepcopy(expert.generation_config)
+        model.train(False)
+        return model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Weights, config and ``springback.json``, which says what the folder holds."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        facts = {"kind": KIND, "lambda": self.config.lam, "alpha": self.config.alpha}
+        write_json(Path(save_directory) / BOOST_FILE, facts)
+
+    def get_input_embeddings(self) -> Any:
+        return self.expert.get_input_embeddings()
+
+    def get_output_embeddings(self) -> Any:
+        return self.expert.get_output_embeddings()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Combined logits (rows, positions, vocabulary), fp32 (fp64 stays).
+
+        The loss of ``labels`` is that of the unmasked scores, in nats a token.
+        """
+        if input_ids is None:
+            raise ModelError(
+                describe("no input_ids", "token ids", "each half embeds tokens its own way")
+            )
+        use_cache = True if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config.get_text_config(decoder=True))
+        given = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "use_cache": use_cache,
+            "logits_to_keep": logits_to_keep,
+            **{k: v for k, v in kwargs.items() if k != "return_dict"},
+        }
+        caches = self._caches(past_key_values)
+        strong = self.expert(past_key_values=caches[0], **given).logits
+        weak = strong
+        if self.config.lam > 0:
+            weak = self.amateur(past_key_values=caches[1], **given).logits.to(strong.device)
+        loss, lam, alpha = None, self.config.lam, self.config.alpha
+        if labels is not None:
+            scores = contrast.contest(strong, weak, lam)
+            size = scores.shape[-1]
+            loss = self.loss_function(logits=scores, labels=labels, vocab_size=size, **kwargs)
+        if self.config.masked and lam > 0:
+            logits = contrast.stepped(strong, weak, lam, alpha)
+        else:
+            logits = contrast.contest(strong, weak, lam)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+        )
+
+    def _caches(self, both: Cache | None) -> tuple[Cache | None, Cache | None]:
+        """The layers of each half, as caches of their own over the same layers."""
+        if both is None:
+            return None, None
+        if not both.layers:  # DynamicCache() makes its layers as they are asked for
+            both.layers = DynamicCache(config=self.config.get_text_config(decoder=True)).layers
+        middle = len(both.layers) // 2
+        return Cache(layers=both.layers[:middle]), Cache(layers=both.layers[middle:])
+
+
+AutoConfig.register(ContrastConfig.model_type, ContrastConfig)
+AutoModelForCausalLM.register(ContrastConfig, ContrastModel)

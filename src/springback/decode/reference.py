@@ -1,0 +1,123 @@
+"""The plain loop: one model, or expert and amateur both run at every position.
+
+This is the truth that the fast decoder is tested against.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from springback.decode.choose import Answer, Chooser, penalised
+from springback.decode.noise import noise_of
+from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
+
+
+class _Half:
+    """One model and its cache."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.cache = DynamicCache(config=model.config)
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+
+    def step(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        """Logits (rows, vocabulary) after the last of ``ids`` (rows, new tokens)."""
+        extra: dict[str, Any] = {"position_ids": positions} if self.takes_positions else {}
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **extra,
+        )
+        logits: Tensor = out.logits[:, -1]
+        return logits
+
+    def keep(self, rows: Any) -> None:
+        self.cache.reorder_cache(rows)
+
+
+def _padded(answers: Sequence[Answer], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Prompts (rows, longest), left-padded so that all end at the same place, and their mask."""
+    longest = max(a.prompt_tokens for a in answers)
+    ids = torch.full((len(answers), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for at, answer in enumerate(answers):
+        ids[at, longest - answer.prompt_tokens :] = torch.tensor(answer.context)
+        mask[at, longest - answer.prompt_tokens :] = 1
+    return ids, mask
+
+
+@torch.inference_mode()
+def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Chooser) -> None:
+    """Complete ``answers``.  Finished rows leave the batch when half are done."""
+    settings, where = chooser.settings, halves[0].model.device
+    ids, mask = (t.to(where) for t in _padded(answers, settings.pad_id))
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    alive = list(answers)  # batch row -> answer
+    while True:
+        logits = [half.step(ids, mask, positions).cpu() for half in halves]
+        going = [at for at, answer in enumerate(alive) if not answer.done]
+        open_ = [alive[at] for at in going]
+        expert = penalised(logits[0][going], [a.context for a in open_], settings)
+        amateur = logits[1][going] if len(logits) == 2 else None
+        chosen = torch.full((len(alive),), settings.pad_id, dtype=torch.long)
+        tokens = chooser.next_tokens(expert, amateur, open_)
+        chosen[going] = torch.tensor(tokens)
+        for answer, token in zip(open_, tokens, strict=True):
+            answer.take(token, settings, chooser.hooks)
+        left = [at for at, answer in enumerate(alive) if not answer.done]
+        if not left:
+            return
+        ids = chosen[:, None].to(where)
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+        positions = positions[:, -1:] + 1
+        if len(left) * 2 <= len(alive):
+            keep = torch.tensor(left, device=where)
+            for half in halves:
+                half.keep(keep.to(half.model.device))
+            ids, mask, positions = ids[keep], mask[keep], positions[keep]
+            alive = [alive[at] for at in left]
+
+
+def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[Answer]]:
+    """Empty answers, in batches of prompts of similar length, whatever the models."""
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    for at in range(0, len(order), size):
+        yield [Answer(i, list(prompts[i])) for i in order[at : at + size]]
+
+
+def decode(
+    expert: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    settings: DecodeSettings,
+    amateur: PreTrainedModel | None = None,
+    on_batch: Callable[[int], None] | None = None,
+    hooks: Hooks = NO_HOOKS,
+) -> list[list[int]]:
+    """Answer token ids of every prompt, in order, without prompt and stop token.
+
+    Batches hold prompts of similar length and do not depend on the models, so paired arms see
+    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.
+    """
+    check(settings, prompts, amateur, hooks)
+    chooser = Chooser(settings, hooks, noise_of(settings))
+    found: list[list[int]] = [[] for _ in prompts]
+    for answers in batches(prompts, settings.batch_size):
+        halves = [_Half(expert)]
+        if settings.lam > 0 and amateur is not None:
+            halves.append(_Half(amateur))
+        if settings.max_new_tokens:
+            decode_batch(halves, answers, chooser)
+        for answer in answers:
+            found[answer.row] = answer.tokens
+        if on_batch:
+            on_batch(len(answers))
+    return found

@@ -1,0 +1,84 @@
+"""``springback.generate``: fast by default, the plain loop on request, the same text either way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import springback
+from springback.cli.app import app
+from springback.errors import SpringbackError
+from springback.inference import Loaded
+from springback.models import load_model, load_tokenizer, resolve
+
+PROMPTS = ["the thing", "a", "in the thing in the"]
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_llama: Path) -> Loaded:
+    checkpoint = resolve(tiny_llama)
+    expert, amateur = (load_model(checkpoint, torch.float64) for _ in range(2))
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for p in amateur.parameters():
+            p.add_(0.02 * torch.randn_like(p))
+    return Loaded(expert, amateur, load_tokenizer(checkpoint), lam=1.5, alpha=0.05)
+
+
+def test_the_reference_gives_the_same_text(loaded: Loaded) -> None:
+    for options in (
+        {},
+        {"temperature": 0.9, "seed": 4, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
+        {"repetition_penalty": 1.5, "stop": ("e", "1"), "raw": True},
+        {"draft": "amateur"},
+    ):
+        held: dict[str, Any] = {"max_new_tokens": 12, **options}
+        fast = springback.generate(loaded, PROMPTS, **held)
+        assert fast == springback.generate(loaded, PROMPTS, **held, reference=True), options
+
+
+def test_an_answer_ends_before_the_stop_string(loaded: Loaded) -> None:
+    whole = springback.generate(loaded, PROMPTS[:1], max_new_tokens=20, raw=True)[0]
+    stop = whole[5:8]
+    cut = springback.generate(loaded, PROMPTS[:1], max_new_tokens=20, raw=True, stop=stop)[0]
+    assert cut == whole[: whole.index(stop)]
+
+
+def test_streamed_pieces_make_up_the_answers(loaded: Loaded) -> None:
+    for stop in ((), ("e",)):
+        pieces: dict[int, str] = {}
+        count = 0
+
+        def hear(row: int, piece: str, pieces: dict[int, str] = pieces) -> None:
+            nonlocal count
+            count += 1
+            pieces[row] = pieces.get(row, "") + piece
+
+        answers = springback.generate(
+            loaded, PROMPTS, max_new_tokens=16, raw=True, stop=stop, on_text=hear
+        )
+        assert [pieces.get(row, "") for row in range(3)] == answers
+        assert count > 3, "in pieces, not at the end"
+
+
+def test_an_unknown_keyword_is_refused(loaded: Loaded) -> None:
+    with pytest.raises(SpringbackError, match="given: topk; allowed: max_new_tokens"):
+        springback.generate(loaded, ["a"], topk=3)
+
+
+def test_the_command_line_has_the_same_settings(tiny_llama: Path) -> None:
+    options: dict[str, Any] = {
+        "max_new_tokens": 6,
+        "temperature": 0.8,
+        "top_k": 9,
+        "repetition_penalty": 1.2,
+    }
+    flags = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", str(v))]
+    expected = springback.generate(tiny_llama, ["the thing"], **options)[0]
+    for extra in ([], ["--stream"], ["--reference"]):
+        done = CliRunner().invoke(app, ["generate", str(tiny_llama), "the thing", *flags, *extra])
+        assert done.output == expected + "\n"
