@@ -34,7 +34,8 @@ class Speculation:
     """Where drafts come from: ``none``, ``ngram`` (look-up in prompt and answer), ``amateur``, or
     ``model``, a smaller model with the same tokens, given as ``model``.
 
-    ``length`` drafts a round; None adapts it to measured times and acceptance.
+    ``length`` drafts a round; None adapts it to measured times and acceptance, so that in fp32 a
+    near-tie may fall differently from one call to the next.
     """
 
     draft: str = "ngram"
@@ -242,6 +243,7 @@ def _begin(
     answers: list[Answer],
     chooser: Chooser,
     speculation: Speculation,
+    pace: Pace,
     work: Work,
 ) -> _Batch:
     rows = len(answers)
@@ -253,7 +255,6 @@ def _begin(
     elif speculation.draft == "model" and speculation.model is not None:
         drafter = ModelDrafts(Half(speculation.model, rows))
     ngrams = [NgramIndex() for _ in answers] if speculation.draft == "ngram" else None
-    pace = Pace(speculation.length)
     return _Batch(list(answers), chooser, expert, amateur, drafter, ngrams, pace, work)
 
 
@@ -307,9 +308,10 @@ def decode_fast(
             _tell_once(model)
             return Decoded(decode(expert, prompts, settings, amateur, on_batch, hooks), None)
     chooser, work = Chooser(settings, hooks, noise_of(settings)), Work()
+    pace = Pace(speculation.length)  # one for all batches: what is learned stays
     found: list[list[int]] = [[] for _ in prompts]
     for answers in batches(prompts, settings.batch_size):
-        _run_batch(_begin(pair, answers, chooser, speculation, work))
+        _run_batch(_begin(pair, answers, chooser, speculation, pace, work))
         for answer in answers:
             found[answer.row] = answer.tokens
         if on_batch:

@@ -120,6 +120,9 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
     ) -> ContrastModel:
         """The pair as one model; weights are shared with the two given, not copied.
 
+        Of a boosted folder: ``m = springback.load(folder)``, then
+        ``ContrastModel.from_pair(m.expert, m.amateur, m.lam, m.alpha)``.
+
         Raises :class:`ModelError` unless both are of one class with tensors of the same shapes.
         """
         shapes = [{n: p.shape for n, p in m.named_parameters()} for m in (expert, amateur)]
