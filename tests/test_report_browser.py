@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from findings_fixture import full_audit
+from models_fixture import reproduce_result, series_result
 from report_fixture import demo_result
 from springback.report import build
-from springback.report.theme import DARK, LIGHT
+from springback.report.theme import DARK, LIGHT, SERIES
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 pytestmark = pytest.mark.e2e
 
-#: Ten of the audit and four of the boost.
-CHARTS = 14
+#: Kind of page -> its result file, and how many charts it has.
+PAGES: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
+    "demo": (demo_result, 14),  # ten of the audit and four of the boost
+    "audit": (full_audit, 19),  # those ten and nine of the further findings
+    "series": (series_result, 5),
+    "reproduce": (reproduce_result, 5),
+}
 FLAGS = (
     "--headless",
     "--no-sandbox",  # needed to run as root, as in a container; the page is our own
@@ -61,10 +68,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("report")
-    (out / "result.json").write_text(json.dumps(demo_result()), encoding="utf-8")
-    return build(out)
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {}
+    for kind, (make, _) in PAGES.items():
+        out = tmp_path_factory.mktemp(kind)
+        (out / "result.json").write_text(json.dumps(make()), encoding="utf-8")
+        made[kind] = build(out)
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(pages: dict[str, Path]) -> Path:
+    return pages["demo"]
 
 
 def log_of(browser: Chrome, name: str) -> list[dict[str, Any]]:
@@ -91,11 +106,15 @@ def requests(browser: Chrome) -> list[str]:
     return [params["request"]["url"] for params in sent]
 
 
-def run(browser: Chrome, script: str) -> Any:
-    return browser.execute_script(script)
+def run(browser: Chrome, script: str, *given: Any) -> Any:
+    return browser.execute_script(script, *given)
 
 
-def test_it_loads_one_file_and_complains_about_nothing(browser: Chrome, page: Path) -> None:
+@pytest.mark.parametrize("kind", PAGES)
+def test_it_loads_one_file_and_complains_about_nothing(
+    browser: Chrome, pages: dict[str, Path], kind: str
+) -> None:
+    page = pages[kind]
     show(browser, page)
     assert [url for url in requests(browser) if not url.startswith("data:")] == [page.as_uri()]
     assert log_of(browser, "browser") == []
@@ -118,11 +137,13 @@ def test_the_check_sees_a_foreign_request_and_a_complaint(
     assert foreign in requests(browser)
 
 
-def test_every_chart_has_drawn(browser: Chrome, page: Path) -> None:
-    show(browser, page)
+@pytest.mark.parametrize("kind", PAGES)
+def test_every_chart_has_drawn(browser: Chrome, pages: dict[str, Path], kind: str) -> None:
+    show(browser, pages[kind])
     charts = run(
         browser,
-        """return [...document.querySelectorAll('figure.chart > svg')].map(svg => {
+        """const colours = arguments[0];
+        return [...document.querySelectorAll('figure.chart > svg')].map(svg => {
             const box = svg.getBoundingClientRect();
             const drawn = [...svg.querySelectorAll('path, use')].filter(path => {
                 const style = getComputedStyle(path), own = path.getBoundingClientRect();
@@ -135,6 +156,10 @@ def test_every_chart_has_drawn(browser: Chrome, page: Path) -> None:
             return {
                 name: svg.parentElement.id, width: box.width, height: box.height,
                 drawn: drawn.length,
+                series: drawn.filter(path => {
+                    const style = getComputedStyle(path);
+                    return colours.includes(style.stroke) || colours.includes(style.fill);
+                }).length,
                 outside: texts.filter(text => {
                     const own = text.getBoundingClientRect();
                     return own.width === 0 || own.left < box.left - 1 ||
@@ -144,19 +169,24 @@ def test_every_chart_has_drawn(browser: Chrome, page: Path) -> None:
                 label: svg.getAttribute('aria-label'),
             };
         });""",
+        [rgb(LIGHT[role]) for role in SERIES],
     )
-    assert len(charts) == CHARTS
+    assert len(charts) == PAGES[kind][1]
     for chart in charts:
         assert chart["width"] > 300, chart
         assert chart["height"] > 100, chart
-        assert chart["drawn"] > 10, chart  # grid, axis, ticks, and at least one series
+        assert chart["drawn"] > 8, chart  # grid, axis, ticks
+        assert chart["series"] > 0, chart
         assert chart["outside"] == [], chart
         assert len(chart["label"]) > 40, chart
 
 
+@pytest.mark.parametrize("kind", PAGES)
 @pytest.mark.parametrize("width", [1200, 768, 360, 320])
-def test_nothing_overflows_sideways(browser: Chrome, page: Path, width: int) -> None:
-    show(browser, page, width)
+def test_nothing_overflows_sideways(
+    browser: Chrome, pages: dict[str, Path], kind: str, width: int
+) -> None:
+    show(browser, pages[kind], width)
     run(browser, "document.querySelectorAll('details').forEach(d => { d.open = true; });")
     assert run(browser, "return document.documentElement.scrollWidth") <= width
     wide = run(
@@ -178,6 +208,21 @@ def test_a_wide_table_scrolls_inside_its_own_box(browser: Chrome, page: Path) ->
     )
     assert inside > box
     assert box <= 360
+
+
+def test_published_and_measured_stand_side_by_side_where_there_is_room(
+    browser: Chrome, pages: dict[str, Path]
+) -> None:
+    tops = {}
+    for width in (1200, 360):
+        show(browser, pages["reproduce"], width)
+        tops[width] = run(
+            browser,
+            """return [...document.querySelectorAll('.grids.beside > div')].map(
+                e => e.getBoundingClientRect().top);""",
+        )
+    assert tops[1200][0] == tops[1200][1]
+    assert tops[360][0] < tops[360][1]
 
 
 def rgb(colour: str) -> str:

@@ -36,6 +36,9 @@ def _finish(result: Any) -> None:
     """Build the report and say where everything is."""
     from springback.report import build
 
+    analysis = result.data["analysis"]
+    for part in analysis.get("models") or analysis.get("studies") or []:
+        build(result.folder / part["folder"])  # the page links to them
     page = build(result.folder)
     typer.echo(result.verdict)
     typer.echo(f"results: {result.folder / 'result.json'}")
