@@ -4,6 +4,7 @@ order, and the card that sums it up.  Beside :mod:`springback.jobs.audit_analysi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from springback import elasticity
@@ -47,9 +48,12 @@ def doses_to_undo(
     for probe in ("kl", "reverse_kl"):
         if probe in settings.probes:
             values = curves_of(settings, start, rebounds, probe).margins
-            found[probe] = elasticity.kl_doses(
+            doses = elasticity.kl_doses(
                 settings.n_pos, margins.doses, values, epsilon=settings.epsilon
             )
+            if probe == "reverse_kl":
+                doses = replace(doses, what=f"{doses.what}, on the model's own texts")
+            found[probe] = doses
     return {name: _doses(doses) for name, doses in found.items()}
 
 
@@ -162,11 +166,13 @@ def parts(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
         "half": "How many examples undo half of the alignment?",
         "all": "How many undo all of it?",
         "kl": "How many bring the model back to the start's distribution?",
+        "reverse_kl": "How many, seen on the model's own texts?",
     }
     for name, question in titles.items():
         if name in doses:
             at = doses[name]["at"][-1]
-            text = f"{doses[name]['what']}, aligned on {at['n_pos']}: {at['words']}."
+            what = doses[name]["what"]
+            text = f"{what[0].upper()}{what[1:]}, aligned on {at['n_pos']}: {at['words']}."
             trend = doses[name]["trend"]
             if trend is not None:
                 text += f" {trend['sentence']}"
@@ -205,7 +211,8 @@ def _attacked(swept: Mapping[str, Any]) -> list[dict[str, str]]:
             bounds = f"95 % interval {fall['low']:+.4f} to {fall['high']:+.4f}"
             label = "yes" if fall["low"] > 0 else "no" if fall["high"] < 0 else "undecided"
         text = f"The margin fell by {fall['mean']:+.4f} nats a token ({bounds})."
-        question = f"Does it fall when perturbed with {mixed['name']} rows?"
+        rows = "benign rows only" if mixed["mix"] == 1 else f"rows {mixed['name']}"
+        question = f"Does it fall when perturbed with {rows}?"
         found.append({"question": question, "label": label, "text": text})
     return found
 
