@@ -74,7 +74,6 @@ def fast(
     found = decode_fast(
         expert(), prompts, settings, amateur(), speculation=Speculation(**speculation)
     )
-    assert found.work is not None
     return tuple(map(tuple, found.answers)), found.work
 
 
@@ -128,6 +127,19 @@ def test_the_pair_is_contested_as_often_as_real_ones() -> None:
     assert by_amateur.expert_calls < 0.8 * lazy.expert_calls
 
 
+def test_positions_are_deferred_and_the_amateur_may_overrule_them() -> None:
+    """The amateur is asked less often than at once; some guesses do not stand."""
+    settings = replace(BASE, lam=0.25, alpha=0.01, max_new_tokens=40, stop_ids=())
+    for temperature in (0.0, 0.8):
+        held = replace(settings, temperature=temperature)
+        at_once, lazy = fast(held, draft="ngram", length=2, defer=0)
+        later, work = fast(held, draft="ngram", length=2, defer=8)
+        assert later == at_once == truth(held)
+        assert lazy.deferred == 0
+        assert 0 < work.overruled < 0.3 * work.deferred
+        assert work.amateur_rows < 0.8 * lazy.amateur_rows
+
+
 def counted(model: Any, rows: list[int]) -> Any:
     """Hook that notes how many rows each call of ``model`` has."""
 
@@ -176,7 +188,6 @@ def test_speculation_needs_fewer_calls_on_a_text_that_repeats_itself() -> None:
     )
     assert found.answers == [cycle * 4]
     # One call for the prompt, which gives 1 token; 19 more at 5 a call.
-    assert found.work is not None
     assert found.work.expert_calls == 1 + 4
 
 
@@ -243,7 +254,9 @@ def test_a_cache_that_cannot_be_cropped_is_decoded_the_plain_way_and_says_so_onc
     with pytest.warns(UserWarning, match="plain way"):
         found = decode_fast(pair[0], PROMPTS[:3], settings, pair[1])
     assert found.answers == expected
-    assert found.work is None
+    assert found.plain
+    # Both models at each of the 8 steps; 3 rows are asked each time.
+    assert (found.work.expert_calls, found.work.amateur_rows, found.work.tokens) == (8, 24, 24)
     # Beyond the window, against the model without any cache.
     ids = torch.tensor([PROMPTS[0] + expected[0][:-1]])
     with torch.no_grad():

@@ -194,6 +194,10 @@ def generate(
         bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
     ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Say what it took, on standard error.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Base model of an adapter folder.")] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
     from springback.inference import GenerateSettings, load
@@ -216,14 +220,19 @@ def generate(
         draft=draft,
         reference=reference,
     )
+    loaded = load(model, base)
     if not stream:
-        for answer in run(model, lines, settings):
+        found = run(loaded, lines, settings)
+        for answer in found:
             typer.echo(answer)
+        if stats:
+            typer.echo(found.work.summary(), err=True)
         return
-    loaded = load(model)
     for line in lines:  # one after the other, so that answers do not mix
-        run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
+        told = run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
         typer.echo()
+        if stats:
+            typer.echo(told.work.summary(), err=True)
 
 
 @app.command()

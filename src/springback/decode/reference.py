@@ -6,6 +6,7 @@ This is the truth that the fast decoder is tested against.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from springback import contrast
 from springback.decode.choose import Answer, Chooser, penalised
 from springback.decode.noise import noise_of
 from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decode.work import Work
 
 
 class _Half:
@@ -56,7 +59,9 @@ def _padded(answers: Sequence[Answer], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Chooser) -> None:
+def decode_batch(
+    halves: Sequence[_Half], answers: list[Answer], chooser: Chooser, work: Work | None = None
+) -> None:
     """Complete ``answers``.  Finished rows leave the batch when half are done."""
     settings, where = chooser.settings, halves[0].model.device
     ids, mask = (t.to(where) for t in _padded(answers, settings.pad_id))
@@ -68,6 +73,8 @@ def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Choose
         open_ = [alive[at] for at in going]
         expert = penalised(logits[0][going], [a.context for a in open_], settings)
         amateur = logits[1][going] if len(logits) == 2 else None
+        if work is not None:
+            _count(work, expert, amateur, settings.alpha)
         chosen = torch.full((len(alive),), settings.pad_id, dtype=torch.long)
         tokens = chooser.next_tokens(expert, amateur, open_)
         chosen[going] = torch.tensor(tokens)
@@ -87,6 +94,15 @@ def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Choose
             alive = [alive[at] for at in left]
 
 
+def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> None:
+    """Note one step of both models on ``expert`` (rows, vocabulary)."""
+    work.expert_calls += 1
+    if amateur is not None:
+        work.amateur_calls += 1
+        work.amateur_rows += len(expert)
+        work.contested += int((contrast.plausible(expert, alpha).sum(-1) > 1).sum())
+
+
 def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[Answer]]:
     """Empty answers, in batches of prompts of similar length, whatever the models."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
@@ -101,12 +117,15 @@ def decode(
     amateur: PreTrainedModel | None = None,
     on_batch: Callable[[int], None] | None = None,
     hooks: Hooks = NO_HOOKS,
+    work: Work | None = None,
 ) -> list[list[int]]:
     """Answer token ids of every prompt, in order, without prompt and stop token.
 
     Batches hold prompts of similar length and do not depend on the models, so paired arms see
-    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.
+    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.  ``work``
+    takes the statistics of the run.
     """
+    begin = time.perf_counter()
     check(settings, prompts, amateur, hooks)
     chooser = Chooser(settings, hooks, noise_of(settings))
     found: list[list[int]] = [[] for _ in prompts]
@@ -115,9 +134,12 @@ def decode(
         if settings.lam > 0 and amateur is not None:
             halves.append(_Half(amateur))
         if settings.max_new_tokens:
-            decode_batch(halves, answers, chooser)
+            decode_batch(halves, answers, chooser, work)
         for answer in answers:
             found[answer.row] = answer.tokens
         if on_batch:
             on_batch(len(answers))
+    if work is not None:
+        work.tokens += sum(len(tokens) for tokens in found)
+        work.seconds += time.perf_counter() - begin
     return found
