@@ -145,9 +145,7 @@ def test_contrast_model_is_saved_once_and_loaded(pair: tuple[Model, Model], tmp_
     assert decode_fast(loaded.expert, PROMPTS, settings, loaded.amateur).answers == expected
 
 
-def test_extrapolate_writes_a_pair_that_springback_loads(
-    tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_extrapolate_writes_a_pair_that_springback_loads(tiny_llama: Path, tmp_path: Path) -> None:
     early = save_adapter(tmp_path / "early", tiny_llama, 1, r=2)
     ft = save_adapter(tmp_path / "ft", tiny_llama, 2, r=2)
     words = ["extrapolate", early, ft, "--mu", "0.3", "--lam", "1.5", "--out", tmp_path / "pair"]

@@ -43,7 +43,11 @@ def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, An
                 half.roll_back(row, 128)
     one = statistics.median(times[1][1:])
     return [
-        {"tokens": n, "ms": statistics.median(t[1:]), "blocks_of_one": statistics.median(t[1:]) / one}
+        {
+            "tokens": n,
+            "ms": statistics.median(t[1:]),
+            "blocks_of_one": statistics.median(t[1:]) / one,
+        }
         for n, t in times.items()
     ]
 
@@ -60,9 +64,7 @@ def output_curve(
     return found
 
 
-def contested_curve(
-    subject: Subject, prompts: Answers, repeats: int
-) -> list[dict[str, Any]]:
+def contested_curve(subject: Subject, prompts: Answers, repeats: int) -> list[dict[str, Any]]:
     """Ratio to one model as alpha falls, so that more positions are contested; then lambda."""
     found = []
     points = [(1.0, a) for a in (0.9, 0.5, 0.2, 0.1, 0.03, 0.01, 0.001)]
@@ -144,5 +146,3 @@ def _peak_of_imports() -> str:
 def peak_memory() -> float:
     """GB that this process has held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-

@@ -43,9 +43,7 @@ def compare(
     excused if the gap or the edge is under 1e-4.  Sampled differences are not excused.
     """
     truth = decode(subject.expert, prompts, settings, subject.amateur)
-    found = decode_fast(
-        subject.expert, prompts, settings, subject.amateur, speculation=speculation
-    )
+    found = decode_fast(subject.expert, prompts, settings, subject.amateur, speculation=speculation)
     compared, differences = 0, []
     for prompt, a, b in zip(prompts, truth, found.answers, strict=True):
         same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), None)

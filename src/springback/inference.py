@@ -124,7 +124,9 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     settings = read_json(folder / ADAPTER_CONFIG)
     name = base or settings.get("base_model_name_or_path")
     if not name:
-        raise ModelError(f"{folder} does not say which base it is for; name it: load(..., base=...)")
+        raise ModelError(
+            f"{folder} does not say which base it is for; name it: load(..., base=...)"
+        )
     checkpoint = resolve(name, None if base else settings.get("revision"))
     facts_file = folder / BOOST_FILE
     facts = read_json(facts_file) if facts_file.exists() else {}

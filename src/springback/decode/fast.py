@@ -131,9 +131,7 @@ def _begin(pair: Pair, answers: list[Answer], chooser: Chooser, speculation: Spe
     if twin is not None:
         expert, amateur = TwinHalf(twin, rows), None
     ngrams = [NgramIndex() for _ in answers] if by == "ngram" else None
-    return Batch(
-        list(answers), chooser, expert, amateur, drafter, ngrams, defer=speculation.defer
-    )
+    return Batch(list(answers), chooser, expert, amateur, drafter, ngrams, defer=speculation.defer)
 
 
 @torch.inference_mode()

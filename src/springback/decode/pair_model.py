@@ -1,9 +1,10 @@
 """Expert and amateur as one Transformers model whose logits are the contrasted ones (paper B, B2).
 
 Full weights are two stacks.  Two adapters on one base (:mod:`springback.decode.lora`) are one
-stack, through which both models' rows go in one batch.  What works on a causal language model works on it: ``generate`` with all its options, pipelines,
-streaming, assisted generation, evaluation.  Both halves run at every position; for lazy and
-speculative decoding use :func:`springback.decode.decode_fast` on the two halves.
+stack, through which both models' rows go in one batch.  What works on a causal language model works
+on it: ``generate`` with all its options, pipelines, streaming, assisted generation, evaluation.
+Both halves run at every position; for lazy and speculative decoding use
+:func:`springback.decode.decode_fast` on the two halves.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from springback.decode.choose import Answer, Chooser, penalised
 from springback.decode.noise import noise_of
 from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
 from springback.decode.work import Work
+from springback.errors import ModelError, describe
 
 
 class _Half:
@@ -27,21 +28,46 @@ class _Half:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.cache = DynamicCache(config=model.config)
-        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.takes = set(inspect.signature(model.forward).parameters)
+        # State-space models call their cache so; given under another name it would be ignored.
+        names = [n for n in ("past_key_values", "cache_params") if n in self.takes]
+        if not names:
+            raise ModelError(
+                describe(
+                    f"a {type(model).__name__}, which takes no cache",
+                    "causal models with past_key_values or cache_params",
+                    "use another model",
+                )
+            )
+        self.cache_name = names[0]
+        self.begun = False
 
     def step(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Logits (rows, vocabulary) after the last of ``ids`` (rows, new tokens)."""
-        extra: dict[str, Any] = {"position_ids": positions} if self.takes_positions else {}
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **extra,
-        )
+        extra: dict[str, Any] = {self.cache_name: self.cache}
+        if "position_ids" in self.takes:
+            extra["position_ids"] = positions
+        # A state holds no padding, so such a model is told of it once, with the prompts.
+        if self.cache_name == "past_key_values":
+            extra["attention_mask"] = mask
+        elif not self.begun and not bool(mask.all()):
+            extra["attention_mask"] = self._padding(mask)
+        self.begun = True
+        out = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **extra)
         logits: Tensor = out.logits[:, -1]
         return logits
+
+    def _padding(self, mask: Tensor) -> Tensor:
+        if "attention_mask" not in self.takes:
+            raise ModelError(
+                describe(
+                    f"prompts of different lengths for a {type(self.model).__name__}, which "
+                    "takes no mask",
+                    "batches without padding",
+                    "use batch_size=1",
+                )
+            )
+        return mask
 
     def keep(self, rows: Any) -> None:
         self.cache.reorder_cache(rows)

@@ -107,9 +107,7 @@ class Batch:
         """The expert over the tokens it has not seen and the drafts."""
         settings = self.chooser.settings
         fed = [self._fed(row) for row in range(len(drafts))]
-        blocks = [
-            f[n:] + d for f, n, d in zip(fed, self.expert.lengths, drafts, strict=True)
-        ]
+        blocks = [f[n:] + d for f, n, d in zip(fed, self.expert.lengths, drafts, strict=True)]
         keep, weak = 1 + max(len(d) for d in drafts), None
         if isinstance(self.expert, TwinHalf):
             logits, weak = self.expert.run(blocks, keep)
