@@ -136,7 +136,7 @@ def test_contrast_model_is_one_stack_with_both_rows_in_a_batch(pair: tuple[Model
 def test_contrast_model_is_saved_once_and_loaded(pair: tuple[Model, Model], tmp_path: Path) -> None:
     model = ContrastModel.from_pair(*pair, 1.5, 0.05)
     model.save_pretrained(tmp_path / "pair")
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pair", dtype=torch.float64)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "pair", dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(loaded(IDS).logits, model(IDS).logits)
     assert twin_of(loaded.expert, loaded.amateur) is loaded.both

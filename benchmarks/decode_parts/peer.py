@@ -42,7 +42,8 @@ class OldCache:
         mask = given["attention_mask"]
         positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -given["input_ids"].shape[1] :]
         out = self.model(**given, past_key_values=cache, position_ids=positions)
-        out.past_key_values = [[layer.keys, layer.values] for layer in cache.layers]
+        layers: list[Any] = list(cache.layers)
+        out.past_key_values = [[layer.keys, layer.values] for layer in layers]
         return out
 
 
@@ -54,11 +55,10 @@ def library(clone: Path) -> tuple[Any, Any]:
     package = types.ModuleType("model_arithmetic")
     package.__path__ = [str(folder)]
     sys.modules["model_arithmetic"] = package
-    import trl
-
+    trl: Any = importlib.import_module("trl")
     if not hasattr(trl, "AutoModelForCausalLMWithValueHead"):
         trl.AutoModelForCausalLMWithValueHead = None  # imported by name, not used here
-    utils = importlib.import_module("model_arithmetic.utils")
+    utils: Any = importlib.import_module("model_arithmetic.utils")
     utils.ENABLE_LOGGING = False
     whole = importlib.import_module("model_arithmetic.model_arithmetic")
     parts = importlib.import_module("model_arithmetic.runnable_operators")

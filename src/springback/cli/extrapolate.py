@@ -212,8 +212,7 @@ def _adapters(folders: list[Path], asked: _Asked) -> None:
     if asked.materialise:
         if asked.base is None:
             raise SpringbackError("--materialise needs --base, the folder of the base model")
-        flags = {"svd-rank": asked.svd_rank, "lam": asked.lam is not None}
-        _refuse(flags, "--materialise")
+        _refuse({"svd-rank": asked.svd_rank, "lam": asked.lam is not None}, "--materialise")
         dense = Extrapolation(asked.mu, asked.dtype, asked.steps, threads=asked.threads)  # type: ignore[arg-type]
         report = materialise_adapters(folders, asked.base, dense, asked.out, make_progress())
         _told(report, asked.out)

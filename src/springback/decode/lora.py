@@ -37,12 +37,9 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        like = {"dtype": base.weight.dtype, "device": base.weight.device}
-        shapes = (2, base.in_features, rank), (2, rank, base.out_features)
-        self.a, self.b = (
-            nn.Parameter(torch.zeros(shape, **like), requires_grad=False)  # type: ignore[arg-type]
-            for shape in shapes
-        )
+        a = base.weight.new_zeros(2, base.in_features, rank)
+        b = base.weight.new_zeros(2, rank, base.out_features)
+        self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
 
     @property
     def weight(self) -> Tensor:

@@ -101,17 +101,11 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 class _JoinedLayer(CacheLayerMixin):
     """A layer of the expert's cache and the same of the amateur's, as one with twice the rows."""
 
-    def __init__(self, expert: CacheLayerMixin, amateur: CacheLayerMixin) -> None:
+    def __init__(self, expert: Any, amateur: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.parts = expert, amateur
-
-    @property
-    def is_sliding(self) -> bool:
-        return bool(getattr(self.parts[0], "is_sliding", False))
-
-    @property
-    def is_compileable(self) -> bool:  # static: masks then span the whole cache
-        return bool(self.parts[0].is_compileable)
+        self.is_sliding = bool(getattr(expert, "is_sliding", False))
+        self.is_compileable = bool(expert.is_compileable)  # static: masks span the whole cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: each part does it for itself."""
@@ -124,13 +118,16 @@ class _JoinedLayer(CacheLayerMixin):
         return torch.cat([k for k, _ in whole]), torch.cat([v for _, v in whole])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.parts[0].get_mask_sizes(query_length)
+        sizes: tuple[int, int] = self.parts[0].get_mask_sizes(query_length)
+        return sizes
 
     def get_seq_length(self) -> int:
-        return self.parts[0].get_seq_length()
+        length: int = self.parts[0].get_seq_length()
+        return length
 
     def get_max_length(self) -> int:
-        return self.parts[0].get_max_length()
+        longest: int = self.parts[0].get_max_length()
+        return longest
 
 
 def _twice(given: Any, rows: int) -> Any:
@@ -237,7 +234,8 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         return self.expert.get_input_embeddings()
 
     def get_output_embeddings(self) -> Any:
-        return self.expert.get_output_embeddings()
+        expert: Any = self.expert
+        return expert.get_output_embeddings()
 
     def forward(
         self,

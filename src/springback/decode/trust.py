@@ -18,12 +18,13 @@ from torch import Tensor
 class Trust:
     """Decides which contested positions may wait for the amateur.
 
-    A wrong guess costs the expert's steps after it, at most the window; a right one saves about
-    one call of the amateur.  So guesses that are wrong more often than :data:`RISK` do not pay.
+    A wrong guess costs the expert's steps after it, at most the window; a right one saves up to
+    one call of the amateur.  :data:`RISK` bounds the chance that any token has the push it takes,
+    which is about three times the chance of being overruled (docs/log.md).
     Depends on logits alone, not on time: the same run defers the same positions.
     """
 
-    RISK = 0.12
+    RISK = 0.2
     MEMORY = 256
     FEWEST = 8
 
