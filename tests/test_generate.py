@@ -35,6 +35,7 @@ def test_the_reference_gives_the_same_text(loaded: Loaded) -> None:
         {"temperature": 0.9, "seed": 4, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
         {"repetition_penalty": 1.5, "stop": ("e", "1"), "raw": True},
         {"draft": "amateur"},
+        {"draft": "model", "draft_model": loaded.amateur},
     ):
         held: dict[str, Any] = {"max_new_tokens": 12, **options}
         fast = springback.generate(loaded, PROMPTS, **held)
@@ -102,6 +103,14 @@ def test_an_end_token_among_several_ends_an_answer(loaded: Loaded) -> None:
     for answer, full in zip(found, whole, strict=True):
         assert answer == full[: min(full.index(e) for e in ends if e in full)]
     assert decode_fast(loaded.expert, prompts, held).answers == found
+
+
+def test_a_draft_model_is_named_on_the_command_line(tiny_llama: Path) -> None:
+    words = ["generate", str(tiny_llama), "the thing", "--max-new-tokens", "4", "--stats"]
+    bare = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, [*words, "--draft", "model", "--draft-model", str(tiny_llama)])
+    assert done.stdout == bare.stdout
+    assert "draft model" in done.stderr
 
 
 def test_an_unknown_keyword_is_refused(loaded: Loaded) -> None:

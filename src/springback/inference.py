@@ -23,7 +23,14 @@ from springback.decode.lora import load_twin
 from springback.decode.settings import Processor
 from springback.encode import encode_prompt, stop_ids
 from springback.errors import ModelError, SpringbackError, describe
-from springback.models import BOOST_FILE, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models import (
+    BOOST_FILE,
+    Tokenizer,
+    check_same_tokenizer,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from springback.store import read_json
 from springback.weights import is_adapter
 from springback.weights.folder import ADAPTER_CONFIG
@@ -50,7 +57,8 @@ class GenerateSettings:
     first of the ``stop`` strings.  Penalties, contrast, processors and filters apply in the order
     of :mod:`springback.decode.settings`.
 
-    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur`` or ``none``.
+    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none``, or ``model``,
+    a smaller model with the same tokenizer, named or loaded as ``draft_model``.
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -66,6 +74,7 @@ class GenerateSettings:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     draft: str = "ngram"
+    draft_model: str | Path | PreTrainedModel | None = None
     reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
@@ -185,10 +194,20 @@ def generate(
     if wanted.reference:
         found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
-        guess = Speculation(wanted.draft)
+        guess = Speculation(wanted.draft, model=_draft_model(loaded, wanted.draft_model))
         fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
         found, work = fast.answers, fast.work
     return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)
+
+
+def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> Any:
+    """The model that drafts, loaded if it is named; raises if its tokens are others."""
+    if given is None or isinstance(given, PreTrainedModel):
+        return given
+    checkpoint = resolve(given)
+    names = ("the model", str(given))
+    check_same_tokenizer(loaded.tokenizer, load_tokenizer(checkpoint), names)
+    return load_model(checkpoint)
 
 
 def _decode_settings(

@@ -189,7 +189,12 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End an answer before this text; may be repeated.")
     ] = None,
-    draft: Annotated[str, typer.Option(help="Speculate by ngram, amateur or none.")] = "ngram",
+    draft: Annotated[
+        str, typer.Option(help="Speculate by ngram, amateur, model or none.")
+    ] = "ngram",
+    draft_model: Annotated[
+        str | None, typer.Option(help="With --draft model: a smaller one, same tokenizer.")
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
     ] = False,
@@ -218,6 +223,7 @@ def generate(
         repetition_penalty=repetition_penalty,
         stop=tuple(stop or ()),
         draft=draft,
+        draft_model=draft_model,
         reference=reference,
     )
     loaded = load(model, base)
