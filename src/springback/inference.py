@@ -57,8 +57,8 @@ class GenerateSettings:
     first of the ``stop`` strings.  Penalties, contrast, processors and filters apply in the order
     of :mod:`springback.decode.settings`.
 
-    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none``, or ``model``,
-    a smaller model with the same tokenizer, named or loaded as ``draft_model``.
+    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
+    ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
