@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,9 @@ def test_streamed_pieces_make_up_the_answers(loaded: Loaded) -> None:
 
 def test_the_result_says_what_the_run_took(loaded: Loaded) -> None:
     """3 answers of 12 tokens at most; the plain loop calls both models once a token."""
-    fast = springback.generate(loaded, PROMPTS, max_new_tokens=12)
-    slow = springback.generate(loaded, PROMPTS, max_new_tokens=12, reference=True)
+    pair = replace(loaded, alpha=0.8)  # few tokens come this close to the likeliest
+    fast = springback.generate(pair, PROMPTS, max_new_tokens=12)
+    slow = springback.generate(pair, PROMPTS, max_new_tokens=12, reference=True)
     for found in (fast, slow):
         assert 3 <= found.work.tokens <= 36
         assert 0 < found.work.contested_share < 1

@@ -23,12 +23,15 @@ from transformers import DynamicCache
 from decode_parts.arms import ALONE, arms, counted, tokens_of
 from decode_parts.pairs import Subject
 
+NAMES = ("expert", "amateur")
+
 
 class OldCache:
     """A model that takes and gives keys and values as lists, as Transformers 4 did."""
 
-    def __init__(self, model: Any, name: str) -> None:
-        self.model, self.name_or_path, self.calls = model, name, 0
+    def __init__(self, model: Any) -> None:
+        self.model, self.calls = model, 0
+        self.name_or_path = model.name_or_path  # it loads its tokenizer from there
         self.config, self.device = model.config, model.device
 
     def eval(self) -> OldCache:
@@ -75,24 +78,23 @@ class Peer:
         arithmetic, llm = library(clone)
         self.subject, self.factor = subject, factor
         self.models = [
-            OldCache(subject.expert, "expert"),
-            OldCache(subject.amateur, "amateur"),
+            OldCache(subject.expert),
+            OldCache(subject.amateur),
         ]
         strong, weak = (
             llm(
                 "",
                 model=model,
-                model_name=model.name_or_path,
-                tokenizer=subject.tokenizer,
+                model_name=name,
                 prompt_template=lambda _, text: text,
                 speculative_factor=f,
             )
-            for model, f in zip(self.models, (1, factor), strict=True)
+            for model, name, f in zip(self.models, NAMES, (1, factor), strict=True)
         )
         lam = subject.settings.lam
         self.whole = arithmetic(
             strong + lam * (strong - weak),
-            default_model="expert",
+            default_model=NAMES[0],
             dtype=subject.expert.dtype,
             tokenizer=subject.tokenizer,
         )
