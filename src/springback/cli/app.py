@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
@@ -169,6 +170,8 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
+app.command()(compress)
+app.command()(decompress)
 
 
 @app.command()

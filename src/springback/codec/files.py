@@ -33,7 +33,7 @@ class CodecSettings:
     verify: decode what was written before it appears under its name.  Doubles the time.
     """
 
-    chunk: int = 1024
+    chunk: int = 512
     batch: int = 64
     dtype: str = "float32"
     threads: int | None = None
@@ -111,8 +111,7 @@ def encode_file(
 ) -> Compressed:
     """Write the container of what ``source`` still holds to ``sink``."""
     progress, begin = progress or Silent(), time.perf_counter()
-    chunk, batch = codec.fit(settings.chunk), settings.batch
-    header = codec.header(settings, chunk)
+    header = codec.header(settings, codec.fit(settings.chunk))
     whole, original = Digest(), Digest()
 
     def write(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A model with its tokenizer, ready to code: identity, limits, and what a header must agree with."""
+"""A model with its tokenizer, ready to code: its identity, its limits, what a header must say."""
 
 from __future__ import annotations
 
@@ -132,14 +132,10 @@ def cache_bytes(model: PreTrainedModel) -> int:
 
 
 def start_token(tokenizer: Tokenizer) -> int:
-    """What a chunk comes after: the token between documents where one has its usual name.
-
-    Else the tokenizer's first or last token, else token 0.
-    """
-    known = tokenizer.get_vocab()
-    for candidate in ("<|endoftext|>", tokenizer.bos_token, tokenizer.eos_token):
-        if candidate in known:
-            return int(known[candidate])
+    """What a chunk comes after: the tokenizer's first token, else its last one, else token 0."""
+    for candidate in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if candidate is not None:
+            return int(candidate)
     return 0
 
 

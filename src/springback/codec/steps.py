@@ -1,9 +1,9 @@
 """The step that codes and decodes: one token of every chunk in a batch, always the same way.
 
-Arithmetic coding fails if the decoder's probabilities differ from the encoder's in one bit.  Floating
-point sums depend on the order in which they are taken, and that on shapes, threads and kernels.  So
-both directions run :func:`walk`, which decides everything but where the next token comes from, and
-both round probabilities to integers in one place, :func:`quantise`.
+Arithmetic coding fails if the decoder's probabilities differ from the encoder's in one bit.
+Floating point sums depend on the order in which they are taken, and that on shapes, threads and
+kernels.  So both directions run :func:`walk`, which decides everything but where the next token
+comes from, and both round probabilities to integers in one place, :func:`quantise`.
 """
 
 from __future__ import annotations
