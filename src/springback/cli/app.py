@@ -268,5 +268,7 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        whole = arguments[:1] in (["compress"], ["decompress"])
+        goes_on = "nothing was written" if whole else "the same command goes on where it was"
+        print(f"interrupted; {goes_on}", file=sys.stderr)
         sys.exit(130)

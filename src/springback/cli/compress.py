@@ -33,8 +33,8 @@ def compress(
 ) -> None:
     """Compress a file with a language model; any bytes will do, text is what it is good at.
 
-    Slow: about a kilobyte a second with the built-in model on 2 cores. The same model decompresses
-    it, on the same kind of machine.
+    Slow: the whole model runs for every token, here and when decompressing (docs/compress.md). Only
+    the same model decompresses it, on the same kind of machine.
     """
     from springback.cli.progress import make_progress
     from springback.codec import CodecSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -254,7 +255,7 @@ def _differs(header: Header, codec: CodecModel, name: str) -> CodecError:
         f"{name} cannot be decoded here: the model's probabilities differ in low bits from those "
         f"it was coded with (then: torch {header.torch}, {header.machine}, {header.threads} "
         f"threads; here: torch {torch.__version__}, {codec.machine}); decode it where it was "
-        "coded, or with the same torch on the same kind of processor"
+        "coded, or with the same torch, kind of processor and model folder"
     )
 
 
@@ -278,7 +279,7 @@ def compress(
     given, target = _paths(source, out, force)
     steps.coder_library()
     codec = load_codec_model(model, settings.dtype)
-    with given.open("rb") as file, whole_file(target) as sink:
+    with closing(progress), given.open("rb") as file, whole_file(target) as sink:
         size = given.stat().st_size
         progress.stage("compress, bytes", size)
         found = encode_file(codec, file, sink, settings, progress)
@@ -287,7 +288,6 @@ def compress(
             sink.seek(0)
             decode_file(codec, sink, _Nowhere(), str(target), progress)
             found = replace(found, verified=True)
-    progress.close()
     return found
 
 
@@ -307,7 +307,7 @@ def decompress(
     progress = progress or Silent()
     given, target = _paths(source, out, force)
     steps.coder_library()
-    with given.open("rb") as file:
+    with closing(progress), given.open("rb") as file:
         size, length, _ = container.check_whole(file, str(given))
         header = Reader(file, size, str(given)).header()
         file.seek(0)
@@ -316,7 +316,6 @@ def decompress(
         with whole_file(target) as sink:
             progress.stage("decompress, bytes", length)
             decode_file(codec, file, sink, str(given), progress)
-    progress.close()
     return length
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from springback.codec.container import HASH
-from springback.errors import ModelError
 from springback.models import Tokenizer
 from springback.quiet import quiet
 
@@ -53,14 +52,14 @@ def to_text(tokenizer: Tokenizer, ids: list[int]) -> str:
 def to_ids(tokenizer: Tokenizer, text: str, vocabulary: int) -> list[int] | None:
     """Token ids of ``text`` below ``vocabulary``, or None if they do not give it back.
 
-    Names of special tokens in the text are text.
+    None too if there are more of them than bytes.  Names of special tokens in the text are text.
     """
     with quiet():
         ids: list[int] = tokenizer(
             text, add_special_tokens=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-    same = all(0 <= i < vocabulary for i in ids) and to_text(tokenizer, ids) == text
-    return ids if same else None
+    fit = len(ids) <= len(text.encode("utf-8")) and all(0 <= i < vocabulary for i in ids)
+    return ids if fit and to_text(tokenizer, ids) == text else None
 
 
 def _surviving(tokenizer: Tokenizer, text: str, vocabulary: int) -> Iterator[Piece]:
@@ -90,10 +89,7 @@ def _runs(data: bytes) -> Iterator[tuple[bool, bytes]]:
 
 
 def split(data: bytes, tokenizer: Tokenizer, vocabulary: int) -> list[Piece]:
-    """Pieces of ``data`` in order; raw neighbours are one piece.
-
-    Raises :class:`ModelError` for a tokenizer that makes more tokens than there are bytes.
-    """
+    """Pieces of ``data`` in order; raw neighbours are one piece."""
     found: list[Piece] = []
     for is_text, run in _runs(data):
         parts = [Piece(run, None)]
@@ -104,12 +100,6 @@ def split(data: bytes, tokenizer: Tokenizer, vocabulary: int) -> list[Piece]:
                 found[-1] = Piece(found[-1].data + part.data, None)
             else:
                 found.append(part)
-    tokens = sum(len(p.ids) for p in found if p.ids is not None)
-    if tokens > len(data):
-        raise ModelError(
-            f"the tokenizer makes {tokens} tokens of {len(data)} bytes; allowed: at most one a "
-            "byte; use a model with a byte-level tokenizer"
-        )
     return found
 
 
