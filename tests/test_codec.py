@@ -253,7 +253,8 @@ def noisy(codec: CodecModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def noise(module: Any, args: Any, out: torch.Tensor) -> torch.Tensor:
         return out + 0.1 * torch.rand_like(out)
 
-    handle = codec.model.get_output_embeddings().register_forward_hook(noise)
+    model: Any = codec.model
+    handle = model.get_output_embeddings().register_forward_hook(noise)
     monkeypatch.setattr("springback.codec.files.load_codec_model", lambda *_: codec)
     yield
     handle.remove()
@@ -301,11 +302,12 @@ def test_paths_that_cannot_be_used_are_refused_before_a_model_is_loaded(
 def test_settings_out_of_range_are_refused() -> None:
     for bad in ({"chunk": 0}, {"batch": -1}, {"threads": 0}, {"dtype": "int8"}):
         with pytest.raises(SpringbackError, match="allowed"):
-            CodecSettings(**bad)  # type: ignore[arg-type]
+            CodecSettings(**bad)
 
 
 def test_a_model_that_gives_no_numbers_is_refused(codec: CodecModel) -> None:
-    handle = codec.model.get_output_embeddings().register_forward_hook(
+    model: Any = codec.model
+    handle = model.get_output_embeddings().register_forward_hook(
         lambda module, args, out: out * float("nan")
     )
     try:

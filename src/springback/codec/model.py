@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedModel
@@ -38,7 +38,8 @@ class CodecModel:
     @property
     def vocabulary(self) -> int:
         """Tokens that the model gives a probability; more than the tokenizer's if padded."""
-        return int(self.model.get_output_embeddings().weight.shape[0])
+        model: Any = self.model
+        return int(model.get_output_embeddings().weight.shape[0])
 
     @property
     def machine(self) -> str:

@@ -129,7 +129,8 @@ class Stepper:
         """Logits (rows, vocabulary) after ``ids`` (rows,), the first rows of those before."""
         rows, where = len(ids), self.model.device
         if rows < self._rows and not self._plain:
-            self._cache.reorder_cache(torch.arange(rows, device=where))
+            kept: Any = torch.arange(rows, device=where)
+            self._cache.reorder_cache(kept)
         self._rows = rows
         extra: dict[str, Any] = {}
         if self._positions:
