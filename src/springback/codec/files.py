@@ -14,7 +14,7 @@ import torch
 
 from springback.codec import container, steps
 from springback.codec.container import BLOCK, Block, Digest, Group, Header, Reader, Sink
-from springback.codec.model import DEFAULT_MODEL, CodecModel, load_codec_model
+from springback.codec.model import DEFAULT_MODEL, MOST_THREADS, CodecModel, load_codec_model
 from springback.codec.pieces import hold_back, split, to_text
 from springback.embedded import EMBEDDED
 from springback.encode import Encoded, text_bytes
@@ -41,11 +41,11 @@ class CodecSettings:
     verify: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("chunk", "batch", "threads"):
+        for name, most in (("chunk", 1 << 20), ("batch", 1 << 20), ("threads", MOST_THREADS)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= 1 << 20:
+            if value is not None and not 1 <= value <= most:
                 raise SpringbackError(
-                    describe(f"--{name} {value}", "1 or more", "choose another number")
+                    describe(f"--{name} {value}", f"1 to {most}", "choose another number")
                 )
         if self.dtype not in container.DTYPES:
             raise SpringbackError(
@@ -204,7 +204,7 @@ def decode_file(
     reader = Reader(source, size, name)
     header = reader.header()
     codec.check_header(header, name)
-    if header.torch != torch.__version__ or header.machine != codec.machine:
+    if header.torch != str(torch.__version__) or header.machine != codec.machine:
         progress.note(
             f"{name} was coded with torch {header.torch} on {header.machine}; this is torch "
             f"{torch.__version__} on {codec.machine}. Each part is checked."

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from springback.codec.files import CodecSettings
 
 DEFAULT_MODEL = "smollm2-135m"
+#: More than this is no number of threads, but a damaged header.
+MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class CodecModel:
             batch=settings.batch,
             threads=settings.threads or torch.get_num_threads(),
             start=self.start,
-            torch=torch.__version__,
+            torch=str(torch.__version__),
             machine=self.machine,
             name=self.name,
         )
@@ -101,10 +103,10 @@ class CodecModel:
                     f"{name} was compressed with {what} {then}, this is {here}; allowed: the same; "
                     f"decompress it with {what} {then}"
                 )
-        if header.threads > 4096 or header.start >= self.vocabulary:
+        if header.threads > MOST_THREADS or header.start >= self.vocabulary:
             raise CodecError(
                 f"{name} asks for {header.threads} threads and start token {header.start}; "
-                f"allowed: at most 4096, below {self.vocabulary}; get a whole copy of it"
+                f"allowed: at most {MOST_THREADS}, below {self.vocabulary}; get a whole copy of it"
             )
         if header.chunk > self.fit(header.chunk):
             raise CodecError(
