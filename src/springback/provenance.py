@@ -42,6 +42,7 @@ PACKAGES = (
     "lm-eval",
     "vllm",
     "ray",
+    "constriction",
 )
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
