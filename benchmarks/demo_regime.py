@@ -50,7 +50,7 @@ FLOOR, CEILING = 0.15, 0.85
 
 def settings_of(regime: str, seed: int) -> BoostSettings:
     # One precision on every machine, so that the study can go on anywhere.
-    return replace(BOOST, **REGIMES[regime], seed=seed, precision="float32")
+    return replace(BOOST, **REGIMES[regime], seed=seed, precision="float32", reopen_test=True)
 
 
 def choose_one(regime: str, seed: int, work: Path) -> dict[str, Any]:

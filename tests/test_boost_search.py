@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from springback.jobs.settings import BoostSettings
 from springback.models import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
 from springback.store import Store
+from weights_adapters import merged, save_adapter
 
 Settings = Callable[..., BoostSettings]
 
@@ -277,6 +280,77 @@ def test_what_cannot_be_searched_is_refused(
 ) -> None:
     with pytest.raises(SpringbackError, match=words):
         boost(made(**change), tmp_path / "out")
+
+
+def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(
+    made: Settings, tmp_path: Path
+) -> None:
+    """Nothing is answered before the refusal; with --reopen-test the result says how often."""
+    settings = made(mu=(0.5,), lam=(0.5,), write_model=False)
+    first = boost(settings, tmp_path / "a").data
+    assert first["analysis"]["test_openings"]["count"] == 1
+    assert "opened once" in first["verdict"]["text"]
+    again = boost(settings, tmp_path / "a").data
+    assert again["analysis"] == first["analysis"]
+    other = replace(settings, alpha=0.3)
+    with pytest.raises(SpringbackError, match="--reopen-test"):
+        boost(other, tmp_path / "b")
+    parts = [
+        json.loads(f.read_text())["inputs"]["part"]
+        for f in (tmp_path / "b").glob("runs/score-*/run.json")
+    ]
+    assert set(parts) == {"validation"}
+    seen = boost(replace(other, reopen_test=True), tmp_path / "b").data
+    assert seen["analysis"]["test_openings"] == {
+        "test": first["analysis"]["test_openings"]["test"],
+        "count": 2,
+        "number": 2,
+        "reopened": True,
+    }
+    assert "opened 2 times" in seen["verdict"]["text"]
+
+
+def test_two_adapters_on_one_base_are_boosted(
+    tiny_llama: Path, made: Settings, tmp_path: Path
+) -> None:
+    """They are merged into fp32 copies of the base: PEFT's own merge, within rounding."""
+    folders = [save_adapter(tmp_path / n, tiny_llama, i, r=2) for i, n in enumerate("ab")]
+    settings = made(early=str(folders[0]), ft=str(folders[1]), mu=(0.5,), lam=(0.5,))
+    with pytest.raises(SpringbackError, match="name the model they belong to with --model"):
+        boost(settings, tmp_path / "out")
+    data = boost(replace(settings, model=str(tiny_llama)), tmp_path / "out").data
+    for key, folder in zip(("early", "ft"), folders, strict=True):
+        expected = merged(tiny_llama, folder)
+        for name, weight in load_model(resolve(data["inputs"][key]["path"])).named_parameters():
+            torch.testing.assert_close(weight.double(), expected[name], rtol=1e-5, atol=1e-6)
+    with pytest.raises(SpringbackError, match="the other is not"):
+        boost(replace(settings, ft=str(tiny_llama)), tmp_path / "out2")
+
+
+def test_show_prompt_tells_how_a_question_is_asked_and_read(
+    made: Settings,
+    models: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from springback.cli import main
+
+    words = ["--early", models["early"], "--ft", models["ft"], "--validation", "problems"]
+    words += ["--test", "problems", "--prompt-template", "Q: {question}", "--extract", "x(.)"]
+    monkeypatch.setattr(sys, "argv", ["springback", "boost", *words, "--show-prompt"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    question = load_data(made()).validation.rows[0]
+    assert f"<|im_start|>user\nQ: {question.prompt}<|im_end|>" in shown
+    assert f"answer:          {question.answer}" in shown
+    assert "extract:         x(.)" in shown
+    monkeypatch.setattr(sys, "argv", ["springback", "boost", *words[:4]])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "no --validation and no --test" in capsys.readouterr().err
 
 
 def test_a_padded_vocabulary_is_fitted_and_no_token_is_lost(models: dict[str, str]) -> None:
