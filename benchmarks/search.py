@@ -8,8 +8,8 @@ For each seed a pair is trained as the demo does it (or ``--early`` and ``--ft``
 the ways search in turn, each in a fresh folder: ``plain`` decodes every point by the plain loop
 with both models; ``shared`` is what ``boost`` does; ``narrowed`` is ``boost --narrow 2``.  All
 three score the reference solutions as well.  Beside the wall clock stands the processor time,
-which means something on a busy machine too.  ``same answers`` is the share of completions that equal the
-plain way's: in fp32 a block and a step may round differently, which can tip a near-tie.
+which means something on a busy machine too.  ``same answers`` is the share of completions that
+equal the plain way's: in fp32 a block and a step may round differently, which can tip a near-tie.
 
     python benchmarks/search.py --seeds 10
     python benchmarks/search.py --tiny --out /tmp/search.json

@@ -20,6 +20,7 @@ from springback.jobs.search import Tried, candidates, choose, choose_first, lowe
 from springback.jobs.settings import BoostSettings
 from springback.models import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
+from springback.report import build
 from springback.store import Store
 from weights_adapters import merged, save_adapter
 
@@ -308,6 +309,7 @@ def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(
         "reopened": True,
     }
     assert "opened 2 times" in seen["verdict"]["text"]
+    assert "opened 2 times" in build(tmp_path / "b").read_text("utf-8")
 
 
 def test_two_adapters_on_one_base_are_boosted(
