@@ -24,7 +24,7 @@ class _Checked:
     logits: Tensor  # penalised, (rows, keep, vocabulary)
     weak: Tensor | None  # the amateur's, where both ran at once
     top: list[list[int]]  # the expert's choice
-    contested: list[list[bool]]  # more than one token is plausible
+    contested: list[list[bool]]  # more than one token is plausible, and the gate is open
     drafts: list[list[int]]
 
     def at(self, row: int, draft: int) -> int:
@@ -124,6 +124,8 @@ class Batch:
         if self.contrasted:
             least = top[..., None] + math.log(settings.alpha)
             contested = (strong >= least).sum(-1) > 1  # contrast.plausible
+            if settings.gate is not None:
+                contested &= contrast.uncertain(strong, settings.gate)
         return _Checked(strong, weak, best.tolist(), contested.tolist(), drafts)
 
     def _walk(self, row: int, checked: _Checked) -> None:
@@ -157,12 +159,15 @@ class Batch:
         strong = checked.logits[row, at]
         if self.chooser.hooks.processors:
             return _Step(token, contested, open=contested, strong=strong)
-        certain = self.contrasted or self.chooser.settings.temperature == 0
-        if not contested and certain:
+        # One plausible token is the choice; behind a closed gate there may be several.
+        lone = self.contrasted and self.chooser.settings.gate is None
+        if not contested and (lone or self.chooser.settings.temperature == 0):
             return _Step(token, contested)
         ahead = self.answers[row].ahead([w.token for w in self.waiting[row]])
         weak = None
-        if checked.weak is not None:
+        if self.contrasted and not contested:
+            weak = strong[None]  # the amateur does not count
+        elif checked.weak is not None:
             weak = checked.weak[row, at][None]
         elif self.stash and j < len(self.stash[row]):
             weak = self.stash[row][j][None]
