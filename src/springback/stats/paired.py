@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 from scipy import stats as sps
@@ -92,12 +94,16 @@ def paired_interval(a: Arms, b: Arms, *, level: float = 0.95) -> Interval:
 def _crossed(table: Floats, right_or_wrong: bool, level: float) -> Interval:
     """Interval of the grand mean of ``table`` [seeds, questions], both drawn at random.
 
-    Variance of the mean = (MS_seed + MS_question - MS_residual) / (seeds * questions), with
-    Satterthwaite's degrees of freedom, at least seeds - 1; where the seeds differ no more than
-    the residual does, MS_question alone, on questions - 1.  For answers that are 0 or 1 one
-    question won and one lost are added to MS_question, each as large as the differing questions
-    are on average (root mean square of the mean over seeds; 1 if none differs), so that few
-    differing answers cannot make a narrow interval: Bonett and Price's idea carried over.
+    Half width^2 = (t_s^2 MS_seed + t_q^2 max(MS_question - MS_residual, 0)) / (seeds * questions),
+    and at least t_q^2 MS_question / (seeds * questions), where t_s has seeds - 1 degrees of freedom
+    and t_q questions - 1: seeds answer for what differs between them and for the residual,
+    questions for what they do alike in every seed.  In expectation the two mean squares add up to
+    the variance of the mean.  One pooled quantile (Satterthwaite) would be narrower; at two and
+    three seeds it gave 3 to 9 % false gains at nominal 2.5 %, since it trusts a spread between
+    seeds that two of them cannot show.  For answers that are 0 or 1 one question won and one lost
+    are added to MS_question, each as large as the differing questions are on average (root mean
+    square of the mean over seeds; 1 if none differs), so that few differing answers cannot make a
+    narrow interval: Bonett and Price's idea carried over.
     """
     seeds, questions = table.shape
     mean, by_seed, by_question = float(table.mean()), table.mean(axis=1), table.mean(axis=0)
@@ -111,17 +117,14 @@ def _crossed(table: Floats, right_or_wrong: bool, level: float) -> Interval:
         weight = float((by_question**2).sum()) / differing if differing else 1.0
         of_questions += 2 * max(weight, 1 / seeds**2) * seeds
     ms_question = of_questions / (questions - 1)
-    if ms_seed <= ms_rest:
-        variance, freedom = ms_question, questions - 1.0
-    else:
-        variance = ms_seed + ms_question - ms_rest
-        parts = ms_seed**2 / (seeds - 1) + ms_question**2 / (questions - 1)
-        parts += ms_rest**2 / ((seeds - 1) * (questions - 1))
-        freedom = max(variance**2 / parts, seeds - 1.0)
-    if variance <= 1e-24 * max(1.0, mean**2) * table.size:
+    if ms_seed + ms_question <= 1e-24 * max(1.0, mean**2) * table.size:
         return Interval(mean, None, None, questions, "all values equal, no interval")
-    half = t_half(variance / table.size, freedom, upper_quantile(level))
-    method = f"crossed t over {seeds} seeds and {questions} questions (Satterthwaite)"
+    upper = upper_quantile(level)
+    seed_part = t_half(ms_seed / table.size, seeds - 1, upper) ** 2
+    alike = max(ms_question - ms_rest, 0.0)
+    both = seed_part + t_half(alike / table.size, questions - 1, upper) ** 2
+    half = max(math.sqrt(both), t_half(ms_question / table.size, questions - 1, upper))
+    method = f"crossed t over {seeds} seeds and {questions} questions"
     return Interval(mean, mean - half, mean + half, questions, method)
 
 
@@ -142,4 +145,9 @@ def mcnemar_exact(a: Values, b: Values) -> float:
             )
         )
     won, lost = int((left > right).sum()), int((left < right).sum())
-    return float(sps.binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0
+    return _sign_test(won, won + lost)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sign_test(won: int, differing: int) -> float:
+    return float(sps.binomtest(won, differing, 0.5).pvalue) if differing else 1.0

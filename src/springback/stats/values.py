@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,7 +73,12 @@ def upper_quantile(level: float) -> float:
 
 def t_half(variance: float, freedom: float, upper: float) -> float:
     """Half the width of a t interval around a mean of this variance."""
-    return float(sps.t.ppf(upper, freedom)) * math.sqrt(variance)
+    return _t_quantile(upper, freedom) * math.sqrt(variance)
+
+
+@functools.lru_cache(maxsize=4096)
+def _t_quantile(upper: float, freedom: float) -> float:
+    return float(sps.t.ppf(upper, freedom))
 
 
 def no_spread(array: Floats) -> bool:

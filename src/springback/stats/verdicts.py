@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from scipy import optimize
 from scipy import stats as sps
 
 from springback.errors import DataError, describe
@@ -76,3 +77,34 @@ def power_questions(
     reach = float(sps.norm.ppf(upper)) * math.sqrt(discordance)
     reach += float(sps.norm.ppf(power)) * math.sqrt(discordance - effect**2)
     return math.ceil(reach**2 / effect**2)
+
+
+def power_effect(
+    questions: int, discordance: float = 0.1, level: float = 0.95, power: float = 0.8
+) -> float:
+    """The difference in accuracy that ``questions`` show with chance ``power``.
+
+    The inverse of :func:`power_questions`: with A = z_a sqrt(d), n e^2 = (A + z_b sqrt(d - e^2))^2
+    has the one root e in 0..d; infinite where even the largest difference that so few differing
+    questions allow, d itself, is not seen.  Raises :class:`~springback.errors.DataError` on a
+    discordance outside 0..1 (0 excluded), no question, or a level or power outside (0, 1).
+    """
+    upper = upper_quantile(level)
+    if questions < 1 or not 0.0 < discordance <= 1.0 or not 0.0 < power < 1.0:
+        raise DataError(
+            describe(
+                f"{questions} questions, discordance {discordance}, power {power}",
+                "1 or more questions, 0 < discordance <= 1, 0 < power < 1",
+                "count the questions on which the arms differ",
+            )
+        )
+    reach, back = float(sps.norm.ppf(upper)) * math.sqrt(discordance), float(sps.norm.ppf(power))
+
+    def short(effect: float) -> float:
+        left = max(discordance - effect**2, 0.0)
+        return reach + back * math.sqrt(left) - math.sqrt(questions) * effect
+
+    # Never more than d: each differing question counts once.
+    if short(discordance) > 0:
+        return math.inf
+    return float(optimize.brentq(short, 0.0, discordance))
