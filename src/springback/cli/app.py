@@ -157,14 +157,44 @@ def reproduce(
 
 
 @app.command()
-@with_settings(BoostSettings, required=("validation", "test"))
-def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
-    """Extrapolate past the last checkpoint, decode contrastively, and prove the gain."""
+@with_settings(BoostSettings)
+def boost(
+    given: dict[str, Any],
+    out: Out = Path("springback-boost"),
+    show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
+    show_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompt",
+            help="Print the first validation question as the model reads it, and how its answer "
+            "is read; run nothing.",
+        ),
+    ] = False,
+) -> None:
+    """Extrapolate past the last checkpoint, decode contrastively, and prove the gain.
+
+    Give --early and --ft, or --model and --train; and --validation and --test, or a --task.
+    """
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.boost import boost as run
 
-    _finish(run(config.build(BoostSettings, given), out, make_progress()))
+    settings = config.build(BoostSettings, given)
+    lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
+    if lacking and not settings.task and not show:
+        raise SpringbackError(
+            f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
+            "(a file, a hub id or problems), or a --task"
+        )
+    if show:
+        typer.echo(config.show(settings))
+    elif show_prompt:
+        from springback.jobs.prompts import shown
+
+        typer.echo(shown(settings))
+    else:
+        from springback.jobs.boost import boost as run
+
+        _finish(run(settings, out, make_progress()))
 
 
 app.command()(extrapolate)

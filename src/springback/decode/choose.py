@@ -110,7 +110,7 @@ class Chooser:
     def _scores(self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]) -> Tensor:
         s = self.settings
         if amateur is not None:
-            amateur = amateur.to(expert.device)
+            amateur = contrast.gated(expert, amateur.to(expert.device), s.gate)
         if not self.hooks.processors:
             if amateur is None:
                 return expert

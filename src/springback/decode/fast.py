@@ -74,7 +74,7 @@ class _Checked:
 
     logits: Tensor  # penalised, (rows, keep, vocabulary)
     top: list[list[int]]  # the expert's choice
-    contested: list[list[bool]]  # more than one token is plausible
+    contested: list[list[bool]]  # more than one token is plausible, and the gate is open
     drafts: list[list[int]]
 
     def at(self, row: int, draft: int) -> int:
@@ -145,6 +145,8 @@ class _Batch:
         contested = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
         if self.amateur is not None:
             contested = contrast.plausible(strong, settings.alpha).sum(-1) > 1
+            if settings.gate is not None:
+                contested &= contrast.uncertain(strong, settings.gate)
         return _Checked(strong, strong.argmax(-1).tolist(), contested.tolist(), drafts)
 
     def _needed(self, checked: _Checked, row: int) -> list[int]:
@@ -158,13 +160,19 @@ class _Batch:
                 found.append(j)
             if j == len(draft) or self.chooser.hooks.processors:
                 continue
-            if not contested and checked.top[row][at] != draft[j]:
+            if not contested and self._lone_is_top and checked.top[row][at] != draft[j]:
                 break
             if contested:
                 scores = checked.logits[row, at]
                 if not bool(contrast.plausible(scores, alpha)[draft[j]]):
                     break
         return found
+
+    @property
+    def _lone_is_top(self) -> bool:
+        """Whether the expert's top is chosen where no amateur runs: a closed gate still draws."""
+        settings = self.chooser.settings
+        return settings.gate is None or settings.temperature == 0
 
     def _amateur_logits(self, checked: _Checked) -> dict[tuple[int, int], Tensor]:
         """The amateur's logits (vocabulary,) by row and position, where they count."""
@@ -200,7 +208,8 @@ class _Batch:
                 contested = checked.contested[row][at]
                 self.work.contested += contested
                 lone = self.amateur is not None and not contested
-                if certain and (lone or (self.amateur is None and settings.temperature == 0)):
+                known = self._lone_is_top if lone else settings.temperature == 0
+                if certain and known and (lone or self.amateur is None):
                     token = checked.top[row][at]
                 else:
                     strong = checked.logits[row, at][None]

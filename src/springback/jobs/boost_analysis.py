@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from springback.jobs.search import Tried, choose, curve
+from springback.jobs.search import Searched, Tried, curve
 from springback.jobs.settings import BoostSettings
 from springback.stats import (
     Interval,
@@ -43,7 +43,7 @@ def _interval(values: Sequence[float]) -> Interval:
 def analyse(
     settings: BoostSettings,
     arms: Mapping[str, ArmLike],
-    tried: Mapping[str, Sequence[Tried]],
+    tried: Mapping[str, Searched],
     tested: Mapping[str, Tried],
 ) -> dict[str, Any]:
     """Search curves, the method table (against fine-tuned, paired by question), a floor remark."""
@@ -65,9 +65,7 @@ def analyse(
         methods.append(row)
     adjust(methods, ("p", "nll_p"))
     return {
-        "search": {
-            name: curve(points, choose(points), _interval) for name, points in tried.items()
-        },
+        "search": {name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
         "methods": methods,
         "power": power(methods, len(base.correct)),
         "floor": _floor(settings, base),
