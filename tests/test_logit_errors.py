@@ -78,7 +78,7 @@ def simulated(
         # A constant a position, as logits have: it must not count.
         shift = 10 * rng.standard_normal((3, 40, 1))
         a, b, c = (
-            torch.tensor(best + e + s) for e, s in zip((strong, weak, 0 * one), shift, strict=False)
+            torch.tensor(best + e + s) for e, s in zip((strong, weak, 0 * one), shift, strict=True)
         )
         sums = _sums(a, b, c, 1e-6).sum(0).tolist()
         found.append(TextErrors(*sums[:3], *map(round, sums[3:])))

@@ -12,6 +12,7 @@ from springback.stats import (
     Interval,
     Trend,
     bins_by_size,
+    bootstrap_interval,
     mean_interval,
     paired_interval,
     paired_t,
@@ -205,8 +206,13 @@ def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) 
 
 def _bin_row(seeds: Sequence[SeedResult], name: str, low: float, high: float) -> dict[str, Any]:
     kept = [part for s in seeds if (part := _part(s, low, high)) is not None]
+    plain = means(kept, "fine-tuned", "correct")
+    if len(seeds) == 1:
+        accuracy = bootstrap_interval(kept[0].methods["fine-tuned"].correct, resamples=2000)
+    else:
+        accuracy = mean_interval(plain)
     return {
-        "accuracy": mean_interval(means(kept, "fine-tuned", "correct")).to_dict(),
+        "accuracy": accuracy.to_dict(),
         "difference": difference(kept, name, "fine-tuned", "correct").to_dict(),
     }
 
