@@ -100,7 +100,8 @@ def test_models_whose_cache_cannot_be_cropped_are_decoded_plainly() -> None:
         sliding_window=4,
     )
     torch.manual_seed(0)
-    sliding: Any = Gemma3ForCausalLM(config).double().eval()
+    sliding: Any = Gemma3ForCausalLM(config).double()
+    sliding.eval()
     settings = replace(GREEDY, max_new_tokens=4)
     found, work = decode_variants((sliding, sliding), PROMPTS[:3], settings, (0.0, 1.0))
     assert found[1.0] == decode(sliding, PROMPTS[:3], replace(settings, lam=1.0), sliding)

@@ -20,6 +20,7 @@ from springback.core import Slice, content_hash
 from springback.errors import SpringbackError, StoreError
 from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
 from springback.slices import content_key
 from springback.store import Store, read_json, write_json
 
@@ -100,8 +101,8 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
     how = content_hash([chosen, pair_hash if given else None])
-    asked = {name: value for name, value in chosen.items() if name not in TRAINING}
-    this = {"settings": how, "id": content_hash([asked, pair_hash, key])[:20]}
+    put = {name: value for name, value in chosen.items() if name not in TRAINING}
+    this = {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
     with _ledgers(store, key) as files:
         known: list[dict[str, str]] = []
         for file in files:
@@ -124,11 +125,12 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
 
 def _chosen(settings: BoostSettings) -> dict[str, Any]:
     """Settings that differ from their default: new ones do not make old openings others."""
-    return {
+    found = {
         f.name: getattr(settings, f.name)
         for f in fields(settings)
         if f.name not in NOT_SETTINGS and getattr(settings, f.name) != _default(f)
     }
+    return {**found, **asked(settings).key()}  # a function by what its file holds
 
 
 def _default(f: Any) -> Any:
