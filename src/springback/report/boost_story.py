@@ -118,33 +118,30 @@ def _both(found: Interval | None, scale: float = 1) -> Cell:
 
 
 def methods_grid(methods: Sequence[Method]) -> Grid:
-    head = (
-        "Method",
-        "Verdict",
-        "Difference, points",
-        "p (Holm)",
-        "Accuracy, %",
-        "Difference in NLL",
-        "p of it (Holm)",
-        "NLL, nats/token",
-        "mu",
-        "lambda",
-    )
-    return Grid("Table of methods", head, tuple(map(_method_row, methods)), frozenset({1}))
+    """One row a method; adjusted p-values where the file has any."""
+    tested = any(m.p_holm is not None or m.nll_p_holm is not None for m in methods)
+    p = ("p (Holm)",) if tested else ()
+    head = ("Method", "Verdict", "Difference, points", *p, "Accuracy, %", "Difference in NLL")
+    head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token", "mu", "lambda")
+    rows = tuple(_method_row(m, tested) for m in methods)
+    return Grid("Table of methods", head, rows, frozenset({1}))
 
 
-def _method_row(m: Method) -> tuple[Cell, ...]:
+def _method_row(m: Method, tested: bool) -> tuple[Cell, ...]:
     def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
         return Cell(words.value(found, scale, sign), words.bounds(found, scale, sign))
+
+    def p(value: float | None) -> tuple[Cell, ...]:
+        return (Cell("–" if value is None else words.number(value, 2)),) if tested else ()
 
     return (
         Cell(m.method),
         Cell(m.verdict or "–", tone=tone(m.verdict) if m.verdict else ""),
         cell(m.difference, 100, sign=True),
-        Cell("–" if m.p_holm is None else words.number(m.p_holm, 2)),
+        *p(m.p_holm),
         cell(m.accuracy, 100),
         cell(m.nll_difference, sign=True),
-        Cell("–" if m.nll_p_holm is None else words.number(m.nll_p_holm, 2)),
+        *p(m.nll_p_holm),
         cell(m.nll),
         Cell(words.plain(m.mu) if m.mu is not None else "–"),
         Cell(words.plain(m.lam) if m.lam is not None else "–"),
