@@ -251,7 +251,9 @@ def test_the_precheck_comes_first_and_is_in_the_result(made: Settings, tmp_path:
             told.append(title)
 
     settings = made(precheck=True, write_model=False)
-    check = boost(settings, tmp_path / "out", Listening()).data["analysis"]["precheck"]
+    data = boost(settings, tmp_path / "out", Listening()).data
+    check = data["analysis"]["precheck"]
+    assert data["verdict"]["parts"][-1]["label"] == check["label"]
     note = next(t for t in told if t.startswith("pre-check: "))
     assert check["label"] in note
     assert told.index(note) < next(i for i, t in enumerate(told) if t.startswith("validation"))

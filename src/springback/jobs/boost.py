@@ -176,7 +176,7 @@ def boost(
         analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = _with_opening(judge(settings, analysis, kept), opening)
+        verdict = _completed(judge(settings, analysis, kept), opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
             write_boosted(pair.early, pair.ft, strengths, store.root / "model", settings.system)
@@ -202,8 +202,21 @@ def boost(
         )
 
 
-def _with_opening(verdict: dict[str, Any], opening: Opening) -> dict[str, Any]:
-    return {**verdict, "text": f"{verdict['text']} {opening.words}"}
+def _completed(
+    verdict: dict[str, Any], opening: Opening, ahead: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The verdict with how often the test was opened, and beside it what the pre-check said."""
+    parts = list(verdict["parts"])
+    if ahead:
+        told = "; ".join(ahead["reasons"])
+        parts.append(
+            {
+                "question": "Was a gain to be expected?",
+                "label": ahead["label"],
+                "text": f"The pre-check, before anything was decoded: {told}.",
+            }
+        )
+    return {**verdict, "text": f"{verdict['text']} {opening.words}", "parts": parts}
 
 
 def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:
