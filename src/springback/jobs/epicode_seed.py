@@ -6,6 +6,7 @@ went in.  So seeds can be made on several machines, and their ``runs/`` be put t
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -21,6 +22,7 @@ from springback.jobs.ledger import open_test
 from springback.jobs.pair import Pair, make_pair
 from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
 from springback.models import resolve
 from springback.progress import Progress
@@ -37,10 +39,10 @@ _PLACES = {
     "validation", "test", "early", "ft", "model", "train", "train_rows", "fields",
     "validation_rows", "test_rows", "weak", "reference", "difficulty", "seed", "tolerance",
     "write_model", "reopen_test", "precheck", "learning_rate", "train_batch_size", "epochs",
-    "precision",
+    "precision", "metric", "extract",
 }  # fmt: skip
 #: Hashed whatever they are; any other setting is hashed where it is not at its default.
-_ALWAYS = {"metric", "mu", "lam", "lam_cd", "alpha", "max_new_tokens", "max_tokens", "batch_size"}
+_ALWAYS = {"mu", "lam", "lam_cd", "alpha", "max_new_tokens", "max_tokens", "batch_size"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
     data = load_data(settings)
     inputs: dict[str, Any] = {
         "settings": _hashed(settings),
+        "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
         "validation": data.validation.content_hash,
         "test": data.test.content_hash,
         "seed": settings.seed,
@@ -102,6 +105,7 @@ def finished(
     with Store(place).locked() as own:
         results = work(job, own, progress)
     made = store.commit(job.run, results)
+    gc.collect()  # models have circles: the next seed's would stand beside them in memory
     shutil.rmtree(place, ignore_errors=True)
     return made
 
