@@ -70,7 +70,7 @@ SETTINGS = BoostSettings(
     # One precision on every machine, so that the map can be made on several.
     precision="float32",
 )
-TINY = {"validation_rows": 4, "test_rows": 4, "max_new_tokens": 8}
+TINY: dict[str, Any] = {"validation_rows": 4, "test_rows": 4, "max_new_tokens": 8}
 SIGNS = {"safe": "helps", "no gain expected": "harms", "risky": "harms"}
 #: Fewer regimes that differ from 0 tell nothing about a share of 80 %.
 LEAST = 5
