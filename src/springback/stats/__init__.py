@@ -15,8 +15,9 @@ Which interval where, and why (nominal 95 %; "false gain": the interval lies abo
 * **Two arms, several seeds on the same questions**: both are drawn, so both count.  The crossed
   interval gives seeds and questions their own quantiles: on 1,000 simulated nulls each at 2 to 10
   seeds 0.3 to 2.0 % false gains of EpiCoDe and 96 to 99.5 % coverage
-  (``benchmarks/results/nulls.json``); one pooled quantile (Satterthwaite) gave up to 9 % at two seeds; drawing seeds and questions with replacement
-  covered 88 % with a large seed effect; questions alone fell to 57 %.
+  (``benchmarks/results/nulls.json``); one pooled quantile (Satterthwaite) gave up to 9 % at two
+  seeds; drawing seeds and questions with replacement covered 88 % with a large seed effect;
+  questions alone fell to 57 %.
 * **Two arms, several seeds with questions of their own**: :func:`mean_interval` over the seeds'
   mean differences, with the paired t (the same test) and Wilcoxon's signed ranks beside it.
 """
