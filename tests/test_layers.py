@@ -32,6 +32,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "grading",
         "provenance",
         "theory",
+        "logit_errors",
     ),
     3: (
         "quiet",

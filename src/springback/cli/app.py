@@ -15,6 +15,8 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
+from springback.jobs.epicode_settings import NAMES as EPICODE
+from springback.jobs.epicode_settings import EpicodeSettings
 from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
 
 app = typer.Typer(
@@ -30,6 +32,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted.",
 )
 
+REPRODUCED = (*REPRODUCTIONS, *THEORY, *EPICODE)
 Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
 
 
@@ -132,10 +135,12 @@ def compare(
 
 
 @app.command()
-@with_settings(AuditSettings)
+@with_settings(AuditSettings, also=EpicodeSettings)
 def reproduce(
     given: dict[str, Any],
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join((*REPRODUCTIONS, *THEORY))}.")],
+    name: Annotated[
+        str, typer.Argument(help=f"One of {', '.join((*REPRODUCTIONS, *THEORY, *EPICODE))}.")
+    ],
     scale: Annotated[
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
@@ -143,15 +148,19 @@ def reproduce(
 ) -> None:
     """A table or figure of the papers: published beside measured.
 
-    The other flags replace settings of its studies, such as the data.
+    The other flags replace settings of its studies, such as the data: for elasticity-... those of
+    audit, for epicode-... those of boost with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
+    from springback.jobs.epicode import reproduce_epicode
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
+    if name in EPICODE:
+        run = reproduce_epicode
     result = run(name, scale, out or Path(f"springback-{name}"), given, make_progress())
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     _finish(result)

@@ -50,11 +50,16 @@ def _parameter(
 
 
 def with_settings(
-    settings: type, required: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()
+    settings: type,
+    required: tuple[str, ...] = (),
+    leave_out: tuple[str, ...] = (),
+    also: type | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the fields of ``settings`` flags of a command, ``required`` ones without a default.
 
-    Fields in ``leave_out`` become no flags; the command has them as arguments of its own.
+    ``also``: further settings whose fields become flags where the first ones have none of the name
+    (of one kind where both have it); the command tells them apart.  Fields in ``leave_out`` become
+    no flags; the command has them as arguments of its own.
 
     The function's ``given`` is a dict of the flags that were given, as text; its other parameters
     stay flags and arguments of their own.
@@ -63,8 +68,13 @@ def with_settings(
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
         known = kinds(settings)
         fields = [f for f in dataclasses.fields(settings) if f.name not in leave_out]
+        owner = {f.name: settings for f in fields}
+        if also is not None:
+            more = [f for f in dataclasses.fields(also) if f.name not in owner]
+            known, owner = kinds(also) | known, {f.name: also for f in more} | owner
+            fields += more
         own = inspect.signature(function, eval_str=True).parameters
-        flags = [_parameter(settings, f, known[f.name], f.name in required) for f in fields]
+        flags = [_parameter(owner[f.name], f, known[f.name], f.name in required) for f in fields]
         rest = [p for name, p in own.items() if name != "given"]
 
         def call(**values: Any) -> None:

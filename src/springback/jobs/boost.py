@@ -14,6 +14,7 @@ from typing import Any
 from springback.core import Checkpoint, Measurement, Slice
 from springback.jobs.boost_analysis import analyse, judge
 from springback.jobs.boost_data import check_settings, load_data
+from springback.jobs.boost_further import further
 from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.ledger import Opening, open_test
@@ -171,6 +172,7 @@ def boost(
         opening = open_test(settings, pair, test, store)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
         analysis = analyse(settings, arms, searched, tested)
+        analysis |= further(job, arms, tested, data)
         analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from springback.jobs.search import Searched, Tried, curve
 from springback.jobs.settings import BoostSettings
-from springback.stats import Interval, bootstrap_interval, paired_interval, verdict
+from springback.stats import (
+    Interval,
+    bootstrap_interval,
+    holm,
+    mcnemar_exact,
+    paired_interval,
+    paired_t,
+    power_effect,
+    power_questions,
+    verdict,
+)
 
 #: Accuracy of the fine-tuned model below which a gain in accuracy can hardly show.
 FLOOR = 0.05
+#: One point of accuracy: the gain that power is told for.
+POINT = 0.01
 
 
 class ArmLike(Protocol):
@@ -35,7 +48,6 @@ def analyse(
 ) -> dict[str, Any]:
     """Search curves, the method table (against fine-tuned, paired by question), a floor remark."""
     base, base_key = tested["fine-tuned"], arms["fine-tuned"].key()
-    correct = [float(c) for c in base.correct]
     methods = []
     for name, result in tested.items():
         row: dict[str, Any] = {
@@ -49,15 +61,85 @@ def analyse(
             "verdict": "same",
         }
         if arms[name].key() != base_key:
-            difference = paired_interval([float(c) for c in result.correct], correct)
-            row["difference"] = difference.to_dict()
-            row["nll_difference"] = paired_interval(result.nll, base.nll).to_dict()
-            row["verdict"] = verdict(difference, tolerance=settings.tolerance)
+            row |= compared(result, base, settings.tolerance)
         methods.append(row)
+    adjust(methods, ("p", "nll_p"))
     return {
         "search": {name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
         "methods": methods,
+        "power": power(methods, len(base.correct)),
         "floor": _floor(settings, base),
+    }
+
+
+def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
+    """One method against another on the same questions: differences, tests, the verdict.
+
+    ``p``: exact McNemar; ``nll_p``: paired t (null where all differences are equal).  ``won`` and
+    ``lost`` count the questions that only one of the two answers rightly.
+    """
+    new, old = ([float(c) for c in arm.correct] for arm in (result, base))
+    difference = paired_interval(new, old)
+    won = sum(a > b for a, b in zip(new, old, strict=True))
+    lost = sum(a < b for a, b in zip(new, old, strict=True))
+    return {
+        "difference": difference.to_dict(),
+        "nll_difference": paired_interval(result.nll, base.nll).to_dict(),
+        "verdict": verdict(difference, tolerance=tolerance),
+        "won": won,
+        "lost": lost,
+        "p": mcnemar_exact(new, old),
+        "nll_p": paired_t(result.nll, base.nll),
+        "questions_for_a_point": questions_for((won + lost) / len(new)),
+    }
+
+
+def adjust(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    """Add ``<name>_holm`` to the rows: Holm over all p-values under ``names`` in all rows.
+
+    One family: whoever reads the table looks for any difference at all.
+    """
+    found = [(row, name) for row in rows for name in names if row.get(name) is not None]
+    adjusted = holm([row[name] for row, name in found])
+    for (row, name), value in zip(found, adjusted, strict=True):
+        row[f"{name}_holm"] = value
+
+
+def questions_for(discordance: float, effect: float = POINT) -> int:
+    """Questions that show ``effect`` with 80 % chance where so large a share of answers differs.
+
+    Where fewer differ than the effect itself, as many as the effect needs: no fewer could.
+    """
+    return power_questions(effect, max(discordance, effect))
+
+
+def power(rows: Sequence[Mapping[str, Any]], questions: int) -> dict[str, Any] | None:
+    """What this test could see, from EpiCoDe's differing answers; None where it is fine-tuned."""
+    row = next((r for r in rows if r["method"] == "EpiCoDe" and r["difference"]), None)
+    if row is None:
+        return None
+    discordance = (row["won"] + row["lost"]) / questions
+    needed = row["questions_for_a_point"]
+    # None differing says "few", not "none": one question each way, as the interval assumes.
+    seen = power_effect(questions, max(discordance, 2 / (questions + 2)))
+    can = (
+        f"these {questions} show a gain of {100 * seen:.1f} points or more"
+        if math.isfinite(seen)
+        else f"so few differ that these {questions} cannot show any gain reliably"
+    )
+    text = (
+        f"EpiCoDe and the fine-tuned model differ on {100 * discordance:.1f} % of the test "
+        f"questions. To see a gain of 1 point with 80 % chance takes {needed:,} questions; {can}."
+    )
+    return {
+        "effect": POINT,
+        "chance": 0.8,
+        "method": "EpiCoDe",
+        "discordance": discordance,
+        "questions": questions,
+        "needed": needed,
+        "seen": seen if math.isfinite(seen) else None,
+        "text": text,
     }
 
 
@@ -100,6 +182,8 @@ def judge(settings: BoostSettings, analysis: Mapping[str, Any], kept: bool) -> d
             f"EpiCoDe (mu {ep['mu']:g}, lambda {ep['lambda']:g}) against the fine-tuned model: "
             f"{_WORDS[label]}. {_accuracy(ep)} {_nll(ep)}"
         )
+    if analysis.get("power") and label == "undecided":
+        text += f" {analysis['power']['text']}"
     if analysis["floor"]:
         text += f" Note: {analysis['floor']}."
     parts = [
@@ -121,7 +205,9 @@ def _accuracy(row: Mapping[str, Any]) -> str:
     bounds = (
         "" if d["low"] is None else f" (95 % interval {_points(d['low'])} to {_points(d['high'])})"
     )
-    return f"Accuracy {_points(d['mean'])} points{bounds} on {d['n']} test questions."
+    adjusted = row.get("p_holm")
+    tested = "" if adjusted is None else f"; p {adjusted:.2g} after Holm over the table"
+    return f"Accuracy {_points(d['mean'])} points{bounds} on {d['n']} test questions{tested}."
 
 
 def _nll(row: Mapping[str, Any]) -> str:

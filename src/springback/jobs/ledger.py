@@ -26,7 +26,16 @@ from springback.store import Store, read_json, write_json
 
 LEDGER = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
-NOT_SETTINGS = {"seed", "write_model", "reopen_test", "precheck", "early", "ft"}
+NOT_SETTINGS = {
+    "seed",
+    "write_model",
+    "reopen_test",
+    "precheck",
+    "early",
+    "ft",
+    "reference",
+    "difficulty",
+}
 #: How the weights came about; what they are is hashed itself.
 TRAINING = {
     "model",

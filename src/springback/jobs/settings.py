@@ -231,6 +231,14 @@ class BoostSettings:
     reopen_test: bool = setting(
         False, "Score a test set again that was opened with other settings; it is counted."
     )
+    reference: str | None = setting(
+        None,
+        "A better model of the same tokenizer (say, the same recipe on ten times the data): the "
+        "logit errors against it predict whether contrast helps.",
+    )
+    difficulty: tuple[float, ...] = setting(
+        (), "Edges of the bins of difficulty, characters of the reference solution; none: terciles."
+    )
     validation_rows: int | None = setting(None, "Take this many.")
     test_rows: int | None = setting(None, "Take this many.")
     max_new_tokens: int = setting(160, "Longest answer.")

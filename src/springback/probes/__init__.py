@@ -8,6 +8,7 @@ from springback.probes.behaviour import (
     sentiment,
 )
 from springback.probes.divergence import StartDistribution, reverse_kl
+from springback.probes.errors_of_logits import logit_errors
 from springback.probes.geometry import (
     WayBack,
     WeightChange,
@@ -46,6 +47,7 @@ __all__ = [
     "choice_accuracy",
     "choice_scores",
     "load_scorer",
+    "logit_errors",
     "margin",
     "neutral_nll",
     "nll",

@@ -28,6 +28,26 @@ SEARCHES = {
         "Search for lambda without extrapolation",
         "how strongly the fine-tuned model is set off against the early one (CD only)",
     ),
+    "lambda_early": (
+        "lambda",
+        "Search for lambda, weak model early",
+        "how strongly the extrapolated model is set off against the early one",
+    ),
+    "lambda_init": (
+        "lambda",
+        "Search for lambda, weak model init",
+        "how strongly the extrapolated model is set off against the one before fine-tuning",
+    ),
+    "lambda_other": (
+        "lambda",
+        "Search for lambda, another weak model",
+        "how strongly the extrapolated model is set off against the other one",
+    ),
+    "lambda_gated": (
+        "lambda",
+        "Search for lambda, gated",
+        "as for EpiCoDe, but only where the extrapolated model is uncertain",
+    ),
 }
 
 
@@ -116,12 +136,12 @@ def _candidate_axis(axes: Axes, candidates: Sequence[Candidate]) -> None:
     axes.set_xlim(-0.5, len(candidates) - 0.5)
 
 
-def methods_chart(methods: Sequence[Method]) -> Chart | None:
+def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | None:
     """Each method's difference to the fine-tuned model, in points of accuracy."""
     compared = [(m, m.difference) for m in methods if m.difference is not None]
     if not compared:
         return None
-    name, title = "methods", "Difference to the fine-tuned model"
+    title = "Difference to the fine-tuned model"
     colour, marker = series(0)
     with style(name):
         figure, (axes,) = panel(

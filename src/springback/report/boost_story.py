@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import boost_charts, words
+from springback.report import boost_charts, boost_finding_charts, words
+from springback.report.boost_findings import Difficulty
 from springback.report.schema import Boost, Method
 from springback.report.sections import Cell, Fact, Grid, Section, fact, not_measured, there, tone
 from springback.report.values import Interval
@@ -43,10 +44,11 @@ def sections(boost: Boost) -> tuple[Section, ...]:
             Section(
                 "comparison",
                 "Methods",
-                "Four ways to use the same two checkpoints, once each on the test set.",
+                "Ways to use the same two checkpoints, once each on the test set.",
                 there([boost_charts.methods_chart(boost.methods)]),
+                notes=(boost.power,) if boost.power else (),
                 warnings=(words.sentence(boost.floor),) if boost.floor else (),
-                grids=(_methods(boost.methods),),
+                grids=(methods_grid(boost.methods),),
             )
         )
     elif "methods" in boost.silent:
@@ -59,36 +61,87 @@ def sections(boost: Boost) -> tuple[Section, ...]:
             "the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
             "is a filled square; candidates stand evenly spaced."
         )
-        told.append(Section("search", "Search", lead, charts, reading=reading))
+        notes = (_precheck(boost.precheck),) if boost.precheck else ()
+        told.append(Section("search", "Search", lead, charts, notes, reading=reading))
     elif "search" in boost.silent:
         told.append(not_measured("search", "Search"))
+    if boost.difficulty is not None:
+        told += difficulty_sections(boost.difficulty)
+    if boost.contrasts:
+        told.append(_diagnostics(boost))
     return tuple(told)
 
 
-def _methods(methods: Sequence[Method]) -> Grid:
+def difficulty_sections(found: Difficulty, key: str = "difficulty") -> list[Section]:
+    """One section, or none where no method differs from the fine-tuned model."""
+    charts = there([boost_finding_charts.difficulty_chart(found, key)])
+    lead = "Does it gain on the easy questions or on the hard ones?"
+    return [Section(key, "By difficulty", lead, charts)] if charts else []
+
+
+def _precheck(said: Sequence[str]) -> str:
+    label, *reasons = said
+    told = f" ({'; '.join(reasons)})" if reasons else ""
+    return words.sentence(f"The pre-check, before anything was decoded: {label}{told}")
+
+
+def _diagnostics(boost: Boost) -> Section:
     head = (
-        "Method",
-        "Verdict",
-        "Difference, points",
-        "Accuracy, %",
-        "Difference in NLL",
-        "NLL, nats/token",
-        "mu",
-        "lambda",
+        "Contrast", "Prediction", "rho k", "k", "rho", "Best lambda", "Chosen", "Contested, %",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(c.method, f"{c.strong} against {c.weak}"),
+            Cell(c.label or "–"),
+            *(_both(v) for v in (c.rho_k, c.k, c.rho, c.best_lambda)),
+            Cell("–" if c.chosen is None else words.plain(c.chosen)),
+            _both(c.contested, 100),
+        )
+        for c in boost.contrasts
     )
-    return Grid("Table of methods", head, tuple(map(_method_row, methods)), frozenset({1}))
+    return Section(
+        "diagnostics",
+        "Why contrast helps, or not",
+        "Are the errors of the two models so alike, and the weak one's so much larger, that "
+        "subtracting helps?",
+        there([boost_finding_charts.lambda_chart(boost.curve)]),
+        grids=(Grid("Logit errors", head, rows, frozenset({1})),),
+        reading="Errors are those of the logits against the reference model, at plausible tokens "
+        "of the validation solutions. The weak model's is k times as large, rho is their "
+        "correlation: contrast shrinks the error where rho k is above 1. The reference's own error "
+        "counts in both, which raises rho.",
+    )
 
 
-def _method_row(m: Method) -> tuple[Cell, ...]:
+def _both(found: Interval | None, scale: float = 1) -> Cell:
+    return Cell(words.value(found, scale), words.bounds(found, scale))
+
+
+def methods_grid(methods: Sequence[Method]) -> Grid:
+    """One row a method; adjusted p-values where the file has any."""
+    tested = any(m.p_holm is not None or m.nll_p_holm is not None for m in methods)
+    p = ("p (Holm)",) if tested else ()
+    head = ("Method", "Verdict", "Difference, points", *p, "Accuracy, %", "Difference in NLL")
+    head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token", "mu", "lambda")
+    rows = tuple(_method_row(m, tested) for m in methods)
+    return Grid("Table of methods", head, rows, frozenset({1}))
+
+
+def _method_row(m: Method, tested: bool) -> tuple[Cell, ...]:
     def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
         return Cell(words.value(found, scale, sign), words.bounds(found, scale, sign))
+
+    def p(value: float | None) -> tuple[Cell, ...]:
+        return (Cell("–" if value is None else words.number(value, 2)),) if tested else ()
 
     return (
         Cell(m.method),
         Cell(m.verdict or "–", tone=tone(m.verdict) if m.verdict else ""),
         cell(m.difference, 100, sign=True),
+        *p(m.p_holm),
         cell(m.accuracy, 100),
         cell(m.nll_difference, sign=True),
+        *p(m.nll_p_holm),
         cell(m.nll),
         Cell(words.plain(m.mu) if m.mu is not None else "–"),
         Cell(words.plain(m.lam) if m.lam is not None else "–"),

@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-from springback.report import card_grids, model_charts, words
+from collections.abc import Sequence
+
+from springback.report import (
+    boost_charts,
+    boost_finding_charts,
+    boost_story,
+    card_grids,
+    model_charts,
+    words,
+)
 from springback.report.cards import Comparison, Models, Reproduction
-from springback.report.sections import Section
+from springback.report.schema import Cell
+from springback.report.sections import Section, there
 
 
-def sections(models: Models | None, reproduction: Reproduction | None) -> tuple[Section, ...]:
+def sections(
+    models: Models | None, reproduction: Reproduction | None, cells: Sequence[Cell] = ()
+) -> tuple[Section, ...]:
     told = [] if reproduction is None else [_published(reproduction)]
+    for at, cell in enumerate(cells, start=1):
+        told += _cell(cell, f"-{at}" if len(cells) > 1 else "")
     if models is not None and models.studies:
         told += _models(models)
     return tuple(told)
+
+
+def _cell(cell: Cell, suffix: str) -> list[Section]:
+    """One model on one task: its methods over the seeds, by difficulty, against lambda."""
+    told = []
+    if cell.methods:
+        told.append(
+            Section(
+                f"comparison{suffix}",
+                f"Methods: {cell.name}",
+                "Means over the seeds, each against the fine-tuned model of its seed.",
+                there([boost_charts.methods_chart(cell.methods, f"methods{suffix}")]),
+                grids=(boost_story.methods_grid(cell.methods),),
+            )
+        )
+    if cell.difficulty is not None:
+        told += boost_story.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
+    if cell.curve:
+        chart = boost_finding_charts.lambda_chart(cell.curve, f"theory-lambda{suffix}")
+        lead = "Does the error that theory predicts move as NLL and accuracy do?"
+        told.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
+    return told
 
 
 def _published(found: Reproduction) -> Section:

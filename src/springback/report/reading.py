@@ -11,17 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import card_reading, finding_reading
+from springback.report import boost_reading, card_reading, finding_reading
 from springback.report.node import Node, at_size, interval, readable
 from springback.report.schema import (
     KINDS,
     SCHEMA_VERSION,
     Audit,
-    Boost,
-    Candidate,
     Curve,
     HalfDose,
-    Method,
     Pair,
     Part,
     Probe,
@@ -128,39 +125,6 @@ def _audit(node: Node) -> Audit:
     )
 
 
-def _candidate(node: Node) -> Candidate:
-    return Candidate(
-        node.need("value").number(),
-        node.optional("accuracy", interval),
-        node.optional("nll", interval),
-        node.optional("chosen", Node.flag) or False,
-    )
-
-
-def _method(node: Node) -> Method:
-    return Method(
-        node.need("method").text(),
-        node.optional("mu", Node.finite),
-        node.optional("lambda", Node.finite),
-        node.optional("accuracy", interval),
-        node.optional("nll", interval),
-        node.optional("difference", interval),
-        node.optional("nll_difference", interval),
-        node.optional("verdict", Node.text),
-    )
-
-
-def _boost(node: Node) -> Boost:
-    search = node.get("search")
-    names = ("mu", "lambda", "cd_lambda")
-    return Boost(
-        search={k: c for k in names if (c := search.every(k, _candidate))} if search else {},
-        methods=node.every("methods", _method) or None,
-        floor=node.optional("floor", Node.text),
-        silent=node.nulls(),
-    )
-
-
 def _part(node: Node) -> Part:
     return Part(*(node.optional(key, Node.text) or "" for key in ("question", "label", "text")))
 
@@ -219,7 +183,7 @@ def parse(result: Any) -> Result:
     if kind == "audit":
         return replace(plain, audit=_audit(analysis))
     if kind == "boost":
-        return replace(plain, boost=_boost(analysis))
+        return replace(plain, boost=boost_reading.boost(analysis))
     if kind == "series":
         return replace(plain, models=card_reading.models(analysis, "models"))
     if kind == "reproduce":
@@ -227,6 +191,10 @@ def parse(result: Any) -> Result:
             plain,
             models=card_reading.models(analysis, "studies"),
             reproduction=card_reading.reproduction(analysis),
+            cells=analysis.every("cells", boost_reading.cell),
         )
-    audit, boost = analysis.optional("audit", _audit), analysis.optional("boost", _boost)
+    audit, boost = (
+        analysis.optional("audit", _audit),
+        analysis.optional("boost", boost_reading.boost),
+    )
     return replace(plain, audit=audit, boost=boost)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from springback.report.boost_findings import Contrast, Difficulty, LambdaPoint
 from springback.report.cards import Card, Models, Reproduction
 from springback.report.findings import Attackers, Doses, Phases, Realign
 from springback.report.values import AtSize, Interval
@@ -126,16 +127,37 @@ class Method:
     difference: Interval | None
     nll_difference: Interval | None
     verdict: str | None
+    p_holm: float | None = None
+    nll_p_holm: float | None = None
 
 
 @dataclass(frozen=True)
 class Boost:
-    """``search`` maps mu, lambda and cd_lambda to their candidates, in the order tried."""
+    """``search`` maps mu, lambda, cd_lambda and further ones to candidates, in the order tried.
+
+    ``power``: what the test could see, in words.  ``curve``: prediction beside the search for
+    lambda.  Files of older versions lack all from ``power`` on.
+    """
 
     search: Mapping[str, tuple[Candidate, ...]]
     methods: tuple[Method, ...] | None
     floor: str | None
     silent: frozenset[str] = frozenset()
+    power: str | None = None
+    difficulty: Difficulty | None = None
+    contrasts: tuple[Contrast, ...] = ()
+    curve: tuple[LambdaPoint, ...] = ()
+    precheck: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task of a reproduction of paper B, over the seeds."""
+
+    name: str
+    methods: tuple[Method, ...]
+    difficulty: Difficulty | None
+    curve: tuple[LambdaPoint, ...]
 
 
 @dataclass(frozen=True)
@@ -167,3 +189,4 @@ class Result:
     models: Models | None = None
     reproduction: Reproduction | None = None
     theory: Mapping[str, Any] | None = None
+    cells: tuple[Cell, ...] = ()

@@ -24,7 +24,8 @@ def chapters(result: Result) -> tuple[Chapter, ...]:
             Chapter(title, boost_story.facts(result.boost), boost_story.sections(result.boost))
         )
     if result.models is not None:
-        told.append(Chapter("", (), model_story.sections(result.models, result.reproduction)))
+        found = model_story.sections(result.models, result.reproduction, result.cells)
+        told.append(Chapter("", (), found))
     for job in ("audit", "boost"):
         if both and job in result.silent:
             missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")

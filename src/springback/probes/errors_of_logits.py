@@ -1,0 +1,77 @@
+"""Logit errors of a strong and a weak model against a reference, on given texts (paper B)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from springback import contrast
+from springback.encode import Encoded, scoring_batches
+from springback.errors import ModelError
+from springback.logit_errors import TextErrors
+from springback.models import Tokenizer
+from springback.probes.likelihood import CHUNK, Precision, counted_logits
+
+Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
+
+
+@torch.inference_mode()
+def logit_errors(
+    models: Three,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    alpha: float = 0.1,
+    precision: Precision | None = None,
+) -> list[TextErrors]:
+    """Sums of centred squared logit errors of every row, in order, from teacher-forced logits.
+
+    ``models``: strong, weak, reference, of one vocabulary.  Counted tokens' positions only (as
+    :func:`springback.probes.nll`); at each, errors are centred over the tokens that the strong
+    model finds plausible, ``p >= alpha * max p``.  In fp32, :data:`CHUNK` positions at a time.
+    Cost: one forward pass of each model.
+
+    Raises :class:`ModelError` where the vocabularies differ in size.
+    """
+    precision = precision or Precision()
+    sums = torch.zeros(len(rows), 6, dtype=torch.float64)
+    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
+        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
+        with precision.autocast(models[0]):
+            found = [counted_logits(model, *inputs) for model in models]
+        strong, weak, best = (logits for logits, _, _ in found)  # (counted, vocabulary) each
+        if not strong.shape == weak.shape == best.shape:
+            sizes = ", ".join(str(x.shape[-1]) for x in (strong, weak, best))
+            raise ModelError(
+                f"strong, weak and reference model have vocabularies of {sizes} tokens; allowed: "
+                "one size; take a reference with the same tokenizer"
+            )
+        index = torch.tensor(batch.index)[found[0][2]]  # row of every counted position
+        for at in range(0, len(index), CHUNK):
+            part = slice(at, at + CHUNK)
+            here = _sums(strong[part].float(), weak[part].float(), best[part].float(), alpha)
+            sums.index_add_(0, index[part], here)
+    return [
+        TextErrors(strong_, weak_, cross, round(freedom), round(positions), round(contested))
+        for strong_, weak_, cross, freedom, positions, contested in sums.tolist()
+    ]
+
+
+def _sums(strong: Tensor, weak: Tensor, best: Tensor, alpha: float) -> Tensor:
+    """By position (positions, 6): as the fields of :class:`TextErrors`; inputs (.., vocabulary)."""
+    open_ = contrast.plausible(strong, alpha)
+    many = open_.sum(-1, keepdim=True)  # (positions, 1), at least 1
+
+    def centred(logits: Tensor) -> Tensor:
+        error = (logits - best).masked_fill(~open_, 0.0).double()
+        mean = error.sum(-1, keepdim=True) / many
+        return (error - mean).masked_fill(~open_, 0.0)
+
+    a, b = centred(strong), centred(weak)
+    ones = torch.ones(len(many), dtype=torch.float64)
+    freedom = (many[:, 0] - 1).double()
+    contested = (many[:, 0] > 1).double()
+    products = [(a * a).sum(-1), (b * b).sum(-1), (a * b).sum(-1)]
+    return torch.stack([*products, freedom, ones, contested], dim=1)
