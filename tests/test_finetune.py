@@ -65,9 +65,11 @@ def test_equals_a_bare_loop(start: Model, tiny_llama: Path, rows: list[Encoded])
         optimizer.zero_grad()
     before = weights(start)
     done = train(start, tiny_llama, rows)
-    assert done.losses == tuple(losses)
+    # To rounding: the loss takes its logits in chunks (tests/test_head_loss.py).
+    assert done.losses == pytest.approx(losses, rel=1e-5)
     after = weights(start)
-    assert all(torch.equal(after[n], w) for n, w in weights(bare).items())
+    for name, weight in weights(bare).items():
+        torch.testing.assert_close(after[name], weight, rtol=1e-3, atol=1e-4)
     assert any(not torch.equal(after[n], w) for n, w in before.items())
 
 
