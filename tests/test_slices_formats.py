@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from springback.core import Row, Slice
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.slices import load_rows, load_slice
+from springback.slices import _records, load_rows, load_slice
 from springback.slices._layouts import COLUMNS
+from springback.slices._records import Record
 
 
 def jsonl(path: Path, rows: Iterable[object]) -> str:
@@ -455,6 +456,24 @@ def test_the_hub_client_reads_a_set_and_its_failure_names_the_set(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("cannot load the hub data set 'nobody/nothing', split 'test' (")
     assert done.stdout.count("\n") == 1
+
+
+def test_a_hub_id_may_name_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, str, str | None]] = []
+
+    def instead(name: str, config: str | None, split: str, revision: str | None) -> Iterator[Any]:
+        asked.append((name, config, split, revision))
+        return iter([Record("row 1", {"prompt": "a", "response": "b", "is_safe": True})])
+
+    monkeypatch.setattr(_records, "hub_records", instead)
+    load_rows("org/set#30k_train?is_safe=true")
+    load_rows("org/set:small@v1#dev")
+    load_rows("org/set", split="test")
+    assert asked == [
+        ("org/set", None, "30k_train", None),
+        ("org/set", "small", "dev", "v1"),
+        ("org/set", None, "test", None),
+    ]
 
 
 KEYS = [*COLUMNS, "instruction", "input", "output", "role", "content", "other"]

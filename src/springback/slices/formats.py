@@ -1,8 +1,8 @@
 """The user's own data, recognised by its field names.
 
 A source is a file (JSON lines or array, CSV, Parquet; gzip where it makes sense) or a hub
-data set, ``owner/name[:config][@revision]``; ``?field=value`` behind it keeps some rows.  Several
-sources joined with ``+`` are one.
+data set, ``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
+Several sources joined with ``+`` are one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def load_rows(
     Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
     ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
     ``context``, ``solution``, ``final``; ``messages``.  ``label`` is kept.  ``fields`` maps these
-    names to the source's own.  ``split`` and ``revision`` are for hub data sets.
+    names to the source's own.  ``split`` and ``revision`` are for hub data sets that name none.
 
     With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter.  An answer
     ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
