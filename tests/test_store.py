@@ -98,6 +98,20 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_find_the_disk_full_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    def save() -> None:
+        with whole_folder(tmp_path / "step-1") as tmp:
+            (tmp / "weights.safetensors").symlink_to("/dev/full")  # no write to it finds space
+            save_file({"w": torch.zeros(100_000)}, tmp / "weights.safetensors")
+
+    with pytest.raises(SpaceError, match=r"no space left on the disk of .*run the same command"):
+        save()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(StoreError, match="name a folder"):
