@@ -27,7 +27,8 @@ BAD = {
     "a condition that keeps nothing": ("audit --align a.jsonl?text=x", "no row meets"),
     "overlap of the sides": ("audit --align a.jsonl --perturb a.jsonl", "also in"),
     "overlap of train and test": (
-        "boost --model {tiny} --train q.jsonl --validation q.jsonl --test copy.jsonl",
+        "boost --model {tiny} --train problems --validation q.jsonl --validation-rows 20 "
+        "--test copy.jsonl --test-rows 60",
         "are also in",
     ),
     "no number": ("audit --n-pos many", "whole numbers"),
@@ -55,7 +56,7 @@ def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from springback.scratch import Shape, fresh_model, save_model
 
     place = tmp_path_factory.mktemp("wrong")
-    texts = [{"text": f"a film number {n} that is fine"} for n in range(400)]
+    texts = [{"text": f"a film number {n} that is fine"} for n in range(700)]
     asked = [{"question": f"What is {n} + 1?", "answer": f"#### {n + 1}"} for n in range(60)]
     files = {
         "bad": [{"colour": "red"}],

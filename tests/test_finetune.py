@@ -15,6 +15,7 @@ from springback.core import Recipe, Row
 from springback.encode import Encoded, encode_rows, pad_batch
 from springback.errors import SpringbackError, TrainingError
 from springback.finetune import Marks, Resume, Trained, finetune, plan_batches
+from springback.finetune.loop import State
 from springback.models import Model, load_model, load_tokenizer, resolve
 from springback.progress import Progress
 
@@ -163,6 +164,28 @@ def test_weights_that_are_no_numbers_at_the_end_stop_the_run(
     first.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="last step"):
         train(start, tiny_llama, rows[:4])
+
+
+def test_a_state_is_saved_a_step_early_where_one_more_would_lose_a_minute(
+    start: Model, tiny_llama: Path, rows: list[Encoded], tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A state every 45 s: of steps of 25 s every second, of 40 s every one (80 s are too many)."""
+    seconds, saved = [0.0], []
+    monkeypatch.setattr("springback.finetune.loop.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr(State, "save", lambda state: saved.append((state.step, seconds[0])))
+
+    class Slow(Killer):
+        """Steps of ``left`` seconds."""
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            seconds[0] += self.left
+
+    every_one = [(n, 40.0 * n) for n in range(1, 6)]  # not after the last: the run is done then
+    for length, expected in ((25, [(2, 50.0), (4, 100.0)]), (40, every_one)):
+        seconds[0] = 0.0
+        saved.clear()
+        train(start, tiny_llama, rows, progress=Slow(length))
+        assert saved == expected
 
 
 def test_state_of_another_run_is_not_taken(

@@ -133,9 +133,10 @@ def tune_allocator() -> None:
 
 
 def release_memory() -> None:
-    """Give back what a finished job no longer needs: models in circles, and free heap.
+    """Give back what is free: before a run, and after a job (whose models may stand in circles).
 
-    With :func:`tune_allocator` glibc keeps what is freed; the next job allocates in other sizes.
+    With :func:`tune_allocator` glibc keeps what is freed, and what comes next allocates in other
+    sizes.
     """
     gc.collect()
     if torch.cuda.is_available():
