@@ -129,13 +129,14 @@ def _variants(**by_name: Mapping[str, Any]) -> Callable[[AuditSettings], list[St
     return make
 
 
-#: Preference losses take smaller steps than SFT does; KTO and RLOO move least.
+#: One learning rate for all, since the perturbing run has it too: curves then differ by how the
+#: model was aligned and by nothing else.  RLOO's gradient is the noisiest: twice its usual answers.
 _ALGORITHMS = _variants(
     sft={},
     dpo={"algorithm": "dpo"},
     kto={"algorithm": "kto"},
     simpo={"algorithm": "simpo"},
-    rloo={"algorithm": "rloo"},
+    rloo={"algorithm": "rloo", "generations": 8},
 )
 _RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",))
 
