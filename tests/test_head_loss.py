@@ -66,7 +66,8 @@ def capped() -> Model:
     """A Gemma 2: its logits are capped behind the head."""
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
-    config = Gemma2Config(
+    make: Any = Gemma2Config
+    config = make(
         vocab_size=300,
         hidden_size=16,
         intermediate_size=32,
@@ -82,13 +83,13 @@ def capped() -> Model:
         return Gemma2ForCausalLM(config)
 
 
-def both(model: Model, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor], Any]:
+def both(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor], Any]:
     """Loss and gradients of the model's own loss, and of the chunked one."""
     plain = model(**inputs, use_cache=False).loss
     plain.backward()
     expected = gradients(model)
     model.zero_grad()
-    loss = ChunkedLoss(model)
+    loss: Any = ChunkedLoss(model)
     found = loss(inputs, int((inputs["labels"][:, 1:] != -100).sum()))
     found.backward()
     assert set(expected) == set(gradients(model))
@@ -124,7 +125,7 @@ def test_under_autocast_they_agree_as_far_as_bf16_goes(tiny_llama: Path) -> None
 
 
 def test_a_frozen_head_passes_its_gradient_on(tiny_llama: Path) -> None:
-    model = untied()
+    model: Any = untied()
     model.get_output_embeddings().requires_grad_(False)  # as with LoRA
     _, _, expected, _ = both(model, batch_of(rows_of([9, 5])))
     assert not any(name.startswith("lm_head") for name in expected)
@@ -148,7 +149,7 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
     """The largest float tensor that any operation makes, in numbers."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    class Largest(TorchDispatchMode):
+    class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = 0
 
         def __torch_dispatch__(
@@ -161,10 +162,10 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
             return out
 
     monkeypatch.setattr(head_loss, "CHUNK", 8)
-    model = load_model(resolve(tiny_llama))
+    model: Any = load_model(resolve(tiny_llama))
     inputs = batch_of(rows_of([64, 64, 64, 64]))
-    loss = ChunkedLoss(model)
-    with Largest() as mode:
+    loss: Any = ChunkedLoss(model)
+    with Largest() as mode:  # type: ignore[no-untyped-call]
         loss(inputs, 252).backward()
     # The middle of an MLP has 4 x 64 x 128 numbers; all logits would be 4 x 64 x 300.
     assert mode.found == 4 * 64 * 128

@@ -90,7 +90,8 @@ class ChunkedLoss:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.head: Any = model.get_output_embeddings()
+        untyped: Any = model
+        self.head: Any = untyped.get_output_embeddings()
         usual = getattr(model, "loss_function", None) is ForCausalLMLoss
         #: Whether the model's own loss has to be taken; None: not known before the first batch.
         self.plain: bool | None = None if usual and type(self.head) is nn.Linear else True
@@ -100,7 +101,8 @@ class ChunkedLoss:
         targets = inputs["labels"][:, 1:]  # (rows, length - 1)
         counted = targets != -100
         if not self.plain and (hidden := self._hidden(inputs)) is not None:
-            found: Tensor = _HeadLoss.apply(
+            apply: Any = _HeadLoss.apply
+            found: Tensor = apply(
                 hidden[:, :-1][counted],  # (counted, width)
                 self.head.weight,
                 self.head.bias,

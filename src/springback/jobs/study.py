@@ -64,7 +64,7 @@ class Study:
         """
         self.settings, self.data, self.store, self.progress = settings, data, store, progress
         self.like = like
-        self.room = like.room if like else room or Room(settings)
+        self.room: Room = like.room if like else room or Room(settings)
         self.checkpoint: Checkpoint = self.room.checkpoint
         self.tokenizer: Tokenizer = self.room.tokenizer
         self.precision = Precision(settings.probe_precision)
