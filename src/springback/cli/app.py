@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
@@ -170,6 +171,8 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
+app.command()(compress)
+app.command()(decompress)
 
 
 @app.command()
@@ -271,5 +274,7 @@ def main() -> None:
         print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        whole = arguments[:1] in (["compress"], ["decompress"])
+        goes_on = "nothing was written" if whole else "the same command goes on where it was"
+        print(f"interrupted; {goes_on}", file=sys.stderr)
         sys.exit(130)
