@@ -16,7 +16,7 @@ from springback.finetune.task import Task
 
 #: Padded tokens that go through the model at once on a CPU: the activations of SmolLM2-135M take
 #: 1 MB a token under autocast, and a batch of long rows would take gigabytes.
-AT_ONCE = 384
+AT_ONCE = 512
 
 
 class SFT(Watched):
