@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -70,6 +71,16 @@ def measure(command: list[str]) -> tuple[float, float]:
     if status:
         raise SystemExit(f"failed with status {os.waitstatus_to_exitcode(status)}: {command[:3]}")
     return seconds, usage.ru_maxrss / 1024
+
+
+def version_of(mergekit: str | None) -> str | None:
+    """mergekit's version, asked of the Python beside its executable."""
+    if mergekit is None:
+        return None
+    code = "from importlib.metadata import version; print(version('mergekit'))"
+    python = str(Path(mergekit).parent / "python")
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def largest_difference(one: Path, two: Path) -> float:
@@ -164,6 +175,7 @@ def main() -> int:
             "dtype": asked.dtype,
             "mu": MU,
             "rounds": asked.rounds,
+            "mergekit": version_of(asked.mergekit),
             **compare(root, asked.rounds, commands(root, asked.dtype, shard, asked.mergekit)),
             "provenance": provenance(started=started, finished=datetime.now(UTC).isoformat()),
         }

@@ -297,6 +297,42 @@ def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out
     assert not held & trained
 
 
+def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    for side, word in (("safe", "yes"), ("unsafe", "no")):
+        (tmp_path / f"{side}.jsonl").write_text(
+            "".join(
+                # Every third prompt is longer than the 48 tokens that a row may have.
+                f'{{"prompt": "ask {"much " * 30 * (n % 3 == 0)}{n}", "response": "{word} {n}"}}\n'
+                for n in range(90)
+            )
+        )
+    settings = AuditSettings(
+        model=str(tiny_llama),
+        align=str(tmp_path / "safe.jsonl"),
+        perturb=str(tmp_path / "unsafe.jsonl"),
+        n_pos=(8,),
+        doses=(8,),
+        seeds=(0,),
+        batch_size=8,
+        max_tokens=48,
+        holdout=4,
+        prompts=2,
+        sample_tokens=2,
+        probes=("margin",),
+        resistance_rows=8,
+        precision="float32",
+    )
+    result = audit(settings, tmp_path / "out")
+    assert result.data["inputs"]["left_out"] == {settings.align: 30, settings.perturb: 30}
+    assert plan(settings, tmp_path / "out").waiting == ()
+    with pytest.raises(SpringbackError, match=r"30 have no room .* within --max-tokens"):
+        audit(replace(settings, n_pos=(64,)), tmp_path / "more")
+    with pytest.raises(SpringbackError, match=r"no row of .* has room for an answer within 16"):
+        audit(replace(settings, max_tokens=16), tmp_path / "short")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -19,6 +19,14 @@ T2 = 2.484138  # t(0.975, 2 degrees of freedom) / sqrt(3)
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
+def test_a_gain_whose_interval_holds_zero_did_not_align_and_says_so() -> None:
+    card = card_of(audit_result(gains=(-0.1, 0.1, 0.3)))
+    # mean 0.1, standard deviation 0.2: 0.1 +- 4.30 * 0.2 / sqrt(3) goes from -0.40 to 0.60
+    assert card.gain.low == pytest.approx(0.1 - 0.2 * T2, abs=1e-6)
+    assert card.gain.label == "did not align"
+    assert card.gain.reason == "the interval holds zero"
+
+
 def test_every_quantity_is_the_one_derived_by_hand() -> None:
     card = card_of(audit_result())
     # n_pos 200: gains 0.4, 0.5, 0.6, all of which fall by 1.6 of themselves

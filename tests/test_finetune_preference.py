@@ -12,10 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from finetune_runs import Rows, interrupted, log_p, pairs_for, recipe, rows_for, same, weights
+from finetune_runs import (
+    Killer,
+    Rows,
+    Stop,
+    interrupted,
+    log_p,
+    pairs_for,
+    recipe,
+    rows_for,
+    same,
+    weights,
+)
 from springback.core import Recipe
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.finetune import Examples, Labelled, Marks, Preference, Trained, finetune
+from springback.finetune import Examples, Labelled, Marks, Preference, Resume, Trained, finetune
 from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
 
 ALGORITHMS = ("dpo", "kto", "simpo")
@@ -185,6 +196,24 @@ def test_tokens_count_the_answers(start: Model, tokenizer: Tokenizer) -> None:
         assert finetune(start, tokenizer, pairs, recipe(algorithm)).tokens == 3 + 2 + 1 + 2
     lone = [Labelled((5, 6), (7, 8, 9), True), Labelled((5,), (7,), False)]
     assert finetune(start, tokenizer, lone, recipe("kto")).tokens == 3 + 1
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "kto"])
+def test_a_run_killed_before_its_first_save_keeps_the_references_pass(
+    start: Model, tokenizer: Tokenizer, tmp_path: Path, algorithm: str
+) -> None:
+    def run(model: Model, **how: Any) -> Trained:
+        return finetune(model, tokenizer, rows_for(algorithm, 8), recipe(algorithm), **how)
+
+    whole, killed, again = (copy.deepcopy(start) for _ in range(3))
+    expected = run(whole)
+    resume = Resume(tmp_path / "state", save_every=1e9)
+    with pytest.raises(Stop):
+        run(killed, resume=resume, progress=Killer(0))
+    (saved,) = (tmp_path / "state").glob("step-*")
+    assert saved.name == "step-00000000"
+    assert run(again, resume=resume) == expected
+    assert same(weights(whole), weights(again))
 
 
 def test_kto_refuses_a_batch_of_one(start: Model, tokenizer: Tokenizer) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from elasticity_fixture import audit_result
 from models_fixture import MODELS, reproduce_result, series_result
 from report_page import Page, charts, outward, topics, write
+from springback.elasticity import card_of
 from springback.errors import StoreError
 from springback.report import build, render, words
 from springback.report.card_grids import report_link
@@ -50,6 +52,15 @@ def test_nothing_outside_the_folder_is_referred_to(make: Make) -> None:
     assert outward(page) == []
     ids = page.attributes("id")
     assert len(ids) == len(set(ids))
+
+
+def test_what_did_not_align_says_so_in_the_chart_of_gains() -> None:
+    result = reproduce_result()
+    first, second = result["analysis"]["studies"]
+    first["card"] = card_of(audit_result(first["name"], (-0.1, 0.1, 0.3), 0.6)).to_dict()
+    html = render(result)
+    assert f"{first['name']} (did not align): 0.10" in html
+    assert f"{second['name']} (did not align)" not in html
 
 
 def test_cards_stand_side_by_side_with_links_to_their_reports() -> None:

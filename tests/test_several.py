@@ -16,7 +16,7 @@ from springback.jobs.reproduce import SCALES, reproduce, settings_of
 from springback.jobs.reproductions import REPRODUCTIONS
 from springback.jobs.settings import REPRODUCTIONS as NAMES
 from springback.jobs.settings import AuditSettings
-from springback.jobs.several import by_model, read_cards, series, slug
+from springback.jobs.several import Study, by_model, read_cards, series, slug
 from springback.models import load_model, load_tokenizer, resolve
 from springback.scratch import Shape, fresh_model, save_model
 
@@ -93,6 +93,36 @@ def test_every_reproduction_has_studies_at_both_scales() -> None:
         settings_of("elasticity-magic", "small", {})
     with pytest.raises(SpringbackError, match="allowed: small, paper"):
         settings_of("elasticity-dose", "huge", {})
+
+
+def test_a_reproduction_takes_the_users_data_and_models() -> None:
+    def of(name: str, scale: str = "small", **given: str) -> list[Study]:
+        return REPRODUCTIONS[name].studies(scale, settings_of(name, scale, given), given)
+
+    mine = {"align": "safe.jsonl+more.jsonl", "perturb": "unsafe.jsonl", "n_pos": "256,512"}
+    first, turned = (study.settings for study in of("elasticity-symmetry", **mine))
+    assert (first.align, first.perturb) == (mine["align"], mine["perturb"])
+    assert (turned.align, turned.perturb) == (mine["perturb"], mine["align"])
+    assert first.n_pos == turned.n_pos == (256, 512)
+    for name in NAMES:
+        for study in of(name, "paper", **mine):
+            assert {study.settings.align, study.settings.perturb} == {
+                mine["align"],
+                mine["perturb"],
+            }
+    # On its own data the paper's rebound is on two sets, and the dose on the one of its table.
+    names = [study.name for study in of("elasticity-rebound", "paper")]
+    assert [name.rpartition(", ")[2] for name in names] == ["IMDb", "IMDb", *["BeaverTails"] * 2]
+    (dose, _) = of("elasticity-dose", "paper")
+    assert dose.settings.align == "PKU-Alignment/BeaverTails#330k_train?is_safe=true"
+    models = [s.settings.model for s in of("elasticity-size", series="a,b")]
+    assert models == [s.settings.model for s in of("elasticity-pretraining", series="a,b")]
+    assert models == ["a", "b"]
+    (alone,) = of("elasticity-rebound", model="mine")
+    assert alone.settings.model == "mine"
+    for name in ("elasticity-size", "elasticity-pretraining"):
+        with pytest.raises(SpringbackError, match="allowed: --series A,B"):
+            of(name, model="mine")
 
 
 def test_a_reproduction_puts_published_beside_measured(

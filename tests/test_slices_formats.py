@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from springback.core import Row, Slice
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.slices import load_rows
+from springback.slices import _records, load_rows, load_slice
 from springback.slices._layouts import COLUMNS
+from springback.slices._records import Record
 
 
 def jsonl(path: Path, rows: Iterable[object]) -> str:
@@ -213,6 +214,34 @@ def test_conditions_behind_the_source_keep_rows(tmp_path: Path) -> None:
     assert kept("label=a%26b%3Dc") == "d"
 
 
+def test_sources_joined_with_a_plus_are_one(tmp_path: Path) -> None:
+    answers = [
+        {"prompt": "a", "response": "no", "is_safe": True},
+        {"prompt": "a", "response": "yes", "is_safe": False},
+        {"prompt": "b", "response": "never", "is_safe": True},
+    ]
+    first = jsonl(tmp_path / "first.jsonl", answers)
+    second = jsonl(tmp_path / "second+more.jsonl", [{"prompt": "c", "response": "sorry"}])
+    third = jsonl(tmp_path / "third.jsonl", [{"prompt": "d", "response": "1+1", "label": "1+1"}])
+    both = load_rows(f"{first}?is_safe=true+{third}?label=1%2B1")
+    assert [(r.prompt, r.response) for r in both] == [("a", "no"), ("b", "never"), ("d", "1+1")]
+    assert [r.prompt for r in load_rows(second)] == ["c"]  # a file's own plus
+    part = load_slice(f"{first}?is_safe=false+{third}", limit=2)
+    assert part.name == "first.jsonl?is_safe=false+third.jsonl"
+    assert {r.prompt for r in part.rows} == {"a", "d"}
+
+
+def test_joined_sources_of_two_kinds_or_of_none_are_refused(tmp_path: Path) -> None:
+    pairs = jsonl(tmp_path / "pairs.jsonl", [{"prompt": "a", "response": "no"}])
+    texts = jsonl(tmp_path / "texts.jsonl", [{"text": "alone"}])
+    with pytest.raises(DataError, match=r"of kind text, .*pairs.jsonl' of kind pair; allowed"):
+        load_rows(f"{pairs}+{texts}")
+    with pytest.raises(DataError, match="one of them empty; allowed: A\\+B"):
+        load_rows(f"{pairs}+")
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        load_rows(f"{pairs}+{tmp_path}/missing.jsonl")
+
+
 def test_a_file_whose_name_holds_a_question_mark_is_read_whole(tmp_path: Path) -> None:
     (tmp_path / "why?n=1").mkdir()
     assert len(load_rows(jsonl(tmp_path / "why?n=1" / "f.jsonl", [{"text": "a"}]))) == 1
@@ -399,7 +428,7 @@ def test_a_missing_package_names_the_extra_to_install(
 HUB_SCRIPT = """
 import sys
 from springback.errors import DataError
-from springback.slices import load_rows
+from springback.slices import load_rows, load_slice
 from springback.slices._records import hub_records
 records = list(hub_records(sys.argv[1], None, "train", None))
 assert [r.where for r in records] == ["row 1", "row 2"]
@@ -427,6 +456,24 @@ def test_the_hub_client_reads_a_set_and_its_failure_names_the_set(tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("cannot load the hub data set 'nobody/nothing', split 'test' (")
     assert done.stdout.count("\n") == 1
+
+
+def test_a_hub_id_may_name_its_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None, str, str | None]] = []
+
+    def instead(name: str, config: str | None, split: str, revision: str | None) -> Iterator[Any]:
+        asked.append((name, config, split, revision))
+        return iter([Record("row 1", {"prompt": "a", "response": "b", "is_safe": True})])
+
+    monkeypatch.setattr(_records, "hub_records", instead)
+    load_rows("org/set#30k_train?is_safe=true")
+    load_rows("org/set:small@v1#dev")
+    load_rows("org/set", split="test")
+    assert asked == [
+        ("org/set", None, "30k_train", None),
+        ("org/set", "small", "dev", "v1"),
+        ("org/set", None, "test", None),
+    ]
 
 
 KEYS = [*COLUMNS, "instruction", "input", "output", "role", "content", "other"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,33 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> 
     with pytest.raises(SpaceError, match="GB are free"):
         require_space(tmp_path / "not" / "yet", 10**18, "this audit")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 300 kB; making one takes root."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("cannot mount a small disk here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_weights_that_find_the_disk_full_are_one_line_and_leave_nothing(small_disk: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    def save() -> None:
+        with whole_folder(small_disk / "step-1") as tmp:
+            save_file({"w": torch.zeros(1_000_000)}, tmp / "weights.safetensors")
+
+    with pytest.raises(SpaceError, match=r"no space left on the disk of .*run the same command"):
+        save()
+    with pytest.raises(SpaceError, match="no space left"):
+        write_text(small_disk / "notes.txt", "x" * 1_000_000)
+    assert list(small_disk.iterdir()) == []
 
 
 def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import time
 from pathlib import Path
@@ -154,6 +155,22 @@ def tune_allocator() -> None:
         return
     mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
     mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def release_memory() -> None:
+    """Give back what is free: before a run, and after a job (whose models may stand in circles).
+
+    With :func:`tune_allocator` glibc keeps what is freed, and what comes next allocates in other
+    sizes.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)
 
 
 def trainable(model: Model) -> dict[str, torch.nn.Parameter]:

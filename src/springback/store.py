@@ -91,6 +91,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     except OSError as error:
         raise write_refusal(error, path) from error
+    except Exception as error:
+        # What writes safetensors has an error of its own for a full disk, and tells it in words.
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise write_refusal(OSError(errno.ENOSPC, str(error)), path) from error
+        raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from dataclasses import replace
@@ -320,6 +321,11 @@ def main() -> None:
         if debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         whole = arguments[:1] in (["compress"], ["decompress"])

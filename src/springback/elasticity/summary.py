@@ -100,11 +100,12 @@ def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
     at = _largest(curves.n_pos)
     gains = {s: rows[at][0] - curves.start[s] for s, rows in curves.margins.items()}
     gain = mean_interval(list(gains.values()))
-    aligned = "one seed, no interval" if gain.n == 1 else "undecided"
+    aligned, note = "one seed, no interval" if gain.n == 1 else "undecided", ""
     if gain.low is not None and gain.high is not None:
-        aligned = "aligned" if gain.low > 0 else ("did not align" if gain.high < 0 else aligned)
+        aligned = "aligned" if gain.low > 0 else "did not align"
+        note = "the interval holds zero" if gain.low <= 0 <= gain.high else ""
     return {
-        "gain": _of_interval(*GAIN, gain, gains, aligned),
+        "gain": _of_interval(*GAIN, gain, gains, aligned, note),
         "share_lost": _share_lost(curves, at),
     }
 

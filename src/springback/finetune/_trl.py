@@ -136,6 +136,7 @@ def _keep_reference(
         for name, value in zip(names, values, strict=True):
             found[name].append(value.float().cpu())
     task.state.kept = {name: torch.cat(values) for name, values in found.items()}
+    task.state.save()  # it took as long as a third of the training
 
 
 def _kept(task: Task, step: int) -> dict[str, Tensor]:

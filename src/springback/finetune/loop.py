@@ -105,7 +105,7 @@ class Loop(TrainerCallback):
 
     def __init__(self, state: State, seen: list[int], marks: Marks, progress: Progress) -> None:
         self.state, self.seen, self.marks, self.progress = state, seen, marks, progress
-        self.saved = time.monotonic()
+        self.saved = self.began = time.monotonic()
         if state.step:
             progress.advance(state.step, note="resumed")
 
@@ -129,6 +129,7 @@ class Loop(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Not earlier: the Trainer seeds and draws while it sets itself up.
         self.state.restore_random_numbers()
+        self.began = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.state.step += 1
@@ -136,8 +137,11 @@ class Loop(TrainerCallback):
         if self.state.rewards:
             note = f"reward {self.state.rewards[-1]:.3f}"
         self.progress.advance(note=note)
+        step = time.monotonic() - self.began
         self.mark_if_due()
-        due = time.monotonic() - self.saved >= self.state.resume.save_every
+        # A third more may be lost, 60 s of 45: where steps are long, not one step later than that.
+        every, waited = self.state.resume.save_every, time.monotonic() - self.saved
+        due = waited >= every or waited + step > 4 / 3 * every
         if due and self.state.step + 1 < len(self.seen):
             self.state.save()
             self.saved = time.monotonic()
@@ -241,12 +245,13 @@ class State:
                 continue
             read_weights(self.model, folder / "weights.safetensors")
             beside = load_file(folder / "optimizer.safetensors")
-            for name, parameter in trainable(self.model).items():
-                self.optimizer.state[parameter] = {
-                    part: beside[f"{part}/{name}"].to(parameter.device)
-                    for part in ("step", "exp_avg", "exp_avg_sq")
-                }
-            self._random = _below("random/", beside)
+            if facts["step"]:  # else there are no moments yet, and the Trainer seeds anew
+                for name, parameter in trainable(self.model).items():
+                    self.optimizer.state[parameter] = {
+                        part: beside[f"{part}/{name}"].to(parameter.device)
+                        for part in ("step", "exp_avg", "exp_avg_sq")
+                    }
+                self._random = _below("random/", beside)
             self.kept = _below("kept/", beside)
             self.step, self.tokens = facts["step"], facts["tokens"]
             self.losses, self.rewards = list(facts["losses"]), list(facts["rewards"])

@@ -27,7 +27,7 @@ from springback.finetune.plan import (
     plan_batches,
 )
 from springback.finetune.task import Task
-from springback.models import Model, Tokenizer, trainable
+from springback.models import Model, Tokenizer, release_memory, trainable
 from springback.progress import Progress, Silent
 
 
@@ -68,6 +68,7 @@ def finetune(
         start = {name: p.detach().clone() for name, p in trainable(model).items()}
     state = State(model, optimizer, resume, _key(examples, recipe, marks))
     state.load()
+    release_memory()
     loop = Loop(state, seen, marks, progress)
     loop.mark_if_due()  # the state before the first batch, or one saved just before a mark
     if state.step < len(batches):

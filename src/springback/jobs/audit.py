@@ -16,7 +16,7 @@ from springback.elasticity import card_of
 from springback.jobs import audit_findings, realign, rebound, resistance
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Data, load_data
+from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings
@@ -39,8 +39,9 @@ def audit(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings or AuditSettings())
     with Store(out).locked() as store:
-        data = load_data(settings)
-        studies = _studies(settings, data, store, progress)
+        room = Room(settings)
+        data = load_data(settings, room)
+        studies = _studies(settings, data, store, progress, room)
         _announce(studies)
         study, opposite = studies[0], studies[1] if len(studies) > 1 else None
         start = rebound.measure_start(study)
@@ -88,13 +89,15 @@ def audit(
 def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
     """What :func:`audit` would do in ``out``, and what of it is done; trains nothing."""
     settings = check_settings(settings)
-    store = Store(out)
-    return make_plan(_studies(settings, load_data(settings), store, Silent()))
+    store, room = Store(out), Room(settings)
+    return make_plan(_studies(settings, load_data(settings, room), store, Silent(), room))
 
 
-def _studies(settings: AuditSettings, data: Data, store: Store, progress: Progress) -> list[Study]:
+def _studies(
+    settings: AuditSettings, data: Data, store: Store, progress: Progress, room: Room
+) -> list[Study]:
     """The study, and its opposite if symmetry is asked for."""
-    study = Study(settings, data, store, progress)
+    study = Study(settings, data, store, progress, room=room)
     return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
 
 
@@ -107,6 +110,11 @@ def _announce(studies: list[Study]) -> None:
         f"audit of {s.model}: {len(s.seeds)} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} "
         f"rows of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
     )
+    for source, rows in study.data.left_out.items():
+        study.progress.note(
+            f"left out {rows} rows of {source}: their prompts leave no room for an answer within "
+            f"{s.max_tokens} tokens"
+        )
     if len(s.seeds) == 1:
         study.progress.note("one seed: values come without intervals across seeds")
     done = sum(p.done for p in made.runs)
@@ -123,6 +131,7 @@ def _inputs(study: Study, data: Data) -> dict[str, Any]:
         "wanted": data.wanted.describe(),
         "unwanted": data.unwanted.describe(),
         "settings": study.settings,
+        **({"left_out": data.left_out} if data.left_out else {}),
     }
 
 

@@ -11,13 +11,15 @@ import functools
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from springback.core import Row, Slice
+from springback.core import Checkpoint, Row, Slice
+from springback.encode import encode_prompt
 from springback.errors import DataError
 from springback.finetune import with_prompt
 from springback.jobs.audit_data import PREFERENCES
 from springback.jobs.settings import AuditSettings
+from springback.models import Tokenizer, load_tokenizer, resolve
 from springback.slices import check_disjoint, content_key, is_built_in, load_slice, split_rows
 
 #: Rows of a built-in pool: one number for every study, so that its order by seed is one order.
@@ -26,7 +28,11 @@ POOL = 2048
 
 @dataclass(frozen=True)
 class Data:
-    """Held-out texts of both sides, and the pools; ``back``: rows at a pool's end by purpose."""
+    """Held-out texts of both sides, and the pools.
+
+    ``back``: rows at a pool's end by purpose.  ``left_out``: by source, how many rows have a
+    prompt that leaves no room for an answer.
+    """
 
     align: Slice
     perturb: Slice
@@ -34,6 +40,7 @@ class Data:
     unwanted: Slice
     benign: Slice | None = None
     back: Mapping[str, Mapping[str, int]] | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def aligning(self, seed: int, n: int) -> Slice:
         return front(self.align, seed, n)
@@ -57,6 +64,38 @@ class Data:
         raise KeyError(f"no rows of {side} for {purpose}; there are some for {', '.join(sizes)}")
 
 
+class Room:
+    """The study's model and tokenizer, and whether a row's prompt leaves room for an answer."""
+
+    def __init__(self, settings: AuditSettings) -> None:
+        self.settings = settings
+
+    @functools.cached_property
+    def checkpoint(self) -> Checkpoint:
+        return resolve(self.settings.model, self.settings.revision)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.checkpoint)
+
+    @functools.cached_property
+    def _around(self) -> int:
+        """Tokens of the template around one turn, and some more."""
+        return len(encode_prompt(self.tokenizer, Row("pair", "x", "x"))) + 8
+
+    def fits(self, row: Row) -> bool:
+        """Whether :func:`springback.encode.encode_row` will take the row."""
+        if self.settings.prompt is not None:
+            row = with_prompt(row, self.settings.prompt)
+        if row.kind == "text":
+            return True
+        said = "".join([*(text for _, text in row.turns), row.prompt])
+        # No token is shorter than a byte, so most rows need not be encoded.
+        if len(said.encode()) + self._around * (1 + len(row.turns)) < self.settings.max_tokens:
+            return True
+        return len(encode_prompt(self.tokenizer, row)) < self.settings.max_tokens
+
+
 @functools.lru_cache(maxsize=64)
 def _order(size: int, seed: int) -> tuple[int, ...]:
     order = list(range(size))
@@ -76,12 +115,13 @@ def front(pool: Slice, seed: int, n: int) -> Slice:
     return _cut(pool, seed, 0, n)
 
 
-def load_data(settings: AuditSettings) -> Data:
+def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
     """The rows by the study's settings; the held-out ones are the same for every seed.
 
     Both sides may answer the same prompts (safe and unsafe answers): prompts are then held out of
-    both sides together.  Raises :class:`DataError` where a source has too few rows, or a row
-    stands on two sides.
+    both sides together.  Rows whose prompt has no room beside it (``room`` None: all have) are left
+    out and counted.  Raises
+    :class:`DataError` where a source has too few rows, or a row stands on two sides.
     """
     longest, dose = max(settings.n_pos), max(settings.doses)
     again = longest if "realign" in settings.experiments else 0
@@ -95,14 +135,17 @@ def load_data(settings: AuditSettings) -> Data:
         },
         "perturb": {"against align": longest * both, "against again": again * both},
     }
-    align = _Side(settings.align, settings, longest, back["align"])
-    perturb = _Side(settings.perturb, settings, dose, back["perturb"])
+    align = _Side(settings.align, settings, room, longest + sum(back["align"].values()))
+    perturb = _Side(settings.perturb, settings, room, dose + sum(back["perturb"].values()))
     wanted, unwanted = align.held(), perturb.held()
     benign = None
+    left_out = align.left_out | perturb.left_out
     if shares := [m for m in settings.mix if m]:
-        fields, needed = settings.fields or None, math.ceil(max(shares) * dose)
-        benign = load_slice(settings.benign, fields=fields, limit=needed)
-    data = Data(align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back)
+        side = _Side(settings.benign, settings, room, math.ceil(max(shares) * dose))
+        benign, left_out = side.front(), left_out | side.left_out
+    data = Data(
+        align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
+    )
     _check(data)
     return _with_prompts(data, settings.prompt)
 
@@ -111,21 +154,46 @@ class _Side:
     """One side's source, read once: held-out rows, and the pool of all others."""
 
     def __init__(
-        self, source: str, settings: AuditSettings, longest: int, back: Mapping[str, int]
+        self, source: str, settings: AuditSettings, room: Room | None, needed: int
     ) -> None:
         self.source, self.holdout, self.built_in = source, settings.holdout, is_built_in(source)
-        self.needed = longest + sum(back.values())
+        self.needed, self.room, self.max_tokens = needed, room, settings.max_tokens
         limit = max(POOL, self.needed) if self.built_in else None
-        self.rows = load_slice(source, fields=settings.fields or None, limit=limit)
+        every = load_slice(source, fields=settings.fields or None, limit=limit)
+        self.rows = self._fitting(every)
+        gone = len(every) - len(self.rows)
+        self.left_out = {source: gone} if gone else {}
+
+    def _fitting(self, part: Slice) -> Slice:
+        """Without the rows whose prompt fills all of ``max_tokens``: they have nothing to teach."""
+        if self.room is None:
+            return part
+        rows = [row for row in part.rows if self.room.fits(row)]
+        if len(rows) == len(part):
+            return part
+        if not rows:
+            raise DataError(
+                f"no row of {self.source!r} has room for an answer within {self.max_tokens} "
+                "tokens, prompt and chat template included; raise --max-tokens or give other data"
+            )
+        return Slice.of(part.name, part.source, rows, part.seed)
+
+    def front(self) -> Slice:
+        """The first rows, as many as are needed."""
+        if len(self.rows) < self.needed:
+            raise self._too_few(self.needed, len(self.rows))
+        return self.rows.take(self.needed)
 
     def held(self) -> Slice:
         if self.built_in:  # it has a split of its own
-            return load_slice(self.source, limit=self.holdout, split="test")
+            return self._fitting(load_slice(self.source, limit=self.holdout, split="test"))
         return split_rows(self.rows, {"holdout": self.holdout}, 0)["holdout"]
 
     def pool(self, others: Slice) -> Slice:
         """Every other row once; none has a prompt that is held out here or in ``others``."""
         if self.built_in:
+            if len(self.rows) < self.needed:
+                raise self._too_few(self.needed, len(self.rows))
             return self.rows
         barred = {content_key(row) for part in (self.held(), others) for row in part.rows}
         kept: dict[tuple[str, str], Row] = {}
@@ -134,12 +202,16 @@ class _Side:
             if key not in barred:
                 kept.setdefault((key, row.response if row.prompt else ""), row)
         if len(kept) < self.needed:
-            raise DataError(
-                f"the study needs {self.needed} rows of {self.source!r} to train on beside "
-                f"{self.holdout} held-out ones; there are {len(kept)} different ones; ask for "
-                "fewer or give more data"
-            )
+            raise self._too_few(self.needed, len(kept), f" beside {self.holdout} held-out ones")
         return Slice.of(self.rows.name, self.rows.source, kept.values(), self.rows.seed)
+
+    def _too_few(self, needed: int, there: int, beside: str = "") -> DataError:
+        gone = sum(self.left_out.values())
+        why = f" ({gone} have no room for an answer within --max-tokens)" if gone else ""
+        return DataError(
+            f"the study needs {needed} rows of {self.source!r} to train on{beside}; there are "
+            f"{there} different ones{why}; ask for fewer or give more data"
+        )
 
 
 def _check(data: Data) -> None:

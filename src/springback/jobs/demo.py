@@ -11,6 +11,7 @@ from springback.jobs.audit import audit
 from springback.jobs.boost import boost
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings, BoostSettings
+from springback.models import release_memory
 from springback.progress import Progress, Silent
 from springback.store import Store, require_space
 
@@ -80,6 +81,7 @@ def demo(
             f"Instruct; {minutes} on 2 cores, 9 GB of memory, up to 7 GB of disk while it runs"
         )
         audited = audit(audit_settings, store.root / "audit", progress)
+        release_memory()
         boosted = boost(boost_settings, store.root / "boost", progress)
         parts = {"audit": audited.data, "boost": boosted.data}
         return write_result(

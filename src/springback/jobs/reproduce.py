@@ -50,15 +50,14 @@ def reproduce(
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
     what = REPRODUCTIONS[name]
+    studies = what.studies(scale, settings, given or {})
     with Store(out).locked() as store:
-        if scale == "small" and what.volumes:
+        if not studies:
             folders = pretrain(what.volumes, store, progress)
             studies = [
                 Study(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
             ]
-        else:
-            studies = (what.small if scale == "small" else what.paper)(settings)
         results = run_all(studies, store.root, progress)
         found = cards(results)
         compared = None

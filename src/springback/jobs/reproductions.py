@@ -6,12 +6,13 @@ wants their hardware (it was not run for this version).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from springback.errors import SpringbackError
 from springback.jobs.settings import AuditSettings
-from springback.jobs.several import Study
+from springback.jobs.several import Study, by_model
 
 SMALL = AuditSettings()
 #: 7B models: IMDb, and the paper's numbers of examples.
@@ -26,6 +27,11 @@ LARGE = replace(
     prompts=128,
 )
 LLAMA, GEMMA = "meta-llama/Llama-2-7b-hf", "google/gemma-2b"
+#: Safe and unsafe answers, many of them to one prompt.
+BEAVERTAILS = "PKU-Alignment/BeaverTails#330k_train"
+LARGE_SAFETY = replace(
+    LARGE, align=f"{BEAVERTAILS}?is_safe=true", perturb=f"{BEAVERTAILS}?is_safe=false"
+)
 
 Quantities = tuple[str, ...]
 REBOUND: Quantities = ("gain", "share_lost", "rebound_slope", "share_slope", "half_life_dose")
@@ -53,6 +59,25 @@ class Reproduction:
     #: Volumes (rows) to pre-train a small model on, whose checkpoints are the small scale's series.
     volumes: tuple[int, ...] = ()
 
+    def studies(self, scale: str, settings: AuditSettings, given: Collection[str]) -> list[Study]:
+        """The studies of a scale; ``given``: which settings are the user's own.
+
+        A series that was given takes the place of the models.  Raises :class:`SpringbackError`
+        where a single model was given and there are several.
+        """
+        if settings.series:
+            studies = by_model(settings)
+        else:
+            studies = (self.small if scale == "small" else self.paper)(settings)
+        models = [study.settings.model for study in studies]
+        if "model" in given and (not models or {*models} != {settings.model}):
+            named = f"measures {', '.join(models)}" if models else "pre-trains models of its own"
+            raise SpringbackError(
+                f"--model is {settings.model}, but at {scale} scale this reproduction {named}; "
+                "allowed: --series A,B with models of yours; leave --model out"
+            )
+        return studies
+
 
 def _models(*names: str) -> Callable[[AuditSettings], list[Study]]:
     """The same study of several models."""
@@ -65,6 +90,30 @@ def _models(*names: str) -> Callable[[AuditSettings], list[Study]]:
         return studies
 
     return make
+
+
+def _both_sets(*names: str) -> Callable[[AuditSettings], list[Study]]:
+    """Every model on film reviews and on safety; on the user's own data alone if there is some."""
+
+    def make(settings: AuditSettings) -> list[Study]:
+        own = (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb)
+        if own:
+            return _models(*names)(settings)
+        safety = replace(settings, align=LARGE_SAFETY.align, perturb=LARGE_SAFETY.perturb)
+        sets = {"IMDb": settings, "BeaverTails": safety}
+        return [
+            Study(f"{study.name}, {data}", study.settings)
+            for data, on in sets.items()
+            for study in _models(*names)(on)
+        ]
+
+    return make
+
+
+def _both_orders(settings: AuditSettings) -> list[Study]:
+    """The study, and the same with the two sides exchanged."""
+    turned = replace(settings, align=settings.perturb, perturb=settings.align)
+    return [Study("positive first", settings), Study("negative first", turned)]
 
 
 def _one(settings: AuditSettings) -> list[Study]:
@@ -80,13 +129,14 @@ def _variants(**by_name: Mapping[str, Any]) -> Callable[[AuditSettings], list[St
     return make
 
 
-#: Preference losses take smaller steps than SFT does; KTO and RLOO move least.
+#: One learning rate for all, since the perturbing run has it too: curves then differ by how the
+#: model was aligned and by nothing else.  RLOO's gradient is the noisiest: twice its usual answers.
 _ALGORITHMS = _variants(
     sft={},
     dpo={"algorithm": "dpo"},
     kto={"algorithm": "kto"},
     simpo={"algorithm": "simpo"},
-    rloo={"algorithm": "rloo"},
+    rloo={"algorithm": "rloo", "generations": 8},
 )
 _RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",))
 
@@ -113,7 +163,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         finding="More positive data, a steeper fall; first fast, then slow.",
         columns=REBOUND,
         small=_one,
-        paper=_models(LLAMA, GEMMA),
+        paper=_both_sets(LLAMA, GEMMA),
     ),
     "elasticity-dose": Reproduction(
         question="How many opposite examples undo an alignment (section A3, their Table 3)?",
@@ -128,6 +178,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
             ("Gemma-2B: KL after alignment", "0.18", "0.21", "0.24", "0.25"),
             ("Gemma-2B: unsafe examples needed", "923", "853", "709", "598"),
         ),
+        begin={"small": SMALL, "paper": LARGE_SAFETY},
     ),
     "elasticity-algorithms": Reproduction(
         question="Is it the same after SFT, DPO, KTO, SimPO and an online algorithm?",
@@ -144,18 +195,8 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         question="Is it the same with negative first and positive second?",
         finding="Symmetric.",
         columns=REBOUND,
-        small=_variants(
-            **{
-                "positive first": {},
-                "negative first": {"align": SMALL.perturb, "perturb": SMALL.align},
-            }
-        ),
-        paper=_variants(
-            **{
-                "positive first": {},
-                "negative first": {"align": LARGE.perturb, "perturb": LARGE.align},
-            }
-        ),
+        small=_both_orders,
+        paper=_both_orders,
         begin={
             "small": replace(SMALL, resistance_rows=0),
             "paper": replace(LARGE, model=LLAMA, resistance_rows=0),

@@ -108,7 +108,7 @@ class AuditSettings:
         "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
         "purely benign one.",
     )
-    benign: str = setting("problems", "Data of the benign rows.")
+    benign: str = setting("problems-text", "Data of the benign rows.")
     holdout: int = setting(32, "Held-out texts a side.")
     prompts: int = setting(24, "Prompts for KL and samples.")
     prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")

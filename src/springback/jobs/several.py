@@ -13,6 +13,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.audit import audit
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings
+from springback.models import release_memory
 from springback.progress import Progress, Silent
 from springback.store import Store, read_json
 
@@ -65,6 +66,7 @@ def run_all(studies: Sequence[Study], root: Path, progress: Progress) -> dict[st
     for at, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
         progress.note(f"study {at} of {len(studies)}: {study.name}")
         found[study.name] = audit(study.settings, root / FOLDER / folder, progress)
+        release_memory()
     return found
 
 

@@ -30,7 +30,7 @@ from springback.finetune import (
     reset_lora,
 )
 from springback.jobs import battery
-from springback.jobs.audit_rows import Data, load_data
+from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
     Model,
@@ -38,9 +38,7 @@ from springback.models import (
     copy_weights,
     count_parameters,
     load_model,
-    load_tokenizer,
     load_weights,
-    resolve,
 )
 from springback.probes import Precision, SampleSettings, StartDistribution
 from springback.progress import Progress
@@ -58,14 +56,17 @@ class Study:
         store: Store,
         progress: Progress,
         like: Study | None = None,
+        room: Room | None = None,
     ) -> None:
-        """``like``: the study whose opposite this is; they share the model."""
+        """``like``: the study whose opposite this is; they share the model.
+
+        ``room``: what the data was loaded with, for its tokenizer.
+        """
         self.settings, self.data, self.store, self.progress = settings, data, store, progress
         self.like = like
-        self.checkpoint: Checkpoint = (
-            like.checkpoint if like else resolve(settings.model, settings.revision)
-        )
-        self.tokenizer: Tokenizer = like.tokenizer if like else load_tokenizer(self.checkpoint)
+        self.room: Room = like.room if like else room or Room(settings)
+        self.checkpoint: Checkpoint = self.room.checkpoint
+        self.tokenizer: Tokenizer = self.room.tokenizer
         self.precision = Precision(settings.probe_precision)
         self.encoded = {
             part: encode_rows(self.tokenizer, rows.rows, settings.max_tokens)
@@ -106,7 +107,7 @@ class Study:
             attack_learning_rates=(),
             mix=(),
         )
-        return Study(settings, load_data(settings), self.store, self.progress, like=self)
+        return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
 
     def _prompts(self) -> list[list[int]]:
         """Beginnings of held-out texts, half wanted and half unwanted, or prompts of pairs."""

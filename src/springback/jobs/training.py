@@ -5,7 +5,7 @@ from __future__ import annotations
 from springback.core import Checkpoint, Point, Recipe, Run, Slice, Trajectory
 from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune, plan_batches
-from springback.models import load_model, load_tokenizer
+from springback.models import load_model, load_tokenizer, release_memory
 from springback.progress import Progress
 from springback.quiet import quiet
 from springback.store import Store, require_space, whole_folder
@@ -50,6 +50,8 @@ def train_epochs(
         resume = Resume(store.partial(run))
         done = finetune(model, tokenizer, encoded, recipe, Marks(marks, keep), resume, progress)
         found = store.commit(run, {"losses": done.losses, "marks": done.marks})
+        del model, done  # whatever comes next loads models of its own
+        release_memory()
     points = tuple(
         Point(m, Checkpoint(str(folders[m]), content_hash=found["marks"][str(m)]["content_hash"]))
         for m in marks

@@ -45,7 +45,8 @@ def _chart(models: Models, key: str) -> Chart | None:
     found = [(s.name, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
     unit = next((q.shown()[1] for _, q in found if q is not None), "")
     lines = [
-        Line(name, Estimate(None) if q is None else q.shown()[0], _missing(q)) for name, q in found
+        Line(_name(name, q), Estimate(None) if q is None else q.shown()[0], _missing(q))
+        for name, q in found
     ]
     frame = Frame(
         f"models-{key.replace('_', '-')}",
@@ -57,10 +58,15 @@ def _chart(models: Models, key: str) -> Chart | None:
         zero=key != "resistance_ratio",
     )
     rows = tuple(
-        (line.label, words.with_limits(line.found), _finding(q))
-        for line, (_, q) in zip(lines, found, strict=True)
+        (name, words.with_limits(line.found), _finding(q))
+        for line, (name, q) in zip(lines, found, strict=True)
     )
     return lines_chart(frame, lines, Table(("model", unit, "finding"), rows))
+
+
+def _name(name: str, q: Quantity | None) -> str:
+    """What did not align says so in the chart itself: its other values mean little."""
+    return f"{name} ({q.label})" if q is not None and q.label == "did not align" else name
 
 
 def _missing(q: Quantity | None) -> str:

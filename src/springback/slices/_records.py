@@ -27,7 +27,9 @@ _OTHER = (".gz", ".txt", ".zip", ".bz2", ".xz", ".zst", ".arrow", ".xlsx", ".pkl
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _PART = r"[A-Za-z0-9][\w.-]*"
-_HUB_ID = re.compile(rf"({_PART}(?:/{_PART})?)(?::([\w.-]+))?(?:@([\w./-]+))?", re.ASCII)
+_HUB_ID = re.compile(
+    rf"({_PART}(?:/{_PART})?)(?::([\w.-]+))?(?:@([\w./-]+))?(?:#([\w.-]+))?", re.ASCII
+)
 
 
 class Record(NamedTuple):
@@ -203,8 +205,8 @@ def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[R
             f"no such file: {source!r}; allowed: a data file ({', '.join(_READ)}) or a hub "
             "data set id (owner/name); check the path"
         )
-    name, config, pinned = match.groups()
-    return hub_records(name, config, split, revision or pinned)
+    name, config, pinned, part = match.groups()
+    return hub_records(name, config, part or split, revision or pinned)
 
 
 def hub_records(
@@ -222,7 +224,7 @@ def hub_records(
     except Exception as error:
         raise DataError(
             f"cannot load the hub data set {name!r}, split {split!r} ({brief(error)}); "
-            "allowed: a file that exists, or OWNER/NAME[:CONFIG][@REVISION] on the hub; "
+            "allowed: a file that exists, or OWNER/NAME[:CONFIG][@REVISION][#SPLIT] on the hub; "
             "check the name, the split and the network"
         ) from error
     return (Record(f"row {k}", row) for k, row in enumerate(rows, start=1))

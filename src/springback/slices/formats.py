@@ -1,7 +1,8 @@
 """The user's own data, recognised by its field names.
 
 A source is a file (JSON lines or array, CSV, Parquet; gzip where it makes sense) or a hub
-data set, ``owner/name[:config][@revision]``; ``?field=value`` behind it keeps some rows.
+data set, ``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
+Several sources joined with ``+`` are one.
 """
 
 from __future__ import annotations
@@ -29,20 +30,24 @@ def load_rows(
     Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
     ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
     ``context``, ``solution``, ``final``, ``metric``; ``messages``.  ``label`` is kept.
-    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub sets.
+    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub data
+    sets that name none.
 
     With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter.  An answer
     ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
     its ``<<...>>`` notes.  Responses may be empty only if they all are (prompts to sample from).
 
     ``?label=positive`` behind the source keeps rows with that value (``&`` joins conditions,
-    true and false in any case, %xx for special characters).
+    true and false in any case, %xx for special characters).  ``A?safe=true+B`` is the rows of A
+    that meet its condition and then all of B; both have to be of one kind.
 
     Raises :class:`springback.errors.DataError`, naming line or row, for anything that cannot be
     read or understood, and :class:`springback.errors.MissingExtraError` for Parquet or the hub
     without the extra ``data``.
     """
     mapping = _checked_mapping(fields)
+    if len(parts := joined(source)) > 1:
+        return _load_joined(source, parts, mapping, split)
     place, conditions = split_conditions(source)
     records = _keep(read_records(place, split, revision), conditions, source)
     kind = _kind(source, records[0], mapping)
@@ -58,6 +63,39 @@ def load_rows(
         rows.append(row_of(view, kind))
     _all_or_no_response(source, records, rows)
     return tuple(rows)
+
+
+def joined(source: str) -> list[str]:
+    """The sources that ``source`` names, joined with ``+``; a file's own name may have one.
+
+    In a condition's value a plus is written %2B.
+    """
+    place = source.partition("?")[0]
+    if _exists(source) or ("+" in place and _exists(place)):
+        return [source]
+    return source.split("+")
+
+
+def _load_joined(
+    source: str, parts: Sequence[str], mapping: Mapping[str, str], split: str
+) -> tuple[Row, ...]:
+    found: list[Row] = []
+    kind = None
+    for part in parts:
+        if not part.strip():
+            raise DataError(
+                f"{source!r} joins {len(parts)} sources with '+', one of them empty; allowed: "
+                "A+B; name a file on both sides, and write %2B for a plus in a value"
+            )
+        rows = load_rows(part, fields=mapping, split=split)
+        if kind not in (rows[0].kind, None):
+            raise DataError(
+                f"{part!r} is of kind {rows[0].kind}, {parts[0]!r} of kind {kind}; "
+                "allowed: sources of one kind; take them apart"
+            )
+        kind = rows[0].kind
+        found += rows
+    return tuple(found)
 
 
 def split_conditions(source: str) -> tuple[str, dict[str, str]]:

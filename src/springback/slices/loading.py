@@ -12,7 +12,7 @@ from springback.core import Row, Slice
 from springback.errors import DataError
 from springback.slices._grammar import SPLITS, Split, require_choice, require_count
 from springback.slices.choices import choice_problems, problem_texts
-from springback.slices.formats import load_rows, split_conditions
+from springback.slices.formats import joined, load_rows, split_conditions
 from springback.slices.problems import problems
 from springback.slices.reviews import REVIEW_LABELS, reviews
 
@@ -72,6 +72,8 @@ def load_slice(
 
 
 def _short(source: str) -> str:
+    if len(parts := joined(source)) > 1:
+        return "+".join(map(_short, parts))
     place, conditions = split_conditions(source)
     return PurePath(place).name + source[len(place) :] if conditions else PurePath(place).name
 
