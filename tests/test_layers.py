@@ -43,6 +43,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "decode",
         "probes",
         "scratch",
+        "leafmodel",
         "sweep",
         "scan",
         "inference",

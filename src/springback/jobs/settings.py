@@ -35,7 +35,7 @@ REPRODUCTIONS = (
     "elasticity-pretraining",
 )
 #: Its studies without a model (:mod:`springback.jobs.theory`).
-THEORY = ("elasticity-theorem", "elasticity-pareto")
+THEORY = ("elasticity-theorem", "elasticity-pareto", "elasticity-springs")
 #: Where resistance takes its data from; the paper leaves it open, so both are here.
 RESISTANCE_DATA = ("responses", "slices")
 
