@@ -10,6 +10,7 @@ import numpy as np
 
 from springback import theory
 from springback.jobs import springs_arms
+from springback.jobs.common import geometric
 from springback.jobs.theory_settings import SpringsSettings
 from springback.stats import mean_interval
 from springback.theory import Elongation
@@ -105,17 +106,6 @@ def _mean(values: Iterable[float]) -> dict[str, Any]:
 
 def _plain(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def geometric(values: Iterable[float]) -> dict[str, Any] | None:
-    """Geometric mean with its 95 % interval; None unless all values are above 0."""
-    known = list(values)
-    if not known or not all(math.isfinite(v) and v > 0 for v in known):
-        return None
-    found = mean_interval([math.log(v) for v in known]).to_dict()
-    for key in ("mean", "low", "high"):
-        found[key] = None if found[key] is None else math.exp(found[key])
-    return found
 
 
 def _scaling(cells: Rows, arm: str, arrangement: str, l: float) -> dict[str, Any]:  # noqa: E741

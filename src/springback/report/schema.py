@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.report.cards import Card, Models, Reproduction
-from springback.report.findings import Attackers, Doses, Phases, Realign
+from springback.report.findings import Attackers, Doses, Phases, Rates, Realign
 from springback.report.values import AtSize, Interval
 
 SCHEMA_VERSION = 1
@@ -106,6 +106,7 @@ class Audit:
     realign: Realign | None = None
     opposite: Rebound | None = None
     card: Card | None = None
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)
