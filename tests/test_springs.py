@@ -45,7 +45,8 @@ def test_elongations_make_products_a_fitted_k_and_a_balance() -> None:
     assert e.total == pytest.approx(-1.2 / 2.8)
     assert e.third == pytest.approx(1.25)
     still = Elongation((10.0, 1.0, 0.5), (0.0, 0.0, 0.0))
-    assert math.isnan(still.fitted_k) and math.isnan(still.third)
+    assert math.isnan(still.fitted_k)
+    assert math.isnan(still.third)
     assert (still.balance, still.total) == (0.0, 0.0)
 
 
@@ -109,7 +110,8 @@ def test_any_model_at_its_optimum_keeps_both_bounds_and_the_balance_at_small_l(o
 
 def test_a_geometric_mean_needs_values_above_zero() -> None:
     found = geometric([1.0, 100.0])
-    assert found is not None and found["mean"] == pytest.approx(10.0)
+    assert found is not None
+    assert found["mean"] == pytest.approx(10.0)
     assert geometric([1.0, -2.0]) is None
     assert geometric([1.0, math.nan]) is None
     assert geometric([]) is None
