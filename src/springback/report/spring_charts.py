@@ -184,8 +184,8 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
                 _errorbars(axes, [(c["l"], c["products"][i]) for c in own], i, 1.0)
                 if arm == "joint":
                     exact = [c["predicted"]["products"][i]["mean"] for c in own]
-                    look = {"color": LIGHT["muted"], "linestyle": "--", "linewidth": 1.2}
-                    axes.plot([c["l"] for c in own], exact, **look)
+                    doses = [c["l"] for c in own]
+                    axes.plot(doses, exact, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
                 rows += [
                     (
                         f"{label}, {ARMS[arm]}",
@@ -232,8 +232,8 @@ def exact_chart(cells: Cells) -> Chart | None:
         for i in range(3):
             colour, marker = series(i)
             shown = [p for p in pairs if p[0] == i]
-            look = {"color": colour, "marker": marker, "linestyle": "None", "markersize": 5}
-            axes.plot([p[1] for p in shown], [p[2] for p in shown], **look)
+            places = [p[1] for p in shown]
+            axes.plot(places, [p[2] for p in shown], marker, color=colour, markersize=5)
         _plain_powers(axes)
         axes.set_xlabel("size of d_i at the exact optimum")
     rows = tuple(
