@@ -291,8 +291,8 @@ def forms_chart(controls: Cells, dose: float) -> Chart | None:
         title,
         "; ".join(f"{a}, k {b}: {c}" for a, b, c, _ in rows) + ".",
         f"l = {dose:g}. Best n-gram models of the joint weights, in closed form: no training and "
-        "no noise. As l goes to 0 all of them go to 0: at an optimum the gradient of the joint loss "
-        "is 0, whatever the form of the model.",
+        "no noise. As l goes to 0 all of them go to 0: at an optimum the gradient of the joint "
+        "loss is 0, whatever the form of the model.",
         Table(("sets and model", "k", "balance", "-d2 / d1"), rows),
         figure,
     )
