@@ -50,7 +50,7 @@ def bare_llama(vocabulary: int, shape: Shape, seed: int, positions: int) -> Mode
     Embeddings are not tied: with a handful of symbols, tied ones leave a model of this width 100
     times further from its optimum after as many steps.
     """
-    config = LlamaConfig(
+    config = LlamaConfig(  # type: ignore[call-arg]  # see the last argument
         vocab_size=vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=4 * shape.hidden,

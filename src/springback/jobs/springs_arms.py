@@ -63,7 +63,7 @@ def train(
     sequence: list[dict[str, Any]] = []
     for seed, repeat in repeats(s):
         for arrangement in s.arrangements:
-            same = {"arrangement": arrangement, "seed": seed, "repeat": repeat}
+            same: dict[str, Any] = {"arrangement": arrangement, "seed": seed, "repeat": repeat}
             for rows, run, fit in (
                 (joint, joint_run(s, **same), _together),
                 (sequence, sequence_run(s, **same), _one_after_the_other),

@@ -207,7 +207,7 @@ class Study:
     def probe_inputs(self) -> dict[str, Any]:
         """What a measurement depends on besides the model: part of every run's id."""
         s = self.settings
-        more = {}
+        more: dict[str, Any] = {}
         if self.scorer is not None:
             more["behaviour"] = self.scorer.identity
         if "neutral_nll" in s.probes:
