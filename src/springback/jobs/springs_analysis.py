@@ -208,7 +208,9 @@ def _same(cell: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     arm = "Joint training" if row["arm"] == "joint" else "One after the other"
     exponent = row["exponent"]
-    if exponent is None:
+    if exponent is None and row["opposite"] == 1:
+        label = f"{row['arrangement']}: no exponent (too few k above the noise)"
+    elif exponent is None:
         label = f"{row['arrangement']}: no power law (signs opposite in {row['opposite']:.0%})"
     else:
         label = f"{row['arrangement']}: exponent {_with_bounds(exponent)}"

@@ -191,7 +191,8 @@ def _exponents(scaling: Sequence[Mapping[str, Any]]) -> list[str]:
         start = f"{arm}, {row['arrangement']}, l = {row['l']:g}: "
         if row["exponent"] is None:
             opposite = f"{100 * row['opposite']:.0f} %"
-            said.append(f"{start}no exponent; the signs are opposite in {opposite} of the runs.")
+            above = f"{words.count(len(row['k']), 'k')} above the noise"
+            said.append(f"{start}no exponent; signs opposite in {opposite} of the runs, {above}.")
         else:
             text = spring_charts.interval_words(row["exponent"])
             over = f"k from {words.plain(min(row['k']))} to {words.plain(max(row['k']))}"
