@@ -11,6 +11,7 @@ import pytest
 
 HEAVY = {
     "accelerate",
+    "constriction",
     "datasets",
     "gguf",
     "huggingface_hub",
@@ -29,7 +30,18 @@ HEAVY = {
     "vaderSentiment",
     "yaml",
 }
-COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report", "theory")
+COMMANDS = (
+    "demo",
+    "audit",
+    "boost",
+    "extrapolate",
+    "generate",
+    "doctor",
+    "report",
+    "theory",
+    "compress",
+    "decompress",
+)
 
 # Does what the console script does, then writes down what was loaded.  argv: file, arguments.
 _RUN = """

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
@@ -169,6 +170,8 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
+app.command()(compress)
+app.command()(decompress)
 
 
 @app.command()
@@ -265,5 +268,7 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        whole = arguments[:1] in (["compress"], ["decompress"])
+        goes_on = "nothing was written" if whole else "the same command goes on where it was"
+        print(f"interrupted; {goes_on}", file=sys.stderr)
         sys.exit(130)
