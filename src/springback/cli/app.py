@@ -192,11 +192,20 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End an answer before this text; may be repeated.")
     ] = None,
-    draft: Annotated[str, typer.Option(help="Speculate by ngram, amateur or none.")] = "ngram",
+    draft: Annotated[
+        str, typer.Option(help="Speculate by ngram, amateur, model or none.")
+    ] = "ngram",
+    draft_model: Annotated[
+        str | None, typer.Option(help="With --draft model: a smaller one, same tokenizer.")
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
     ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Say what it took, on standard error.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Base model of an adapter folder.")] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
     from springback.inference import GenerateSettings, load
@@ -217,16 +226,22 @@ def generate(
         repetition_penalty=repetition_penalty,
         stop=tuple(stop or ()),
         draft=draft,
+        draft_model=draft_model,
         reference=reference,
     )
+    loaded = load(model, base)
     if not stream:
-        for answer in run(model, lines, settings):
+        found = run(loaded, lines, settings)
+        for answer in found:
             typer.echo(answer)
+        if stats:
+            typer.echo(found.work.summary(), err=True)
         return
-    loaded = load(model)
     for line in lines:  # one after the other, so that answers do not mix
-        run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
+        told = run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
         typer.echo()
+        if stats:
+            typer.echo(told.work.summary(), err=True)
 
 
 @app.command()

@@ -4,10 +4,12 @@
 ``ContrastModel`` is the pair as one Transformers model.
 """
 
-from springback.decode.fast import Decoded, Speculation, Work, decode_fast
+from springback.decode.drafts import Speculation
+from springback.decode.fast import decode_fast
 from springback.decode.pair_model import ContrastConfig, ContrastModel
 from springback.decode.reference import decode
 from springback.decode.settings import DecodeSettings, Hooks
+from springback.decode.work import Decoded, Work
 
 __all__ = [
     "ContrastConfig",
