@@ -183,7 +183,9 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     result = audit(every, tmp_path / "out")
     found = {(m["probe"], m["checkpoint"]): m for m in result.data["measurements"]}
     for checkpoint in ("start", "align-8", "align-8+perturb-4", "align-8+perturb-8"):
-        assert {p for p, c in found if c == checkpoint} - {"way_back_cosine"} == set(PROBES)
+        measured = {p for p, c in found if c == checkpoint}
+        parts = {"way_back_cosine", "rates_bits_per_byte", "rates_rate", "rates_normalised"}
+        assert measured - parts == set(PROBES)
     # Away from the start when aligned, and some of the way back after the perturbation.
     assert found["weight_change", "start"]["value"] == 0
     assert found["weight_change", "align-8"]["value"] > 0

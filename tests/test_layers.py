@@ -44,6 +44,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "decode",
         "probes",
         "scratch",
+        "leafmodel",
         "sweep",
         "scan",
         "inference",

@@ -1,4 +1,4 @@
-"""``springback theory``: the elasticity theorem in numbers, and the Pareto test of data."""
+"""``springback theory``: the elasticity theorem in numbers, the Pareto test, the springs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import with_settings
-from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
+from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Token trees, codes and the elasticity theorem in numbers; is data Pareto?",
+    help="Token trees, codes and the elasticity theorem in numbers; is data Pareto? do sets pull?",
 )
 
 
@@ -60,3 +60,19 @@ def pareto(
 
     settings = config.build(ParetoSettings, {**given, "data": data})
     _finish(pareto_study(settings, out, make_progress()))
+
+
+@app.command()
+@with_settings(SpringsSettings)
+def springs(
+    given: dict[str, Any],
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the same command goes on there.")
+    ] = Path("springback-theory-springs"),
+) -> None:
+    """Does volume times elongation stay equal?  Trains tiny Llamas, jointly and in sequence."""
+    from springback.cli.progress import make_progress
+    from springback.jobs import config
+    from springback.jobs.springs import springs_study
+
+    _finish(springs_study(config.build(SpringsSettings, given), out, make_progress()))

@@ -13,7 +13,7 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import card_of
-from springback.jobs import audit_findings, realign, rebound, resistance
+from springback.jobs import audit_findings, audit_rates, realign, rebound, resistance
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Data, Room, load_data
@@ -59,6 +59,7 @@ def audit(
             "phases": audit_findings.phases(settings, start, rebounds),
             "attackers": audit_findings.attackers(settings, start, rebounds),
             "realign": audit_findings.second_alignment(settings, start, rebounds, again),
+            "rates": audit_rates.rates(study, start, rebounds),
         }
         found = rebound.measurements(study, start, rebounds)
         found += resistance.measurements(resistances)
@@ -69,7 +70,11 @@ def audit(
             other = rebound_part(settings, study.words, *turned)
         verdict = judge(settings, start, rebounds, resistances)
         analysis["symmetry"], more = audit_findings.symmetry(analysis["rebound"], other)
-        verdict["parts"] += [*audit_findings.parts(to_jsonable(analysis)), *more]
+        verdict["parts"] += [
+            *audit_findings.parts(to_jsonable(analysis)),
+            *audit_rates.parts(analysis["rates"]),
+            *more,
+        ]
         inputs = _inputs(study, data)
         plain = to_jsonable(
             {"kind": "audit", "inputs": inputs, "measurements": found, "analysis": analysis}

@@ -33,6 +33,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "sample-tokens": settings.sample_tokens,
             "epsilon": settings.epsilon,
             "utility-rows": settings.utility_rows,
+            "rate-depth": settings.rate_depth,
         }
     )
     if not settings.n_pos or not settings.doses or not settings.seeds:
@@ -54,6 +55,11 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         raise SpringbackError(
             f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
             "give both: the probe behaviour and what scores the texts"
+        )
+    if settings.pretraining_volume < 0:
+        raise SpringbackError(
+            f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
+            "or 0 if it is not known"
         )
     if 0 < settings.resistance_rows < settings.batch_size:
         raise SpringbackError(

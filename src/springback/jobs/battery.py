@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from springback import probes
+from springback.jobs import audit_rates
 from springback.jobs.settings import AuditSettings
 from springback.models import Model
 
@@ -39,6 +40,9 @@ WORDS = {
     ),
     "neutral_nll": Words("NLL of neutral texts", "nats/token", "lower = knows them better"),
     "choice": Words("Multiple-choice questions answered right", "share", "higher = more right"),
+    "rates": Words(
+        "Rate of texts like those of pre-training", "bits/token", "lower = compressed better"
+    ),
     "weight_change": Words(
         "Length of the change of weights since the start", "share of the start's", "0 = unchanged"
     ),
@@ -116,9 +120,22 @@ def _weight_change(study: Study, model: Model) -> dict[str, Any]:
     return {"value": change.relative, "norm": change.norm}
 
 
+def _rates(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
+    sets = study.rate_sets
+    own = probes.nll(model, sets["pretraining"].rows, study.tokenizer, study.precision)
+    scores = {
+        "pretraining": own,
+        "aligning": scored["wanted"],
+        "perturbing": scored["unwanted"],
+    }
+    found = {name: audit_rates.measured(scores[name], sets[name].leaves) for name in sets}
+    return {"value": found["pretraining"]["rate"], "sets": found}
+
+
 _ONE_PASS: dict[str, Callable[[Study, Model, dict[str, Any]], dict[str, Any]]] = {
     "margin": _margin,
     "bits_per_byte": _bits,
+    "rates": _rates,
 }
 _OWN_PASS: dict[str, Callable[[Study, Model], dict[str, Any]]] = {
     "kl": lambda study, model: _mean(study.distribution.kl(model)),

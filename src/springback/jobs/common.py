@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from springback.core import Measurement, Slice, to_jsonable
 from springback.errors import SpringbackError
 from springback.provenance import provenance
 from springback.slices import check_disjoint
+from springback.stats import mean_interval
 from springback.store import Store, write_json
 
 SCHEMA_VERSION = 1
@@ -85,6 +87,17 @@ def write_result(
     plain = to_jsonable(data)
     write_json(store.root / "result.json", plain)
     return Result(store.root, plain)
+
+
+def geometric(values: Iterable[float]) -> dict[str, Any] | None:
+    """Geometric mean with its 95 % interval over seeds; None unless all values are above 0."""
+    known = list(values)
+    if not known or not all(math.isfinite(v) and v > 0 for v in known):
+        return None
+    found = mean_interval([math.log(v) for v in known]).to_dict()
+    for key in ("mean", "low", "high"):
+        found[key] = None if found[key] is None else math.exp(found[key])
+    return found
 
 
 def require_disjoint(parts: Sequence[Slice]) -> None:

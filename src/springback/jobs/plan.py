@@ -111,7 +111,7 @@ def _runs(study: Study) -> Iterator[Planned]:
     probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
     drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
     probe += 3 * s.prompts * s.sample_tokens * len(drawn)
-    utility = {"neutral_nll": 1, "choice": 4}
+    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
     probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:

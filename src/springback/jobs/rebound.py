@@ -7,6 +7,7 @@ from typing import Any
 
 from springback.core import Measurement, Recipe, Run
 from springback.finetune import Marks
+from springback.jobs import audit_rates
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
@@ -183,7 +184,7 @@ def _branch(
 def records(
     study: Study, checkpoint: str, values: dict[str, dict[str, Any]], tags: dict[str, Any]
 ) -> list[Measurement]:
-    """One checkpoint's probes; the cosine of the way back stands as a record of its own."""
+    """One checkpoint's probes; the cosine of the way back, and each set's rates, on their own."""
     found = []
     for probe, value in values.items():
         unit = study.words[probe].unit
@@ -194,4 +195,8 @@ def records(
             cosine = float(value["cosine"])
             name = f"{probe}_cosine"
             found.append(Measurement(name, checkpoint, "held-out", cosine, "cosine", tags=tags))
+        for part, rates in value.get("sets", {}).items():
+            for name, unit in audit_rates.UNITS.items():
+                one = float(rates[name])
+                found.append(Measurement(f"{probe}_{name}", checkpoint, part, one, unit, tags=tags))
     return found

@@ -15,8 +15,9 @@ from springback.jobs.pretrain import pretrain
 from springback.jobs.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import Study, cards, compared_verdict, run_all
+from springback.jobs.springs import springs_study
 from springback.jobs.theory import pareto_study, theorem_study
-from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
+from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
 from springback.progress import Progress, Silent
 from springback.store import Store, write_text
 
@@ -88,12 +89,16 @@ def reproduce(
 
 
 def reproduce_theory(name: str, out: str | Path, progress: Progress | None = None) -> Result:
-    """The theorem in numbers, or the Pareto test on the built-in data (kind ``theory``).
+    """The theorem in numbers, the Pareto test on the built-in data, or the springs.
+
+    All three write kind ``theory``.
 
     For your own data: ``springback theory pareto DATA``.
     """
     if name == "elasticity-theorem":
         return theorem_study(TheoremSettings(), out, progress)
+    if name == "elasticity-springs":
+        return springs_study(SpringsSettings(), out, progress)
     data = ("reviews:positive", "reviews:negative", "problems-text")
     return pareto_study(ParetoSettings(data=data), out, progress)
 

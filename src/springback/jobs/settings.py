@@ -22,6 +22,7 @@ PROBES = (
     "choice",
     "weight_change",
     "way_back",
+    "rates",
 )
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign")
 #: What ``springback reproduce`` knows (:mod:`springback.jobs.reproductions`).
@@ -35,7 +36,7 @@ REPRODUCTIONS = (
     "elasticity-pretraining",
 )
 #: Its studies without a model (:mod:`springback.jobs.theory`).
-THEORY = ("elasticity-theorem", "elasticity-pareto")
+THEORY = ("elasticity-theorem", "elasticity-pareto", "elasticity-springs")
 #: Where resistance takes its data from; the paper leaves it open, so both are here.
 RESISTANCE_DATA = ("responses", "slices")
 
@@ -120,8 +121,13 @@ class AuditSettings:
         "python:FILE.py:FUNCTION or package.module:FUNCTION.",
     )
     neutral: str = setting("problems-text", "Texts that neither side teaches (neutral_nll).")
+    pretraining: str = setting("problems-text", "Texts like those of pre-training (rates).")
+    pretraining_volume: float = setting(
+        0.0, "How many such texts pre-training saw, to set the fitted k against; 0: not known."
+    )
+    rate_depth: int = setting(4, "Tokens that the trees behind normalised rates are pruned to.")
     choices: str = setting("problems-choice", "Questions with choices (choice).")
-    utility_rows: int = setting(32, "Rows of each of these two.")
+    utility_rows: int = setting(32, "Rows of each of these.")
     epsilon: float = setting(
         0.01, "Undone by KL: KL to the start model at most this (nats a token)."
     )

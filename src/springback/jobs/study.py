@@ -29,7 +29,7 @@ from springback.finetune import (
     preference_rows,
     reset_lora,
 )
-from springback.jobs import battery
+from springback.jobs import audit_rates, battery
 from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
@@ -162,6 +162,21 @@ class Study:
         return load_slice(s.neutral, limit=s.utility_rows, split="test")
 
     @cached_property
+    def pretraining(self) -> Slice:
+        s = self.settings
+        return load_slice(s.pretraining, limit=s.utility_rows, split="test")
+
+    @cached_property
+    def rate_sets(self) -> dict[str, audit_rates.RateSet]:
+        """The three sets whose rates are followed, with the leaves of their pruned trees."""
+        rows = {
+            "pretraining": self.encode(self.pretraining),
+            "aligning": self.encoded["wanted"],
+            "perturbing": self.encoded["unwanted"],
+        }
+        return {name: audit_rates.rate_set(r, self.settings.rate_depth) for name, r in rows.items()}
+
+    @cached_property
     def choices(self) -> Slice:
         s = self.settings
         return load_slice(s.choices, limit=s.utility_rows, split="test")
@@ -193,13 +208,16 @@ class Study:
     def probe_inputs(self) -> dict[str, Any]:
         """What a measurement depends on besides the model: part of every run's id."""
         s = self.settings
-        more = {}
+        more: dict[str, Any] = {}
         if self.scorer is not None:
             more["behaviour"] = self.scorer.identity
         if "neutral_nll" in s.probes:
             more["neutral"] = self.neutral.content_hash
         if "choice" in s.probes:
             more["choices"] = self.choices.content_hash
+        if "rates" in s.probes:
+            more["pretraining"] = self.pretraining.content_hash
+            more["rate_depth"] = s.rate_depth
         return {
             **more,
             "start": self.checkpoint.content_hash,

@@ -48,3 +48,37 @@ class ParetoSettings:
     )
     samples: int = setting(100, "Bootstrap samples behind each goodness of fit.")
     seed: int = setting(0, "Of rows and bootstrap.")
+
+
+@dataclass(frozen=True)
+class SpringsSettings:
+    """Do data sets pull like springs?  Real trainings of tiny Llamas, in two arms.
+
+    Volumes in units of |D2|: k = |D1|, l = |D3|.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    arrangements: tuple[str, ...] = setting(
+        ("opposed kinds", "independent"),
+        "How D2 and D3 lie on the leaves: opposed kinds, independent, half shared, same ranks, "
+        "opposite ranks.",
+    )
+    symbols: int = setting(6, "Symbols of a response.")
+    length: int = setting(3, "Length of a response: symbols^length leaves.")
+    exponent: float = setting(1.0, "Zipf exponent of the leaf masses.")
+    share: float = setting(0.5, "Share of D1's mass that is of D3's kind (opposed kinds).")
+    k: tuple[float, ...] = setting(
+        (1.0, 3.0, 10.0, 30.0, 100.0), "Volumes of pre-training, in alignment sets."
+    )
+    doses: tuple[float, ...] = setting((0.125, 0.5, 1.0), "Volumes l of perturbation.", "l")
+    seeds: tuple[int, ...] = setting((0, 1, 2, 3, 4), "Seeds of sets, weights and order.")
+    hidden: int = setting(32, "Width of the Llamas.")
+    layers: int = setting(2, "Their layers.")
+    heads: int = setting(2, "Their attention heads.")
+    steps: int = setting(600, "Steps of a joint training (full batches, cosine to 0).")
+    joint_rate: float = setting(5e-3, "Its learning rate.")
+    aligning: int = setting(512, "Responses in D2 when trained one after the other.")
+    batch_size: int = setting(32, "Responses a step of aligning and perturbing.")
+    pretraining_batch: int = setting(64, "Responses a step of pre-training.")
+    learning_rate: float = setting(1e-3, "Constant, of training one after the other.")

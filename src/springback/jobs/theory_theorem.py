@@ -27,11 +27,19 @@ HUFFMAN = {"k": 10.0, "depth": 8, "exponent": 1.0, "largest": 1.0, "points": 201
 Maker = Callable[[np.random.Generator], Sets]
 
 
-def arranged(masses: theory.masses.Floats, arrangement: str, rng: np.random.Generator) -> Sets:
-    """Three sets of these masses; D1 and D2 are independent but where the kinds are opposed."""
+def arranged(
+    masses: theory.masses.Floats,
+    arrangement: str,
+    rng: np.random.Generator,
+    share: float = OPPOSED_SHARE,
+) -> Sets:
+    """Three sets of these masses; D1 and D2 are independent but where the kinds are opposed.
+
+    ``share``: of D1's mass that is of D3's kind, there.
+    """
     p1 = theory.permuted(masses, rng)
     if arrangement == "opposed kinds":
-        return Sets(p1, *theory.opposed(p1, OPPOSED_SHARE, rng))
+        return Sets(p1, *theory.opposed(p1, share, rng))
     p2 = theory.permuted(masses, rng)
     return Sets(p1, p2, theory.overlapping(p2, masses, _OVERLAPS[arrangement], rng))
 

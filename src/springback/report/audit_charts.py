@@ -31,6 +31,8 @@ MEANING = {
     "nothing to do with alignment.",
     "choice": "Each choice's text is scored as the answer; a question counts as right if the "
     "right one is the likeliest.",
+    "rates": "The rate is what the model, used as a compressor, spends on a token of texts like "
+    "those of pre-training.",
     "weight_change": "The length of the change of all weights since the start model, as a share "
     "of the start's own length.",
     "way_back": "How much of the way from the aligned weights back to the start's the later "

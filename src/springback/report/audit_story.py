@@ -68,6 +68,8 @@ def sections(audit: Audit) -> tuple[Section, ...]:
         told += _rebound_sections(rebound, audit)
     elif "rebound" in audit.silent:
         told.append(not_measured("rebound", "Rebound"))
+    if audit.rates is not None:
+        told.append(finding_story.rates_section(audit.rates))
     if audit.attackers is not None:
         told.append(finding_story.attackers_section(audit.attackers, rebound))
     if audit.realign is not None:

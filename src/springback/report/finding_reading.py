@@ -12,6 +12,11 @@ from springback.report.findings import (
     Doses,
     Mixed,
     Phases,
+    RateFit,
+    RateMoves,
+    RatePath,
+    Rates,
+    RateSet,
     Realign,
     Sweep,
     Trend,
@@ -146,4 +151,68 @@ def _at_count(node: Node) -> AtCount:
         node.optional("first", interval),
         node.optional("second", interval),
         node.optional("difference", interval),
+    )
+
+
+def rates(node: Node) -> Rates:
+    return Rates(
+        node.need("depth").whole(),
+        node.every("sets", _rate_set),
+        node.every("trajectories", _rate_path),
+        node.every("k", _rate_fit),
+    )
+
+
+def _rate_set(node: Node) -> RateSet:
+    start = node.need("start")
+    return RateSet(
+        node.need("name").text(),
+        node.need("source").text(),
+        node.need("texts").whole(),
+        node.need("leaves").whole(),
+        start.need("bits_per_byte").number(),
+        start.need("rate").number(),
+        start.need("normalised").number(),
+    )
+
+
+def _rate_path(node: Node) -> RatePath:
+    sets = node.need("sets")
+    examples = tuple(item.number() for item in node.need("examples").items())
+    return RatePath(
+        node.need("phase").text(),
+        node.need("n_pos").whole(),
+        examples,
+        tuple(_rate_moves(key, sets.need(key), len(examples)) for key in sets.mapping()),
+    )
+
+
+def _rate_moves(name: str, node: Node, marks: int) -> RateMoves:
+    changes = tuple(_known(item) for item in node.need("change").items())
+    if len(changes) != marks:
+        raise node.need("change").bad(f"as many intervals as there are marks ({marks})")
+    return RateMoves(
+        name,
+        changes,
+        _known(node.need("first_per_example")),
+        _known(node.need("per_example")),
+    )
+
+
+def _known(node: Node) -> Interval:
+    found = interval(node)
+    if found is None:
+        raise node.bad("an interval with a mean")
+    return found
+
+
+def _rate_fit(node: Node) -> RateFit:
+    first = node.need("first")
+    return RateFit(
+        node.need("phase").text(),
+        node.need("n_pos").whole(),
+        first.need("examples").number(),
+        first.optional("k", interval),
+        first.need("opposite").number(),
+        node.optional("volumes", Node.finite),
     )

@@ -5,10 +5,17 @@ The verdict's parts have a sentence for each; here stand the numbers behind it.
 
 from __future__ import annotations
 
-from springback.report import card_grids, dose_charts, finding_charts, size_charts, words
+from springback.report import (
+    card_grids,
+    dose_charts,
+    finding_charts,
+    rate_charts,
+    size_charts,
+    words,
+)
 from springback.report.cards import Card
 from springback.report.draw import Chart
-from springback.report.findings import Attackers, Branch, Phases, Realign
+from springback.report.findings import Attackers, Branch, Phases, Rates, Realign
 from springback.report.schema import Audit, Rebound
 from springback.report.sections import Cell, Grid, Section, there
 from springback.report.values import Estimate
@@ -151,3 +158,22 @@ def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
         return None
     lead = "Is it the same when the unwanted side comes first?"
     return Section("symmetry", "Opposite order", lead, charts)
+
+
+def rates_section(found: Rates) -> Section | None:
+    paths = [found.path(phase) for phase in ("align", "perturb")]
+    drawn = [rate_charts.path_chart(path) for path in paths if path is not None]
+    charts = there([rate_charts.per_example_chart(found), *drawn])
+    if not charts:
+        return None
+    notes = (rate_charts.normalised_words(found.sets, found.depth), *rate_charts.k_words(found))
+    return Section(
+        "rates",
+        "Compression rates",
+        "Whose rate moves how much per example?",
+        charts,
+        notes,
+        reading="A set's rate is the model's code length for its held-out texts, in bits a token. "
+        "k is how many times as far the aligning set's rate moves as that of texts like "
+        "pre-training's, the other way, over the first mark: a geometric mean over the seeds.",
+    )

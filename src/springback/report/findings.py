@@ -113,3 +113,64 @@ class Realign:
 
     counts: tuple[AtCount, ...]
     examples: Interval | None
+
+
+@dataclass(frozen=True)
+class RateSet:
+    """A set and its rates under the start model; ``leaves`` is M of its pruned tree."""
+
+    name: str
+    source: str
+    texts: int
+    leaves: int
+    bits_per_byte: float
+    rate: float
+    normalised: float
+
+
+@dataclass(frozen=True)
+class RateMoves:
+    """Changes of one set's rate along a trajectory's examples; ``first`` and ``whole``: for each
+    example up to the first mark, and to the last."""
+
+    name: str
+    changes: tuple[Interval, ...]
+    first: Interval
+    whole: Interval
+
+
+@dataclass(frozen=True)
+class RatePath:
+    """``phase``: align or perturb; ``n_pos``: examples of the alignment."""
+
+    phase: str
+    n_pos: int
+    examples: tuple[float, ...]
+    sets: tuple[RateMoves, ...]
+
+
+@dataclass(frozen=True)
+class RateFit:
+    """k by the first mark; None unless it is above 0 in all seeds.  ``volumes``: k by volumes."""
+
+    phase: str
+    n_pos: int
+    examples: float
+    k: Interval | None
+    opposite: float
+    volumes: float | None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Compression rates of three sets along an audit's trajectories."""
+
+    depth: int
+    sets: tuple[RateSet, ...]
+    paths: tuple[RatePath, ...]
+    fits: tuple[RateFit, ...]
+
+    def path(self, phase: str) -> RatePath | None:
+        """The trajectory of the most aligned model in a phase."""
+        own = [path for path in self.paths if path.phase == phase]
+        return max(own, key=lambda path: path.n_pos) if own else None

@@ -122,6 +122,7 @@ def _audit(node: Node) -> Audit:
         realign=node.optional("realign", finding_reading.realign),
         opposite=node.optional("symmetry", _rebound),
         card=node.optional("card", card_reading.card),
+        rates=node.optional("rates", finding_reading.rates),
     )
 
 

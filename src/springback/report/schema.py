@@ -9,7 +9,7 @@ from typing import Any
 
 from springback.report.boost_findings import Contrast, Difficulty, LambdaPoint
 from springback.report.cards import Card, Models, Reproduction
-from springback.report.findings import Attackers, Doses, Phases, Realign
+from springback.report.findings import Attackers, Doses, Phases, Rates, Realign
 from springback.report.values import AtSize, Interval
 
 SCHEMA_VERSION = 1
@@ -107,6 +107,7 @@ class Audit:
     realign: Realign | None = None
     opposite: Rebound | None = None
     card: Card | None = None
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import tail_charts, words
+from springback.report import spring_charts, tail_charts, words
 from springback.report import theory_charts as charts
 from springback.report.draw import Chart
 from springback.report.sections import Chapter, Fact, Section
 
 
 def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:
-    """The theorem's chapter, the Pareto tests', or both.
+    """The theorem's chapter, the Pareto tests', the springs', or several of them.
 
     Raises :class:`StoreError` where the analysis has not the form that the job writes.
     """
@@ -23,6 +23,8 @@ def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:
             told.append(Chapter("", _theorem_facts(theorem), _theorem_sections(theorem)))
         if pareto := analysis.get("pareto"):
             told.append(Chapter("", (), _pareto_sections(pareto)))
+        if springs := analysis.get("springs"):
+            told.append(Chapter("", _springs_facts(springs), _springs_sections(springs)))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StoreError(
             "result.json, analysis: "
@@ -129,3 +131,87 @@ def _pareto_sections(found: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
     )
     lead = "Do leaf masses follow a Pareto law?"
     return (Section("tails", "Tails", lead, drawn, notes),)
+
+
+def _springs_facts(found: Mapping[str, Any]) -> tuple[Fact, ...]:
+    gap, bounds = found["gap"], found["bounds"]
+    return (
+        Fact(
+            "Joint trainings end above the exact optimum by",
+            words.number(gap["median"]),
+            "nats/response",
+            f"median of {gap['trainings']:,}; at most {words.number(gap['largest'])}",
+        ),
+        Fact(
+            "An optimum's two bounds are broken in",
+            f"{bounds['two_below_zero']} and {bounds['three_above_zero']}",
+            f"of {bounds['cells']:,}",
+            "n1 d1 + n2 d2 at least 0; with n3 d3 at most 0; by twice the noise",
+        ),
+    )
+
+
+def _springs_sections(found: Mapping[str, Any]) -> tuple[Section, ...]:
+    cells, dose = found["cells"], found["at"]["l"]
+    ratio = [spring_charts.fitted_chart(cells, dose), spring_charts.balance_chart(cells, dose)]
+    products = [
+        spring_charts.products_chart(cells, arrangement, at + 1)
+        for at, arrangement in enumerate(found["arrangements"])
+    ]
+    exact = [spring_charts.exact_chart(cells), spring_charts.forms_chart(found["controls"], dose)]
+    return (
+        Section(
+            "springs-k",
+            "Stiffness and elongation",
+            "Does a set k times as large move k times less?",
+            _there(ratio),
+            tuple(_exponents(found["scaling"])),
+        ),
+        Section(
+            "springs-products",
+            "The three products",
+            "Is volume times elongation the same for all sets?",
+            _there(products),
+        ),
+        Section(
+            "springs-exact",
+            "Beside the exact optimum",
+            "Is the training at fault, or the claim?",
+            _there(exact),
+            tuple(_noise_words(found["noise"])),
+        ),
+    )
+
+
+def _exponents(scaling: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Exponent of -d2 / d1 in k, for each arm, arrangement and dose."""
+    said = []
+    for row in scaling:
+        arm = "Trained jointly" if row["arm"] == "joint" else "Trained in sequence"
+        start = f"{arm}, {row['arrangement']}, l = {row['l']:g}: "
+        if row["exponent"] is None:
+            opposite = f"{100 * row['opposite']:.0f} %"
+            above = f"{words.count(len(row['k']), 'k')} above the noise"
+            said.append(f"{start}no exponent; signs opposite in {opposite} of the runs, {above}.")
+        else:
+            text = spring_charts.interval_words(row["exponent"])
+            over = f"k from {words.plain(min(row['k']))} to {words.plain(max(row['k']))}"
+            said.append(f"{start}-d2 / d1 grows as k to the power of {text}, {over}.")
+    return said
+
+
+def _noise_words(noise: Sequence[Mapping[str, Any]]) -> list[str]:
+    said = []
+    for arm, name in (("joint", "joint trainings"), ("sequence", "trainings in sequence")):
+        sizes = [row["changes"] for row in noise if row["arm"] == arm]
+        if sizes:
+            each = ", ".join(
+                f"D{i + 1} {words.number(min(s[i] for s in sizes))} to "
+                f"{words.number(max(s[i] for s in sizes))}"
+                for i in range(3)
+            )
+            said.append(
+                f"Noise of an elongation in {name}, from other weights and order with the same "
+                f"sets, by k: {each} nats a response."
+            )
+    return said

@@ -19,18 +19,28 @@ from springback.theory.masses import (
     pruned,
 )
 from springback.theory.pareto import Rival, TailFit, fit_tail
+from springback.theory.springs import (
+    Elongation,
+    change,
+    mean_cost,
+    ngram_costs,
+    predicted,
+    responses,
+)
 from springback.theory.theorem import Sets, Slopes, difference, joint_masses, rates, slopes
 from springback.theory.trees import END, TokenTree, aligned, joint
 
 __all__ = [
     "END",
     "LAWS",
+    "Elongation",
     "Rival",
     "Sets",
     "Slopes",
     "TailFit",
     "TokenTree",
     "aligned",
+    "change",
     "difference",
     "entropy",
     "fit_tail",
@@ -40,14 +50,18 @@ __all__ = [
     "joint_masses",
     "kraft_sum",
     "leaf_masses",
+    "mean_cost",
     "mean_length",
+    "ngram_costs",
     "normalised_rate",
     "opposed",
     "overlap",
     "overlapping",
     "permuted",
+    "predicted",
     "pruned",
     "rate",
     "rates",
+    "responses",
     "slopes",
 ]
