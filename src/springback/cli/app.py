@@ -12,6 +12,7 @@ import typer
 
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
+from springback.cli.serve import lm_eval, serve
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
 from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
@@ -169,6 +170,10 @@ def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
+app.command()(serve)
+# Everything behind the first word goes through, --help too.
+_PASSED = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+app.command(name="lm-eval", context_settings=_PASSED)(lm_eval)
 
 
 @app.command()
