@@ -42,7 +42,7 @@ class Served:
             environment["SPRINGBACK_TOKEN"] = token
         self.process = subprocess.Popen(
             [sys.executable, "-m", "springback.cli", "serve", *words, "--port", "0"],
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
@@ -79,11 +79,14 @@ class Served:
         found = re.search(rf"^springback_{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.M)
         return float(found.group(1)) if found else 0.0
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 60) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(timeout)
+    def close(self) -> None:
+        """Kill it if it still runs, and leave nothing open."""
+        self.process.kill()
+        self.process.wait()
         self._reader.join(10)
-        return code
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.client.close()
 
 
 def _open(request: urllib.request.Request) -> tuple[int, str]:
@@ -109,8 +112,7 @@ def served(folder: Path) -> Iterator[Served]:
     words = ("--name", "tiny", "--batch", "4", "--queue", "4", "--max-new-tokens", str(LONG))
     server = Served(str(folder), *words, "--max-body", "20000")
     yield server
-    server.process.kill()
-    server.process.wait()
+    server.close()
 
 
 def ask(served: Served, text: str = "the thing", **options: Any) -> Any:
@@ -300,7 +302,7 @@ def test_a_page_in_the_browser_cannot_reach_it(served: Served) -> None:
 def test_a_token_is_asked_for_and_running_answers_are_finished(folder: Path) -> None:
     served = Served(str(folder), "--name", "tiny", "--grace", "60", token=TOKEN)
     try:
-        wrong = served.client.with_options(api_key="another")
+        wrong = served.client.with_options(api_key="another")  # shares the connection
         with pytest.raises(openai.AuthenticationError, match="wrong or missing token"):
             wrong.models.list()
         assert served.get("/metrics")[0] == 401
@@ -312,25 +314,27 @@ def test_a_token_is_asked_for_and_running_answers_are_finished(folder: Path) -> 
         chunks = list(stream)
         assert chunks[-1].choices[0].finish_reason in ("stop", "length")
         assert served.process.wait(60) == 0
-        assert TOKEN not in "".join(served.said)
     finally:
-        served.process.kill()
-        served.process.wait()
+        served.close()
+    assert TOKEN not in "".join(served.said)
+    assert "Traceback" not in "".join(served.said)
 
 
 def test_answers_that_take_too_long_are_broken_off(folder: Path) -> None:
     served = Served(str(folder), "--name", "tiny", "--grace", "0", "--max-new-tokens", "450")
     try:
         streams = [iter(ask(served, max_tokens=440, stream=True, n=8)) for _ in range(4)]
-        for stream in streams[:1]:
-            next(stream)
+        next(streams[0])
         begin = time.monotonic()
-        assert served.stop(signal.SIGINT) == 0
+        served.process.send_signal(signal.SIGINT)
+        for stream in streams:
+            with pytest.raises(openai.APIError, match="the server is stopping"):
+                list(stream)
+        assert served.process.wait(60) == 0
         assert time.monotonic() - begin < 20
-        assert "Traceback" not in "".join(served.said)
     finally:
-        served.process.kill()
-        served.process.wait()
+        served.close()
+    assert "Traceback" not in "".join(served.said)
 
 
 @pytest.mark.parametrize(

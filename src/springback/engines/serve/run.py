@@ -6,14 +6,18 @@ import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from springback.engines.serve.app import Server
 from springback.engines.serve.settings import ServeSettings, check
+from springback.engines.serve.worker import Worker
 from springback.errors import SpringbackError, describe
 from springback.inference import load
 
+#: Seconds after the grace in which broken-off answers reach their clients.
+_LAST_RESORT = 10
 
 def bind(settings: ServeSettings) -> socket.socket:
     """A listening socket; raises :class:`SpringbackError` if the address cannot be had."""
@@ -32,6 +36,19 @@ def bind(settings: ServeSettings) -> socket.socket:
         ) from error
 
 
+class _Uvicorn(uvicorn.Server):
+    """Tells the worker of a signal, so that answers end in time and as the protocol has it."""
+
+    def __init__(self, config: uvicorn.Config, worker: Worker, grace: float) -> None:
+        super().__init__(config)
+        self._worker, self._grace = worker, grace
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        again = self.should_exit
+        super().handle_exit(sig, frame)
+        self._worker.drain(0.0 if again else self._grace)
+
+
 def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = print) -> None:
     """Serve ``model`` until SIGINT or SIGTERM; returns after a clean end.
 
@@ -46,7 +63,7 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
             log_level="warning",
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=max(1, round(settings.grace)),
+            timeout_graceful_shutdown=round(settings.grace) + _LAST_RESORT,
             timeout_keep_alive=5,
             limit_concurrency=2 * (settings.queue + settings.batch) + 64,
         )
@@ -56,7 +73,7 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
         held = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             tell(f"serving {server.name} at http://{shown}:{port}/v1")
-            uvicorn.Server(config).run(sockets=[listening])
+            _Uvicorn(config, server.worker, settings.grace).run(sockets=[listening])
         finally:
             server.worker.close()
             for number, handler in held.items():

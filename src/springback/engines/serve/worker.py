@@ -79,19 +79,34 @@ class Worker:
             self._waiting.append(job)
             self._changed.notify()
 
+    def drain(self, grace: float) -> None:
+        """Take no more; what was taken has ``grace`` seconds.  May be called in a signal handler:
+        the lock is reentrant."""
+        with self._changed:
+            if self._aborting:
+                return
+            self._closing = True
+            self._changed.notify()
+        timer = threading.Timer(grace, self._abort)
+        timer.daemon = True
+        timer.start()
+
     def close(self, timeout: float = 5.0) -> None:
         """Take no more, break off what runs at its next token, and end the thread."""
+        self._abort()
+        self._thread.join(timeout)
+
+    def _abort(self) -> None:
         with self._changed:
             self._closing = self._aborting = True
             self._changed.notify()
-        self._thread.join(timeout)
 
     def _work(self) -> None:
         while True:
             with self._changed:
                 while not self._waiting and not self._closing:
                     self._changed.wait()
-                if self._closing:
+                if self._aborting or not self._waiting:
                     left, self._waiting = list(self._waiting), deque()
                     break
                 jobs = self._take()
