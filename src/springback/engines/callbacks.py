@@ -190,7 +190,7 @@ class ElasticityCallback(TrainerCallback):
             )
         if self._neutral:
             self._start = self._start_distribution(model, state.global_step > 0)
-        self._log(model, state)
+        self._log(model, state, control)
 
     def _start_distribution(self, model: Any, resumed: bool) -> StartDistribution:
         """Of the model as it is, or without its adapter, where a run goes on."""
@@ -222,7 +222,7 @@ class ElasticityCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if state.global_step % self.every == 0:
-            self._log(model, state)
+            self._log(model, state, control)
 
     def on_train_end(
         self,
@@ -232,7 +232,7 @@ class ElasticityCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        self._log(model, state)
+        self._log(model, state, control)
 
     def measure(self, model: Any) -> dict[str, float]:
         """What is logged, of ``model`` as it is now."""
@@ -249,13 +249,14 @@ class ElasticityCallback(TrainerCallback):
                 found["elasticity/kl"] = sum(each) / len(each)
         return found
 
-    def _log(self, model: Any, state: TrainerState) -> None:
+    def _log(self, model: Any, state: TrainerState, control: TrainerControl) -> None:
         trainer = self._trainer() if self._trainer else None
         if state.global_step == self._last or trainer is None:
             return
-        self._last = state.global_step
+        self._last, due = state.global_step, control.should_log
         # The base class's own: TRL's trainers add and clear their running means in theirs.
         Trainer.log(trainer, self.measure(model))
+        control.should_log = due  # a log of ours must not stand for the trainer's own
 
 
 class _Adapters:
