@@ -12,8 +12,11 @@ import pytest
 HEAVY = {
     "accelerate",
     "datasets",
+    "fastapi",
     "gguf",
     "huggingface_hub",
+    "lm_eval",
+    "mlflow",
     "jinja2",
     "matplotlib",
     "numpy",
@@ -26,10 +29,12 @@ HEAVY = {
     "torch",
     "transformers",
     "trl",
+    "uvicorn",
     "vaderSentiment",
     "yaml",
 }
 COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report", "theory")
+COMMANDS = (*COMMANDS, "serve", "track", "push")
 
 # Does what the console script does, then writes down what was loaded.  argv: file, arguments.
 _RUN = """

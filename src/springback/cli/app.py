@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli import ecosystem
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
-from springback.cli.serve import lm_eval, serve
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
 from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
@@ -31,10 +31,25 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Log to mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT] at the end."),
+]
+Push = Annotated[
+    str | None, typer.Option(help="Upload the boosted folder to org/name on the Hub; private.")
+]
 
 
-def _finish(result: Any) -> None:
-    """Build the report and say where everything is."""
+def _check_track(targets: list[str] | None) -> None:
+    """A tracker that is not known is said before the work, not after it."""
+    if targets:
+        from springback.engines.trackers import check_targets
+
+        check_targets(targets)
+
+
+def _finish(result: Any, targets: list[str] | None = None) -> None:
+    """Build the report, log where asked to, and say where everything is."""
     from springback.report import build
 
     analysis = result.data["analysis"]
@@ -44,6 +59,11 @@ def _finish(result: Any) -> None:
     typer.echo(result.verdict)
     typer.echo(f"results: {result.folder / 'result.json'}")
     typer.echo(f"report:  {page}")
+    if targets:
+        from springback.engines.trackers import track as run
+
+        for line in run(result.folder, targets):
+            typer.echo(line)
 
 
 @app.callback()
@@ -78,6 +98,7 @@ def audit(
         ),
     ] = None,
     out: Out = Path("springback-audit"),
+    track: Track = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
     ] = False,
@@ -95,6 +116,7 @@ def audit(
     from springback.jobs.audit import audit as run
     from springback.jobs.audit import plan
 
+    _check_track(track)
     words = list(study or [])
     only_plan = words[:1] == ["plan"]
     files = words[1:] if only_plan else words
@@ -116,9 +138,9 @@ def audit(
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(several.series(settings, out, make_progress()))
+        _finish(several.series(settings, out, make_progress()), track)
     else:
-        _finish(run(settings, out, make_progress()))
+        _finish(run(settings, out, make_progress()), track)
 
 
 @app.command()
@@ -159,21 +181,45 @@ def reproduce(
 
 @app.command()
 @with_settings(BoostSettings, required=("validation", "test"))
-def boost(given: dict[str, Any], out: Out = Path("springback-boost")) -> None:
+def boost(
+    given: dict[str, Any],
+    out: Out = Path("springback-boost"),
+    track: Track = None,
+    push: Push = None,
+) -> None:
     """Extrapolate past the last checkpoint, decode contrastively, and prove the gain."""
     from springback.cli.progress import make_progress
     from springback.jobs import config
     from springback.jobs.boost import boost as run
 
-    _finish(run(config.build(BoostSettings, given), out, make_progress()))
+    _check_track(track)
+    result = run(config.build(BoostSettings, given), out, make_progress())
+    _finish(result, track)
+    if push:
+        _push(result, push)
+
+
+def _push(result: Any, repository: str) -> None:
+    from springback.engines.push import push as run
+
+    folder = result.data["inputs"]["boosted"]
+    if folder is None:
+        typer.echo("nothing to push: the fine-tuned model was kept")
+    else:
+        typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
 
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
-app.command()(serve)
+for _command in (ecosystem.serve, ecosystem.track, ecosystem.push):
+    app.command()(_command)
 # Everything behind the first word goes through, --help too.
-_PASSED = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
-app.command(name="lm-eval", context_settings=_PASSED)(lm_eval)
+_PASSED = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+}
+app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
 
 
 @app.command()

@@ -53,7 +53,9 @@ class Gate:
         await self.app(scope, receive, send)
 
     def _check(self, scope: Any) -> None:
-        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
         token = self.settings.token
         if token is None:
             host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")

@@ -46,9 +46,7 @@ class Refused(Exception):
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's form."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {
-            "error": {"message": self.message, "type": kind, "param": None, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
 
 
 class StreamOptions(BaseModel):

@@ -19,6 +19,7 @@ from springback.inference import load
 #: Seconds after the grace in which broken-off answers reach their clients.
 _LAST_RESORT = 10
 
+
 def bind(settings: ServeSettings) -> socket.socket:
     """A listening socket; raises :class:`SpringbackError` if the address cannot be had."""
     try:

@@ -68,7 +68,9 @@ def check(settings: ServeSettings) -> None:
             )
         )
     if not 0 <= s.port <= 65535:
-        raise SpringbackError(describe(f"--port {s.port}", "0 (any free one) to 65535", "change it"))
+        raise SpringbackError(
+            describe(f"--port {s.port}", "0 (any free one) to 65535", "change it")
+        )
     for name in ("batch", "max_new_tokens", "max_body"):
         if getattr(s, name) < 1:
             flag = name.replace("_", "-")

@@ -1,7 +1,8 @@
-"""``springback serve`` and ``springback lm-eval``: other people's ways to a model."""
+"""``serve``, ``lm-eval``, ``track`` and ``push``: ways to other people's software."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,3 +85,31 @@ def lm_eval(context: typer.Context) -> None:
     from springback.engines.lm_eval import main
 
     main(context.args)
+
+
+def track(
+    folder: Annotated[Path, typer.Argument(help="Folder with a result.json.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            help="mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT]; may be repeated."
+        ),
+    ],
+) -> None:
+    """Log a finished audit or boost to MLflow, TensorBoard or Weights & Biases (offline)."""
+    from springback.engines.trackers import track as run
+
+    for line in run(folder, to):
+        typer.echo(line)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Model, adapter or boosted folder.")],
+    repository: Annotated[str, typer.Argument(help="org/name on the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Default: private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if not there.")] = None,
+) -> None:
+    """Upload a folder to the Hugging Face Hub, with your own login (hf auth login)."""
+    from springback.engines.push import push as run
+
+    typer.echo(run(folder, repository, private=not public, revision=revision))

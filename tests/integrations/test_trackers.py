@@ -52,9 +52,7 @@ def margins(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_a_name_says_what_is_not_the_step() -> None:
     tags = {"phase": "perturb", "seed": 1, "n_pos": 64, "n_neg": 32, "attack": "50 % benign"}
     measured = {"probe": "kl", "value": 0.5, "tags": tags}
-    assert _point(measured) == Point(
-        "perturb/kl/attack 50 _ benign/n_pos 64/seed 1", 32, 0.5
-    )
+    assert _point(measured) == Point("perturb/kl/attack 50 _ benign/n_pos 64/seed 1", 32, 0.5)
     measured["tags"] = {"phase": "align", "seed": 1, "n_pos": 64, "n_neg": 0}
     assert _point(measured) == Point("align/kl/seed 1", 64, 0.5)
     measured["tags"] = {"method": "ME only", "mu": 0.2, "lambda": 0}

@@ -51,9 +51,7 @@ def plain(folder: Path, prompts: list[list[int]], **changes: Any) -> list[list[i
     loaded = springback.load(folder)
     assert loaded.amateur is not None
     held: dict[str, Any] = {"max_new_tokens": 12, "lam": LAM, "alpha": ALPHA, **changes}
-    return decode(
-        loaded.expert.double(), prompts, DecodeSettings(**held), loaded.amateur.double()
-    )
+    return decode(loaded.expert.double(), prompts, DecodeSettings(**held), loaded.amateur.double())
 
 
 def test_tokens_are_those_of_the_plain_loop(folder: Path, trusted: Any) -> None:

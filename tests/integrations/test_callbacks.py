@@ -36,9 +36,7 @@ WANTED = ["the thing in the", "in the thing", "a thing in the thing"]
 UNWANTED = ["1 1 1 he", " 11 er 1", "er 1 er 1 he"]
 NEUTRAL = ["a er in", "the ing"]
 ROWS = [{"text": f"the thing in {i} the"} for i in range(12)]
-PAIRS = [
-    {"prompt": f"the {i}", "chosen": " thing in the", "rejected": " 1 1 1"} for i in range(12)
-]
+PAIRS = [{"prompt": f"the {i}", "chosen": " thing in the", "rejected": " 1 1 1"} for i in range(12)]
 
 
 def sft(tiny_llama: Path, out: Path, **options: Any) -> SFTTrainer:

@@ -170,9 +170,7 @@ def test_completions_continue_bare_text(served: Served, loaded: Loaded) -> None:
 
 
 @pytest.mark.parametrize("stop", [None, "e"])
-def test_streamed_pieces_are_the_answer(
-    served: Served, loaded: Loaded, stop: str | None
-) -> None:
+def test_streamed_pieces_are_the_answer(served: Served, loaded: Loaded, stop: str | None) -> None:
     options = {"stop": stop} if stop else {}
     chunks = list(
         ask(served, max_tokens=40, stream=True, stream_options={"include_usage": True}, **options)
