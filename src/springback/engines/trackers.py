@@ -82,7 +82,7 @@ def _flat(above: str, values: Any) -> Iterator[tuple[str, str]]:
 
 
 def _point(measurement: Mapping[str, Any]) -> Point:
-    """``perturb/margin/n_pos 256/seed 0`` at step ``n_neg``; ``align/margin/seed 0`` at ``n_pos``."""
+    """Such as ``perturb/margin/n_pos 256/seed 0`` at step ``n_neg``."""
     tags: Mapping[str, Any] = measurement["tags"]
     phase = tags.get("phase")
     at = "n_pos" if phase == "align" else "n_neg"

@@ -29,9 +29,7 @@ class Pieces:
         """What can be told now that ``token`` is there."""
         self._ids.append(token)
         fresh = self._fresh()
-        if fresh and not fresh.endswith(
-            "\ufffd"
-        ):  # else: a character whose bytes are not all there
+        if fresh and not fresh.endswith("\ufffd"):  # else: part of a character
             self._text += fresh
             self._from, self._upto = self._upto, len(self._ids)
         return self._tell(self._hold)
