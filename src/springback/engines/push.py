@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard
+from huggingface_hub import HfApi, metadata_load
 
 from springback.errors import ModelError, SpringbackError, describe
 from springback.quiet import one_line
@@ -36,8 +36,7 @@ def check_card(folder: Path) -> None:
     if not path.exists():
         raise ModelError(f"{folder} has no README.md; write the folder again, or write a card")
     try:
-        card = ModelCard.load(path)
-        data: dict[str, Any] = card.data.to_dict()
+        data: dict[str, Any] = metadata_load(path) or {}
     except Exception as error:
         raise ModelError(f"the metadata of {path} cannot be read: {one_line(error)}") from error
     faults = [k for k in _TEXTS if k in data and not (isinstance(data[k], str) and data[k])]

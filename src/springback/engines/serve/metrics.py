@@ -26,7 +26,7 @@ class Metrics:
         self._lock = threading.Lock()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._seconds: dict[str, list[int]] = {}
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[str, float] = {}
 
     def count(self, name: str, by: int = 1, **labels: str) -> None:
         """Add to a counter; labels must be words of ours, not of a request."""
@@ -39,7 +39,7 @@ class Metrics:
         with self._lock:
             held = self._seconds.setdefault(name, [0] * (len(_BOUNDS) + 1))
             held[sum(seconds > bound for bound in _BOUNDS)] += 1
-            self._sums[name] += seconds  # type: ignore[assignment]
+            self._sums[name] = self._sums.get(name, 0.0) + seconds
 
     def render(self, gauges: Mapping[str, float]) -> str:
         """Everything, with ``gauges`` as they stand now."""
@@ -47,9 +47,9 @@ class Metrics:
         with self._lock:
             for name in sorted({name for name, _ in self._counts}):
                 lines += _head(name, "counter")
-                for (held, labels), value in sorted(self._counts.items()):
-                    if held == name:
-                        lines.append(_line(name, labels, value))
+                for (counted, labels), number in sorted(self._counts.items()):
+                    if counted == name:
+                        lines.append(_line(name, labels, number))
             for name, held in sorted(self._seconds.items()):
                 lines += _head(name, "histogram")
                 total = 0
