@@ -11,9 +11,11 @@ import pytest
 pytest.importorskip("lm_eval", reason="lm-eval is not installed (make integrations)")
 
 import torch
+from typer.testing import CliRunner
 
 import springback
 from boosted_fixture import ALPHA, LAM, boosted
+from springback.cli.app import app
 from springback.decode import DecodeSettings, decode
 from springback.encode import Encoded
 from springback.engines import lm_eval as adapter
@@ -174,3 +176,9 @@ def test_what_cannot_be_followed_is_refused(folder: Path, tiny_llama: Path) -> N
     model = adapter.SpringbackLM(str(folder))
     with pytest.raises(SpringbackError, match="generation options num_beams"):
         model._model_generate(torch.tensor([[10]]), 3, [], num_beams=2)
+
+
+def test_everything_behind_the_command_is_lm_evals(capfd: pytest.CaptureFixture[str]) -> None:
+    done = CliRunner().invoke(app, ["lm-eval", "run", "--help"])
+    assert done.exit_code == 0
+    assert "--include_path" in done.output + capfd.readouterr().out
