@@ -33,8 +33,19 @@ HEAVY = {
     "vaderSentiment",
     "yaml",
 }
-COMMANDS = ("demo", "audit", "boost", "extrapolate", "generate", "doctor", "report", "theory")
-COMMANDS = (*COMMANDS, "serve", "track", "push")
+COMMANDS: tuple[str, ...] = (
+    "demo",
+    "audit",
+    "boost",
+    "extrapolate",
+    "generate",
+    "doctor",
+    "report",
+    "theory",
+    "serve",
+    "track",
+    "push",
+)
 
 # Does what the console script does, then writes down what was loaded.  argv: file, arguments.
 _RUN = """

@@ -134,8 +134,8 @@ class ElasticityCallback(TrainerCallback):
     ``elasticity/margin``: mean NLL a token of the unwanted texts minus that of the wanted ones,
     nats a token, higher is more aligned.  ``elasticity/kl``: KL(start || model), nats a token.
     Measured before the first step, every ``every`` steps, and at the end; in the weights' own
-    dtype, on ``tokens`` tokens a text at most.  The start's probabilities are kept, or with a LoRA adapter computed
-    without it, so that no second model is needed.
+    dtype, on ``tokens`` tokens a text at most.  The start's probabilities are kept, or with a LoRA
+    adapter computed without it, so that no second model is needed.
 
     >>> ElasticityCallback(tokenizer, Held(wanted, unwanted), every=50).watch(trainer)
     ... # doctest: +SKIP
