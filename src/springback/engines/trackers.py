@@ -133,13 +133,13 @@ def _tensorboard(record: Record, place: str) -> str:
         raise MissingExtraError("tensorboard", "track", "--to tensorboard") from error
     folder = Path(place or "runs") / f"{record.name}-{record.id}"
     shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(str(folder)) as writer:  # type: ignore[no-untyped-call]
-        add: Any = writer
+    make: Any = SummaryWriter  # untyped where TensorBoard is, Any where it is not
+    with make(str(folder)) as writer:
         for point in record.points:
-            add.add_scalar(point.name, point.value, point.step)
-        add.add_text("verdict", record.verdict)
+            writer.add_scalar(point.name, point.value, point.step)
+        writer.add_text("verdict", record.verdict)
         rows = [f"| {k} | {v.replace('|', '/')} |" for k, v in sorted(record.params.items())]
-        add.add_text("inputs", "\n".join(["| setting | value |", "|---|---|", *rows]))
+        writer.add_text("inputs", "\n".join(["| setting | value |", "|---|---|", *rows]))
     return str(folder)
 
 
