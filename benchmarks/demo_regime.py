@@ -5,6 +5,9 @@ Choosing (``--phase choose``): every regime of ``REGIMES`` is trained with every
 anything was run: of the regimes whose mean fine-tuned accuracy lies between 0.15 and 0.85 (off
 floor and ceiling), the one with the largest mean gain over mu = 0 at its best single mu.
 
+The best single mu of the chosen regime was the largest one tried, so the demo's own candidates were
+moved up (0.2, 0.4, 0.8 instead of 0.1, 0.3) before any reporting run had finished.
+
 Reporting (``--phase report``): the demo's own boost with the chosen regime, other seeds, 128 test
 questions each, whatever comes out; beside each seed's verdict the comparison of all seeds
 together: paired by question within a seed, then a t interval over the seeds, which have training
