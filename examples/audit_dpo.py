@@ -2,8 +2,9 @@
 
     python examples/audit_dpo.py MODEL PREFERENCES.jsonl [OUT]
 
-PREFERENCES has rows of prompt, chosen and rejected. The audit aligns MODEL on chosen over rejected,
-then trains it the other way, and measures the margin and the KL to MODEL on the way.
+PREFERENCES has rows with chosen and rejected. The audit aligns MODEL on chosen over rejected texts,
+then trains it the other way, and measures the margin and the KL to MODEL on the way. The texts
+count as answers to one neutral prompt, since the audit draws each side's rows by itself.
 """
 
 import json
@@ -15,13 +16,12 @@ from springback.report import build
 
 
 def sides(preferences: Path, folder: Path) -> tuple[Path, Path]:
-    """Chosen and rejected answers as two files of prompt and response, row by row."""
+    """Chosen and rejected texts as two files."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line) for line in preferences.read_text().splitlines()]
     paths = folder / "wanted.jsonl", folder / "unwanted.jsonl"
     for path, side in zip(paths, ("chosen", "rejected"), strict=True):
-        lines = [json.dumps({"prompt": r["prompt"], "response": r[side]}) for r in rows]
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text("".join(json.dumps({"text": row[side]}) + "\n" for row in rows))
     return paths
 
 
@@ -32,6 +32,7 @@ def main(model: str, preferences: str, out: str = "audit-of-dpo") -> None:
         align=str(wanted),
         perturb=str(unwanted),
         algorithm="dpo",
+        prompt="Answer:",
         experiments=("rebound",),
         probes=("margin", "kl"),
         n_pos=(8, 16),

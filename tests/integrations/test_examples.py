@@ -18,6 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from boosted_fixture import boosted
 
+# PEFT asks for the name that Transformers is leaving.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
@@ -50,8 +53,7 @@ def test_each_is_under_sixty_lines() -> None:
 
 def test_audit_dpo(tiny_llama: Path, tmp_path: Path) -> None:
     rows = [
-        {"prompt": f"the {i}", "chosen": f"a thing in {i}", "rejected": f"1 1 {i}"}
-        for i in range(64)
+        {"chosen": f"a thing in the {i} thing", "rejected": f"1 1 he {i} er 1"} for i in range(64)
     ]
     told = run("audit_dpo.py", tiny_llama, write(tmp_path / "rows.jsonl", rows), cwd=tmp_path)
     assert "report: audit-of-dpo/report.html" in told
