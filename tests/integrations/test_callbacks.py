@@ -20,7 +20,10 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 import springback
 from springback.encode import encode_rows
@@ -154,7 +157,7 @@ def expected(tiny_llama: Path, folder: Path) -> dict[str, float]:
 def logged(trainer: Trainer) -> dict[int, dict[str, float]]:
     """What was logged of elasticity, by step."""
     return {
-        line["step"]: {k: v for k, v in line.items() if k.startswith("elasticity/")}
+        int(line["step"]): {k: v for k, v in line.items() if k.startswith("elasticity/")}
         for line in trainer.state.log_history
         if any(k.startswith("elasticity/") for k in line)
     }

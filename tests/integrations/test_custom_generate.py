@@ -32,9 +32,7 @@ def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trusted(folder: Path) -> Any:
     """The model as somebody without springback loads it; fp64, so that no tie is tipped."""
-    return AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=True, dtype=torch.float64
-    ).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float64)
 
 
 def generate(model: Any, prompts: list[list[int]], **options: Any) -> list[list[int]]:
@@ -56,7 +54,7 @@ def plain(folder: Path, prompts: list[list[int]], **changes: Any) -> list[list[i
 
 def test_tokens_are_those_of_the_plain_loop(folder: Path, trusted: Any) -> None:
     expected = plain(folder, PROMPTS)
-    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    bare = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     assert generate(bare, PROMPTS) != expected, "contrast must matter"
     assert generate(trusted, PROMPTS) == expected
     assert generate(trusted, PROMPTS, use_cache=False) == expected
@@ -141,7 +139,7 @@ def test_another_folder_is_refused(tiny_llama: Path, trusted: Any) -> None:
 
 def test_the_card_says_how_and_stays_the_same(folder: Path) -> None:
     text = (folder / "README.md").read_text(encoding="utf-8")
-    card = ModelCard(text)
+    card: Any = ModelCard(text)
     assert {"springback", "custom_generate"} <= set(card.data.tags)
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "text-generation"

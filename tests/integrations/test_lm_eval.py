@@ -151,7 +151,7 @@ def test_a_lambda_of_ones_own(folder: Path, loaded: Loaded) -> None:
 def test_samples_differ_from_batch_to_batch_and_repeat_by_seed(folder: Path) -> None:
     model, again = (adapter.SpringbackLM(str(folder), seed=5) for _ in range(2))
     context = torch.tensor([[10, 20, 30]])
-    options = {"do_sample": True, "temperature": 1.0, "top_k": 50}
+    options: Any = {"do_sample": True, "temperature": 1.0, "top_k": 50}
     first, second = (model._model_generate(context, 20, [], **options).tolist() for _ in range(2))
     assert first != second
     assert again._model_generate(context, 20, [], **options).tolist() == first

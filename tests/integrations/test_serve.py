@@ -149,7 +149,7 @@ def test_the_callers_system_message_replaces_the_folders(served: Served, loaded:
 
 def test_sampling_repeats_with_a_seed(served: Served, loaded: Loaded) -> None:
     options: dict[str, Any] = {"temperature": 0.9, "seed": 4, "top_p": 0.9}
-    extra = {"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.2}
+    extra: dict[str, Any] = {"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.2}
     told = ask(served, **options, extra_body=extra)
     assert told.choices[0].message.content == answer_of(loaded, **options, **extra)
     several = ask(served, **options, n=3)

@@ -72,8 +72,8 @@ class KeepEarly(TrainerCallback):
                     "keep an earlier one",
                 )
             )
-        if at is not None and (Path(args.output_dir) / f"early-{at}").is_dir():
-            self.folder = Path(args.output_dir) / f"early-{at}"  # a run that goes on
+        if at is not None and (_out(args) / f"early-{at}").is_dir():
+            self.folder = _out(args) / f"early-{at}"  # a run that goes on
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -93,7 +93,7 @@ class KeepEarly(TrainerCallback):
     ) -> None:
         if state.global_step != self._at(state) or not state.is_world_process_zero:
             return
-        source = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        source = _out(args) / f"checkpoint-{state.global_step}"
         files = [p for p in sorted(source.iterdir()) if _is_model(p)]
         if not any(p.suffix == ".safetensors" for p in files):
             raise ModelError(
@@ -103,11 +103,15 @@ class KeepEarly(TrainerCallback):
                     "save full state dicts (FSDP: FULL_STATE_DICT; DeepSpeed: gathered weights)",
                 )
             )
-        target = Path(args.output_dir) / f"early-{state.global_step}"
+        target = _out(args) / f"early-{state.global_step}"
         with whole_folder(target) as tmp:
             for path in files:  # copied: a link would change when the trainer writes it again
                 shutil.copy2(path, tmp / path.name)
         self.folder = target
+
+
+def _out(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or ".")
 
 
 def _is_model(path: Path) -> bool:

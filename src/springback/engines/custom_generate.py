@@ -30,7 +30,7 @@ from transformers import (
     LogitsProcessorList,
 )
 from transformers.cache_utils import DynamicLayer
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 #: How far implausible tokens lie below the plausible ones, in the expert's order: a grammar that
 #: forbids every plausible token then still has an order to choose by.
@@ -156,7 +156,8 @@ def _prompt_mask(model: Any, inputs: Any, options: dict[str, Any]) -> Tensor | N
     ends = ends if isinstance(ends, (list, tuple)) else [ends]
     if pad is None or pad in ends or not bool((ids == pad).any()):
         return None
-    return (ids != pad).long()
+    mask: Tensor = (ids != pad).long()
+    return mask
 
 
 def generate(

@@ -172,10 +172,10 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
 
     def _bytes_a_token(self) -> int:
         """Memory that a token of a batch takes: its logits when scoring, keys and values else."""
-        config = self._strong.config.get_text_config()
+        config: Any = self._strong.config.get_text_config()
         width = self._strong.dtype.itemsize
         if not self._generating:
-            return max(width, 4) * _LOGIT_COPIES * int(config.vocab_size)
+            return int(max(width, 4) * _LOGIT_COPIES * config.vocab_size)
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         both = 1 if self._weak is None else 2

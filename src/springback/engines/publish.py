@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 
@@ -36,10 +37,11 @@ def _extend_card(folder: Path, facts: dict[str, object]) -> None:
     """Tags and a section of how to use the folder, below what the card already says."""
     path = folder / "README.md"
     card = ModelCard(path.read_text(encoding="utf-8") if path.exists() else "---\n---\n")
-    tags = [*(card.data.tags or [])]
-    card.data.tags = [*tags, *(t for t in ("springback", "custom_generate") if t not in tags)]
-    card.data.library_name = card.data.library_name or "transformers"
-    card.data.pipeline_tag = card.data.pipeline_tag or "text-generation"
+    data: Any = card.data
+    tags = [*(data.tags or [])]
+    data.tags = [*tags, *(t for t in ("springback", "custom_generate") if t not in tags)]
+    data.library_name = data.library_name or "transformers"
+    data.pipeline_tag = data.pipeline_tag or "text-generation"
     card.text = card.text.partition(_HEADING)[0].rstrip() + "\n\n" + _usage(facts)
     write_text(path, str(card).rstrip() + "\n")
 
