@@ -11,6 +11,7 @@ import pytest
 
 HEAVY = {
     "accelerate",
+    "constriction",
     "datasets",
     "fastapi",
     "gguf",
@@ -45,6 +46,8 @@ COMMANDS: tuple[str, ...] = (
     "serve",
     "track",
     "push",
+    "compress",
+    "decompress",
 )
 
 # Does what the console script does, then writes down what was loaded.  argv: file, arguments.

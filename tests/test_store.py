@@ -12,7 +12,7 @@ import pytest
 
 from springback.core import Run
 from springback.errors import SpaceError, StoreError
-from springback.store import Store, require_space, whole_folder, write_text
+from springback.store import Store, require_space, whole_file, whole_folder, write_text
 
 RUN = Run.of("align", rows="abc", seed=1)
 
@@ -102,3 +102,23 @@ def test_out_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(StoreError, match="name a folder"):
         Store(tmp_path / "f")
+
+
+def test_a_file_appears_when_it_is_whole_and_the_old_one_stays_until_then(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "x"
+    with whole_file(path) as out:
+        out.write(b"first")
+        assert not path.exists()
+        out.seek(0)
+        assert out.read() == b"first"  # what is written can be read back before it appears
+    assert path.read_bytes() == b"first"
+
+    def fail() -> None:
+        with whole_file(path) as out:
+            out.write(b"half")
+            raise ValueError("midway")
+
+    with pytest.raises(ValueError, match="midway"):
+        fail()
+    assert path.read_bytes() == b"first"
+    assert [p.name for p in path.parent.iterdir()] == ["x"]

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from springback.codec import CodecSettings, compress, decompress
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
     from springback.decode import ContrastModel
     from springback.errors import SpringbackError
@@ -25,6 +26,7 @@ _HOMES = {
     "AuditSettings": "springback.jobs.settings",
     "BoostSettings": "springback.jobs.settings",
     "Checkpoint": "springback.core",
+    "CodecSettings": "springback.codec",
     "ContrastModel": "springback.decode",
     "GenerateSettings": "springback.inference",
     "Loaded": "springback.inference",
@@ -38,6 +40,8 @@ _HOMES = {
     "Trajectory": "springback.core",
     "audit": "springback.jobs.audit",
     "boost": "springback.jobs.boost",
+    "compress": "springback.codec",
+    "decompress": "springback.codec",
     "extrapolate": "springback.weights",
     "generate": "springback.inference",
     "load": "springback.inference",
@@ -47,6 +51,7 @@ __all__ = [
     "AuditSettings",
     "BoostSettings",
     "Checkpoint",
+    "CodecSettings",
     "ContrastModel",
     "GenerateSettings",
     "Loaded",
@@ -61,6 +66,8 @@ __all__ = [
     "__version__",
     "audit",
     "boost",
+    "compress",
+    "decompress",
     "extrapolate",
     "generate",
     "load",

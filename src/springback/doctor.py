@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from springback.provenance import (
+    available_memory,
     cpu_flags,
     cpu_model,
     package_version,
@@ -98,22 +99,10 @@ def cpu_finding(flags: frozenset[str]) -> Finding:
 
 
 def _memory() -> Finding:
-    total, free = total_memory(), _available_memory()
+    total, free = total_memory(), available_memory()
     enough = free >= DEMO_MEMORY
     advice = "" if enough else f"the demo needs {DEMO_MEMORY / 1e9:.0f} GB; end other programs"
     return Finding("memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", enough, advice)
-
-
-def _available_memory() -> int:
-    """Bytes that can be had without swapping; the total where the kernel does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return total_memory()
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, total_memory())
-    return total_memory()
 
 
 def _cache(embedded: ModuleType) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,27 @@ def encode_prompt(tokenizer: Tokenizer, row: Row, system: str | None = None) -> 
     return ids
 
 
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+def text_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    """UTF-8 bytes of text that ``ids`` stand for, whatever the tokenizer; special tokens are none.
+
+    What bits per byte divides by, everywhere.  A token may hold a part of a character: it counts
+    with the bytes it has, so parts of a text add up to the whole.
+    """
+    text = tokenizer.decode(list(ids), skip_special_tokens=True)
+    if "\ufffd" not in text:
+        return len(text.encode("utf-8"))
+    special = set(tokenizer.all_special_ids)
+    tokens: list[str] = tokenizer.convert_ids_to_tokens([i for i in ids if i not in special])
+    # Byte-level tokenizers write every byte as one character, those with byte fallback as <0x..>.
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(core, "decoder", None)).__name__ == "ByteLevel":
+        return sum(map(len, tokens))
+    return sum(1 if _BYTE_TOKEN.fullmatch(t) else len(t.replace("▁", " ").encode()) for t in tokens)
+
+
 def encode_row(
     tokenizer: Tokenizer, row: Row, max_tokens: int, system: str | None = None
 ) -> Encoded:
@@ -97,9 +119,7 @@ def encode_row(
             f"(it begins {row.prompt[:40]!r}); raise --max-tokens or drop such rows"
         )
     cut = ids[:max_tokens]
-    # Bits per byte counts the bytes that the scored tokens stand for, whatever the tokenizer.
-    text = tokenizer.decode(cut[start:], skip_special_tokens=True)
-    return Encoded(tuple(cut), start, len(text.encode("utf-8")))
+    return Encoded(tuple(cut), start, text_bytes(tokenizer, cut[start:]))
 
 
 def encode_answer(

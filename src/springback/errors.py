@@ -31,6 +31,10 @@ class StoreError(SpringbackError):
     """A result folder is locked by another process, or holds something that is not ours."""
 
 
+class CodecError(SpringbackError):
+    """A container is damaged, cut short, of another model, or does not decode on this machine."""
+
+
 class MissingExtraError(SpringbackError):
     """An optional dependency is not installed."""
 

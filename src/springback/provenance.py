@@ -42,6 +42,7 @@ PACKAGES = (
     "lm-eval",
     "vllm",
     "ray",
+    "constriction",
 )
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -174,6 +175,18 @@ def total_memory() -> int:
     except OSError:
         return installed
     return min(installed, int(limit)) if limit.isdigit() else installed
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping; the total where the kernel does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return total_memory()
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return min(int(line.split()[1]) * 1024, total_memory())
+    return total_memory()
 
 
 def peak_memory() -> int:

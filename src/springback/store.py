@@ -21,7 +21,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from springback.core import Run, to_jsonable
 from springback.errors import SpaceError, StoreError
@@ -93,6 +93,25 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise write_refusal(error, path) from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file, open for writing and reading, that appears under its name only when the
+    block has ended without an error; until then what was there before stays."""
+    tmp = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tmp.open("x+b") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(tmp, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise write_refusal(error, path) from error
+    finally:
+        tmp.unlink(missing_ok=True)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli import ecosystem
+from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
@@ -220,6 +221,8 @@ _PASSED = {
     "allow_interspersed_args": False,
 }
 app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
+app.command()(compress)
+app.command()(decompress)
 
 
 @app.command()
@@ -316,5 +319,7 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        whole = arguments[:1] in (["compress"], ["decompress"])
+        goes_on = "nothing was written" if whole else "the same command goes on where it was"
+        print(f"interrupted; {goes_on}", file=sys.stderr)
         sys.exit(130)
