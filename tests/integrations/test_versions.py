@@ -23,7 +23,7 @@ def table() -> dict[str, str]:
     """Package and version of every row that begins with a name in code."""
     text = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([\w-]+)` \| ([\d.]+) \|", text, re.M)
-    return {name.lower(): version for name, version in rows}
+    return {name.lower().replace("_", "-"): version for name, version in rows}
 
 
 def test_the_table_says_the_pinned_versions() -> None:
