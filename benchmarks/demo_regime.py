@@ -53,7 +53,7 @@ FLOOR, CEILING = 0.15, 0.85
 
 def settings_of(regime: str, seed: int) -> BoostSettings:
     # One precision on every machine, so that the study can go on anywhere.
-    return replace(BOOST, **REGIMES[regime], seed=seed, precision="float32")
+    return replace(BOOST, **REGIMES[regime], seed=seed, precision="float32", reopen_test=True)
 
 
 def choose_one(regime: str, seed: int, work: Path) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def choose_one(regime: str, seed: int, work: Path) -> dict[str, Any]:
     progress.note(f"choosing: {regime}, seed {seed}")
     with Store(work).locked() as store:
         rows = load_slice(s.train or "", limit=s.train_rows, seed=seed)
-        questions = load_slice(s.validation, limit=QUESTIONS, seed=seed, split="validation")
+        questions = load_slice(s.validation or "", limit=QUESTIONS, seed=seed, split="validation")
         start = resolve(s.model or "")
         points = train_epochs(start, rows, s.recipe(), store, progress, s.system).points
         job = Boost(s, (points[-2].checkpoint, points[-1].checkpoint), store, progress)

@@ -92,16 +92,32 @@ def test_processors_come_before_temperature() -> None:
 
 
 def test_draws_follow_the_softmax() -> None:
-    """Chi-square over rows and positions: p above 0.001 for the right odds, below for others."""
-    weights = np.array([0.4, 0.3, 0.15, 0.1, 0.04, 0.01])
-    scores, noise = torch.from_numpy(np.log(weights)), KeyedNoise(0)
-    counts = np.zeros(6)
-    for row in range(100):
-        for position in range(60):
-            counts[int((scores + noise.gumbel(row, position, 6, EVERY)).argmax())] += 1
-    assert stats.chisquare(counts, weights * 6000).pvalue > 0.001
-    wrong = np.array([0.37, 0.33, 0.15, 0.1, 0.04, 0.01])
-    assert stats.chisquare(counts, wrong * 6000).pvalue < 0.001
+    """Chi-square over 100,000 places, 60 tokens with odds as uneven as a model's.
+
+    Bins of fewer than 5 expected draws are one.  p is above 0.001 for the right odds, and below
+    if a hundredth of the draws goes from the likeliest to the next.
+    """
+    rows, positions, width = 400, 250, 60
+    weights = np.exp(-0.25 * np.arange(width))
+    weights /= weights.sum()
+    scores, noise, every = torch.from_numpy(np.log(weights)), KeyedNoise(0), torch.arange(width)
+    counts = np.zeros(width)
+    for row in range(rows):
+        for position in range(positions):
+            counts[int((scores + noise.gumbel(row, position, width, every)).argmax())] += 1
+    assert counts.sum() == 100_000
+    few = int((weights * 100_000 < 5).sum())
+    assert few > 5, "there are rare tokens to pool"
+
+    def pooled(values: Any) -> Any:
+        return np.append(values[: width - few], values[width - few :].sum())
+
+    right = pooled(weights * 100_000)
+    assert right.min() >= 5
+    assert stats.chisquare(pooled(counts), right).pvalue > 0.001
+    wrong = right.copy()
+    wrong[:2] += (-1000, 1000)
+    assert stats.chisquare(pooled(counts), wrong).pvalue < 0.001
 
 
 def test_noise_is_gumbel_and_its_places_are_independent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,54 +11,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Mamba2ForCausalLM,
+    MambaForCausalLM,
+)
 
+from decode_fixture import amateur, expert, prompts, tiny
+from springback.contrast import combine
 from springback.decode import DecodeSettings, Hooks, Speculation, Work, decode, decode_fast
 from springback.decode.drafts import NgramIndex, Pace
 from springback.errors import SpringbackError
 
 STOPS = (7, 19, 23)
-WORDS = random.Random(0)
-#: Lengths 3 to 18, each with a repetition, so that look-up finds something.
-PROMPTS = [
-    (lambda words: words + words)([WORDS.randrange(48) for _ in range(WORDS.randrange(2, 10))])[1:]
-    for _ in range(16)
-]
+PROMPTS = prompts(16)
 BASE = DecodeSettings(max_new_tokens=10, stop_ids=STOPS, keyed_noise=True, seed=11)
-
-
-def tiny(perturb: float, seed: int = 0) -> Any:
-    """A random Llama in fp64; ``perturb`` moves its weights, the same seed the same way."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=48,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            tie_word_embeddings=True,
-            initializer_range=0.7,
-        )
-        model: Any = LlamaForCausalLM(config).double()
-        model.eval()
-        torch.manual_seed(seed + 1)
-        with torch.no_grad():
-            for p in model.parameters():
-                p.add_(perturb * torch.randn_like(p))
-            model.model.norm.weight.mul_(4)  # uneven odds, as a real model's are
-    return model
-
-
-@cache
-def expert() -> Any:
-    return tiny(0.0)
-
-
-@cache
-def amateur() -> Any:
-    return tiny(0.01)
 
 
 @cache
@@ -74,7 +41,6 @@ def fast(
     found = decode_fast(
         expert(), prompts, settings, amateur(), speculation=Speculation(**speculation)
     )
-    assert found.work is not None
     return tuple(map(tuple, found.answers)), found.work
 
 
@@ -128,6 +94,19 @@ def test_the_pair_is_contested_as_often_as_real_ones() -> None:
     assert by_amateur.expert_calls < 0.8 * lazy.expert_calls
 
 
+def test_positions_are_deferred_and_the_amateur_may_overrule_them() -> None:
+    """The amateur is asked less often than at once; some guesses do not stand."""
+    settings = replace(BASE, lam=0.25, alpha=0.01, max_new_tokens=40, stop_ids=())
+    for temperature in (0.0, 0.8):
+        held = replace(settings, temperature=temperature)
+        at_once, lazy = fast(held, draft="ngram", length=2, defer=0)
+        later, work = fast(held, draft="ngram", length=2, defer=8)
+        assert later == at_once == truth(held)
+        assert lazy.deferred == 0
+        assert 0 < work.overruled < 0.3 * work.deferred
+        assert work.amateur_rows < 0.8 * lazy.amateur_rows
+
+
 def counted(model: Any, rows: list[int]) -> Any:
     """Hook that notes how many rows each call of ``model`` has."""
 
@@ -176,7 +155,6 @@ def test_speculation_needs_fewer_calls_on_a_text_that_repeats_itself() -> None:
     )
     assert found.answers == [cycle * 4]
     # One call for the prompt, which gives 1 token; 19 more at 5 a call.
-    assert found.work is not None
     assert found.work.expert_calls == 1 + 4
 
 
@@ -243,15 +221,45 @@ def test_a_cache_that_cannot_be_cropped_is_decoded_the_plain_way_and_says_so_onc
     with pytest.warns(UserWarning, match="plain way"):
         found = decode_fast(pair[0], PROMPTS[:3], settings, pair[1])
     assert found.answers == expected
-    assert found.work is None
+    assert found.plain
+    # Both models at each of the 8 steps; 3 rows are asked each time.
+    assert (found.work.expert_calls, found.work.amateur_rows, found.work.tokens) == (8, 24, 24)
     # Beyond the window, against the model without any cache.
     ids = torch.tensor([PROMPTS[0] + expected[0][:-1]])
     with torch.no_grad():
         strong, weak = (m(input_ids=ids, use_cache=False).logits[0, -1] for m in pair)
-    from springback.contrast import combine
-
     assert int(combine(strong, weak, 1.0, 0.1).argmax()) == expected[0][-1]
     decode_fast(pair[0], PROMPTS[:1], settings, pair[1])  # a second warning would be an error
+
+
+@pytest.mark.parametrize("kind", [Mamba2ForCausalLM, MambaForCausalLM])
+def test_a_state_space_model_is_decoded_the_plain_way(kind: Any) -> None:
+    """Its state is used and its padding masked: the tokens are those without any cache."""
+    sizes = {"num_heads": 4, "head_dim": 8, "n_groups": 1} if kind is Mamba2ForCausalLM else {}
+    config = kind.config_class(
+        vocab_size=48, hidden_size=16, state_size=4, num_hidden_layers=2, **sizes
+    )
+    config.initializer_range = 0.5
+    torch.manual_seed(0)
+    pair: list[Any] = [kind(config).double().eval() for _ in range(2)]
+    settings = replace(BASE, lam=1.0, max_new_tokens=8, batch_size=4)
+    with pytest.warns(UserWarning, match="plain way"):
+        found = decode_fast(pair[0], PROMPTS[:4], settings, pair[1])
+    assert len({len(p) for p in PROMPTS[:4]}) > 1
+    expected = []
+    for prompt in PROMPTS[:4]:
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 8:
+            with torch.no_grad():
+                strong, weak = (
+                    m(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1] for m in pair
+                )
+            token = int(combine(strong, weak, 1.0, 0.1).argmax())
+            if token in STOPS:
+                break
+            ids.append(token)
+        expected.append(ids[len(prompt) :])
+    assert found.answers == expected
 
 
 def test_sampling_by_a_stream_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def test_the_reference_gives_the_same_text(loaded: Loaded) -> None:
         {"temperature": 0.9, "seed": 4, "top_k": 20, "top_p": 0.9, "min_p": 0.01},
         {"repetition_penalty": 1.5, "stop": ("e", "1"), "raw": True},
         {"draft": "amateur"},
+        {"draft": "model", "draft_model": loaded.amateur},
     ):
         held: dict[str, Any] = {"max_new_tokens": 12, **options}
         fast = springback.generate(loaded, PROMPTS, **held)
@@ -63,6 +65,54 @@ def test_streamed_pieces_make_up_the_answers(loaded: Loaded) -> None:
         )
         assert [pieces.get(row, "") for row in range(3)] == answers
         assert count > 3, "in pieces, not at the end"
+
+
+def test_the_result_says_what_the_run_took(loaded: Loaded) -> None:
+    """3 answers of 12 tokens at most; the plain loop calls both models once a token."""
+    pair = replace(loaded, alpha=0.8)  # few tokens come this close to the likeliest
+    fast = springback.generate(pair, PROMPTS, max_new_tokens=12)
+    slow = springback.generate(pair, PROMPTS, max_new_tokens=12, reference=True)
+    for found in (fast, slow):
+        assert 3 <= found.work.tokens <= 36
+        assert 0 < found.work.contested_share < 1
+        assert found.work.tokens_per_second > 0
+    assert fast.work.contested == slow.work.contested
+    assert slow.work.expert_calls == slow.work.amateur_calls <= 12
+    assert fast.work.amateur_rows < slow.work.amateur_rows
+    text = fast.work.summary()
+    for part in ("a second", "contested", "calls a token: expert", "amateur"):
+        assert part in text
+
+
+def test_stats_go_to_standard_error(tiny_llama: Path) -> None:
+    words = ["generate", str(tiny_llama), "the thing", "--max-new-tokens", "4"]
+    bare = CliRunner().invoke(app, words)
+    for extra in ([], ["--stream"]):
+        done = CliRunner().invoke(app, [*words, "--stats", *extra])
+        assert done.stdout == bare.stdout
+        assert "calls a token: expert" in done.stderr
+
+
+def test_an_end_token_among_several_ends_an_answer(loaded: Loaded) -> None:
+    """Every token that may end an answer does, in both decoders."""
+    from springback.decode import DecodeSettings, decode, decode_fast
+
+    prompts = [[10, 20, 30], [40, 50, 60, 70]]
+    whole = decode(loaded.expert, prompts, DecodeSettings(8))
+    ends = (whole[0][3], whole[1][5])
+    held = DecodeSettings(8, stop_ids=ends)
+    found = decode(loaded.expert, prompts, held)
+    for answer, full in zip(found, whole, strict=True):
+        assert answer == full[: min(full.index(e) for e in ends if e in full)]
+    assert decode_fast(loaded.expert, prompts, held).answers == found
+
+
+def test_a_draft_model_is_named_on_the_command_line(tiny_llama: Path) -> None:
+    words = ["generate", str(tiny_llama), "the thing", "--max-new-tokens", "4", "--stats"]
+    bare = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, [*words, "--draft", "model", "--draft-model", str(tiny_llama)])
+    assert done.stdout == bare.stdout
+    assert "draft model" in done.stderr
 
 
 def test_an_unknown_keyword_is_refused(loaded: Loaded) -> None:

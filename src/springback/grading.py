@@ -187,6 +187,43 @@ def extract_exact(text: str) -> str | None:
     return " ".join(unicodedata.normalize("NFC", kept).split()) or None
 
 
+#: What each metric reads when nothing else is asked for, in words.
+READINGS = {
+    "number": "the number right after the last #### that has one, else the last number",
+    "choice": "the letter after the last ####, else 'answer is X', an opening 'X.', the last "
+    "capital that stands alone",
+    "exact": "what follows the last #### on its line, else the whole text",
+}
+
+
+def compile_extraction(pattern: str) -> re.Pattern[str]:
+    """The regular expression of ``--extract``; raises :class:`DataError` if it is none."""
+    try:
+        return re.compile(pattern, re.MULTILINE)
+    except re.error as error:
+        raise DataError(
+            "--extract: "
+            + describe(
+                f"{pattern!r} ({error})",
+                "a regular expression of Python",
+                "its last match counts: its first group, or all of it",
+            )
+        ) from error
+
+
+def find_answer(pattern: re.Pattern[str], text: str) -> str | None:
+    """Where ``pattern`` matches ``text`` last: its first group, or all of it; None: nowhere.
+
+    ``^`` and ``$`` match at every line.
+    """
+    last = None
+    for last in pattern.finditer(text):  # noqa: B007  (only the last one counts)
+        pass
+    if last is None:
+        return None
+    return last[1] if pattern.groups else last[0]
+
+
 def extract(metric: str, text: str, *, letters: Sequence[str] = LETTERS) -> str | None:
     """What ``metric`` compares: the answer read out of ``text``, or None if there is none.
 
@@ -203,9 +240,16 @@ def extract(metric: str, text: str, *, letters: Sequence[str] = LETTERS) -> str 
     )
 
 
-def grade(metric: str, completion: str, answer: str, *, letters: Sequence[str] = LETTERS) -> bool:
+def grade(
+    metric: str,
+    completion: str | None,
+    answer: str,
+    *,
+    letters: Sequence[str] = LETTERS,
+) -> bool:
     """Whether ``completion`` gives ``answer``; both are read by :func:`extract`.
 
+    ``completion`` may be the part that :func:`find_answer` found, or None if it found nothing.
     ``letters`` are the choices on offer (metric ``choice`` only).  A completion without an answer
     is wrong.  Raises :class:`~springback.errors.DataError` if the metric is unknown or the
     reference ``answer`` holds none itself.
@@ -224,4 +268,4 @@ def grade(metric: str, completion: str, answer: str, *, letters: Sequence[str] =
                 "mend that row or choose another metric with --metric",
             )
         )
-    return extract(metric, completion, letters=letters) == wanted
+    return completion is not None and extract(metric, completion, letters=letters) == wanted

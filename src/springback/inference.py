@@ -9,20 +9,31 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from springback.core import Row
+from springback.core import Checkpoint, Row
 from springback.decode import (
     ContrastModel,
     DecodeSettings,
     Hooks,
     Speculation,
+    Work,
     decode,
     decode_fast,
 )
+from springback.decode.lora import load_twin
 from springback.decode.settings import Processor
 from springback.encode import encode_prompt, stop_ids
 from springback.errors import ModelError, SpringbackError, describe
-from springback.models import BOOST_FILE, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models import (
+    BOOST_FILE,
+    Tokenizer,
+    check_same_tokenizer,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from springback.store import read_json
+from springback.weights import is_adapter
+from springback.weights.folder import ADAPTER_CONFIG
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,8 @@ class GenerateSettings:
     first of the ``stop`` strings.  Penalties, contrast, processors and filters apply in the order
     of :mod:`springback.decode.settings`.
 
-    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur`` or ``none``.
+    ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
+    ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -62,18 +74,33 @@ class GenerateSettings:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     draft: str = "ngram"
+    draft_model: str | Path | PreTrainedModel | None = None
     reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
 
 
-def load(model: str | Path) -> Loaded:
-    """Load a built-in name, a model folder, a hub id, or the folder that ``boost`` wrote.
+class Generated(list[str]):
+    """Answers, in order; ``work`` has the statistics of the run."""
 
-    Weights are loaded in fp32.  Raises :class:`springback.errors.ModelError`.
+    def __init__(self, answers: Sequence[str], work: Work) -> None:
+        super().__init__(answers)
+        self.work = work
+
+
+def load(model: str | Path, base: str | Path | None = None) -> Loaded:
+    """Load a built-in name, a model folder, a hub id, an adapter, or a boosted folder of either.
+
+    Weights are loaded in fp32.  Of a pair of adapters both share one set of base weights; ``base``
+    says where these are, if the adapter's own settings don't (or no longer).  Raises
+    :class:`springback.errors.ModelError`.
 
     >>> loaded = springback.load("springback-boost/model")  # doctest: +SKIP
     """
+    if is_adapter(model):
+        return _load_adapters(Path(model), base)
+    if base is not None:
+        raise ModelError(describe(f"base {base} for {model}", "a base for an adapter", "omit it"))
     checkpoint = resolve(model)
     facts_file = Path(checkpoint.path) / BOOST_FILE
     facts = read_json(facts_file) if facts_file.exists() else {}
@@ -85,15 +112,45 @@ def load(model: str | Path) -> Loaded:
         return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, system)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
         return Loaded(expert, None, tokenizer, system=system)
-    name = str(facts.get("amateur", ""))
-    folder = (Path(checkpoint.path) / name).resolve()
-    if not name or not folder.is_relative_to(Path(checkpoint.path).resolve()):
-        raise ModelError(
-            f"{facts_file} names the weak model {name!r}, which is not inside the folder; "
-            "write the folder again with springback boost"
-        )
-    amateur = load_model(resolve(folder))
+    amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
     return Loaded(expert, amateur, tokenizer, float(facts["lambda"]), float(facts["alpha"]), system)
+
+
+def _weak_folder(folder: Path, facts: Any) -> Path:
+    """Where the weak model is; raises :class:`ModelError` unless that is inside ``folder``."""
+    name = str(facts.get("amateur", ""))
+    found = (folder / name).resolve()
+    if not name or not found.is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{folder / BOOST_FILE} names the weak model {name!r}, which is not inside the folder; "
+            "write the folder again"
+        )
+    return found
+
+
+def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
+    """An adapter, or a pair of them, on its base model."""
+    settings = read_json(folder / ADAPTER_CONFIG)
+    name = base or settings.get("base_model_name_or_path")
+    if not name:
+        raise ModelError(
+            f"{folder} does not say which base it is for; name it: load(..., base=...)"
+        )
+    checkpoint = resolve(name, None if base else settings.get("revision"))
+    facts_file = folder / BOOST_FILE
+    facts = read_json(facts_file) if facts_file.exists() else {}
+    lam = float(facts.get("lambda") or 0)
+    weak = _weak_folder(folder, facts) if lam else None
+    expert, amateur = load_twin(load_model(checkpoint), folder, weak)
+    own = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
+    return Loaded(
+        expert,
+        amateur if lam else None,
+        load_tokenizer(own),
+        lam,
+        float(facts.get("alpha") or 0.1),
+        facts.get("system"),
+    )
 
 
 def generate(
@@ -101,8 +158,11 @@ def generate(
     prompts: Sequence[str],
     settings: GenerateSettings | None = None,
     **changes: Any,
-) -> list[str]:
+) -> Generated:
     """Answers to ``prompts``, in order.  Keywords are fields of :class:`GenerateSettings`.
+
+    The result is a list of texts; its ``work`` says what the run took: tokens a second, share of
+    contested positions, drafts accepted, calls of each model (:class:`springback.decode.Work`).
 
     A boosted folder is decoded contrastively with its own lambda and alpha.  Answers are those of
     the plain two-model loop (``reference=True``) up to rounding.
@@ -130,14 +190,24 @@ def generate(
         on_token=answers.take if wanted.on_text else None,
         text_of=answers.text_of,
     )
+    work = Work()
     if wanted.reference:
-        found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks)
+        found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
-        guess = Speculation(wanted.draft)
-        found = decode_fast(
-            loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess
-        ).answers
-    return [answers.finish(row, tokens) for row, tokens in enumerate(found)]
+        guess = Speculation(wanted.draft, model=_draft_model(loaded, wanted.draft_model))
+        fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
+        found, work = fast.answers, fast.work
+    return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)
+
+
+def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> Any:
+    """The model that drafts, loaded if it is named; raises if its tokens are others."""
+    if given is None or isinstance(given, PreTrainedModel):
+        return given
+    checkpoint = resolve(given)
+    names = ("the model", str(given))
+    check_same_tokenizer(loaded.tokenizer, load_tokenizer(checkpoint), names)
+    return load_model(checkpoint)
 
 
 def _decode_settings(

@@ -106,6 +106,31 @@ def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> 
         )
 
 
+def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -> PreTrainedModel:
+    """``model`` with logits of ``width``, for contrast with a model that pads its vocabulary else.
+
+    Only padding is touched, ids from ``tokens`` (the tokenizer's number) on: dropped, or added with
+    zero weights, so with a logit of 0 (of the bias-free heads that language models have).
+    Raises :class:`ModelError` if a token would be lost or has no logit.
+    """
+    have = int(model.config.get_text_config().vocab_size)
+    if have == width:
+        return model
+    if min(have, width) < tokens:
+        raise ModelError(
+            f"{name} has {have} logits, the model it is contrasted with {width}, and the tokenizer "
+            f"{tokens} tokens; allowed: a logit for every token in both; use another model"
+        )
+    model.resize_token_embeddings(width, mean_resizing=False)
+    anyhow: Any = model
+    for layer in (anyhow.get_input_embeddings(), anyhow.get_output_embeddings()):
+        weight = getattr(layer, "weight", None)
+        if weight is not None and width > have:
+            with torch.no_grad():
+                weight[have:] = 0
+    return model
+
+
 def default_precision() -> str:
     """``bf16-mixed`` where the hardware multiplies bf16 natively, else ``float32``."""
     if torch.cuda.is_available():

@@ -181,23 +181,50 @@ def reproduce(
 
 
 @app.command()
-@with_settings(BoostSettings, required=("validation", "test"))
+@with_settings(BoostSettings)
 def boost(
     given: dict[str, Any],
     out: Out = Path("springback-boost"),
     track: Track = None,
     push: Push = None,
+    show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
+    show_prompt: Annotated[
+        bool,
+        typer.Option(
+            "--show-prompt",
+            help="Print the first validation question as the model reads it, and how its answer "
+            "is read; run nothing.",
+        ),
+    ] = False,
 ) -> None:
-    """Extrapolate past the last checkpoint, decode contrastively, and prove the gain."""
+    """Extrapolate past the last checkpoint, decode contrastively, and prove the gain.
+
+    Give --early and --ft, or --model and --train; and --validation and --test, or a --task.
+    """
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.boost import boost as run
 
     _check_track(track)
-    result = run(config.build(BoostSettings, given), out, make_progress())
-    _finish(result, track)
-    if push:
-        _push(result, push)
+    settings = config.build(BoostSettings, given)
+    lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
+    if lacking and not settings.task and not show:
+        raise SpringbackError(
+            f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
+            "(a file, a hub id or problems), or a --task"
+        )
+    if show:
+        typer.echo(config.show(settings))
+    elif show_prompt:
+        from springback.jobs.prompts import shown
+
+        typer.echo(shown(settings))
+    else:
+        from springback.jobs.boost import boost as run
+
+        result = run(settings, out, make_progress())
+        _finish(result, track)
+        if push:
+            _push(result, push)
 
 
 def _push(result: Any, repository: str) -> None:
@@ -243,11 +270,20 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End an answer before this text; may be repeated.")
     ] = None,
-    draft: Annotated[str, typer.Option(help="Speculate by ngram, amateur or none.")] = "ngram",
+    draft: Annotated[
+        str, typer.Option(help="Speculate by ngram, amateur, model or none.")
+    ] = "ngram",
+    draft_model: Annotated[
+        str | None, typer.Option(help="With --draft model: a smaller one, same tokenizer.")
+    ] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
     ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print text as it comes.")] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Say what it took, on standard error.")
+    ] = False,
+    base: Annotated[str | None, typer.Option(help="Base model of an adapter folder.")] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
     from springback.inference import GenerateSettings, load
@@ -268,16 +304,22 @@ def generate(
         repetition_penalty=repetition_penalty,
         stop=tuple(stop or ()),
         draft=draft,
+        draft_model=draft_model,
         reference=reference,
     )
+    loaded = load(model, base)
     if not stream:
-        for answer in run(model, lines, settings):
+        found = run(loaded, lines, settings)
+        for answer in found:
             typer.echo(answer)
+        if stats:
+            typer.echo(found.work.summary(), err=True)
         return
-    loaded = load(model)
     for line in lines:  # one after the other, so that answers do not mix
-        run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
+        told = run(loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False))
         typer.echo()
+        if stats:
+            typer.echo(told.work.summary(), err=True)
 
 
 @app.command()

@@ -42,6 +42,11 @@ _LowRank = Annotated[
 _SvdRank = Annotated[int | None, typer.Option(help="Adapters: cut to this rank, no longer exact.")]
 _For = Annotated[str, typer.Option("--for", help="Adapters: peft, or vllm, which loads less.")]
 _Base = Annotated[str | None, typer.Option(help="Adapters: folder or hub id of the base model.")]
+_Lam = Annotated[
+    float | None,
+    typer.Option(help="Adapters: put FT beside, to decode contrastively with this lambda."),
+]
+_Alpha = Annotated[float, typer.Option(help="With --lam: how plausible a token has to be.")]
 _Materialise = Annotated[
     bool, typer.Option("--materialise", help="Adapters: write a copy of --base with them in it.")
 ]
@@ -65,6 +70,8 @@ class _Asked:
     engine: str
     base: Path | None
     materialise: bool
+    lam: float | None
+    alpha: float
 
 
 def extrapolate(
@@ -80,6 +87,8 @@ def extrapolate(
     svd_rank: _SvdRank = None,
     engine: _For = "peft",
     base: _Base = None,
+    lam: _Lam = None,
+    alpha: _Alpha = 0.1,
     materialise: _Materialise = False,
     check: _Check = False,
     validation: _Validation = None,
@@ -113,6 +122,8 @@ def extrapolate(
         engine=engine,
         base=None if base is None else local_folder(base),
         materialise=materialise,
+        lam=lam,
+        alpha=alpha,
     )
     kinds = {is_adapter(folder) for folder in folders}
     if len(kinds) > 1:
@@ -168,6 +179,7 @@ def _full(folders: list[Path], asked: _Asked) -> None:
     from springback.weights import Extrapolation, extrapolate_along
 
     flags = {"svd-rank": asked.svd_rank, "base": asked.base, "materialise": asked.materialise}
+    flags["lam"] = asked.lam is not None
     _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
     how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
     _told(extrapolate_along(folders, how, asked.out, make_progress()), asked.out)
@@ -189,16 +201,18 @@ def _adapters(folders: list[Path], asked: _Asked) -> None:
     from springback.cli.progress import make_progress
     from springback.weights import (
         AdapterExtrapolation,
+        Contrast,
         Extrapolation,
         extrapolate_adapters,
         materialise_adapters,
+        write_adapter_pair,
     )
 
     _refuse({"low-rank": asked.low_rank}, "adapters (--svd-rank cuts their rank)")
     if asked.materialise:
         if asked.base is None:
             raise SpringbackError("--materialise needs --base, the folder of the base model")
-        _refuse({"svd-rank": asked.svd_rank}, "--materialise")
+        _refuse({"svd-rank": asked.svd_rank, "lam": asked.lam is not None}, "--materialise")
         dense = Extrapolation(asked.mu, asked.dtype, asked.steps, threads=asked.threads)  # type: ignore[arg-type]
         report = materialise_adapters(folders, asked.base, dense, asked.out, make_progress())
         _told(report, asked.out)
@@ -211,7 +225,11 @@ def _adapters(folders: list[Path], asked: _Asked) -> None:
         engine=asked.engine,  # type: ignore[arg-type]
         base=asked.base,
     )
-    made = extrapolate_adapters(folders, how, asked.out, make_progress())
+    if asked.lam is None:
+        made = extrapolate_adapters(folders, how, asked.out, make_progress())
+    else:
+        pair = Contrast(asked.lam, asked.alpha)
+        made = write_adapter_pair(folders, how, pair, asked.out, make_progress())
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(

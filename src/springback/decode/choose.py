@@ -22,6 +22,7 @@ from transformers import (
 from springback import contrast
 from springback.decode.noise import Noise
 from springback.decode.settings import DecodeSettings, Hooks
+from springback.decode.trust import lead_of
 
 
 @dataclass
@@ -44,6 +45,12 @@ class Answer:
     def position(self) -> int:
         """Number of tokens in the answer: the position that is chosen next."""
         return len(self.context) - self.prompt_tokens
+
+    def ahead(self, tokens: Sequence[int]) -> Answer:
+        """This answer as it will be if ``tokens`` turn out right."""
+        later = Answer(self.row, [*self.context, *tokens])
+        later.prompt_tokens = self.prompt_tokens
+        return later
 
     def take(self, token: int, settings: DecodeSettings, hooks: Hooks) -> None:
         """Add a chosen token, unless it is a stop token; notice the end."""
@@ -110,7 +117,7 @@ class Chooser:
     def _scores(self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]) -> Tensor:
         s = self.settings
         if amateur is not None:
-            amateur = amateur.to(expert.device)
+            amateur = contrast.gated(expert, amateur.to(expert.device), s.gate)
         if not self.hooks.processors:
             if amateur is None:
                 return expert
@@ -130,15 +137,32 @@ class Chooser:
             return scores
         return contrast.mask(scores, contrast.plausible(expert, s.alpha))
 
+    def guess(self, expert: Tensor, answer: Answer) -> tuple[int, float]:
+        """What the expert would choose alone, and its lead over the next token, in logits.
+
+        ``expert``: penalised logits (vocabulary,); only plausible tokens count.  Keyed noise only:
+        the place may be asked for again.
+        """
+        s = self.settings
+        tokens = contrast.plausible(expert, s.alpha).nonzero()[:, 0]
+        values = expert[tokens]
+        if s.temperature > 0:
+            values = self._noisy(values.cpu(), tokens.cpu(), len(expert), answer) * s.temperature
+        return int(tokens[values.argmax()]), lead_of(values)
+
     def _draw(self, scores: Tensor, answer: Answer) -> int:
         """A draw from softmax(scores / T) after the filters; ``scores``: (vocabulary,)."""
-        s = self.settings
         tokens = (scores > -torch.inf).nonzero()[:, 0]
-        held = scores[tokens] / s.temperature  # (candidates,)
+        noisy = self._noisy(scores[tokens], tokens, len(scores), answer)
+        return int(tokens[noisy.argmax()])
+
+    def _noisy(self, scores: Tensor, tokens: Tensor, width: int, answer: Answer) -> Tensor:
+        """scores / T after the filters, with noise; ``scores`` (candidates,) of ``tokens``."""
+        s = self.settings
+        held = scores / s.temperature
         if len(tokens) > 1 and (s.top_k or s.top_p < 1 or s.min_p):
             held = self._filtered(held)
-        noise = self.noise.gumbel(answer.row, answer.position, len(scores), tokens)
-        return int(tokens[(held + noise).argmax()])
+        return held + self.noise.gumbel(answer.row, answer.position, width, tokens)
 
     def _filtered(self, scores: Tensor) -> Tensor:
         """Top-k, top-p and min-p; what they drop is at -inf."""

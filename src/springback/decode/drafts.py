@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from springback.decode.choose import Answer, Chooser, penalised
 from springback.decode.rows import Half
@@ -18,6 +19,29 @@ from springback.decode.settings import NO_HOOKS
 #: Matches of so many last tokens are looked for, longest first.
 GRAMS = (4, 3, 2)
 LONGEST = 10
+DRAFTS = ("none", "ngram", "amateur", "model")
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Where drafts come from: ``none``, ``ngram`` (look-up in prompt and answer), ``amateur``, or
+    ``model``, a smaller model with the same tokens, given as ``model``.
+
+    ``length`` drafts a round; None adapts it to measured times and acceptance, so that in fp32 a
+    near-tie may fall differently from one call to the next.
+
+    ``defer``: so many tokens may be taken after a contested position before the amateur has had
+    its say there, if the expert's choice is rarely overruled (:mod:`springback.decode.trust`); it
+    then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
+    """
+
+    draft: str = "ngram"
+    length: int | None = None
+    model: PreTrainedModel | None = None
+    defer: int = 8
+
+
+DEFAULT_SPECULATION = Speculation()
 
 
 @dataclass
@@ -63,20 +87,13 @@ class ModelDrafts:
             contexts = [answers[i].context + drafts[i] for i in rows]
             blocks = [c[self.half.lengths[i] :] for i, c in zip(rows, contexts, strict=True)]
             found = self.half.run(rows, blocks, 1)[:, -1]
-            places = [_ahead(answers[i], drafts[i]) for i in rows]
+            places = [answers[i].ahead(drafts[i]) for i in rows]
             strong = penalised(found, contexts, chooser.settings)
             tokens = chooser.next_tokens(strong, None, places)
             for i, token, row in zip(rows, tokens, found, strict=True):
                 drafts[i].append(token)
                 logits[i].append(row)
         return drafts, logits
-
-
-def _ahead(answer: Answer, draft: Sequence[int]) -> Answer:
-    """``answer`` as it will be if the draft is accepted."""
-    ahead = Answer(answer.row, [*answer.context, *draft])
-    ahead.prompt_tokens = answer.prompt_tokens
-    return ahead
 
 
 class Pace:

@@ -1,8 +1,10 @@
 """Expert and amateur as one Transformers model whose logits are the contrasted ones (paper B, B2).
 
-What works on a causal language model works on it: ``generate`` with all its options, pipelines,
-streaming, assisted generation, evaluation.  Both halves run at every position; for lazy and
-speculative decoding use :func:`springback.decode.decode_fast` on the two halves.
+Full weights are two stacks.  Two adapters on one base (:mod:`springback.decode.lora`) are one
+stack, through which both models' rows go in one batch.  What works on a causal language model works
+on it: ``generate`` with all its options, pipelines, streaming, assisted generation, evaluation.
+Both halves run at every position; for lazy and speculative decoding use
+:func:`springback.decode.decode_fast` on the two halves.
 """
 
 from __future__ import annotations
@@ -23,14 +25,19 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.cache_utils import CacheLayerMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from springback import contrast
+from springback.decode.lora import LoraLinear, install, twin_of, views
 from springback.errors import ModelError, describe
 from springback.models import BOOST_FILE
 from springback.store import write_json
 
 KIND = "contrast"
+#: Inputs that have a row for each text.
+BY_ROW = ("input_ids", "attention_mask", "position_ids")
+HALVES = ("expert", "amateur")
 
 
 class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
@@ -38,7 +45,7 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     ``masked`` puts implausible tokens :data:`springback.contrast.STEP` below the others, which is
     what generating wants; set it to False to score given texts, where a gold token may be
-    implausible.
+    implausible.  ``adapters``: for two adapters on one base, their rank and the layers they are on.
     """
 
     model_type: ClassVar[str] = "springback_contrast"
@@ -46,6 +53,7 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     lam: float = 0.0
     alpha: float = 0.1
     masked: bool = True
+    adapters: dict[str, Any] | None = None
 
     #: What other libraries ask a configuration for.
     _SHOWN: ClassVar[tuple[str, ...]] = (
@@ -90,8 +98,54 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return both
 
 
+class _JoinedLayer(CacheLayerMixin):
+    """A layer of the expert's cache and the same of the amateur's, as one with twice the rows."""
+
+    def __init__(self, expert: Any, amateur: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.parts = expert, amateur
+        self.is_sliding = bool(getattr(expert, "is_sliding", False))
+        self.is_compileable = bool(expert.is_compileable)  # static: masks span the whole cache
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: each part does it for itself."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        new = zip(self.parts, key_states.chunk(2), value_states.chunk(2), strict=True)
+        whole = [part.update(k, v, *args, **kwargs) for part, k, v in new]
+        return torch.cat([k for k, _ in whole]), torch.cat([v for _, v in whole])
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        sizes: tuple[int, int] = self.parts[0].get_mask_sizes(query_length)
+        return sizes
+
+    def get_seq_length(self) -> int:
+        length: int = self.parts[0].get_seq_length()
+        return length
+
+    def get_max_length(self) -> int:
+        longest: int = self.parts[0].get_max_length()
+        return longest
+
+
+def _twice(given: Any, rows: int) -> Any:
+    """Rows for both halves: a tensor (rows, ...), or a dict of such, repeated; else as it is."""
+    if isinstance(given, dict):
+        return {name: _twice(value, rows) for name, value in given.items()}
+    if isinstance(given, Tensor) and given.dim() > 1 and len(given) == rows:
+        return torch.cat([given, given])
+    return given  # of one row: the same for all
+
+
+def _adapters_of(both: PreTrainedModel) -> dict[str, Any]:
+    layers = {n: m for n, m in both.named_modules() if isinstance(m, LoraLinear)}
+    return {"rank": next(iter(layers.values())).a.shape[-1], "modules": list(layers)}
+
+
 class ContrastModel(PreTrainedModel, GenerationMixin):
-    """Two stacks of one architecture; ``forward`` gives the combined logits."""
+    """Expert and amateur; ``forward`` gives the combined logits."""
 
     config_class = ContrastConfig
     config: ContrastConfig
@@ -101,6 +155,9 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+    expert: PreTrainedModel
+    amateur: PreTrainedModel
+    both: PreTrainedModel
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: ContrastConfig) -> None:
@@ -110,9 +167,22 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         half.dtype = config.dtype
         how = {"attn_implementation": config._attn_implementation}
         build: Any = AutoModelForCausalLM.from_config
-        self.expert = build(half, **how)
-        self.amateur = build(copy.deepcopy(half), **how)
+        self._views: list[PreTrainedModel] = []  # in a list: no modules of this one
+        if config.adapters is None:
+            self.expert = build(half, **how)
+            self.amateur = build(copy.deepcopy(half), **how)
+        else:
+            self.both = build(half, **how)
+            install(self.both, config.adapters["modules"], config.adapters["rank"])
         self.post_init()  # type: ignore[no-untyped-call]
+
+    def __getattr__(self, name: str) -> Any:
+        """Of adapters, the halves are views on ``both``, made when its weights are there."""
+        if name in HALVES and "both" in self._modules:
+            if not self._views:
+                self._views.extend(views(self.both))
+            return self._views[HALVES.index(name)]
+        return super().__getattr__(name)
 
     @classmethod
     def from_pair(
@@ -134,12 +204,20 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
                     "use two checkpoints of one run",
                 )
             )
+        twin = twin_of(expert, amateur)
         config = ContrastConfig(
-            half=expert.config.to_dict(), lam=lam, alpha=alpha, dtype=expert.dtype
+            half=expert.config.to_dict(),
+            lam=lam,
+            alpha=alpha,
+            adapters=None if twin is None else _adapters_of(twin),
+            dtype=expert.dtype,
         )
         with torch.device("meta"):  # an empty frame for weights that are there already
             model = cls(config)
-        model.expert, model.amateur = expert, amateur
+        if twin is not None:
+            model.both, model._views = twin, [expert, amateur]
+        else:
+            model.expert, model.amateur = expert, amateur
         model.generation_config = copy.deepcopy(expert.generation_config)
         model.train(False)
         return model
@@ -156,7 +234,8 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         return self.expert.get_input_embeddings()
 
     def get_output_embeddings(self) -> Any:
-        return self.expert.get_output_embeddings()
+        expert: Any = self.expert
+        return expert.get_output_embeddings()
 
     def forward(
         self,
@@ -188,11 +267,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             "logits_to_keep": logits_to_keep,
             **{k: v for k, v in kwargs.items() if k != "return_dict"},
         }
-        caches = self._caches(past_key_values)
-        strong = self.expert(past_key_values=caches[0], **given).logits
-        weak = strong
-        if self.config.lam > 0:
-            weak = self.amateur(past_key_values=caches[1], **given).logits.to(strong.device)
+        strong, weak = self._logits(past_key_values, given)
         loss, lam, alpha = None, self.config.lam, self.config.alpha
         if labels is not None:
             scores = contrast.contest(strong, weak, lam)
@@ -207,6 +282,25 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             logits=logits,
             past_key_values=past_key_values,
         )
+
+    def _logits(self, cache: Cache | None, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Bare logits of both halves; twice the expert's where the amateur does not count."""
+        caches = self._caches(cache)
+        if self.config.lam == 0:
+            strong: Tensor = self.expert(past_key_values=caches[0], **given).logits
+            return strong, strong
+        if self.config.adapters is None:
+            strong = self.expert(past_key_values=caches[0], **given).logits
+            weak: Tensor = self.amateur(past_key_values=caches[1], **given).logits
+            return strong, weak.to(strong.device)
+        joined = None
+        if caches[0] is not None and caches[1] is not None:
+            pairs = zip(caches[0].layers, caches[1].layers, strict=True)
+            joined = Cache(layers=[_JoinedLayer(a, b) for a, b in pairs])
+        n = len(given["input_ids"])
+        twice = {k: _twice(v, n) if k in BY_ROW else v for k, v in given.items()}
+        both = self.both(past_key_values=joined, **twice).logits  # (2 rows, positions, vocabulary)
+        return both.chunk(2)  # type: ignore[no-any-return]
 
     def _caches(self, both: Cache | None) -> tuple[Cache | None, Cache | None]:
         """The layers of each half, as caches of their own over the same layers."""

@@ -6,6 +6,7 @@ This is the truth that the fast decoder is tested against.
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,9 +14,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from springback import contrast
 from springback.decode.choose import Answer, Chooser, penalised
 from springback.decode.noise import noise_of
 from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decode.work import Work
+from springback.errors import ModelError, describe
 
 
 class _Half:
@@ -24,21 +28,46 @@ class _Half:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.cache = DynamicCache(config=model.config)
-        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self.takes = set(inspect.signature(model.forward).parameters)
+        # State-space models call their cache so; given under another name it would be ignored.
+        names = [n for n in ("past_key_values", "cache_params") if n in self.takes]
+        if not names:
+            raise ModelError(
+                describe(
+                    f"a {type(model).__name__}, which takes no cache",
+                    "causal models with past_key_values or cache_params",
+                    "use another model",
+                )
+            )
+        self.cache_name = names[0]
+        self.begun = False
 
     def step(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         """Logits (rows, vocabulary) after the last of ``ids`` (rows, new tokens)."""
-        extra: dict[str, Any] = {"position_ids": positions} if self.takes_positions else {}
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **extra,
-        )
+        extra: dict[str, Any] = {self.cache_name: self.cache}
+        if "position_ids" in self.takes:
+            extra["position_ids"] = positions
+        # A state holds no padding, so such a model is told of it once, with the prompts.
+        if self.cache_name == "past_key_values":
+            extra["attention_mask"] = mask
+        elif not self.begun and not bool(mask.all()):
+            extra["attention_mask"] = self._padding(mask)
+        self.begun = True
+        out = self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **extra)
         logits: Tensor = out.logits[:, -1]
         return logits
+
+    def _padding(self, mask: Tensor) -> Tensor:
+        if "attention_mask" not in self.takes:
+            raise ModelError(
+                describe(
+                    f"prompts of different lengths for a {type(self.model).__name__}, which "
+                    "takes no mask",
+                    "batches without padding",
+                    "use batch_size=1",
+                )
+            )
+        return mask
 
     def keep(self, rows: Any) -> None:
         self.cache.reorder_cache(rows)
@@ -56,7 +85,9 @@ def _padded(answers: Sequence[Answer], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Chooser) -> None:
+def decode_batch(
+    halves: Sequence[_Half], answers: list[Answer], chooser: Chooser, work: Work | None = None
+) -> None:
     """Complete ``answers``.  Finished rows leave the batch when half are done."""
     settings, where = chooser.settings, halves[0].model.device
     ids, mask = (t.to(where) for t in _padded(answers, settings.pad_id))
@@ -68,6 +99,8 @@ def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Choose
         open_ = [alive[at] for at in going]
         expert = penalised(logits[0][going], [a.context for a in open_], settings)
         amateur = logits[1][going] if len(logits) == 2 else None
+        if work is not None:
+            _count(work, expert, amateur, settings.alpha)
         chosen = torch.full((len(alive),), settings.pad_id, dtype=torch.long)
         tokens = chooser.next_tokens(expert, amateur, open_)
         chosen[going] = torch.tensor(tokens)
@@ -87,6 +120,15 @@ def decode_batch(halves: Sequence[_Half], answers: list[Answer], chooser: Choose
             alive = [alive[at] for at in left]
 
 
+def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> None:
+    """Note one step of both models on ``expert`` (rows, vocabulary)."""
+    work.expert_calls += 1
+    if amateur is not None:
+        work.amateur_calls += 1
+        work.amateur_rows += len(expert)
+        work.contested += int((contrast.plausible(expert, alpha).sum(-1) > 1).sum())
+
+
 def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[Answer]]:
     """Empty answers, in batches of prompts of similar length, whatever the models."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
@@ -101,12 +143,15 @@ def decode(
     amateur: PreTrainedModel | None = None,
     on_batch: Callable[[int], None] | None = None,
     hooks: Hooks = NO_HOOKS,
+    work: Work | None = None,
 ) -> list[list[int]]:
     """Answer token ids of every prompt, in order, without prompt and stop token.
 
     Batches hold prompts of similar length and do not depend on the models, so paired arms see
-    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.
+    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.  ``work``
+    takes the statistics of the run.
     """
+    begin = time.perf_counter()
     check(settings, prompts, amateur, hooks)
     chooser = Chooser(settings, hooks, noise_of(settings))
     found: list[list[int]] = [[] for _ in prompts]
@@ -115,9 +160,12 @@ def decode(
         if settings.lam > 0 and amateur is not None:
             halves.append(_Half(amateur))
         if settings.max_new_tokens:
-            decode_batch(halves, answers, chooser)
+            decode_batch(halves, answers, chooser, work)
         for answer in answers:
             found[answer.row] = answer.tokens
         if on_batch:
             on_batch(len(answers))
+    if work is not None:
+        work.tokens += sum(len(tokens) for tokens in found)
+        work.seconds += time.perf_counter() - begin
     return found

@@ -90,39 +90,55 @@ class Half:
         self._layers = [_Layer(self._call) for _ in range(count)]
         self._cache = Cache(layers=[*self._layers])
 
-    def run(self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int) -> Tensor:
+    def run(
+        self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int | Sequence[int]
+    ) -> Tensor:
         """Feed ``blocks`` (one a row, not empty) after what the rows hold.
 
         Returns logits (len(rows), keep, vocabulary): the last ``keep`` positions, right-aligned,
-        so those of a block's last token are at -1.
+        so those of a block's last token are at -1.  Instead of a number, columns may be given,
+        counted from the end (-1 is the last): the others' logits are not computed.
         """
         self.calls += 1
         self.rows_run += len(rows)
         where, wide = self.model.device, max(len(b) for b in blocks)
         past = [self.lengths[r] for r in rows]
         width = max(past)
+        self._begin(rows, blocks, wide)
         ids = torch.zeros(len(rows), wide, dtype=torch.long)
-        mask = torch.zeros(len(rows), width + wide, dtype=torch.long)
         positions = torch.zeros_like(ids)
         for at, block in enumerate(blocks):
             start = wide - len(block)
             ids[at, start:] = torch.tensor(block)
             positions[at, start:] = torch.arange(past[at], past[at] + len(block))
-            mask[at, : past[at]] = 1
-            mask[at, width + start :] = 1
-        self._begin(rows, blocks, wide)
         out = self.model(
             input_ids=ids.to(where),
-            attention_mask=mask.to(where),
+            attention_mask=self._mask(past, blocks, width, wide),
             position_ids=positions.to(where),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=keep,
+            logits_to_keep=(
+                keep
+                if isinstance(keep, int)
+                else torch.tensor([wide + k for k in keep], device=where)
+            ),
         )
         for r, block in zip(rows, blocks, strict=True):
             self.lengths[r] += len(block)
-        logits: Tensor = out.logits[:, -keep:]
-        return logits
+        logits: Tensor = out.logits
+        return logits[:, -keep:] if isinstance(keep, int) else logits
+
+    def _mask(
+        self, past: Sequence[int], blocks: Sequence[Sequence[int]], width: int, wide: int
+    ) -> Tensor | None:
+        """Which columns (rows, past and new) count; None for all."""
+        if self._call.together:
+            return None
+        mask = torch.zeros(len(blocks), width + wide, dtype=torch.long)
+        for at, block in enumerate(blocks):
+            mask[at, : past[at]] = 1
+            mask[at, width + wide - len(block) :] = 1
+        return mask.to(self.model.device)
 
     def _begin(self, rows: Sequence[int], blocks: Sequence[Sequence[int]], wide: int) -> None:
         call, where = self._call, self.model.device
@@ -152,3 +168,35 @@ class Half:
         for layer in self._layers:
             if layer.keys is not None and layer.values is not None:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
+
+
+class TwinHalf:
+    """Expert and amateur as rows of one batch: two adapters on one base.
+
+    The first rows are the expert's, the second as many the amateur's; both read the same tokens.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+        self.inner = Half(model, 2 * rows)
+
+    @property
+    def lengths(self) -> list[int]:
+        return self.inner.lengths[: len(self.inner.lengths) // 2]
+
+    @property
+    def calls(self) -> int:
+        return self.inner.calls
+
+    def run(self, blocks: Sequence[Sequence[int]], keep: int) -> tuple[Tensor, Tensor]:
+        """Logits of the expert and of the amateur, each (rows, keep, vocabulary)."""
+        both = self.inner.run(range(2 * len(blocks)), [*blocks, *blocks], keep)
+        strong, weak = both.chunk(2)
+        return strong, weak
+
+    def roll_back(self, row: int, length: int) -> None:
+        for r in (row, row + len(self.inner.lengths) // 2):
+            self.inner.roll_back(r, length)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        half = len(self.inner.lengths) // 2
+        self.inner.keep([*rows, *(half + r for r in rows)])

@@ -4,7 +4,8 @@ The order, which is part of what decoding means here (paper B, section B2, has n
 
 1. penalties on the expert's logits: repetition, forbidden tokens;
 2. plausibility, ``p >= alpha * max p`` of the penalised expert (only with ``lam > 0``);
-3. contrast with the amateur's bare logits, anchored at the penalised expert's top token;
+3. contrast with the amateur's bare logits, anchored at the penalised expert's top token; with a
+   ``gate`` only where the penalised expert is uncertain (:class:`springback.contrast.Gate`);
 4. the user's logits processors;
 5. temperature;
 6. top-k, then top-p, then min-p;
@@ -54,6 +55,7 @@ class DecodeSettings:
     repetition_penalty: float = 1.0
     stop_strings: tuple[str, ...] = ()
     keyed_noise: bool = False
+    gate: contrast.Gate | None = None
 
 
 @dataclass(frozen=True)

@@ -1,56 +1,46 @@
 """``springback boost``: extrapolate, decode contrastively, choose both strengths, prove it.
 
 Paper B: mu is searched on validation data without contrast, then lambda with mu frozen, then the
-test data is scored once: fine-tuned, ME only, CD only, EpiCoDe.
+test data is scored once: fine-tuned, ME only, CD only, EpiCoDe, and what was asked for besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback import probes
-from springback.core import Checkpoint, Measurement, Run, Slice
-from springback.decode import DecodeSettings, decode
-from springback.encode import encode_prompt, encode_rows, stop_ids
-from springback.errors import SpringbackError
-from springback.grading import grade
+from springback.core import Checkpoint, Measurement, Slice
 from springback.jobs.boost_analysis import analyse, judge
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.common import Clock, Result, write_result
-from springback.jobs.search import Tried, search
+from springback.jobs.ledger import Opening, open_test
+from springback.jobs.pair import Pair, make_pair
+from springback.jobs.precheck import precheck
+from springback.jobs.scoring import Arm, Scoring
+from springback.jobs.search import (
+    Searched,
+    Tried,
+    choose,
+    choose_first,
+    grid,
+    lowest,
+)
 from springback.jobs.settings import BoostSettings
-from springback.jobs.training import train_epochs
-from springback.models import resolve
-from springback.probes import Precision
+from springback.jobs.tasks import asked
 from springback.progress import Progress, Silent
+from springback.stats import bootstrap_interval
 from springback.store import Store
-from springback.sweep import Sweep
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One way to decode: the strong model theta_ft + mu * (theta_ft - theta_early), and the weak
-    model (``ft``, ``early`` or none) with its lambda."""
+class Boost(Scoring):
+    """One boost in one process: how it scores, and how it searches.
 
-    method: str
-    mu: float
-    lam: float
-    weak: str | None
-
-    def key(self) -> dict[str, Any]:
-        """What decides the tokens: without contrast, or against itself, the weak model does not."""
-        idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
-        if idle:
-            return {"mu": float(self.mu), "lam": 0.0, "weak": None}
-        return {"mu": float(self.mu), "lam": float(self.lam), "weak": self.weak}
-
-
-class Boost:
-    """One boost in one process: the pair in memory and the store of finished runs."""
+    ``narrowed``: by search, the candidates' mean NLL and whether they were decoded.  ``joint``: the
+    points of a joint search by (mu, lambda), and the chosen one.
+    """
 
     def __init__(
         self,
@@ -58,91 +48,102 @@ class Boost:
         pair: tuple[Checkpoint, Checkpoint],
         store: Store,
         progress: Progress,
+        weak: Mapping[str, Checkpoint] | None = None,
     ) -> None:
-        self.settings, self.store, self.progress = settings, store, progress
-        self.early, self.ft = pair
-        self.sweep = Sweep(*pair)
-        self.tokenizer = self.sweep.tokenizer
+        super().__init__(settings, pair, store, progress, weak)
+        self.narrowed: dict[str, list[dict[str, Any]]] = {}
+        self.joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None = None
 
-    def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
-        """Decode and grade every question under ``arm``, and score the reference solutions."""
-        key = arm.key()
-        run = Run.of(
-            "score",
-            early=self.early.content_hash,
-            ft=self.ft.content_hash,
-            questions=questions.content_hash,
-            part=part,
-            metric=self.settings.metric,
-            alpha=self.settings.alpha,
-            decode=[self.settings.max_new_tokens, self.settings.batch_size],
-            system=self.settings.system,
-            max_tokens=self.settings.max_tokens,
-            **key,
-        )
-        found = self.store.results(run)
-        if found is None:
-            what = f"{part}: {arm.method}, mu {key['mu']:g}, lambda {key['lam']:g}"
-            self.progress.stage(what, len(questions))
-            found = self.store.commit(run, self._score(key, questions))
-        value = arm.lam if arm.weak else arm.mu
-        return Tried(value, tuple(found["correct"]), tuple(found["nll"]))
-
-    def _score(self, key: dict[str, Any], questions: Slice) -> dict[str, Any]:
-        s, rows = self.settings, questions.rows
-        expert = self.sweep.at(key["mu"])
-        weak = {"ft": self.sweep.ft, "early": self.sweep.early}.get(key["weak"] or "")
-        prompts = [encode_prompt(self.tokenizer, r, s.system) for r in rows]
-        settings = DecodeSettings(
-            max_new_tokens=s.max_new_tokens,
-            lam=key["lam"],
-            alpha=s.alpha,
-            batch_size=s.batch_size,
-            stop_ids=stop_ids(self.tokenizer, rows[0]),
-            pad_id=self.tokenizer.pad_token_id,
-        )
-        ids = decode(expert, prompts, settings, weak, self.progress.advance)
-        texts = [self.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
-        correct = [grade(s.metric, t, r.answer or "") for t, r in zip(texts, rows, strict=True)]
-        cut = sum(len(i) == s.max_new_tokens for i in ids)
-        return {
-            "correct": correct,
-            "nll": self._solution_nll(expert, weak, key["lam"], questions),
-            "completions": texts,
-            "cut": cut,
-        }
-
-    def _solution_nll(self, expert: Any, weak: Any, lam: float, questions: Slice) -> list[float]:
-        """NLL of the reference solutions, nats a token; of the answers where there are none."""
-        rows = [replace(r, response=r.response or r.answer or "") for r in questions.rows]
-        encoded = encode_rows(self.tokenizer, rows, self.settings.max_tokens, self.settings.system)
-        precision = Precision("float32")
-        if weak is None:
-            scores = probes.nll(expert, encoded, self.tokenizer, precision)
-        else:
-            scores = probes.pair_nll(expert, weak, encoded, self.tokenizer, [lam], precision)[lam]
-        return [s.per_token for s in scores]
-
-    def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, tuple[Tried, ...]]]:
-        """The arms of the test, chosen on validation data: mu first, then lambda."""
+    def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, Searched]]:
+        """The arms of the test, chosen on validation data, and every search with all it tried."""
         s = self.settings
-        mu, mus = search(
-            s.mu, lambda m: self.score(Arm("ME only", m, 0, None), validation, "validation")
-        )
-        lam, lams = search(
-            s.lam,
-            lambda v: self.score(Arm("EpiCoDe", mu.value, v, "ft"), validation, "validation"),
-        )
-        cd, cds = search(
-            s.lam_cd, lambda v: self.score(Arm("CD only", 0, v, "early"), validation, "validation")
-        )
+        found = {"mu": self._search("mu", [Arm("ME only", m, 0, None) for m in s.mu], validation)}
+        only_mu = found["mu"].chosen.value
+        if s.search == "joint":
+            mu, lam = self._search_jointly(found["mu"], validation)
+            points = self._at(mu)
+            found["lambda"] = Searched(points, next(t for t in points if t.value == lam))
+        else:
+            mu = only_mu
+            tries = [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
+            found["lambda"] = self._search("lambda", tries, validation)
+            lam = found["lambda"].chosen.value
+        tries = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
+        found["cd_lambda"] = self._search("cd_lambda", tries, validation)
         arms = {
             "fine-tuned": Arm("fine-tuned", 0, 0, None),
-            "ME only": Arm("ME only", mu.value, 0, None),
-            "CD only": Arm("CD only", 0, cd.value, "early"),
-            "EpiCoDe": Arm("EpiCoDe", mu.value, lam.value, "ft"),
+            "ME only": Arm("ME only", only_mu, 0, None),
+            "CD only": Arm("CD only", 0, found["cd_lambda"].chosen.value, "early"),
+            "EpiCoDe": Arm("EpiCoDe", mu, lam, "ft"),
         }
-        return arms, {"mu": mus, "lambda": lams, "cd_lambda": cds}
+        for name, arm in self._further(mu).items():
+            found[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
+            arms[arm.method] = replace(arm, lam=found[name].chosen.value)
+        return arms, found
+
+    def _further(self, mu: float) -> dict[str, Arm]:
+        """What was asked for besides, at EpiCoDe's mu, by the name of its search for lambda."""
+        s, found = self.settings, {}
+        for weak in s.ablate_weak:
+            label = Path(s.weak or "").name if weak == "other" else weak
+            found[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
+        if s.gate:
+            found["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)
+        return found
+
+    def _search(self, name: str, arms: Sequence[Arm], validation: Slice) -> Searched:
+        """Score the candidates, or those that NLL leaves; choose by accuracy."""
+        values = [arm.lam if arm.weak else arm.mu for arm in arms]
+        kept = self._narrowed(name, arms, [{"value": v} for v in values], validation)
+        tried = tuple(self.score_all([arms[i] for i in kept], validation, "validation"))
+        return Searched(tried, choose(tried, self.settings.one_se))
+
+    def _narrowed(
+        self,
+        name: str,
+        arms: Sequence[Arm],
+        points: Sequence[dict[str, float]],
+        validation: Slice,
+    ) -> list[int]:
+        """Which candidates to decode: all, or those of the lowest NLL and 0."""
+        keep = self.settings.narrow
+        if not keep or keep >= len(arms):
+            return list(range(len(arms)))
+        nll = self.nll_all(arms, validation, "validation")
+        plain = {i for i, a in enumerate(arms) if not (a.lam if a.weak else a.mu)}
+        kept = sorted({*lowest(nll, keep), *plain})
+        self.narrowed[name] = [
+            {**point, "nll": sum(n) / len(n), "kept": i in kept}
+            for i, (point, n) in enumerate(zip(points, nll, strict=True))
+        ]
+        return kept
+
+    def _search_jointly(self, mus: Searched, validation: Slice) -> tuple[float, float]:
+        """Every mu with every lambda; the best pair, ties to the smaller mu, then lambda."""
+        s = self.settings
+        points = {(t.value, 0.0): replace(t, value=0.0) for t in mus.points if 0.0 in s.lam}
+        arms = [Arm("EpiCoDe", mu, lam, "ft") for mu in s.mu for lam in s.lam if lam]
+        labels = [{"mu": arm.mu, "lambda": arm.lam} for arm in arms]
+        kept = self._narrowed("joint", arms, labels, validation)
+        tried = self.score_all([arms[i] for i in kept], validation, "validation")
+        points |= {(arms[i].mu, arms[i].lam): t for i, t in zip(kept, tried, strict=True)}
+        order = sorted(points)
+        chosen = order[choose_first([points[p].correct for p in order], s.one_se)]
+        self.joint = (points, chosen)
+        return chosen
+
+    def _at(self, mu: float) -> tuple[Tried, ...]:
+        assert self.joint is not None
+        return tuple(t for (m, _), t in sorted(self.joint[0].items()) if m == mu)
+
+    def found(self) -> dict[str, Any]:
+        """What the analysis records of the search beside its curves."""
+        more: dict[str, Any] = {}
+        if self.narrowed:
+            more["narrowed"] = self.narrowed
+        if self.joint is not None:
+            more["joint"] = grid(*self.joint, lambda v: bootstrap_interval(v, resamples=4000))
+        return more
 
 
 def boost(
@@ -154,36 +155,44 @@ def boost(
 
     ``out/model`` is the boosted folder (:func:`springback.load` and ``generate`` take it); it is
     not written when both chosen strengths are zero, since then the fine-tuned model is kept.
-    Raises :class:`springback.errors.SpringbackError` on input that cannot be used.
+    Raises :class:`springback.errors.SpringbackError` on input that cannot be used, and on a test
+    set that was opened with other settings before (:mod:`springback.jobs.ledger`).
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
     with Store(out).locked() as store:
         data = load_data(settings)
         validation, test, train = data.validation, data.test, data.train
-        early, ft = _pair(settings, train, store, progress)
-        job = Boost(settings, (early, ft), store, progress)
-        arms, tried = job.choose(validation)
+        how = asked(settings)
+        pair = make_pair(settings, how.render(train) if train else None, store, progress)
+        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak)
+        ahead = precheck(job, pair.line, validation) if settings.precheck else None
+        arms, searched = job.choose(validation)
+        opening = open_test(settings, pair, test, store)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
-        analysis = analyse(settings, arms, tried, tested)
+        analysis = analyse(settings, arms, searched, tested)
+        analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = judge(settings, analysis, kept)
+        verdict = _completed(judge(settings, analysis, kept), opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
-            write_boosted(early, ft, strengths, store.root / "model", settings.system)
+            write_boosted(pair.early, pair.ft, strengths, store.root / "model", settings.system)
         return write_result(
             store,
             "boost",
             clock,
             inputs={
-                "early": early,
-                "ft": ft,
+                "early": pair.early,
+                "ft": pair.ft,
                 "train": train.describe() if train else None,
                 "validation": validation.describe(),
                 "test": test.describe(),
                 "settings": settings,
                 "boosted": None if kept or not settings.write_model else "model",
+                "task": how.describe(),
+                "init": pair.weak.get("init"),
+                "weak": pair.weak.get("other"),
             },
             measurements=_measurements(tested, arms),
             analysis=analysis,
@@ -191,22 +200,21 @@ def boost(
         )
 
 
-def _pair(
-    settings: BoostSettings, train: Slice | None, store: Store, progress: Progress
-) -> tuple[Checkpoint, Checkpoint]:
-    """The two checkpoints: as given, or the last two epochs of a fine-tuning of our own."""
-    if settings.early and settings.ft:
-        early, ft = resolve(settings.early), resolve(settings.ft)
-        if early.content_hash == ft.content_hash:
-            raise SpringbackError(
-                f"--early {settings.early} and --ft {settings.ft} hold the same weights; "
-                "give an earlier checkpoint of the run, such as the one after the first epoch"
-            )
-        return early, ft
-    assert train is not None  # check_settings: either a pair or something to train on
-    start = resolve(settings.model or "")
-    done = train_epochs(start, train, settings.recipe(), store, progress, settings.system)
-    return done.points[-2].checkpoint, done.points[-1].checkpoint
+def _completed(
+    verdict: dict[str, Any], opening: Opening, ahead: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The verdict with how often the test was opened, and beside it what the pre-check said."""
+    parts = list(verdict["parts"])
+    if ahead:
+        told = "; ".join(ahead["reasons"])
+        parts.append(
+            {
+                "question": "Was a gain to be expected?",
+                "label": ahead["label"],
+                "text": f"The pre-check, before anything was decoded: {told}.",
+            }
+        )
+    return {**verdict, "text": f"{verdict['text']} {opening.words}", "parts": parts}
 
 
 def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:
@@ -219,4 +227,4 @@ def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[
     return found
 
 
-__all__ = ["Arm", "Boost", "BoostSettings", "boost"]
+__all__ = ["Arm", "Boost", "BoostSettings", "Pair", "boost"]

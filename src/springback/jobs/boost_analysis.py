@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from springback.jobs.search import Tried, choose, curve
+from springback.jobs.search import Searched, Tried, curve
 from springback.jobs.settings import BoostSettings
 from springback.stats import Interval, bootstrap_interval, paired_interval, verdict
 
@@ -30,7 +30,7 @@ def _interval(values: Sequence[float]) -> Interval:
 def analyse(
     settings: BoostSettings,
     arms: Mapping[str, ArmLike],
-    tried: Mapping[str, Sequence[Tried]],
+    tried: Mapping[str, Searched],
     tested: Mapping[str, Tried],
 ) -> dict[str, Any]:
     """Search curves, the method table (against fine-tuned, paired by question), a floor remark."""
@@ -55,9 +55,7 @@ def analyse(
             row["verdict"] = verdict(difference, tolerance=settings.tolerance)
         methods.append(row)
     return {
-        "search": {
-            name: curve(points, choose(points), _interval) for name, points in tried.items()
-        },
+        "search": {name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
         "methods": methods,
         "floor": _floor(settings, base),
     }

@@ -6,27 +6,41 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from springback.contrast import parse_gate
 from springback.core import Slice
-from springback.errors import DataError, SpringbackError
-from springback.grading import METRICS
+from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.common import check_positive, require_disjoint
 from springback.jobs.search import candidates
 from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
 from springback.models import default_precision
 from springback.slices import (
     content_key,
+    fields_of,
     is_built_in,
     load_slice,
+    source_of,
     split_conditions,
     split_rows,
+    task_of,
 )
 
 #: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
 ROWS = {"validation": 200, "test": 200, "train": 256}
+#: Questions where neither a source nor a task is named.
+BUILT_IN = "problems"
+SEARCHES = ("staged", "joint")
+#: Weak models beside the fine-tuned one, in the order of the table.
+WEAK = ("early", "init", "other")
 
 
 def check_settings(settings: BoostSettings) -> BoostSettings:
-    """The settings with ``auto`` filled in and 0 among the candidates; raises on what cannot be."""
+    """The settings with everything left open filled in; raises on what cannot be.
+
+    That is: the task's sources and metric, ``auto``, and 0 among the candidates.
+    """
+    how = asked(settings)
+    settings = with_sources(settings)
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:
         raise SpringbackError(
@@ -38,10 +52,16 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
             f"--epochs is {settings.epochs}; boost needs at least 2, since it extrapolates from "
             "the last checkpoint but one to the last; raise it or leave it out"
         )
-    if settings.metric not in METRICS:
-        raise SpringbackError(f"--metric is {settings.metric}; allowed: {', '.join(METRICS)}")
     if not 0 < settings.alpha <= 1:
         raise SpringbackError(f"--alpha is {settings.alpha}; allowed is above 0 and at most 1")
+    if settings.search not in SEARCHES:
+        raise SpringbackError(
+            "--search: " + describe(settings.search, ", ".join(SEARCHES), "choose")
+        )
+    if settings.narrow < 0:
+        raise SpringbackError(
+            f"--narrow is {settings.narrow}; give a number of candidates, 0 is off"
+        )
     check_positive(
         {
             "max-new-tokens": settings.max_new_tokens,
@@ -49,13 +69,51 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
             "tolerance": settings.tolerance,
         }
     )
-    auto = settings.precision == "auto"
+    auto, above = settings.precision == "auto", settings.positive
     return replace(
         settings,
-        mu=candidates(settings.mu, "mu"),
-        lam=candidates(settings.lam, "lambda"),
-        lam_cd=candidates(settings.lam_cd, "cd-lambda"),
+        metric=how.metric,
+        mu=candidates(settings.mu, "mu", above),
+        lam=candidates(settings.lam, "lambda", above),
+        lam_cd=candidates(settings.lam_cd, "cd-lambda", above),
+        ablate_weak=_ablated(settings, raw),
+        gate=str(parse_gate(settings.gate)) if settings.gate else None,
         precision=default_precision() if auto else settings.precision,
+    )
+
+
+def _ablated(settings: BoostSettings, raw: bool) -> tuple[str, ...]:
+    """The further weak models, each once, in the order of :data:`WEAK`."""
+    wanted = {*settings.ablate_weak, *(("other",) if settings.weak else ())} - {"ft"}
+    if unknown := sorted(wanted - set(WEAK)):
+        raise SpringbackError(
+            "--ablate-weak: "
+            + describe(", ".join(unknown), f"ft (EpiCoDe has it), {', '.join(WEAK)}", "choose")
+        )
+    if "other" in wanted and not settings.weak:
+        raise SpringbackError("--ablate-weak other needs the model; name it with --weak")
+    if "init" in wanted and not (raw or settings.model):
+        raise SpringbackError(
+            "--ablate-weak init needs the model before fine-tuning; name it with --model"
+        )
+    return tuple(name for name in WEAK if name in wanted)
+
+
+def with_sources(settings: BoostSettings) -> BoostSettings:
+    """The settings with a source for each part: the task's, or (from Python) the built-in one."""
+    task = task_of(settings.task) if settings.task else None
+    if task is None:
+        return replace(
+            settings,
+            validation=settings.validation or BUILT_IN,
+            test=settings.test or BUILT_IN,
+        )
+    trains = bool(settings.model) and not (settings.early and settings.ft)
+    return replace(
+        settings,
+        test=source_of(task, "test", settings.test),
+        validation=source_of(task, "validation", settings.validation),
+        train=source_of(task, "train", settings.train) if trains else settings.train,
     )
 
 
@@ -72,9 +130,13 @@ def load_data(settings: BoostSettings) -> Data:
     """The parts by the settings.
 
     Parts that name the same file are split off it by the seed, test first, so that the held-out
-    rows stay the same when more is trained on.  Raises :class:`DataError` if two parts share a
+    rows stay the same when more is trained on.  Rows to train on that have an answer but no worked
+    solution are trained on the answer.  Raises :class:`DataError` if two parts share a
     question, or a question has no answer to grade.
     """
+    settings = with_sources(settings)
+    assert settings.test
+    assert settings.validation
     # In this order a file that is split fills its parts.
     sources = {"test": settings.test, "validation": settings.validation}
     if settings.train:
@@ -95,26 +157,46 @@ def load_data(settings: BoostSettings) -> Data:
                 "grade; give question/answer rows, or map fields with --field answer=COLUMN"
             )
     require_disjoint(list(parts.values()))
-    return Data(parts["validation"], parts["test"], parts.get("train"))
+    train = parts.get("train")
+    return Data(parts["validation"], parts["test"], _answered(train) if train else None)
+
+
+def _answered(train: Slice) -> Slice:
+    """The slice with answers as responses where a question has no worked solution."""
+    if all(row.response or not row.answer for row in train.rows):
+        return train
+    rows = [row if row.response else replace(row, response=row.answer or "") for row in train.rows]
+    return Slice.of(train.name, train.source, rows, train.seed)
 
 
 def _load(
     settings: BoostSettings, source: str, limits: Mapping[str, int | None]
 ) -> dict[str, Slice]:
     """The parts that come from one source."""
-    fields, seed = settings.fields or None, settings.seed
+    seed, task = settings.seed, task_of(settings.task) if settings.task else None
     if is_built_in(source):
         return {
             name: load_slice(source, limit=limit or ROWS[name], seed=seed, split=name)
             for name, limit in limits.items()
         }
-    if len(limits) == 1 or not Path(split_conditions(source)[0]).exists():
-        # A hub data set has splits of its own.
-        return {
-            name: load_slice(source, fields=fields, limit=limit, seed=seed, split=name)
-            for name, limit in limits.items()
-        }
-    return _split_file(load_slice(source, fields=fields, seed=seed), limits, seed)
+    fields = settings.fields or None
+    splits = {name: name for name in limits}
+    if task is not None:
+        fields = fields_of(task, source, settings.fields) or None
+        splits |= {name: task.splits.get(name, name) for name in limits if source == task.source}
+    if Path(split_conditions(source)[0]).exists():
+        splits = dict.fromkeys(limits, "train")  # a file has none
+    parts: dict[str, Slice] = {}
+    for split in dict.fromkeys(splits.values()):
+        here = {name: limit for name, limit in limits.items() if splits[name] == split}
+        if len(here) == 1:
+            name, limit = next(iter(here.items()))
+            parts[name] = load_slice(source, fields=fields, limit=limit, seed=seed, split=split)
+        else:
+            parts |= _split_file(
+                load_slice(source, fields=fields, seed=seed, split=split), here, seed
+            )
+    return parts
 
 
 def _split_file(whole: Slice, limits: Mapping[str, int | None], seed: int) -> dict[str, Slice]:

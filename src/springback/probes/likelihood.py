@@ -117,15 +117,18 @@ def pair_nll(
     tokenizer: Tokenizer,
     lambdas: Sequence[float],
     precision: Precision | None = None,
+    gate: contrast.Gate | None = None,
 ) -> dict[float, list[TextNLL]]:
     """:func:`nll` under the contrasted pair, for every lambda in one pass.
 
-    The combined scores are normalised over the full vocabulary, without the plausibility mask (a
-    gold token outside it would cost infinity).  Cost: one forward pass of each model.
+    With a ``gate`` lambda is 0 where it is closed.  The combined scores are normalised over the
+    full vocabulary, without the plausibility mask (a gold token outside it would cost infinity).
+    Cost: one forward pass of each model.
     """
     precision = precision or Precision()
     sums = {lam: torch.zeros(len(rows), dtype=torch.float64) for lam in lambdas}
     for ep, ft, targets, owner in _pair_chunks((expert, amateur), rows, tokenizer, precision):
+        ft = contrast.gated(ep, ft, gate)
         for lam in lambdas:
             logp = torch.log_softmax(ep + lam * (ep - ft), -1)
             gold = logp.gather(-1, targets[:, None])[:, 0].double()

@@ -28,6 +28,7 @@ SCORERS = "vader, refusal, hf:MODEL[=LABEL], python:FILE.py:FUNCTION, module.pat
 CLASSIFIER_BATCH = 32
 
 Function = Callable[[list[str], list[str]], Iterable[Any]]
+OWN_FORMS = "python:FILE.py:FUNCTION or module.path:FUNCTION"
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 
@@ -116,15 +117,13 @@ def load_scorer(spec: str) -> Scorer:
         )
     if spec.startswith("hf:"):
         return _classifier(spec)
-    if spec.startswith("python:"):
-        return _from_file(spec)
-    if match := _MODULE.fullmatch(spec):
-        return _from_module(spec, *match.groups())
-    raise _bad(spec, "choose one of these forms")
+    if is_own(spec):
+        return _own(load_own(spec, "scorer", SCORERS))
+    raise _bad("scorer", spec, SCORERS, "choose one of these forms")
 
 
-def _bad(spec: str, do: str) -> SpringbackError:
-    return SpringbackError(f"scorer {describe(repr(spec), SCORERS, do)}")
+def _bad(what: str, spec: str, allowed: str, do: str) -> SpringbackError:
+    return SpringbackError(f"{what} {describe(repr(spec), allowed, do)}")
 
 
 def _classifier(spec: str) -> Scorer:
@@ -134,7 +133,7 @@ def _classifier(spec: str) -> Scorer:
         name, mark, label = given.rpartition("=")
         name, label = (name, label) if mark else (given, "")
     if not name or given.endswith("="):
-        raise _bad(spec, "name the model, and behind an equals sign the label")
+        raise _bad("scorer", spec, SCORERS, "name the model, and behind an equals sign the label")
     checkpoint = resolve(name)
     tokenizer = load_tokenizer(checkpoint)
     model = _load_classifier(checkpoint)
@@ -221,20 +220,66 @@ def _longest_input(model: Model, tokenizer: Tokenizer) -> int:
     return min(places, int(tokenizer.model_max_length), 1_000_000)
 
 
-def _from_file(spec: str) -> Scorer:
+@dataclass(frozen=True)
+class Own:
+    """A function of the user's, called through :meth:`call` so that its errors end in one line.
+
+    ``takes`` names its arguments for the message; ``digest`` is the hash of its file.
+    """
+
+    what: str
+    name: str
+    digest: str
+    function: Callable[..., Any]
+
+    def call(self, takes: str, *arguments: Sequence[Any]) -> Any:
+        try:
+            found = self.function(*(list(a) for a in arguments))
+            if isinstance(found, Iterator):  # a generator: run it where its errors are caught
+                found = list(found)
+        except Exception as error:
+            raise SpringbackError(
+                f"the {self.what} {self.name} failed with {type(error).__name__}: "
+                f"{one_line(error)}; allowed: {self.name}({takes}), which returns one number a "
+                "text; mend it"
+            ) from error
+        return found
+
+
+def is_own(spec: str) -> bool:
+    """Whether ``spec`` has one of the forms that :func:`load_own` takes."""
+    return spec.startswith("python:") or _MODULE.fullmatch(spec) is not None
+
+
+def load_own(spec: str, what: str, allowed: str = OWN_FORMS) -> Own:
+    """The user's function that ``python:FILE.py:FUNCTION`` or ``module.path:FUNCTION`` names.
+
+    The file is run, since the user named it.  ``what`` it is for, and the forms ``allowed``, are
+    told in errors.  Raises :class:`SpringbackError`.
+    """
+    if spec.startswith("python:"):
+        return _from_file(spec, what, allowed)
+    match = _MODULE.fullmatch(spec)
+    if match is None:
+        raise _bad(what, spec, allowed, "choose one of these forms")
+    return _from_module(spec, match[1], match[2], what, allowed)
+
+
+def _from_file(spec: str, what: str, allowed: str) -> Own:
     file, mark, name = spec.removeprefix("python:").rpartition(":")
     path = Path(file)
     if not mark or not name.isidentifier() or path.suffix != ".py":
-        raise _bad(spec, "name a file ending in .py and, behind a colon, a function in it")
+        do = "name a file ending in .py and, behind a colon, a function in it"
+        raise _bad(what, spec, allowed, do)
     try:
         source = path.expanduser().read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL character
         raise SpringbackError(
-            f"scorer {spec!r}: cannot read {path} ({getattr(error, 'strerror', error)}); "
+            f"{what} {spec!r}: cannot read {path} ({getattr(error, 'strerror', error)}); "
             "allowed: a Python file; check the path"
         ) from error
     digest = hashlib.sha256(source).hexdigest()
-    module = types.ModuleType(f"springback_scorer_{digest[:12]}")
+    module = types.ModuleType(f"springback_{what}_{digest[:12]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickling look a class's module up
     try:
@@ -242,48 +287,45 @@ def _from_file(spec: str) -> Scorer:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         raise SpringbackError(
-            f"scorer {spec!r}: running {path} failed with {type(error).__name__}: "
+            f"{what} {spec!r}: running {path} failed with {type(error).__name__}: "
             f"{one_line(error)}; mend the file"
         ) from error
-    return _own(spec, module, name, digest)
+    return _function(spec, module, name, digest, what)
 
 
-def _from_module(spec: str, module_name: str, name: str) -> Scorer:
+def _from_module(spec: str, module_name: str, name: str, what: str, allowed: str) -> Own:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise _bad(
+            what,
             spec,
+            allowed,
             f"importing {module_name} failed with {type(error).__name__}: {one_line(error)}; "
             "check the name and Python's path",
         ) from error
     file = getattr(module, "__file__", None)
     digest = hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else module_name
-    return _own(spec, module, name, digest)
+    return _function(spec, module, name, digest, what)
 
 
-def _own(spec: str, module: types.ModuleType, name: str, digest: str) -> Scorer:
-    """The scorer of a user's function, whose errors end in one line."""
+def _function(spec: str, module: types.ModuleType, name: str, digest: str, what: str) -> Own:
     function = getattr(module, name, None)
     if not callable(function):
         have = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
         raise SpringbackError(
-            f"scorer {spec!r}: there is no function {name!r}; allowed: "
+            f"{what} {spec!r}: there is no function {name!r}; allowed: "
             f"{', '.join(have[:12]) or 'none, the file defines no function'}; name one"
         )
+    return Own(what, name, digest, function)
 
-    def call(prompts: list[str], texts: list[str]) -> Iterable[Any]:
-        try:
-            found: Iterable[Any] = function(prompts, texts)
-            if isinstance(found, Iterator):  # a generator: run it where its errors are caught
-                found = list(found)
-        except Exception as error:
-            raise SpringbackError(
-                f"the scorer {name} failed with {type(error).__name__}: {one_line(error)}; "
-                f"allowed: {name}(prompts, texts), which returns one number a text; mend it"
-            ) from error
-        return found
 
+def _own(own: Own) -> Scorer:
+    """The scorer of a user's function."""
     return Scorer(
-        name, "score", f"higher = more of what {name} counts", f"own {digest} {name}", call
+        own.name,
+        "score",
+        f"higher = more of what {own.name} counts",
+        f"own {own.digest} {own.name}",
+        lambda prompts, texts: own.call("prompts, texts", prompts, texts),
     )

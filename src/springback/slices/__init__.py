@@ -11,13 +11,27 @@ from springback.slices.loading import (
 )
 from springback.slices.problems import check, problem_count, problems
 from springback.slices.reviews import review_count, reviews
+from springback.slices.tasks import (
+    QUESTION,
+    TASKS,
+    Task,
+    check_template,
+    fields_of,
+    source_of,
+    task_of,
+)
 
 __all__ = [
+    "QUESTION",
+    "TASKS",
+    "Task",
     "bare_question",
     "check",
     "check_disjoint",
+    "check_template",
     "choice_problems",
     "content_key",
+    "fields_of",
     "is_built_in",
     "load_rows",
     "load_slice",
@@ -26,6 +40,8 @@ __all__ = [
     "problems",
     "review_count",
     "reviews",
+    "source_of",
     "split_conditions",
     "split_rows",
+    "task_of",
 ]

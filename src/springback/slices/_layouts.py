@@ -26,7 +26,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "solution": ("solution", "rationale"),
     "messages": ("messages",),
     "label": ("label",),
+    "metric": ("metric",),
 }
+#: What a row may say of how its answer is read.  Never a function: data runs no code.
+ROW_METRICS = ("number", "choice", "exact")
 #: What a record must have to be of a kind; earlier kinds win, as many sets also carry a `text`.
 _NEEDED: dict[RowKind, tuple[str, ...]] = {
     "chat": ("messages",),
@@ -190,9 +193,28 @@ def _question(view: View, label: str | None) -> Row:
     if view.value("choices") not in (None, ""):
         choices = _choices(view)
         listed = f"{prompt}\n{list_choices(choices)}"
-        return Row("qa", listed, solution, _letter(view, choices), choices=choices, label=label)
+        return Row(
+            "qa",
+            listed,
+            solution,
+            _letter(view, choices),
+            choices=choices,
+            label=label,
+            metric=_metric(view),
+        )
     answer, worked = _answer(view)
-    return Row("qa", prompt, solution or worked, answer, label=label)
+    return Row("qa", prompt, solution or worked, answer, label=label, metric=_metric(view))
+
+
+def _metric(view: View) -> str | None:
+    """How the row wants its answer read, or None."""
+    metric = view.scalar("metric") or None
+    if metric is not None and metric not in ROW_METRICS:
+        raise view.fail(
+            f"metric {brief(repr(metric), 40)} is none of {', '.join(ROW_METRICS)}",
+            "name one of these (functions of your own go into --metric), or rename the column",
+        )
+    return metric
 
 
 def _answer(view: View) -> tuple[str, str]:

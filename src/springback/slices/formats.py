@@ -28,8 +28,8 @@ def load_rows(
 
     Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
     ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
-    ``context``, ``solution``, ``final``; ``messages``.  ``label`` is kept.  ``fields`` maps these
-    names to the source's own.  ``split`` and ``revision`` are for hub data sets.
+    ``context``, ``solution``, ``final``, ``metric``; ``messages``.  ``label`` is kept.
+    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub sets.
 
     With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter.  An answer
     ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without

@@ -4,6 +4,8 @@ from springback.weights.adapter import is_adapter as is_adapter
 from springback.weights.adapter_job import AdapterExtrapolation as AdapterExtrapolation
 from springback.weights.adapter_job import AdapterReport as AdapterReport
 from springback.weights.adapter_job import extrapolate_adapters as extrapolate_adapters
+from springback.weights.adapter_pair import Contrast as Contrast
+from springback.weights.adapter_pair import write_adapter_pair as write_adapter_pair
 from springback.weights.extrapolation import Extrapolation as Extrapolation
 from springback.weights.extrapolation import extrapolate as extrapolate
 from springback.weights.extrapolation import extrapolate_along as extrapolate_along
@@ -22,6 +24,7 @@ __all__ = [
     "AdapterExtrapolation",
     "AdapterReport",
     "Call",
+    "Contrast",
     "Extrapolation",
     "ExtrapolationReport",
     "OutputDtype",
@@ -36,4 +39,5 @@ __all__ = [
     "judge",
     "materialise_adapters",
     "tensor_names",
+    "write_adapter_pair",
 ]

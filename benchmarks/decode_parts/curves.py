@@ -1,0 +1,148 @@
+"""Cost of a block, cost as output grows and as more positions are contested, memory of adapters."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decode_parts.arms import timed
+from decode_parts.pairs import Answers, Subject, adapter_pair, subject_of, with_limit
+from springback.decode.lora import twin_of
+from springback.decode.rows import Half
+from springback.inference import load
+
+OURS = "deferred, n-gram"
+BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+@torch.inference_mode()
+def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds of a block of so many tokens a row after 128 others, and in blocks of one.
+
+    This is what draft lengths and catching up are paid with.
+    """
+    past = [[1 + i % 1000 for i in range(128)] for _ in range(batch)]
+    times: dict[int, list[float]] = {n: [] for n in BLOCKS}
+    half = Half(subject.expert, batch)
+    half.run(range(batch), past, 1)
+    for _ in range(repeats + 1):
+        for n in BLOCKS:
+            begin = time.perf_counter()
+            half.run(range(batch), [[5] * n] * batch, n)
+            times[n].append(1e3 * (time.perf_counter() - begin))
+            for row in range(batch):
+                half.roll_back(row, 128)
+    one = statistics.median(times[1][1:])
+    return [
+        {
+            "tokens": n,
+            "ms": statistics.median(t[1:]),
+            "blocks_of_one": statistics.median(t[1:]) / one,
+        }
+        for n, t in times.items()
+    ]
+
+
+def output_curve(
+    subject: Subject, prompts: Answers, lengths: Sequence[int], repeats: int
+) -> list[dict[str, Any]]:
+    """Ratio to one model at answers of exactly so many tokens."""
+    found = []
+    for n in lengths:
+        rows = timed(with_limit(subject, n, endless=True), prompts, repeats, [OURS])
+        found += [{"new_tokens": n, **row} for row in rows]
+        _show(found[-len(rows) :], "new_tokens")
+    return found
+
+
+def contested_curve(subject: Subject, prompts: Answers, repeats: int) -> list[dict[str, Any]]:
+    """Ratio to one model as alpha falls, so that more positions are contested; then lambda."""
+    found = []
+    points = [(1.0, a) for a in (0.9, 0.5, 0.2, 0.1, 0.03, 0.01, 0.001)]
+    for lam, alpha in [*points, (0.25, 0.1), (4.0, 0.1)]:
+        here = replace(subject, settings=replace(subject.settings, lam=lam, alpha=alpha))
+        rows = timed(here, prompts, repeats, ["lazy", OURS])
+        found += [{"lam": lam, "alpha": alpha, **row} for row in rows]
+        _show(found[-len(rows) :], "alpha")
+    return found
+
+
+def _show(rows: Sequence[dict[str, Any]], key: str) -> None:
+    for row in rows:
+        shown = {k: row.get(k) for k in (key, "arm", "ratio_to_one_model", "contested")}
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()}, flush=True)
+
+
+PEAK = """
+import sys
+import torch
+from springback.inference import load
+from springback.models import load_model, resolve
+loaded = load(sys.argv[2]) if sys.argv[1] == "pair" else None
+models = (loaded.expert, loaded.amateur) if loaded else (load_model(resolve(sys.argv[2])),)
+with torch.inference_mode():
+    for model in models:
+        model(input_ids=torch.tensor([[1, 2, 3]]))
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")][0])
+"""
+
+
+def adapters(folder: Path, repeats: int, tokens: int, source: str) -> dict[str, Any]:
+    """Memory of a pair of adapters against one model's, and its time a token.
+
+    ``weights``: bytes of parameters, each counted once.  ``resident``: of a fresh process that has
+    loaded it and run it once, less that of one that has only imported everything.
+    """
+    base, pair = adapter_pair(folder)
+    loaded = load(pair)
+    both = twin_of(loaded.expert, loaded.amateur)
+    models = [m for m in (loaded.expert, loaded.amateur, both) if m is not None]
+    alone = load(base).expert
+    sizes = [_bytes(models), _bytes([alone])]
+    resident = {kind: _resident(kind, path) for kind, path in (("pair", pair), ("one", base))}
+    bare = int(_peak_of_imports())
+    subject = with_limit(subject_of(loaded), tokens)
+    rows = timed(subject, subject.prompts(source, 4), repeats, [OURS, "ContrastModel"])
+    return {
+        "weights_pair": sizes[0],
+        "weights_one": sizes[1],
+        "weights_ratio": sizes[0] / sizes[1],
+        "resident_kib": {**resident, "imports": bare},
+        "resident_ratio": (resident["pair"] - bare) / (resident["one"] - bare),
+        "arms": rows,
+    }
+
+
+def _bytes(models: Sequence[Any]) -> int:
+    parts = {
+        p.untyped_storage().data_ptr(): p.untyped_storage().nbytes()
+        for model in models
+        for p in model.parameters()
+    }
+    return sum(parts.values())
+
+
+def _resident(kind: str, path: Path) -> int:
+    words = [sys.executable, "-c", PEAK, kind, str(path)]
+    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+
+def _peak_of_imports() -> str:
+    imports = "\n".join(PEAK.strip().splitlines()[:4])
+    last = PEAK.strip().splitlines()[-1]
+    words = [sys.executable, "-c", f"{imports}\n{last}"]
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def peak_memory() -> float:
+    """GB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,35 @@
+"""One question as the model reads it, and how its answer is read: to look at before a boost."""
+
+from __future__ import annotations
+
+from springback.encode import end_text, prompt_text
+from springback.jobs.boost_data import check_settings, load_data
+from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
+from springback.models import load_tokenizer, resolve
+
+
+def shown(settings: BoostSettings) -> str:
+    """The first validation question in its template and the model's chat template, and the rest.
+
+    Test questions are loaded to keep the parts apart, and not shown.
+    """
+    settings = check_settings(settings)
+    how, data = asked(settings), load_data(settings)
+    tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""))
+    part = how.render(data.validation)
+    row, facts = part.rows[0], how.describe()
+    templated = "its chat template" if tokenizer.chat_template else "no chat template"
+    lines = [
+        f"--- prompt: first question of {part.name}, {templated}",
+        prompt_text(tokenizer, row, settings.system),
+        f"--- reference solution, closed by {end_text(tokenizer, row)!r}",
+        row.response or row.answer or "",
+        "--- grading",
+        f"answer:          {row.answer}",
+        f"metric:          {row.metric or facts['metric']}",
+        f"read as:         {facts['extraction']}",
+        f"extract:         {facts['extract'] or 'not set'}",
+        f"prompt template: {facts['prompt_template']!r}",
+    ]
+    return "\n".join(lines)

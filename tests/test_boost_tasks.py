@@ -1,0 +1,198 @@
+"""How questions are asked and answers read: named tasks, templates, extraction, own metrics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springback.core import Row, Slice, to_jsonable
+from springback.errors import DataError, SpringbackError
+from springback.grading import compile_extraction, find_answer
+from springback.jobs.boost_data import check_settings, load_data
+from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
+from springback.slices import TASKS, load_rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8")
+    return str(path)
+
+
+def qa(answer: str, metric: str | None = None) -> Row:
+    return Row("qa", "How many?", "", answer, metric=metric)
+
+
+def gsm8k(n: int) -> dict[str, Any]:
+    total = str(2 + n)
+    worked = f"2 + {n} = <<2+{n}={total}>>{total}.\n#### {total}"
+    return {"question": f"2 + {n}?", "answer": worked, "final": total}
+
+
+def logiqa(n: int, ours: bool) -> dict[str, Any]:
+    names = ("question", "choices", "answer") if ours else ("query", "options", "correct_option")
+    values = (f"Which follows, {n}?", ["this", "that", "both", "neither"], n % 4)
+    return {"context": f"Case {n}.", **dict(zip(names, values, strict=True))}
+
+
+def test_gsm8k_from_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "all.jsonl", [gsm8k(n) for n in range(30)])
+    settings = BoostSettings(
+        task="gsm8k",
+        model="m",
+        train=path,
+        validation=path,
+        test=path,
+        validation_rows=5,
+        test_rows=5,
+    )
+    assert check_settings(settings).metric == "number"
+    data = load_data(settings)
+    assert data.train is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (20, 5, 5)
+    row = data.test.rows[0]
+    assert row.response.endswith(f"#### {row.answer}")
+    assert "<<" not in row.response
+
+
+@pytest.mark.parametrize("ours", [True, False])
+@pytest.mark.parametrize("name", ["logiqa", "jecqa"])
+def test_choices_by_either_names(name: str, ours: bool, tmp_path: Path) -> None:
+    """Our names, or those of LogiQA on the hub; without a worked solution the letter is learned."""
+    path = write(tmp_path / "q.jsonl", [logiqa(n, ours) for n in range(12)])
+    settings = BoostSettings(
+        task=name, model="m", train=path, validation=path, test=path, validation_rows=3, test_rows=3
+    )
+    if name == "jecqa" and not ours:
+        with pytest.raises(DataError, match="fields not recognised"):
+            load_data(settings)
+        return
+    data, how = load_data(settings), asked(settings)
+    assert data.train is not None
+    for row in data.train.rows:
+        assert row.response == row.answer
+    row = how.render(data.test).rows[0]
+    assert row.prompt.startswith("Case ")
+    assert "\nA. this\nB. that\nC. both\nD. neither\n" in row.prompt
+    assert row.prompt.endswith(TASKS[name].template.removeprefix("{question}"))
+    assert how.grade([row], [f"{row.answer}."]) == [True]
+
+
+def test_jecqa_has_nothing_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="give a file or a hub id with --test"):
+        check_settings(BoostSettings(task="jecqa", early="a", ft="b"))
+    with pytest.raises(DataError, match="allowed: gsm8k, logiqa, jecqa"):
+        check_settings(BoostSettings(task="mmlu", early="a", ft="b"))
+
+
+def test_hub_parts_come_from_the_splits_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GSM8K has no validation split: it is drawn from the training rows, and disjoint."""
+    from springback.slices import _records
+
+    rows = {"train": [gsm8k(n) for n in range(40)], "test": [gsm8k(n) for n in range(50, 60)]}
+    asked_for: list[tuple[Any, ...]] = []
+
+    def stored(name: str, config: Any, split: str, revision: Any) -> Any:
+        asked_for.append((name, config, split))
+        return iter(_records.Record(f"row {i}", dict(r)) for i, r in enumerate(rows[split]))
+
+    monkeypatch.setattr(_records, "hub_records", stored)
+    settings = BoostSettings(task="gsm8k", model="m", validation_rows=8, train_rows=16)
+    data = load_data(check_settings(settings))
+    assert data.train is not None
+    assert (len(data.test), len(data.validation), len(data.train)) == (10, 8, 16)
+    assert set(asked_for) == {("openai/gsm8k", "main", s) for s in ("train", "test")}
+
+
+def test_a_template_frames_the_question_and_a_plain_one_changes_no_hash() -> None:
+    part = Slice.of("q", "q", [qa("3")])
+    plain = asked(BoostSettings())
+    assert plain.render(part) is part
+    assert asked(BoostSettings(prompt_template="{question}")).render(part) is part
+    framed = asked(BoostSettings(prompt_template="Q: {question} {x}\nA:")).render(part)
+    assert framed.rows[0].prompt == "Q: How many? {x}\nA:"
+    assert framed.content_hash != part.content_hash
+    with pytest.raises(DataError, match="--prompt-template"):
+        asked(BoostSettings(prompt_template="no place"))
+
+
+def test_the_last_match_of_an_extraction_is_what_is_graded() -> None:
+    """The number behind the last 'Result:', where the metric alone would read the last number."""
+    text = "Result: 3\nNo: Result: 4, I checked 10 times."
+    assert find_answer(compile_extraction(r"Result: (\d+)"), text) == "4"
+    assert find_answer(compile_extraction(r"Result: \d+"), text) == "Result: 4"
+    assert find_answer(compile_extraction(r"^Result: \d+"), text) == "Result: 3"
+    assert find_answer(compile_extraction(r"Answer: (\d+)"), text) is None
+    rows = [qa("4")] * 2
+    assert asked(BoostSettings()).grade(rows, [text, "4"]) == [False, True]
+    how = asked(BoostSettings(extract=r"Result: (\d+)"))
+    assert how.grade(rows, [text, "4"]) == [True, False]
+    assert how.key() == {"metric": "number", "extract": r"Result: (\d+)"}
+    with pytest.raises(DataError, match="--extract"):
+        asked(BoostSettings(extract="("))
+
+
+def test_a_rows_own_metric_wins(tmp_path: Path) -> None:
+    rows = [
+        {"question": "a?", "answer": "7", "metric": "number"},
+        {"question": "b?", "answer": "7", "metric": "exact"},
+        {"question": "c?", "answer": "7"},
+    ]
+    loaded = load_rows(write(tmp_path / "a.jsonl", rows))
+    assert [r.metric for r in loaded] == ["number", "exact", None]
+    how = asked(BoostSettings(metric="exact"))
+    assert how.grade(loaded, ["it is 7", "it is 7", "it is 7"]) == [True, False, False]
+    bad = write(tmp_path / "b.jsonl", [{**rows[0], "metric": "python:x.py:f"}])
+    with pytest.raises(DataError, match="none of number, choice, exact"):
+        load_rows(bad)
+
+
+def test_a_row_without_a_metric_hashes_as_before() -> None:
+    assert "metric" not in to_jsonable(qa("3"))
+    assert to_jsonable(qa("3", "exact"))["metric"] == "exact"
+
+
+def function(path: Path, body: str) -> str:
+    path.write_text(f"def f(prompts, texts, answers):\n    {body}\n", "utf-8")
+    return f"python:{path}:f"
+
+
+def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
+    body = "return [t.endswith(a) and p == 'How many?' for p, t, a in zip(prompts, texts, answers)]"
+    spec = function(tmp_path / "m.py", body)
+    how = asked(BoostSettings(metric=spec))
+    assert how.grade([qa("3"), qa("4"), qa("5", "number")], ["x3", "x5", "5"]) == [
+        True,
+        False,
+        True,
+    ]
+    assert how.key()["metric"].startswith("own ")
+    before = how.key()
+    function(tmp_path / "m.py", body + "  # changed")
+    assert asked(BoostSettings(metric=spec)).key() != before, "another file is another run"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return [0.5]", "returned 0.5"),
+        ("return [1, 1]", "returned 2 values"),
+        ("return 1", "returned a int"),
+        ("return ['yes']", "returned 'yes'"),
+        ("return 1 / 0", "failed with ZeroDivisionError"),
+    ],
+)
+def test_a_function_that_does_not_grade_is_refused(tmp_path: Path, body: str, words: str) -> None:
+    how = asked(BoostSettings(metric=function(tmp_path / "m.py", body)))
+    with pytest.raises(SpringbackError, match=words):
+        how.grade([qa("3")], ["3"])
+
+
+def test_what_is_asked_and_read_is_told() -> None:
+    told = asked(BoostSettings(task="logiqa", test="t", validation="v")).describe()
+    assert told["metric"] == "choice"
+    assert "{question}" in told["prompt_template"]
+    assert told["extraction"].startswith("the letter after the last ####")
