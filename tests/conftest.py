@@ -45,10 +45,10 @@ VOCABULARY = 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below tests/e2e is an end-to-end test, whether or not it says so."""
+    """Everything below tests/e2e and tests/integrations is marked so, whether or not it says so."""
     for item in items:
-        if "e2e" in item.path.relative_to(Path(__file__).parent).parts:
-            item.add_marker(pytest.mark.e2e)
+        for kind in {"e2e", "integrations"} & {*item.path.relative_to(Path(__file__).parent).parts}:
+            item.add_marker(getattr(pytest.mark, kind))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,8 +13,11 @@ HEAVY = {
     "accelerate",
     "constriction",
     "datasets",
+    "fastapi",
     "gguf",
     "huggingface_hub",
+    "lm_eval",
+    "mlflow",
     "jinja2",
     "matplotlib",
     "numpy",
@@ -27,10 +30,11 @@ HEAVY = {
     "torch",
     "transformers",
     "trl",
+    "uvicorn",
     "vaderSentiment",
     "yaml",
 }
-COMMANDS = (
+COMMANDS: tuple[str, ...] = (
     "demo",
     "audit",
     "boost",
@@ -39,6 +43,9 @@ COMMANDS = (
     "doctor",
     "report",
     "theory",
+    "serve",
+    "track",
+    "push",
     "compress",
     "decompress",
 )

@@ -11,7 +11,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Extras that connect to large software of other people's; it pins its own dependencies.
-UNPINNED = {"vllm", "ray", "lm-eval"}
+UNPINNED = {"vllm", "ray"}
 
 
 def project() -> dict[str, list[Requirement]]:
@@ -22,13 +22,16 @@ def project() -> dict[str, list[Requirement]]:
 
 
 def pins() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = ("constraints.txt", "constraints-integrations.txt")
+    lines = [x for n in names for x in (ROOT / n).read_text(encoding="utf-8").splitlines()]
     wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
     exact = {}
     for requirement in wanted:
         (only,) = requirement.specifier
         assert only.operator == "==", requirement
-        exact[requirement.name.lower()] = Version(only.version)
+        name = requirement.name.lower().replace("_", "-")
+        assert name not in exact, f"{name} is pinned twice"
+        exact[name] = Version(only.version)
     return exact
 
 

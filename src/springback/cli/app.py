@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli import ecosystem
 from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
@@ -35,10 +36,25 @@ app = typer.Typer(
 
 REPRODUCED = (*REPRODUCTIONS, *THEORY, *EPICODE)
 Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(help="Log to mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT] at the end."),
+]
+Push = Annotated[
+    str | None, typer.Option(help="Upload the boosted folder to org/name on the Hub; private.")
+]
 
 
-def _finish(result: Any) -> None:
-    """Build the report and say where everything is."""
+def _check_track(targets: list[str] | None) -> None:
+    """A tracker that is not known is said before the work, not after it."""
+    if targets:
+        from springback.engines.trackers import check_targets
+
+        check_targets(targets)
+
+
+def _finish(result: Any, targets: list[str] | None = None) -> None:
+    """Build the report, log where asked to, and say where everything is."""
     from springback.report import build
 
     analysis = result.data["analysis"]
@@ -48,6 +64,11 @@ def _finish(result: Any) -> None:
     typer.echo(result.verdict)
     typer.echo(f"results: {result.folder / 'result.json'}")
     typer.echo(f"report:  {page}")
+    if targets:
+        from springback.engines.trackers import track as run
+
+        for line in run(result.folder, targets):
+            typer.echo(line)
 
 
 @app.callback()
@@ -82,6 +103,7 @@ def audit(
         ),
     ] = None,
     out: Out = Path("springback-audit"),
+    track: Track = None,
     show: Annotated[
         bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
     ] = False,
@@ -99,6 +121,7 @@ def audit(
     from springback.jobs.audit import audit as run
     from springback.jobs.audit import plan
 
+    _check_track(track)
     words = list(study or [])
     only_plan = words[:1] == ["plan"]
     files = words[1:] if only_plan else words
@@ -120,9 +143,9 @@ def audit(
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(several.series(settings, out, make_progress()))
+        _finish(several.series(settings, out, make_progress()), track)
     else:
-        _finish(run(settings, out, make_progress()))
+        _finish(run(settings, out, make_progress()), track)
 
 
 @app.command()
@@ -172,6 +195,8 @@ def reproduce(
 def boost(
     given: dict[str, Any],
     out: Out = Path("springback-boost"),
+    track: Track = None,
+    push: Push = None,
     show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
     show_prompt: Annotated[
         bool,
@@ -189,6 +214,7 @@ def boost(
     from springback.cli.progress import make_progress
     from springback.jobs import config
 
+    _check_track(track)
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
     if lacking and not settings.task and not show:
@@ -205,11 +231,33 @@ def boost(
     else:
         from springback.jobs.boost import boost as run
 
-        _finish(run(settings, out, make_progress()))
+        result = run(settings, out, make_progress())
+        _finish(result, track)
+        if push:
+            _push(result, push)
+
+
+def _push(result: Any, repository: str) -> None:
+    from springback.engines.push import push as run
+
+    folder = result.data["inputs"]["boosted"]
+    if folder is None:
+        typer.echo("nothing to push: the fine-tuned model was kept")
+    else:
+        typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
 
 
 app.command()(extrapolate)
 app.add_typer(theory, name="theory")
+for _command in (ecosystem.serve, ecosystem.track, ecosystem.push):
+    app.command()(_command)
+# Everything behind the first word goes through, --help too.
+_PASSED = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "allow_interspersed_args": False,
+}
+app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
 app.command()(compress)
 app.command()(decompress)
 

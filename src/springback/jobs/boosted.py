@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from springback.core import Checkpoint
+from springback.engines.publish import complete
 from springback.models import BOOST_FILE
 from springback.store import read_json, write_json
 from springback.weights import extrapolate
@@ -30,6 +31,8 @@ def write_boosted(
     system: str | None = None,
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
+
+    ``out/custom_generate`` decodes it with Transformers alone.
 
     ``system`` is the system message that the strengths were chosen with; generate uses it again.
 
@@ -54,6 +57,7 @@ def write_boosted(
                 _link_or_copy(path, new / amateur / path.name)
     record = {**read_json(new / BOOST_FILE), "kind": "boosted", **facts}
     write_json(new / BOOST_FILE, {**record, "amateur": amateur, "boosted_from": sources})
+    complete(new)
     if out.exists():
         shutil.rmtree(out)
     os.replace(new, out)

@@ -1,0 +1,115 @@
+"""``serve``, ``lm-eval``, ``track`` and ``push``: ways to other people's software."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from springback.engines.serve.settings import ENGINES, ServeSettings
+from springback.errors import MissingExtraError
+
+_DEFAULT = ServeSettings()
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="Boosted or plain folder, hub id, built-in name.")],
+    host: Annotated[
+        str, typer.Option(help="Another one than this machine needs a token.")
+    ] = _DEFAULT.host,
+    port: Annotated[int, typer.Option(help="0: any free one.")] = _DEFAULT.port,
+    name: Annotated[
+        str | None, typer.Option(help="What clients call the model. [default: the folder's name]")
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SPRINGBACK_TOKEN",
+            help="What clients give as API key; better by SPRINGBACK_TOKEN, which no ps shows.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = _DEFAULT.engine,
+    batch: Annotated[int, typer.Option(help="Answers decoded together.")] = _DEFAULT.batch,
+    queue: Annotated[
+        int, typer.Option(help="Answers that may wait; more are refused with 429.")
+    ] = _DEFAULT.queue,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Longest answer of one request.")
+    ] = _DEFAULT.max_new_tokens,
+    max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = _DEFAULT.max_body,
+    grace: Annotated[
+        float, typer.Option(help="Seconds that running answers have at the end.")
+    ] = _DEFAULT.grace,
+) -> None:
+    """Serve a model as OpenAI's API: chat, completions, streaming, models, /health, /metrics.
+
+    A boosted folder is decoded contrastively. Ends on Ctrl-C or SIGTERM when running answers are
+    done.
+    """
+    from springback.engines.serve.settings import check
+
+    settings = ServeSettings(
+        host=host,
+        port=port,
+        name=name,
+        token=token,
+        engine=engine,
+        batch=batch,
+        queue=queue,
+        max_new_tokens=max_new_tokens,
+        max_body=max_body,
+        grace=grace,
+    )
+    check(settings)
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(str(error.name), "serve", "springback serve") from error
+    from springback.engines.serve.run import serve as run
+
+    run(model, settings, lambda text: typer.echo(text, err=True))
+
+
+def lm_eval(context: typer.Context) -> None:
+    """lm-eval's own command line with one more model: --model springback.
+
+    springback lm-eval run --model springback --model_args pretrained=FOLDER --tasks arc_easy
+    """
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("lm-eval", "lm-eval", "springback lm-eval") from error
+    from springback.engines.lm_eval import main
+
+    main(context.args)
+
+
+def track(
+    folder: Annotated[Path, typer.Argument(help="Folder with a result.json.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            help="mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT]; may be repeated."
+        ),
+    ],
+) -> None:
+    """Log a finished audit or boost to MLflow, TensorBoard or Weights & Biases (offline)."""
+    from springback.engines.trackers import track as run
+
+    for line in run(folder, to):
+        typer.echo(line)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Model, adapter or boosted folder.")],
+    repository: Annotated[str, typer.Argument(help="org/name on the Hugging Face Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Default: private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; made if not there.")] = None,
+) -> None:
+    """Upload a folder to the Hugging Face Hub, with your own login (hf auth login)."""
+    from springback.engines.push import push as run
+
+    typer.echo(run(folder, repository, private=not public, revision=revision))

@@ -1,0 +1,1 @@
+"""Adapters to other people's software.  Each module needs its extra only when it is used."""

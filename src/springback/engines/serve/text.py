@@ -1,0 +1,56 @@
+"""Tokens to text as they come: whole characters, and nothing of a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+class Pieces:
+    """The text of one answer, handed out as soon as later tokens cannot change it.
+
+    ``decode`` turns ids into text.  Only the last few tokens are decoded again with each new one,
+    so the cost does not grow with the answer.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
+        self._decode, self._stop = decode, tuple(stop)
+        self._hold = max((len(s) for s in stop), default=1) - 1
+        self._ids: list[int] = []
+        self._from, self._upto = 0, 0  # ids[_from:_upto] are context, their text is in self._text
+        self._text, self._told = "", 0
+        self.stopped = False
+
+    @property
+    def text(self) -> str:
+        """All that was handed out."""
+        return self._text[: self._told]
+
+    def add(self, token: int) -> str:
+        """What can be told now that ``token`` is there."""
+        self._ids.append(token)
+        fresh = self._fresh()
+        if fresh and not fresh.endswith("\ufffd"):  # else: part of a character
+            self._text += fresh
+            self._from, self._upto = self._upto, len(self._ids)
+        return self._tell(self._hold)
+
+    def finish(self) -> str:
+        """The rest."""
+        if not self.stopped:
+            self._text += self._fresh()
+            self._upto = len(self._ids)
+        return self._tell(0)
+
+    def _fresh(self) -> str:
+        """Text of the ids that are not in ``_text`` yet, decoded after those before them."""
+        known = self._decode(self._ids[self._from : self._upto])
+        return self._decode(self._ids[self._from :])[len(known) :]
+
+    def _tell(self, hold: int) -> str:
+        if self.stopped:
+            return ""
+        ends = [at for s in self._stop if (at := self._text.find(s, self._told)) >= 0]
+        self.stopped = bool(ends)
+        end = min(ends) if ends else max(len(self._text) - hold, self._told)
+        piece, self._told = self._text[self._told : end], end
+        return piece

@@ -1,0 +1,184 @@
+"""lm-eval itself scores and generates with a boosted folder as springback does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed (make integrations)")
+
+import torch
+from typer.testing import CliRunner
+
+import springback
+from boosted_fixture import ALPHA, LAM, boosted
+from springback.cli.app import app
+from springback.decode import DecodeSettings, decode
+from springback.encode import Encoded
+from springback.engines import lm_eval as adapter
+from springback.errors import ModelError, SpringbackError
+from springback.inference import Loaded
+from springback.probes import nll, pair_nll
+
+ROWS = [
+    {"question": "the thing", "choices": ["in the", " a thing in", "1 1 1"], "gold": 0},
+    {"question": "a", "choices": ["the", "ing", " 11 the"], "gold": 2},
+    {"question": "in the thing in the", "choices": ["he", "a", " the er"], "gold": 1},
+]
+CHOICE = """
+task: local_choice
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: gold
+target_delimiter: " "
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+GENERATE = """
+task: local_generate
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {rows}}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{choices[0]}}}}"
+generation_kwargs: {{until: ["1"], max_gen_toks: 12, do_sample: false}}
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return boosted(tiny_llama, tmp_path_factory.mktemp("boosted"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Loaded:
+    return springback.load(folder)
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tasks")
+    rows = made / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    for name, text in (("choice", CHOICE), ("generate", GENERATE)):
+        (made / f"{name}.yaml").write_text(text.format(rows=rows))
+    return made
+
+
+def run(folder: Path, tasks: Path, out: Path, model_args: str = "", batch: str = "2") -> Any:
+    """lm-eval's own command line; its samples by task."""
+    args = f"pretrained={folder},dtype=float64{model_args}"
+    words = ["run", "--model", "springback", "--model_args", args, "--include_path", str(tasks)]
+    words += ["--tasks", "local_choice,local_generate", "--batch_size", batch]
+    words += ["--output_path", str(out), "--log_samples"]
+    adapter.main(words)
+    found = {}
+    for path in out.rglob("samples_*.jsonl"):
+        task = path.name.removeprefix("samples_").rpartition("_")[0]
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found[task] = sorted(lines, key=lambda line: int(line["doc_id"]))
+    return found
+
+
+def scores(samples: Any) -> list[float]:
+    return [float(answer[0]) for line in samples for answer in line["filtered_resps"]]
+
+
+def encoded(loaded: Loaded) -> list[Encoded]:
+    """Every choice after its question, tokens as the harness splits them: at the space."""
+    rows = []
+    for row in ROWS:
+        for choice in row["choices"]:  # type: ignore[attr-defined]
+            head = loaded.tokenizer(row["question"])["input_ids"]
+            whole = loaded.tokenizer(f"{row['question']} {choice}")["input_ids"]
+            assert whole[: len(head)] == head
+            rows.append(Encoded(tuple(whole), len(head), 0))
+    return rows
+
+
+@pytest.mark.parametrize("batch", ["2", "auto"])
+def test_the_pair_scores_and_generates_as_ours(
+    folder: Path, loaded: Loaded, tasks: Path, tmp_path: Path, batch: str
+) -> None:
+    found = run(folder, tasks, tmp_path, batch=batch)
+    assert loaded.amateur is not None
+    expert, amateur = loaded.expert.double(), loaded.amateur.double()
+    ours = pair_nll(expert, amateur, encoded(loaded), loaded.tokenizer, [LAM])[LAM]
+    assert scores(found["local_choice"]) == pytest.approx([-s.nats for s in ours], abs=1e-4)
+    prompts = [loaded.tokenizer(row["question"])["input_ids"] for row in ROWS]
+    how = DecodeSettings(12, lam=LAM, alpha=ALPHA, stop_ids=(2,))
+    answers = decode(expert, prompts, how, amateur)
+    texts = [loaded.tokenizer.decode(a, skip_special_tokens=True) for a in answers]
+    assert [line["resps"][0][0] for line in found["local_generate"]] == [
+        text.partition("1")[0] for text in texts
+    ]
+    assert len({*texts}) > 1
+
+
+@pytest.mark.parametrize("part", ["expert", "amateur"])
+def test_one_half_scores_as_that_half(
+    folder: Path, loaded: Loaded, tasks: Path, tmp_path: Path, part: str
+) -> None:
+    found = run(folder, tasks, tmp_path, f",part={part}")
+    half = getattr(loaded, part).double()
+    ours = nll(half, encoded(loaded), loaded.tokenizer)
+    assert scores(found["local_choice"]) == pytest.approx([-s.nats for s in ours], abs=1e-4)
+    prompts = [loaded.tokenizer(row["question"])["input_ids"] for row in ROWS]
+    answers = decode(half, prompts, DecodeSettings(12, stop_ids=(2,)))
+    texts = [loaded.tokenizer.decode(a, skip_special_tokens=True) for a in answers]
+    assert [line["resps"][0][0] for line in found["local_generate"]] == [
+        text.partition("1")[0] for text in texts
+    ]
+
+
+def test_a_lambda_of_ones_own(folder: Path, loaded: Loaded) -> None:
+    model = adapter.SpringbackLM(str(folder), lam=0.5, dtype="float64")
+    ids = torch.tensor([[10, 20, 30]])
+    pair = loaded.expert.double()(ids).logits, loaded.amateur.double()(ids).logits  # type: ignore[union-attr]
+    expected = (pair[0] + 0.5 * (pair[0] - pair[1])).log_softmax(-1)
+    torch.testing.assert_close(model._model_call(ids).log_softmax(-1), expected)
+    assert adapter.SpringbackLM(str(folder), lam=0.0)._weak is None
+
+
+def test_samples_differ_from_batch_to_batch_and_repeat_by_seed(folder: Path) -> None:
+    model, again = (adapter.SpringbackLM(str(folder), seed=5) for _ in range(2))
+    context = torch.tensor([[10, 20, 30]])
+    options: Any = {"do_sample": True, "temperature": 1.0, "top_k": 50}
+    first, second = (model._model_generate(context, 20, [], **options).tolist() for _ in range(2))
+    assert first != second
+    assert again._model_generate(context, 20, [], **options).tolist() == first
+
+
+def test_auto_fits_into_memory_on_a_cpu(folder: Path) -> None:
+    model = adapter.SpringbackLM(str(folder), batch_size="auto", max_batch_size=8)
+    assert model._detect_batch_size() == 8
+    # 5 copies of fp32 logits over 300 tokens; 2 halves * 2 layers * (k, v) * 2 heads * 16 * 4 B
+    assert model._bytes_a_token() == 5 * 300 * 4
+    model._generating = True
+    assert model._bytes_a_token() == 2 * 2 * 2 * 2 * 16 * 4
+
+
+def test_what_cannot_be_followed_is_refused(folder: Path, tiny_llama: Path) -> None:
+    with pytest.raises(ModelError, match="given: part=both; allowed: pair, expert, amateur"):
+        adapter.SpringbackLM(str(folder), part="both")
+    with pytest.raises(ModelError, match="model without one"):
+        adapter.SpringbackLM(str(tiny_llama), part="amateur")
+    with pytest.raises(ModelError, match=r"lam=1\.0 with one model"):
+        adapter.SpringbackLM(str(folder), part="expert", lam=1.0)
+    model = adapter.SpringbackLM(str(folder))
+    with pytest.raises(SpringbackError, match="generation options num_beams"):
+        model._model_generate(torch.tensor([[10]]), 3, [], num_beams=2)
+
+
+def test_everything_behind_the_command_is_lm_evals(capfd: pytest.CaptureFixture[str]) -> None:
+    done = CliRunner().invoke(app, ["lm-eval", "run", "--help"])
+    assert done.exit_code == 0
+    assert "--include_path" in done.output + capfd.readouterr().out

@@ -1,0 +1,77 @@
+"""Text is handed out in whole characters, none of it part of a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+pytest.importorskip("pydantic")
+
+from springback.engines.serve.metrics import Metrics
+from springback.engines.serve.text import Pieces
+
+
+def decode(ids: Sequence[int]) -> str:
+    """Ids are bytes."""
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+def told(text: str, *stop: str) -> tuple[list[str], Pieces]:
+    pieces = Pieces(decode, stop)
+    found = [pieces.add(byte) for byte in text.encode()]
+    return [*found, pieces.finish()], pieces
+
+
+def test_a_character_comes_when_all_its_bytes_are_there() -> None:
+    assert told("aé€b")[0] == ["a", "", "é", "", "", "€", "b", ""]
+
+
+def test_bytes_that_never_become_a_character_come_at_the_end() -> None:
+    pieces = Pieces(decode)
+    assert [pieces.add(0x61), pieces.add(0xE2), pieces.finish()] == ["a", "", "\ufffd"]
+
+
+def test_what_may_begin_a_stop_string_is_held_back() -> None:
+    found, pieces = told("one end.", "end.")
+    assert "".join(found) == "one "
+    assert found[3] == "o" if found[3] else True
+    assert pieces.stopped
+    found, pieces = told("one en", "end.")
+    assert "".join(found) == "one en"
+    assert not pieces.stopped
+    assert found[-1] == " en", "three characters wait: one less than the stop string has"
+
+
+def test_the_first_of_several_stop_strings_counts() -> None:
+    assert "".join(told("abcdef", "ef", "cd")[0]) == "ab"
+
+
+def test_only_the_last_tokens_are_decoded_again() -> None:
+    longest = 0
+
+    def watched(ids: Sequence[int]) -> str:
+        nonlocal longest
+        longest = max(longest, len(ids))
+        return decode(ids)
+
+    pieces = Pieces(watched)
+    assert "".join(pieces.add(b) for b in b"x" * 1000) == "x" * 1000
+    assert longest == 2
+
+
+def test_metrics_add_up() -> None:
+    metrics = Metrics()
+    metrics.count("requests_total", route="/a", status="200")
+    metrics.count("requests_total", 2, route="/a", status="200")
+    for seconds in (0.05, 0.06, 1000.0):
+        metrics.took("request_seconds", seconds)
+    lines = metrics.render({"rows_waiting": 3}).splitlines()
+    assert 'springback_requests_total{route="/a",status="200"} 3' in lines
+    # 0.05 is within its own bound; 0.06 under 0.1; 1000 only under infinity
+    assert 'springback_request_seconds_bucket{le="0.05"} 1' in lines
+    assert 'springback_request_seconds_bucket{le="0.1"} 2' in lines
+    assert 'springback_request_seconds_bucket{le="300.0"} 2' in lines
+    assert 'springback_request_seconds_bucket{le="+Inf"} 3' in lines
+    assert "springback_request_seconds_sum 1000.11" in lines
+    assert "springback_rows_waiting 3" in lines
