@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
+from decode_fixture import amateur, expert, tiny
 from springback import contrast
 from springback.contrast import Gate, parse_gate
 from springback.decode import DecodeSettings, Speculation, decode, decode_fast, decode_variants
 from springback.decode import variants as module
 from springback.errors import SpringbackError
-from test_decode_fast import BASE, PROMPTS, amateur, expert, tiny
+from test_decode_fast import BASE, PROMPTS
 
 LAMS = (0.0, 0.25, 1.0, 4.0)
 GREEDY = replace(BASE, max_new_tokens=16, batch_size=6)
