@@ -43,6 +43,13 @@ PACKAGES = (
     "vllm",
     "ray",
     "constriction",
+    "fastapi",
+    "uvicorn",
+    "mlflow-skinny",
+    "sqlalchemy",
+    "alembic",
+    "tensorboard",
+    "wandb",
 )
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
