@@ -296,3 +296,13 @@ def test_draft_length_follows_costs_and_acceptance() -> None:
     assert settled(0.5, False) <= 1
     assert settled(5.0, True) == 0
     assert Pace(3).length() == 3
+
+
+def test_an_index_that_read_overruled_guesses_proposes_from_what_is_left() -> None:
+    """1 2 3 4 was read with 9 1 2 behind it; what was guessed after 4 is then taken back.
+
+    "1 2" was last seen at the end of the longer text, behind the end of the shorter one.
+    """
+    index = NgramIndex()
+    index.propose([1, 2, 3, 4, 9, 1, 2, 3], 2)  # "1 2" is now known at place 7
+    assert index.propose([5, 1, 2], 2) == []

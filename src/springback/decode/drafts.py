@@ -60,7 +60,8 @@ class NgramIndex:
         self.read = len(context)
         for n in GRAMS:
             at = self.places.get(tuple(context[-n:])) if len(context) >= n else None
-            if at is not None:
+            # Guesses that were overruled may have been read: then the place lies behind the end.
+            if at is not None and at < len(context):
                 span = context[at:]  # a text that repeats itself goes on doing so
                 return [span[i % len(span)] for i in range(count)]
         return []
