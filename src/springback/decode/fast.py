@@ -32,6 +32,7 @@ from springback.decode.reference import batches, decode
 from springback.decode.rounds import Batch
 from springback.decode.rows import Half, TwinHalf, croppable
 from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decode.thin import thin_products
 from springback.decode.trust import Trust
 from springback.decode.work import Decoded, Work
 from springback.errors import SpringbackError, describe
@@ -84,14 +85,15 @@ def decode_fast(
     chooser = Chooser(settings, hooks, noise_of(settings))
     pace, trust = Pace(speculation.length), Trust()  # for all batches: what is learned stays
     found: list[list[int]] = [[] for _ in prompts]
-    for rows in batches(prompts, settings.batch_size):
-        batch = _begin(pair, rows, chooser, speculation)
-        batch.pace, batch.trust, batch.work = pace, trust, work
-        _run_batch(batch)
-        for answer in rows:
-            found[answer.row] = answer.tokens
-        if on_batch:
-            on_batch(len(rows))
+    with thin_products([*pair, speculation.model]):
+        for rows in batches(prompts, settings.batch_size):
+            batch = _begin(pair, rows, chooser, speculation)
+            batch.pace, batch.trust, batch.work = pace, trust, work
+            _run_batch(batch)
+            for answer in rows:
+                found[answer.row] = answer.tokens
+            if on_batch:
+                on_batch(len(rows))
     work.tokens = sum(len(tokens) for tokens in found)
     work.seconds = time.perf_counter() - begin
     return Decoded(found, work)

@@ -1,0 +1,137 @@
+"""Matrix products of a few tokens at the speed of memory.
+
+Decoding multiplies every weight matrix by one to eight rows, which costs what reading the weights
+costs if the library is good at it.  PyTorch's fp32 ``linear`` on a CPU often is not: its product
+with one row runs in one thread, and with two rows it repacks the whole matrix (measured in
+``benchmarks/decode.py``, ``blocks``).  The same product the other way round, W xᵀ, does neither,
+with a second row added where there is only one.  Which is faster depends on the processor and the
+library, so both are timed once a process on the model's own weights.
+
+The sums are the same; low bits may differ, as they do between blocks of different lengths.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+#: Rows that are timed; a number between two of them goes with the larger.
+ROWS = (1, 2, 4, 8)
+#: Bytes of weights that are timed with: more than caches hold, so that memory is what is measured.
+SAMPLE = 96_000_000
+#: The other way round is taken where it needs at most so much of ``linear``'s time.
+GAIN = 0.9
+
+Product = Callable[[Tensor, Tensor], Tensor]
+_MEASURED: dict[tuple[int, int], frozenset[int]] = {}
+
+
+def thin(x: Tensor, weight: Tensor) -> Tensor:
+    """``x`` (rows, in) times ``weight`` (out, in): (rows, out), contiguous, as ``linear``'s."""
+    rows = len(x)
+    block = torch.cat([x, x]) if rows == 1 else x
+    return torch.mm(weight, block.t())[:, :rows].t().contiguous()
+
+
+def _linears(models: Iterable[nn.Module]) -> list[nn.Linear]:
+    """Layers whose product can be replaced: plain ones in fp32 on the CPU, without own hooks."""
+    found = {
+        id(layer): layer
+        for model in models
+        for layer in model.modules()
+        if type(layer) is nn.Linear
+        and "forward" not in vars(layer)
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype == torch.float32
+        and layer.weight.is_contiguous()
+    }
+    return list(found.values())
+
+
+def _sample(layers: Iterable[nn.Linear]) -> list[Tensor]:
+    """Weights of :data:`SAMPLE` bytes or a little more; none if the model is smaller."""
+    found: dict[int, Tensor] = {}
+    size = 0
+    for layer in layers:
+        if layer.weight.data_ptr() not in found:
+            found[layer.weight.data_ptr()] = layer.weight
+            size += layer.weight.nbytes
+        if size >= SAMPLE:
+            return list(found.values())
+    return []
+
+
+def _seconds(product: Product, weights: list[Tensor], inputs: dict[int, Tensor]) -> float:
+    begin = time.perf_counter()
+    for weight in weights:
+        product(inputs[weight.shape[1]], weight)
+    return time.perf_counter() - begin
+
+
+@torch.inference_mode()
+def faster_rows(weights: list[Tensor]) -> frozenset[int]:
+    """Which of :data:`ROWS` :func:`thin` is faster for; medians of three turns after a first."""
+    found = set()
+    for rows in ROWS:
+        inputs = {w.shape[1]: torch.ones(rows, w.shape[1]) for w in weights}
+        turns = [
+            (_seconds(linear, weights, inputs), _seconds(thin, weights, inputs)) for _ in range(4)
+        ]
+        plain, ours = (median(t) for t in zip(*turns[1:], strict=True))
+        if ours <= GAIN * plain:
+            found.add(rows)
+    return frozenset(found)
+
+
+def _measured(layers: list[nn.Linear]) -> frozenset[int]:
+    """What was found in this process, with as many threads; measured if it was not yet."""
+    weights = _sample(layers)
+    if not weights:  # fits into caches, or is no such model: nothing to gain
+        return frozenset()
+    key = (torch.get_num_threads(), weights[0].shape[1])
+    if key not in _MEASURED:
+        _MEASURED[key] = faster_rows(weights)
+    return _MEASURED[key]
+
+
+def _forward(layer: nn.Linear, rows_of: frozenset[int]) -> Callable[[Tensor], Tensor]:
+    weight, bias = layer.weight, layer.bias
+    takes = {n for n in range(1, ROWS[-1] + 1) if min(r for r in ROWS if r >= n) in rows_of}
+
+    def forward(x: Tensor) -> Tensor:
+        rows = x.numel() // x.shape[-1]
+        if rows not in takes:
+            return linear(x, weight, bias)
+        found = thin(x.reshape(rows, x.shape[-1]), weight).view(*x.shape[:-1], len(weight))
+        return found if bias is None else found + bias
+
+    return forward
+
+
+@contextmanager
+def thin_products(
+    models: Iterable[nn.Module | None], rows: frozenset[int] | None = None
+) -> Iterator[None]:
+    """Within it, products of a few rows in ``models`` run the faster way round; for inference.
+
+    ``rows``: the numbers of :data:`ROWS` that do; None: those that were measured to be faster.
+    Models in another precision, on another device or too small for it to matter stay as they are.
+    """
+    layers = _linears(model for model in models if model is not None)
+    chosen = _measured(layers) if rows is None else rows
+    if not chosen:
+        yield
+        return
+    for layer in layers:
+        layer.forward = _forward(layer, chosen)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)

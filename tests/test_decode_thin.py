@@ -1,0 +1,93 @@
+"""Products of a few rows the other way round: the same numbers, and models left as they were."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from decode_fixture import amateur, expert, prompts
+from springback.decode import DecodeSettings, Speculation, decode, decode_fast, thin
+from springback.decode.thin import ROWS, faster_rows, thin_products
+
+EVERY = frozenset(ROWS)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 3), (8, 1), (3, 4)])
+def test_the_product_is_that_of_linear(shape: tuple[int, int], bias: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(48, 80, bias=bias))
+    x = torch.randn(*shape, 48)
+    plain = model(x)
+    with torch.inference_mode(), thin_products([model], EVERY):
+        found = model(x)
+    assert found.shape == plain.shape
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, plain.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_models_are_left_as_they_were_even_after_an_error() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    with pytest.raises(RuntimeError, match="stop"), thin_products([model, None, model], EVERY):
+        assert all("forward" in vars(layer) for layer in model)
+        raise RuntimeError("stop")
+    assert not any("forward" in vars(layer) for layer in model)
+
+
+def test_other_precisions_own_hooks_and_subclasses_are_not_touched() -> None:
+    class Other(nn.Linear):
+        pass
+
+    hooked = nn.Linear(8, 8)
+    mine = hooked.forward
+    hooked.forward = mine  # type: ignore[method-assign]
+    model = nn.ModuleList([nn.Linear(8, 8).bfloat16(), nn.Linear(8, 8).double(), Other(8, 8)])
+    with thin_products([model, hooked], EVERY):
+        assert not any("forward" in vars(layer) for layer in model)
+        assert vars(hooked)["forward"] is mine
+    assert vars(hooked)["forward"] is mine
+
+
+def test_small_models_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(weights: object) -> frozenset[int]:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr(thin, "faster_rows", fail)
+    model = nn.Linear(64, 64)
+    with thin_products([model]):
+        assert "forward" not in vars(model)
+
+
+def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [torch.randn(64, 48), torch.randn(32, 48)]
+    assert faster_rows(weights) <= EVERY
+
+    calls = []
+    monkeypatch.setattr(thin, "_MEASURED", {})
+    monkeypatch.setattr(thin, "SAMPLE", 1000)
+    monkeypatch.setattr(thin, "faster_rows", lambda w: calls.append(len(w)) or EVERY)
+    model = nn.Linear(48, 64)
+    for _ in range(2):
+        with thin_products([model]):
+            assert "forward" in vars(model)
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("draft", ["none", "ngram", "amateur"])
+def test_tokens_are_those_of_the_plain_loop(draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = [copy.deepcopy(model).float() for model in (expert(), amateur())]
+    seen = []
+    real = thin.thin
+    monkeypatch.setattr(thin, "_measured", lambda layers: EVERY)
+    monkeypatch.setattr(thin, "thin", lambda x, w: seen.append(len(x)) or real(x, w))
+    settings = DecodeSettings(lam=1.0, alpha=0.1, max_new_tokens=12, keyed_noise=True)
+    asked = prompts(4)
+    truth = decode(pair[0], asked, settings, pair[1])
+    assert not seen  # the plain loop stays as Transformers has it
+    found = decode_fast(pair[0], asked, settings, pair[1], speculation=Speculation(draft))
+    assert found.answers == truth
+    assert {1} <= set(seen) <= set(range(1, 9))
