@@ -85,6 +85,7 @@ def test_static_cache_and_beams_work(pair: ContrastModel) -> None:
     expected = plain(pair, PROMPTS[:1])
     static = {"cache_implementation": "static", "disable_compile": True}
     assert generate(pair, PROMPTS[:1], **static) == expected
+    assert generate(pair, PROMPTS, **static) == plain(pair, PROMPTS), "padding stays masked"
     beams = {"num_beams": 3, "max_new_tokens": 6}
     assert generate(pair, PROMPTS, **beams) == generate(pair, PROMPTS, **beams, use_cache=False)
 

@@ -59,6 +59,8 @@ class GenerateSettings:
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
     ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
+    ``cache`` is ``dynamic``, or for a GPU ``static`` or ``compiled``
+    (:class:`springback.decode.Speculation`).
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -75,6 +77,7 @@ class GenerateSettings:
     stop: tuple[str, ...] = ()
     draft: str = "ngram"
     draft_model: str | Path | PreTrainedModel | None = None
+    cache: str = "dynamic"
     reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
@@ -194,7 +197,8 @@ def generate(
     if wanted.reference:
         found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
-        guess = Speculation(wanted.draft, model=_draft_model(loaded, wanted.draft_model))
+        model_of_drafts = _draft_model(loaded, wanted.draft_model)
+        guess = Speculation(wanted.draft, model=model_of_drafts, cache=wanted.cache)
         fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
         found, work = fast.answers, fast.work
     return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)

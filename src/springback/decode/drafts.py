@@ -33,12 +33,17 @@ class Speculation:
     ``defer``: so many tokens may be taken after a contested position before the amateur has had
     its say there, if the expert's choice is rarely overruled (:mod:`springback.decode.trust`); it
     then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
+
+    ``cache``: the form of the caches (:mod:`springback.decode.static`).  ``dynamic`` grows with the
+    text; ``static`` has a fixed shape, for accelerators, and on CUDA replays each step as a graph;
+    ``compiled`` also compiles the model, half a minute for each of a few block sizes.
     """
 
     draft: str = "ngram"
     length: int | None = None
     model: PreTrainedModel | None = None
     defer: int = 8
+    cache: str = "dynamic"
 
 
 DEFAULT_SPECULATION = Speculation()

@@ -95,6 +95,8 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         both.num_hidden_layers = 2 * layers
         if kinds is not None:
             both.layer_types = [*kinds, *kinds]
+        # Masks, too, are made from this where the cache is static; without it there would be none.
+        both._attn_implementation = self._attn_implementation
         return both
 
 
@@ -212,6 +214,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             adapters=None if twin is None else _adapters_of(twin),
             dtype=expert.dtype,
         )
+        config._attn_implementation = expert.config._attn_implementation
         with torch.device("meta"):  # an empty frame for weights that are there already
             model = cls(config)
         if twin is not None:

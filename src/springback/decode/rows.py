@@ -176,8 +176,8 @@ class TwinHalf:
     The first rows are the expert's, the second as many the amateur's; both read the same tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
-        self.inner = Half(model, 2 * rows)
+    def __init__(self, inner: Half) -> None:
+        self.inner = inner
 
     @property
     def lengths(self) -> list[int]:
