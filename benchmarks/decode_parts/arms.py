@@ -53,7 +53,11 @@ def arms(subject: Subject) -> dict[str, Arm]:
     def fast(how: DecodeSettings, **speculation: Any) -> Arm:
         def run(prompts: Answers) -> tuple[Answers, Work | None]:
             found = decode_fast(
-                expert, prompts, how, amateur, speculation=Speculation(**speculation)
+                expert,
+                prompts,
+                how,
+                amateur,
+                speculation=Speculation(cache=subject.cache, **speculation),
             )
             return found.answers, found.work
 
@@ -63,8 +67,10 @@ def arms(subject: Subject) -> dict[str, Arm]:
         work = Work()
         return decode(expert, prompts, settings, amateur, work=work), work
 
+    # On a GPU a static cache lets Transformers compile the model: that is the fair baseline there.
+    fixed = {"cache_implementation": "static"} if subject.cache != "dynamic" else {}
     found: dict[str, Arm] = {
-        ALONE: lambda prompts: (transformers_generate(expert, prompts, settings), None),
+        ALONE: lambda prompts: (transformers_generate(expert, prompts, settings, **fixed), None),
         "one model, n-gram": fast(alone, draft="ngram"),
         PLAIN: plain,
         "lazy": fast(settings, draft="none", defer=0),

@@ -128,9 +128,10 @@ class Pace:
         if self.rounds <= len(self.FIRST):
             return self.FIRST[self.rounds - 1]
         base, slope = self._line()
-        rates = []
+        rates, tokens, chance = [], 0.0, 1.0
         for m in range(LONGEST + 1):
-            tokens = sum(self.acceptance**i for i in range(m + 1))
+            tokens += chance
+            chance *= self.acceptance
             rates.append(tokens / (base + m * (slope + self.draft_seconds)))
         best = max(range(LONGEST + 1), key=rates.__getitem__)
         if best == 0:  # nothing is learned without drafts: forget slowly, then try again

@@ -10,6 +10,7 @@ Both halves run at every position; for lazy and speculative decoding use
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,7 +94,7 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         layers = both.num_hidden_layers
         kinds = getattr(both, "layer_types", None)
         both.num_hidden_layers = 2 * layers
-        if kinds is not None:
+        if kinds is not None and len(both.layer_types) == len(kinds):  # not made from the number
             both.layer_types = [*kinds, *kinds]
         # Masks, too, are made from this where the cache is static; without it there would be none.
         both._attn_implementation = self._attn_implementation
@@ -141,6 +142,20 @@ def _twice(given: Any, rows: int) -> Any:
     return given  # of one row: the same for all
 
 
+def _half_logits(half: Any, cache: Cache | None, given: dict[str, Any]) -> Tensor:
+    """A half's bare logits.  A state-space model calls its cache otherwise and has no positions."""
+    takes = inspect.signature(half.forward).parameters
+    if "past_key_values" in takes:
+        found: Tensor = half(past_key_values=cache, **given).logits
+        return found
+    held = {k: v for k, v in given.items() if k != "position_ids"}
+    mask = held["attention_mask"]
+    if mask is not None and mask.shape != held["input_ids"].shape:
+        held["attention_mask"] = None  # a state holds no padding: it is told of it with the prompts
+    logits: Tensor = half(cache_params=cache, **held).logits
+    return logits
+
+
 def _adapters_of(both: PreTrainedModel) -> dict[str, Any]:
     layers = {n: m for n, m in both.named_modules() if isinstance(m, LoraLinear)}
     return {"rank": next(iter(layers.values())).a.shape[-1], "modules": list(layers)}
@@ -163,9 +178,12 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: ContrastConfig) -> None:
+        half = config.of_half()
+        kind: Any = AutoModelForCausalLM._model_mapping[type(half)]
+        if config._attn_implementation is None and not kind._supports_sdpa:
+            config._attn_implementation = "eager"  # nobody asked: what the halves can do
         super().__init__(config)
         contrast.check_settings(config.lam, config.alpha)
-        half = config.of_half()
         half.dtype = config.dtype
         how = {"attn_implementation": config._attn_implementation}
         build: Any = AutoModelForCausalLM.from_config
@@ -290,11 +308,11 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         """Bare logits of both halves; twice the expert's where the amateur does not count."""
         caches = self._caches(cache)
         if self.config.lam == 0:
-            strong: Tensor = self.expert(past_key_values=caches[0], **given).logits
+            strong = _half_logits(self.expert, caches[0], given)
             return strong, strong
         if self.config.adapters is None:
-            strong = self.expert(past_key_values=caches[0], **given).logits
-            weak: Tensor = self.amateur(past_key_values=caches[1], **given).logits
+            strong = _half_logits(self.expert, caches[0], given)
+            weak = _half_logits(self.amateur, caches[1], given)
             return strong, weak.to(strong.device)
         joined = None
         if caches[0] is not None and caches[1] is not None:

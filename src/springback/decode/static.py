@@ -65,9 +65,9 @@ class _Layer(CacheLayerMixin):
     is_sliding = False
     is_compileable = True
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, compiled: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.shape = rows, columns
+        self.shape, self.compiled = (rows, columns), compiled
         self.targets = torch.empty(0)  # (rows, wide): the columns that the pass writes
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -77,6 +77,9 @@ class _Layer(CacheLayerMixin):
         self.values = value_states.new_zeros(
             rows, value_states.shape[1], columns, value_states.shape[3]
         )
+        if self.compiled:  # else the compiler makes no CUDA graph of a pass that writes here
+            for buffer in (self.keys, self.values):
+                torch._dynamo.mark_static_address(buffer)
         self.is_initialized = True
 
     def update(
@@ -121,6 +124,13 @@ def _pass(model: Any, cache: Any, feed: Tensor, keep: Any, additive: bool) -> Te
     return logits
 
 
+def _recordable(model: PreTrainedModel) -> bool:
+    """Whether a pass does the same at any length: not where frequencies depend on it."""
+    config = model.config.get_text_config()
+    found = str(getattr(config, "rope_parameters", None) or "")
+    return "dynamic" not in found and "longrope" not in found
+
+
 class Slots:
     """Buffers of one model for ``rows`` rows of ``columns`` tokens, and what was recorded on them.
 
@@ -144,15 +154,17 @@ class Slots:
         self._additive = attention == "eager"
         self._place = model.device, model.dtype
         count = len(DynamicCache(config=model.config).layers)
-        self._cache = Cache(layers=[_Layer(rows, columns + 1) for _ in range(count)])
+        compiled = kind == "compiled"
+        layers = [_Layer(rows, columns + 1, compiled) for _ in range(count)]
+        self._cache = Cache(layers=[*layers])
         self._ready: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._compiled: Any = _pass
         on_cuda = model.device.type == "cuda"
-        if kind == "compiled":
+        if compiled:
             # Its CUDA graphs are made by the compiler.
             mode = "reduce-overhead" if on_cuda else None
             self._compiled = torch.compile(_pass, dynamic=False, mode=mode)
-        elif on_cuda:
+        elif on_cuda and _recordable(model):
             self.record = cuda_graph
 
     def fits(self, rows: int, columns: int, kind: str, model: PreTrainedModel) -> bool:
