@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from decode_fixture import adapters, amateur, expert, prompts, tiny
 from springback.decode import DecodeSettings, Speculation, decode, decode_fast, static
@@ -37,6 +38,23 @@ def test_tokens_are_those_of_the_plain_loop(kind: str, temperature: float) -> No
     assert len({len(a) for a in expected}) > 1
     for draft in ("ngram", "amateur"):
         assert fast(pair, settings, draft=draft, length=3) == expected, draft
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "qwen3"])
+def test_other_architectures(kind: str) -> None:
+    """Learned positions, positions with an offset, rotary ones with normed queries."""
+    same = {"vocab_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}
+    more: dict[str, dict[str, Any]] = {
+        "gpt2": {"initializer_range": 0.5},
+        "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "init_std": 0.5},
+        "qwen3": {"intermediate_size": 64, "num_key_value_heads": 2, "head_dim": 8},
+    }
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **same, **more[kind])
+    pair: list[Any] = [AutoModelForCausalLM.from_config(config).double().eval() for _ in range(2)]
+    settings = replace(BASE, max_new_tokens=8)
+    expected = decode(pair[0], PROMPTS, settings, pair[1])
+    assert fast((pair[0], pair[1]), settings, draft="ngram", length=3) == expected
 
 
 def test_a_model_that_drafts_may_be_the_amateur_itself() -> None:

@@ -3,6 +3,7 @@
 Full weights are two stacks.  Two adapters on one base (:mod:`springback.decode.lora`) are one
 stack, through which both models' rows go in one batch.  What works on a causal language model works
 on it: ``generate`` with all its options, pipelines, streaming, assisted generation, evaluation.
+State-space halves (Mamba) are generated from without their state: right, and slow.
 Both halves run at every position; for lazy and speculative decoding use
 :func:`springback.decode.decode_fast` on the two halves.
 """
@@ -142,17 +143,17 @@ def _twice(given: Any, rows: int) -> Any:
     return given  # of one row: the same for all
 
 
+def _takes_cache(half: Any) -> bool:
+    """State-space models call their cache otherwise, and Transformers' generate goes by names."""
+    return "past_key_values" in inspect.signature(half.forward).parameters
+
+
 def _half_logits(half: Any, cache: Cache | None, given: dict[str, Any]) -> Tensor:
-    """A half's bare logits.  A state-space model calls its cache otherwise and has no positions."""
-    takes = inspect.signature(half.forward).parameters
-    if "past_key_values" in takes:
+    """A half's bare logits; of a state-space model without cache and positions."""
+    if _takes_cache(half):
         found: Tensor = half(past_key_values=cache, **given).logits
         return found
-    held = {k: v for k, v in given.items() if k != "position_ids"}
-    mask = held["attention_mask"]
-    if mask is not None and mask.shape != held["input_ids"].shape:
-        held["attention_mask"] = None  # a state holds no padding: it is told of it with the prompts
-    logits: Tensor = half(cache_params=cache, **held).logits
+    logits: Tensor = half(**{k: v for k, v in given.items() if k != "position_ids"}).logits
     return logits
 
 
@@ -240,6 +241,8 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         else:
             model.expert, model.amateur = expert, amateur
         model.generation_config = copy.deepcopy(expert.generation_config)
+        if model.generation_config is not None and not _takes_cache(expert):
+            model.generation_config.use_cache = False
         model.train(False)
         return model
 
@@ -277,7 +280,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             raise ModelError(
                 describe("no input_ids", "token ids", "each half embeds tokens its own way")
             )
-        use_cache = True if use_cache is None else use_cache
+        use_cache = (use_cache is None or use_cache) and _takes_cache(self.expert)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config.get_text_config(decoder=True))
         given = {
