@@ -183,7 +183,8 @@ def test_models_that_do_not_match_are_refused(pair: ContrastModel) -> None:
 def test_other_kinds_of_halves_generate_and_are_loaded(config: Any, tmp_path: Path) -> None:
     """Halves without SDPA, and halves whose cache is a state, which generate is told not to use."""
     torch.manual_seed(0)
-    halves: list[Any] = [AutoModelForCausalLM.from_config(config).double().eval() for _ in range(2)]
+    build: Any = AutoModelForCausalLM.from_config
+    halves = [build(config).double().eval() for _ in range(2)]
     model = ContrastModel.from_pair(halves[0], halves[1], lam=1.0, alpha=0.05)
     expected = plain(model, PROMPTS)
     assert generate(model, PROMPTS) == expected

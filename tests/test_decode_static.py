@@ -51,7 +51,8 @@ def test_other_architectures(kind: str) -> None:
     }
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **same, **more[kind])
-    pair: list[Any] = [AutoModelForCausalLM.from_config(config).double().eval() for _ in range(2)]
+    build: Any = AutoModelForCausalLM.from_config
+    pair = [build(config).double().eval() for _ in range(2)]
     settings = replace(BASE, max_new_tokens=8)
     expected = decode(pair[0], PROMPTS, settings, pair[1])
     assert fast((pair[0], pair[1]), settings, draft="ngram", length=3) == expected

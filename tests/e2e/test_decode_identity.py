@@ -45,6 +45,7 @@ def test_tokens_are_those_of_the_plain_loop(
         assert found.answers == expected, speculation
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler for CPUs needs g++")
 def test_compiled_models_draw_the_plain_loops_tokens() -> None:
     """The code that a GPU runs with ``cache="compiled"``, here compiled for the CPU."""

@@ -51,8 +51,9 @@ def _tell_once(model: PreTrainedModel) -> None:
     if name not in _TOLD:
         _TOLD.add(name)
         warnings.warn(
-            f"{name} has a cache that cannot be cropped (sliding window, state space, or no "
-            "position ids), so it is decoded the plain way: same tokens, without the speed",
+            f"{name} has a cache that cannot be cropped (sliding window, state space, no position "
+            "ids) or an attention other than sdpa and eager, so it is decoded the plain way: same "
+            "tokens, without the speed",
             stacklevel=3,
         )
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from springback.decode.rows import Half, TwinHalf
+from springback.decode.rows import ATTENTION, Half, TwinHalf
 from springback.errors import SpringbackError, describe
 
 #: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
@@ -29,7 +29,6 @@ WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 COMPILED_WIDTHS = (1, 4, 12)
 #: Columns are a multiple of this, so that runs of similar length share their buffers.
 COLUMNS = 64
-ATTENTION = ("sdpa", "eager")
 
 #: What makes of a pass, whose inputs and outputs stay in place, a quicker way of running it again.
 Recorder = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
@@ -42,7 +41,7 @@ def as_it_is(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     """``run`` recorded as a CUDA graph.  It may run any number of times on the same inputs."""
-    side = torch.cuda.Stream()
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # libraries set themselves up outside the recording
         for _ in range(2):
@@ -87,10 +86,11 @@ class _Layer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        for buffer, new in ((self.keys, key_states), (self.values, value_states)):
-            at = self.targets[:, None, :, None].expand_as(new)
-            buffer.scatter_(2, at, new)
-        return self.keys, self.values
+        keys, values = self.keys, self.values
+        assert keys is not None and values is not None
+        for buffer, new in ((keys, key_states), (values, value_states)):
+            buffer.scatter_(2, self.targets[:, None, :, None].expand_as(new), new)
+        return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.shape[1], 0
@@ -156,7 +156,7 @@ class Slots:
         count = len(DynamicCache(config=model.config).layers)
         compiled = kind == "compiled"
         layers = [_Layer(rows, columns + 1, compiled) for _ in range(count)]
-        self._cache = Cache(layers=[*layers])
+        self._cache, self._first = Cache(layers=[*layers]), layers[0]
         self._ready: dict[int, tuple[Tensor, Callable[[], Tensor]]] = {}
         self._compiled: Any = _pass
         on_cuda = model.device.type == "cuda"
@@ -180,7 +180,7 @@ class Slots:
         """
         model, wide = self._model(), feed.shape[-1]
         assert model is not None
-        if wide not in self.widths or not self._cache.layers[0].is_initialized:
+        if wide not in self.widths or not self._first.is_initialized:
             return _pass(model, self._cache, feed.to(model.device), keep, self._additive)
         if wide not in self._ready:
             own = feed.to(model.device).clone()
@@ -191,7 +191,7 @@ class Slots:
 
     def _again(self, feed: Tensor) -> Tensor:
         if self.kind == "compiled" and feed.device.type == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         found: Tensor = self._compiled(self._model(), self._cache, feed, 0, self._additive)
         return found
 
