@@ -87,7 +87,8 @@ class _Layer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         keys, values = self.keys, self.values
-        assert keys is not None and values is not None
+        assert keys is not None
+        assert values is not None
         for buffer, new in ((keys, key_states), (values, value_states)):
             buffer.scatter_(2, self.targets[:, None, :, None].expand_as(new), new)
         return keys, values
