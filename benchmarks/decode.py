@@ -12,14 +12,20 @@ Parts, each a JSON file of its own by ``--out``:
     output     ratio as answers grow from 64 to 1,024 tokens
     contested  ratio as alpha falls and lambda changes
     adapters   memory and time of two adapters on one base
+    profile    where the time goes: expert, amateur, head, the rest; a step without arithmetic
     peer       language-model-arithmetic, with --peer CLONE, beside ours
 
     python benchmarks/decode.py --part time --dtype bfloat16 --batch-size 16
+
+The same table on a GPU, where static caches are replayed as CUDA graphs:
+
+    python benchmarks/decode.py --part time --dtype bfloat16 --device cuda --cache static
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,12 +35,14 @@ from decode_parts.curves import adapters, block_costs, contested_curve, output_c
 from decode_parts.identity import compare, settings_table
 from decode_parts.pairs import Subject, subject, with_limit
 from decode_parts.peer import peers
+from decode_parts.shares import shares
 from springback.decode import Speculation
+from springback.decode.static import CACHES
 from springback.models import tune_allocator
 from springback.provenance import provenance
 from springback.store import write_json
 
-PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "peer")
+PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "profile", "peer")
 
 
 def arguments() -> argparse.Namespace:
@@ -55,6 +63,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--arms", default="", help="only these, with | between")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="", help="cuda or cpu; empty: where models load to")
+    parser.add_argument("--cache", choices=CACHES, default="dynamic", help="of the fast decoder")
     parser.add_argument("--peer", type=Path, help="clone of language-model-arithmetic")
     parser.add_argument("--out", type=Path, help="write a JSON file")
     return parser.parse_args()
@@ -65,7 +75,8 @@ def measured(args: argparse.Namespace) -> Any:
     if args.part == "adapters":
         return adapters(args.folder, args.repeats, args.max_new_tokens, args.source)
     whole = subject(args.model, args.tiny, args.folder, args.train, args.rows)
-    whole.to(args.dtype)
+    whole.to(args.dtype, args.device)
+    whole = replace(whole, cache=args.cache)
     found = with_limit(whole, args.max_new_tokens, args.batch_size)
     prompts = found.prompts(args.source, args.prompts)
     if args.part == "identity":
@@ -76,6 +87,8 @@ def measured(args: argparse.Namespace) -> Any:
         return output_curve(found, prompts, [int(n) for n in args.lengths.split(",")], args.repeats)
     if args.part == "contested":
         return contested_curve(found, prompts, args.repeats)
+    if args.part == "profile":
+        return shares(found, prompts, args.repeats)
     if args.part == "peer":
         if args.peer is None:
             raise SystemExit("--part peer needs --peer, a clone of language-model-arithmetic")
@@ -100,7 +113,7 @@ def main() -> None:
     tune_allocator()
     started = datetime.now(UTC).isoformat()
     found = measured(args)
-    if args.part in ("identity", "adapters", "peer"):
+    if args.part in ("identity", "adapters", "profile", "peer"):
         print(found)
     print(f"peak memory {peak_memory():.2f} GB")
     if args.out:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM, pipeline
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Mamba2Config,
+    pipeline,
+)
 
 import springback
 from springback.contrast import contest, stepped
@@ -85,6 +93,7 @@ def test_static_cache_and_beams_work(pair: ContrastModel) -> None:
     expected = plain(pair, PROMPTS[:1])
     static = {"cache_implementation": "static", "disable_compile": True}
     assert generate(pair, PROMPTS[:1], **static) == expected
+    assert generate(pair, PROMPTS, **static) == plain(pair, PROMPTS), "padding stays masked"
     beams = {"num_beams": 3, "max_new_tokens": 6}
     assert generate(pair, PROMPTS, **beams) == generate(pair, PROMPTS, **beams, use_cache=False)
 
@@ -152,3 +161,33 @@ def test_models_that_do_not_match_are_refused(pair: ContrastModel) -> None:
     )
     with pytest.raises(ModelError, match="same names and shapes"):
         ContrastModel.from_pair(pair.expert, other, 1.0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BloomConfig(vocab_size=100, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.5),
+        Mamba2Config(
+            vocab_size=100,
+            hidden_size=16,
+            state_size=4,
+            num_hidden_layers=2,
+            num_heads=4,
+            head_dim=8,
+            n_groups=1,
+            initializer_range=0.5,
+        ),
+    ],
+    ids=["eager attention only", "state space"],
+)
+def test_other_kinds_of_halves_generate_and_are_loaded(config: Any, tmp_path: Path) -> None:
+    """Halves without SDPA, and halves whose cache is a state, which generate is told not to use."""
+    torch.manual_seed(0)
+    build: Any = AutoModelForCausalLM.from_config
+    halves = [build(config).double().eval() for _ in range(2)]
+    model = ContrastModel.from_pair(halves[0], halves[1], lam=1.0, alpha=0.05)
+    expected = plain(model, PROMPTS)
+    assert generate(model, PROMPTS) == expected
+    model.save_pretrained(tmp_path / "pair")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "pair", dtype=torch.float64)
+    assert generate(loaded, PROMPTS) == expected

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decode_fixture import amateur, expert, prompts
 from springback.decode import DecodeSettings, Speculation, decode, decode_fast, thin
@@ -69,9 +69,14 @@ def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.Mo
     assert faster_rows(weights) <= EVERY
 
     calls = []
+
+    def every(weights: list[Tensor]) -> frozenset[int]:
+        calls.append(len(weights))
+        return EVERY
+
     monkeypatch.setattr(thin, "_MEASURED", {})
     monkeypatch.setattr(thin, "SAMPLE", 1000)
-    monkeypatch.setattr(thin, "faster_rows", lambda w: calls.append(len(w)) or EVERY)
+    monkeypatch.setattr(thin, "faster_rows", every)
     model = nn.Linear(48, 64)
     for _ in range(2):
         with thin_products([model]):
@@ -84,8 +89,13 @@ def test_tokens_are_those_of_the_plain_loop(draft: str, monkeypatch: pytest.Monk
     pair = [copy.deepcopy(model).float() for model in (expert(), amateur())]
     seen = []
     real = thin.thin
+
+    def counted(x: Tensor, weight: Tensor) -> Tensor:
+        seen.append(len(x))
+        return real(x, weight)
+
     monkeypatch.setattr(thin, "_measured", lambda layers: EVERY)
-    monkeypatch.setattr(thin, "thin", lambda x, w: seen.append(len(x)) or real(x, w))
+    monkeypatch.setattr(thin, "thin", counted)
     settings = DecodeSettings(lam=1.0, alpha=0.1, max_new_tokens=12, keyed_noise=True)
     asked = prompts(4)
     truth = decode(pair[0], asked, settings, pair[1])

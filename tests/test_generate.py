@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import springback
 from springback.cli.app import app
+from springback.decode import DecodeSettings, decode, decode_fast
 from springback.errors import SpringbackError
 from springback.inference import Loaded
 from springback.models import load_model, load_tokenizer, resolve
@@ -95,8 +96,6 @@ def test_stats_go_to_standard_error(tiny_llama: Path) -> None:
 
 def test_an_end_token_among_several_ends_an_answer(loaded: Loaded) -> None:
     """Every token that may end an answer does, in both decoders."""
-    from springback.decode import DecodeSettings, decode, decode_fast
-
     prompts = [[10, 20, 30], [40, 50, 60, 70]]
     whole = decode(loaded.expert, prompts, DecodeSettings(8))
     ends = (whole[0][3], whole[1][5])
@@ -132,3 +131,59 @@ def test_the_command_line_has_the_same_settings(tiny_llama: Path) -> None:
     for extra in ([], ["--stream"], ["--reference"]):
         done = CliRunner().invoke(app, ["generate", str(tiny_llama), "the thing", *flags, *extra])
         assert done.output == expected + "\n"
+
+
+def test_end_tokens_of_the_generation_config_and_of_the_caller_end_an_answer(
+    loaded: Loaded,
+) -> None:
+    """The model lists two ends, of which the first to come counts; then one of the caller's."""
+    how: dict[str, Any] = {"raw": True, "max_new_tokens": 8}
+    [ids] = decode(
+        loaded.expert,
+        [loaded.tokenizer("the thing")["input_ids"]],
+        DecodeSettings(8, lam=loaded.lam, alpha=loaded.alpha),
+        loaded.amateur,
+    )
+    config: Any = loaded.expert.generation_config
+    before = config.eos_token_id
+    config.eos_token_id = [ids[5], ids[3]]
+    try:
+        for reference in (False, True):
+            found = springback.generate(loaded, ["the thing"], reference=reference, **how)
+            cut = min(ids.index(ids[5]), ids.index(ids[3]))
+            assert found.work.tokens == cut
+            found = springback.generate(loaded, ["the thing"], stop_ids=(ids[1],), **how)
+            assert found.work.tokens == min(cut, ids.index(ids[1]))
+    finally:
+        config.eos_token_id = before
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_static_cache_gives_the_same_answers(loaded: Loaded, temperature: float) -> None:
+    how: dict[str, Any] = {"max_new_tokens": 8, "temperature": temperature}
+    expected = springback.generate(loaded, ["the thing", "a"], **how)
+    assert springback.generate(loaded, ["the thing", "a"], cache="static", **how) == expected
+
+
+def test_scores_are_unmasked_unless_asked_for(loaded: Loaded) -> None:
+    """Against ContrastModel's loss; masked, tokens that cannot be decoded are left out."""
+    text = "the thing is the thing"
+    [found] = springback.score(loaded, [text])
+    ids = torch.tensor([loaded.tokenizer(text)["input_ids"]])
+    assert loaded.amateur is not None
+    pair = springback.ContrastModel.from_pair(
+        loaded.expert, loaded.amateur, loaded.lam, loaded.alpha
+    )
+    with torch.no_grad():
+        loss = float(pair(ids, labels=ids).loss)
+    assert found.per_token == pytest.approx(loss, rel=1e-4)
+    assert (found.tokens, found.masked_share) == (ids.shape[1] - 1, 0)
+    [masked] = springback.score(loaded, [text], masked=True)
+    assert masked.tokens + masked.masked == found.tokens
+    assert masked.nats < found.nats
+    [answer] = springback.score(loaded, ["the thing"], ["a"])
+    assert answer.tokens == len(
+        loaded.tokenizer("the thing", add_special_tokens=False)["input_ids"]
+    )
+    with pytest.raises(SpringbackError, match="2 prompts for 1 texts"):
+        springback.score(loaded, ["the"], ["a", "b"])

@@ -7,11 +7,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from decode_parts.pairs import Answers, Subject
-from springback.decode import ContrastModel, DecodeSettings, Speculation, Work, decode, decode_fast
+from springback.decode import (
+    ContrastModel,
+    DecodeSettings,
+    Speculation,
+    Work,
+    decode,
+    decode_fast,
+    thin,
+)
 
 Arm = Callable[[Answers], tuple[Answers, Work | None]]
 ALONE = "one model"
@@ -53,7 +62,11 @@ def arms(subject: Subject) -> dict[str, Arm]:
     def fast(how: DecodeSettings, **speculation: Any) -> Arm:
         def run(prompts: Answers) -> tuple[Answers, Work | None]:
             found = decode_fast(
-                expert, prompts, how, amateur, speculation=Speculation(**speculation)
+                expert,
+                prompts,
+                how,
+                amateur,
+                speculation=Speculation(cache=subject.cache, **speculation),
             )
             return found.answers, found.work
 
@@ -63,8 +76,20 @@ def arms(subject: Subject) -> dict[str, Arm]:
         work = Work()
         return decode(expert, prompts, settings, amateur, work=work), work
 
+    def linear(arm: Arm) -> Arm:
+        """The same with PyTorch's own matrix products, as an ablation of decode/thin.py."""
+
+        def run(prompts: Answers) -> tuple[Answers, Work | None]:
+            with patch.object(thin, "_measured", lambda layers: frozenset()):
+                return arm(prompts)
+
+        return run
+
+    # On a GPU a static cache lets Transformers compile the model: that is the fair baseline there.
+    fixed = {"cache_implementation": "static"} if subject.cache != "dynamic" else {}
     found: dict[str, Arm] = {
-        ALONE: lambda prompts: (transformers_generate(expert, prompts, settings), None),
+        ALONE: lambda prompts: (transformers_generate(expert, prompts, settings, **fixed), None),
+        "one model, fast decoder": fast(alone, draft="none"),
         "one model, n-gram": fast(alone, draft="ngram"),
         PLAIN: plain,
         "lazy": fast(settings, draft="none", defer=0),
@@ -72,6 +97,7 @@ def arms(subject: Subject) -> dict[str, Arm]:
         "lazy, amateur drafts": fast(settings, draft="amateur"),
         "deferred": fast(settings, draft="none"),
         "deferred, n-gram": fast(settings, draft="ngram"),
+        "deferred, n-gram, PyTorch's products": linear(fast(settings, draft="ngram")),
         "ContrastModel": lambda p: (transformers_generate(model, p, settings), None),
     }
     if settings.batch_size == 1:

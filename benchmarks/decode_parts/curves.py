@@ -18,6 +18,7 @@ from decode_parts.arms import timed
 from decode_parts.pairs import Answers, Subject, adapter_pair, subject_of, with_limit
 from springback.decode.lora import twin_of
 from springback.decode.rows import Half
+from springback.decode.thin import thin_products
 from springback.inference import load
 
 OURS = "deferred, n-gram"
@@ -28,27 +29,38 @@ BLOCKS = (1, 2, 3, 4, 6, 8, 12, 16)
 def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, Any]]:
     """Milliseconds of a block of so many tokens a row after 128 others, and in blocks of one.
 
-    This is what draft lengths and catching up are paid with.
+    This is what draft lengths and catching up are paid with.  ``linear``: with PyTorch's own
+    products; the others with those that the fast decoder found to be faster (decode/thin.py).
     """
     past = [[1 + i % 1000 for i in range(128)] for _ in range(batch)]
-    times: dict[int, list[float]] = {n: [] for n in BLOCKS}
     half = Half(subject.expert, batch)
     half.run(range(batch), past, 1)
+
+    def milliseconds(n: int) -> float:
+        begin = time.perf_counter()
+        half.run(range(batch), [[5] * n] * batch, n)
+        found = 1e3 * (time.perf_counter() - begin)
+        for row in range(batch):
+            half.roll_back(row, 128)
+        return found
+
+    turns: list[dict[str, dict[int, float]]] = []
     for _ in range(repeats + 1):
-        for n in BLOCKS:
-            begin = time.perf_counter()
-            half.run(range(batch), [[5] * n] * batch, n)
-            times[n].append(1e3 * (time.perf_counter() - begin))
-            for row in range(batch):
-                half.roll_back(row, 128)
-    one = statistics.median(times[1][1:])
+        turns.append({"linear_ms": {n: milliseconds(n) for n in BLOCKS}})
+        with thin_products([subject.expert]):
+            turns[-1]["ms"] = {n: milliseconds(n) for n in BLOCKS}
+    medians = {
+        way: {n: statistics.median(turn[way][n] for turn in turns[1:]) for n in BLOCKS}
+        for way in ("ms", "linear_ms")
+    }
     return [
         {
             "tokens": n,
-            "ms": statistics.median(t[1:]),
-            "blocks_of_one": statistics.median(t[1:]) / one,
+            **{way: of[n] for way, of in medians.items()},
+            "blocks_of_one": medians["ms"][n] / medians["ms"][1],
+            "linear_blocks_of_one": medians["linear_ms"][n] / medians["linear_ms"][1],
         }
-        for n, t in times.items()
+        for n in BLOCKS
     ]
 
 
@@ -82,25 +94,29 @@ def _show(rows: Sequence[dict[str, Any]], key: str) -> None:
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in shown.items()}, flush=True)
 
 
-PEAK = """
+HELD = """
 import sys
 import torch
 from springback.inference import load
 from springback.models import load_model, resolve
-loaded = load(sys.argv[2]) if sys.argv[1] == "pair" else None
-models = (loaded.expert, loaded.amateur) if loaded else (load_model(resolve(sys.argv[2])),)
-with torch.inference_mode():
-    for model in models:
-        model(input_ids=torch.tensor([[1, 2, 3]]))
-print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmRSS")][0])
+if sys.argv[1] != "imports":
+    loaded = load(sys.argv[2]) if sys.argv[1] == "pair" else None
+    models = (loaded.expert, loaded.amateur) if loaded else (load_model(resolve(sys.argv[2])),)
+    with torch.inference_mode():
+        for model in models:
+            model(input_ids=torch.tensor([[1, 2, 3]]))
+lines = [line.split() for line in open("/proc/self/status")]
+print(*(words[1] for words in lines if words[0] in ("RssAnon:", "RssFile:")))
 """
 
 
 def adapters(folder: Path, repeats: int, tokens: int, source: str) -> dict[str, Any]:
     """Memory of a pair of adapters against one model's, and its time a token.
 
-    ``weights``: bytes of parameters, each counted once.  ``resident``: of a fresh process that has
-    loaded it and run it once, less that of one that has only imported everything.
+    ``weights``: bytes of parameters, each counted once.  ``resident_kib``: of a fresh process that
+    has loaded it and run it once; own memory and pages of files apart, medians over repeats.
+    Weights are mapped from their files, so it is the sum that counts, and on a machine short of
+    memory pages of files go missing: ``spread`` is the range of the sum.
     """
     base, pair = adapter_pair(folder)
     loaded = load(pair)
@@ -108,16 +124,17 @@ def adapters(folder: Path, repeats: int, tokens: int, source: str) -> dict[str, 
     models = [m for m in (loaded.expert, loaded.amateur, both) if m is not None]
     alone = load(base).expert
     sizes = [_bytes(models), _bytes([alone])]
-    resident = {kind: _resident(kind, path) for kind, path in (("pair", pair), ("one", base))}
-    bare = int(_peak_of_imports())
+    paths = {"imports": base, "one": base, "pair": pair}
+    held = {kind: _resident(kind, path, max(repeats, 3)) for kind, path in paths.items()}
+    sums = {kind: row["own"] + row["files"] for kind, row in held.items()}
     subject = with_limit(subject_of(loaded), tokens)
     rows = timed(subject, subject.prompts(source, 4), repeats, [OURS, "ContrastModel"])
     return {
         "weights_pair": sizes[0],
         "weights_one": sizes[1],
         "weights_ratio": sizes[0] / sizes[1],
-        "resident_kib": {**resident, "imports": bare},
-        "resident_ratio": (resident["pair"] - bare) / (resident["one"] - bare),
+        "resident_kib": held,
+        "resident_ratio": (sums["pair"] - sums["imports"]) / (sums["one"] - sums["imports"]),
         "arms": rows,
     }
 
@@ -131,16 +148,16 @@ def _bytes(models: Sequence[Any]) -> int:
     return sum(parts.values())
 
 
-def _resident(kind: str, path: Path) -> int:
-    words = [sys.executable, "-c", PEAK, kind, str(path)]
-    return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-
-
-def _peak_of_imports() -> str:
-    imports = "\n".join(PEAK.strip().splitlines()[:4])
-    last = PEAK.strip().splitlines()[-1]
-    words = [sys.executable, "-c", f"{imports}\n{last}"]
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+def _resident(kind: str, path: Path, repeats: int) -> dict[str, int]:
+    """KiB of fresh processes: own and of files, medians; and how far their sums lie apart."""
+    words = [sys.executable, "-c", HELD, kind, str(path)]
+    runs = []
+    for _ in range(repeats):
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        runs.append([int(word) for word in said.split()[-2:]])
+    own, files = (int(statistics.median(column)) for column in zip(*runs, strict=True))
+    sums = [sum(run) for run in runs]
+    return {"own": own, "files": files, "spread": max(sums) - min(sums)}
 
 
 def peak_memory() -> float:

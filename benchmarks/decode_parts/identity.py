@@ -42,6 +42,7 @@ def compare(
     After the first difference an answer goes its own way, so tokens are compared up to it.  It is
     excused if the gap or the edge is under 1e-4.  Sampled differences are not excused.
     """
+    speculation = replace(speculation, cache=subject.cache)
     truth = decode(subject.expert, prompts, settings, subject.amateur)
     found = decode_fast(subject.expert, prompts, settings, subject.amateur, speculation=speculation)
     compared, differences = 0, []

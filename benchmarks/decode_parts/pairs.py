@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.core import Recipe, Row
 from springback.decode import DecodeSettings
+from springback.decode.lora import twin_of
 from springback.encode import encode_prompt, stop_ids
 from springback.inference import Loaded, load
 from springback.jobs.boosted import Strengths, write_boosted
@@ -34,10 +35,21 @@ class Subject:
     settings: DecodeSettings
     tokenizer: Any = None
     system: str | None = None
+    cache: str = "dynamic"  # of the fast decoder
 
-    def to(self, dtype: str) -> None:
-        for model in (self.expert, self.amateur):
+    def to(self, dtype: str, device: str = "") -> None:
+        """Move both models; ``device`` empty: they stay where they are."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SystemExit("--device cuda: PyTorch finds no CUDA device here; leave it out")
+        for model in {id(m): m for m in self.models()}.values():
             model.to(getattr(torch, dtype))
+            if device:
+                model.to(device)
+
+    def models(self) -> list[Any]:
+        """Expert, amateur and, of two adapters on one base, the model that runs both."""
+        both = twin_of(self.expert, self.amateur)
+        return [self.expert, self.amateur, *([] if both is None else [both])]
 
     def prompts(self, source: str, count: int) -> Answers:
         """Token ids of ``count`` prompts; a random pair gets random ones."""

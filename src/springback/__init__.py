@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
     from springback.decode import ContrastModel
     from springback.errors import SpringbackError
-    from springback.inference import GenerateSettings, Loaded, generate, load
+    from springback.inference import GenerateSettings, Loaded, generate, load, score
     from springback.jobs.audit import audit
     from springback.jobs.boost import boost
     from springback.jobs.common import Result
@@ -45,6 +45,7 @@ _HOMES = {
     "extrapolate": "springback.weights",
     "generate": "springback.inference",
     "load": "springback.inference",
+    "score": "springback.inference",
 }
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "extrapolate",
     "generate",
     "load",
+    "score",
 ]
 
 

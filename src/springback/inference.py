@@ -21,16 +21,18 @@ from springback.decode import (
 )
 from springback.decode.lora import load_twin
 from springback.decode.settings import Processor
-from springback.encode import encode_prompt, stop_ids
-from springback.errors import ModelError, SpringbackError, describe
+from springback.encode import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.errors import DataError, ModelError, SpringbackError, describe
 from springback.models import (
     BOOST_FILE,
     Tokenizer,
     check_same_tokenizer,
     load_model,
     load_tokenizer,
+    release_memory,
     resolve,
 )
+from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.store import read_json
 from springback.weights import is_adapter
 from springback.weights.folder import ADAPTER_CONFIG
@@ -54,11 +56,14 @@ class GenerateSettings:
 
     A prompt goes through the model's chat template, after the boosted folder's own system message
     unless ``system`` is given; ``raw=True`` continues it as bare text.  An answer ends before the
-    first of the ``stop`` strings.  Penalties, contrast, processors and filters apply in the order
-    of :mod:`springback.decode.settings`.
+    first of the ``stop`` strings, at an end token of the tokenizer or of the model's generation
+    config (which may list several), or at one of ``stop_ids``.  Penalties, contrast, processors
+    and filters apply in the order of :mod:`springback.decode.settings`.
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
     ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
+    ``cache`` is ``dynamic``, or for a GPU ``static`` or ``compiled``
+    (:class:`springback.decode.Speculation`).
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -73,8 +78,10 @@ class GenerateSettings:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
     draft: str = "ngram"
     draft_model: str | Path | PreTrainedModel | None = None
+    cache: str = "dynamic"
     reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
@@ -142,6 +149,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
     expert, amateur = load_twin(load_model(checkpoint), folder, weak)
+    release_memory()  # factors in float64, and what reading the adapters took
     own = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
     return Loaded(
         expert,
@@ -194,10 +202,57 @@ def generate(
     if wanted.reference:
         found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
-        guess = Speculation(wanted.draft, model=_draft_model(loaded, wanted.draft_model))
+        model_of_drafts = _draft_model(loaded, wanted.draft_model)
+        guess = Speculation(wanted.draft, model=model_of_drafts, cache=wanted.cache)
         fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
         found, work = fast.answers, fast.work
     return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)
+
+
+def score(
+    model: str | Path | Loaded,
+    texts: Sequence[str],
+    prompts: Sequence[str] | None = None,
+    masked: bool = False,
+) -> list[MaskedNLL]:
+    """Negative log likelihood of each text under the model, or under the contrasted pair.
+
+    With ``prompts``, texts are answers to them, prompts go through the chat template, and only the
+    answers' tokens count; else all but the first token of a bare text.  Normalised over the full
+    vocabulary, and 0 tokens are masked; with ``masked`` as the pair decodes: over the plausible
+    tokens, and gold tokens that are not plausible are left out, ``masked_share`` of all.
+
+    >>> springback.score(folder, ["5"], ["What is 2 + 3?"])[0].per_token  # doctest: +SKIP
+    """
+    loaded = model if isinstance(model, Loaded) else load(model)
+    tokenizer = loaded.tokenizer
+    if prompts is not None and len(prompts) != len(texts):
+        raise SpringbackError(
+            describe(
+                f"{len(prompts)} prompts for {len(texts)} texts",
+                "one for each",
+                "give both or none",
+            )
+        )
+    if prompts is None:
+        rows = [_bare(tokenizer, text) for text in texts]
+    else:
+        pairs = zip(prompts, texts, strict=True)
+        rows = [encode_answer(tokenizer, Row("pair", p, t), t, loaded.system) for p, t in pairs]
+    both = loaded.expert, loaded.amateur or loaded.expert
+    if masked:
+        return pair_nll_masked(both, rows, tokenizer, loaded.lam, loaded.alpha)
+    plain = pair_nll(*both, rows, tokenizer, [loaded.lam])[loaded.lam]
+    return [MaskedNLL(found.nats, found.tokens, 0) for found in plain]
+
+
+def _bare(tokenizer: Tokenizer, text: str) -> Encoded:
+    ids = tokenizer(text)["input_ids"]
+    if len(ids) < 2:
+        raise DataError(
+            f"{text[:40]!r} has {len(ids)} tokens; scoring needs 2 or more; leave it out"
+        )
+    return Encoded(tuple(ids), 1, len(text.encode("utf-8")))
 
 
 def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> Any:
@@ -210,6 +265,18 @@ def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> 
     return load_model(checkpoint)
 
 
+def _end_ids(loaded: Loaded, wanted: GenerateSettings, row: Row) -> tuple[int, ...]:
+    config: Any = loaded.expert.generation_config
+    own = getattr(config, "eos_token_id", None)
+    listed = own if isinstance(own, list | tuple) else [own]
+    ids = {
+        *stop_ids(loaded.tokenizer, row),
+        *wanted.stop_ids,
+        *(i for i in listed if i is not None),
+    }
+    return tuple(sorted(ids))
+
+
 def _decode_settings(
     loaded: Loaded, wanted: GenerateSettings, rows: Sequence[Row]
 ) -> DecodeSettings:
@@ -219,7 +286,7 @@ def _decode_settings(
         alpha=loaded.alpha,
         temperature=wanted.temperature,
         seed=wanted.seed,
-        stop_ids=stop_ids(loaded.tokenizer, rows[0]) if rows else (),
+        stop_ids=_end_ids(loaded, wanted, rows[0]) if rows else (),
         pad_id=loaded.tokenizer.pad_token_id,
         top_k=wanted.top_k,
         top_p=wanted.top_p,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -41,3 +43,23 @@ def test_tokens_are_those_of_the_plain_loop(
     for speculation in ways:
         found = decode_fast(pair[0], PROMPTS, settings, pair[1], speculation=speculation)
         assert found.answers == expected, speculation
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler for CPUs needs g++")
+def test_compiled_models_draw_the_plain_loops_tokens() -> None:
+    """The code that a GPU runs with ``cache="compiled"``, here compiled for the CPU."""
+    settings = DecodeSettings(
+        max_new_tokens=12, lam=1.0, batch_size=2, stop_ids=(7, 19, 23), keyed_noise=True
+    )
+    for temperature in (0.0, 0.8):
+        held = replace(settings, temperature=temperature)
+        expected = decode(expert(), PROMPTS[:6], held, amateur())
+        found = decode_fast(
+            expert(),
+            PROMPTS[:6],
+            held,
+            amateur(),
+            speculation=Speculation("ngram", 3, cache="compiled"),
+        )
+        assert found.answers == expected

@@ -286,6 +286,9 @@ def generate(
     draft_model: Annotated[
         str | None, typer.Option(help="With --draft model: a smaller one, same tokenizer.")
     ] = None,
+    cache: Annotated[
+        str, typer.Option(help="dynamic; on a GPU static (CUDA graphs) or compiled.")
+    ] = "dynamic",
     reference: Annotated[
         bool, typer.Option("--reference", help="Plain loop: the same answers, slower.")
     ] = False,
@@ -315,6 +318,7 @@ def generate(
         stop=tuple(stop or ()),
         draft=draft,
         draft_model=draft_model,
+        cache=cache,
         reference=reference,
     )
     loaded = load(model, base)

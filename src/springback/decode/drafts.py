@@ -33,12 +33,17 @@ class Speculation:
     ``defer``: so many tokens may be taken after a contested position before the amateur has had
     its say there, if the expert's choice is rarely overruled (:mod:`springback.decode.trust`); it
     then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
+
+    ``cache``: the form of the caches (:mod:`springback.decode.static`).  ``dynamic`` grows with the
+    text; ``static`` has a fixed shape, for accelerators, and on CUDA replays each step as a graph;
+    ``compiled`` also compiles the model, half a minute for each of a few block sizes.
     """
 
     draft: str = "ngram"
     length: int | None = None
     model: PreTrainedModel | None = None
     defer: int = 8
+    cache: str = "dynamic"
 
 
 DEFAULT_SPECULATION = Speculation()
@@ -123,9 +128,10 @@ class Pace:
         if self.rounds <= len(self.FIRST):
             return self.FIRST[self.rounds - 1]
         base, slope = self._line()
-        rates = []
+        rates, tokens, chance = [], 0.0, 1.0
         for m in range(LONGEST + 1):
-            tokens = sum(self.acceptance**i for i in range(m + 1))
+            tokens += chance
+            chance *= self.acceptance
             rates.append(tokens / (base + m * (slope + self.draft_seconds)))
         best = max(range(LONGEST + 1), key=rates.__getitem__)
         if best == 0:  # nothing is learned without drafts: forget slowly, then try again

@@ -32,6 +32,7 @@ from springback.decode.reference import batches, decode
 from springback.decode.rounds import Batch
 from springback.decode.rows import Half, TwinHalf, croppable
 from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decode.static import CACHES, Halves
 from springback.decode.thin import thin_products
 from springback.decode.trust import Trust
 from springback.decode.work import Decoded, Work
@@ -51,8 +52,9 @@ def _tell_once(model: PreTrainedModel) -> None:
     if name not in _TOLD:
         _TOLD.add(name)
         warnings.warn(
-            f"{name} has a cache that cannot be cropped (sliding window, state space, or no "
-            "position ids), so it is decoded the plain way: same tokens, without the speed",
+            f"{name} has a cache that cannot be cropped (sliding window, state space, no position "
+            "ids) or an attention other than sdpa and eager, so it is decoded the plain way: same "
+            "tokens, without the speed",
             stacklevel=3,
         )
 
@@ -85,11 +87,16 @@ def decode_fast(
     chooser = Chooser(settings, hooks, noise_of(settings))
     pace, trust = Pace(speculation.length), Trust()  # for all batches: what is learned stays
     found: list[list[int]] = [[] for _ in prompts]
-    with thin_products([*pair, speculation.model]):
+    size = min(settings.batch_size, len(prompts))
+    longest = max(map(len, prompts), default=0) + settings.max_new_tokens
+    halves = Halves(speculation.cache, size, longest)
+    models = [*pair, speculation.model] if speculation.cache != "compiled" else []
+    with thin_products(models):
         for rows in batches(prompts, settings.batch_size):
-            batch = _begin(pair, rows, chooser, speculation)
+            batch = _begin(pair, rows, chooser, speculation, halves)
             batch.pace, batch.trust, batch.work = pace, trust, work
             _run_batch(batch)
+            halves.release()
             for answer in rows:
                 found[answer.row] = answer.tokens
             if on_batch:
@@ -114,24 +121,32 @@ def _check_fast(settings: DecodeSettings, speculation: Speculation) -> None:
                 "change it",
             )
         )
+    if speculation.cache not in CACHES:
+        raise SpringbackError(
+            describe(f"cache = {speculation.cache!r}", ", ".join(CACHES), "use one of these")
+        )
     if speculation.defer < 0:
         raise SpringbackError(
             describe(f"defer = {speculation.defer}", "0 (ask at once) or more", "change it")
         )
 
 
-def _begin(pair: Pair, answers: list[Answer], chooser: Chooser, speculation: Speculation) -> Batch:
+def _begin(
+    pair: Pair, answers: list[Answer], chooser: Chooser, speculation: Speculation, halves: Halves
+) -> Batch:
     rows, by = len(answers), speculation.draft
-    expert: Half | TwinHalf = Half(pair[0], rows)
-    amateur = Half(pair[1], rows) if pair[1] is not None else None
-    drafter = None
+    expert: Half | TwinHalf
+    amateur = drafter = None
+    twin = twin_of(*pair) if by != "amateur" and rows <= TWIN_ROWS else None
+    if twin is not None:
+        expert = halves.twin(twin, rows, TWIN_ROWS)
+    else:
+        expert = halves.one(pair[0], rows)
+        amateur = halves.one(pair[1], rows) if pair[1] is not None else None
     if by == "amateur" and amateur is not None:
         drafter = ModelDrafts(amateur)
     elif by == "model" and speculation.model is not None:
-        drafter = ModelDrafts(Half(speculation.model, rows))
-    twin = twin_of(*pair) if by != "amateur" and rows <= TWIN_ROWS else None
-    if twin is not None:
-        expert, amateur = TwinHalf(twin, rows), None
+        drafter = ModelDrafts(halves.one(speculation.model, rows))
     ngrams = [NgramIndex() for _ in answers] if by == "ngram" else None
     return Batch(list(answers), chooser, expert, amateur, drafter, ngrams, defer=speculation.defer)
 

@@ -3,6 +3,7 @@
 Full weights are two stacks.  Two adapters on one base (:mod:`springback.decode.lora`) are one
 stack, through which both models' rows go in one batch.  What works on a causal language model works
 on it: ``generate`` with all its options, pipelines, streaming, assisted generation, evaluation.
+State-space halves (Mamba) are generated from without their state: right, and slow.
 Both halves run at every position; for lazy and speculative decoding use
 :func:`springback.decode.decode_fast` on the two halves.
 """
@@ -10,6 +11,7 @@ Both halves run at every position; for lazy and speculative decoding use
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 from pathlib import Path
 from typing import Any, ClassVar
@@ -93,8 +95,10 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         layers = both.num_hidden_layers
         kinds = getattr(both, "layer_types", None)
         both.num_hidden_layers = 2 * layers
-        if kinds is not None:
+        if kinds is not None and len(both.layer_types) == len(kinds):  # not made from the number
             both.layer_types = [*kinds, *kinds]
+        # Masks, too, are made from this where the cache is static; without it there would be none.
+        both._attn_implementation = self._attn_implementation
         return both
 
 
@@ -139,6 +143,20 @@ def _twice(given: Any, rows: int) -> Any:
     return given  # of one row: the same for all
 
 
+def _takes_cache(half: Any) -> bool:
+    """State-space models call their cache otherwise, and Transformers' generate goes by names."""
+    return "past_key_values" in inspect.signature(half.forward).parameters
+
+
+def _half_logits(half: Any, cache: Cache | None, given: dict[str, Any]) -> Tensor:
+    """A half's bare logits; of a state-space model without cache and positions."""
+    if _takes_cache(half):
+        found: Tensor = half(past_key_values=cache, **given).logits
+        return found
+    logits: Tensor = half(**{k: v for k, v in given.items() if k != "position_ids"}).logits
+    return logits
+
+
 def _adapters_of(both: PreTrainedModel) -> dict[str, Any]:
     layers = {n: m for n, m in both.named_modules() if isinstance(m, LoraLinear)}
     return {"rank": next(iter(layers.values())).a.shape[-1], "modules": list(layers)}
@@ -161,9 +179,12 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
 
     def __init__(self, config: ContrastConfig) -> None:
+        half = config.of_half()
+        kind: Any = AutoModelForCausalLM._model_mapping[type(half)]
+        if config._attn_implementation is None and not kind._supports_sdpa:
+            config._attn_implementation = "eager"  # nobody asked: what the halves can do
         super().__init__(config)
         contrast.check_settings(config.lam, config.alpha)
-        half = config.of_half()
         half.dtype = config.dtype
         how = {"attn_implementation": config._attn_implementation}
         build: Any = AutoModelForCausalLM.from_config
@@ -212,6 +233,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             adapters=None if twin is None else _adapters_of(twin),
             dtype=expert.dtype,
         )
+        config._attn_implementation = expert.config._attn_implementation
         with torch.device("meta"):  # an empty frame for weights that are there already
             model = cls(config)
         if twin is not None:
@@ -219,6 +241,8 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         else:
             model.expert, model.amateur = expert, amateur
         model.generation_config = copy.deepcopy(expert.generation_config)
+        if model.generation_config is not None and not _takes_cache(expert):
+            model.generation_config.use_cache = False
         model.train(False)
         return model
 
@@ -256,7 +280,7 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
             raise ModelError(
                 describe("no input_ids", "token ids", "each half embeds tokens its own way")
             )
-        use_cache = True if use_cache is None else use_cache
+        use_cache = (use_cache is None or use_cache) and _takes_cache(self.expert)
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config.get_text_config(decoder=True))
         given = {
@@ -287,11 +311,11 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         """Bare logits of both halves; twice the expert's where the amateur does not count."""
         caches = self._caches(cache)
         if self.config.lam == 0:
-            strong: Tensor = self.expert(past_key_values=caches[0], **given).logits
+            strong = _half_logits(self.expert, caches[0], given)
             return strong, strong
         if self.config.adapters is None:
-            strong = self.expert(past_key_values=caches[0], **given).logits
-            weak: Tensor = self.amateur(past_key_values=caches[1], **given).logits
+            strong = _half_logits(self.expert, caches[0], given)
+            weak = _half_logits(self.amateur, caches[1], given)
             return strong, weak.to(strong.device)
         joined = None
         if caches[0] is not None and caches[1] is not None:

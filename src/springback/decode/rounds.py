@@ -24,7 +24,7 @@ class _Checked:
     logits: Tensor  # penalised, (rows, keep, vocabulary)
     weak: Tensor | None  # the amateur's, where both ran at once
     top: list[list[int]]  # the expert's choice
-    contested: list[list[bool]]  # more than one token is plausible, and the gate is open
+    contested: list[list[int]]  # 1: more than one token is plausible, and the gate is open
     drafts: list[list[int]]
 
     def at(self, row: int, draft: int) -> int:
@@ -126,7 +126,8 @@ class Batch:
             contested = (strong >= least).sum(-1) > 1  # contrast.plausible
             if settings.gate is not None:
                 contested &= contrast.uncertain(strong, settings.gate)
-        return _Checked(strong, weak, best.tolist(), contested.tolist(), drafts)
+        chosen, open_ = torch.stack([best, contested.long()]).tolist()  # one wait for the device
+        return _Checked(strong, weak, chosen, open_, drafts)
 
     def _walk(self, row: int, checked: _Checked) -> None:
         """Go along the drafts as far as they agree, and one token further."""
@@ -155,7 +156,7 @@ class Batch:
     def _step(self, row: int, checked: _Checked, j: int) -> _Step:
         """The token after ``j`` drafts of ``row``, given those before it."""
         at = checked.at(row, j)
-        contested, token = checked.contested[row][at], checked.top[row][at]
+        contested, token = bool(checked.contested[row][at]), checked.top[row][at]
         strong = checked.logits[row, at]
         if self.chooser.hooks.processors:
             return _Step(token, contested, open=contested, strong=strong)

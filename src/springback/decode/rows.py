@@ -2,20 +2,24 @@
 
 Rows of a batch accept different numbers of drafted tokens, and the amateur falls behind by
 different amounts.  So keys and values lie in one buffer a layer, row by row without gaps, and
-``lengths`` says how much of each row counts: rolling back is lowering a number.
+``lengths`` says how much of each row counts: rolling back is lowering a number.  What lies behind
+a row's end is unseen and overwritten, so nothing is copied but the rows of a part of the batch.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+#: Ways of attention that take a mask for each row and position.
+ATTENTION = ("sdpa", "eager")
 
 
 @dataclass
@@ -24,11 +28,10 @@ class _Call:
 
     rows: Tensor | None = None  # rows taken part, None for all
     total: int = 0  # rows in the buffer
-    width: int = 0  # past columns handed out: the longest row's
-    room: int = 0  # columns needed
-    together: bool = True  # all rows, equally long, no padding: written in place, nothing copied
-    source: tuple[Tensor, Tensor] = field(default=(torch.empty(0), torch.empty(0)))
-    target: tuple[Tensor, Tensor] = field(default=(torch.empty(0), torch.empty(0)))
+    width: int = 0  # past columns: the longest row's
+    end: int = 0  # columns handed out, past and new
+    columns: int = 0  # of the buffer; the last is for padding, and never handed out
+    targets: Tensor | None = None  # (rows, new): columns written; None: the next of all rows
 
 
 class _Layer(DynamicLayer):
@@ -47,31 +50,33 @@ class _Layer(DynamicLayer):
         return keys, values
 
     def _extend(self, buffer: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
-        """The buffer with ``new`` written, and the past with ``new`` at its end."""
+        """The buffer with ``new`` written, and what of it the rows taking part may see."""
         call = self.call
-        if buffer is None or buffer.shape[2] < call.room:
-            columns = call.room + call.room // 2
-            larger = new.new_zeros(call.total, new.shape[1], columns, new.shape[3])
+        if buffer is None or buffer.shape[2] < call.columns:
+            larger = new.new_zeros(call.total, new.shape[1], call.columns, new.shape[3])
             if buffer is not None:
                 larger[:, :, : buffer.shape[2]] = buffer
             buffer = larger
-        end = call.width + new.shape[2]
-        if call.together:
-            buffer[:, :, call.width : end] = new
-            return buffer, buffer[:, :, :end]
-        past = (
-            buffer[:, :, : call.width] if call.rows is None else buffer[call.rows, :, : call.width]
-        )
-        whole = torch.cat([past, new], dim=2)
-        buffer[call.target[0], :, call.target[1]] = new[call.source[0], :, call.source[1]]
-        return buffer, whole
+        if call.targets is None:
+            buffer[:, :, call.width : call.end] = new
+        elif call.rows is None:
+            buffer.scatter_(2, call.targets[:, None, :, None].expand_as(new), new)
+        else:
+            buffer[call.rows[:, None], :, call.targets] = new.transpose(1, 2)
+            return buffer, buffer[call.rows, :, : call.end]
+        return buffer, buffer[:, :, : call.end]
 
     def get_seq_length(self) -> int:
         return self.call.width
 
 
 def croppable(model: PreTrainedModel) -> bool:
-    """Whether tokens can be taken back: every layer attends to the whole past, by position ids."""
+    """Whether tokens can be taken back: every layer attends to the whole past, by position ids.
+
+    And by a mask of ours, so the way of attention must be one that takes it.
+    """
+    if model.config._attn_implementation not in ATTENTION:
+        return False
     layers = DynamicCache(config=model.config).layers
     takes_positions = "position_ids" in inspect.signature(model.forward).parameters
     return takes_positions and all(type(layer) is DynamicLayer for layer in layers)
@@ -101,19 +106,12 @@ class Half:
         """
         self.calls += 1
         self.rows_run += len(rows)
-        where, wide = self.model.device, max(len(b) for b in blocks)
-        past = [self.lengths[r] for r in rows]
-        width = max(past)
-        self._begin(rows, blocks, wide)
-        ids = torch.zeros(len(rows), wide, dtype=torch.long)
-        positions = torch.zeros_like(ids)
-        for at, block in enumerate(blocks):
-            start = wide - len(block)
-            ids[at, start:] = torch.tensor(block)
-            positions[at, start:] = torch.arange(past[at], past[at] + len(block))
+        wide = max(len(b) for b in blocks)
+        ids, positions, mask = self._begin(rows, blocks, wide)
+        where = self.model.device
         out = self.model(
             input_ids=ids.to(where),
-            attention_mask=self._mask(past, blocks, width, wide),
+            attention_mask=mask,
             position_ids=positions.to(where),
             past_key_values=self._cache,
             use_cache=True,
@@ -128,34 +126,38 @@ class Half:
         logits: Tensor = out.logits
         return logits[:, -keep:] if isinstance(keep, int) else logits
 
-    def _mask(
-        self, past: Sequence[int], blocks: Sequence[Sequence[int]], width: int, wide: int
-    ) -> Tensor | None:
-        """Which columns (rows, past and new) count; None for all."""
-        if self._call.together:
-            return None
-        mask = torch.zeros(len(blocks), width + wide, dtype=torch.long)
-        for at, block in enumerate(blocks):
-            mask[at, : past[at]] = 1
-            mask[at, width + wide - len(block) :] = 1
-        return mask.to(self.model.device)
-
-    def _begin(self, rows: Sequence[int], blocks: Sequence[Sequence[int]], wide: int) -> None:
+    def _begin(
+        self, rows: Sequence[int], blocks: Sequence[Sequence[int]], wide: int
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Token ids and positions (rows, wide), and what each may see; None for all before it."""
         call, where = self._call, self.model.device
         past = [self.lengths[r] for r in rows]
         everyone = list(rows) == list(range(len(self.lengths)))
         even = len(set(past)) == 1 and all(len(b) == wide for b in blocks)
-        call.together = everyone and even
         call.rows = None if everyone else torch.tensor(rows, device=where)
-        call.total, call.width, call.room = len(self.lengths), max(past), max(past) + wide
-        if not call.together:
-            places = [
-                (at, wide - len(b) + j, r, self.lengths[r] + j)
-                for at, (r, b) in enumerate(zip(rows, blocks, strict=True))
-                for j in range(len(b))
-            ]
-            i, j, r, c = torch.tensor(places, device=where).unbind(1)
-            call.source, call.target = (i, j), (r, c)
+        call.total, call.width = len(self.lengths), max(past)
+        call.end = max(n + len(b) for n, b in zip(past, blocks, strict=True))
+        if call.columns <= call.end:
+            call.columns = call.end + call.end // 2 + 1
+        ends = [(n, n + len(b), wide - len(b)) for n, b in zip(past, blocks, strict=True)]
+        ids = torch.tensor([[0] * (wide - len(b)) + list(b) for b in blocks])
+        if everyone and even:
+            call.targets = None
+            return ids, torch.tensor([[*range(n, end)] for n, end, _ in ends]), None
+        trash = call.columns - 1
+        targets = torch.tensor([[trash] * pad + [*range(n, end)] for n, end, pad in ends])
+        positions = torch.where(targets == trash, 0, targets)
+        call.targets = targets.to(where)
+        # Rows have no gaps, so a column is a position: each sees those up to its own.
+        seen = torch.arange(call.end) <= positions[..., None]  # (rows, wide, columns)
+        return ids, positions, self._mask(seen[:, None])
+
+    def _mask(self, seen: Tensor) -> Tensor:
+        """``seen`` (rows, 1, wide, columns) as the model's way of attention takes it."""
+        if self.model.config._attn_implementation == "eager":
+            low = torch.finfo(self.model.dtype).min
+            seen = torch.zeros(seen.shape, dtype=self.model.dtype).masked_fill(~seen, low)
+        return seen.to(self.model.device)
 
     def roll_back(self, row: int, length: int) -> None:
         """Forget what ``row`` holds past ``length`` tokens."""
@@ -176,8 +178,8 @@ class TwinHalf:
     The first rows are the expert's, the second as many the amateur's; both read the same tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
-        self.inner = Half(model, 2 * rows)
+    def __init__(self, inner: Half) -> None:
+        self.inner = inner
 
     @property
     def lengths(self) -> list[int]:
