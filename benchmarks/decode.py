@@ -113,7 +113,7 @@ def main() -> None:
     tune_allocator()
     started = datetime.now(UTC).isoformat()
     found = measured(args)
-    if args.part in ("identity", "adapters", "profile", "peer"):
+    if args.part in ("identity", "adapters", "peer"):
         print(found)
     print(f"peak memory {peak_memory():.2f} GB")
     if args.out:
