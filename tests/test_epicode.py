@@ -76,6 +76,23 @@ def test_over_seeds_by_hand() -> None:
     assert across([seed_of(0, [1], [0], same=True)])["methods"][1]["verdict"] == "same"
 
 
+def test_seeds_that_agree_do_not_make_up_for_few_questions() -> None:
+    # Gains of 1, 1, 1, 2 and 1 of 20: mean 1.2, sd sqrt(0.2), t = 1.2 / sqrt(0.2 / 5) = 6
+    won = [1, 1, 1, 2, 2]
+    right = [[1] * w + [0] * (20 - w) for w in won]
+    wrong = [[0] * 20] * 4 + [[0] * 19 + [1]]
+    seeds = [seed_of(i, right[i], wrong[i]) for i in range(5)]
+    row = across(seeds)["methods"][1]
+    assert row["p_t"] == pytest.approx(2 * 0.001941, abs=1e-5)
+    # 7 questions won and 1 lost: 2 * (1 + 8) / 2^8
+    assert row["p_mcnemar"] == pytest.approx(18 / 256)
+    assert row["verdict"] == "undecided"
+    # without the lost one it is 7 to 0: 2 / 2^7
+    row = across([*seeds[:4], seed_of(4, right[4], wrong[0])])["methods"][1]
+    assert row["p_mcnemar"] == pytest.approx(1 / 64)
+    assert row["verdict"] == "gain"
+
+
 def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
     first = seed_of(0, [1, 0, 1, 1], [0, 0, 1, 0])
     turned = SeedResult(
@@ -86,6 +103,7 @@ def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
     )
     found = across([first, turned])
     assert found["same_questions"]
+    assert found["methods"][1]["p_mcnemar"] is None
     new, old = [[1, 0, 1, 1]] * 2, [[0, 0, 1, 0]] * 2
     assert found["methods"][1]["difference"] == paired_interval(new, old).to_dict()
 
