@@ -336,7 +336,7 @@ def test_verdict_words(low: float, high: float, said: str) -> None:
     interval = Interval((low + high) / 2, low, high, 100, "made up")
     assert verdict(interval) == said
     assert verdict(interval, p=0.05) == said
-    within = -0.01 <= low and high <= 0.01
+    within = low >= -0.01 and high <= 0.01
     assert verdict(interval, p=0.051) == ("no gain" if within else "undecided")
 
 

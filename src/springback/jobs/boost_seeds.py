@@ -75,10 +75,10 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
 
     Differences are paired by question within a seed.  Where every seed has the same questions, the
     interval takes seeds and questions as drawn (:func:`springback.stats.paired_interval`), else it
-    is Student's t over the seeds' mean differences, and a gain or harm also needs ``p_mcnemar``, the
-    exact McNemar test over all questions of all seeds: five seeds that agree by chance do not make
-    up for the questions (null where the questions are the same, which it would count as many
-    times).  ``p_t`` and ``p_wilcoxon`` are over the seeds' means, as in the paper; Holm is over
+    is Student's t over the seeds' mean differences, and a gain or harm also needs ``p_mcnemar``,
+    the exact McNemar test over all questions of all seeds: seeds that agree by chance do not make
+    up for few questions (null where the questions are the same, which it would count many times).
+    ``p_t`` and ``p_wilcoxon`` are over the seeds' means, as in the paper; Holm is over
     both tables, accuracy and NLL together, for each test.
     """
     names = method_names(seeds)
