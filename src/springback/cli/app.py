@@ -272,6 +272,10 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    prompt_template: Annotated[
+        str | None,
+        typer.Option(help="Frame of a prompt; {question}: none. Default: the boosted folder's."),
+    ] = None,
     raw: Annotated[bool, typer.Option(help="Continue the text, no chat template.")] = False,
     top_k: Annotated[int, typer.Option(help="Sample from this many tokens; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample from this share; 1 is off.")] = 1.0,
@@ -307,6 +311,7 @@ def generate(
         temperature=temperature,
         seed=seed,
         system=system,
+        prompt_template=prompt_template,
         raw=raw,
         top_k=top_k,
         top_p=top_p,

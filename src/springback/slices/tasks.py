@@ -91,6 +91,11 @@ def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, st
     return dict(task.fields) if all(c in columns for c in task.fields.values()) else {}
 
 
+def framed(template: str | None, question: str) -> str:
+    """``question`` in its place in ``template``; without one, as it is."""
+    return question if template is None else template.replace(QUESTION, question)
+
+
 def check_template(template: str) -> str:
     """``template``, if the question has a place in it; raises :class:`DataError`."""
     if QUESTION not in template:
