@@ -85,6 +85,25 @@ def test_choices_by_either_names(name: str, ours: bool, tmp_path: Path) -> None:
     assert how.grade([row], [f"{row.answer}."]) == [True]
 
 
+def test_jecqa_as_it_is_handed_out(tmp_path: Path) -> None:
+    def row(n: int, answer: list[str]) -> dict[str, Any]:
+        options = {"A": "甲", "B": "乙", "C": "丙", "D": "丁"}
+        told = {"id": f"0_{n}", "statement": f"下列说法{n}", "option_list": options}
+        return {**told, "answer": answer, "subject": "民法", "type": "0"}
+
+    path = write(tmp_path / "q.jsonl", [row(n, ["ABCD"[n % 4]]) for n in range(8)])
+    settings = BoostSettings(
+        task="jecqa", early="a", ft="b", validation=path, test=path, validation_rows=3, test_rows=3
+    )
+    for found in load_data(settings).test.rows:
+        n = int(found.prompt.partition("说法")[2][0])
+        assert found.prompt.endswith("A. 甲\nB. 乙\nC. 丙\nD. 丁")
+        assert found.answer == "ABCD"[n % 4]
+    write(tmp_path / "q.jsonl", [row(n, ["A", "C"]) for n in range(8)])
+    with pytest.raises(DataError, match=r"\['A', 'C'\] is not one choice.*one right answer"):
+        load_data(settings)
+
+
 def test_jecqa_has_nothing_on_the_hub(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give a file or a hub id with --test"):
         check_settings(BoostSettings(task="jecqa", early="a", ft="b"))

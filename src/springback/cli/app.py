@@ -169,6 +169,9 @@ def reproduce(
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
     out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="epicode-...: print what would be run, run nothing.")
+    ] = False,
 ) -> None:
     """A table or figure of the papers: published beside measured.
 
@@ -180,6 +183,14 @@ def reproduce(
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
+    if only_plan:
+        from springback.jobs.epicode import plan as epicode_plan
+
+        if name not in EPICODE:
+            raise SpringbackError(f"--plan is for {', '.join(EPICODE)}; leave it out for {name}")
+        for line in epicode_plan(name, scale, given):
+            typer.echo(line)
+        return
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
