@@ -48,15 +48,16 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
                 "nll": [_point(mu, nll) for mu in nll],
             },
         )
-    for line in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
-        job.progress.note(f"pre-check: {line}")
+    for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
+        job.progress.note(f"pre-check: {text}")
     job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
     return found
 
 
 def read_precheck(line: Mapping[str, Any]) -> Precheck:
     """The numbers as a stored run has them."""
-    return Precheck(**{k: tuple(v) if isinstance(v, list) else v for k, v in line.items()})
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
+    return Precheck(**values)
 
 
 def _nll_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,9 +15,9 @@ Which interval where, and why (nominal 95 %; "false gain": the interval lies abo
   differences, better on heavy tails (t with 3 df, n = 30: 96 %, percentile 94 %, BCa 91 %).
 * **Two arms, several seeds on the same questions**: both are drawn, so both count.  The crossed
   interval gives seeds and questions their own quantiles (``benchmarks/results/nulls.json`` has its
-  false gains and coverage at 2 to 10 seeds; with two and three it is wider than needed); one pooled quantile (Satterthwaite) gave up to 9 % at two
-  seeds; drawing seeds and questions with replacement covered 88 % with a large seed effect;
-  questions alone fell to 57 %.
+  false gains and coverage at 2 to 10 seeds; with two and three it is wider than needed); one pooled
+  quantile (Satterthwaite) gave up to 9 % at two seeds; drawing seeds and questions with replacement
+  covered 88 % with a large seed effect; questions alone fell to 57 %.
 * **Two arms, several seeds with questions of their own**: :func:`mean_interval` over the seeds'
   mean differences, with the paired t (the same test) and Wilcoxon's signed ranks beside it.  A
   verdict also asks for the exact McNemar test over all questions of all seeds.
