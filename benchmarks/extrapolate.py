@@ -138,9 +138,10 @@ def compare(root: Path, rounds: int, programs: dict[str, list[str]]) -> dict[str
             seconds[name].append(round(wall, 3))
             megabytes[name].append(round(peak, 1))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ours = medians[OURS_NAME]
     return {
         "median_seconds": medians,
-        "share_of_time": round(medians[OURS_NAME] / medians[PLAIN_NAME], 4),
+        "share_of_time": {n: round(ours / m, 4) for n, m in medians.items() if n != OURS_NAME},
         "median_peak_megabytes": {n: statistics.median(v) for n, v in megabytes.items()},
         "seconds": seconds,
         "peak_megabytes": megabytes,
@@ -182,7 +183,8 @@ def main() -> int:
     write_json(asked.out, result)
     for name, median in result["median_seconds"].items():
         print(f"{name}: {median:.2f} s, {result['median_peak_megabytes'][name]:.0f} MB")
-    print(f"share of time {result['share_of_time']:.2f}; written to {asked.out}")
+    shares = [f"{share:.2f} of {name}" for name, share in result["share_of_time"].items()]
+    print(f"time: {', '.join(shares)}; written to {asked.out}")
     return 0
 
 

@@ -34,6 +34,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.jobs.boost import Boost
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.pair import make_pair
@@ -160,7 +161,14 @@ def main() -> None:
     options = parser.parse_args()
     cells: dict[str, Any] = {}
     for file in [*options.join, options.out]:
-        cells |= read_json(file)["cells"] if file.exists() else {}
+        if not file.exists():
+            continue
+        found = read_json(file)
+        if (found["model"], found["settings"]) != (options.model, to_jsonable(SETTINGS)):
+            parser.error(
+                f"{file} has other settings or another model; give another --out or --join"
+            )
+        cells |= found["cells"]
 
     def write() -> None:
         record = {

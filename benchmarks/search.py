@@ -7,7 +7,8 @@ costs, over seeds.
 For each seed a pair is trained as the demo does it (or ``--early`` and ``--ft`` are taken), then
 the ways search in turn, each in a fresh folder: ``plain`` decodes every point by the plain loop
 with both models; ``shared`` is what ``boost`` does; ``narrowed`` is ``boost --narrow 2``.  All
-three score the reference solutions as well.  Beside the wall clock stands the processor time,
+three score the reference solutions as well.  Finished seeds are kept in --out and a second call
+with the same settings goes on from there.  Beside the wall clock stands the processor time,
 which means something on a busy machine too.  ``same answers`` is the share of completions that
 equal the plain way's: in fp32 a block and a step may round differently, which can tip a near-tie.
 
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from springback.core import Checkpoint, Slice
+from springback.core import Checkpoint, Slice, to_jsonable
 from springback.jobs.boost import Arm, Boost
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.demo import BOOST
@@ -185,6 +186,14 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def finished_seeds(out: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a call with the same settings has measured before."""
+    before = read_json(out) if out.exists() else {}
+    if before and {key: before.get(key) for key in asked} != asked:
+        raise SystemExit(f"{out} was measured with other settings; give another --out or delete it")
+    return list(before.get("by_seed", []))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -196,25 +205,29 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="Random models, to see it run.")
     options = parser.parse_args()
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    seeds = []
-    for seed in range(options.seeds):
+    asked = {
+        "mu": list(MU),
+        "lambda": list(LAM),
+        "settings": to_jsonable(replace(settings_of(options, 0), early=None, ft=None)),
+        "models": "tiny" if options.tiny else options.ft or BOOST.model,
+        "repeats": options.repeats,
+    }
+    seeds = finished_seeds(options.out, asked)
+    for seed in range(len(seeds), options.seeds):
         with tempfile.TemporaryDirectory() as tmp:
             seeds.append(one_seed(options, seed, Path(tmp)))
         found = summary(seeds)
         result = {
             **found,
             "by_seed": seeds,
-            "mu": MU,
-            "lambda": LAM,
-            "settings": settings_of(options, 0),
-            "models": "tiny" if options.tiny else options.ft or BOOST.model,
+            **asked,
             "provenance": provenance(
                 started=started, finished=datetime.now(UTC).isoformat(timespec="seconds")
             ),
         }
         write_json(options.out, result)  # after every seed: a long run may be cut
         print(f"seed {seed}: { ({way: seeds[-1][way]['seconds'] for way in WAYS}) }")
-    for way, facts in found.items():
+    for way, facts in summary(seeds).items():
         print(f"{way}: {facts}")
     print(f"written to {options.out}")
 

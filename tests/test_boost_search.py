@@ -254,9 +254,15 @@ def test_the_precheck_comes_first_and_is_in_the_result(made: Settings, tmp_path:
     data = boost(settings, tmp_path / "out", Listening()).data
     check = data["analysis"]["precheck"]
     assert data["verdict"]["parts"][-1]["label"] == check["label"]
-    note = next(t for t in told if t.startswith("pre-check: "))
+    note = next(t for t in told if t.startswith(f"pre-check: {check['label']}"))
     assert check["label"] in note
     assert told.index(note) < next(i for i, t in enumerate(told) if t.startswith("validation"))
+    said = "\n".join(told)
+    norm = check["line"]["norms"][0]
+    assert f"pre-check: update 1: norm {norm:.4g}, " in said
+    assert f"share of the direction in rank 1: {100 * check['line']['rank1']:.1f} %" in said
+    first = check["nll"][0]
+    assert f"NLL along mu, nats a token: {first['nll']:.4f} at -0.5, " in said
     assert len(check["line"]["norms"]) == 1
     by_mu = {p["mu"]: p for p in check["nll"]}
     assert by_mu[0.0]["difference"] == 0

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from boosted_fixture import checkpoints
 from springback.core import Row, Slice, to_jsonable
 from springback.errors import DataError, SpringbackError
 from springback.grading import compile_extraction, find_answer
+from springback.inference import generate, load
+from springback.jobs.boost import boost
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.slices import TASKS, load_rows
+from springback.store import read_json
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -79,6 +83,25 @@ def test_choices_by_either_names(name: str, ours: bool, tmp_path: Path) -> None:
     assert "\nA. this\nB. that\nC. both\nD. neither\n" in row.prompt
     assert row.prompt.endswith(TASKS[name].template.removeprefix("{question}"))
     assert how.grade([row], [f"{row.answer}."]) == [True]
+
+
+def test_jecqa_as_it_is_handed_out(tmp_path: Path) -> None:
+    def row(n: int, answer: list[str]) -> dict[str, Any]:
+        options = {"A": "甲", "B": "乙", "C": "丙", "D": "丁"}
+        told = {"id": f"0_{n}", "statement": f"下列说法{n}", "option_list": options}
+        return {**told, "answer": answer, "subject": "民法", "type": "0"}
+
+    path = write(tmp_path / "q.jsonl", [row(n, ["ABCD"[n % 4]]) for n in range(8)])
+    settings = BoostSettings(
+        task="jecqa", early="a", ft="b", validation=path, test=path, validation_rows=3, test_rows=3
+    )
+    for found in load_data(settings).test.rows:
+        n = int(found.prompt.partition("说法")[2][0])
+        assert found.prompt.endswith("A. 甲\nB. 乙\nC. 丙\nD. 丁")
+        assert found.answer == "ABCD"[n % 4]
+    write(tmp_path / "q.jsonl", [row(n, ["A", "C"]) for n in range(8)])
+    with pytest.raises(DataError, match=r"\['A', 'C'\] is not one choice.*one right answer"):
+        load_data(settings)
 
 
 def test_jecqa_has_nothing_on_the_hub(tmp_path: Path) -> None:
@@ -196,3 +219,51 @@ def test_what_is_asked_and_read_is_told() -> None:
     assert told["metric"] == "choice"
     assert "{question}" in told["prompt_template"]
     assert told["extraction"].startswith("the letter after the last ####")
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_boosted_folder_asks_as_the_test_was_asked(
+    chat: bool, tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Bare questions give the completions that were graded: frame, system message and contrast."""
+    early, ft = checkpoints(tiny_llama, tmp_path)
+    if not chat:
+        for path in (early, ft):
+            (path / "chat_template.jinja").unlink()
+    body = "def even(prompts, texts, answers):\n    return [len(t) % 2 == 0 for t in texts]\n"
+    (tmp_path / "metric.py").write_text(body, "utf-8")
+    settings = BoostSettings(
+        early=str(early),
+        ft=str(ft),
+        validation="problems",
+        test="problems",
+        validation_rows=2,
+        test_rows=4,
+        metric=f"python:{tmp_path / 'metric.py'}:even",
+        prompt_template="Think.\n{question}\nNow:",
+        system="Solve.",
+        mu=(0.5,),
+        lam=(1.0,),
+        lam_cd=(0.5,),
+        positive=True,
+        max_new_tokens=8,
+        precheck=False,
+    )
+    out = tmp_path / "out"
+    boost(settings, out)
+    graded = [
+        run["results"]["completions"]
+        for run in map(read_json, (out / "runs").glob("score-*/run.json"))
+        if run["inputs"]["lam"] == 1.0 and len(run["results"]["completions"]) == 4
+    ]
+    questions = [row.prompt for row in load_data(check_settings(settings)).test.rows]
+    loaded = load(out / "model")
+    assert (loaded.template, loaded.system) == (settings.prompt_template, "Solve.")
+    assert [list(generate(loaded, questions, max_new_tokens=8))] == graded
+    other = generate(loaded, questions, max_new_tokens=8, prompt_template="{question}")
+    assert [list(other)] != graded
+    with pytest.raises(DataError, match="question"):
+        generate(loaded, questions, prompt_template="no place")
+    card = (out / "model" / "README.md").read_text("utf-8")
+    form = "Think.\n{question}\nNow:"
+    assert f"~~~text\n{form if chat else f'Question: {form}' + chr(10) + 'Answer:'}\n~~~" in card

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from springback.errors import SpringbackError
+from springback.cli import main
+from springback.errors import DataError, SpringbackError
 from springback.jobs import epicode_seed
 from springback.jobs.boost import boost
 from springback.jobs.boost_seeds import Answers, SeedResult, across, by_difficulty
-from springback.jobs.epicode import SCALES, cells, reproduce_epicode, settings_of
+from springback.jobs.epicode import SCALES, cells, plan, reproduce_epicode, settings_of
 from springback.jobs.epicode_settings import EPICODE, NAMES
 from springback.jobs.epicode_theory import theory_of
 from springback.jobs.settings import BoostSettings
@@ -76,6 +77,23 @@ def test_over_seeds_by_hand() -> None:
     assert across([seed_of(0, [1], [0], same=True)])["methods"][1]["verdict"] == "same"
 
 
+def test_seeds_that_agree_do_not_make_up_for_few_questions() -> None:
+    # Gains of 1, 1, 1, 2 and 1 of 20: mean 1.2, sd sqrt(0.2), t = 1.2 / sqrt(0.2 / 5) = 6
+    won = [1, 1, 1, 2, 2]
+    right = [[1] * w + [0] * (20 - w) for w in won]
+    wrong = [[0] * 20] * 4 + [[0] * 19 + [1]]
+    seeds = [seed_of(i, right[i], wrong[i]) for i in range(5)]
+    row = across(seeds)["methods"][1]
+    assert row["p_t"] == pytest.approx(2 * 0.001941, abs=1e-5)
+    # 7 questions won and 1 lost: 2 * (1 + 8) / 2^8
+    assert row["p_mcnemar"] == pytest.approx(18 / 256)
+    assert row["verdict"] == "undecided"
+    # without the lost one it is 7 to 0: 2 / 2^7
+    row = across([*seeds[:4], seed_of(4, right[4], wrong[0])])["methods"][1]
+    assert row["p_mcnemar"] == pytest.approx(1 / 64)
+    assert row["verdict"] == "gain"
+
+
 def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
     first = seed_of(0, [1, 0, 1, 1], [0, 0, 1, 0])
     turned = SeedResult(
@@ -86,6 +104,7 @@ def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
     )
     found = across([first, turned])
     assert found["same_questions"]
+    assert found["methods"][1]["p_mcnemar"] is None
     new, old = [[1, 0, 1, 1]] * 2, [[0, 0, 1, 0]] * 2
     assert found["methods"][1]["difference"] == paired_interval(new, old).to_dict()
 
@@ -127,6 +146,38 @@ def test_every_reproduction_has_both_scales_and_positive_strengths_only() -> Non
             settings_of(name, scale, {})
     with pytest.raises(SpringbackError, match="seeds is empty"):
         settings_of("epicode-main", "small", {"seeds": ""})
+
+
+def test_the_plan_is_told_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = plan("epicode-main", "paper")
+    assert told[0].startswith("epicode-main at paper scale: 120 runs, 4 models x 3 tasks x 10")
+    data = {line.split()[2]: line for line in told if line.startswith("data of")}
+    # validation comes off GSM8K's training split: 200 questions where nothing else is asked
+    assert "train the rest of openai/gsm8k:main (train)" in data["gsm8k:"]
+    assert "validation 200 of openai/gsm8k:main (train)" in data["gsm8k:"]
+    assert "test all of openai/gsm8k:main (test)" in data["gsm8k:"]
+    assert "validation all of lucasmccabe/logiqa" in data["logiqa:"]
+    assert "NOT KNOWN (give a file with --test)" in data["jecqa:"]
+    assert told[-1].startswith("The paper's scale names")
+    # what cannot be had stops the whole before the first model is loaded
+    with pytest.raises(DataError, match="leave it out: --tasks gsm8k,logiqa"):
+        reproduce_epicode("epicode-main", "paper", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    # mu 3, lambda 3 for EpiCoDe and 3 for each of two further weak models, CD only 3
+    weak = plan("epicode-weak-model")
+    assert "lambda 0.1, 0.2, 0.5; further weak models: early, init: 15 candidates" in weak[4]
+    assert "6 methods" in weak[5]
+    assert "reference by the same recipe on 640 rows" in plan("epicode-theory")[3]
+    for words, code in ((["epicode-main", "--seeds", "0,1"], 0), (["elasticity-theorem"], 2)):
+        monkeypatch.setattr("sys.argv", ["springback", "reproduce", *words, "--plan"])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert (stopped.value.code or 0) == code
+    said = capsys.readouterr()
+    assert "2 runs, 1 models x 1 tasks x 2 seeds (0, 1)" in said.out
+    assert "--plan is for epicode-main" in said.err
 
 
 def test_seeds_are_kept_shared_and_put_into_the_papers_table(

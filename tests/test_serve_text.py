@@ -1,15 +1,20 @@
-"""Text is handed out in whole characters, none of it part of a stop string."""
+"""Text is handed out in whole characters, without stop strings; questions are framed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("pydantic")
 
 from springback.engines.serve.metrics import Metrics
+from springback.engines.serve.protocol import ChatRequest
 from springback.engines.serve.text import Pieces
+from springback.inference import Loaded
+from springback.models import load_tokenizer, resolve
 
 
 def decode(ids: Sequence[int]) -> str:
@@ -75,3 +80,28 @@ def test_metrics_add_up() -> None:
     assert 'springback_request_seconds_bucket{le="+Inf"} 3' in lines
     assert "springback_request_seconds_sum 1000.11" in lines
     assert "springback_rows_waiting 3" in lines
+
+
+def test_a_question_alone_is_framed_as_the_boosted_folder_was_measured(tiny_llama: Path) -> None:
+    tokenizer = load_tokenizer(resolve(tiny_llama))
+    loaded = Loaded(
+        SimpleNamespace(),  # type: ignore[arg-type]  # the model is not asked
+        None,
+        tokenizer,
+        template="Think. {question}",
+        asks=True,
+    )
+
+    def read(*turns: tuple[str, str]) -> str:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        asked = ChatRequest.model_validate({"model": "m", "messages": messages})
+        return str(tokenizer.decode(asked.prompts(loaded)[0]))
+
+    assert "Think. the thing" in read(("user", "the thing"))
+    assert "Think. the thing" in read(("system", "the"), ("user", "the thing"))
+    follow_up = read(("user", "the"), ("assistant", "thing"), ("user", "the thing"))
+    assert "Think." not in follow_up
+    # without a chat template it is a question, as in the test, and a talk is not
+    tokenizer.chat_template = None
+    assert read(("user", "the thing")).endswith("Question: Think. the thing\nAnswer:")
+    assert "Question" not in read(("user", "a"), ("assistant", "b"), ("user", "the thing"))

@@ -130,67 +130,85 @@ def test_all_wrong_answers_do_not_make_a_point() -> None:
     assert bootstrap_interval([0.3] * 200).bounds is None
 
 
-def test_adjusted_wald_is_as_published() -> None:
-    # Bonett and Price: centre (b - c) / (n + 2), variance [(b+1) + (c+1) - (b-c)^2/(n+2)] / (n+2)^2
-    # b = 12, c = 3, n = 98: centre 0.09, variance (13 + 4 - 0.81) / 10000 = 0.001619
-    found = paired_interval(*arms(12, 3, 98))
-    half = float(sps.t.ppf(0.975, 97)) * math.sqrt(0.001619)
-    assert found.mean == pytest.approx(9 / 98)
-    assert found.n == 98
-    assert bounds(found) == pytest.approx((0.09 - half, 0.09 + half))
+def test_score_interval_is_as_published() -> None:
+    # Airway responsiveness of 21 children, 1 worse and 7 better: -0.517 to -0.026
+    # (Fagerland, Lydersen, Laake, Statistics in Medicine 33, 2014, Tango's asymptotic score)
+    found = paired_interval(*arms(1, 7, 21))
+    assert found.mean == pytest.approx(-6 / 21)
+    assert found.n == 21
+    assert bounds(found) == pytest.approx((-0.517, -0.026), abs=5e-4)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(60, 200))
+def test_score_interval_leaves_zero_out_where_mcnemars_asymptotic_test_does(
+    won: int, lost: int, n: int
+) -> None:
+    low, high = bounds(paired_interval(*arms(won, lost, n)))
+    z = abs(won - lost) / math.sqrt(max(won + lost, 1))
+    assert (low > 0 or high < 0) == (z > 1.9599640)
+    assert low <= (won - lost) / n <= high
 
 
 def test_no_differing_answer_still_leaves_doubt() -> None:
-    # half width t * sqrt(2) / 152 = 1.976 * 0.009304 = 0.01838 at n = 150: not within a point
+    # With d = -q the test is n d = z sqrt(n d (1 - d)): d = z^2 / (n + z^2) = 3.841459 / 153.841459
     found = paired_interval(*arms(0, 0, 150))
-    assert bounds(found) == pytest.approx((-0.01838, 0.01838), abs=1e-5)
+    assert bounds(found) == pytest.approx((-0.0249703, 0.0249703), abs=1e-6)
     assert verdict(found) == "undecided"
-    assert verdict(paired_interval(*arms(0, 0, 300))) == "no gain"
+    assert verdict(paired_interval(*arms(0, 0, 400))) == "no gain"
     assert paired_bootstrap(*arms(0, 0, 150)).bounds is None
+    # all won: n (1 - d) = z sqrt(n (1 - d^2)), so (1 - d) / (1 + d) = z^2 / n
+    share = 3.841459 / 150
+    assert bounds(paired_interval(*arms(150, 0, 150))) == pytest.approx(
+        ((1 - share) / (1 + share), 1.0), abs=1e-6
+    )
 
 
-def _tables(n: int, won: float, lost: float) -> Iterator[tuple[float, Interval]]:
-    """Probability and interval of every table with won and lost questions (tails under 1e-9)."""
+def _tables(n: int, won: float, lost: float) -> Iterator[tuple[float, Interval, float]]:
+    """Probability, interval and exact p of every table (tails under 1e-9)."""
     for b, c in itertools.product(range(n + 1), range(n + 1)):
         if b + c <= n:
             chance = float(sps.multinomial.pmf([b, c, n - b - c], n, [won, lost, 1 - won - lost]))
             if chance > 1e-9:
-                yield chance, paired_interval(*arms(b, c, n))
+                yield chance, paired_interval(*arms(b, c, n)), mcnemar_exact(*arms(b, c, n))
 
 
 @pytest.mark.parametrize(
     ("won", "lost", "least", "most"),
     [
-        (0.01, 0.01, 0.99, 1.0),  # one or two questions each way: wider than needed
-        (0.03, 0.03, 0.965, 0.98),
-        (0.08, 0.08, 0.945, 0.965),
-        (0.12, 0.06, 0.945, 0.965),
+        (0.005, 0.005, 0.985, 1.0),  # one or two questions: no interval could be narrower
+        (0.01, 0.01, 0.95, 0.97),
+        (0.03, 0.03, 0.945, 0.96),
+        (0.08, 0.08, 0.94, 0.955),
+        (0.12, 0.06, 0.945, 0.955),
+        (0.05, 0.01, 0.935, 0.955),
     ],
 )
 def test_paired_coverage_at_150_questions_by_enumeration(
     won: float, lost: float, least: float, most: float
 ) -> None:
-    covered = gained = total = 0.0
-    for chance, interval in _tables(150, won, lost):
+    covered = said = total = 0.0
+    for chance, interval, p in _tables(150, won, lost):
         low, high = bounds(interval)
         total += chance
         covered += chance * (low <= won - lost <= high)
-        gained += chance * (low > won - lost)
+        said += chance * (verdict(interval, p=p) == "gain")
     assert total == pytest.approx(1, abs=1e-5)
     assert least <= covered <= most
-    assert gained <= 0.025
+    if won == lost:  # the exact test keeps this at every share of differing answers
+        assert said <= 0.025
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
 @settings(max_examples=60, deadline=None)
 def test_paired_interval_agrees_with_mcnemar_but_at_the_border(won: int, lost: int) -> None:
     first, second = arms(won, lost, 150)
-    low, high = bounds(paired_interval(first, second))
-    p = mcnemar_exact(first, second)
-    if p <= 0.03:
+    interval, p = paired_interval(first, second), mcnemar_exact(first, second)
+    low, high = bounds(interval)
+    if p <= 0.04:
         assert low > 0 or high < 0
-    if p >= 0.08:
+    if p >= 0.13:  # 4 to 0 is 0.125
         assert low <= 0 <= high
+    assert (verdict(interval, p=p) in ("gain", "harm")) == (p <= 0.05 and not low <= 0 <= high)
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
@@ -318,6 +336,9 @@ def test_mcnemar_by_hand() -> None:
 def test_verdict_words(low: float, high: float, said: str) -> None:
     interval = Interval((low + high) / 2, low, high, 100, "made up")
     assert verdict(interval) == said
+    assert verdict(interval, p=0.05) == said
+    within = low >= -0.01 and high <= 0.01
+    assert verdict(interval, p=0.051) == ("no gain" if within else "undecided")
 
 
 def test_verdict_tolerance_can_be_set_and_is_checked() -> None:

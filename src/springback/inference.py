@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from springback.core import Checkpoint, Row
+from springback.core import Checkpoint, Row, RowKind
 from springback.decode import (
     ContrastModel,
     DecodeSettings,
@@ -33,6 +33,7 @@ from springback.models import (
     resolve,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
+from springback.slices import check_template, framed
 from springback.store import read_json
 from springback.weights import is_adapter
 from springback.weights.folder import ADAPTER_CONFIG
@@ -40,7 +41,11 @@ from springback.weights.folder import ADAPTER_CONFIG
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model ready to decode: ``amateur`` is None for a plain model or lambda 0."""
+    """A model ready to decode: ``amateur`` is None for a plain model or lambda 0.
+
+    ``system`` and ``template`` (with ``{question}`` in it) are what a boosted folder was measured
+    with; ``asks``: prompts were questions, which matters to a model without a chat template.
+    """
 
     expert: PreTrainedModel
     amateur: PreTrainedModel | None
@@ -48,6 +53,8 @@ class Loaded:
     lam: float = 0.0
     alpha: float = 0.1
     system: str | None = None
+    template: str | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,11 @@ class GenerateSettings:
     """How to answer: greedy, or sampled when ``temperature`` is above 0.
 
     A prompt goes through the model's chat template, after the boosted folder's own system message
-    unless ``system`` is given; ``raw=True`` continues it as bare text.  An answer ends before the
-    first of the ``stop`` strings, at an end token of the tokenizer or of the model's generation
-    config (which may list several), or at one of ``stop_ids``.  Penalties, contrast, processors
-    and filters apply in the order of :mod:`springback.decode.settings`.
+    unless ``system`` is given, and put into the folder's own frame of a question unless
+    ``prompt_template`` is (``{question}`` for none); ``raw=True`` continues it as bare text.  An
+    answer ends before the first of the ``stop`` strings, at an end token of the tokenizer or of
+    the model's generation config (which may list several), or at one of ``stop_ids``.  Penalties,
+    contrast, processors and filters apply in the order of :mod:`springback.decode.settings`.
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
     ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
@@ -72,6 +80,7 @@ class GenerateSettings:
     temperature: float = 0.0
     seed: int = 0
     system: str | None = None
+    prompt_template: str | None = None
     raw: bool = False
     top_k: int = 0
     top_p: float = 1.0
@@ -112,15 +121,17 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     facts_file = Path(checkpoint.path) / BOOST_FILE
     facts = read_json(facts_file) if facts_file.exists() else {}
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    system = facts.get("system")
+    said: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
+    said["asks"] = facts.get("kind") == "boosted"
     if isinstance(expert, ContrastModel):
         pair, lam = expert, expert.config.lam
         amateur = pair.amateur if lam > 0 else None
-        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, system)
+        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **said)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
-        return Loaded(expert, None, tokenizer, system=system)
+        return Loaded(expert, None, tokenizer, **said)
     amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
-    return Loaded(expert, amateur, tokenizer, float(facts["lambda"]), float(facts["alpha"]), system)
+    lam, alpha = float(facts["lambda"]), float(facts["alpha"])
+    return Loaded(expert, amateur, tokenizer, lam, alpha, **said)
 
 
 def _weak_folder(folder: Path, facts: Any) -> Path:
@@ -158,6 +169,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         lam,
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
+        facts.get("prompt_template"),
     )
 
 
@@ -186,7 +198,11 @@ def generate(
     loaded = model if isinstance(model, Loaded) else load(model)
     tokenizer = loaded.tokenizer
     system = loaded.system if wanted.system is None else wanted.system
-    rows = [Row("text" if wanted.raw else "pair", p, p if wanted.raw else "") for p in prompts]
+    template = loaded.template if wanted.prompt_template is None else wanted.prompt_template
+    if template is not None and not wanted.raw:
+        prompts = [framed(check_template(template), prompt) for prompt in prompts]
+    kind: RowKind = "text" if wanted.raw else "qa" if loaded.asks else "pair"
+    rows = [Row(kind, p, p if wanted.raw else "") for p in prompts]
     ids = [
         tokenizer(r.response)["input_ids"] if wanted.raw else encode_prompt(tokenizer, r, system)
         for r in rows

@@ -169,6 +169,9 @@ def reproduce(
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
     out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="epicode-...: print what would be run, run nothing.")
+    ] = False,
 ) -> None:
     """A table or figure of the papers: published beside measured.
 
@@ -180,6 +183,14 @@ def reproduce(
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
+    if only_plan:
+        from springback.jobs.epicode import plan as epicode_plan
+
+        if name not in EPICODE:
+            raise SpringbackError(f"--plan is for {', '.join(EPICODE)}; leave it out for {name}")
+        for line in epicode_plan(name, scale, given):
+            typer.echo(line)
+        return
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
@@ -272,6 +283,10 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
+    prompt_template: Annotated[
+        str | None,
+        typer.Option(help="Frame of a prompt; {question}: none. Default: the boosted folder's."),
+    ] = None,
     raw: Annotated[bool, typer.Option(help="Continue the text, no chat template.")] = False,
     top_k: Annotated[int, typer.Option(help="Sample from this many tokens; 0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="Sample from this share; 1 is off.")] = 1.0,
@@ -310,6 +325,7 @@ def generate(
         temperature=temperature,
         seed=seed,
         system=system,
+        prompt_template=prompt_template,
         raw=raw,
         top_k=top_k,
         top_p=top_p,

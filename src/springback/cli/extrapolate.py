@@ -249,15 +249,8 @@ def _check(
     from springback.weights import check_line, judge
 
     found = check_line(folders, steps=steps, threads=threads, progress=make_progress())
-    typer.echo(f"checkpoints at steps {', '.join(f'{s:g}' for s in found.steps)}")
-    for i, (norm, share) in enumerate(zip(found.norms, found.relative, strict=True), 1):
-        typer.echo(f"update {i}: norm {norm:.4g}, {100 * share:.3g} % of the weights")
-    for i, cosine in enumerate(found.cosines, 1):
-        typer.echo(f"cosine of updates {i} and {i + 1}: {cosine:.3f}")
-    if found.r2 is not None and found.r2_walk is not None:
-        typer.echo(f"R^2 of linear motion: {found.r2:.4f} (a random walk: {found.r2_walk:.4f})")
-    if found.rank1 is not None:
-        typer.echo(f"share of the direction in rank 1: {100 * found.rank1:.1f} %")
+    for line in found.lines():
+        typer.echo(line)
     nll = None if rows is None else _nll(folders, rows)
     for mu, values in (nll or {}).items():
         typer.echo(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")

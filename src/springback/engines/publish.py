@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 
 from springback.errors import ModelError, describe
 from springback.models import BOOST_FILE
+from springback.slices import QUESTION
 from springback.store import read_json, write_text
 
 #: Where Transformers looks for a folder's own ``generate``.
@@ -42,19 +44,20 @@ def _extend_card(folder: Path, facts: dict[str, object]) -> None:
     data.tags = [*tags, *(t for t in ("springback", "custom_generate") if t not in tags)]
     data.library_name = data.library_name or "transformers"
     data.pipeline_tag = data.pipeline_tag or "text-generation"
-    card.text = card.text.partition(_HEADING)[0].rstrip() + "\n\n" + _usage(facts)
+    card.text = card.text.partition(_HEADING)[0].rstrip() + "\n\n" + _usage(folder, facts)
     write_text(path, str(card).rstrip() + "\n")
 
 
-def _usage(facts: dict[str, object]) -> str:
+def _usage(folder: Path, facts: dict[str, object]) -> str:
     lam, alpha = facts.get("lambda") or 0, facts.get("alpha")
     if not lam:
         return (
             f"{_HEADING}\n\nIt was chosen without contrast (lambda 0), so it is used as any model "
-            "of Transformers is.\n"
+            f"of Transformers is.\n{_frame(folder, facts)}"
         )
     system = facts.get("system")
     told = f"\nThe system message it was measured with: `{system}`\n" if system else ""
+    told += _frame(folder, facts)
     return f"""{_HEADING}
 
 It was measured with contrastive decoding against the weak model in `{facts.get("amateur")}/`
@@ -74,3 +77,26 @@ from transformers import pipeline
 pipe = pipeline("text-generation", model="FOLDER", trust_remote_code=True)
 ```
 {told}"""
+
+
+def _frame(folder: Path, facts: dict[str, object]) -> str:
+    """How a question stood in the prompts it was measured with; empty if it was the user's message.
+
+    springback frames it by itself; in Transformers the caller does.
+    """
+    template, where = str(facts.get("prompt_template") or QUESTION), "user messages"
+    if not _has_chat_template(folder):
+        template, where = f"Question: {template}\nAnswer:", "prompts (there is no chat template)"
+    if template == QUESTION:
+        return ""
+    fence = "~" * (3 + max((len(run) for run in re.findall("~+", template)), default=0))
+    return (
+        f"\nThe {where} it was measured with had this form (springback makes it of a question; "
+        f"with Transformers write it out):\n\n{fence}text\n{template}\n{fence}\n"
+    )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    settings = folder / "tokenizer_config.json"
+    own = read_json(settings).get("chat_template") if settings.exists() else None
+    return bool(own) or (folder / "chat_template.jinja").exists()

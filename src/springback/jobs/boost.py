@@ -179,7 +179,8 @@ def boost(
         verdict = _completed(judge(settings, analysis, kept), opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
-            write_boosted(pair.early, pair.ft, strengths, store.root / "model", settings.system)
+            folder, template = store.root / "model", None if how.plain else how.template
+            write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
         return write_result(
             store,
             "boost",

@@ -75,20 +75,22 @@ def analyse(
 def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
     """One method against another on the same questions: differences, tests, the verdict.
 
-    ``p``: exact McNemar; ``nll_p``: paired t (null where all differences are equal).  ``won`` and
-    ``lost`` count the questions that only one of the two answers rightly.
+    ``p``: exact McNemar, which a gain or harm needs beside the interval.  ``nll_p``: paired t (null
+    where all differences are equal).  ``won`` and ``lost`` count the questions that only one of the
+    two answers rightly.
     """
     new, old = ([float(c) for c in arm.correct] for arm in (result, base))
     difference = paired_interval(new, old)
     won = sum(a > b for a, b in zip(new, old, strict=True))
     lost = sum(a < b for a, b in zip(new, old, strict=True))
+    p = mcnemar_exact(new, old)
     return {
         "difference": difference.to_dict(),
         "nll_difference": paired_interval(result.nll, base.nll).to_dict(),
-        "verdict": verdict(difference, tolerance=tolerance),
+        "verdict": verdict(difference, tolerance=tolerance, p=p),
         "won": won,
         "lost": lost,
-        "p": mcnemar_exact(new, old),
+        "p": p,
         "nll_p": paired_t(result.nll, base.nll),
         "questions_for_a_point": questions_for((won + lost) / len(new)),
     }
@@ -207,7 +209,16 @@ def _accuracy(row: Mapping[str, Any]) -> str:
     )
     adjusted = row.get("p_holm")
     tested = "" if adjusted is None else f"; p {adjusted:.2g} after Holm over the table"
-    return f"Accuracy {_points(d['mean'])} points{bounds} on {d['n']} test questions{tested}."
+    text = f"Accuracy {_points(d['mean'])} points{bounds} on {d['n']} test questions{tested}."
+    return text + too_few(row["verdict"], d, row.get("p"))
+
+
+def too_few(word: str, difference: Mapping[str, Any], p: float | None) -> str:
+    """A sentence where the interval alone would say gain or harm, and the exact test does not."""
+    low, high = difference["low"], difference["high"]
+    if word in ("gain", "harm") or p is None or low is None or low <= 0 <= high:
+        return ""
+    return f" Too few answers differ to be sure: exact McNemar test p {p:.2g}."
 
 
 def _nll(row: Mapping[str, Any]) -> str:

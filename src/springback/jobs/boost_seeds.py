@@ -13,6 +13,7 @@ from springback.stats import (
     Trend,
     bins_by_size,
     bootstrap_interval,
+    mcnemar_exact,
     mean_interval,
     paired_interval,
     paired_t,
@@ -74,8 +75,11 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
 
     Differences are paired by question within a seed.  Where every seed has the same questions, the
     interval takes seeds and questions as drawn (:func:`springback.stats.paired_interval`), else it
-    is Student's t over the seeds' mean differences.  ``p_t`` and ``p_wilcoxon`` are over the seeds'
-    means, as in the paper; Holm is over both tables, accuracy and NLL together, for each test.
+    is Student's t over the seeds' mean differences, and a gain or harm also needs ``p_mcnemar``,
+    the exact McNemar test over all questions of all seeds: seeds that agree by chance do not make
+    up for few questions (null where the questions are the same, which it would count many times).
+    ``p_t`` and ``p_wilcoxon`` are over the seeds' means, as in the paper; Holm is over
+    both tables, accuracy and NLL together, for each test.
     """
     names = method_names(seeds)
     methods = [_row(seeds, name, "fine-tuned", tolerance) for name in names]
@@ -118,6 +122,9 @@ def table_of(seeds: Sequence[SeedResult], name: str, measure: str) -> list[list[
     rows = []
     for seed in seeds:
         values = getattr(seed.methods[name], measure)
+        if seed.questions == order:
+            rows.append(list(values))
+            continue
         by_key = dict(zip(seed.questions, values, strict=True))
         rows.append([by_key[key] for key in order])
     return rows
@@ -134,6 +141,14 @@ def difference(seeds: Sequence[SeedResult], name: str, base: str, measure: str) 
         a - b for a, b in zip(means(seeds, name, measure), means(seeds, base, measure), strict=True)
     ]
     return mean_interval(gaps)
+
+
+def over_questions(seeds: Sequence[SeedResult], name: str, base: str) -> float | None:
+    """p of the exact McNemar test over all questions; None where seeds share their questions."""
+    if same_questions(seeds):
+        return None
+    new, old = ([c for s in seeds for c in s.methods[who].correct] for who in (name, base))
+    return mcnemar_exact(new, old)
 
 
 def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
@@ -168,7 +183,8 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
     ]
     row["seeds_better"] = sum(gap > 0 for gap in gaps)
     row["seeds_worse"] = sum(gap < 0 for gap in gaps)
-    row["verdict"] = verdict(Interval(**row["difference"]), tolerance=tolerance)
+    row["p_mcnemar"] = over_questions(seeds, name, base)
+    row["verdict"] = verdict(Interval(**row["difference"]), tolerance=tolerance, p=row["p_mcnemar"])
     return row
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from springback.core import Checkpoint
 from springback.engines.publish import complete
@@ -29,17 +30,20 @@ def write_boosted(
     strengths: Strengths,
     out: Path,
     system: str | None = None,
+    template: str | None = None,
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
 
     ``out/custom_generate`` decodes it with Transformers alone.
 
-    ``system`` is the system message that the strengths were chosen with; generate uses it again.
+    ``system`` and ``template`` are the system message and the frame of a question (``{question}``
+    in it) that the strengths were chosen with; generate uses them again.
 
     Appears only when whole; nothing is done if the same folder is there already.
     """
     mu, lam = strengths.mu, strengths.lam
-    facts = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
+    facts: dict[str, Any] = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
+    facts["prompt_template"] = template
     sources = {"early": early.content_hash, "ft": ft.content_hash}
     if (out / BOOST_FILE).exists():
         have = read_json(out / BOOST_FILE)

@@ -12,6 +12,7 @@ from springback.jobs import epicode_seed, epicode_tables
 from springback.jobs.boost_seeds import SeedResult, across, by_difficulty
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
+from springback.jobs.epicode_plan import check, planned
 from springback.jobs.epicode_settings import EPICODE, SOURCE, EpicodeSettings, changed
 from springback.jobs.epicode_theory import theory_of
 from springback.jobs.settings import BoostSettings
@@ -50,6 +51,12 @@ def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSetti
     return settings
 
 
+def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None) -> list[str]:
+    """What :func:`reproduce_epicode` would run, line by line; loads no model and no data."""
+    lines = planned(name, scale, settings_of(name, scale, given or {}))
+    return [*lines, NOT_RUN] if scale == "paper" else lines
+
+
 def cells(settings: EpicodeSettings) -> list[Cell]:
     """Every model with every task."""
     found = []
@@ -75,8 +82,9 @@ def reproduce_epicode(
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
     what, theory = EPICODE[name], name == "epicode-theory"
-    if scale == "paper":
-        progress.note(NOT_RUN)
+    check(settings)
+    for line in plan(name, scale, given):
+        progress.note(line)
     told = []
     with Store(out).locked() as store:
         for cell in cells(settings):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from springback.jobs.boost_analysis import too_few
+
 Told = Mapping[str, Any]
 
 
@@ -127,6 +129,7 @@ def _said_methods(cell: Told) -> tuple[str, str]:
     )
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
+    text += too_few(row["verdict"], row["difference"], row.get("p_mcnemar"))
     if seeds < 6:
         text += " With fewer than 6 seeds Wilcoxon's test cannot reach 0.05."
     return str(row["verdict"]), text

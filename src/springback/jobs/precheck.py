@@ -11,7 +11,7 @@ from typing import Any
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.scoring import Scoring
 from springback.scan import MUS, nll_along_mu
-from springback.weights import check_line, judge
+from springback.weights import Precheck, check_line, judge
 
 #: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.
 ROWS = 64
@@ -19,6 +19,8 @@ ROWS = 64
 
 def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dict[str, Any]:
     """Numbers along the line of checkpoints, NLL along mu, and the call, as the result file has it.
+
+    All of it is told to ``job.progress``.
 
     ``nll``: mean over the first :data:`ROWS` validation solutions at each mu, the difference to
     mu = 0 and its standard error (paired by text), nats a token.  Stored: done once.
@@ -46,8 +48,21 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
                 "nll": [_point(mu, nll) for mu in nll],
             },
         )
+    for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
+        job.progress.note(f"pre-check: {text}")
     job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
     return found
+
+
+def read_precheck(line: Mapping[str, Any]) -> Precheck:
+    """The numbers as a stored run has them."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
+    return Precheck(**values)
+
+
+def _nll_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    told = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
+    return [f"validation NLL along mu, nats a token: {told}"]
 
 
 def _point(mu: float, nll: Mapping[float, Sequence[float]]) -> dict[str, float | None]:

@@ -11,7 +11,7 @@ from springback.errors import SpringbackError, describe
 from springback.grading import METRICS, READINGS, compile_extraction, find_answer, grade
 from springback.jobs.settings import BoostSettings
 from springback.probes.scorers import OWN_FORMS, Own, is_own, load_own
-from springback.slices import QUESTION, check_template, task_of
+from springback.slices import QUESTION, check_template, framed, task_of
 
 _METRICS = f"{', '.join(METRICS)}, {OWN_FORMS}"
 
@@ -26,11 +26,16 @@ class Asked:
     extract: str | None
     own: Own | None
 
+    @property
+    def plain(self) -> bool:
+        """Whether the question stands alone."""
+        return self.template is None or self.template == QUESTION
+
     def render(self, part: Slice) -> Slice:
         """The slice with its questions put into the template; the same one without a template."""
-        if self.template is None or self.template == QUESTION:
+        if self.plain:
             return part
-        rows = [replace(r, prompt=self.template.replace(QUESTION, r.prompt)) for r in part.rows]
+        rows = [replace(r, prompt=framed(self.template, r.prompt)) for r in part.rows]
         return Slice.of(part.name, part.source, rows, part.seed)
 
     def key(self) -> dict[str, Any]:

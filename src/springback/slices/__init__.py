@@ -17,6 +17,7 @@ from springback.slices.tasks import (
     Task,
     check_template,
     fields_of,
+    framed,
     source_of,
     task_of,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "choice_problems",
     "content_key",
     "fields_of",
+    "framed",
     "is_built_in",
     "load_rows",
     "load_slice",

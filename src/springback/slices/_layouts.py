@@ -123,6 +123,8 @@ class View:
                 value = json.loads(value)
             except (ValueError, RecursionError):
                 value = None
+        if isinstance(value, dict) and list(value) == list(LETTERS[: len(value)]):
+            value = list(value.values())  # choices by letter: {"A": ..., "B": ...}
         if not isinstance(value, list) or not value:
             raise self.fail(
                 f"field {self.column(name)!r} is not a list with something in it",
@@ -270,13 +272,23 @@ def _choices(view: View) -> tuple[str, ...]:
 
 
 def _letter(view: View, choices: tuple[str, ...]) -> str:
-    """The letter of the right choice, given as index from 0, as letter, or as the choice's text."""
+    """The letter of the right choice, given as index from 0, letter, or the choice's text.
+
+    A list with one of these in it counts as that one.
+    """
     given = view.value("answer")
+    if isinstance(given, list):
+        if len(given) != 1 or not isinstance(given[0], str):
+            raise view.fail(
+                f"answer {brief(repr(given), 60)} is not one choice",
+                "keep the questions with one right answer",
+            )
+        (given,) = given
     letters = LETTERS[: len(choices)]
     if isinstance(given, int) and not isinstance(given, bool):
         found = {given} if 0 <= given < len(choices) else set()
     else:
-        text = view.text("answer").strip()
+        text = given.strip() if isinstance(given, str) else view.text("answer").strip()
         found = {i for i, choice in enumerate(choices) if choice.strip() == text}
         if len(bare := text.strip("().: ").upper()) == 1 and bare in letters:
             found.add(letters.index(bare))

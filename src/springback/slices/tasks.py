@@ -50,7 +50,14 @@ TASKS: dict[str, Task] = {
             source="lucasmccabe/logiqa@refs/convert/parquet",
             fields={"question": "query", "choices": "options", "answer": "correct_option"},
         ),
-        Task("jecqa", "choice", QUESTION + "\n\n请回答正确选项的字母。"),
+        # Handed out on request (jecqa.thunlp.org), as JSON lines with these names; on the hub are
+        # only small test sets made of it.
+        Task(
+            "jecqa",
+            "choice",
+            QUESTION + "\n\n请回答正确选项的字母。",
+            fields={"question": "statement", "choices": "option_list", "answer": "answer"},
+        ),
     )
 }
 
@@ -72,9 +79,14 @@ def source_of(task: Task, part: str, given: str | None) -> str:
     if task.source is None:
         raise DataError(
             f"--task {task.name} has no data set on the hub with rows to train on; give a file or "
-            f"a hub id with --{part} (columns context, question, choices, answer)"
+            f"a hub id with --{part} ({_columns(task)})"
         )
     return task.source
+
+
+def _columns(task: Task) -> str:
+    own = f", or the task's own {', '.join(task.fields.values())}" if task.fields else ""
+    return f"columns context, question, choices, answer{own}"
 
 
 def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, str]:
@@ -89,6 +101,11 @@ def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, st
         return dict(task.fields) if source == task.source else {}
     columns = read_records(place, "train", None)[0].values
     return dict(task.fields) if all(c in columns for c in task.fields.values()) else {}
+
+
+def framed(template: str | None, question: str) -> str:
+    """``question`` in its place in ``template``; without one, as it is."""
+    return question if template is None else template.replace(QUESTION, question)
 
 
 def check_template(template: str) -> str:

@@ -12,23 +12,28 @@ from springback.errors import DataError, describe
 from springback.stats.values import Interval, Values, Verdict, upper_quantile, vector
 
 
-def verdict(interval: Interval, *, tolerance: float = 0.01) -> Verdict:
+def verdict(
+    interval: Interval, *, tolerance: float = 0.01, p: float | None = None, level: float = 0.95
+) -> Verdict:
     """The interval of (new - old) in words.
 
     ``"gain"`` when it lies above 0, ``"harm"`` when below; these come first, so a gain smaller
-    than ``tolerance`` is still a gain (and may lie wholly inside +-tolerance).  ``"no gain"`` when
-    it lies inside +-``tolerance`` (same unit as the interval; 0.01 is one point of accuracy).
-    Else, and without bounds, ``"undecided"``.
+    than ``tolerance`` is still a gain (and may lie wholly inside +-tolerance).  ``p`` is that of an
+    exact test of the same difference, two-sided: where it is above 1 - ``level`` the word is
+    neither, so that a gain is said falsely no oftener than the exact test does, however few answers
+    differ.  ``"no gain"`` when the interval lies inside +-``tolerance`` (same unit as the interval;
+    0.01 is one point of accuracy).  Else, and without bounds, ``"undecided"``.
     """
     if not tolerance >= 0.0:
         raise DataError(describe(f"tolerance {tolerance}", "0 or more", "use for example 0.01"))
     if interval.bounds is None:
         return "undecided"
     low, high = interval.bounds
-    if low > 0.0:
-        return "gain"
-    if high < 0.0:
-        return "harm"
+    if p is None or p <= 1.0 - level:
+        if low > 0.0:
+            return "gain"
+        if high < 0.0:
+            return "harm"
     return "no gain" if low >= -tolerance and high <= tolerance else "undecided"
 
 

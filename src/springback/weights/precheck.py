@@ -59,6 +59,20 @@ class Precheck:
     r2_walk: float | None
     rank1: float | None
 
+    def lines(self) -> list[str]:
+        """The numbers in words, a line each."""
+        found = [f"checkpoints at steps {', '.join(f'{s:g}' for s in self.steps)}"]
+        for i, (norm, share) in enumerate(zip(self.norms, self.relative, strict=True), 1):
+            found.append(f"update {i}: norm {norm:.4g}, {100 * share:.3g} % of the weights")
+        for i, cosine in enumerate(self.cosines, 1):
+            found.append(f"cosine of updates {i} and {i + 1}: {cosine:.3f}")
+        if self.r2 is not None and self.r2_walk is not None:
+            walk = f"a random walk: {self.r2_walk:.4f}"
+            found.append(f"R^2 of linear motion: {self.r2:.4f} ({walk})")
+        if self.rank1 is not None:
+            found.append(f"share of the direction in rank 1: {100 * self.rank1:.1f} %")
+        return found
+
 
 @dataclass(frozen=True)
 class Call:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from springback.core import Row
+from springback.core import Row, RowKind
 from springback.decode import DecodeSettings
 from springback.encode import encode_prompt, stop_ids
 from springback.engines.serve.settings import ServeSettings
 from springback.inference import Loaded
+from springback.slices import framed
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {
@@ -127,11 +128,17 @@ class ChatRequest(Request):
     messages: list[Message] = Field(min_length=1)
 
     def prompts(self, loaded: Loaded) -> list[list[int]]:
-        """The chat as token ids, as ``springback generate`` makes them of a prompt."""
+        """The chat as token ids, as ``springback generate`` makes them of a prompt.
+
+        A user's only message is put into the folder's frame of a question, if it has one.
+        """
         *before, last = [message.turn() for message in self.messages]
         if last[0] != "user":
             raise Refused(400, f"the last message is the {last[0]}'s; allowed: the user's")
-        row = Row("chat", last[1], "", turns=tuple(before))
+        alone = all(role == "system" for role, _ in before)
+        text = framed(loaded.template, last[1]) if alone else last[1]
+        kind: RowKind = "qa" if alone and loaded.asks else "chat"
+        row = Row(kind, text, "", turns=tuple(before))
         try:
             return [encode_prompt(loaded.tokenizer, row, loaded.system)]
         except Exception as error:  # templates raise what they like
