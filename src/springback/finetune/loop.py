@@ -18,6 +18,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
+from springback.finetune import pieces
+from springback.finetune.heap import Heap
 from springback.finetune.plan import Marks, Resume
 from springback.models import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
@@ -67,9 +69,13 @@ class Watched(Trainer):
     batches: Batches
     autocast: bool
     loop: Loop
+    heap: Heap
+    #: Padded tokens that go through the model at once; None: a batch.
+    at_once: int | None = None
 
     def watch(self, loop: Loop) -> None:
-        self.loop = loop
+        self.loop, self.heap = loop, Heap()
+        self.at_once = pieces.AT_ONCE if self.args.device.type == "cpu" else None
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -77,17 +83,25 @@ class Watched(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.batches, batch_size=None)  # an item is a whole batch already
 
-    def loss(self, model: Any, inputs: Any) -> Tensor:
-        """The algorithm's own loss of one batch."""
-        found: Any = super().compute_loss(model, inputs)
-        loss: Tensor = found
-        return loss
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        """A batch in pieces, each with its share of the batch's loss (a mean)."""
+        yield inputs, 1.0
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-            loss = self.loss(model, inputs)
-        self.loop.record(float(loss.detach()), counted(inputs))
-        return loss
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The algorithm's own loss, piece by piece, and its gradient."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        value = 0.0
+        for piece, share in self.parts(inputs):
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+                found: Any = self.compute_loss(model, piece)
+                loss = found * share
+            value += float(loss.detach())
+            self.accelerator.backward(loss)
+            del found, loss
+            self.heap.settle()
+        self.loop.record(value, counted(inputs))
+        return torch.tensor(value, device=self.args.device)
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the loop keeps what is worth keeping."""
