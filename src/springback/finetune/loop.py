@@ -70,11 +70,13 @@ class Watched(Trainer):
     autocast: bool
     loop: Loop
     heap: Heap
+    #: Gradients that stay where they are, by parameter.
+    held: dict[str, Tensor]
     #: Padded tokens that go through the model at once; None: a batch.
     at_once: int | None = None
 
     def watch(self, loop: Loop) -> None:
-        self.loop, self.heap = loop, Heap()
+        self.loop, self.heap, self.held = loop, Heap(), {}
         self.at_once = pieces.AT_ONCE if self.args.device.type == "cpu" else None
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
@@ -93,6 +95,7 @@ class Watched(Trainer):
         inputs = self._prepare_inputs(inputs)
         value = 0.0
         for piece, share in self.parts(inputs):
+            self.hold_gradients(model, pieces=share < 1)
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
                 found: Any = self.compute_loss(model, piece)
                 loss = found * share
@@ -102,6 +105,23 @@ class Watched(Trainer):
             self.heap.settle()
         self.loop.record(value, counted(inputs))
         return torch.tensor(value, device=self.args.device)
+
+    def hold_gradients(self, model: Any, pieces: bool) -> None:
+        """Allocate the gradients of a batch in pieces before its first one, and keep them.
+
+        Among a piece's activations they would leave holes when the piece is done, and the heap of
+        a long run would grow by a third of what it holds.
+        """
+        if not (pieces or self.held):
+            return
+        for name, parameter in trainable(model).items():
+            if parameter.grad is None:
+                kept = self.held.get(name)
+                if kept is None:
+                    kept = self.held[name] = torch.zeros_like(parameter)
+                else:
+                    kept.zero_()
+                parameter.grad = kept
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the loop keeps what is worth keeping."""
@@ -228,7 +248,8 @@ class State:
             return
         beside = {f"kept/{name}": value for name, value in self.kept.items()}
         for name, parameter in trainable(self.model).items():
-            for part, value in self.optimizer.state[parameter].items():
+            moments = self.optimizer.state[parameter].items() if self.step else ()
+            for part, value in moments:
                 beside[f"{part}/{name}"] = value.detach().contiguous().cpu()
         beside["random/cpu"] = torch.get_rng_state()
         if self.model.device.type == "cuda":

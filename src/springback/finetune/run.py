@@ -63,6 +63,7 @@ def finetune(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    _allocate(optimizer)
     start = None
     if recipe.algorithm == "rloo" and recipe.beta and examples.reference is None:
         start = {name: p.detach().clone() for name, p in trainable(model).items()}
@@ -83,6 +84,19 @@ def finetune(
             "the last step left weights that are not numbers; lower the learning rate"
         )
     return Trained(tuple(state.losses), state.tokens, dict(state.marks), tuple(state.rewards))
+
+
+def _allocate(optimizer: torch.optim.AdamW) -> None:
+    """AdamW's state before its first step, as it would make it then.
+
+    Allocated now it lies below all that comes and goes; made after a step it would lie among that.
+    """
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def _check_model(model: Model, recipe: Recipe) -> None:

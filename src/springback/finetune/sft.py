@@ -29,7 +29,9 @@ class SFT(Watched):
         inputs = self._prepare_inputs(inputs)
         total = int((inputs["labels"][:, 1:] != -100).sum())
         value = 0.0
-        for piece in pieces(inputs, self.at_once):
+        found = list(pieces(inputs, self.at_once))
+        self.hold_gradients(model, pieces=len(found) > 1)
+        for piece in found:
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
                 loss = self.chunked(piece, total)
             value += float(loss.value)
