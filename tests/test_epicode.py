@@ -138,6 +138,7 @@ def test_seeds_are_kept_shared_and_put_into_the_papers_table(
     assert [r["method"] for r in cell["methods"]] == ["fine-tuned", "ME only", "CD only", "EpiCoDe"]
     assert [r["against"] for r in cell["rivals"]] == ["ME only", "CD only"]
     epicode = cell["methods"][3]
+    assert 0 <= epicode["cut"] <= 1
     assert epicode["mu"] == [0.5, 0.5]
     assert all(lam > 0 for lam in epicode["lambda"])
     assert 0 <= epicode["nll_p_t_holm"] <= 1

@@ -29,7 +29,8 @@ RIVALS = ("ME only", "CD only")
 class Answers:
     """One method on one seed's test: strengths chosen, and one value a question.
 
-    ``same``: equal to the fine-tuned model by choice of the validation set.
+    ``same``: equal to the fine-tuned model by choice of the validation set.  ``cut``: share of
+    answers that reached the limit of new tokens; None where that is not known.
     """
 
     mu: float
@@ -37,6 +38,7 @@ class Answers:
     correct: tuple[float, ...]
     nll: tuple[float, ...]
     same: bool = False
+    cut: float | None = None
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Answers:
@@ -47,6 +49,7 @@ class Answers:
             tuple(float(c) for c in found["correct"]),
             tuple(float(v) for v in found["nll"]),
             bool(found.get("same", False)),
+            found.get("cut"),
         )
 
 
@@ -154,6 +157,7 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
         "difference": None,
         "nll_difference": None,
         "verdict": "same",
+        "cut": _mean_cut(arms),
     }
     if name == base or all(a.same for a in arms):
         return row
@@ -170,6 +174,11 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
     row["seeds_worse"] = sum(gap < 0 for gap in gaps)
     row["verdict"] = verdict(Interval(**row["difference"]), tolerance=tolerance)
     return row
+
+
+def _mean_cut(arms: Sequence[Answers]) -> float | None:
+    known = [a.cut for a in arms if a.cut is not None]
+    return sum(known) / len(known) if len(known) == len(arms) else None
 
 
 def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) -> dict[str, Any]:
