@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from springback.core import Checkpoint
-from springback.embedded import EMBEDDED, embedded_checkpoint
+from springback.embedded import EMBEDDED, embedded_checkpoint, has_embedded
 from springback.errors import ModelError
 from springback.hub import download, looks_like_hub_id
 from springback.quiet import one_line, quiet
@@ -58,6 +58,11 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     folder = download(text, revision)
     # The snapshot's folder is named after the commit.
     return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
+
+
+def is_here(name: str) -> bool:
+    """Whether :func:`resolve` needs nothing from afar: a folder, or a built-in model once used."""
+    return Path(name).is_dir() or (name in EMBEDDED and has_embedded(name))
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -146,7 +151,7 @@ def default_precision() -> str:
     return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def tune_allocator() -> None:
+def tune_allocator(mapped: int = 1 << 30) -> None:
     """Keep glibc from returning large blocks to the kernel after every step, and caches small.
 
     Logits of a batch are over 100 MB; mapping and unmapping them anew each step costs 10 to 20 %
@@ -154,6 +159,8 @@ def tune_allocator() -> None:
     and PyTorch keep what they compiled for the last 1,024 shapes of a product each, which in bf16
     is 12 MB for every shape of a batch: rows of many lengths would take gigabytes.  Read at the
     first product only; what the environment says already stays.
+
+    ``mapped``: blocks of so many bytes are mapped by themselves all the same.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(KEPT_PRODUCTS))
@@ -161,7 +168,7 @@ def tune_allocator() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    mallopt(-3, mapped)  # M_MMAP_THRESHOLD
     mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 

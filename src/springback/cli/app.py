@@ -169,6 +169,9 @@ def reproduce(
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
     out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the runs of an elasticity-..., run nothing.")
+    ] = False,
 ) -> None:
     """A table or figure of the papers: published beside measured.
 
@@ -177,9 +180,16 @@ def reproduce(
     """
     from springback.cli.progress import make_progress
     from springback.jobs.epicode import reproduce_epicode
+    from springback.jobs.reproduce import plan as plan_of
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
+    if plan:
+        if name in THEORY or name in EPICODE:
+            allowed = ", ".join(REPRODUCTIONS)
+            raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
+        typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+        return
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return

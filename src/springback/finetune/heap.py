@@ -9,12 +9,32 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from springback.models import tune_allocator
+
 #: Free memory that is kept, as a multiple of what one piece of work takes.
 KEPT = 1.15
+#: Size from which :func:`large_blocks_apart` sets blocks apart.
+LARGE = 32 << 20
 _STATM = Path("/proc/self/statm")
+
+
+@contextmanager
+def large_blocks_apart() -> Iterator[None]:
+    """Within, blocks of :data:`LARGE` bytes come straight from the kernel and go back to it.
+
+    Where they are few, as in SFT (the gradient of the embedding once a piece), that costs nothing
+    and the heap needs no hole of their size.
+    """
+    tune_allocator(LARGE)
+    try:
+        yield
+    finally:
+        tune_allocator()
 
 
 class _Facts(ctypes.Structure):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 #: Padded tokens that go through the model at once on a CPU: the activations of SmolLM2-135M take
 #: 1 MB a token under autocast, and a batch of long rows would take gigabytes.
-AT_ONCE = 512
+AT_ONCE = 384
 
 
 def groups(lengths: Tensor, most: int | None, each: int = 1) -> list[list[int]]:

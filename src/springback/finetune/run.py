@@ -16,6 +16,7 @@ from springback.encode import Encoded
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.finetune import sft
 from springback.finetune.data import Example, Examples, check_examples
+from springback.finetune.heap import large_blocks_apart
 from springback.finetune.loop import STATE_VERSION, Loop, State, Watched, arguments, untouched
 from springback.finetune.lora import has_lora
 from springback.finetune.plan import (
@@ -137,6 +138,8 @@ def _train(task: Task, loop: Loop) -> None:
         for model in (task.model, task.examples.reference):
             if model is not None:
                 stack.enter_context(untouched(model))
+        if task.recipe.algorithm == "sft":
+            stack.enter_context(large_blocks_apart())
         trainer = _builder(task.recipe.algorithm)(task, arguments(task.recipe, scratch, steps))
         trainer.autocast = task.recipe.precision == "bf16-mixed"
         trainer.watch(loop)
