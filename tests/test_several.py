@@ -19,6 +19,7 @@ from springback.jobs.settings import REPRODUCTIONS as NAMES
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import Study, by_model, read_cards, series, slug
 from springback.models import load_model, load_tokenizer, resolve
+from springback.report import build
 from springback.scratch import Shape, fresh_model, save_model
 
 
@@ -214,6 +215,48 @@ def test_a_reproductions_plan_is_that_of_its_audits_where_the_model_is_here(
     assert told.count("what is left: about") == 2
     assert "tokens trained" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_all_five_algorithms_land_in_one_chart_with_a_gain_or_a_word_for_none(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    given = {
+        "model": str(tiny_llama),
+        "n_pos": (4,),
+        "doses": (4,),
+        "seeds": (0, 1),
+        "batch_size": 4,
+        "max_tokens": 32,
+        "prompt_tokens": 4,
+        "answer_tokens": 4,
+        "holdout": 4,
+        "prompts": 4,
+        "probes": ("margin",),
+        "precision": "float32",
+        "learning_rate": 1e-3,
+    }
+    result = reproduce("elasticity-algorithms", "small", tmp_path, given)
+    names = ["sft", "dpo", "kto", "simpo", "rloo"]
+    studies = result.data["analysis"]["studies"]
+    assert [s["name"] for s in studies] == names
+    recipes = {
+        name: {
+            run["inputs"]["recipe"]["algorithm"]
+            for file in tmp_path.glob(f"studies/{name}/runs/align-*/run.json")
+            if (run := json.loads(file.read_text()))
+        }
+        for name in names
+    }
+    assert recipes == {name: {name} for name in names}
+    build(result.folder)
+    for entry in studies:
+        gain = entry["card"]["quantities"]["gain"]
+        assert gain["label"] in ("aligned", "did not align")
+        assert (gain["label"] == "aligned") == (gain["low"] is not None and gain["low"] > 0)
+    page = (tmp_path / "report.html").read_text()
+    chart = page[page.index('id="models-gain"') :]
+    chart = chart[: chart.index("</figure>")]
+    assert all(f'<th scope="row">{name}</th>' in chart for name in names)
 
 
 def test_a_smaller_corpus_begins_a_larger_one_and_a_fresh_model_is_its_seed(
