@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def gradient_of_one_step(
         found[name] = p.grad.clone()
         times[0] += name.endswith("embed_tokens.weight")
 
-    for name, p in model.named_parameters():
+    parameters: list[tuple[str, Any]] = [*model.named_parameters()]
+    for name, p in parameters:
         p.register_post_accumulate_grad_hook(lambda p, name=name: keep(name, p))
     more = {"generations": 4, "new_tokens": 5, "beta": 0.0} if algorithm == "rloo" else {}
     # A second step would start from other weights; the clipping must not hide a wrong scale.

@@ -110,7 +110,8 @@ class KTO(_Private, KTOTrainer):
     def _compute_kl_logps(self, model: Any, batch: Any) -> Tensor:
         if self.whole is not None:
             return self.whole.expand(len(batch["label"]))
-        found: Tensor = super()._compute_kl_logps(model, batch)
+        trl: Any = super()
+        found: Tensor = trl._compute_kl_logps(model, batch)
         return found
 
 
@@ -131,12 +132,13 @@ class SimPO(_Private, CPOTrainer):
                 piece |= cut(own, rows, int(lengths[rows].max()), own)
             yield piece, len(rows) / both.shape[1]
 
-    def concatenated_forward(self, model: Any, batch: Any) -> tuple[Tensor, ...]:
+    def concatenated_forward(self, model: Any, batch: Any) -> Any:
         """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
 
         Where it gives the logits, for its log, and an NLL, there is a zero.
         """
-        joined = self.concatenated_inputs(
+        trl: Any = self
+        joined = trl.concatenated_inputs(
             batch, padding_value=self.pad_token_id, device=self.accelerator.device
         )
         labels = joined["concatenated_labels"]
