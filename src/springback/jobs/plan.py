@@ -15,8 +15,9 @@ from springback.models import training_speed
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
 #: training with its gradient and two moments, and a copy in bf16.
 MEMORY_COPIES = 5.5
-#: What a step, the probes and the libraries take beside them, in bytes (benchmarks/memory.py).
-MEMORY_BESIDE = 1_500_000_000
+#: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
+#: RLOO with its sampled answers a GB more (benchmarks/memory.py).
+MEMORY_BESIDE = 2_500_000_000
 
 
 @dataclass(frozen=True)
