@@ -1,9 +1,8 @@
-"""Shared prefixes: a grid of n_pos x doses against one run for every cell; memory of a run.
+"""Shared prefixes: a grid of n_pos x doses against one run for every cell.
 
-Claims: (1) a 4 x 5 grid takes at most 0.35 of the time of 20 runs from the start model, probes
+Claim: a 4 x 5 grid takes at most 0.35 of the time of 20 runs from the start model, probes
 excluded, with identical curves; the ratio against 20 perturbing runs from reused aligned models
-stands beside it.  (2) The peak of anonymous memory of a full-weight run is at most weights +
-gradients + optimiser state + 1.5 GB.
+stands beside it.
 
 Training times only (the probes at every cell are outside the clock); one process, in turns.
 """
@@ -12,16 +11,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from springback.core import Recipe
 from springback.encode import Encoded, encode_rows
 from springback.finetune import Marks, finetune
 from springback.jobs.settings import AuditSettings
@@ -43,7 +38,7 @@ from springback.store import write_json
 RESULT = Path(__file__).parent / "results" / "grid.json"
 N_POS, DOSES = (16, 32, 48, 64), (8, 16, 24, 32, 40)
 SETTINGS = AuditSettings(batch_size=8, max_tokens=64, precision="float32")
-CLAIM, SPARE = 0.35, 1_500_000_000
+CLAIM = 0.35
 
 
 class Grid:
@@ -107,55 +102,11 @@ class Grid:
         return found
 
 
-@contextmanager
-def peak_anonymous() -> Iterator[list[int]]:
-    """The largest RssAnon (bytes) while the block runs, sampled every 20 ms."""
-    found, over = [0], threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.02):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    found[0] = max(found[0], 1024 * int(line.split()[1]))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        thread.join()
-
-
-def memory() -> dict[str, Any]:
-    """A run in a process that holds nothing else: call before anything else is loaded."""
-    checkpoint = resolve(SETTINGS.model)
-    tokenizer, model = load_tokenizer(checkpoint), load_model(checkpoint)
-    texts = load_slice("reviews:positive", limit=6 * 32).rows
-    allowed = 16 * int(model.num_parameters()) + SPARE  # weights, gradients, two moments in fp32
-    found: dict[str, Any] = {"allowed": allowed}
-    # A study's batch, then one that would take 7 GB in one piece: six reviews a row.
-    long = [
-        replace(r, response=" ".join(t.response for t in texts[i : i + 6]))
-        for i, r in zip(range(0, 192, 6), texts, strict=False)
-    ]
-    for name, rows, recipe in (
-        ("batch of 8, 64 tokens", texts[:32], SETTINGS.recipe(0)),
-        ("batch of 16, 320 tokens", long, Recipe(max_tokens=320, precision=SETTINGS.precision)),
-    ):
-        encoded = encode_rows(tokenizer, rows, recipe.max_tokens)
-        with peak_anonymous() as peak:
-            finetune(model, tokenizer, encoded, recipe)
-        found[name] = {"peak_anonymous": peak[0], "holds": peak[0] <= allowed}
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    used = memory()
     grid, seconds, curves = Grid(), {}, {}
     with tempfile.TemporaryDirectory() as tmp:
         ways: dict[str, Callable[[], dict[tuple[int, int], float]]] = {
@@ -177,7 +128,6 @@ def main() -> None:
         "identical_curves": same,
         "seconds": seconds,
         "margins": {f"{n}/{d}": value for (n, d), value in curves["shared"].items()},
-        "memory": used,
         "settings": SETTINGS,
         "seed": 0,
         "provenance": provenance(
@@ -185,7 +135,7 @@ def main() -> None:
         ),
     }
     write_json(options.out, result)
-    print(f"ratio {ratio:.3f}, identical {same}, memory {used}; written to {options.out}")
+    print(f"ratio {ratio:.3f}, identical {same}; written to {options.out}")
 
 
 if __name__ == "__main__":

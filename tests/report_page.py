@@ -65,5 +65,5 @@ def outward(page: Page) -> list[str]:
     """Addresses that lead anywhere but to this page, its result file, its charts or a model's
     own report."""
     names = ("href", "src", "srcset", "xlink:href", "data", "action")
-    own = r"#.+|data:,|result\.json|charts/[\w.-]+|models/[\w.%-]+/report\.html"
+    own = r"#.+|data:,|result\.json|card\.html|charts/[\w.-]+|models/[\w.%-]+/report\.html"
     return [x for x in page.attributes(*names) if not re.fullmatch(own, x)]

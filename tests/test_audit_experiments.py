@@ -299,6 +299,83 @@ def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out
     assert not held & trained
 
 
+def answers(folder: Path, side: str, word: str, numbers: list[int]) -> str:
+    path = folder / f"{side}.jsonl"
+    path.write_text(
+        "".join(f'{{"prompt": "ask {n}", "response": "{word} {n}"}}\n' for n in numbers)
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("unpaired", [0, 20])
+def test_rows_with_prompts_of_their_own_are_learned_in_pairs_that_serve_once(
+    tmp_path: Path, unpaired: int
+) -> None:
+    """In the same order, or with prompts between them that only one side answers."""
+    safe = answers(tmp_path, "safe", "yes", list(range(80)))
+    unsafe = answers(tmp_path, "unsafe", "no", [*range(80), *range(100, 100 + unpaired)])
+    small = AuditSettings(
+        align=safe,
+        perturb=unsafe,
+        algorithm="dpo",
+        n_pos=(8,),
+        doses=(8,),
+        holdout=4,
+        resistance_rows=2,
+    )
+    large = replace(
+        small,
+        n_pos=(16,),
+        doses=(12,),
+        experiments=("rebound", "resistance", "realign"),
+        perturb_algorithm="simpo",
+    )
+    a, b = load_data(small), load_data(large)
+    for seed in (0, 1):
+        used: list[Row] = []
+        for phase in ("align", "again", "perturb"):
+            sides = ("perturb", "align") if phase == "perturb" else ("align", "perturb")
+            theirs = b.reserved(sides[1], f"against {phase}", seed)
+            ours = {
+                "align": lambda seed: b.aligning(seed, 16),
+                "again": lambda seed: b.reserved("align", "again", seed),
+                "perturb": lambda seed: b.perturbing(seed, 12),
+            }[phase](seed)
+            assert [r.prompt for r in ours.rows] == [r.prompt for r in theirs.rows]
+            assert len(ours) == (12 if phase == "perturb" else 16)
+            used += [*ours.rows, *theirs.rows]
+        used += b.reserved("align", "resistance", seed).rows
+        assert len(set(used)) == len(used) == 2 * (16 + 16 + 12) + 8
+        assert b.aligning(seed, 16).rows[:8] == a.aligning(seed, 8).rows
+        # Perturbing by SFT takes the rows that it takes whatever the aligning algorithm is.
+        plain = load_data(replace(small, algorithm="sft"))
+        assert a.perturbing(seed, 8) == plain.perturbing(seed, 8)
+        learned = {*a.aligning(seed, 8).rows, *a.reserved("perturb", "against align", seed).rows}
+        assert not learned & {*a.perturbing(seed, 8).rows}
+    with pytest.raises(DataError, match=r"dpo learns two answers .* needs 72 prompts"):
+        load_data(replace(small, n_pos=(64,), resistance_rows=0, perturb=answers(
+            tmp_path, "few", "no", [*range(30), *range(100, 170)])))  # fmt: skip
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "simpo"])
+def test_files_with_the_same_prompts_in_the_same_order_are_audited_with_pairs(
+    settings: AuditSettings, tmp_path: Path, algorithm: str
+) -> None:
+    study = replace(
+        settings,
+        align=answers(tmp_path, "safe", "yes", list(range(60))),
+        perturb=answers(tmp_path, "unsafe", "no", list(range(60))),
+        algorithm=algorithm,
+        perturb_algorithm="dpo",
+        experiments=("rebound", "symmetry", "realign"),
+        max_tokens=40,
+        probes=("margin",),
+    )
+    result = audit(study, tmp_path / "out")
+    assert len(records(result, "realign")) == 2
+    assert len(records(result, "perturb")) == 8  # two branches, two doses, both orders
+
+
 def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
     tiny_llama: Path, tmp_path: Path
 ) -> None:

@@ -177,7 +177,7 @@ def test_the_plan_is_told_before_anything_is_loaded(
         assert (stopped.value.code or 0) == code
     said = capsys.readouterr()
     assert "2 runs, 1 models x 1 tasks x 2 seeds (0, 1)" in said.out
-    assert "--plan is for epicode-main" in said.err
+    assert "--plan with elasticity-theorem; allowed: with" in said.err
 
 
 def test_seeds_are_kept_shared_and_put_into_the_papers_table(
@@ -189,6 +189,7 @@ def test_seeds_are_kept_shared_and_put_into_the_papers_table(
     assert [r["method"] for r in cell["methods"]] == ["fine-tuned", "ME only", "CD only", "EpiCoDe"]
     assert [r["against"] for r in cell["rivals"]] == ["ME only", "CD only"]
     epicode = cell["methods"][3]
+    assert 0 <= epicode["cut"] <= 1
     assert epicode["mu"] == [0.5, 0.5]
     assert all(lam > 0 for lam in epicode["lambda"])
     assert 0 <= epicode["nll_p_t_holm"] <= 1

@@ -13,9 +13,10 @@ from torch import Tensor
 from finetune_runs import weights
 from springback.core import Recipe
 from springback.encode import Encoded, pad_batch
-from springback.finetune import finetune, head_loss, sft
+from springback.finetune import finetune, head_loss
+from springback.finetune import pieces as in_pieces
 from springback.finetune.head_loss import ChunkedLoss
-from springback.finetune.sft import pieces
+from springback.finetune.pieces import pieces
 from springback.models import Model, load_model, load_tokenizer, resolve
 
 
@@ -91,9 +92,9 @@ def both(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[st
     model.zero_grad()
     loss: Any = ChunkedLoss(model)
     found = loss(inputs, int((inputs["labels"][:, 1:] != -100).sum()))
-    found.backward()
+    found.root.backward(found.gradient)
     assert set(expected) == set(gradients(model))
-    return plain, found, expected, loss
+    return plain, found.value, expected, loss
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 512])
@@ -166,7 +167,8 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
     inputs = batch_of(rows_of([64, 64, 64, 64]))
     loss: Any = ChunkedLoss(model)
     with Largest() as mode:  # type: ignore[no-untyped-call]
-        loss(inputs, 252).backward()
+        found = loss(inputs, 252)
+        found.root.backward(found.gradient)
     # The middle of an MLP has 4 x 64 x 128 numbers; all logits would be 4 x 64 x 300.
     assert mode.found == 4 * 64 * 128
     assert vars(model.get_output_embeddings()).get("forward") is None  # nothing stays patched
@@ -196,7 +198,7 @@ def test_a_run_in_pieces_is_the_run_in_whole_batches(
     rows, recipe = rows_of([9, 5, 23, 12] * 3), Recipe(batch_size=4, precision="float32")
     whole, pieced = copy.deepcopy(start), copy.deepcopy(start)
     expected = finetune(whole, tokenizer, rows, recipe)
-    monkeypatch.setattr(sft, "AT_ONCE", 24)  # a batch of four rows is three pieces
+    monkeypatch.setattr(in_pieces, "AT_ONCE", 24)  # a batch of four rows is three pieces
     found = finetune(pieced, tokenizer, rows, recipe)
     assert found.tokens == expected.tokens == 3 * (8 + 4 + 22 + 11)
     assert found.losses == pytest.approx(expected.losses, rel=1e-6)

@@ -179,6 +179,7 @@ def test_boost_writes_a_table_and_resumes_to_it(
 
     assert without_paths(cut) == without_paths(whole)
     methods = [row["method"] for row in whole.data["analysis"]["methods"]]
+    assert all(0 <= row["cut"] <= 1 for row in whole.data["analysis"]["methods"])
     assert methods == ["fine-tuned", "ME only", "CD only", "EpiCoDe"]
 
 

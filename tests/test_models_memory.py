@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from springback.models import KEPT_PRODUCTS, tune_allocator
 
 #: Four hundred blocks of 1 MB, all but the last freed: free heap below a held block,
 #: which glibc keeps.  Prints RssAnon in MB before, with it and after.
@@ -45,3 +48,13 @@ def test_freed_memory_is_given_back_when_a_job_ends() -> None:
     before, held, after = map(int, done.stdout.split())
     assert held > before + 300, "the allocator gave it back by itself: nothing to test"
     assert after < before + 100
+
+
+def test_compiled_products_are_kept_for_few_shapes_unless_the_environment_says_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "2048")
+    tune_allocator()
+    assert os.environ["LRU_CACHE_CAPACITY"] == str(KEPT_PRODUCTS)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "2048"

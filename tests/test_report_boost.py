@@ -155,6 +155,25 @@ def test_a_boost_shows_adjusted_p_power_difficulty_and_prediction() -> None:
     assert at_half[2] == "0.015"
 
 
+def test_the_share_of_answers_cut_at_the_limit_has_a_column_and_a_note() -> None:
+    result = boost_result()
+    shares = [0.0, 0.05, None, 0.1325]
+    for row, cut in zip(result["analysis"]["methods"], shares, strict=True):
+        row["cut"] = cut
+    comparison = sections_of(result)["comparison"]
+    (table,) = comparison.grids
+    at = table.head.index("Cut, %")
+    assert [row[at].text for row in table.rows] == ["0", "5", "–", "13"]
+    (note,) = comparison.notes
+    assert note.startswith("Cut: answers that reached the limit of new tokens.")
+    assert "accuracy says less" in note
+    result["analysis"]["methods"][3]["cut"] = 0.02
+    (note,) = sections_of(result)["comparison"].notes
+    assert "accuracy says less" not in note
+    (plain,) = sections_of(boost_result())["comparison"].grids
+    assert "Cut, %" not in plain.head
+
+
 def test_older_files_without_these_keys_read_as_before() -> None:
     found = sections_of(boost_result())
     assert set(found) == {"comparison", "search"}

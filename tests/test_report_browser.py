@@ -28,6 +28,7 @@ pytestmark = pytest.mark.e2e
 PAGES: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
     "demo": (demo_result, 14),  # ten of the audit and four of the boost
     "audit": (full_audit, 19),  # those ten and nine of the further findings
+    "card": (full_audit, 0),  # the audit's card alone
     "series": (series_result, 5),
     "reproduce": (reproduce_result, 5),
 }
@@ -74,6 +75,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         out = tmp_path_factory.mktemp(kind)
         (out / "result.json").write_text(json.dumps(make()), encoding="utf-8")
         made[kind] = build(out)
+        if kind == "card":
+            made[kind] = out / "card.html"
     return made
 
 

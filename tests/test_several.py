@@ -11,13 +11,15 @@ import torch
 
 from springback.errors import SpringbackError
 from springback.jobs.audit import audit
+from springback.jobs.plan import outline
 from springback.jobs.pretrain import corpus
-from springback.jobs.reproduce import SCALES, reproduce, settings_of
+from springback.jobs.reproduce import SCALES, plan, reproduce, settings_of
 from springback.jobs.reproductions import REPRODUCTIONS
 from springback.jobs.settings import REPRODUCTIONS as NAMES
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import Study, by_model, read_cards, series, slug
 from springback.models import load_model, load_tokenizer, resolve
+from springback.report import build
 from springback.scratch import Shape, fresh_model, save_model
 
 
@@ -150,6 +152,111 @@ def test_a_reproduction_puts_published_beside_measured(
     page = (tmp_path / "out" / "reproduce.md").read_text()
     assert "0.159 against 0.202" in page
     assert ratio in page
+
+
+def test_an_outline_counts_runs_and_the_most_tokens_without_a_model() -> None:
+    """Two seeds, two branch points and one attacker: 2 aligning and 6 perturbing runs.
+
+    A pair of rows of 32 tokens and the reference's pass over both: 64 + 2 * 32 / 3 = 85 1/3 tokens;
+    16 of them 1,365, rounded.  Resistance: 3 slices of 8 rows, 6 runs a seed on 8 answers of 36.
+    """
+    told = outline(
+        AuditSettings(
+            model="nowhere/at-all",
+            n_pos=(8, 16),
+            doses=(8, 24),
+            seeds=(0, 1),
+            algorithm="dpo",
+            attack_learning_rates=(3e-5,),
+            experiments=("rebound", "resistance", "symmetry"),
+            resistance_rows=8,
+            max_tokens=32,
+        )
+    )
+    for line in (
+        "  2 x align: at most 2,731 tokens",
+        "  6 x perturb: at most 4,608 tokens",
+        "  6 x slice: at most 1,536 tokens",
+        " 12 x toward: at most 3,456 tokens",
+        "  2 x align, opposite order: at most 2,731 tokens",
+        "  4 x perturb, opposite order: at most 3,072 tokens",
+    ):
+        assert f"  {line}" in told.splitlines()
+    assert "in all at most 18,133 tokens" in told
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_reproduction_has_a_plan_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, scale: str
+) -> None:
+    monkeypatch.setenv("SPRINGBACK_CACHE", str(tmp_path / "cache"))
+    what, begin = REPRODUCTIONS[name], settings_of(name, scale, {})
+    told = plan(name, scale, tmp_path / "out")
+    assert told.startswith(what.question)
+    for study in what.studies(scale, begin, {}):
+        assert f"model:    {study.settings.model}" in told
+        assert study.settings.align in told
+    assert told.count("in all at most") == max(1, len(what.studies(scale, begin, {})))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reproductions_plan_is_that_of_its_audits_where_the_model_is_here(
+    settings: AuditSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    given = {
+        "model": str(tiny_llama),
+        "batch_size": 4,
+        "max_tokens": 24,
+        "n_pos": (4,),
+        "doses": (4,),
+    }
+    told = plan("elasticity-symmetry", "small", tmp_path, given)
+    assert told.count("what is left: about") == 2
+    assert "tokens trained" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_five_algorithms_land_in_one_chart_with_a_gain_or_a_word_for_none(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    given = {
+        "model": str(tiny_llama),
+        "n_pos": (4,),
+        "doses": (4,),
+        "seeds": (0, 1),
+        "batch_size": 4,
+        "max_tokens": 32,
+        "prompt_tokens": 4,
+        "answer_tokens": 4,
+        "holdout": 4,
+        "prompts": 4,
+        "probes": ("margin",),
+        "precision": "float32",
+        "learning_rate": 1e-3,
+    }
+    result = reproduce("elasticity-algorithms", "small", tmp_path, given)
+    names = ["sft", "dpo", "kto", "simpo", "rloo"]
+    studies = result.data["analysis"]["studies"]
+    assert [s["name"] for s in studies] == names
+    recipes = {
+        name: {
+            run["inputs"]["recipe"]["algorithm"]
+            for file in tmp_path.glob(f"studies/{name}/runs/align-*/run.json")
+            if (run := json.loads(file.read_text()))
+        }
+        for name in names
+    }
+    assert recipes == {name: {name} for name in names}
+    build(result.folder)
+    for entry in studies:
+        gain = entry["card"]["quantities"]["gain"]
+        assert gain["label"] in ("aligned", "did not align")
+        assert (gain["label"] == "aligned") == (gain["low"] is not None and gain["low"] > 0)
+    page = (tmp_path / "report.html").read_text()
+    chart = page[page.index('id="models-gain"') :]
+    chart = chart[: chart.index("</figure>")]
+    assert all(f'<th scope="row">{name}</th>' in chart for name in names)
 
 
 def test_a_smaller_corpus_begins_a_larger_one_and_a_fresh_model_is_its_seed(

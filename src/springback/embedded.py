@@ -212,6 +212,11 @@ def fetch_embedded(name: str) -> Path:
     return target
 
 
+def has_embedded(name: str) -> bool:
+    """Whether the built-in model is a folder already."""
+    return (embedded_folder(EMBEDDED[name]) / _MODEL_FILE).exists()
+
+
 def embedded_checkpoint(name: str) -> Checkpoint:
     """The built-in model as a checkpoint, fetched if need be."""
     folder = fetch_embedded(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from springback.core import Checkpoint
-from springback.embedded import EMBEDDED, embedded_checkpoint
+from springback.embedded import EMBEDDED, embedded_checkpoint, has_embedded
 from springback.errors import ModelError
 from springback.hub import download, looks_like_hub_id
 from springback.quiet import one_line, quiet
@@ -28,6 +29,8 @@ Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
 BOOST_FILE = "springback.json"
 #: What :func:`save_weights` writes into a folder.
 WEIGHTS_FILE = "weights.safetensors"
+#: Products whose compiled code is kept: a piece of a batch has some 20.
+KEPT_PRODUCTS = 64
 
 
 def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
@@ -55,6 +58,11 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     folder = download(text, revision)
     # The snapshot's folder is named after the commit.
     return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
+
+
+def is_here(name: str) -> bool:
+    """Whether :func:`resolve` needs nothing from afar: a folder, or a built-in model once used."""
+    return Path(name).is_dir() or (name in EMBEDDED and has_embedded(name))
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -143,17 +151,24 @@ def default_precision() -> str:
     return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def tune_allocator() -> None:
-    """Keep glibc from returning large blocks to the kernel after every step.
+def tune_allocator(mapped: int = 1 << 30) -> None:
+    """Keep glibc from returning large blocks to the kernel after every step, and caches small.
 
     Logits of a batch are over 100 MB; mapping and unmapping them anew each step costs 10 to 20 %
-    of training time in page faults (docs/log.md).  Does nothing where there is no glibc.
+    of training time in page faults (docs/log.md).  Does nothing where there is no glibc.  oneDNN
+    and PyTorch keep what they compiled for the last 1,024 shapes of a product each, which in bf16
+    is 12 MB for every shape of a batch: rows of many lengths would take gigabytes.  Read at the
+    first product only; what the environment says already stays.
+
+    ``mapped``: blocks of so many bytes are mapped by themselves all the same.
     """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KEPT_PRODUCTS))
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+    mallopt(-3, mapped)  # M_MMAP_THRESHOLD
     mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
@@ -225,6 +240,7 @@ def training_speed(parameters: int, precision: str) -> float:
 
     An estimate for announcements, good to a factor of about two; nothing is decided by it.
     """
+    tune_allocator()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     a = torch.ones(1024, 1024, dtype=dtype, device=device())
     times = []

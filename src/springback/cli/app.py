@@ -170,7 +170,10 @@ def reproduce(
     ] = "small",
     out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
     only_plan: Annotated[
-        bool, typer.Option("--plan", help="epicode-...: print what would be run, run nothing.")
+        bool,
+        typer.Option(
+            "--plan", help="Print the runs of an elasticity-... or epicode-..., run nothing."
+        ),
     ] = False,
 ) -> None:
     """A table or figure of the papers: published beside measured.
@@ -179,17 +182,21 @@ def reproduce(
     audit, for epicode-... those of boost with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
+    from springback.jobs.epicode import plan as epicode_plan
     from springback.jobs.epicode import reproduce_epicode
+    from springback.jobs.reproduce import plan as plan_of
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
     if only_plan:
-        from springback.jobs.epicode import plan as epicode_plan
-
-        if name not in EPICODE:
-            raise SpringbackError(f"--plan is for {', '.join(EPICODE)}; leave it out for {name}")
-        for line in epicode_plan(name, scale, given):
-            typer.echo(line)
+        if name in THEORY:
+            allowed = ", ".join([*REPRODUCTIONS, *EPICODE])
+            raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
+        if name in EPICODE:
+            for line in epicode_plan(name, scale, given):
+                typer.echo(line)
+        else:
+            typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))

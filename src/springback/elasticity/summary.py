@@ -101,6 +101,8 @@ def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
     gains = {s: rows[at][0] - curves.start[s] for s, rows in curves.margins.items()}
     gain = mean_interval(list(gains.values()))
     aligned, note = "one seed, no interval" if gain.n == 1 else "undecided", ""
+    if gain.low is None and gain.mean <= 0:
+        aligned = "did not align"
     if gain.low is not None and gain.high is not None:
         aligned = "aligned" if gain.low > 0 else "did not align"
         note = "the interval holds zero" if gain.low <= 0 <= gain.high else ""

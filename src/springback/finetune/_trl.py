@@ -30,6 +30,7 @@ from springback.encode import Encoded, pad_batch
 from springback.errors import SpringbackError, TrainingError
 from springback.finetune.data import Labelled, Preference, Prompt
 from springback.finetune.loop import Batches, Watched
+from springback.finetune.pieces import cut, groups
 from springback.finetune.task import Task
 from springback.models import Model, trainable
 from springback.quiet import old_names_allowed, quiet
@@ -63,6 +64,20 @@ class _Private(Watched):
 class DPO(_Private, DPOTrainer):
     """-log sigmoid(beta ((log p - log ref)(chosen) - (log p - log ref)(rejected))), mean."""
 
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        pairs = len(inputs["ref_chosen_logps"])  # the rows are all chosen ones, then the rejected
+        both = inputs["attention_mask"].sum(1).view(2, pairs)
+        found = groups(both.amax(0), self.at_once, 2)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        kept = {name: inputs[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
+        rest = {name: value for name, value in inputs.items() if name not in kept}
+        for index in found:
+            rows = [*index, *(pairs + i for i in index)]
+            piece = cut(rest, rows, int(both[:, index].max()), rest)
+            yield {**piece, **cut(kept, index, 0, ())}, len(index) / pairs
+
 
 class KTO(_Private, KTOTrainer):
     """Desirable: w (1 - sigmoid(beta (r - z))), else w (1 - sigmoid(beta (z - r))), mean.
@@ -71,9 +86,73 @@ class KTO(_Private, KTOTrainer):
     difference over every prompt with the answer before it in the batch.
     """
 
+    #: z of a whole batch (before it is cut at 0) while the batch's pieces go through the model.
+    whole: Tensor | None = None
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        lengths = inputs["attention_mask"].sum(1)
+        found = groups(lengths, self.at_once)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+            each = self._compute_kl_logps(self.model, inputs)  # without gradients
+        self.whole = (each - inputs["ref_KL_logps"]).mean()
+        inputs = {**inputs, "ref_KL_logps": torch.zeros_like(inputs["ref_KL_logps"])}
+        long = ("input_ids", "attention_mask", "completion_mask")
+        try:
+            for rows in found:
+                piece = cut(inputs, rows, int(lengths[rows].max()), long)
+                yield piece, len(rows) / len(lengths)
+        finally:
+            self.whole = None
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Tensor:
+        if self.whole is not None:
+            return self.whole.expand(len(batch["label"]))
+        trl: Any = super()
+        found: Tensor = trl._compute_kl_logps(model, batch)
+        return found
+
 
 class SimPO(_Private, CPOTrainer):
     """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        sides = ("chosen", "rejected")
+        both = torch.stack([inputs[f"{side}_attention_mask"].sum(1) for side in sides])
+        found = groups(both.amax(0), self.at_once, 2)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        for rows in found:
+            piece: dict[str, Tensor] = {}
+            for side, lengths in zip(sides, both, strict=True):
+                own = {n: v for n, v in inputs.items() if n.startswith(f"{side}_")}
+                piece |= cut(own, rows, int(lengths[rows].max()), own)
+            yield piece, len(rows) / both.shape[1]
+
+    def concatenated_forward(self, model: Any, batch: Any) -> Any:
+        """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
+
+        Where it gives the logits, for its log, and an NLL, there is a zero.
+        """
+        trl: Any = self
+        joined = trl.concatenated_inputs(
+            batch, padding_value=self.pad_token_id, device=self.accelerator.device
+        )
+        labels = joined["concatenated_labels"]
+        out = model(
+            joined["concatenated_input_ids"],
+            attention_mask=joined["concatenated_attention_mask"],
+            labels=labels,
+            fused_lm_head=True,
+        )
+        # Per token (2 rows, length - 1), zero where none counts.
+        each = out.log_probs.sum(-1) / (labels[:, 1:] != -100).sum(-1)
+        chosen, rejected = each.chunk(2)
+        none = torch.zeros((), device=each.device)
+        return chosen, rejected, none, none, none
 
 
 class RLOO(_Private, RLOOTrainer):
@@ -81,6 +160,18 @@ class RLOO(_Private, RLOOTrainer):
 
     seed: int
     prompts: list[Prompt]
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        answers = inputs["completion_mask"].sum(1)
+        found = groups(answers + inputs["prompt_ids"].shape[1], self.at_once)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        given = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        for rows in found:
+            width = max(1, int(answers[rows].max()))
+            piece = cut(given, rows, width, ("completion_ids", "completion_mask"))
+            yield {**inputs, **piece}, len(rows) / len(answers)
 
     def _prepare_inputs(self, batch: Any) -> dict[str, Any]:
         """Sample and score.  The noise is drawn from seed and step, so a resumed run repeats it."""
@@ -223,6 +314,7 @@ def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
         cpo_alpha=0.0,  # no SFT term: SimPO, not CPO-SimPO
         max_length=recipe.max_tokens,
     )
+    add_fused_lm_head(task.model)
     trainer = SimPO(
         model=task.model,
         args=config,

@@ -4,11 +4,14 @@ Logits are the largest thing in a step of a small model: 16 rows of 512 tokens o
 49,152 are 1.6 GB in fp32, and a plain loss holds three or four such tensors.  Here the head runs
 over :data:`CHUNK` counted positions at a time, and each chunk's gradients are taken at once, so
 that its logits can go before the next chunk's come.  The arithmetic is the plain one; nothing is
-computed twice, and positions that do not count are not computed at all.
+computed twice, and positions that do not count are not computed at all.  What a chunk needs is
+allocated once a run, and the head's gradient is added where it belongs: blocks of 50 and 110 MB
+that come and go beside a batch's activations would leave holes in the heap.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,67 +21,77 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from springback.models import Model
 
 #: Positions whose logits exist at one time.
-CHUNK = 256
+CHUNK = 128
+#: Rows of the head's gradient that are added at once.
+BLOCK = 8192
 
 
-class _HeadLoss(torch.autograd.Function):
-    """``scale`` times the summed NLL of ``targets`` (n,) under a linear head of ``hidden`` (n, d).
+@dataclass(frozen=True)
+class Loss:
+    """A loss and where its backward pass begins: ``root.backward(gradient)``."""
 
-    With p the softmax, the gradient by the logits is ``scale * (p - onehot(target))``.  Under
-    autocast the three products are of its type, sums and the softmax fp32, as in the plain loss.
-    """
+    value: Tensor
+    root: Tensor
+    gradient: Tensor | None = None
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        targets: Tensor,
-        scale: float,
-    ) -> Tensor:
-        device = hidden.device.type
-        low = torch.is_autocast_enabled(device)
-        dtype = torch.get_autocast_dtype(device) if low else hidden.dtype
-        with torch.autocast(device, enabled=False):
-            x, w = hidden.detach().to(dtype), weight.detach().to(dtype)
-            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            of_hidden = torch.empty_like(hidden)
-            wanted = ctx.needs_input_grad
-            of_weight = torch.zeros_like(weight) if wanted[1] else None
-            of_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-            for at in range(0, len(targets), CHUNK):
-                part = slice(at, at + CHUNK)
-                logits = x[part] @ w.T  # (chunk, vocabulary)
-                if bias is not None:
-                    logits += bias.to(dtype)
-                p = logits.float()  # in fp32 these are the logits themselves, written over below
-                del logits
-                log_sum = torch.logsumexp(p, -1)
-                gold = targets[part, None]
-                total += scale * (log_sum - p.gather(-1, gold)[:, 0]).sum()
-                p.sub_(log_sum[:, None]).exp_()
-                p.scatter_add_(-1, gold, torch.full_like(gold, -1, dtype=p.dtype))
-                p *= scale
-                g = p.to(dtype)
-                of_hidden[part] = (g @ w).to(hidden.dtype)
-                if of_bias is not None:
-                    of_bias += p.sum(0)
-                if of_weight is not None:
-                    of_weight += g.T @ x[part]
-        # Kept as they are: they belong to nobody else, and a copy of the weight's would be large.
-        ctx.found = of_hidden, of_weight, of_bias
-        return total
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.found
-        del ctx.found
-        for kept in found:
-            if kept is not None:
-                kept *= grad
-        return (*found, None, None)
+class _Head:
+    """NLLs under a linear head, a chunk at a time, in buffers of its own."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
+        self.layer, self.dtype = layer, dtype
+        weight = layer.weight
+        low = dtype in (torch.bfloat16, torch.float16)
+        make: Any = {"device": weight.device}
+        shape = (CHUNK, len(weight))
+        self.wide = torch.empty(shape, dtype=torch.float32 if low else dtype, **make)
+        self.logits = torch.empty(shape, dtype=dtype, **make) if low else self.wide
+        self.weight = torch.empty_like(weight, dtype=dtype) if low else weight.detach()
+
+    def __call__(self, hidden: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+        """``scale`` times the summed NLL of ``targets`` (n,); its gradient by ``hidden`` (n, d).
+
+        The gradients by the head's own parameters are added to theirs.  With p the softmax, that
+        by the logits is ``scale * (p - onehot(target))``.  Products are of ``dtype``, sums and the
+        softmax fp32, as in the plain loss under autocast.
+        """
+        weight, bias = self.layer.weight, self.layer.bias
+        if self.weight.dtype != weight.dtype:
+            self.weight.copy_(weight)
+        x, of_hidden = hidden.to(self.dtype), torch.empty_like(hidden)
+        total = torch.zeros((), dtype=self.wide.dtype, device=hidden.device)
+        for at in range(0, len(targets), CHUNK):
+            part = slice(at, at + CHUNK)
+            gold = targets[part, None]
+            logits, p = self.logits[: len(gold)], self.wide[: len(gold)]  # (chunk, vocabulary)
+            torch.mm(x[part], self.weight.T, out=logits)
+            if bias is not None:
+                logits += bias.to(self.dtype)
+            if p is not logits:
+                p.copy_(logits)
+            p -= p.amax(-1, keepdim=True)
+            of_gold = p.gather(-1, gold)
+            norm = p.exp_().sum(-1, keepdim=True)
+            total += scale * (norm.log() - of_gold).sum()
+            p *= scale / norm
+            p.scatter_add_(-1, gold, torch.full_like(of_gold, -scale))
+            g = p if p is logits else logits.copy_(p)
+            of_hidden[part] = (g @ self.weight).to(hidden.dtype)
+            if bias is not None and bias.requires_grad:
+                _gradient(bias).add_(p.sum(0))
+            if weight.requires_grad:
+                of_weight = _gradient(weight)
+                for rows in range(0, len(weight), BLOCK):
+                    block = slice(rows, rows + BLOCK)
+                    of_weight[block] += g[:, block].T @ x[part]
+        return total, of_hidden
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    """The parameter's gradient, zeros where there is none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 class ChunkedLoss:
@@ -91,41 +104,46 @@ class ChunkedLoss:
     def __init__(self, model: Model) -> None:
         self.model = model
         untyped: Any = model
-        self.head: Any = untyped.get_output_embeddings()
+        self.layer: Any = untyped.get_output_embeddings()
+        self.head: _Head | None = None
         usual = getattr(model, "loss_function", None) is ForCausalLMLoss
         #: Whether the model's own loss has to be taken; None: not known before the first batch.
-        self.plain: bool | None = None if usual and type(self.head) is nn.Linear else True
+        self.plain: bool | None = None if usual and type(self.layer) is nn.Linear else True
 
-    def __call__(self, inputs: dict[str, Tensor], total: int) -> Tensor:
-        """``inputs``: ids, mask and labels (rows, length), right-padded."""
+    def __call__(self, inputs: dict[str, Tensor], total: int) -> Loss:
+        """``inputs``: ids, mask and labels (rows, length), right-padded.
+
+        The head's gradients are added to its parameters here, the others' by going back from the
+        root.  Where autocast is on, the head's products are of its type.
+        """
         targets = inputs["labels"][:, 1:]  # (rows, length - 1)
         counted = targets != -100
         if not self.plain and (hidden := self._hidden(inputs)) is not None:
-            apply: Any = _HeadLoss.apply
-            found: Tensor = apply(
-                hidden[:, :-1][counted],  # (counted, width)
-                self.head.weight,
-                self.head.bias,
-                targets[counted],
-                1.0 / total,
-            )
-            return found
-        loss: Tensor = self.model(**inputs, use_cache=False).loss
-        return loss * (int(counted.sum()) / total)
+            root = hidden[:, :-1][counted]  # (counted, width)
+            device = root.device.type
+            low = torch.is_autocast_enabled(device)
+            dtype = torch.get_autocast_dtype(device) if low else root.dtype
+            if self.head is None or self.head.dtype != dtype:
+                self.head = _Head(self.layer, dtype)
+            with torch.no_grad(), torch.autocast(device, enabled=False):
+                value, gradient = self.head(root.detach(), targets[counted], 1.0 / total)
+            return Loss(value, root, gradient)
+        loss = self.model(**inputs, use_cache=False).loss * (int(counted.sum()) / total)
+        return Loss(loss.detach(), loss)
 
     def _hidden(self, inputs: dict[str, Tensor]) -> Tensor | None:
         """What the head is given (rows, length, width); None if that does not decide the logits."""
         seen: list[Tensor] = []
-        own, known = vars(self.head).get("forward"), self.plain is not None
+        own, known = vars(self.layer).get("forward"), self.plain is not None
 
         def instead(hidden: Tensor) -> Tensor:
             """The head's place while the model runs: it keeps what it gets."""
             last = hidden[:, -1:]
-            out = last if known else nn.functional.linear(last, self.head.weight, self.head.bias)
+            out = last if known else nn.functional.linear(last, self.layer.weight, self.layer.bias)
             seen.extend((hidden, out.detach()))
             return out
 
-        self.head.forward = instead
+        self.layer.forward = instead
         try:
             out = self.model(
                 input_ids=inputs["input_ids"],
@@ -133,9 +151,9 @@ class ChunkedLoss:
                 use_cache=False,
             )
         finally:
-            vars(self.head).pop("forward")
+            vars(self.layer).pop("forward")
             if own is not None:
-                self.head.forward = own
+                self.layer.forward = own
         if self.plain is None:
             fits = len(seen) == 2 and seen[0].shape[:2] == inputs["input_ids"].shape
             self.plain = not (fits and torch.equal(out.logits.float(), seen[1].float()))

@@ -18,6 +18,8 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
+from springback.finetune import pieces
+from springback.finetune.heap import Heap
 from springback.finetune.plan import Marks, Resume
 from springback.models import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
@@ -67,9 +69,15 @@ class Watched(Trainer):
     batches: Batches
     autocast: bool
     loop: Loop
+    heap: Heap
+    #: Gradients that stay where they are, by parameter.
+    held: dict[str, Tensor]
+    #: Padded tokens that go through the model at once; None: a batch.
+    at_once: int | None = None
 
     def watch(self, loop: Loop) -> None:
-        self.loop = loop
+        self.loop, self.heap, self.held = loop, Heap(), {}
+        self.at_once = pieces.AT_ONCE if self.args.device.type == "cpu" else None
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -77,17 +85,43 @@ class Watched(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.batches, batch_size=None)  # an item is a whole batch already
 
-    def loss(self, model: Any, inputs: Any) -> Tensor:
-        """The algorithm's own loss of one batch."""
-        found: Any = super().compute_loss(model, inputs)
-        loss: Tensor = found
-        return loss
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        """A batch in pieces, each with its share of the batch's loss (a mean)."""
+        yield inputs, 1.0
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-            loss = self.loss(model, inputs)
-        self.loop.record(float(loss.detach()), counted(inputs))
-        return loss
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The algorithm's own loss, piece by piece, and its gradient."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        value = 0.0
+        for piece, share in self.parts(inputs):
+            self.hold_gradients(model, pieces=share < 1)
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+                found: Any = self.compute_loss(model, piece)
+                loss = found * share
+            value += float(loss.detach())
+            self.accelerator.backward(loss)
+            del found, loss
+            self.heap.settle()
+        self.loop.record(value, counted(inputs))
+        return torch.tensor(value, device=self.args.device)
+
+    def hold_gradients(self, model: Any, pieces: bool) -> None:
+        """Allocate the gradients of a batch in pieces before its first one, and keep them.
+
+        Among a piece's activations they would leave holes when the piece is done, and the heap of
+        a long run would grow by a third of what it holds.
+        """
+        if not (pieces or self.held):
+            return
+        for name, parameter in trainable(model).items():
+            if parameter.grad is None:
+                kept = self.held.get(name)
+                if kept is None:
+                    kept = self.held[name] = torch.zeros_like(parameter)
+                else:
+                    kept.zero_()
+                parameter.grad = kept
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the loop keeps what is worth keeping."""
@@ -214,7 +248,8 @@ class State:
             return
         beside = {f"kept/{name}": value for name, value in self.kept.items()}
         for name, parameter in trainable(self.model).items():
-            for part, value in self.optimizer.state[parameter].items():
+            moments = self.optimizer.state[parameter].items() if self.step else ()
+            for part, value in moments:
                 beside[f"{part}/{name}"] = value.detach().contiguous().cpu()
         beside["random/cpu"] = torch.get_rng_state()
         if self.model.device.type == "cuda":

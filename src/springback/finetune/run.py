@@ -16,6 +16,7 @@ from springback.encode import Encoded
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.finetune import sft
 from springback.finetune.data import Example, Examples, check_examples
+from springback.finetune.heap import large_blocks_apart
 from springback.finetune.loop import STATE_VERSION, Loop, State, Watched, arguments, untouched
 from springback.finetune.lora import has_lora
 from springback.finetune.plan import (
@@ -63,6 +64,7 @@ def finetune(
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    _allocate(optimizer)
     start = None
     if recipe.algorithm == "rloo" and recipe.beta and examples.reference is None:
         start = {name: p.detach().clone() for name, p in trainable(model).items()}
@@ -83,6 +85,19 @@ def finetune(
             "the last step left weights that are not numbers; lower the learning rate"
         )
     return Trained(tuple(state.losses), state.tokens, dict(state.marks), tuple(state.rewards))
+
+
+def _allocate(optimizer: torch.optim.AdamW) -> None:
+    """AdamW's state before its first step, as it would make it then.
+
+    Allocated now it lies below all that comes and goes; made after a step it would lie among that.
+    """
+    for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
 
 
 def _check_model(model: Model, recipe: Recipe) -> None:
@@ -123,6 +138,8 @@ def _train(task: Task, loop: Loop) -> None:
         for model in (task.model, task.examples.reference):
             if model is not None:
                 stack.enter_context(untouched(model))
+        if task.recipe.algorithm == "sft":
+            stack.enter_context(large_blocks_apart())
         trainer = _builder(task.recipe.algorithm)(task, arguments(task.recipe, scratch, steps))
         trainer.autocast = task.recipe.precision == "bf16-mixed"
         trainer.watch(loop)

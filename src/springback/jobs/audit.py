@@ -22,7 +22,7 @@ from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.progress import Progress, Silent
-from springback.store import Store, require_space
+from springback.store import Store, require_space, write_json, write_text
 
 
 def audit(
@@ -30,7 +30,7 @@ def audit(
     out: str | Path = "springback-audit",
     progress: Progress | None = None,
 ) -> Result:
-    """Align, perturb, measure; write ``out/result.json``.
+    """Align, perturb, measure; write ``out/result.json``, ``card.json`` and ``card.md``.
 
     Finished runs in ``out/runs`` are read instead of repeated, so the same call after a crash (or
     with more seeds) goes on.  Raises :class:`springback.errors.SpringbackError` on input that
@@ -79,7 +79,10 @@ def audit(
         plain = to_jsonable(
             {"kind": "audit", "inputs": inputs, "measurements": found, "analysis": analysis}
         )
-        analysis["card"] = card_of(plain, epsilon=settings.epsilon).to_dict()
+        card = card_of(plain, epsilon=settings.epsilon)
+        analysis["card"] = card.to_dict()
+        write_json(store.root / "card.json", analysis["card"])
+        write_text(store.root / "card.md", card.to_markdown())
         return write_result(
             store,
             "audit",

@@ -14,6 +14,8 @@ from springback.models import default_precision
 
 #: Algorithms that learn from wanted and unwanted answers together.
 PREFERENCES = ("dpo", "kto", "simpo")
+#: Those of them that need both answers to the same prompt.
+PAIRED = ("dpo", "simpo")
 
 
 def check_settings(settings: AuditSettings) -> AuditSettings:

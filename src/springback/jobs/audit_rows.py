@@ -2,7 +2,8 @@
 
 A pool's rows stand in an order by the seed.  What a run trains on is taken from the front, so that
 a longer run begins with a shorter one whatever the study's size; what further experiments need is
-taken from the back.
+taken from the back.  Where an algorithm learns two answers to one prompt and the prompts are the
+data's own, :class:`PairedData` gives rows that belong together.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import functools
 import math
 import random
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from springback.core import Checkpoint, Row, Slice
 from springback.encode import encode_prompt
 from springback.errors import DataError
 from springback.finetune import with_prompt
-from springback.jobs.audit_data import PREFERENCES
+from springback.jobs.audit_data import PAIRED, PREFERENCES
 from springback.jobs.settings import AuditSettings
 from springback.models import Tokenizer, load_tokenizer, resolve
 from springback.slices import check_disjoint, content_key, is_built_in, load_slice, split_rows
@@ -62,6 +64,68 @@ class Data:
                 return Slice.of(kept.name, kept.source, kept.rows[::-1], seed)
             end -= size
         raise KeyError(f"no rows of {side} for {purpose}; there are some for {', '.join(sizes)}")
+
+
+@dataclass(frozen=True)
+class PairedData(Data):
+    """Rows with prompts of their own for DPO and SimPO, which need both sides' answers to each.
+
+    The prompts that both sides answer stand in the perturbing pool's order.  Perturbing begins at
+    the front of that pool as ever (with pairs: at the first prompts), aligning at the last prompt,
+    and aligning again (``again`` prompts) before the ``longest`` last ones; no pair serves two.
+    """
+
+    longest: int = 0
+    again: int = 0
+    dose: int = 0
+    perturbs_pairs: bool = False
+
+    @property
+    def needed(self) -> int:
+        """How many prompts both sides must answer."""
+        return self.longest + self.again + self.dose
+
+    def _part(self, side: str, phase: str, seed: int, n: int | None = None) -> Slice:
+        """The first ``n`` of the side's answers to the prompts of align, again or perturb."""
+        pairs, last = pairs_of(self.align, self.perturb, seed), self.longest + self.again
+        found = {
+            "align": pairs[::-1][: self.longest],
+            "again": pairs[::-1][self.longest : last],
+            "perturb": pairs[: self.dose],
+        }[phase]
+        pool, at = (self.align, 0) if side == "align" else (self.perturb, 1)
+        return Slice.of(pool.name, pool.source, [pair[at] for pair in found[:n]], seed)
+
+    def aligning(self, seed: int, n: int) -> Slice:
+        return self._part("align", "align", seed, n)
+
+    def perturbing(self, seed: int, n: int) -> Slice:
+        if self.perturbs_pairs:
+            return self._part("perturb", "perturb", seed, n)
+        return super().perturbing(seed, n)
+
+    def reserved(self, side: str, purpose: str, seed: int) -> Slice:
+        """As in :class:`Data`; ``against PHASE``: the answers to the prompts that it learns."""
+        if purpose != "resistance":
+            return self._part(side, purpose.removeprefix("against "), seed)
+        phases = ("align", "again", *(["perturb"] if self.perturbs_pairs else []))
+        used = {row for phase in phases for row in self._part("align", phase, seed).rows}
+        free = [row for row in front(self.align, seed, len(self.align)).rows if row not in used]
+        size = dict((self.back or {})["align"])["resistance"]
+        return Slice.of(self.align.name, self.align.source, free[:size], seed)
+
+
+@functools.lru_cache(maxsize=64)
+def pairs_of(align: Slice, perturb: Slice, seed: int) -> tuple[tuple[Row, Row], ...]:
+    """Rows of both pools with the same prompt and turns, each once, in the order of ``perturb``."""
+    waiting: dict[object, list[Row]] = defaultdict(list)
+    for row in reversed(front(align, seed, len(align)).rows):
+        waiting[row.turns, row.prompt].append(row)
+    found = []
+    for row in front(perturb, seed, len(perturb)).rows:
+        if others := waiting[row.turns, row.prompt]:
+            found.append((others.pop(), row))
+    return tuple(found)
 
 
 class Room:
@@ -147,7 +211,29 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
     )
     _check(data)
-    return _with_prompts(data, settings.prompt)
+    data = _with_prompts(data, settings.prompt)
+    algorithms = (settings.algorithm, settings.perturb_algorithm)
+    prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
+    if len(prompts) < 2 or not {*PAIRED} & {*algorithms}:
+        return data
+    return _paired(data, settings, longest, again, dose)
+
+
+def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose: int) -> PairedData:
+    """The same data in pairs; raises :class:`DataError` where there are too few."""
+    by_pairs = settings.perturb_algorithm in PAIRED
+    own = {f.name: getattr(data, f.name) for f in fields(data)}
+    paired = PairedData(**own, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs)
+    there = len(pairs_of(data.align, data.perturb, 0))
+    if there < paired.needed:
+        which = settings.algorithm if settings.algorithm in PAIRED else settings.perturb_algorithm
+        raise DataError(
+            f"{which} learns two answers to one prompt, and the study needs {paired.needed} "
+            f"prompts that {settings.align!r} and {settings.perturb!r} both answer, beside "
+            f"held-out ones; there are {there}; ask for fewer, give both the same prompts, or use "
+            "kto, which takes answers to any"
+        )
+    return paired
 
 
 class _Side:

@@ -59,6 +59,7 @@ def analyse(
             "difference": None,
             "nll_difference": None,
             "verdict": "same",
+            "cut": result.cut_share,
         }
         if arms[name].key() != base_key:
             row |= compared(result, base, settings.tolerance)

@@ -53,6 +53,7 @@ def seed_result(
                 tuple(map(float, found.correct)),
                 found.nll,
                 arms[name].key() == plain,
+                found.cut_share,
             )
             for name, found in tested.items()
         },

@@ -30,7 +30,8 @@ RIVALS = ("ME only", "CD only")
 class Answers:
     """One method on one seed's test: strengths chosen, and one value a question.
 
-    ``same``: equal to the fine-tuned model by choice of the validation set.
+    ``same``: equal to the fine-tuned model by choice of the validation set.  ``cut``: share of
+    answers that reached the limit of new tokens; None where that is not known.
     """
 
     mu: float
@@ -38,6 +39,7 @@ class Answers:
     correct: tuple[float, ...]
     nll: tuple[float, ...]
     same: bool = False
+    cut: float | None = None
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Answers:
@@ -48,6 +50,7 @@ class Answers:
             tuple(float(c) for c in found["correct"]),
             tuple(float(v) for v in found["nll"]),
             bool(found.get("same", False)),
+            found.get("cut"),
         )
 
 
@@ -169,6 +172,7 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
         "difference": None,
         "nll_difference": None,
         "verdict": "same",
+        "cut": _mean_cut(arms),
     }
     if name == base or all(a.same for a in arms):
         return row
@@ -186,6 +190,11 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
     row["p_mcnemar"] = over_questions(seeds, name, base)
     row["verdict"] = verdict(Interval(**row["difference"]), tolerance=tolerance, p=row["p_mcnemar"])
     return row
+
+
+def _mean_cut(arms: Sequence[Answers]) -> float | None:
+    known = [a.cut for a in arms if a.cut is not None]
+    return sum(known) / len(known) if len(known) == len(arms) else None
 
 
 def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) -> dict[str, Any]:

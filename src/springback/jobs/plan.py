@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 from springback.core import Run
 from springback.jobs import realign, rebound, resistance
+from springback.jobs.audit_data import PAIRED, check_settings
+from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import training_speed
 
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
-#: training with gradient and two moments, and what a step needs (measured: docs/results, demo).
-MEMORY_COPIES = 14
+#: training with its gradient and two moments, and a copy in bf16.
+MEMORY_COPIES = 5.5
+#: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
+#: RLOO with its sampled answers a GB more (benchmarks/memory.py).
+MEMORY_BESIDE = 2_500_000_000
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def make_plan(studies: list[Study]) -> Plan:
     return Plan(
         runs,
         seconds,
-        MEMORY_COPIES * study.weight_bytes + 1_000_000_000,
+        round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
         keeps * study.weight_bytes,
     )
 
@@ -118,18 +123,76 @@ def _runs(study: Study) -> Iterator[Planned]:
         done = study.store.results(run) is not None
         return Planned(run, seed, round(trained), round(scored), done)
 
+    aligning, perturbing = (
+        example_tokens(s, algorithm, length) for algorithm in (s.algorithm, s.perturb_algorithm)
+    )
     yield planned(rebound.start_run(study), None, 0, 2 * probe)
     for seed in s.seeds:
         align = rebound.align_run(study, seed)
-        yield planned(align, seed, max(s.n_pos) * length, len(s.n_pos) * probe)
+        yield planned(align, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
         for n_pos, attack in rebound.branches(s):
             run = rebound.perturb_run(study, seed, n_pos, attack)
-            yield planned(run, seed, max(s.doses) * length, len(s.doses) * probe)
+            yield planned(run, seed, max(s.doses) * perturbing, len(s.doses) * probe)
         if "realign" in s.experiments:
             again = realign.realign_run(study, seed)
-            yield planned(again, seed, max(s.n_pos) * length, len(s.n_pos) * probe)
+            yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
         for run in resistance.runs(study, seed):
             first = run.kind == "slice"
             trained = s.resistance_rows * (length if first else sampled)
             scored = s.resistance_rows * (sampled + 3 * s.sample_tokens) if first else 0
             yield planned(run, seed, trained, scored)
+
+
+def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:
+    """Tokens that training on one example takes, for rows of ``length`` tokens.
+
+    A pair is two rows.  Passes without a gradient, those of a reference and of sampling, count as
+    the third of a training step's work that they are; sampling goes token by token, three times as
+    slow.
+    """
+    s, forward = settings, 1 / 3
+    if algorithm == "rloo":
+        one = s.prompt_tokens + s.answer_tokens
+        return s.generations * (one * (1 + forward) + 3 * forward * s.answer_tokens)
+    references = {"sft": 0, "dpo": 2, "kto": 3, "simpo": 0}[algorithm]
+    rows = 2 if algorithm in PAIRED else 1
+    return length * (rows + references * forward)
+
+
+def outline(settings: AuditSettings) -> str:
+    """A plan that needs neither model nor data: runs, and tokens if every row is full.
+
+    For studies whose models are not here yet; ``springback audit plan`` reads both.
+    """
+    s = check_settings(settings)
+    seeds, last, full = len(s.seeds), max(s.n_pos), float(s.max_tokens)
+    aligning, perturbing = (
+        example_tokens(s, algorithm, full) for algorithm in (s.algorithm, s.perturb_algorithm)
+    )
+    branches = len(rebound.branches(s))
+    sampled = s.prompt_tokens + s.sample_tokens
+    rows = [
+        ("align", seeds, last * aligning),
+        ("perturb", seeds * branches, max(s.doses) * perturbing),
+    ]
+    if "realign" in s.experiments:
+        rows.append(("realign", seeds, last * aligning))
+    if s.resistance_rows:
+        toward = sampled if s.resistance_data == "responses" else full
+        rows.append(("slice", 3 * seeds, s.resistance_rows * full))
+        rows.append(("toward", 2 * len(resistance.PAIRS) * seeds, s.resistance_rows * toward))
+    if "symmetry" in s.experiments:
+        rows.append(("align, opposite order", seeds, last * aligning))
+        rows.append(("perturb, opposite order", seeds * len(s.n_pos), max(s.doses) * perturbing))
+    every = sum(n * tokens for _, n, tokens in rows)
+    lines = [
+        f"model:    {s.model}" + (f" at {s.revision}" if s.revision else ""),
+        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}",
+        f"perturb:  {s.perturb_algorithm} with {', '.join(map(str, s.doses))} of {s.perturb}",
+        f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
+        f"{s.batch_size} rows of at most {s.max_tokens} tokens",
+        *(f"  {n:>3} x {kind}: at most {n * tokens:,.0f} tokens" for kind, n, tokens in rows),
+        f"in all at most {every:,.0f} tokens of training, and {MEMORY_COPIES:g} times the weights "
+        f"in fp32 and {MEMORY_BESIDE / 1e9:g} GB in memory",
+    ]
+    return "\n".join(lines)

@@ -9,15 +9,18 @@ from typing import Any
 
 from springback.elasticity import ElasticityCard, compare
 from springback.errors import SpringbackError
+from springback.jobs.audit import plan as audit_plan
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
+from springback.jobs.plan import outline
 from springback.jobs.pretrain import pretrain
 from springback.jobs.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.settings import AuditSettings
-from springback.jobs.several import Study, cards, compared_verdict, run_all
+from springback.jobs.several import FOLDER, Study, cards, compared_verdict, run_all, slug
 from springback.jobs.springs import springs_study
 from springback.jobs.theory import pareto_study, theorem_study
 from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
+from springback.models import is_here
 from springback.progress import Progress, Silent
 from springback.store import Store, write_text
 
@@ -34,6 +37,33 @@ def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSetting
     return replace(
         REPRODUCTIONS[name].begin[scale], **{key: getattr(changed, key) for key in given}
     )
+
+
+def plan(
+    name: str,
+    scale: str = "small",
+    out: str | Path = "springback-reproduce",
+    given: Mapping[str, Any] | None = None,
+) -> str:
+    """What :func:`reproduce` would do, study by study; trains nothing and fetches no model.
+
+    As ``audit plan`` says it where the model is a folder or a built-in one that was used before;
+    else, and for models that are pre-trained first, the runs with the most tokens they can take.
+    """
+    settings, what = settings_of(name, scale, given or {}), REPRODUCTIONS[name]
+    studies = what.studies(scale, settings, given or {})
+    lines = [what.question]
+    if not studies:
+        rows = ", ".join(f"{n:,}" for n in what.volumes)
+        lines.append(f"pre-trains a small model and keeps it after {rows} rows; of each:")
+        studies = [Study("each of them", replace(settings, model="pre-trained here"))]
+    for study in studies:
+        lines += ["", f"{study.name}:"]
+        if is_here(study.settings.model):
+            lines.append(str(audit_plan(study.settings, Path(out) / FOLDER / slug(study.name))))
+        else:
+            lines.append(outline(study.settings))
+    return "\n".join(lines)
 
 
 def reproduce(

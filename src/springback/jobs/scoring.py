@@ -249,4 +249,4 @@ def _gate(key: Mapping[str, Any]) -> Gate | None:
 
 def _tried(arm: Arm, found: Mapping[str, Any]) -> Tried:
     value = arm.lam if arm.weak else arm.mu
-    return Tried(value, tuple(found["correct"]), tuple(found["nll"]))
+    return Tried(value, tuple(found["correct"]), tuple(found["nll"]), found.get("cut"))

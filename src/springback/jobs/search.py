@@ -14,11 +14,19 @@ from springback.stats import Interval
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate on the validation set: accuracy per question (0/1), NLL per question."""
+    """One candidate on the validation set: accuracy per question (0/1), NLL per question.
+
+    ``cut``: how many answers reached the limit of new tokens; None where that is not known.
+    """
 
     value: float
     correct: tuple[bool, ...]
     nll: tuple[float, ...]
+    cut: int | None = None
+
+    @property
+    def cut_share(self) -> float | None:
+        return None if self.cut is None else self.cut / len(self.correct)
 
     @property
     def accuracy(self) -> float:

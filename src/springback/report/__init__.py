@@ -1,5 +1,5 @@
 """A result file as pictures and one page.  Reads ``result.json`` and nothing else of a job."""
 
-from springback.report.page import build, render
+from springback.report.page import build, render, render_card
 
-__all__ = ["build", "render"]
+__all__ = ["build", "render", "render_card"]

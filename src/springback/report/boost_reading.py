@@ -29,6 +29,7 @@ def _method(node: Node) -> Method:
         node.optional("verdict", Node.text),
         _first(node, "p_holm", "p_t_holm"),
         _first(node, "nll_p_holm", "nll_p_t_holm"),
+        node.optional("cut", Node.finite),
     )
 
 

@@ -10,6 +10,9 @@ from springback.report.schema import Boost, Method
 from springback.report.sections import Cell, Fact, Grid, Section, fact, not_measured, there, tone
 from springback.report.values import Interval
 
+#: From this share on of cut answers the page says what that does to accuracy.
+MANY_CUT = 0.1
+
 
 def facts(boost: Boost) -> tuple[Fact, ...]:
     methods = boost.methods or ()
@@ -46,7 +49,7 @@ def sections(boost: Boost) -> tuple[Section, ...]:
                 "Methods",
                 "Ways to use the same two checkpoints, once each on the test set.",
                 there([boost_charts.methods_chart(boost.methods)]),
-                notes=(boost.power,) if boost.power else (),
+                notes=(*((boost.power,) if boost.power else ()), *cut_notes(boost.methods)),
                 warnings=(words.sentence(boost.floor),) if boost.floor else (),
                 grids=(methods_grid(boost.methods),),
             )
@@ -122,12 +125,25 @@ def methods_grid(methods: Sequence[Method]) -> Grid:
     tested = any(m.p_holm is not None or m.nll_p_holm is not None for m in methods)
     p = ("p (Holm)",) if tested else ()
     head = ("Method", "Verdict", "Difference, points", *p, "Accuracy, %", "Difference in NLL")
-    head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token", "mu", "lambda")
-    rows = tuple(_method_row(m, tested) for m in methods)
+    head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token")
+    cut = any(m.cut is not None for m in methods)
+    head += (*(("Cut, %",) if cut else ()), "mu", "lambda")
+    rows = tuple(_method_row(m, tested, cut) for m in methods)
     return Grid("Table of methods", head, rows, frozenset({1}))
 
 
-def _method_row(m: Method, tested: bool) -> tuple[Cell, ...]:
+def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
+    """What the column of cut answers means, where there is one."""
+    known = [m.cut for m in methods if m.cut is not None]
+    if not known:
+        return ()
+    note = "Cut: answers that reached the limit of new tokens. They are graded as far as they go"
+    if max(known) >= MANY_CUT:
+        note += "; with so many of them accuracy says less (--max-new-tokens raises the limit)"
+    return (f"{note}.",)
+
+
+def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
         return Cell(words.value(found, scale, sign), words.bounds(found, scale, sign))
 
@@ -143,6 +159,7 @@ def _method_row(m: Method, tested: bool) -> tuple[Cell, ...]:
         cell(m.nll_difference, sign=True),
         *p(m.nll_p_holm),
         cell(m.nll),
+        *((Cell("–" if m.cut is None else words.number(100 * m.cut, 2)),) if cut else ()),
         Cell(words.plain(m.mu) if m.mu is not None else "–"),
         Cell(words.plain(m.lam) if m.lam is not None else "–"),
     )

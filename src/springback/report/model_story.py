@@ -38,6 +38,7 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
                 there([boost_charts.methods_chart(cell.methods, f"methods{suffix}")]),
+                notes=boost_story.cut_notes(cell.methods),
                 grids=(boost_story.methods_grid(cell.methods),),
             )
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import draw, story, words
+from springback.report import card_page, draw, story, words
 from springback.report.cards import Models, Reproduction
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
@@ -19,6 +19,7 @@ from springback.store import read_json, whole_folder, write_text
 
 RESULT = "result.json"
 REPORT = "report.html"
+CARD = "card.html"
 CHARTS = "charts"
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -60,10 +61,19 @@ def render(result: Mapping[str, Any]) -> str:
     return _html(parsed, story.chapters(parsed))
 
 
+def render_card(result: Mapping[str, Any]) -> str | None:
+    """The HTML of the elasticity card alone; None where the result has none.
+
+    Raises :class:`StoreError` as :func:`render` does.
+    """
+    return _card_html(parse(result))
+
+
 def build(out: Path) -> Path:
     """Write ``report.html`` and ``charts/*.svg`` and ``*.png`` beside ``out/result.json``.
 
-    Returns the path of the page.  Files in ``charts`` that a report did not write stay.
+    Of an audit also ``card.html``, the elasticity card alone.  Returns the path of the page.
+    Files in ``charts`` that a report did not write stay.
     Raises :class:`StoreError` where there is no result file, or one that cannot be read,
     of another schema_version or of an unknown kind.
     """
@@ -79,6 +89,9 @@ def build(out: Path) -> Path:
     html = _html(result, chapters)
     charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
     _write_charts(out / CHARTS, charts)
+    card = _card_html(result)
+    if card is not None:
+        write_text(out / CARD, card)
     write_text(out / REPORT, html)
     return out / REPORT
 
@@ -99,7 +112,34 @@ def _ours(path: Path) -> bool:
     return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
 
 
+def _card_html(result: Result) -> str | None:
+    if result.audit is None or result.audit.card is None:
+        return None
+    content = card_page.content(result.audit.card, result.audit.noise_floor)
+    return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
+
+
 def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
+    has_card = result.audit is not None and result.audit.card is not None
+    return _fill(
+        "report.html.j2",
+        result.provenance,
+        subject=SUBJECT[result.kind],
+        verdict=result.verdict,
+        tone=tone,
+        head=_head(result),
+        chapters=chapters,
+        result=result,
+        many_parts=MANY_PARTS,
+        inputs=words.flat(result.inputs),
+        provenance=_provenance(result.provenance),
+        charts_folder=CHARTS,
+        card_file=CARD if has_card else "",
+    )
+
+
+def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
+    """A template with what both pages share: style, colours, version, the result file's name."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -112,22 +152,13 @@ def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
     environment.filters["capital"] = words.capital
     environment.filters["svg"] = draw.inline_svg
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(template).render(
         style=style,
         light=LIGHT,
         dark=DARK,
-        subject=SUBJECT[result.kind],
-        verdict=result.verdict,
-        tone=tone,
-        head=_head(result),
-        chapters=chapters,
-        result=result,
-        many_parts=MANY_PARTS,
-        inputs=words.flat(result.inputs),
-        provenance=_provenance(result.provenance),
-        version=result.provenance.get("springback") or "",
+        version=made.get("springback") or "",
         result_file=RESULT,
-        charts_folder=CHARTS,
+        **content,
     )
 
 

@@ -130,6 +130,7 @@ class Method:
     verdict: str | None
     p_holm: float | None = None
     nll_p_holm: float | None = None
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
