@@ -8,6 +8,7 @@ none of them is undone, and returned log-probabilities are of these logits.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,8 +19,6 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from springback import contrast
 from springback.engines.vllm.folder import ALPHA, LAMBDA, strengths_of
-
-_PLACE = "_springback_table"
 
 
 @dataclass
@@ -51,12 +50,18 @@ class Table:
         return lams, alphas
 
 
+#: The table of each engine of this process, by its configuration, which has no hash.
+_TABLES: list[tuple[weakref.ref[Any], Table]] = []
+
+
 def table_of(vllm_config: Any) -> Table:
-    """The one table of an engine: processor and model are made for the same object."""
-    if not hasattr(vllm_config, _PLACE):
-        setattr(vllm_config, _PLACE, Table())
-    found: Table = getattr(vllm_config, _PLACE)
-    return found
+    """The one table of an engine: processor and model are made for the same configuration."""
+    _TABLES[:] = [(ref, table) for ref, table in _TABLES if ref() is not None]
+    for ref, table in _TABLES:
+        if ref() is vllm_config:
+            return table
+    _TABLES.append((weakref.ref(vllm_config), Table()))
+    return _TABLES[-1][1]
 
 
 class RequestStrengths(LogitsProcessor):  # type: ignore[misc]

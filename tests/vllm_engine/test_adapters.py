@@ -41,8 +41,8 @@ def engine(start: Callable[..., Any], pair: Path) -> Any:
         logits_processors=[PROCESSOR],
         max_num_seqs=8,
         max_num_batched_tokens=64,
-        block_size=16,
-        num_gpu_blocks_override=40,
+        block_size=32,
+        num_gpu_blocks_override=24,
     )
 
 
