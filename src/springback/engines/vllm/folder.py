@@ -18,6 +18,8 @@ from springback.weights.result import RECORD
 PAIR, TWIN = "SpringbackPair", "SpringbackTwin"
 #: Where, in the configuration of the base, the folder with the two adapters is named.
 FOLDER_KEY = "springback_folder"
+#: In the same place: whether the amateur's head reads only rows where it can change the choice.
+LAZY_KEY = "springback_lazy_head"
 #: What a request says in ``vllm_xargs``.
 LAMBDA, ALPHA = "lambda", "alpha"
 #: ``--logits-processors`` of a server that takes them.

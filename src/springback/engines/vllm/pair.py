@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from springback.engines.vllm.build import AMATEUR, EXPERT, build, folder_of, vocabulary
+from springback.engines.vllm.folder import LAZY_KEY
 from springback.engines.vllm.strengths import Combiner, table_of
 from springback.errors import ModelError, describe
 
@@ -18,6 +19,10 @@ class Pair(nn.Module):
 
     ``forward`` returns the hidden states of both side by side (tokens, expert + amateur), so that
     whatever vLLM picks of them, it picks of both.
+
+    The amateur runs at every token, since its cache must be whole; but where one token is
+    plausible it cannot change the choice, and its head is left out there (``lazy``).  Which rows
+    these are has to be known before going on: free on a CPU, a wait for the stream on a GPU.
     """
 
     #: vLLM falls back to pickles otherwise.
@@ -27,6 +32,7 @@ class Pair(nn.Module):
         super().__init__()
         from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
         from vllm.model_executor.models.utils import maybe_prefix
+        from vllm.platforms import current_platform
 
         folder = folder_of(vllm_config.model_config)
         assert folder.amateur is not None
@@ -44,6 +50,9 @@ class Pair(nn.Module):
             )
         self.width = int(configs[0].get_text_config().hidden_size)
         self.combine = Combiner(folder.lam, folder.alpha, table_of(vllm_config))
+        alone = vllm_config.parallel_config.tensor_parallel_size == 1
+        asked = getattr(vllm_config.model_config.hf_config, LAZY_KEY, current_platform.is_cpu())
+        self.lazy = bool(asked) and alone  # of several ranks not all have the logits
         self.secondary_weights = [
             DefaultModelLoader.Source(
                 str(folder.amateur), revision=None, prefix=f"{AMATEUR}.", fall_back_to_pt=False
@@ -70,8 +79,20 @@ class Pair(nn.Module):
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Combined logits (rows, vocabulary) in fp32; None where vLLM gathers none."""
         strong = self.expert.compute_logits(hidden_states[:, : self.width])
-        weak = self.amateur.compute_logits(hidden_states[:, self.width :])
+        weak = self._weak(strong, hidden_states[:, self.width :])
         return None if strong is None or weak is None else self.combine(strong, weak)
+
+    def _weak(self, strong: Tensor | None, hidden_states: Tensor) -> Tensor | None:
+        """The amateur's logits; the expert's own in rows where they do not count."""
+        if strong is not None and self.lazy and not self.combine.table.own:
+            rows = self.combine.contested(strong).nonzero().flatten()
+            if len(rows) < len(strong):
+                weak = strong.clone()
+                if len(rows):
+                    weak[rows] = self.amateur.compute_logits(hidden_states[rows])
+                return weak
+        every: Tensor | None = self.amateur.compute_logits(hidden_states)
+        return every
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         """The expert's first, by their own names; then the amateur's, with a prefix."""

@@ -113,3 +113,7 @@ class Combiner:
         if own is None:
             return contrast.stepped(strong, weak, self.lam, self.alpha)
         return contrast.stepped_rows(strong, weak, *(t.to(strong.device) for t in own))
+
+    def contested(self, strong: Tensor) -> Tensor:
+        """Rows (rows,) in which the amateur counts, with the folder's strengths."""
+        return contrast.plausible(strong.float(), self.alpha).sum(-1) > 1
