@@ -124,10 +124,13 @@ class Twin(nn.Module):
         """The base's weights, then the adapters over them."""
         from vllm.model_executor.models.utils import AutoWeightsLoader
 
+        wanted = {name for name, _ in self.named_parameters()}
         named = ((f"{BASE}.{name}", tensor) for name, tensor in weights)
         loaded: set[str] = AutoWeightsLoader(self).load_weights(named)
+        if not wanted <= loaded:
+            return loaded  # vLLM says which are missing
         _adapt(self.base, self.adapters)
-        return loaded
+        return {name for name, _ in self.named_parameters()}
 
 
 def _double_attention(model: nn.Module, layers: dict[str, Any]) -> None:
