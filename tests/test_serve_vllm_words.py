@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,11 @@ def test_the_system_message_comes_unless_the_caller_has_one(folder: Path) -> Non
 def test_vllm_options_are_refused_for_the_built_in_server() -> None:
     for change in ({"speculate": 4}, {"per_request": True}, {"vllm_args": "--x"}):
         with pytest.raises(SpringbackError, match="with the built-in server"):
-            check(ServeSettings(engine="builtin", **change))  # type: ignore[arg-type]
+            check(ServeSettings(engine="builtin", **change))
 
 
 def test_a_missing_vllm_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"springback\[vllm\]"):
         launch.serve(str(folder), WITH_VLLM)
 
@@ -151,7 +152,12 @@ def test_strengths_by_request_are_refused_where_they_would_be_passed_over(
 ) -> None:
     async def statuses(client: Client) -> list[int]:
         client.wait.set()
-        bodies = ({"vllm_xargs": {"lambda": 1}}, {"vllm_xargs": {"other": 1}}, {"prompt": "x"}, [])
+        bodies: tuple[Any, ...] = (
+            {"vllm_xargs": {"lambda": 1}},
+            {"vllm_xargs": {"other": 1}},
+            {"prompt": "x"},
+            [],
+        )
         return [await client.post(body) for body in bodies]
 
     assert asyncio.run(statuses(Client(monkeypatch, speculate=2))) == [400, 200, 200, 200]

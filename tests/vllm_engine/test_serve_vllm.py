@@ -98,18 +98,23 @@ def ask(served: Served, text: str = "the thing", **options: Any) -> Any:
 
 
 def answer_of(loaded: Loaded, text: str = "the thing", **options: Any) -> str:
+    """The plain loop's; vLLM holds back a character whose last bytes have not come."""
     how = {"max_new_tokens": 16, "reference": True, **options}
-    return springback.generate(loaded, [text], **how)[0]
+    return springback.generate(loaded, [text], **how)[0].rstrip("\ufffd")
+
+
+def plain(text: str | None) -> str:
+    return (text or "").rstrip("\ufffd")
 
 
 def test_a_chat_is_answered_as_generate_does(served: Served, loaded: Loaded) -> None:
     """vLLM is the default where it is installed; greedy, with the folder's system message."""
     told = ask(served)
-    assert told.choices[0].message.content == answer_of(loaded)
+    assert plain(told.choices[0].message.content) == answer_of(loaded)
     assert told.model == "tiny"
     messages: Any = [{"role": "system", "content": "a"}, {"role": "user", "content": "the thing"}]
     told = served.client.chat.completions.create(model="tiny", messages=messages, max_tokens=16)
-    assert told.choices[0].message.content == answer_of(loaded, system="a")
+    assert plain(told.choices[0].message.content) == answer_of(loaded, system="a")
 
 
 def test_completions_stream(served: Served, loaded: Loaded) -> None:
@@ -117,7 +122,7 @@ def test_completions_stream(served: Served, loaded: Loaded) -> None:
         model="tiny", prompt="the thing", max_tokens=12, stream=True
     )
     pieces = [chunk.choices[0].text for chunk in chunks if chunk.choices]
-    assert "".join(pieces) == answer_of(loaded, raw=True, max_new_tokens=12)
+    assert plain("".join(pieces)) == answer_of(loaded, raw=True, max_new_tokens=12)
     assert len(pieces) > 3
 
 
@@ -136,7 +141,7 @@ def test_sixteen_clients_at_once_get_their_own_answers(served: Served, loaded: L
                 max_tokens=24,
                 extra_body=extra,
             )
-            return told.choices[0].message.content or ""
+            return plain(told.choices[0].message.content)
 
         async with client:
             return await asyncio.gather(*(one(*each) for each in zip(texts, lams, strict=True)))
