@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from boosted_fixture import boosted
-from springback.engines.serve.settings import ServeSettings, check
+from springback.engines.serve.settings import ServeSettings, check, engine_of
 from springback.engines.vllm import launch
 from springback.engines.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
 from springback.engines.vllm.gate import VllmGate
@@ -77,6 +77,13 @@ def test_the_system_message_comes_unless_the_caller_has_one(folder: Path) -> Non
         assert ours == tokenizer.apply_chat_template(
             [expected, user], tokenize=False, add_generation_prompt=True
         )
+
+
+def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for spec, expected in ((None, "builtin"), (object(), "vllm")):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=spec: found)
+        assert engine_of(ServeSettings()) == expected
+        assert engine_of(ServeSettings(engine="builtin")) == "builtin"
 
 
 def test_vllm_options_are_refused_for_the_built_in_server() -> None:

@@ -62,7 +62,8 @@ def count_layers(model: Any) -> tuple[int, int]:
     from vllm.model_executor.layers.linear import LinearBase
 
     found = list(model.modules())
-    return tuple(sum(isinstance(m, kind) for m in found) for kind in (LinearBase, Attention))
+    linear, attention = (sum(isinstance(m, k) for m in found) for k in (LinearBase, Attention))
+    return linear, attention
 
 
 def test_weights_of_the_base_are_there_once(engine: Any) -> None:

@@ -68,8 +68,9 @@ class Served:
             return error.code, error.read().decode()
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        """Killed, it would leave vLLM's own processes behind."""
+        self.process.terminate()
+        self.process.wait(120)
         self._reader.join(10)
         assert self.process.stderr is not None
         self.process.stderr.close()
