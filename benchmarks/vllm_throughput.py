@@ -15,12 +15,14 @@ prompts as the batch, whatever they are; a first call that is not counted warms 
     python benchmarks/vllm_throughput.py --out benchmarks/results/vllm_throughput.json
 
 Without ``--model`` a pair is made as ``benchmarks/decode.py`` makes it (needs the extra train).
-Needs vLLM (``make vllm`` makes an environment with it).
+Needs vLLM: run it with ``~/.cache/springback/vllm/bin/python``, which ``make vllm`` makes, and
+PYTHONPATH=src.  Without vLLM (``make bench``) it says so and ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -151,6 +153,9 @@ def main() -> None:
     args = arguments()
     if args.arm:
         print(_MARK + json.dumps(one_arm(args)))
+        return
+    if importlib.util.find_spec("vllm") is None:
+        print("vLLM is not installed here: left out (see the head of this file)")
         return
     from decode_parts.pairs import adapter_pair, trained_pair
 
