@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from test_engine import decoded, greedy
 from vllm_fixture import Answers
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
 def test_tokens_are_the_plain_loops_when_compiled(
     start: Callable[..., Any], folder: Path, prompts: Sequence[list[int]], reference: Answers
 ) -> None:
