@@ -18,7 +18,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers e2e integrations bench clean
+.PHONY: help setup demo test check lint format types layers e2e integrations vllm bench clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -27,6 +27,16 @@ INTEGRATION_FILES := pyproject.toml constraints.txt constraints-integrations.txt
 INTEGRATION_STATE := $(shell cat $(INTEGRATION_FILES) | cksum | cut -d ' ' -f 1)
 INTEGRATION_STAMP := $(INTEGRATIONS)/.setup-done-$(INTEGRATION_STATE)
 
+# vLLM's CPU build and the oldest Transformers that is supported, which it asks for.  Everything
+# is in one list of exact versions, without what vLLM wants for sound and pictures.
+VLLM ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/springback/vllm
+VLLM_FILES := pyproject.toml constraints-vllm.txt
+VLLM_STATE := $(shell cat $(VLLM_FILES) | cksum | cut -d ' ' -f 1)
+VLLM_STAMP := $(VLLM)/.setup-done-$(VLLM_STATE)
+# What is run with that Transformers besides: decoding, the pair as one model, fine-tuning, weights.
+OLDEST_TESTS := $(addprefix tests/test_,decode.py decode_fast.py decode_lora.py contrast_model.py \
+  generate.py finetune.py finetune_lora.py finetune_preference.py probes.py sweep.py)
+
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'
 	@echo 'make demo    measure and improve the built-in model; writes springback-demo/report.html'
@@ -34,6 +44,7 @@ help:
 	@echo 'make check   lint, format, types, import layers'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
 	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
+	@echo 'make vllm    tests with vLLM on the CPU, in $(VLLM)'
 	@echo 'make bench   measure the published claims anew'
 	@echo 'make clean   remove $(VENV), caches and built files; results stay'
 	@echo
@@ -45,7 +56,7 @@ demo: $(STAMP)
 	$(VENV)/bin/springback demo --out springback-demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	$(RUN) -m pytest -m 'not e2e and not integrations' $(PYTEST_ARGS)
+	$(RUN) -m pytest -m 'not e2e and not integrations and not vllm_engine' $(PYTEST_ARGS)
 
 # Apart, so that `make -k check` goes on after the first fault.
 check: lint format types layers
@@ -69,6 +80,11 @@ e2e: $(STAMP)
 integrations: $(INTEGRATION_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
 	  -m pytest -m integrations tests/integrations $(PYTEST_ARGS)
+
+# Other people's warnings are not errors here.
+vllm: $(VLLM_STAMP)
+	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_VLLM=1 '$(VLLM)/bin/python' \
+	  -m pytest -W default tests/vllm_engine $(OLDEST_TESTS) $(PYTEST_ARGS)
 
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do \
@@ -130,4 +146,17 @@ $(INTEGRATION_STAMP): $(INTEGRATION_FILES)
 	@'$(INTEGRATIONS)/bin/python' -m pip --disable-pip-version-check install $(PIP_ARGS) -qq \
 	  -c constraints.txt -c constraints-integrations.txt '.[integrations]'
 	@rm -f '$(INTEGRATIONS)'/.setup-done-*
+	@touch '$@'
+
+# No dependency is looked up: the list has them all, and a resolver would bring in more.
+$(VLLM_STAMP): $(VLLM_FILES)
+	@if ! '$(VLLM)/bin/python' -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  $(find-python); \
+	  echo "setting up $(VLLM) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear '$(VLLM)'; \
+	fi
+	@echo 'installing vLLM, some minutes the first time'
+	@install="'$(VLLM)/bin/python' -m pip --disable-pip-version-check install $(PIP_ARGS) -qq --no-deps --no-compile"; \
+	eval "$$install -r constraints-vllm.txt" && eval "$$install --no-build-isolation ."
+	@rm -f '$(VLLM)'/.setup-done-*
 	@touch '$@'

@@ -1,4 +1,4 @@
-"""Extrapolate a LoRA run, search mu and lambda on validation questions, write the adapter.
+"""Extrapolate a LoRA run, search mu and lambda on validation questions, write the adapters.
 
     python examples/boost_lora.py BASE EARLY_ADAPTER LAST_ADAPTER QUESTIONS.jsonl [OUT]
 
@@ -9,25 +9,20 @@ checkpoints that the trainer left (KeepEarly keeps an early one).
 import sys
 from pathlib import Path
 
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 import springback
-from springback.weights import AdapterExtrapolation, extrapolate_adapters
-
-
-def merged(base: str, adapter: str, folder: Path) -> str:
-    """Base and adapter as one plain model, since boost wants whole weights."""
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
-    model.merge_and_unload().save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return str(folder)
+from springback.weights import (
+    AdapterExtrapolation,
+    Contrast,
+    extrapolate_adapters,
+    write_adapter_pair,
+)
 
 
 def main(base: str, early: str, last: str, questions: str, out: str = "boost-of-lora") -> None:
     settings = springback.BoostSettings(
-        early=merged(base, early, Path(out) / "early"),
-        ft=merged(base, last, Path(out) / "ft"),
+        model=base,
+        early=early,
+        ft=last,
         validation=questions,
         test=questions,  # one file for both is split by the seed
         validation_rows=8,
@@ -39,10 +34,14 @@ def main(base: str, early: str, last: str, questions: str, out: str = "boost-of-
     methods = {row["method"]: row for row in result.data["analysis"]["methods"]}
     for name, row in methods.items():
         print(name, row["accuracy"]["mean"], row["verdict"])
-    if mu := methods["ME only"]["mu"]:
-        how = AdapterExtrapolation(mu=mu)
-        made = extrapolate_adapters([Path(early), Path(last)], how, Path(out) / "adapter")
-        print(f"adapter: {out}/adapter, rank {made.rank}, for PeftModel.from_pretrained and vLLM")
+    best, folders = methods["EpiCoDe"], [Path(early), Path(last)]
+    how, adapter = AdapterExtrapolation(mu=best["mu"] or 0.0), Path(out) / "adapter"
+    if lam := best["lambda"]:
+        write_adapter_pair(folders, how, Contrast(lam, settings.alpha), adapter)
+        print(f"adapters: {adapter}, a pair on one base, for springback.generate and serve")
+    else:
+        made = extrapolate_adapters(folders, how, adapter)
+        print(f"adapter: {adapter}, rank {made.rank}, for PeftModel.from_pretrained and vLLM")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,10 @@ VOCABULARY = 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything below tests/e2e and tests/integrations is marked so, whether or not it says so."""
+    """Everything below tests/e2e, tests/integrations and tests/vllm_engine is marked so."""
     for item in items:
-        for kind in {"e2e", "integrations"} & {*item.path.relative_to(Path(__file__).parent).parts}:
+        folders = item.path.relative_to(Path(__file__).parent).parts
+        for kind in {"e2e", "integrations", "vllm_engine"} & {*folders}:
             item.add_marker(getattr(pytest.mark, kind))
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from springback.contrast import combine, contest, mask, plausible, stepped
+from springback.contrast import combine, contest, mask, plausible, stepped, stepped_rows
 from springback.errors import SpringbackError
 
 
@@ -80,6 +80,17 @@ def test_with_one_plausible_token_the_step_form_does_not_depend_on_the_amateur()
     expert = torch.tensor([[5.0, 0.0, -3.0]])
     other = torch.tensor([[9.0, -7.0, 2.0]])
     assert torch.equal(stepped(expert, other, 2.0, 0.1), stepped(expert, expert, 2.0, 0.1))
+
+
+def test_rows_with_strengths_of_their_own_are_as_if_alone() -> None:
+    torch.manual_seed(0)
+    expert, amateur = torch.randn(3, 50) * 3, torch.randn(3, 50) * 3
+    lams, alphas = [0.5, 0.0, 2.0], [0.1, 0.3, 0.01]
+    rows = stepped_rows(expert, amateur, torch.tensor(lams), torch.tensor(alphas).double())
+    for row in (0, 2):
+        alone = stepped(expert[row], amateur[row], lams[row], alphas[row])
+        assert torch.equal(rows[row], alone)
+    assert torch.equal(rows[1], expert[1]), "lambda 0 is the expert, unmasked"
 
 
 def test_the_step_keeps_the_order_of_close_tokens_in_fp32() -> None:

@@ -82,6 +82,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "starlette": {"engines"},
     "uvicorn": {"engines", "cli"},
     "lm_eval": {"engines", "cli"},
+    "vllm": {"engines"},
     "mlflow": {"engines"},
     "wandb": {"engines"},
     "pydantic": {"jobs", "engines"},

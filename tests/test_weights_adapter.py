@@ -107,6 +107,7 @@ def test_the_folder_is_an_ordinary_adapter_of_one_rank(tmp_path: Path) -> None:
     report = extrapolate_adapters([early, ft], How(0.4), tmp_path / "out")
     config = config_of(tmp_path / "out")
     assert (config["r"], config["lora_alpha"], report.rank) == (8, 8, 8)  # 2 + 6
+    assert set(config) == set(config_of(ft)), "PEFT warns of settings that it does not know"
     assert config["use_rslora"] is False
     assert config["rank_pattern"] == config["alpha_pattern"] == {}
     assert (config["peft_type"], config["base_model_name_or_path"]) == ("LORA", str(base))

@@ -126,7 +126,27 @@ def stepped(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor
     check_settings(lam, alpha)
     scores = contest(expert, amateur, lam)
     expert = expert.to(scores.dtype)
-    open_ = plausible(expert, alpha)
+    return _below(expert, scores, plausible(expert, alpha))
+
+
+def stepped_rows(expert: Tensor, amateur: Tensor, lams: Tensor, alphas: Tensor) -> Tensor:
+    """:func:`stepped` with a lambda and an alpha for each row.
+
+    ``expert``, ``amateur``: (rows, vocabulary); ``lams``, ``alphas``: (rows,), checked by the
+    caller.  Where lambda is 0 the row is the expert's own, without a step.
+    """
+    dtype = torch.float64 if expert.dtype == torch.float64 else torch.float32
+    expert, amateur = expert.to(dtype), amateur.to(dtype)
+    lam, top = lams.to(expert)[:, None], expert.amax(dim=-1, keepdim=True)
+    difference = expert - amateur
+    anchor = expert.argmax(dim=-1, keepdim=True)
+    scores = expert + lam * (difference - difference.gather(-1, anchor))
+    open_ = (expert >= top + alphas.double().log().to(expert)[:, None]) | (lam == 0)
+    return _below(expert, scores, open_)
+
+
+def _below(expert: Tensor, scores: Tensor, open_: Tensor) -> Tensor:
+    """``scores`` where ``open_``; the others :data:`STEP` below these, in the expert's order."""
     lowest = scores.masked_fill(~open_, math.inf).amin(dim=-1, keepdim=True)  # (..., 1)
     below = expert - expert.amax(dim=-1, keepdim=True) + lowest - STEP
     return torch.where(open_, scores, below)

@@ -16,6 +16,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
+import springback
 from boosted_fixture import boosted
 
 # PEFT asks for the name that Transformers is leaving.
@@ -89,11 +90,13 @@ def test_boost_lora(tiny_llama: Path, tmp_path: Path) -> None:
     )
     assert "fine-tuned" in told
     data = json.loads((tmp_path / "boost-of-lora/result.json").read_text())
-    mu = {row["method"]: row["mu"] for row in data["analysis"]["methods"]}["ME only"]
-    assert ("adapter: boost-of-lora/adapter, rank 4" in told) == (mu > 0)
-    if mu > 0:
-        base = AutoModelForCausalLM.from_pretrained(tiny_llama)
-        assert PeftModel.from_pretrained(base, str(tmp_path / "boost-of-lora/adapter"))
+    (best,) = (r for r in data["analysis"]["methods"] if r["method"] == "EpiCoDe")
+    made = tmp_path / "boost-of-lora/adapter"
+    assert ("a pair on one base" in told) == (best["lambda"] > 0) == (made / "amateur").is_dir()
+    assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_llama), str(made))
+    loaded = springback.load(made)
+    assert loaded.lam == best["lambda"]
+    assert springback.generate(loaded, ["what is 1"], max_new_tokens=4)
 
 
 def test_serve_and_call(tiny_llama: Path, tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ from springback.engines import lm_eval as adapter
 from springback.errors import ModelError, SpringbackError
 from springback.inference import Loaded
 from springback.probes import nll, pair_nll
+from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
+from weights_adapters import save_adapter
+
+HALVES = ("expert", "amateur")
 
 ROWS = [
     {"question": "the thing", "choices": ["in the", " a thing in", "1 1 1"], "gold": 0},
@@ -137,6 +141,32 @@ def test_one_half_scores_as_that_half(
     assert [line["resps"][0][0] for line in found["local_generate"]] == [
         text.partition("1")[0] for text in texts
     ]
+
+
+def test_two_adapters_on_one_base_score_and_generate_as_ours(
+    tiny_llama: Path, tasks: Path, tmp_path: Path
+) -> None:
+    """The base is in memory once, in the dtype that was asked for, for both halves."""
+    early = save_adapter(tmp_path / "early", tiny_llama, 1, r=2)
+    ft = save_adapter(tmp_path / "ft", tiny_llama, 2, r=2)
+    pair = tmp_path / "pair"
+    write_adapter_pair([early, ft], AdapterExtrapolation(0.5), Contrast(LAM, ALPHA), pair)
+    found = run(pair, tasks, tmp_path / "out")
+    ours = springback.load(pair)
+    expert, amateur = ours.expert.double(), ours.amateur.double()  # type: ignore[union-attr]
+    told = pair_nll(expert, amateur, encoded(ours), ours.tokenizer, [LAM])[LAM]
+    assert scores(found["local_choice"]) == pytest.approx([-s.nats for s in told], abs=1e-4)
+    prompts = [ours.tokenizer(row["question"])["input_ids"] for row in ROWS]
+    how = DecodeSettings(12, lam=LAM, alpha=ALPHA, stop_ids=(2,))
+    texts = [
+        ours.tokenizer.decode(a, skip_special_tokens=True)
+        for a in decode(expert, prompts, how, amateur)
+    ]
+    assert [line["resps"][0][0] for line in found["local_generate"]] == [
+        text.partition("1")[0] for text in texts
+    ]
+    halves = [scores(run(pair, tasks, tmp_path / p, f",part={p}")["local_choice"]) for p in HALVES]
+    assert halves[0] != halves[1] != scores(found["local_choice"])
 
 
 def test_a_lambda_of_ones_own(folder: Path, loaded: Loaded) -> None:

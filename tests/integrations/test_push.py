@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import springback
-from boosted_fixture import boosted
+from boosted_fixture import boosted, checkpoints
 from springback.engines.push import check_card, push
 from springback.errors import ModelError, SpringbackError
 
@@ -133,6 +133,31 @@ def test_a_boosted_folder_arrives_whole(hub: Hub, tiny_llama: Path, tmp_path: Pa
     assert springback.generate(copy, prompts, max_new_tokens=8) == springback.generate(
         folder, prompts, max_new_tokens=8
     )
+
+
+def test_extrapolate_pushes_what_it_wrote(hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:
+    early, ft = checkpoints(tiny_llama, tmp_path)
+    out = tmp_path / "out"
+    words = ["extrapolate", str(early), str(ft), "--mu", "0.5", "--out", str(out)]
+    done = command(hub, *words, "--push", "org/name")
+    assert done.returncode == 0, (done.stderr, hub.unknown)
+    assert f"pushed: {hub.url}/org/name/commit/" in done.stdout
+    assert {"model.safetensors", "springback.json", "README.md"} <= {*hub.files}
+    assert hub.files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+
+
+def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
+    hub: Hub, tiny_llama: Path, tmp_path: Path
+) -> None:
+    early, ft = checkpoints(tiny_llama, tmp_path)
+    words = ["extrapolate", str(early), str(ft), "--mu", "0.5", "--out", str(tmp_path / "out")]
+    done = command(hub, *words, "--push", "name")
+    assert done.returncode == 2
+    assert "given: repository 'name'; allowed: org/name" in done.stderr
+    assert not (tmp_path / "out").exists()
+    done = command(hub, "extrapolate", str(early), str(ft), "--check", "--push", "org/name")
+    assert done.returncode == 2
+    assert "--check writes nothing" in done.stderr
 
 
 def test_what_the_hub_says_is_said(hub: Hub, tiny_llama: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from springback.errors import SpringbackError
 from springback.inference import Loaded
 
 TOKEN = "a-token"
+BUILTIN = ("--engine", "builtin")
 LONG = 400  # tokens: seconds of work for the tiny model
 
 
@@ -41,7 +42,7 @@ class Served:
         if token:
             environment["SPRINGBACK_TOKEN"] = token
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "springback.cli", "serve", *words, "--port", "0"],
+            [sys.executable, "-m", "springback.cli", "serve", *words, *BUILTIN, "--port", "0"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -338,7 +339,7 @@ def test_answers_that_take_too_long_are_broken_off(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--engine", "vllm"), "serving through vLLM comes in a later version"),
+        (("--engine", "vllm"), "needs the package 'vllm'"),
         (("--host", "0.0.0.0"), "without a token"),
         (("--batch", "0"), "given: --batch 0; allowed: 1 or more"),
         (("--port", "70000"), "given: --port 70000"),

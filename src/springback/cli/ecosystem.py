@@ -42,13 +42,26 @@ def serve(
     grace: Annotated[
         float, typer.Option(help="Seconds that running answers have at the end.")
     ] = _DEFAULT.grace,
+    speculate: Annotated[
+        int, typer.Option(help="vLLM: tokens drafted from the prompt. 0: none.")
+    ] = _DEFAULT.speculate,
+    per_request: Annotated[
+        bool | None,
+        typer.Option(
+            help="vLLM: requests may name lambda and alpha. [default: unless --speculate]",
+            show_default=False,
+        ),
+    ] = None,
+    vllm: Annotated[
+        str, typer.Option(help="More of vLLM's own options, as one text.", show_default=False)
+    ] = _DEFAULT.vllm_args,
 ) -> None:
     """Serve a model as OpenAI's API: chat, completions, streaming, models, /health, /metrics.
 
-    A boosted folder is decoded contrastively. Ends on Ctrl-C or SIGTERM when running answers are
-    done.
+    A boosted folder is decoded contrastively, by vLLM where that is installed, else by springback
+    itself. Ends on Ctrl-C or SIGTERM when running answers are done.
     """
-    from springback.engines.serve.settings import check
+    from springback.engines.serve.settings import check, engine_of
 
     settings = ServeSettings(
         host=host,
@@ -61,8 +74,16 @@ def serve(
         max_new_tokens=max_new_tokens,
         max_body=max_body,
         grace=grace,
+        speculate=speculate,
+        per_request=per_request,
+        vllm_args=vllm,
     )
     check(settings)
+    if engine_of(settings) == "vllm":
+        from springback.engines.vllm.launch import serve as launch
+
+        launch(model, settings, lambda text: typer.echo(text, err=True))
+        return
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401

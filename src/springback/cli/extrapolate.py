@@ -50,6 +50,9 @@ _Alpha = Annotated[float, typer.Option(help="With --lam: how plausible a token h
 _Materialise = Annotated[
     bool, typer.Option("--materialise", help="Adapters: write a copy of --base with them in it.")
 ]
+_Push = Annotated[
+    str | None, typer.Option(help="Upload what was written to the Hub: org/name, private.")
+]
 _Check = Annotated[bool, typer.Option("--check", help="Only say whether it looks safe.")]
 _Validation = Annotated[
     str | None, typer.Option(help="With --check: rows to take the NLL along mu on.")
@@ -90,6 +93,7 @@ def extrapolate(
     lam: _Lam = None,
     alpha: _Alpha = 0.1,
     materialise: _Materialise = False,
+    push: _Push = None,
     check: _Check = False,
     validation: _Validation = None,
 ) -> None:
@@ -101,6 +105,12 @@ def extrapolate(
     taken = _steps(steps)
     if validation is not None and not check:
         raise SpringbackError("--validation is for --check; leave it out, or add --check")
+    if check and push is not None:
+        raise SpringbackError("--check writes nothing to --push; leave one of them out")
+    if push is not None:
+        from springback.engines.push import check_name
+
+        check_name(push)
     if check:
         _check(_resolve(checkpoints, early_revision, ft_revision), taken, threads, validation)
         return
@@ -132,6 +142,10 @@ def extrapolate(
             describe(f"adapters ({given}) and full models", "one kind", "merge the adapters first")
         )
     (_adapters if kinds == {True} else _full)(folders, asked)
+    if push is not None:
+        from springback.engines.push import push as upload
+
+        typer.echo(f"pushed: {upload(out, push)}")
 
 
 def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Path]:

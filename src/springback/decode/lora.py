@@ -109,7 +109,7 @@ def twin_of(expert: PreTrainedModel, amateur: PreTrainedModel | None) -> PreTrai
     return both if partner is not None and amateur is not None and partner() is amateur else None
 
 
-def _refuse_more(adapter: Adapter) -> None:
+def refuse_more(adapter: Adapter) -> None:
     """Raise for what an adapter holds besides LoRA on linear layers."""
     odd = [n for n, m in adapter.modules.items() if m.embedding or m.bias or m.magnitude]
     if odd or adapter.full:
@@ -132,7 +132,7 @@ def load_twin(
     """
     found = [open_adapter(folder) for folder in (expert, amateur) if folder is not None]
     for adapter in found:
-        _refuse_more(adapter)
+        refuse_more(adapter)
     check_bases(found[::-1])
     names = list(dict.fromkeys(name for adapter in found for name in adapter.modules))
     rank = max(m.rank for adapter in found for m in adapter.modules.values())

@@ -58,6 +58,12 @@ def check_card(folder: Path) -> None:
         )
 
 
+def check_name(repository: str) -> None:
+    """Raise :class:`SpringbackError` for what is no name of a repository."""
+    if not _ID.fullmatch(repository):
+        raise SpringbackError(describe(f"repository {repository!r}", "org/name", "name one"))
+
+
 def push(
     folder: str | Path,
     repository: str,
@@ -72,8 +78,7 @@ def push(
     would refuse, or what the Hub answers.
     """
     folder = Path(folder)
-    if not _ID.fullmatch(repository):
-        raise SpringbackError(describe(f"repository {repository!r}", "org/name", "name one"))
+    check_name(repository)
     named = ("config.json", "adapter_config.json")
     weights = list(folder.glob("*.safetensors"))
     if not weights or not any((folder / name).exists() for name in named):

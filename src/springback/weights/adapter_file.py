@@ -158,10 +158,10 @@ def config(total: AdapterSum, rank: int) -> dict[str, Any]:
         rank_pattern={},
         alpha_pattern={},
         init_lora_weights=True,
-        loftqconfig={},
+        loftq_config={},
         lora_bias=total.has_bias(),
     )
-    config.update(dict.fromkeys(("cordaconfig", "evaconfig", "lora_gaconfig", "veloraconfig")))
+    config.update(dict.fromkeys(("corda_config", "eva_config", "lora_ga_config", "velora_config")))
     if set(total.modules) != set(total.ft.modules):  # else ft's own words name just these
         config.update(target_modules=list(total.modules), exclude_modules=None)
         config.update(layers_to_transform=None, layers_pattern=None)

@@ -43,13 +43,20 @@ class Gate:
         try:
             self._check(scope)
             body = await self._body(receive) if scope["method"] == "POST" else b""
-        except Refused as refused:
+            if body is None:  # the client is gone
+                return
+            self.check_body(body)
+            if scope["method"] == "POST":
+                receive = _replayed(body, receive)
+            await self.pass_on(scope, receive, send)
+        except Refused as refused:  # before anything was sent
             await _answer(send, refused)
-            return
-        if body is None:  # the client is gone
-            return
-        if scope["method"] == "POST":
-            receive = _replayed(body, receive)
+
+    def check_body(self, body: bytes) -> None:
+        """Raise :class:`Refused` for a body that may not pass."""
+
+    async def pass_on(self, scope: Any, receive: _Receive, send: _Send) -> None:
+        """The application's turn."""
         await self.app(scope, receive, send)
 
     def _check(self, scope: Any) -> None:

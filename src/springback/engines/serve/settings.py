@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from dataclasses import dataclass, field
 
 from springback.errors import SpringbackError, describe
 
-#: What can decode behind the server.  vLLM will be another entry; it is not there yet.
-ENGINES = ("builtin",)
-LATER = ("vllm",)
+#: What can decode behind the server.
+ENGINES = ("auto", "builtin", "vllm")
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,38 @@ class ServeSettings:
     ``batch``: rows decoded together; ``queue``: rows that may wait beside them, more are refused
     with 429.  ``max_new_tokens``: longest answer, and the length where a request names none.
     ``max_body``: bytes of a request.  ``grace``: seconds that running answers have when the server
-    is told to stop.
+    is told to stop.  ``engine``: ``auto`` is vLLM where it is installed.
+
+    For vLLM only: ``speculate``, tokens that the prompt drafts (0: none); ``per_request``, whether
+    requests may name lambda and alpha (None: unless there is speculation, which excludes it);
+    ``vllm_args``, further words of vLLM's own command line.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     name: str | None = None
     token: str | None = field(default=None, repr=False)
-    engine: str = "builtin"
+    engine: str = "auto"
     batch: int = 8
     queue: int = 64
     max_new_tokens: int = 1024
     max_body: int = 1_000_000
     grace: float = 20.0
+    speculate: int = 0
+    per_request: bool | None = None
+    vllm_args: str = ""
+
+    @property
+    def by_request(self) -> bool:
+        """Whether requests may name lambda and alpha."""
+        return not self.speculate if self.per_request is None else self.per_request
+
+
+def engine_of(settings: ServeSettings) -> str:
+    """``builtin`` or ``vllm``: what ``auto`` stands for here."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "vllm" if importlib.util.find_spec("vllm") is not None else "builtin"
 
 
 def is_loopback(host: str) -> bool:
@@ -47,16 +66,9 @@ def is_loopback(host: str) -> bool:
 def check(settings: ServeSettings) -> None:
     """Raise :class:`SpringbackError` on settings that cannot be followed."""
     s = settings
-    if s.engine in LATER:
-        raise SpringbackError(
-            describe(
-                f"--engine {s.engine}",
-                ", ".join(ENGINES),
-                "leave it out; serving through vLLM comes in a later version",
-            )
-        )
     if s.engine not in ENGINES:
         raise SpringbackError(describe(f"--engine {s.engine}", ", ".join(ENGINES), "change it"))
+    _check_vllm(s)
     if s.token is not None and not s.token.strip():
         raise SpringbackError("the token is empty; give one, or leave it out on loopback")
     if not is_loopback(s.host) and s.token is None:
@@ -75,6 +87,26 @@ def check(settings: ServeSettings) -> None:
         if getattr(s, name) < 1:
             flag = name.replace("_", "-")
             raise SpringbackError(describe(f"--{flag} {getattr(s, name)}", "1 or more", "raise it"))
-    for name in ("queue", "grace"):
+    for name in ("queue", "grace", "speculate"):
         if getattr(s, name) < 0:
             raise SpringbackError(describe(f"--{name} {getattr(s, name)}", "0 or more", "raise it"))
+
+
+def _check_vllm(s: ServeSettings) -> None:
+    if s.speculate > 0 and s.per_request:
+        raise SpringbackError(
+            describe(
+                "--speculate with --per-request, which vLLM cannot do together",
+                "one of them",
+                "leave one out",
+            )
+        )
+    given = {"--speculate": s.speculate, "--per-request": s.per_request, "--vllm": s.vllm_args}
+    if engine_of(s) == "builtin" and (named := [flag for flag, value in given.items() if value]):
+        raise SpringbackError(
+            describe(
+                f"{', '.join(named)} with the built-in server",
+                "these with --engine vllm",
+                "leave them out, or install vLLM",
+            )
+        )

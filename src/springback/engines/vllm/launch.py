@@ -1,0 +1,200 @@
+"""``springback serve`` through vLLM's own server, in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from springback.engines.serve.settings import ServeSettings, check
+from springback.engines.vllm.folder import PROCESSOR, Folder, open_folder
+from springback.errors import MissingExtraError, ModelError, SpringbackError, describe
+from springback.models import resolve
+from springback.store import read_json
+from springback.weights import is_adapter
+
+#: Where the server's process reads what the gate is to let through, but for the token.
+GATE_SETTINGS = "SPRINGBACK_SERVE"
+_GATE = "springback.engines.vllm.gate.VllmGate"
+#: Seconds between looks whether the server is up, and for broken-off answers at the end.
+_LOOK, _LAST_RESORT = 0.25, 30
+
+
+def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = print) -> None:
+    """Serve ``model`` by vLLM until SIGINT or SIGTERM; returns after a clean end.
+
+    ``tell`` hears the address as soon as requests are taken.  Raises :class:`SpringbackError` for
+    settings, folders and addresses that cannot be served, and when vLLM ends by itself.
+    """
+    check(settings)
+    if importlib.util.find_spec("vllm") is None:
+        raise MissingExtraError("vllm", "vllm", "springback serve --engine vllm")
+    folder = open_for_serving(model)
+    port = _free_port(settings)
+    name = settings.name or Path(model).name or model
+    words = command(folder, settings, name, port)
+    server = subprocess.Popen(words, env=_environment(settings), start_new_session=True)
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stopped.append(number)
+        server.send_signal(signal.SIGTERM if len(stopped) == 1 else signal.SIGKILL)
+
+    held = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"http://{shown}:{port}"
+        if _wait_until_up(server, _reached(address)):
+            tell(f"serving {name} at {address}/v1")
+        server.wait()
+    finally:
+        if server.poll() is None:
+            server.kill()
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    if not stopped:
+        raise SpringbackError(
+            f"vLLM ended by itself (status {server.returncode}); its own words are above; "
+            "mend what they say, or use --engine builtin"
+        )
+
+
+def open_for_serving(model: str) -> Folder:
+    """:func:`open_folder`, built-in names too; raises for what vLLM is not started with."""
+    folder = open_folder(resolve(model).path if not is_adapter(model) else model)
+    if folder.adapter is not None and folder.amateur is None:
+        raise ModelError(
+            describe(
+                f"{model}, a single adapter",
+                "a model, a boosted folder, a pair of adapters",
+                "use vLLM's own --enable-lora, or --engine builtin",
+            )
+        )
+    return folder
+
+
+def command(folder: Folder, settings: ServeSettings, name: str, port: int) -> list[str]:
+    """The words that start vLLM's server.  Its ``vllm serve`` is not on every build's path."""
+    s = settings
+    # Greedy unless a request says otherwise, as the strengths were chosen.
+    defaults = {"temperature": 0.0, "max_new_tokens": s.max_new_tokens}
+    words = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", str(folder.model), "--served-model-name", name),
+        *("--host", s.host, "--port", str(port), "--middleware", _GATE),
+        *("--max-num-seqs", str(s.batch), "--load-format", "safetensors"),
+        *("--override-generation-config", json.dumps(defaults)),
+        *("--allowed-origins", "[]", "--uvicorn-log-level", "warning"),
+        *("--shutdown-timeout", str(round(s.grace))),
+    ]
+    if _stored_dtype(folder.model) == "float32":  # vLLM would round it to 16 bits
+        words += ["--dtype", "float32"]
+    if folder.adapter is not None and (folder.adapter / "tokenizer_config.json").exists():
+        words += ["--tokenizer", str(folder.adapter)]
+    if folder.architecture is not None:
+        words += ["--hf-overrides", json.dumps(folder.overrides())]
+        if s.by_request:
+            words += ["--logits-processors", PROCESSOR]
+    if folder.adapter is not None:
+        words.append("--enforce-eager")
+    if s.speculate:
+        drafts = {"method": "ngram", "num_speculative_tokens": s.speculate, "prompt_lookup_max": 4}
+        words += ["--speculative-config", json.dumps(drafts)]
+    if folder.system is not None:
+        words += ["--chat-template", chat_template(folder)]
+    return [*words, *shlex.split(s.vllm_args)]
+
+
+def chat_template(folder: Folder) -> str:
+    """The tokenizer's template with the folder's system message where a request has none."""
+    from transformers import AutoTokenizer
+
+    own = folder.adapter
+    named = own if own is not None and (own / "tokenizer_config.json").exists() else folder.model
+    template = AutoTokenizer.from_pretrained(named, trust_remote_code=False).chat_template
+    if not isinstance(template, str):
+        raise ModelError(
+            describe(
+                f"{folder.model} with a system message and no chat template",
+                "one template",
+                "use --engine builtin",
+            )
+        )
+    message = json.dumps(folder.system)  # a string of Jinja too
+    first = (
+        "{%- if not messages | selectattr('role', 'equalto', 'system') | list %}"
+        f"{{%- set messages = [{{'role': 'system', 'content': {message}}}] + messages %}}"
+        "{%- endif %}"
+    )
+    return first + template
+
+
+def _stored_dtype(model: Path) -> str | None:
+    config: dict[str, Any] = read_json(model / "config.json")
+    return config.get("dtype") or config.get("torch_dtype")
+
+
+def _environment(settings: ServeSettings) -> dict[str, str]:
+    held = {k: v for k, v in asdict(settings).items() if k != "token"}
+    ours = {GATE_SETTINGS: json.dumps(held), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if settings.token is not None:
+        ours["SPRINGBACK_TOKEN"] = settings.token
+    quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
+    if settings.by_request:
+        quiet["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # has another interface for logits processors
+    return {**quiet, **os.environ, **ours}
+
+
+def _free_port(settings: ServeSettings) -> int:
+    """The port asked for, or a free one; raises if the address cannot be had."""
+    try:
+        kind, *_, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.create_server(address[:2], family=kind) as listening:
+            return int(listening.getsockname()[1])
+    except OSError as error:
+        raise SpringbackError(
+            describe(
+                f"{settings.host} port {settings.port} ({error.strerror or error})",
+                "an address of this machine that is free",
+                "choose another --port, or 0 for any",
+            )
+        ) from error
+
+
+def _reached(address: str) -> Callable[[], bool]:
+    for every, loopback in (("0.0.0.0", "127.0.0.1"), ("[::]", "[::1]")):
+        address = address.replace(f"//{every}:", f"//{loopback}:")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def up() -> bool:
+        try:
+            with direct.open(f"{address}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return up
+
+
+def _wait_until_up(server: subprocess.Popen[bytes], up: Callable[[], bool]) -> bool:
+    """Whether it answers; False when it ended before."""
+    while server.poll() is None:
+        if up():
+            return True
+        time.sleep(_LOOK)
+    return False

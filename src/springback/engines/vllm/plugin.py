@@ -1,0 +1,85 @@
+"""The entry point of vLLM's plugins, and what vLLM may be asked for with a pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from springback.engines.vllm.folder import PAIR, PROCESSOR, TWIN
+from springback.errors import describe
+
+#: Ways to load that go through the loader which asks a model for further sources of weights.
+_LOADERS = ("auto", "hf", "safetensors", "fastsafetensors")
+
+
+def register() -> None:
+    """Tell vLLM of both classes.  Called in each of its processes, also more than once."""
+    from vllm import ModelRegistry
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP, VerifyAndUpdateConfig
+
+    class Checked(VerifyAndUpdateConfig):  # type: ignore[misc]
+        """vLLM asks it for each configuration of a pair, in the process that a user started."""
+
+        @staticmethod
+        def verify_and_update_config(vllm_config: Any) -> None:
+            check(vllm_config)
+
+    known = ModelRegistry.get_supported_archs()
+    for name, place in ((PAIR, "pair:Pair"), (TWIN, "twin:Twin")):
+        if name not in known:
+            ModelRegistry.register_model(name, f"springback.engines.vllm.{place}")
+        MODELS_CONFIG_MAP[name] = Checked
+
+
+def check(vllm_config: Any) -> None:
+    """Raise :class:`ValueError` for what a pair cannot do; also run the checks of its half."""
+    twin = vllm_config.model_config.architecture == TWIN
+    for given, allowed, do in _faults(vllm_config, twin):
+        raise ValueError("springback: " + describe(given, allowed, do))
+    _check_half(vllm_config)
+
+
+def _faults(vllm_config: Any, twin: bool) -> list[tuple[str, str, str]]:
+    model, parallel = vllm_config.model_config, vllm_config.parallel_config
+    drafts, load = vllm_config.speculative_config, str(vllm_config.load_config.load_format)
+    processors = [str(p) for p in model.logits_processors or ()]
+    faults = []
+    if drafts is not None and PROCESSOR in processors:
+        given = "lambda by request together with speculation"
+        faults.append((given, "one of them", f"leave {PROCESSOR} or the speculation out"))
+    if drafts is not None and drafts.method != "ngram":
+        given = f"speculation by {drafts.method}"
+        faults.append((given, "ngram", "change the method, or leave speculation out"))
+    if PROCESSOR in processors and vllm_config.use_v2_model_runner:
+        given = "lambda by request with vLLM's V2 model runner"
+        faults.append((given, "its V1 runner", "set VLLM_USE_V2_MODEL_RUNNER=0"))
+    if parallel.pipeline_parallel_size > 1:
+        given = f"pipeline parallelism over {parallel.pipeline_parallel_size}"
+        faults.append((given, "tensor parallelism", "set it to 1"))
+    if vllm_config.lora_config is not None:
+        faults.append(("LoRA on a pair", "whole weights", "serve the adapter pair's own folder"))
+    if load not in _LOADERS:
+        faults.append((f"load format {load}", ", ".join(_LOADERS), "change --load-format"))
+    if twin:
+        write = "write whole weights: springback extrapolate --materialise"
+        for name in ("tensor", "data"):
+            if (size := getattr(parallel, f"{name}_parallel_size")) > 1:
+                given = f"adapters on one base with {name} parallelism over {size}"
+                faults.append((given, "1", write))
+        if model.quantization is not None:
+            given = f"adapters on one base with {model.quantization} quantization"
+            faults.append((given, "none", write))
+        if not model.enforce_eager:
+            faults.append(("adapters on one base, compiled", "eager", "add --enforce-eager"))
+    return faults
+
+
+def _check_half(vllm_config: Any) -> None:
+    """What vLLM checks for the class of one half, where it has such checks."""
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+
+    from springback.engines.vllm.build import half_architectures
+
+    for name in half_architectures(vllm_config.model_config):
+        own = MODELS_CONFIG_MAP.get(name)
+        if own is not None:
+            own.verify_and_update_config(vllm_config)
