@@ -46,6 +46,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "scratch",
         "leafmodel",
         "sweep",
+        "bend",
         "scan",
         "inference",
         "engines",

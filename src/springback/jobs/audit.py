@@ -13,7 +13,14 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import card_of
-from springback.jobs import audit_findings, audit_rates, realign, rebound, resistance
+from springback.jobs import (
+    audit_findings,
+    audit_rates,
+    protection_findings,
+    realign,
+    rebound,
+    resistance,
+)
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Data, Room, load_data
@@ -60,6 +67,7 @@ def audit(
             "attackers": audit_findings.attackers(settings, start, rebounds),
             "realign": audit_findings.second_alignment(settings, start, rebounds, again),
             "rates": audit_rates.rates(study, start, rebounds),
+            **protection_findings.findings(settings, study.words, start, rebounds),
         }
         found = rebound.measurements(study, start, rebounds)
         found += resistance.measurements(resistances)
@@ -73,6 +81,7 @@ def audit(
         verdict["parts"] += [
             *audit_findings.parts(to_jsonable(analysis)),
             *audit_rates.parts(analysis["rates"]),
+            *protection_findings.parts(analysis),
             *more,
         ]
         inputs = _inputs(study, data)

@@ -124,7 +124,9 @@ def _runs(study: Study) -> Iterator[Planned]:
         yield planned(align, seed, max(s.n_pos) * length, len(s.n_pos) * probe)
         for n_pos, attack in rebound.branches(s):
             run = rebound.perturb_run(study, seed, n_pos, attack)
-            yield planned(run, seed, max(s.doses) * length, len(s.doses) * probe)
+            rows = len(rebound.perturb_rows(study, seed, attack))
+            marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
+            yield planned(run, seed, rows * length, marks * probe)
         if "realign" in s.experiments:
             again = realign.realign_run(study, seed)
             yield planned(again, seed, max(s.n_pos) * length, len(s.n_pos) * probe)

@@ -12,6 +12,7 @@ from springback.errors import SpringbackError
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
 from springback.jobs.pretrain import pretrain
+from springback.jobs.protection_findings import protection_tables
 from springback.jobs.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import Study, cards, compared_verdict, run_all
@@ -65,6 +66,12 @@ def reproduce(
         if len(results) > 1:
             compared = compare([r.data for r in results.values()], names=list(results))
         measured = _measured(what, found)
+        for entry, result in zip(found, results.values(), strict=True):
+            told = result.data["analysis"]
+            if told["protections"] or told["repair"]:
+                entry |= {"protections": told["protections"], "repair": told["repair"]}
+        if protected := protection_tables(found):
+            measured = protected
         analysis = {
             "name": name,
             "question": what.question,

@@ -106,6 +106,7 @@ class Study:
             resistance_rows=0,
             attack_learning_rates=(),
             mix=(),
+            mitigate=(),
         )
         return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
 

@@ -41,6 +41,8 @@ OURS = (
     "resistance",
     "attackers-",
     "realign-",
+    "protection-",
+    "repair-",
     "symmetry-",
     "models-",
     "search-",
