@@ -204,7 +204,7 @@ def test_an_adapter_is_overbent_by_its_scale(settings: AuditSettings, tmp_path: 
     )
     (row,) = audit(study, tmp_path / "out").data["analysis"]["protections"]["rows"]
     assert row["cost"]["aligned"]["kl"]["mean"] > 0, "further from the start than unprotected"
-    assert row["dose"]["label"] == "one seed, no interval"
+    assert row["left"]["label"] == "one seed, no interval"
 
 
 @pytest.mark.parametrize(

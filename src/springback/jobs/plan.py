@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from springback.core import Run
 from springback.jobs import realign, rebound, resistance
+from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import training_speed
 
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
 #: training with gradient and two moments, and what a step needs (measured: docs/results, demo).
 MEMORY_COPIES = 14
+#: Copies on disk beside the branch points: resistance's three, and a state saved twice over.
+KEPT = 6
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,23 @@ class Planned:
     scored: int
     done: bool
 
+    def seconds(self, train: float, score: float) -> float:
+        """At so many tokens a second trained and scored."""
+        return self.trained / train + self.scored / score
+
 
 @dataclass(frozen=True)
 class Plan:
-    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes."""
+    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes.
+
+    ``each``: seconds of every run that is not done, by its name, without what starting costs.
+    """
 
     runs: tuple[Planned, ...]
     seconds: float
     memory: int
     disk: int
+    each: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> tuple[Planned, ...]:
@@ -90,13 +101,15 @@ def make_plan(studies: list[Study]) -> Plan:
     train = training_speed(parameters, s.precision)
     # A forward pass is a third of a training step's work.
     score = 3 * training_speed(parameters, s.probe_precision)
-    seconds = sum(p.trained / train + p.scored / score for p in waiting) + 30
-    keeps = len(s.n_pos) + 6  # branch points, resistance's three, and a state saved twice over
+    each = {p.run.name: p.seconds(train, score) for p in waiting}
+    seconds = sum(each.values()) + 30
+    keeps = len(s.n_pos) + KEPT
     return Plan(
         runs,
         seconds,
         MEMORY_COPIES * study.weight_bytes + 1_000_000_000,
         keeps * study.weight_bytes,
+        each,
     )
 
 
@@ -104,15 +117,7 @@ def _runs(study: Study) -> Iterator[Planned]:
     s = study.settings
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
-    sampled = s.prompt_tokens + s.sample_tokens
-    # Sampling goes token by token: about three times the time of scoring as many.
-    probe = 2 * s.holdout * length
-    texts = {"kl": 1, "reverse_kl": 2}
-    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
-    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
-    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
-    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
-    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
+    sampled, probe = s.prompt_tokens + s.sample_tokens, probe_tokens(s, length)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
         done = study.store.results(run) is not None
@@ -135,3 +140,17 @@ def _runs(study: Study) -> Iterator[Planned]:
             trained = s.resistance_rows * (length if first else sampled)
             scored = s.resistance_rows * (sampled + 3 * s.sample_tokens) if first else 0
             yield planned(run, seed, trained, scored)
+
+
+def probe_tokens(s: AuditSettings, length: float) -> float:
+    """Tokens that the probes score on one model, texts being ``length`` tokens long."""
+    sampled = s.prompt_tokens + s.sample_tokens
+    # Sampling goes token by token: about three times the time of scoring as many.
+    probe = 2 * s.holdout * length
+    texts = {"kl": 1, "reverse_kl": 2}
+    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
+    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
+    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
+    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
+    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
+    return probe

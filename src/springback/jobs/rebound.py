@@ -138,10 +138,10 @@ def run_seed(study: Study, seed: int, fallen: Path | None = None) -> dict[str, A
     weights = {n: store.checkpoint(align, f"{n}") for n in settings.n_pos}
     if aligned is None or any(not weights[n].exists() for n, _ in waiting):
         # Also when the measurements are there but the weights are not: made on another machine.
-        aligned = _align(study, seed, align)
+        aligned = align_once(study, seed)
     for at, (n_pos, attack) in enumerate(waiting):
         keep = fallen if (n_pos, attack) == (last, PLAIN) else None
-        _perturb(study, seed, n_pos, attack, keep)
+        perturb_once(study, seed, n_pos, attack, keep)
         if all(n != n_pos for n, _ in waiting[at + 1 :]):
             store.drop_checkpoint(align, f"{n_pos}")
     store.drop_checkpoints(align)
@@ -167,8 +167,9 @@ def _repaired(worn_model: dict[int, Any], found: dict[str, Any]) -> dict[float, 
     return {0.0: probes, **{float(mu): values for mu, values in found["repaired"].items()}}
 
 
-def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
-    settings, store = study.settings, study.store
+def align_once(study: Study, seed: int) -> dict[str, Any]:
+    """The aligning run of a seed, with the weights of its branch points."""
+    settings, store, run = study.settings, study.store, align_run(study, seed)
     part = study.data.aligning(seed, max(settings.n_pos))
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning on {len(part)} examples", steps)
@@ -183,7 +184,10 @@ def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
     return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
-def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | None) -> None:
+def perturb_once(
+    study: Study, seed: int, n_pos: int, attack: Attack = PLAIN, keep: Path | None = None
+) -> None:
+    """One perturbing run from a branch point that is there; ``keep``: where its own weights go."""
     settings, store = study.settings, study.store
     run = perturb_run(study, seed, n_pos, attack)
     part, recipe = perturb_rows(study, seed, attack), perturb_recipe(study, seed, attack)

@@ -9,6 +9,7 @@ from typing import Any
 
 from springback.elasticity import ElasticityCard, compare
 from springback.errors import SpringbackError
+from springback.execute import ExecutorSettings
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
 from springback.jobs.pretrain import pretrain
@@ -43,6 +44,7 @@ def reproduce(
     out: str | Path = "springback-reproduce",
     given: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
     """Run the studies of ``name`` and write published beside measured (kind ``reproduce``).
 
@@ -60,7 +62,7 @@ def reproduce(
                 Study(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
             ]
-        results = run_all(studies, store.root, progress)
+        results = run_all(studies, store.root, progress, executor)
         found = cards(results)
         compared = None
         if len(results) > 1:

@@ -43,6 +43,7 @@ OURS = (
     "realign-",
     "protection-",
     "repair-",
+    "life-",
     "symmetry-",
     "models-",
     "search-",

@@ -204,6 +204,7 @@ def parse(result: Any) -> Result:
             reproduction=card_reading.reproduction(analysis),
             cells=analysis.every("cells", boost_reading.cell),
             protected=analysis.every("studies", _protected),
+            life_cycle=analysis.optional("life_cycle", Node.mapping),
         )
     audit, boost = (
         analysis.optional("audit", _audit),

@@ -193,5 +193,6 @@ class Result:
     reproduction: Reproduction | None = None
     theory: Mapping[str, Any] | None = None
     cells: tuple[Cell, ...] = ()
+    life_cycle: Mapping[str, Any] | None = None
     #: Of a reproduction: name of a study, its protections and its repair, as the file has them.
     protected: tuple[tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None], ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from springback.report import (
     audit_story,
     boost_story,
+    life_charts,
     model_story,
     protection_story,
     theory_story,
@@ -35,6 +36,8 @@ def chapters(result: Result) -> tuple[Chapter, ...]:
         for at, (name, shields, repair) in enumerate(result.protected, start=1):
             suffix = f"-{at}" if several else ""
             found += protection_story.sections(shields, repair, name, suffix)
+        if result.life_cycle is not None:
+            found += life_charts.sections(result.life_cycle)
         told.append(Chapter("", (), found))
     for job in ("audit", "boost"):
         if both and job in result.silent:
