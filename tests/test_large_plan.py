@@ -128,5 +128,5 @@ def test_what_is_assumed_is_said_and_what_cannot_be_is_refused(tmp_path: Path) -
             architecture(wrong)
     with pytest.raises(SpringbackError, match="--hardware is abacus"):
         make(STUDY, LargeSettings(size=("7B",), hardware="abacus"))
-    with pytest.raises(SpringbackError, match="no result.json"):
+    with pytest.raises(SpringbackError, match="no result"):
         make(STUDY, LargeSettings(size=("7B",), like=str(tmp_path)))

@@ -207,3 +207,32 @@ def test_tasks_that_can_never_begin_are_refused() -> None:
         check_tasks([task("a", trivial, after=("b",))])
     with pytest.raises(SpringbackError, match="wait for each other"):
         check_tasks([task("a", trivial, after=("b",)), task("b", trivial, after=("a",))])
+
+
+def test_a_sharded_model_is_extrapolated_by_workers_to_the_same_bytes(
+    cluster: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    import torch
+
+    from springback.execute.extrapolate import extrapolate_on_ray
+    from springback.models import load_model, resolve
+    from springback.weights import Extrapolation, extrapolate_along
+
+    model = load_model(resolve(tiny_llama))
+    for name in ("early", "ft"):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01 * torch.randn(parameter.shape))
+        model.save_pretrained(tmp_path / name, max_shard_size="100KB")
+    both = [tmp_path / "early", tmp_path / "ft"]
+    how = Extrapolation(0.3, low_rank=4)
+    here = extrapolate_along(both, how, tmp_path / "here")
+    there = extrapolate_on_ray(both, how, tmp_path / "there", RAY)
+    assert there == here
+    files = sorted(p.name for p in (tmp_path / "here").iterdir())
+    assert len([n for n in files if n.endswith(".safetensors")]) > 2
+    assert sorted(p.name for p in (tmp_path / "there").iterdir()) == files
+    for name in files:
+        if name != "springback.json":  # it names the folders
+            one, two = ((tmp_path / side / name).read_bytes() for side in ("here", "there"))
+            assert one == two, name

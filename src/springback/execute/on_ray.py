@@ -7,7 +7,6 @@ reads or resumes instead of repeating; what it finds does not depend on where it
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import socket
 import time
@@ -109,17 +108,19 @@ class _Told:
     def close(self) -> None: ...
 
 
-def _work(call: Callable[[Progress], Any], key: str, board: Any, threads: int) -> tuple[float, str]:
-    """On the worker: seconds it took, and the node's name."""
+def _work(
+    call: Callable[[Progress], Any], key: str, board: Any, threads: int
+) -> tuple[float, str, Any]:
+    """On the worker: seconds it took, the node's name, and what was returned."""
     if threads:
         import torch
 
         torch.set_num_threads(threads)
     began = time.monotonic()
-    call(_Told(board, key))
+    value = call(_Told(board, key))
     ray = _ray()
     node = ray.get_runtime_context().get_node_id()
-    return time.monotonic() - began, f"{socket.gethostname()}/{node[:8]}"
+    return time.monotonic() - began, f"{socket.gethostname()}/{node[:8]}", value
 
 
 @dataclass
@@ -251,7 +252,7 @@ class _Loop:
         entry = self.running[ref]
         task = entry.task
         try:
-            seconds, node = self.ray.get(ref)
+            seconds, node, value = self.ray.get(ref)
         except errors.RayTaskError as error:
             if isinstance(error.cause, (SpringbackError, KeyboardInterrupt)):
                 raise error.cause from None
@@ -261,7 +262,7 @@ class _Loop:
             self._lost(task, entry.attempt, error)
             return
         del self.running[ref]
-        found = Outcome(task.key, task.title, task.seconds, seconds, node, entry.attempt)
+        found = Outcome(task.key, task.title, task.seconds, seconds, node, entry.attempt, value)
         self.done.add(task.key)
         self.outcomes.append(found)
         if self.on_done is not None:
@@ -292,8 +293,3 @@ class _Loop:
                 more = len(at_work) - SHOWN
                 text = " | ".join(at_work[:SHOWN]) + (f" | and {more} more" if more > 0 else "")
                 self.progress.advance(0, note=text)
-
-
-def partial_of(function: Callable[..., Any], *arguments: Any) -> Callable[[Progress], Any]:
-    """``function(*arguments, progress)`` as a task's call."""
-    return functools.partial(function, *arguments)

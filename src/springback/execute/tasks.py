@@ -36,7 +36,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``seconds`` of the attempt that succeeded; ``attempts`` 1 where nothing was lost."""
+    """``seconds`` of the attempt that succeeded; ``attempts`` 1 where nothing was lost; ``value``
+    is what the call returned."""
 
     key: str
     title: str
@@ -44,6 +45,7 @@ class Outcome:
     seconds: float
     node: str
     attempts: int
+    value: Any = None
 
 
 def check_tasks(tasks: Sequence[Task]) -> None:

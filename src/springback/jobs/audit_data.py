@@ -8,6 +8,7 @@ from dataclasses import replace
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
 from springback.finetune import NEUTRAL_PROMPT, check_recipe
+from springback.jobs.accelerated import read_launch
 from springback.jobs.common import check_positive
 from springback.jobs.protections import parse_all
 from springback.jobs.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
@@ -72,6 +73,14 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     for rate in settings.attack_learning_rates:
         check_positive({"attack-learning-rates": rate})
     _check_protections(settings)
+    if settings.accelerate is not None:
+        read_launch(settings.accelerate)
+        algorithms = {settings.algorithm, settings.perturb_algorithm}
+        if algorithms != {"sft"} or settings.lora_rank:
+            raise SpringbackError(
+                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
+                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+            )
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
     if "rebound" not in settings.experiments:

@@ -151,6 +151,11 @@ class AuditSettings:
     precision: str = setting("auto", "auto, bf16-mixed or float32.")
     probe_precision: str = setting("float32", "float32 or bf16-mixed.")
     save_every: float = setting(45.0, "Seconds of training between saved states.")
+    accelerate: str | None = setting(
+        None,
+        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "describes, DDP or FSDP.",
+    )
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
