@@ -130,3 +130,20 @@ def test_what_is_assumed_is_said_and_what_cannot_be_is_refused(tmp_path: Path) -
         make(STUDY, LargeSettings(size=("7B",), hardware="abacus"))
     with pytest.raises(SpringbackError, match="no result"):
         make(STUDY, LargeSettings(size=("7B",), like=str(tmp_path)))
+
+
+def test_the_command_line_plans_and_refuses() -> None:
+    from typer.testing import CliRunner
+
+    from springback.cli.app import app
+
+    done = CliRunner().invoke(app, ["audit", "plan", "--size", "1B,7B", "--price", "2"])
+    assert done.exit_code == 0
+    assert "7B" in done.output
+    wrong = CliRunner().invoke(app, ["audit", "--size", "1B"])
+    assert isinstance(wrong.exception, SpringbackError)
+    assert "springback audit plan --size" in str(wrong.exception)
+    for flags in (["--executor", "slurm"], ["--address", "here:1"], ["--run-cpus", "0"]):
+        refused = CliRunner().invoke(app, ["audit", *flags])
+        assert isinstance(refused.exception, SpringbackError)
+        assert flags[0] in str(refused.exception)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed (make integrations
 
 from ray.cluster_utils import Cluster
 
+from springback.cli.flags import _typed
 from springback.errors import SpringbackError
 from springback.execute import ExecutorSettings, Task, check_tasks
 from springback.execute.on_ray import run_tasks
@@ -198,6 +200,35 @@ def test_a_lost_worker_is_replaced_until_too_many_were_lost(cluster: Any, tmp_pa
 def test_what_no_node_has_is_refused_at_once(cluster: Any) -> None:
     with pytest.raises(SpringbackError, match=r"a run needs 64 CPU, .*lower --run-cpus"):
         run_tasks([task("large", trivial, cpus=64)], RAY, Silent())
+
+
+def test_the_command_line_starts_a_ray_of_its_own(
+    settings: AuditSettings, here: Path, tmp_path: Path
+) -> None:
+    """Beside the cluster, in a process of its own: what a user types."""
+    names = ("model", "n_pos", "doses", "learning_rate", "batch_size", "max_tokens", "holdout")
+    more = ("prompts", "prompt_tokens", "sample_tokens", "probes", "precision")
+    flags = [
+        f"--{name.replace('_', '-')}={_typed(getattr(settings, name))}" for name in (*names, *more)
+    ]
+    command = [sys.executable, "-m", "springback.cli", "audit", *flags]
+    command += ["--seeds=0", "--experiments=rebound", "--executor=ray", "--run-memory=0.2"]
+    done = subprocess.run(
+        [*command, f"--out={tmp_path / 'out'}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "runs on Ray, 1 nodes" in done.stderr
+    runs = {p.parent.name: read_json(p) for p in tmp_path.glob("out/runs/*/run.json")}
+    both = found(here)["runs"]
+    assert len(runs) == 4
+    assert {name: run for name, run in both.items() if name in runs} == runs
+    assert (tmp_path / "out" / "executor.json").exists()
+    refused = subprocess.run(
+        [*command, "--address=127.0.0.1:1", f"--out={tmp_path / 'no'}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert refused.stderr.strip().splitlines()[-1].startswith("error: cannot reach --address")
 
 
 def test_tasks_that_can_never_begin_are_refused() -> None:
