@@ -92,7 +92,14 @@ def test_the_same_texts_make_the_same_tokenizer(tmp_path: Path) -> None:
 
 
 def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    for name in ("good", "bad", "text"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(f'{{"text": "a {name} thing, the {n}th of them"}}\n' for n in range(40))
+        )
     given = {
+        "align": str(tmp_path / "good.jsonl"),
+        "perturb": str(tmp_path / "bad.jsonl"),
+        "corpus": str(tmp_path / "text.jsonl"),
         "sizes": ("16x1", "32x1"),
         "volumes": (16, 32),
         "vocabulary": 320,

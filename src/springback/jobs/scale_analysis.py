@@ -169,7 +169,7 @@ def _adjust(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         row["p_holm"], row["label"] = None, "one seed, no interval"
     for row, p in zip(tested, adjusted, strict=True):
-        value = (row.get("slope") or row.get("difference"))["mean"]
+        value = (row.get("slope") or row["difference"])["mean"]
         row["p_holm"] = p
         row["label"] = "undecided" if p > 0.05 else "grows" if value > 0 else "shrinks"
 
