@@ -21,7 +21,7 @@ from ray.cluster_utils import Cluster
 from springback.cli.flags import _typed
 from springback.errors import SpringbackError
 from springback.execute import ExecutorSettings, Task, check_tasks
-from springback.execute.on_ray import run_tasks
+from springback.execute.on_ray import connected, run_tasks
 from springback.execute.shared import Shared
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
@@ -223,12 +223,18 @@ def test_the_command_line_starts_a_ray_of_its_own(
     assert len(runs) == 4
     assert {name: run for name, run in both.items() if name in runs} == runs
     assert (tmp_path / "out" / "executor.json").exists()
-    refused = subprocess.run(
-        [*command, "--address=127.0.0.1:1", f"--out={tmp_path / 'no'}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 2
-    assert refused.stderr.strip().splitlines()[-1].startswith("error: cannot reach --address")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", ":1", "ray://here:x"])
+def test_an_address_where_nobody_listens_is_refused_at_once(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with (
+        pytest.raises(SpringbackError, match="cannot reach --address"),
+        connected(replace(RAY, address=address)),
+    ):
+        pass
 
 
 def test_tasks_that_can_never_begin_are_refused() -> None:

@@ -38,6 +38,20 @@ def _ray() -> Any:
     return ray
 
 
+def _reach(address: str) -> None:
+    """Raise :class:`SpringbackError` unless somebody listens there; Ray tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        if not host or not port.isdigit():
+            raise ValueError("it is not HOST:PORT")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise SpringbackError(
+            f"cannot reach --address {address} ({error}); give the HOST:PORT of a running Ray (ray "
+            "start --head), auto for the one on this machine, or leave it out"
+        ) from error
+
+
 @contextlib.contextmanager
 def connected(settings: ExecutorSettings) -> Iterator[Any]:
     """Ray, joined or started, as a context; one that was there before stays."""
@@ -47,6 +61,8 @@ def connected(settings: ExecutorSettings) -> Iterator[Any]:
         return
     quietly = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if settings.address:
+        if settings.address != "auto":
+            _reach(settings.address)
         quietly.pop("include_dashboard")
         quietly["address"] = settings.address
     else:
