@@ -122,20 +122,17 @@ def finetune_apart(
 
 def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any]:
     """Run the processes; returns what the first of them wrote at the end."""
+    command = launch.command(folder)
     with (folder / "errors.log").open("w+", encoding="utf-8") as errors:
-        child = subprocess.Popen(
-            launch.command(folder), stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        try:
-            assert child.stdout is not None
-            for line in child.stdout:
-                if line.startswith('{"loss"'):
-                    progress.advance(note=f"loss {json.loads(line)['loss']:.3f}")
-            status = child.wait()
-        finally:
-            if child.poll() is None:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+            try:
+                for line in child.stdout or ():
+                    if line.startswith('{"loss"'):
+                        progress.advance(note=f"loss {json.loads(line)['loss']:.3f}")
+                status = child.wait()
+            except BaseException:
                 child.terminate()
-                child.wait()
+                raise
         errors.seek(0)
         said = [line.strip() for line in errors if "Error" in line]
     if status or not (folder / DONE).exists():
