@@ -62,18 +62,25 @@ def small_model(folder: Path) -> Path:
 
 
 class Killer(Lines):
-    """Kills a node once the third run is done."""
+    """Kills a node at work once the third run is done."""
 
     def __init__(self, cluster: Any) -> None:
         super().__init__()
-        self.cluster, self.ended = cluster, 0
+        self.cluster, self.ended, self.killed = cluster, 0, False
 
     def advance(self, steps: int = 1, note: str = "") -> None:
+        from ray._private.state import available_resources_per_node
+
         super().advance(steps, note)
         self.ended += steps
-        if steps and self.ended == 3:
-            nodes = [n for n in self.cluster.list_all_nodes() if n != self.cluster.head_node]
-            self.cluster.remove_node(nodes[0], allow_graceful=False)
+        if self.ended < 3 or self.killed:
+            return
+        free = available_resources_per_node()
+        for node in self.cluster.list_all_nodes():
+            if node != self.cluster.head_node and free.get(node.node_id, {}).get("CPU", 0) < 1:
+                self.killed = True
+                self.cluster.remove_node(node, allow_graceful=False)
+                return
 
 
 def found(folder: Path) -> dict[str, Any]:

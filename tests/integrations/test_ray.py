@@ -16,6 +16,7 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed (make integrations)")
 
+from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 
 from springback.cli.flags import _typed
@@ -91,21 +92,28 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 class Killer(Silent):
-    """Kills a node once the third run is done."""
+    """Kills a node at work once the third run is done."""
 
     def __init__(self, cluster: Any) -> None:
-        self.cluster, self.done, self.told = cluster, 0, list[str]()
+        self.cluster, self.done, self.killed, self.told = cluster, 0, False, list[str]()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self.done += steps
         if note:
             self.told.append(note)
-        if steps and self.done == 3:
-            nodes = [n for n in self.cluster.list_all_nodes() if n != self.cluster.head_node]
-            self.cluster.remove_node(nodes[0], allow_graceful=False)
+        if self.done >= 3 and not self.killed and (busy := busy_nodes(self.cluster)):
+            self.killed = True
+            self.cluster.remove_node(busy[0], allow_graceful=False)
 
     def note(self, text: str) -> None:
         self.told.append(text)
+
+
+def busy_nodes(cluster: Any) -> list[Any]:
+    """Those whose core is taken."""
+    free = available_resources_per_node()
+    others = [n for n in cluster.list_all_nodes() if n != cluster.head_node]
+    return [n for n in others if n.node_id in free and free[n.node_id].get("CPU", 0) < 1]
 
 
 def test_a_study_on_three_nodes_with_one_killed_finds_what_one_process_finds(
@@ -114,6 +122,7 @@ def test_a_study_on_three_nodes_with_one_killed_finds_what_one_process_finds(
     progress = Killer(cluster)
     there = audit(settings, tmp_path / "out", progress, RAY).folder
     assert found(there) == found(here)
+    assert progress.killed
     assert not list(there.glob("checkpoints/*/*")), "weights are pruned"
     record = read_json(there / "executor.json")
     assert record["lost_workers"] >= 1
