@@ -59,15 +59,19 @@ def connected(settings: ExecutorSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    quietly = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+    quietly: dict[str, Any] = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": "ERROR",
+    }
     if settings.address:
         if settings.address != "auto":
             _reach(settings.address)
         quietly.pop("include_dashboard")
         quietly["address"] = settings.address
     else:
-        # Loopback only: nobody else is to reach it.
-        quietly["_node_ip_address"] = "127.0.0.1"
+        # Not one that happens to run here; and on loopback only: nobody else is to reach it.
+        quietly |= {"address": "local", "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(**quietly)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:

@@ -308,14 +308,14 @@ def _record(
     found = {
         "wall_seconds": round(wall, 1),
         "run_seconds": round(worked, 1),
-        "estimated_seconds": round(guess, 1),
+        "estimated_seconds": round(guess, 6),
         "nodes": nodes,
         "lost_workers": lost,
         "runs": [
             {
                 "run": o.key,
                 "title": o.title,
-                "estimated": round(o.estimate, 2),
+                "estimated": round(o.estimate, 6),
                 "seconds": round(o.seconds, 2),
                 "node": o.node,
                 "attempts": o.attempts,
