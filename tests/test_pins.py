@@ -11,7 +11,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Extras that connect to large software of other people's; it pins its own dependencies.
-UNPINNED = {"vllm", "ray"}
+UNPINNED = {"vllm"}
 
 
 def project() -> dict[str, list[Requirement]]:

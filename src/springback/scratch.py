@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,43 @@ class Shape:
     hidden: int = 128
     layers: int = 4
     heads: int = 4
+
+    @property
+    def name(self) -> str:
+        return f"{self.hidden}x{self.layers}"
+
+    @property
+    def parameters(self) -> int:
+        """Weights of the layers, embeddings left out: attention 4 h^2, MLP 12 h^2 a layer."""
+        return self.layers * 16 * self.hidden**2
+
+
+def small_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None:
+    """A byte-level BPE tokenizer of at most ``vocabulary`` tokens trained on ``texts``, with an end
+    and a pad token, as a folder; the same texts in the same order make the same one."""
+    from tokenizers import Tokenizer as Core
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Core(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=["<|end|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(texts, trainer)
+    made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core,
+        bos_token="<|end|>",
+        eos_token="<|end|>",
+        pad_token="<|pad|>",
+        clean_up_tokenization_spaces=False,
+    )
+    with whole_folder(folder) as tmp, quiet():
+        made.save_pretrained(tmp)
 
 
 def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:

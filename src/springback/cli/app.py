@@ -17,8 +17,12 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.flags import with_settings
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
+from springback.execute.settings import ExecutorSettings
 from springback.jobs.epicode_settings import NAMES as EPICODE
 from springback.jobs.epicode_settings import EpicodeSettings
+from springback.jobs.large_settings import LargeSettings
+from springback.jobs.scale_settings import NAME as SCALE
+from springback.jobs.scale_settings import ScaleSettings
 from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
 
 app = typer.Typer(
@@ -34,7 +38,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted.",
 )
 
-REPRODUCED = (*REPRODUCTIONS, *THEORY, *EPICODE)
+REPRODUCED = (*REPRODUCTIONS, SCALE, *THEORY, *EPICODE)
 Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
 Track = Annotated[
     list[str] | None,
@@ -91,8 +95,16 @@ def demo(
     _finish(run(out, quick=quick, seed=seed, progress=make_progress()))
 
 
+def _executor(given: dict[str, Any]) -> ExecutorSettings:
+    """The executor's own of the flags given, taken out of ``given`` and checked."""
+    from springback.jobs import config
+
+    own = {name: given.pop(name) for name in config.kinds(ExecutorSettings) if name in given}
+    return config.build(ExecutorSettings, own).checked()
+
+
 @app.command()
-@with_settings(AuditSettings)
+@with_settings(AuditSettings, also=(ExecutorSettings, LargeSettings))
 def audit(
     given: dict[str, Any],
     study: Annotated[
@@ -111,7 +123,7 @@ def audit(
     """Align a model, perturb it the other way, measure how it springs back.
 
     Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' prints
-    the runs, tokens, time, memory and disk.
+    the runs, tokens, time, memory and disk; with --size also of models that are not at hand.
 
     On the built-in model and data: one seed unless --seeds says otherwise, about 10 minutes on
     2 cores. Studies of your own default to 3 seeds.
@@ -127,6 +139,12 @@ def audit(
     files = words[1:] if only_plan else words
     if len(files) > 1:
         raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
+    executor = _executor(given)
+    large = config.build(
+        LargeSettings, {k: given.pop(k) for k in config.kinds(LargeSettings) if k in given}
+    )
+    if large.size and not only_plan:
+        raise SpringbackError("--size is for a plan: springback audit plan --size …")
     values: dict[str, Any] = {}
     if files:
         values = config.read_study(files[0])
@@ -138,14 +156,18 @@ def audit(
         settings = replace(settings, seeds=(0,))
     if show:
         typer.echo(config.show(settings))
+    elif large.size:
+        from springback.jobs.large_plan import make
+
+        typer.echo(make(settings, large))
     elif only_plan:
         for single, folder in several.planned(settings, out):
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(several.series(settings, out, make_progress()), track)
+        _finish(several.series(settings, out, make_progress(), executor), track)
     else:
-        _finish(run(settings, out, make_progress()), track)
+        _finish(run(settings, out, make_progress(), executor), track)
 
 
 @app.command()
@@ -159,12 +181,10 @@ def compare(
 
 
 @app.command()
-@with_settings(AuditSettings, also=EpicodeSettings)
+@with_settings(AuditSettings, also=(EpicodeSettings, ScaleSettings, ExecutorSettings))
 def reproduce(
     given: dict[str, Any],
-    name: Annotated[
-        str, typer.Argument(help=f"One of {', '.join((*REPRODUCTIONS, *THEORY, *EPICODE))}.")
-    ],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPRODUCED)}.")],
     scale: Annotated[
         str, typer.Option(help="small (built-in models and data) or paper.")
     ] = "small",
@@ -179,7 +199,8 @@ def reproduce(
     """A table or figure of the papers: published beside measured.
 
     The other flags replace settings of its studies, such as the data: for elasticity-... those of
-    audit, for epicode-... those of boost with --seeds, --series and --tasks.
+    audit (elasticity-scale also has --sizes, --volumes, --corpus), for epicode-... those of boost
+    with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
     from springback.jobs.epicode import plan as epicode_plan
@@ -201,9 +222,20 @@ def reproduce(
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
-    if name in EPICODE:
-        run = reproduce_epicode
-    result = run(name, scale, out or Path(f"springback-{name}"), given, make_progress())
+    executor, folder = _executor(given), out or Path(f"springback-{name}")
+    if name == SCALE:
+        from springback.jobs.scale import scale_study
+
+        result = scale_study(scale, folder, given, make_progress(), executor)
+    elif name in EPICODE:
+        if executor.executor != "process":
+            raise SpringbackError(
+                f"--executor {executor.executor} with {name}; its seeds are trained and searched "
+                "in one process: leave it out"
+            )
+        result = reproduce_epicode(name, scale, folder, given, make_progress())
+    else:
+        result = run(name, scale, folder, given, make_progress(), executor)
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     _finish(result)
 

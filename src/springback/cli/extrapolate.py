@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.errors import ModelError, SpringbackError, describe
+from springback.execute.settings import ExecutorSettings
 
 _Folders = Annotated[
     list[str],
@@ -53,6 +54,8 @@ _Materialise = Annotated[
 _Push = Annotated[
     str | None, typer.Option(help="Upload what was written to the Hub: org/name, private.")
 ]
+_Executor = Annotated[str, typer.Option(help="process, or ray: each shard of full weights a task.")]
+_Address = Annotated[str | None, typer.Option(help="Of a running Ray, HOST:PORT or auto.")]
 _Check = Annotated[bool, typer.Option("--check", help="Only say whether it looks safe.")]
 _Validation = Annotated[
     str | None, typer.Option(help="With --check: rows to take the NLL along mu on.")
@@ -75,6 +78,7 @@ class _Asked:
     materialise: bool
     lam: float | None
     alpha: float
+    executor: ExecutorSettings
 
 
 def extrapolate(
@@ -96,6 +100,9 @@ def extrapolate(
     push: _Push = None,
     check: _Check = False,
     validation: _Validation = None,
+    executor: _Executor = "process",
+    address: _Address = None,
+    run_cpus: Annotated[int, typer.Option(help="Cores of each shard on Ray.")] = 1,
 ) -> None:
     """Write the extrapolated model: ft + mu * (ft - early), streamed tensor by tensor.
 
@@ -134,6 +141,7 @@ def extrapolate(
         materialise=materialise,
         lam=lam,
         alpha=alpha,
+        executor=ExecutorSettings(executor, address, run_cpus).checked(),
     )
     kinds = {is_adapter(folder) for folder in folders}
     if len(kinds) > 1:
@@ -196,6 +204,13 @@ def _full(folders: list[Path], asked: _Asked) -> None:
     flags["lam"] = asked.lam is not None
     _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
     how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
+    if asked.executor.executor == "ray":
+        from springback.execute.extrapolate import extrapolate_on_ray
+
+        _told(
+            extrapolate_on_ray(folders, how, asked.out, asked.executor, make_progress()), asked.out
+        )
+        return
     _told(extrapolate_along(folders, how, asked.out, make_progress()), asked.out)
 
 
@@ -222,6 +237,7 @@ def _adapters(folders: list[Path], asked: _Asked) -> None:
         write_adapter_pair,
     )
 
+    _refuse({"executor": asked.executor.executor != "process"}, "adapters, which are small")
     _refuse({"low-rank": asked.low_rank}, "adapters (--svd-rank cuts their rank)")
     if asked.materialise:
         if asked.base is None:

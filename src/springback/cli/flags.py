@@ -53,7 +53,7 @@ def with_settings(
     settings: type,
     required: tuple[str, ...] = (),
     leave_out: tuple[str, ...] = (),
-    also: type | None = None,
+    also: type | tuple[type, ...] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the fields of ``settings`` flags of a command, ``required`` ones without a default.
 
@@ -69,9 +69,9 @@ def with_settings(
         known = kinds(settings)
         fields = [f for f in dataclasses.fields(settings) if f.name not in leave_out]
         owner = {f.name: settings for f in fields}
-        if also is not None:
-            more = [f for f in dataclasses.fields(also) if f.name not in owner]
-            known, owner = kinds(also) | known, {f.name: also for f in more} | owner
+        for other in also if isinstance(also, tuple) else (also,):
+            more = [f for f in dataclasses.fields(other) if f.name not in owner]
+            known, owner = kinds(other) | known, {f.name: other for f in more} | owner
             fields += more
         own = inspect.signature(function, eval_str=True).parameters
         flags = [_parameter(owner[f.name], f, known[f.name], f.name in required) for f in fields]

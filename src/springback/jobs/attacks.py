@@ -11,19 +11,29 @@ from dataclasses import dataclass
 
 from springback.core import Slice
 from springback.jobs.audit_rows import Data, front
+from springback.jobs.protections import Protection, mixed_rows, parse_all
 from springback.jobs.settings import AuditSettings
 
 
 @dataclass(frozen=True)
 class Attack:
-    """``learning_rate`` None: the study's.  ``mix``: share of benign rows; 1 is benign only."""
+    """``learning_rate`` None: the study's.  ``mix``: share of benign rows; 1 is benign only.
+
+    ``protection``: what the model has against it.  ``repair``: how much of the alignment's
+    direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
+    """
 
     learning_rate: float | None = None
     mix: float = 0.0
+    protection: Protection | None = None
+    repair: tuple[float, ...] = ()
+    rows: int | None = None
 
     @property
     def name(self) -> str:
-        parts = []
+        parts = [] if self.protection is None else [self.protection.name]
+        if self.repair:
+            parts.append("to be repaired")
         if self.learning_rate is not None:
             parts.append(f"learning rate {self.learning_rate:g}")
         if self.mix:
@@ -42,12 +52,31 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
     return (*(Attack(learning_rate=r) for r in rates), *(Attack(mix=m) for m in shares))
 
 
-def perturbing_rows(data: Data, attack: Attack, rows: int, seed: int) -> Slice:
+def protected(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The study's own perturbation against each protection that the settings ask for."""
+    return tuple(Attack(protection=p) for p in parse_all(settings.mitigate))
+
+
+def worn(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The benign training that is repaired afterwards, if the settings ask for it."""
+    if "repair" not in settings.experiments:
+        return ()
+    return (Attack(mix=1.0, repair=settings.repair_mu, rows=settings.repair_rows),)
+
+
+def perturbing_rows(
+    data: Data, attack: Attack, rows: int, seed: int, batch: int | None = None
+) -> Slice:
     """``rows`` rows in the order of ``seed``; every beginning of them has the share of benign ones.
 
+    Against a protection that mixes, aligning rows stand beside them in every ``batch``.
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
+    shield = attack.protection
     opposite = data.perturbing(seed, rows)
+    if shield is not None and shield.kind == "mix" and batch is not None:
+        aligning = data.reserved("align", "beside", seed)
+        return mixed_rows(opposite, aligning, batch, shield.beside(batch))
     if not attack.mix or data.benign is None:
         return opposite
     benign, unwanted = iter(front(data.benign, seed, len(data.benign)).rows), iter(opposite.rows)

@@ -13,13 +13,23 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import card_of
-from springback.jobs import audit_findings, audit_rates, realign, rebound, resistance
+from springback.execute import ExecutorSettings
+from springback.jobs import (
+    audit_findings,
+    audit_rates,
+    protection_findings,
+    realign,
+    rebound,
+    resistance,
+    spread,
+)
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings
+from springback.jobs.spread import on_ray
 from springback.jobs.study import Study
 from springback.progress import Progress, Silent
 from springback.store import Store, require_space, write_json, write_text
@@ -29,20 +39,25 @@ def audit(
     settings: AuditSettings | None = None,
     out: str | Path = "springback-audit",
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
     """Align, perturb, measure; write ``out/result.json``, ``card.json`` and ``card.md``.
+
+    ``executor``: where the runs are made (:mod:`springback.jobs.spread`); None is here.
 
     Finished runs in ``out/runs`` are read instead of repeated, so the same call after a crash (or
     with more seeds) goes on.  Raises :class:`springback.errors.SpringbackError` on input that
     cannot be used, before anything is trained.  Paper A, sections A2 and A3.
     """
     clock, progress = Clock.start(), progress or Silent()
-    settings = check_settings(settings or AuditSettings())
+    settings, far = check_settings(settings or AuditSettings()), on_ray(executor)
     with Store(out).locked() as store:
         room = Room(settings)
         data = load_data(settings, room)
         studies = _studies(settings, data, store, progress, room)
-        _announce(studies)
+        planned = _announce(studies)
+        if far and executor is not None:
+            spread.run(studies, planned, executor, progress)
         study, opposite = studies[0], studies[1] if len(studies) > 1 else None
         start = rebound.measure_start(study)
         both = {seed: realign.run_seed(study, seed) for seed in settings.seeds}
@@ -60,6 +75,7 @@ def audit(
             "attackers": audit_findings.attackers(settings, start, rebounds),
             "realign": audit_findings.second_alignment(settings, start, rebounds, again),
             "rates": audit_rates.rates(study, start, rebounds),
+            **protection_findings.findings(settings, study.words, start, rebounds),
         }
         found = rebound.measurements(study, start, rebounds)
         found += resistance.measurements(resistances)
@@ -73,6 +89,7 @@ def audit(
         verdict["parts"] += [
             *audit_findings.parts(to_jsonable(analysis)),
             *audit_rates.parts(analysis["rates"]),
+            *protection_findings.parts(analysis),
             *more,
         ]
         inputs = _inputs(study, data)
@@ -109,7 +126,7 @@ def _studies(
     return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
 
 
-def _announce(studies: list[Study]) -> None:
+def _announce(studies: list[Study]) -> Plan:
     """Say what will be done, how long it takes, and the memory and disk it needs."""
     study, made = studies[0], make_plan(studies)
     s = study.settings
@@ -128,6 +145,7 @@ def _announce(studies: list[Study]) -> None:
     done = sum(p.done for p in made.runs)
     before = f"{done} of {len(made.runs)} runs are done; " if done else ""
     study.progress.note(f"{before}{made.needs}; stop it at any time, the same command goes on")
+    return made
 
 
 def _inputs(study: Study, data: Data) -> dict[str, Any]:

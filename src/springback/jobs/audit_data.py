@@ -8,7 +8,9 @@ from dataclasses import replace
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
 from springback.finetune import NEUTRAL_PROMPT, check_recipe
+from springback.jobs.accelerated import read_launch
 from springback.jobs.common import check_positive
+from springback.jobs.protections import parse_all
 from springback.jobs.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
 from springback.models import default_precision
 
@@ -72,6 +74,15 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         raise SpringbackError(f"--mix has {bad_mix}; give shares from 0 to 1, such as 0.5,1")
     for rate in settings.attack_learning_rates:
         check_positive({"attack-learning-rates": rate})
+    _check_protections(settings)
+    if settings.accelerate is not None:
+        read_launch(settings.accelerate)
+        algorithms = {settings.algorithm, settings.perturb_algorithm}
+        if algorithms != {"sft"} or settings.lora_rank:
+            raise SpringbackError(
+                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
+                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+            )
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
     if "rebound" not in settings.experiments:
@@ -91,6 +102,41 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         seeds=tuple(dict.fromkeys(settings.seeds)),
         prompt=NEUTRAL_PROMPT if pairs and settings.prompt is None else settings.prompt,
     )
+
+
+def _check_protections(settings: AuditSettings) -> None:
+    shields = parse_all(settings.mitigate)
+    if settings.perturb_algorithm != "sft" and any(s.kind == "mix" for s in shields):
+        raise SpringbackError(
+            f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
+            "are learned beside the others by sft only: leave out one of the two"
+        )
+    if settings.lora_rank and any(s.rank is not None for s in shields):
+        raise SpringbackError(
+            f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
+            "low rank already: leave out @RANK or train all weights"
+        )
+    if "repair" not in settings.experiments:
+        return
+    check_positive({"repair-rows": settings.repair_rows})
+    for mu in settings.repair_mu:
+        check_positive({"repair-mu": mu})
+    if not settings.repair_mu or settings.repair_rows % settings.batch_size:
+        raise SpringbackError(
+            f"--repair-rows is {settings.repair_rows} and --repair-mu {settings.repair_mu}; give a "
+            f"multiple of the batch size ({settings.batch_size}), and one mu or more"
+        )
+    if settings.lora_rank:
+        raise SpringbackError(
+            f"--experiments has repair with --lora-rank {settings.lora_rank}; the alignment's "
+            "direction and what wore it have one adapter then: train all weights"
+        )
+    if "neutral_nll" not in settings.probes:
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)} with repair among the experiments; "
+            "neutral_nll has to be among them, since it measures what benign training taught: "
+            "add it, and let --neutral be data like --benign"
+        )
 
 
 def _check_algorithms(settings: AuditSettings) -> None:

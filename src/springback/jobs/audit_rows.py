@@ -20,6 +20,7 @@ from springback.encode import encode_prompt
 from springback.errors import DataError
 from springback.finetune import with_prompt
 from springback.jobs.audit_data import PAIRED, PREFERENCES
+from springback.jobs.protections import most_beside
 from springback.jobs.settings import AuditSettings
 from springback.models import Tokenizer, load_tokenizer, resolve
 from springback.slices import check_disjoint, content_key, is_built_in, load_slice, split_rows
@@ -196,6 +197,7 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
             "resistance": 4 * settings.resistance_rows,
             "again": again,
             "against perturb": dose * swapped,
+            "beside": most_beside(settings.mitigate, settings.batch_size, dose),
         },
         "perturb": {"against align": longest * both, "against again": again * both},
     }
@@ -204,8 +206,11 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
     wanted, unwanted = align.held(), perturb.held()
     benign = None
     left_out = align.left_out | perturb.left_out
-    if shares := [m for m in settings.mix if m]:
-        side = _Side(settings.benign, settings, room, math.ceil(max(shares) * dose))
+    shares = [m for m in settings.mix if m]
+    worn = settings.repair_rows * ("repair" in settings.experiments)
+    if shares or worn:
+        needed = max(math.ceil(max(shares, default=0) * dose), worn)
+        side = _Side(settings.benign, settings, room, needed)
         benign, left_out = side.front(), left_out | side.left_out
     data = Data(
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from springback.core import Run
 from springback.jobs import realign, rebound, resistance
@@ -18,6 +18,8 @@ MEMORY_COPIES = 5.5
 #: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
 #: RLOO with its sampled answers a GB more (benchmarks/memory.py).
 MEMORY_BESIDE = 2_500_000_000
+#: Copies on disk beside the branch points: resistance's three, and a state saved twice over.
+KEPT = 6
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,23 @@ class Planned:
     scored: int
     done: bool
 
+    def seconds(self, train: float, score: float) -> float:
+        """At so many tokens a second trained and scored."""
+        return self.trained / train + self.scored / score
+
 
 @dataclass(frozen=True)
 class Plan:
-    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes."""
+    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes.
+
+    ``each``: seconds of every run that is not done, by its name, without what starting costs.
+    """
 
     runs: tuple[Planned, ...]
     seconds: float
     memory: int
     disk: int
+    each: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> tuple[Planned, ...]:
@@ -95,13 +105,15 @@ def make_plan(studies: list[Study]) -> Plan:
     train = training_speed(parameters, s.precision)
     # A forward pass is a third of a training step's work.
     score = 3 * training_speed(parameters, s.probe_precision)
-    seconds = sum(p.trained / train + p.scored / score for p in waiting) + 30
-    keeps = len(s.n_pos) + 6  # branch points, resistance's three, and a state saved twice over
+    each = {p.run.name: p.seconds(train, score) for p in waiting}
+    seconds = sum(each.values()) + 30
+    keeps = len(s.n_pos) + KEPT
     return Plan(
         runs,
         seconds,
         round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
         keeps * study.weight_bytes,
+        each,
     )
 
 
@@ -109,15 +121,7 @@ def _runs(study: Study) -> Iterator[Planned]:
     s = study.settings
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
-    sampled = s.prompt_tokens + s.sample_tokens
-    # Sampling goes token by token: about three times the time of scoring as many.
-    probe = 2 * s.holdout * length
-    texts = {"kl": 1, "reverse_kl": 2}
-    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
-    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
-    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
-    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
-    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
+    sampled, probe = s.prompt_tokens + s.sample_tokens, probe_tokens(s, length)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
         done = study.store.results(run) is not None
@@ -132,7 +136,9 @@ def _runs(study: Study) -> Iterator[Planned]:
         yield planned(align, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
         for n_pos, attack in rebound.branches(s):
             run = rebound.perturb_run(study, seed, n_pos, attack)
-            yield planned(run, seed, max(s.doses) * perturbing, len(s.doses) * probe)
+            rows = len(rebound.perturb_rows(study, seed, attack))
+            marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
+            yield planned(run, seed, rows * perturbing, marks * probe)
         if "realign" in s.experiments:
             again = realign.realign_run(study, seed)
             yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
@@ -141,6 +147,20 @@ def _runs(study: Study) -> Iterator[Planned]:
             trained = s.resistance_rows * (length if first else sampled)
             scored = s.resistance_rows * (sampled + 3 * s.sample_tokens) if first else 0
             yield planned(run, seed, trained, scored)
+
+
+def probe_tokens(s: AuditSettings, length: float) -> float:
+    """Tokens that the probes score on one model, texts being ``length`` tokens long."""
+    sampled = s.prompt_tokens + s.sample_tokens
+    # Sampling goes token by token: about three times the time of scoring as many.
+    probe = 2 * s.holdout * length
+    texts = {"kl": 1, "reverse_kl": 2}
+    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
+    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
+    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
+    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
+    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
+    return probe
 
 
 def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:

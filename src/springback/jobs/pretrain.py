@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from springback.core import Recipe, Row, Run, Slice
+from springback.core import Checkpoint, Recipe, Row, Run, Slice
 from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune
 from springback.models import load_tokenizer, resolve
@@ -21,31 +22,82 @@ SOURCES = ("problems-text", "reviews:positive", "reviews:negative")
 SEED = 7919
 
 
-def corpus(rows: int) -> Slice:
+def corpus(rows: int, seed: int = SEED) -> Slice:
     """``rows`` texts in one fixed order; a smaller corpus begins a larger one."""
     each = -(-rows // len(SOURCES))
-    parts = [load_slice(source, limit=each, seed=SEED).rows for source in SOURCES]
+    parts = [load_slice(source, limit=each, seed=seed).rows for source in SOURCES]
     mixed: list[Row] = [row for three in zip(*parts, strict=True) for row in three]
-    return Slice.of("pre-training", "+".join(SOURCES), mixed[:rows], SEED)
+    return Slice.of("pre-training", "+".join(SOURCES), mixed[:rows], seed)
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """One run from scratch, kept at every volume (rows seen).
+
+    ``tokenizer``: a folder, with ``identity`` what it is; None is the built-in model's, named in
+    no run's id.
+    """
+
+    volumes: tuple[int, ...]
+    part: Slice
+    shape: Shape = field(default_factory=Shape)
+    seed: int = SEED
+    learning_rate: float = 1e-3
+    tokenizer: str | None = None
+    identity: str = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(
+            learning_rate=self.learning_rate,
+            batch_size=16,
+            max_tokens=128,
+            seed=self.seed,
+            precision="float32",
+        )
+
+    @property
+    def run(self) -> Run:
+        own = {"tokenizer": self.identity} if self.identity else {}
+        return Run.of(
+            "pretrain",
+            rows=self.part.content_hash,
+            recipe=self.recipe,
+            shape=self.shape,
+            marks=self.volumes,
+            **own,
+        )
+
+    def folders(self, store: Store) -> dict[int, Path]:
+        """Rows seen -> where the model after that many rows lies."""
+        return {n: store.checkpoint(self.run, f"rows-{n}") for n in self.volumes}
+
+    def done(self, store: Store) -> bool:
+        folders = self.folders(store).values()
+        return store.results(self.run) is not None and all(f.exists() for f in folders)
 
 
 def pretrain(
     volumes: tuple[int, ...], store: Store, progress: Progress, shape: Shape | None = None
 ) -> dict[int, Path]:
     """Rows seen -> folder of the model after that many rows, of one run from scratch."""
-    shape, batch = shape or Shape(), 16
-    part = corpus(max(volumes))
-    recipe = Recipe(
-        learning_rate=1e-3, batch_size=batch, max_tokens=128, seed=SEED, precision="float32"
-    )
-    run = Run.of("pretrain", rows=part.content_hash, recipe=recipe, shape=shape, marks=volumes)
-    folders = {n: store.checkpoint(run, f"rows-{n}") for n in volumes}
-    if store.results(run) is None or any(not f.exists() for f in folders.values()):
-        tokenizer = load_tokenizer(resolve(TOKENIZER))
-        model = fresh_model(tokenizer, shape, SEED)
-        progress.stage(f"pre-training on {len(part)} rows", -(-len(part) // batch))
-        marks = Marks(volumes, lambda n, trained: save_model(trained, tokenizer, folders[n]))
-        rows = encode_rows(tokenizer, part.rows, recipe.max_tokens)
-        done = finetune(model, tokenizer, rows, recipe, marks, Resume(store.partial(run)), progress)
-        store.commit(run, {"losses": done.losses})
-    return folders
+    what = Pretraining(volumes, corpus(max(volumes)), shape or Shape())
+    pretrain_once(what, store, progress)
+    return what.folders(store)
+
+
+def pretrain_once(what: Pretraining, store: Store, progress: Progress) -> None:
+    """The run, unless it is done."""
+    if what.done(store):
+        return
+    own = Checkpoint(what.tokenizer) if what.tokenizer else resolve(TOKENIZER)
+    tokenizer = load_tokenizer(own)
+    model = fresh_model(tokenizer, what.shape, what.seed)
+    recipe, part, folders = what.recipe, what.part, what.folders(store)
+    steps = -(-len(part) // recipe.batch_size)
+    progress.stage(f"pre-training {what.shape.name} on {len(part)} rows", steps)
+    marks = Marks(what.volumes, lambda n, trained: save_model(trained, tokenizer, folders[n]))
+    rows = encode_rows(tokenizer, part.rows, recipe.max_tokens)
+    resume = Resume(store.partial(what.run))
+    done = finetune(model, tokenizer, rows, recipe, marks, resume, progress)
+    store.commit(what.run, {"losses": done.losses})

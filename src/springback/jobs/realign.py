@@ -42,16 +42,22 @@ def run_seed(study: Study, seed: int) -> tuple[dict[str, Any], dict[int, Any] | 
         return rebound.run_seed(study, seed), _by_count(found)
     fallen = store.checkpoint(run, "fallen")
     before = rebound.run_seed(study, seed, fallen)
+    found = again_once(study, seed)
+    store.drop_checkpoints(run)
+    return before, _by_count(found)
+
+
+def again_once(study: Study, seed: int) -> dict[str, Any]:
+    """The second alignment, from the fallen model whose weights are there."""
+    settings, store, run = study.settings, study.store, realign_run(study, seed)
     part = study.data.reserved("align", "again", seed)
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning again on {len(part)} examples", steps)
-    study.reset(seed, fallen)
+    study.reset(seed, store.checkpoint(run, "fallen"))
     recipe = rebound.align_recipe(study, seed)
     marks = Marks(settings.n_pos, lambda _, model: study.measure(model))
     trained = study.train(run, study.examples(part, recipe, "again"), recipe, marks)
-    found = store.commit(run, {"losses": trained.losses, "marks": trained.marks})
-    store.drop_checkpoints(run)
-    return before, _by_count(found)
+    return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
 def _by_count(found: dict[str, Any]) -> dict[int, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.core import Measurement, Recipe, Run
+from springback import probes
+from springback.bend import add_direction, scale_adapter
+from springback.core import Measurement, Recipe, Run, Slice
 from springback.finetune import Marks
 from springback.jobs import audit_rates
-from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
+from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows, protected, worn
+from springback.jobs.protections import Protection
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models import save_weights
@@ -20,7 +24,34 @@ def align_recipe(study: Study, seed: int) -> Recipe:
 
 def perturb_recipe(study: Study, seed: int, attack: Attack) -> Recipe:
     settings = study.settings
-    return settings.recipe(seed, settings.perturb_algorithm, attack.learning_rate)
+    if attack.repair:
+        return settings.recipe(seed)
+    recipe = settings.recipe(seed, settings.perturb_algorithm, attack.learning_rate)
+    more = attack.protection.beside(settings.batch_size) if attack.protection else 0
+    return replace(recipe, batch_size=settings.batch_size + more) if more else recipe
+
+
+def perturb_rows(study: Study, seed: int, attack: Attack) -> Slice:
+    settings = study.settings
+    rows = attack.rows or max(settings.doses)
+    return perturbing_rows(study.data, attack, rows, seed, settings.batch_size)
+
+
+def marks_of(settings: AuditSettings, attack: Attack) -> dict[int, int]:
+    """Dose -> rows of the run seen by then, as its results are keyed.
+
+    Dose 0 is measured where the protection changes the aligned model itself.  Beside aligning
+    rows a dose counts the others alone.
+    """
+    if attack.repair:
+        return {n: n for n in (attack.rows or 0,)}
+    shield = attack.protection
+    if shield is None:
+        return {d: d for d in settings.doses}
+    batch = settings.batch_size
+    each = batch + shield.beside(batch)
+    begin = {0: 0} if shield.kind == "overbend" else {}
+    return begin | {d: d // batch * each for d in settings.doses}
 
 
 def align_run(study: Study, seed: int) -> Run:
@@ -40,7 +71,7 @@ def align_run(study: Study, seed: int) -> Run:
 def perturb_run(study: Study, seed: int, n_pos: int, attack: Attack = PLAIN) -> Run:
     settings, recipe = study.settings, perturb_recipe(study, seed, attack)
     first = align_recipe(study, seed)
-    rows = perturbing_rows(study.data, attack, max(settings.doses), seed)
+    rows = perturb_rows(study, seed, attack)
     before = study.example_inputs(first, "align")
     return Run.of(
         "perturb",
@@ -52,8 +83,11 @@ def perturb_run(study: Study, seed: int, n_pos: int, attack: Attack = PLAIN) -> 
         **({"aligned_by": before} if before else {}),
         rows=rows.content_hash,
         recipe=recipe,
-        marks=settings.doses,
+        marks=tuple(marks_of(settings, attack).values()),
         seed=seed,
+        # What came later is left out where it is not asked for: ids of finished runs stay.
+        **({"protection": attack.protection} if attack.protection else {}),
+        **({"repair": attack.repair} if attack.repair else {}),
         **study.example_inputs(recipe, "perturb"),
         **study.probe_inputs(),
     )
@@ -63,7 +97,8 @@ def branches(settings: AuditSettings) -> list[tuple[int, Attack]]:
     """Every perturbing run of a seed: each branch point as the study perturbs, then the others
     from the last branch point."""
     plain = [(n, PLAIN) for n in settings.n_pos]
-    return [*plain, *((max(settings.n_pos), attack) for attack in attacks(settings))]
+    others = (*attacks(settings), *protected(settings), *worn(settings))
+    return [*plain, *((max(settings.n_pos), attack) for attack in others)]
 
 
 def start_run(study: Study) -> Run:
@@ -86,7 +121,8 @@ def run_seed(study: Study, seed: int, fallen: Path | None = None) -> dict[str, A
 
     ``fallen``: where to keep the weights of the most aligned model after the study's own
     perturbation, for an experiment that goes on from there.  Returns ``{"aligned": {n_pos:
-    probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name: {dose: probes}}}``.
+    probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name: {dose: probes}},
+    "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``.
     """
     settings, store = study.settings, study.store
     last = max(settings.n_pos)
@@ -102,24 +138,38 @@ def run_seed(study: Study, seed: int, fallen: Path | None = None) -> dict[str, A
     weights = {n: store.checkpoint(align, f"{n}") for n in settings.n_pos}
     if aligned is None or any(not weights[n].exists() for n, _ in waiting):
         # Also when the measurements are there but the weights are not: made on another machine.
-        aligned = _align(study, seed, align)
+        aligned = align_once(study, seed)
     for at, (n_pos, attack) in enumerate(waiting):
         keep = fallen if (n_pos, attack) == (last, PLAIN) else None
-        _perturb(study, seed, n_pos, attack, keep)
+        perturb_once(study, seed, n_pos, attack, keep)
         if all(n != n_pos for n, _ in waiting[at + 1 :]):
             store.drop_checkpoint(align, f"{n_pos}")
     store.drop_checkpoints(align)
-    found = {branch: (store.results(run) or {})["marks"] for branch, run in runs.items()}
-    by_dose = {b: {d: marks[str(d)] for d in settings.doses} for b, marks in found.items()}
+    found = {branch: store.results(run) or {} for branch, run in runs.items()}
+    by_dose = {
+        branch: {d: got["marks"][str(at)] for d, at in marks_of(settings, branch[1]).items()}
+        for branch, got in found.items()
+    }
     return {
         "aligned": {n: aligned["marks"][str(n)] for n in settings.n_pos},
         "perturbed": {n: by_dose[n, PLAIN] for n in settings.n_pos},
         "attacks": {a.name: by_dose[last, a] for a in attacks(settings)},
+        "protected": {
+            a.protection.name: by_dose[last, a] for a in protected(settings) if a.protection
+        },
+        "repair": next((_repaired(by_dose[last, a], found[last, a]) for a in worn(settings)), None),
     }
 
 
-def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
-    settings, store = study.settings, study.store
+def _repaired(worn_model: dict[int, Any], found: dict[str, Any]) -> dict[float, Any]:
+    """mu -> probes, 0 being the worn model itself."""
+    (probes,) = worn_model.values()
+    return {0.0: probes, **{float(mu): values for mu, values in found["repaired"].items()}}
+
+
+def align_once(study: Study, seed: int) -> dict[str, Any]:
+    """The aligning run of a seed, with the weights of its branch points."""
+    settings, store, run = study.settings, study.store, align_run(study, seed)
     part = study.data.aligning(seed, max(settings.n_pos))
     steps = -(-len(part) // settings.batch_size)
     study.progress.stage(f"seed {seed}: aligning on {len(part)} examples", steps)
@@ -134,21 +184,55 @@ def _align(study: Study, seed: int, run: Run) -> dict[str, Any]:
     return store.commit(run, {"losses": trained.losses, "marks": trained.marks})
 
 
-def _perturb(study: Study, seed: int, n_pos: int, attack: Attack, keep: Path | None) -> None:
+def perturb_once(
+    study: Study, seed: int, n_pos: int, attack: Attack = PLAIN, keep: Path | None = None
+) -> None:
+    """One perturbing run from a branch point that is there; ``keep``: where its own weights go."""
     settings, store = study.settings, study.store
     run = perturb_run(study, seed, n_pos, attack)
-    part = perturbing_rows(study.data, attack, max(settings.doses), seed)
-    steps = -(-len(part) // settings.batch_size)
+    part, recipe = perturb_rows(study, seed, attack), perturb_recipe(study, seed, attack)
     how = "" if attack == PLAIN else f" ({attack.name})"
     title = f"seed {seed}: perturbing the model aligned on {n_pos} with {len(part)} examples{how}"
-    study.progress.stage(title, steps)
+    study.progress.stage(title, -(-len(part) // recipe.batch_size))
     branch = store.checkpoint(align_run(study, seed), f"{n_pos}")
-    model, recipe = study.reset(seed, branch), perturb_recipe(study, seed, attack)
-    marks = Marks(settings.doses, lambda _, model: study.measure(model, branch))
+    model = study.reset(seed, branch)
+    more: dict[str, Any] = {}
+    if (shield := attack.protection) is not None and shield.kind == "overbend":
+        more["bent"] = _overbend(study, branch, shield)
+    marks = Marks(
+        tuple(marks_of(settings, attack).values()), lambda _, model: study.measure(model, branch)
+    )
     trained = study.train(run, study.examples(part, recipe, "perturb"), recipe, marks)
     if keep is not None:
         save_weights(model, keep)
-    store.commit(run, {"losses": trained.losses, "marks": trained.marks})
+    if attack.repair:
+        more["repaired"] = _repair(study, store.checkpoint(run, "worn"), branch, attack.repair)
+    store.commit(run, {"losses": trained.losses, "marks": trained.marks, **more})
+    store.drop_checkpoints(run)
+
+
+def _overbend(study: Study, branch: Path, shield: Protection) -> dict[str, Any]:
+    """Move the working model, which stands at ``branch``, further along its alignment."""
+    if study.settings.lora_rank:
+        scale_adapter(study.work, 1 + shield.strength)
+        return {"norm": None, "kept": 1.0}
+    with probes.stored_weights(branch) as aligned:
+        found = add_direction(study.work, aligned, study.start, shield.strength, shield.rank)
+    return {"norm": found.norm, "kept": found.kept}
+
+
+def _repair(
+    study: Study, here: Path, branch: Path, strengths: tuple[float, ...]
+) -> dict[str, dict[str, Any]]:
+    """Every probe with ``mu`` times the alignment's direction added to the working model."""
+    save_weights(study.work, here)
+    found = {}
+    for mu in strengths:
+        model = study.reset(0, here)
+        with probes.stored_weights(branch) as aligned:
+            add_direction(model, aligned, study.start, mu)
+        found[f"{mu:g}"] = study.measure(model)
+    return found
 
 
 def measurements(
@@ -168,6 +252,12 @@ def measurements(
         for attack, doses in got["attacks"].items():
             tags = {"phase": "attack", "seed": seed, "n_pos": last, "attack": attack, **same}
             found += _branch(study, f"align-{last}", doses, tags)
+        for name, doses in got["protected"].items():
+            tags = {"phase": "protected", "seed": seed, "n_pos": last, "protection": name, **same}
+            found += _branch(study, f"align-{last}, {name}", doses, tags)
+        for mu, values in (got["repair"] or {}).items():
+            tags = {"phase": "repair", "seed": seed, "n_pos": last, "mu": mu, **same}
+            found += records(study, f"align-{last}+benign, mu {mu:g}", values, tags)
     return found
 
 

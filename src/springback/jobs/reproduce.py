@@ -9,11 +9,13 @@ from typing import Any
 
 from springback.elasticity import ElasticityCard, compare
 from springback.errors import SpringbackError
+from springback.execute import ExecutorSettings
 from springback.jobs.audit import plan as audit_plan
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
 from springback.jobs.plan import outline
 from springback.jobs.pretrain import pretrain
+from springback.jobs.protection_findings import protection_tables
 from springback.jobs.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import FOLDER, Study, cards, compared_verdict, run_all, slug
@@ -72,6 +74,7 @@ def reproduce(
     out: str | Path = "springback-reproduce",
     given: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
     """Run the studies of ``name`` and write published beside measured (kind ``reproduce``).
 
@@ -89,12 +92,18 @@ def reproduce(
                 Study(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
             ]
-        results = run_all(studies, store.root, progress)
+        results = run_all(studies, store.root, progress, executor)
         found = cards(results)
         compared = None
         if len(results) > 1:
             compared = compare([r.data for r in results.values()], names=list(results))
         measured = _measured(what, found)
+        for entry, result in zip(found, results.values(), strict=True):
+            told = result.data["analysis"]
+            if told["protections"] or told["repair"]:
+                entry |= {"protections": told["protections"], "repair": told["repair"]}
+        if protected := protection_tables(found):
+            measured = protected
         analysis = {
             "name": name,
             "question": what.question,

@@ -140,6 +140,28 @@ _ALGORITHMS = _variants(
 )
 _RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",))
 
+
+def _bridge(base: AuditSettings) -> AuditSettings:
+    """Align, move further or mix, perturb; and wear and repair.  The doses reach far, since a
+    dose that is not reached says little."""
+    large = base is LARGE
+    return replace(
+        base,
+        n_pos=base.n_pos[-1:],
+        doses=base.doses if large else (8, 16, 32, 64, 96, 128),
+        experiments=("rebound", "repair"),
+        resistance_rows=0,
+        mitigate=(
+            *(f"overbend:{mu}" for mu in ("0.25", "0.5", "1")),
+            "overbend:0.5@8",
+            "overbend:1@8",
+            *(f"mix:{share}" for share in ("0.12", "0.2", "0.5")),
+        ),
+        repair_rows=1000 if large else 64,
+        probes=("margin", "kl", "bits_per_byte", "neutral_nll", "choice"),
+    )
+
+
 REPRODUCTIONS: dict[str, Reproduction] = {
     "elasticity-resistance": Reproduction(
         question="Is going back easier than going forward (section A2, their Table 1)?",
@@ -222,5 +244,14 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         ),
         begin={"small": replace(SMALL, learning_rate=3e-4), "paper": LARGE},
         volumes=(512, 2048, 8192),
+    ),
+    "overbend": Reproduction(
+        question="Does moving further along an alignment (paper B) make it harder to undo (paper "
+        "A), what does it cost, and does it repair an alignment that benign training wore?",
+        finding="Neither paper asked; paper A proposes to mix aligning data into later training.",
+        columns=("gain", "share_lost", "half_life_dose"),
+        small=_one,
+        paper=_both_sets(LLAMA, GEMMA),
+        begin={"small": _bridge(SMALL), "paper": _bridge(LARGE)},
     ),
 }

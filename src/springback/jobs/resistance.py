@@ -50,9 +50,8 @@ def runs(study: Study, seed: int) -> list[Run]:
     """The trainings of one seed: three slices in sequence, then every pair both ways."""
     if not study.settings.resistance_rows:
         return []
-    chain = [_run(study, seed, "slice", stage=k) for k in (1, 2, 3)]
-    ways = [way for k, l in PAIRS for way in ((k, l), (l, k))]  # noqa: E741
-    return [*chain, *(_run(study, seed, "toward", source=a, target=b) for a, b in ways)]
+    chain = [slice_run(study, seed, k) for k in (1, 2, 3)]
+    return [*chain, *(toward_run(study, seed, a, b) for a, b in ways())]
 
 
 def run_seed(study: Study, seed: int) -> dict[str, Any] | None:
@@ -63,15 +62,15 @@ def run_seed(study: Study, seed: int) -> dict[str, Any] | None:
     """
     if not study.settings.resistance_rows:
         return None
-    run = _run(study, seed, "resistance")
+    run = sum_run(study, seed)
     if (found := study.store.results(run)) is not None:
         return found
     chain = _chain(study, seed)
     own = {k: chain[k]["own_nll"] for k in (1, 2, 3)}
     pairs: dict[str, Any] = {}
     for k, l in PAIRS:  # noqa: E741  (the paper's letters)
-        forward = _train_on(study, seed, k, l, chain[l]["responses"])
-        inverse = _train_on(study, seed, l, k, chain[k]["responses"])
+        forward = toward_once(study, seed, k, l, chain[l]["responses"])
+        inverse = toward_once(study, seed, l, k, chain[k]["responses"])
         pairs[f"{k}-{l}"] = {
             "forward": forward,
             "inverse": inverse,
@@ -80,7 +79,7 @@ def run_seed(study: Study, seed: int) -> dict[str, Any] | None:
         }
     found = study.store.commit(run, pairs)
     for k in (1, 2, 3):
-        study.store.drop_checkpoints(_run(study, seed, "slice", stage=k))
+        study.store.drop_checkpoints(slice_run(study, seed, k))
     return found
 
 
@@ -88,30 +87,56 @@ def _prompts(study: Study, seed: int) -> list[list[int]]:
     return [list(study.beginning(r)) for r in study.encode(_slices(study, seed)[3])]
 
 
+def slice_run(study: Study, seed: int, k: int) -> Run:
+    return _run(study, seed, "slice", stage=k)
+
+
+def toward_run(study: Study, seed: int, source: int, target: int) -> Run:
+    return _run(study, seed, "toward", source=source, target=target)
+
+
+def sum_run(study: Study, seed: int) -> Run:
+    """What all trainings of a seed found together."""
+    return _run(study, seed, "resistance")
+
+
+def ways() -> list[tuple[int, int]]:
+    """Source and target of every training that compares the ways."""
+    return [way for k, l in PAIRS for way in ((k, l), (l, k))]  # noqa: E741
+
+
 def _chain(study: Study, seed: int) -> dict[int, dict[str, Any]]:
     """theta_1 to theta_3: weights kept on disk, their responses and their own NLL on them."""
+    store = study.store
+    compared = all(store.results(toward_run(study, seed, *way)) is not None for way in ways())
     done: dict[int, dict[str, Any]] = {}
-    for k, part in enumerate(_slices(study, seed)[:3], start=1):
-        run = _run(study, seed, "slice", stage=k)
-        weights = study.store.checkpoint(run, "end")
-        found = study.store.results(run)
-        if found is None or not weights.exists():
-            steps = -(-len(part) // study.settings.batch_size)
-            study.progress.stage(f"seed {seed}: resistance, slice {k} of 3", steps)
-            before = _run(study, seed, "slice", stage=k - 1)
-            model = study.reset(seed, study.store.checkpoint(before, "end") if k > 1 else None)
-            study.train(run, study.encode(part), study.settings.recipe(seed))
-            save_weights(model, weights)
-            prompts = _prompts(study, seed)
-            answers = probes.sample(
-                model, study.tokenizer, prompts, study.sampling(seed, exact_length=True)
-            )
-            rows = _data(study, seed, k, answers)
-            scores = probes.nll(model, rows, study.tokenizer, study.precision)
-            own = sum(s.nats for s in scores) / sum(s.tokens for s in scores)
-            found = study.store.commit(run, {"responses": answers, "own_nll": own})
+    for k in (1, 2, 3):
+        run = slice_run(study, seed, k)
+        found = store.results(run)
+        if found is None or not (compared or store.checkpoint(run, "end").exists()):
+            found = slice_once(study, seed, k)
         done[k] = found
     return done
+
+
+def slice_once(study: Study, seed: int, k: int) -> dict[str, Any]:
+    """theta_k out of theta_k-1, whose weights are there."""
+    part = _slices(study, seed)[k - 1]
+    run = slice_run(study, seed, k)
+    steps = -(-len(part) // study.settings.batch_size)
+    study.progress.stage(f"seed {seed}: resistance, slice {k} of 3", steps)
+    before = study.store.checkpoint(slice_run(study, seed, k - 1), "end") if k > 1 else None
+    model = study.reset(seed, before)
+    study.train(run, study.encode(part), study.settings.recipe(seed))
+    save_weights(model, study.store.checkpoint(run, "end"))
+    prompts = _prompts(study, seed)
+    answers = probes.sample(
+        model, study.tokenizer, prompts, study.sampling(seed, exact_length=True)
+    )
+    rows = _data(study, seed, k, answers)
+    scores = probes.nll(model, rows, study.tokenizer, study.precision)
+    own = sum(s.nats for s in scores) / sum(s.tokens for s in scores)
+    return study.store.commit(run, {"responses": answers, "own_nll": own})
 
 
 def _rows(prompts: list[list[int]], answers: list[list[int]]) -> list[Encoded]:
@@ -125,16 +150,16 @@ def _data(study: Study, seed: int, target: int, responses: list[list[int]]) -> l
     return _rows(_prompts(study, seed), responses)
 
 
-def _train_on(
+def toward_once(
     study: Study, seed: int, source: int, target: int, responses: list[list[int]]
 ) -> float:
     """Mean training loss of theta_source on what leads to theta_target."""
-    run = _run(study, seed, "toward", source=source, target=target)
+    run = toward_run(study, seed, source, target)
     if (found := study.store.results(run)) is None:
         rows = _data(study, seed, target, responses)
         steps = -(-len(rows) // study.settings.batch_size)
         study.progress.stage(f"seed {seed}: resistance, {source} toward {target}", steps)
-        study.reset(seed, study.store.checkpoint(_run(study, seed, "slice", stage=source), "end"))
+        study.reset(seed, study.store.checkpoint(slice_run(study, seed, source), "end"))
         losses = study.train(run, rows, study.settings.recipe(seed)).losses
         found = study.store.commit(run, {"loss": sum(losses) / len(losses), "losses": losses})
     return float(found["loss"])

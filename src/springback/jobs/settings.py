@@ -24,7 +24,7 @@ PROBES = (
     "way_back",
     "rates",
 )
-EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign")
+EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
 #: What ``springback reproduce`` knows (:mod:`springback.jobs.reproductions`).
 REPRODUCTIONS = (
     "elasticity-resistance",
@@ -34,6 +34,7 @@ REPRODUCTIONS = (
     "elasticity-symmetry",
     "elasticity-size",
     "elasticity-pretraining",
+    "overbend",
 )
 #: Its studies without a model (:mod:`springback.jobs.theory`).
 THEORY = ("elasticity-theorem", "elasticity-pareto", "elasticity-springs")
@@ -76,7 +77,7 @@ class AuditSettings:
     experiments: tuple[str, ...] = setting(
         ("rebound", "resistance"),
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
-        "fall).",
+        "fall), repair (add the alignment back after benign training).",
     )
     n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
@@ -110,6 +111,16 @@ class AuditSettings:
         "purely benign one.",
     )
     benign: str = setting("problems-text", "Data of the benign rows.")
+    mitigate: tuple[str, ...] = setting(
+        (),
+        "Protections to measure beside the unprotected model, from the last branch point: "
+        "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
+        "later training).",
+    )
+    repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
+    repair_mu: tuple[float, ...] = setting(
+        (0.25, 0.5, 0.75, 1.0), "How much of the alignment's direction repair adds back."
+    )
     holdout: int = setting(32, "Held-out texts a side.")
     prompts: int = setting(24, "Prompts for KL and samples.")
     prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")
@@ -140,6 +151,11 @@ class AuditSettings:
     precision: str = setting("auto", "auto, bf16-mixed or float32.")
     probe_precision: str = setting("float32", "float32 or bf16-mixed.")
     save_every: float = setting(45.0, "Seconds of training between saved states.")
+    accelerate: str | None = setting(
+        None,
+        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "describes, DDP or FSDP.",
+    )
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from springback.elasticity import Comparison, card_of, compare
 from springback.errors import SpringbackError, StoreError
+from springback.execute import ExecutorSettings
 from springback.jobs.audit import audit
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings
@@ -55,7 +56,12 @@ def planned(settings: AuditSettings, out: str | Path) -> list[tuple[Study, Path]
     return [(s, Path(out) / FOLDER / slug(s.name)) for s in by_model(settings)]
 
 
-def run_all(studies: Sequence[Study], root: Path, progress: Progress) -> dict[str, Result]:
+def run_all(
+    studies: Sequence[Study],
+    root: Path,
+    progress: Progress,
+    executor: ExecutorSettings | None = None,
+) -> dict[str, Result]:
     """Every study in a folder of its own below ``root``; finished runs are read."""
     folders = [slug(s.name) for s in studies]
     if len(set(folders)) < len(folders):
@@ -65,7 +71,7 @@ def run_all(studies: Sequence[Study], root: Path, progress: Progress) -> dict[st
     found = {}
     for at, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
         progress.note(f"study {at} of {len(studies)}: {study.name}")
-        found[study.name] = audit(study.settings, root / FOLDER / folder, progress)
+        found[study.name] = audit(study.settings, root / FOLDER / folder, progress, executor)
         release_memory()
     return found
 
@@ -86,6 +92,7 @@ def series(
     settings: AuditSettings,
     out: str | Path = "springback-audit",
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
     """Audit every model of ``settings.series`` with this study and compare them.
 
@@ -95,7 +102,7 @@ def series(
     clock, progress = Clock.start(), progress or Silent()
     studies = by_model(settings)
     with Store(out).locked() as store:
-        results = run_all(studies, store.root, progress)
+        results = run_all(studies, store.root, progress, executor)
         compared = compare([r.data for r in results.values()], names=list(results))
         return write_result(
             store,

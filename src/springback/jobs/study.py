@@ -29,7 +29,9 @@ from springback.finetune import (
     preference_rows,
     reset_lora,
 )
+from springback.finetune.apart import finetune_apart
 from springback.jobs import audit_rates, battery
+from springback.jobs.accelerated import read_launch
 from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.settings import AuditSettings
 from springback.models import (
@@ -106,6 +108,7 @@ class Study:
             resistance_rows=0,
             attack_learning_rates=(),
             mix=(),
+            mitigate=(),
         )
         return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
 
@@ -238,6 +241,19 @@ class Study:
         """Fine-tune the working model, resuming the run's partial state if there is one."""
         resume = Resume(self.store.partial(run), self.settings.save_every)
         require_space(self.store.root, 4 * self.weight_bytes, "the state that a run resumes from")
+        if self.settings.accelerate is not None:
+            assert not isinstance(rows, Examples)  # check_settings: sft only
+            return finetune_apart(
+                self.work,
+                self.checkpoint,
+                self.tokenizer.pad_token_id,
+                rows,
+                recipe,
+                read_launch(self.settings.accelerate),
+                self.store.partial(run),
+                marks,
+                self.progress,
+            )
         return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
 
     @cached_property

@@ -8,6 +8,7 @@ from springback.report import (
     audit_charts,
     card_grids,
     finding_story,
+    protection_story,
     resistance_charts,
     size_charts,
     words,
@@ -72,6 +73,7 @@ def sections(audit: Audit) -> tuple[Section, ...]:
         told.append(finding_story.rates_section(audit.rates))
     if audit.attackers is not None:
         told.append(finding_story.attackers_section(audit.attackers, rebound))
+    told += protection_story.sections(audit.protections, audit.repair)
     if audit.realign is not None:
         told.append(finding_story.realign_section(audit.realign))
     if rebound is not None and audit.opposite is not None:

@@ -123,6 +123,16 @@ def _audit(node: Node) -> Audit:
         opposite=node.optional("symmetry", _rebound),
         card=node.optional("card", card_reading.card),
         rates=node.optional("rates", finding_reading.rates),
+        protections=node.optional("protections", Node.mapping),
+        repair=node.optional("repair", Node.mapping),
+    )
+
+
+def _protected(node: Node) -> tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    return (
+        node.need("name").text(),
+        node.optional("protections", Node.mapping),
+        node.optional("repair", Node.mapping),
     )
 
 
@@ -193,6 +203,8 @@ def parse(result: Any) -> Result:
             models=card_reading.models(analysis, "studies"),
             reproduction=card_reading.reproduction(analysis),
             cells=analysis.every("cells", boost_reading.cell),
+            protected=analysis.every("studies", _protected),
+            life_cycle=analysis.optional("life_cycle", Node.mapping),
         )
     audit, boost = (
         analysis.optional("audit", _audit),

@@ -108,6 +108,8 @@ class Audit:
     opposite: Rebound | None = None
     card: Card | None = None
     rates: Rates | None = None
+    protections: Mapping[str, Any] | None = None
+    repair: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,3 +194,6 @@ class Result:
     reproduction: Reproduction | None = None
     theory: Mapping[str, Any] | None = None
     cells: tuple[Cell, ...] = ()
+    life_cycle: Mapping[str, Any] | None = None
+    #: Of a reproduction: name of a study, its protections and its repair, as the file has them.
+    protected: tuple[tuple[str, Mapping[str, Any] | None, Mapping[str, Any] | None], ...] = ()

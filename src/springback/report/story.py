@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from springback.report import audit_story, boost_story, model_story, theory_story
+from springback.report import (
+    audit_story,
+    boost_story,
+    life_charts,
+    model_story,
+    protection_story,
+    theory_story,
+)
 from springback.report.schema import Result
 from springback.report.sections import Chapter, Section
 
@@ -25,6 +32,12 @@ def chapters(result: Result) -> tuple[Chapter, ...]:
         )
     if result.models is not None:
         found = model_story.sections(result.models, result.reproduction, result.cells)
+        several = len(result.protected) > 1
+        for at, (name, shields, repair) in enumerate(result.protected, start=1):
+            suffix = f"-{at}" if several else ""
+            found += protection_story.sections(shields, repair, name, suffix)
+        if result.life_cycle is not None:
+            found += life_charts.sections(result.life_cycle)
         told.append(Chapter("", (), found))
     for job in ("audit", "boost"):
         if both and job in result.silent:

@@ -36,7 +36,7 @@ from springback.weights.direction import (
 )
 from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
 from springback.weights.format import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
-from springback.weights.job import Job, check_settings, run
+from springback.weights.job import Job, Spread, check_settings, run
 from springback.weights.lowrank import Rows, memory_needed, top_directions
 from springback.weights.result import KIND, ExtrapolationReport, OutputDtype
 from springback.weights.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
@@ -110,6 +110,17 @@ def extrapolate_along(
     :func:`springback.weights.lowrank.memory_needed` says for the widest matrix, 8 n (5 K + 32)
     bytes for n columns, and reads each matrix up to 21 times.
     """
+    return run(along_job(checkpoints, how, out, progress))
+
+
+def along_job(
+    checkpoints: Sequence[str | Path],
+    how: Extrapolation,
+    out: str | Path,
+    progress: Progress | None = None,
+    spread: Spread | None = None,
+) -> Job:
+    """What :func:`extrapolate_along` runs; ``spread`` has shards made elsewhere."""
     workers = check_settings(how.dtype, how.threads)
     mu = check_mu(how.mu)
     if how.low_rank is not None and how.low_rank < 1:
@@ -127,7 +138,7 @@ def extrapolate_along(
         "dtype": how.dtype,
         "direction": None if plain else {"steps": list(steps), "low_rank": how.low_rank},
     }
-    job = Job(
+    return Job(
         inputs=line.labelled(),
         model=line.ft,
         settings=settings,
@@ -138,8 +149,8 @@ def extrapolate_along(
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),
         notes=_notes(line.ft, mu, how.low_rank),
+        spread=spread,
     )
-    return run(job)
 
 
 def announce_steps(steps: Sequence[float], speaker: Progress) -> None:

@@ -50,6 +50,11 @@ FLOOR = 200_000_000
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "auto": "auto"}
 
 
+#: Called with the names of the shards to make and the folder they go to, which every worker sees;
+#: yields each one's name and record once it lies whole on the disk.
+Spread = Callable[[list[str], Path], Iterable[tuple[str, Shard]]]
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be done, parsed once.
@@ -59,7 +64,7 @@ class Job:
     result together with the inputs: a cut off call goes on, and a finished folder is recognised,
     under the same ones.  ``plan`` gives the parts of one shard.  ``memory`` is what they hold at
     most beyond :data:`FLOOR`, in bytes.  ``over`` is a folder whose small files go over the
-    model's.
+    model's.  ``spread`` makes shards elsewhere, before those that are left are made here.
     """
 
     inputs: Mapping[str, Weights]
@@ -73,6 +78,7 @@ class Job:
     memory: int = 0
     notes: tuple[str, ...] = ()
     over: Path | None = None
+    spread: Spread | None = None
 
     @property
     def dtype(self) -> str:
@@ -164,7 +170,10 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     require_space(job.out.parent, needed, f"the extrapolated model {job.out.name}")
     job.progress.stage("extrapolating", len(job.model.tensors))
     with _Digests(job.threads) as digests:
+        made = _elsewhere(job, partial, digests)
         for file in job.model.files:
+            if file.name in made:
+                continue
             _finish(job, partial, file, layouts[file.name], digests)
         hashes = {
             label: combine({name: digests.of(path) for name, path in weights.hashed().items()})
@@ -203,9 +212,48 @@ class _Digests:
         if path not in self.found:
             self.found[path] = self.pool.submit(file_digest, path, self.stop)
 
+    def know(self, path: Path, digest: str) -> None:
+        """What somebody else found for a file."""
+        if path not in self.found:
+            self.found[path] = Future()
+            self.found[path].set_result(digest)
+
     def of(self, path: Path) -> str:
         self.start(path)
         return self.found[path].result()
+
+
+def _elsewhere(job: Job, partial: Partial, digests: _Digests) -> set[str]:
+    """Have missing shards made by ``job.spread``; what it hashed is not hashed anew."""
+    if job.spread is None:
+        return set()
+    files = {file.name: file for file in job.model.files}
+    made = set()
+    for name, shard in job.spread([n for n in files if n not in partial.shards], partial.folder):
+        partial.finish_shard(name, shard)
+        for label, path in job.made_of(files[name]).items():
+            digests.know(path, shard.made_of[label])
+        job.progress.advance(len(files[name].tensors), name)
+        made.add(name)
+    return made
+
+
+def make_shard(job: Job, name: str, folder: Path) -> Shard:
+    """One shard of ``job`` written whole into ``folder``; for a worker of :data:`Spread`.
+
+    Raises :class:`ModelError` from the parts.
+    """
+    file = next(file for file in job.model.files if file.name == name)
+    layout = plan_layout(file, CODES[job.dtype])
+    with _Digests(job.threads) as digests:
+        sources = job.made_of(file)
+        for path in sources.values():
+            digests.start(path)
+        stream = Stream(digests.pool, 2 * job.threads + 2, lambda tensor: None)
+        target = folder / file.name
+        sha256, tally = stream.write(target, layout.header, job.plan(file, layout))
+        made_of = {label: digests.of(path) for label, path in sources.items()}
+    return Shard(sha256, layout.nbytes, made_of, tally)
 
 
 def _finish(

@@ -1,0 +1,106 @@
+"""What ``audit plan --size`` rests on: speed of training and scoring at several sizes.
+
+Claim: seconds are in proportion to weights within a factor of two from 10 to 100 million weights,
+so a plan scales up from what was measured.  Llamas from scratch with random weights, tokens drawn
+at random; FLOP a second by 6 N a trained and 2 N a scored token.
+
+    python benchmarks/plan_calibration.py --out benchmarks/results/plan_calibration.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from springback.core import Recipe
+from springback.encode import Encoded
+from springback.finetune import finetune
+from springback.models import default_precision, device, load_tokenizer, release_memory, resolve
+from springback.probes import Precision, nll
+from springback.provenance import machine
+from springback.scratch import Shape, fresh_model
+from springback.store import write_json
+
+#: Width and depth; with the vocabulary of SmolLM2 (49,152) about 15 to 120 million weights.
+SHAPES = (Shape(256, 8, 4), Shape(384, 12, 6), Shape(512, 20, 8), Shape(576, 30, 9))
+LENGTH, BATCH, STEPS, ROUNDS = 64, 8, 8, 3
+
+
+def measured(shape: Shape, tokenizer: Any, precision: str) -> dict[str, Any]:
+    """Seconds of so many steps, and of scoring as many rows; medians."""
+    model = fresh_model(tokenizer, shape, 0).to(device())  # type: ignore[arg-type]
+    weights = sum(p.numel() for p in model.parameters())
+    rng = random.Random(0)
+    rows = [
+        Encoded(tuple(rng.randrange(len(tokenizer)) for _ in range(LENGTH)), 1, LENGTH)
+        for _ in range(BATCH * STEPS)
+    ]
+    recipe = Recipe(batch_size=BATCH, max_tokens=LENGTH, precision=precision)
+    finetune(model, tokenizer, rows[:BATCH], recipe)  # warm up
+    train, score = [], []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        finetune(model, tokenizer, rows, recipe)
+        train.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        nll(model, rows, tokenizer, Precision("float32"))
+        score.append(time.perf_counter() - began)
+    tokens = len(rows) * LENGTH
+    del model
+    release_memory()
+    return {
+        "shape": shape.name,
+        "weights": weights,
+        "tokens": tokens,
+        "train_seconds": train,
+        "score_seconds": score,
+        "train_flops": 6 * weights * tokens / statistics.median(train),
+        "score_flops": 2 * weights * tokens / statistics.median(score),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmarks/results/plan_calibration.json")
+    )
+    asked = parser.parse_args()
+    precision = default_precision()
+    tokenizer = load_tokenizer(resolve("smollm2-135m"))
+    rows = []
+    for shape in SHAPES:
+        row = measured(shape, tokenizer, precision)
+        rows.append(row)
+        print(
+            f"{row['weights'] / 1e6:.0f}M weights: {row['train_flops'] / 1e12:.3g} TFLOP/s trained "
+            f"({precision}), {row['score_flops'] / 1e12:.3g} scored (float32)"
+        )
+    spread = {
+        key: max(r[key] for r in rows) / min(r[key] for r in rows)
+        for key in ("train_flops", "score_flops")
+    }
+    holds = all(value <= 2 for value in spread.values())
+    data = {
+        "machine": machine(),
+        "device": str(device()),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "sizes": rows,
+        "spread": spread,
+        "holds": holds,
+    }
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(asked.out, data)
+    if not holds:
+        sys.exit(f"work is not in proportion to weights within a factor of two: {spread}")
+
+
+if __name__ == "__main__":
+    main()

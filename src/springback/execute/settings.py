@@ -1,0 +1,52 @@
+"""Settings of the executor, each once with its help.  Light to import."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from springback.errors import SpringbackError, describe
+
+EXECUTORS = ("process", "ray")
+
+
+def _setting(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help, "flag": None})
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """``process``: one run after the other, here.  ``ray``: each run a task of its own."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    executor: str = _setting("process", "process (this one) or ray (each run a task).")
+    address: str | None = _setting(
+        None, "Of a running Ray, HOST:PORT or auto; without it one is started here."
+    )
+    run_cpus: int = _setting(1, "CPU cores, and threads, of each run on Ray.")
+    run_gpus: float = _setting(0.0, "GPUs of each run on Ray, or a share of one.")
+    run_memory: float = _setting(0.0, "GB of memory of each run on Ray; 0: what the plan says.")
+    retries: int = _setting(3, "How often a run is begun again after its worker was lost.")
+    shared: str | None = _setting(
+        None,
+        "Where workers exchange runs and weights if they do not see --out: any fsspec address, "
+        "such as s3://bucket/folder.",
+    )
+
+    def checked(self) -> ExecutorSettings:
+        """These settings; raises :class:`SpringbackError` on what cannot be."""
+        if self.executor not in EXECUTORS:
+            raise SpringbackError(f"--executor is {self.executor}; allowed: {', '.join(EXECUTORS)}")
+        lowest = {"run-cpus": 1, "run-gpus": 0, "run-memory": 0, "retries": 0}
+        for flag, least in lowest.items():
+            value = getattr(self, flag.replace("-", "_"))
+            if not (math.isfinite(value) and value >= least):
+                raise SpringbackError(
+                    f"--{flag}: " + describe(f"{value}", f"{least} or more", "change it")
+                )
+        if self.executor == "process" and (self.address or self.shared):
+            given = "--address" if self.address else "--shared"
+            raise SpringbackError(f"{given} without --executor ray; add it, or leave {given} out")
+        return self

@@ -1,0 +1,233 @@
+"""Training in processes of its own, started by accelerate: DDP, or FSDP, as its config says.
+
+The caller writes what to do into a folder; ``accelerate launch --config_file`` starts this module
+in every process; each takes its rows of every batch, and gradients add up to those of the whole.
+Weights go to the folder at each mark; the caller loads and measures them.  The model and its
+optimizer then lie spread as the config says, while measuring stays with one process.
+
+accelerate starts one process on CPUs whatever ``num_processes`` says, and has no FSDP there, so
+with ``use_cpu`` torch's own launcher starts them (gloo, DDP).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import get_scheduler
+
+from springback.core import Checkpoint, Recipe, to_jsonable
+from springback.encode import Encoded, pad_batch
+from springback.errors import SpringbackError, TrainingError
+from springback.finetune.plan import (
+    Marks,
+    Trained,
+    check_recipe,
+    examples_seen,
+    plan_batches,
+)
+from springback.models import (
+    WEIGHTS_FILE,
+    Model,
+    load_model,
+    load_weights,
+    read_weights,
+    trainable,
+    write_weights,
+)
+from springback.progress import Progress, Silent
+from springback.store import read_json, whole_folder, write_json
+
+JOB, START, DONE = "job.json", "start.safetensors", "done.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``config``: accelerate's file.  ``processes`` and ``cpu``: what it says."""
+
+    config: Path
+    processes: int
+    cpu: bool
+
+    def command(self, folder: Path) -> list[str]:
+        module = ["-m", "springback.finetune.apart", str(folder)]
+        if self.cpu:
+            some = ["--standalone", "--nproc_per_node", str(self.processes)]
+            return [sys.executable, "-m", "torch.distributed.run", *some, *module]
+        launch = ["-m", "accelerate.commands.launch", "--config_file", str(self.config)]
+        return [sys.executable, *launch, *module]
+
+
+def finetune_apart(
+    model: Model,
+    start: Checkpoint,
+    pad: int,
+    rows: Sequence[Encoded],
+    recipe: Recipe,
+    launch: Launch,
+    folder: Path,
+    marks: Marks | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """As :func:`springback.finetune.finetune` of full weights by SFT, in processes of its own.
+
+    ``start``: where the model's config lies; its weights are those of ``model`` as it comes.
+    ``folder`` is scratch and is gone afterwards.  Sums are taken in another order than in one
+    process, so values agree to rounding.  A run that is cut off begins anew.  Raises
+    :class:`TrainingError` where the processes fail, with their last line.
+    """
+    check_recipe(recipe)
+    if recipe.algorithm != "sft" or recipe.lora_rank is not None:
+        raise SpringbackError(
+            f"training by accelerate is of all weights by sft; the recipe is {recipe.algorithm} "
+            f"with LoRA rank {recipe.lora_rank}: leave --accelerate out"
+        )
+    marks, progress = marks or Marks(), progress or Silent()
+    seen = examples_seen(plan_batches(len(rows), recipe), marks, recipe)
+    shutil.rmtree(folder, ignore_errors=True)
+    with whole_folder(folder) as tmp:
+        write_weights(model, tmp / START)
+        facts = {
+            "model": start,
+            "recipe": recipe,
+            "pad": pad,
+            "cpu": launch.cpu,
+            "rows": [[list(row.ids), row.start, row.text_bytes] for row in rows],
+            "steps": [seen.index(n) for n in marks.at],
+        }
+        write_json(tmp / JOB, to_jsonable(facts))
+    try:
+        done = _launched(launch, folder, progress)
+        found = {}
+        for n in marks.at:
+            load_weights(model, folder / f"step-{seen.index(n)}")
+            if marks.call is not None:
+                found[n] = marks.call(n, model)
+        load_weights(model, folder / "end")
+        model.train(False)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        progress.close()
+    return Trained(tuple(done["losses"]), int(done["tokens"]), found)
+
+
+def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Run the processes; returns what the first of them wrote at the end."""
+    command = launch.command(folder)
+    with (folder / "errors.log").open("w+", encoding="utf-8") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+            try:
+                for line in child.stdout or ():
+                    if line.startswith('{"loss"'):
+                        progress.advance(note=f"loss {json.loads(line)['loss']:.3f}")
+                status = child.wait()
+            except BaseException:
+                child.terminate()
+                raise
+        errors.seek(0)
+        said = [line.strip() for line in errors if "Error" in line]
+    if status or not (folder / DONE).exists():
+        raise TrainingError(
+            f"training by accelerate with {launch.config} ended with status {status} "
+            f"({said[0] if said else 'no message'}); look at that config, or leave --accelerate out"
+        )
+    found: dict[str, Any] = read_json(folder / DONE)
+    return found
+
+
+def share(batch: Sequence[int], rank: int, world: int) -> list[int]:
+    """This process's rows of a batch; the first one again where there are fewer than processes."""
+    return list(batch[rank::world]) or [batch[0]]
+
+
+def _work(folder: Path) -> None:
+    """In every process: train, and have the first one write."""
+    from accelerate import Accelerator
+
+    job = read_json(folder / JOB)
+    recipe = Recipe(**job["recipe"])
+    rows = [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]]
+    model = load_model(Checkpoint(**job["model"]))
+    read_weights(model, folder / START)
+    names = list(trainable(model))
+    accelerator = Accelerator(cpu=job["cpu"])
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=recipe.learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        weight_decay=recipe.weight_decay,
+    )
+    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    batches = plan_batches(len(rows), recipe)
+    schedule = get_scheduler(recipe.schedule, optimizer, 0, len(batches))
+    rank, world = accelerator.process_index, accelerator.num_processes
+    losses, counted = [], 0
+    _keep(accelerator, wrapped, names, folder, 0, job["steps"])
+    for step, batch in enumerate(batches, start=1):
+        total = sum(rows[i].counted for i in batch)
+        mine = share(batch, rank, world)
+        wrapped.train()
+        loss = _loss(wrapped, pad_batch(rows, mine, job["pad"]), recipe, accelerator.device) / total
+        if rank >= len(batch):  # a row that another process counts already
+            loss = loss * 0.0
+        accelerator.backward(loss * world)  # gradients are averaged over the processes
+        accelerator.clip_grad_norm_(wrapped.parameters(), recipe.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        value = float(accelerator.reduce(loss.detach(), "sum"))
+        if not value < float("inf"):
+            raise TrainingError(f"TrainingError: the loss is {value} at step {step}")
+        losses.append(value)
+        counted += total
+        if accelerator.is_main_process:
+            print(json.dumps({"loss": value}), flush=True)
+        _keep(accelerator, wrapped, names, folder, step, job["steps"])
+    _keep(accelerator, wrapped, names, folder, -1, [-1])
+    if accelerator.is_main_process:
+        write_json(folder / DONE, {"losses": losses, "tokens": counted})
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _loss(model: Any, batch: Any, recipe: Recipe, device: torch.device) -> Tensor:
+    """Summed NLL of the counted tokens, through the wrapped model, so that it can communicate."""
+    bf16 = recipe.precision == "bf16-mixed"
+    labels = batch.labels.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        logits = model(
+            input_ids=batch.input_ids.to(device),
+            attention_mask=batch.attention_mask.to(device),
+            use_cache=False,
+        ).logits
+    found: Tensor = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), reduction="sum"
+    )
+    return found
+
+
+def _keep(
+    accelerator: Any, wrapped: Any, names: list[str], folder: Path, step: int, steps: list[int]
+) -> None:
+    """The whole weights, gathered by all processes and written by the first; step -1 is the end."""
+    if step not in steps:
+        return
+    state = accelerator.get_state_dict(wrapped)
+    if accelerator.is_main_process:
+        with whole_folder(folder / ("end" if step < 0 else f"step-{step}")) as tmp:
+            tensors = {name: state[name].detach().float().contiguous().cpu() for name in names}
+            save_file(tensors, tmp / WEIGHTS_FILE)
+    accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))

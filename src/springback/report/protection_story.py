@@ -1,0 +1,71 @@
+"""What the page tells of protections and of repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from springback.errors import StoreError, describe
+from springback.report import protection_charts as charts
+from springback.report.sections import Section, there
+
+Found = Mapping[str, Any]
+
+
+def sections(
+    protections: Found | None, repair: Found | None, name: str = "", suffix: str = ""
+) -> tuple[Section, ...]:
+    """Their sections; ``name`` and ``suffix`` tell several studies on one page apart.
+
+    Raises :class:`StoreError` where they have not the form that the job writes.
+    """
+    told = []
+    of = f": {name}" if name else ""
+    try:
+        if protections:
+            told.append(_protections(protections, of, suffix))
+        if repair:
+            told.append(_repair(repair, of, suffix))
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise StoreError(
+            "result.json, analysis.protections or analysis.repair: "
+            + describe(
+                f"{type(error).__name__} {error}",
+                "the form that springback audit writes",
+                "run the job again",
+            )
+        ) from error
+    return tuple(told)
+
+
+def _protections(found: Found, of: str, suffix: str) -> Section:
+    drawn = there(
+        (
+            charts.curves_chart(found, suffix),
+            charts.dose_chart(found, suffix),
+            charts.left_chart(found, suffix) if found["rows"] else None,
+            charts.cost_chart(found, suffix),
+        )
+    )
+    return Section(
+        f"protections{suffix}",
+        f"Protections{of}",
+        "What makes the alignment harder to undo, and at what price?",
+        drawn,
+        reading=f"All of the model aligned on {found['n_pos']:,} examples, and paired by seed. "
+        "mu: the aligned weights are moved further along the alignment by that much of its "
+        "length; with a rank, along so many directions of each matrix. Findings are adjusted by "
+        "Holm over the protections.",
+    )
+
+
+def _repair(found: Found, of: str, suffix: str) -> Section:
+    return Section(
+        f"repair{suffix}",
+        f"Repair{of}",
+        "Can an alignment that benign training wore be added back?",
+        (charts.pareto_chart(found, suffix),),
+        reading=f"The model aligned on {found['n_pos']:,} examples was trained on "
+        f"{found['rows']:,} rows of {found['benign']}; the skill is scored on "
+        f"{found['skill']['source']}.",
+    )
