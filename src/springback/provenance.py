@@ -42,6 +42,7 @@ PACKAGES = (
     "lm-eval",
     "vllm",
     "ray",
+    "fsspec",
     "constriction",
     "fastapi",
     "uvicorn",
