@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -143,3 +144,15 @@ def test_debug_shows_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SpringbackError, match="no such file"):
         main()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_a_missing_ray_is_told_before_a_folder_is_made(
+    tiny_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["audit", "--model", str(tiny_llama), "--executor", "ray", "--out", str(tmp_path / "x")]
+    assert "pip install 'springback[ray]'" in refused(words, monkeypatch, capsys)
+    assert not (tmp_path / "x").exists()

@@ -170,7 +170,11 @@ def test_the_plan_is_told_before_anything_is_loaded(
     assert "lambda 0.1, 0.2, 0.5; further weak models: early, init: 15 candidates" in weak[4]
     assert "6 methods" in weak[5]
     assert "reference by the same recipe on 640 rows" in plan("epicode-theory")[3]
-    for words, code in ((["epicode-main", "--seeds", "0,1"], 0), (["elasticity-theorem"], 2)):
+    for words, code in (
+        (["epicode-main", "--seeds", "0,1"], 0),
+        (["elasticity-theorem"], 2),
+        (["elasticity-scale"], 2),
+    ):
         monkeypatch.setattr("sys.argv", ["springback", "reproduce", *words, "--plan"])
         with pytest.raises(SystemExit) as stopped:
             main()
@@ -178,6 +182,7 @@ def test_the_plan_is_told_before_anything_is_loaded(
     said = capsys.readouterr()
     assert "2 runs, 1 models x 1 tasks x 2 seeds (0, 1)" in said.out
     assert "--plan with elasticity-theorem; allowed: with" in said.err
+    assert "--plan with elasticity-scale; allowed: with" in said.err
 
 
 def test_seeds_are_kept_shared_and_put_into_the_papers_table(

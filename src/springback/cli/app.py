@@ -210,7 +210,7 @@ def reproduce(
     from springback.jobs.reproduce import reproduce_theory
 
     if only_plan:
-        if name in THEORY:
+        if name in (*THEORY, SCALE):
             allowed = ", ".join([*REPRODUCTIONS, *EPICODE])
             raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
         if name in EPICODE:

@@ -8,6 +8,7 @@ the aligning run before it is a dependency, not a barrier.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import shutil
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Run, content_hash
+from springback.errors import MissingExtraError
 from springback.execute import ExecutorSettings, Outcome, Task
 from springback.execute.on_ray import run_tasks
 from springback.execute.shared import Shared
@@ -332,5 +334,8 @@ def _record(
 
 
 def on_ray(executor: ExecutorSettings | None) -> bool:
-    """Whether runs go to Ray; checks the settings."""
-    return executor is not None and executor.checked().executor == "ray"
+    """Whether runs go to Ray; checks the settings, and that Ray is installed."""
+    far = executor is not None and executor.checked().executor == "ray"
+    if far and importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray", "--executor ray")
+    return far
