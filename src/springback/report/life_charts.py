@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.errors import StoreError, describe
 from springback.report import words
 from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report.node import form_of
 from springback.report.sections import Cell, Grid, Section, there
 from springback.report.size_charts import keep_zero
 from springback.report.theme import series
@@ -23,17 +23,8 @@ AXES = {
 
 def sections(found: Found) -> tuple[Section, ...]:
     """Raises :class:`StoreError` where it has not the form that the job writes."""
-    try:
+    with form_of("analysis.life_cycle", "reproduce"):
         return tuple(_sections(found))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise StoreError(
-            "result.json, analysis.life_cycle: "
-            + describe(
-                f"{type(error).__name__} {error}",
-                "the form that springback reproduce writes",
-                "run the job again",
-            )
-        ) from error
 
 
 def _sections(found: Found) -> list[Section]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,6 +26,23 @@ def readable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [readable(v) for v in value]
     return value
+
+
+@contextmanager
+def form_of(where: str, command: str) -> Iterator[None]:
+    """Within it, a part of the file that has not the form that ``springback command`` writes raises
+    :class:`StoreError`, naming ``where``."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise StoreError(
+            f"result.json, {where}: "
+            + describe(
+                f"{type(error).__name__} {error}",
+                f"the form that springback {command} writes",
+                "run the job again",
+            )
+        ) from error
 
 
 def _allowed(char: str) -> bool:

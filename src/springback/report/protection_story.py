@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from springback.errors import StoreError, describe
 from springback.report import protection_charts as charts
+from springback.report.node import form_of
 from springback.report.sections import Section, there
 
 Found = Mapping[str, Any]
@@ -21,20 +21,11 @@ def sections(
     """
     told = []
     of = f": {name}" if name else ""
-    try:
+    with form_of("analysis.protections or analysis.repair", "audit"):
         if protections:
             told.append(_protections(protections, of, suffix))
         if repair:
             told.append(_repair(repair, of, suffix))
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise StoreError(
-            "result.json, analysis.protections or analysis.repair: "
-            + describe(
-                f"{type(error).__name__} {error}",
-                "the form that springback audit writes",
-                "run the job again",
-            )
-        ) from error
     return tuple(told)
 
 

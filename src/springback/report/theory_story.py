@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.errors import StoreError, describe
 from springback.report import spring_charts, tail_charts, words
 from springback.report import theory_charts as charts
 from springback.report.draw import Chart
+from springback.report.node import form_of
 from springback.report.sections import Chapter, Fact, Section
 
 
@@ -17,7 +17,7 @@ def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:
 
     Raises :class:`StoreError` where the analysis has not the form that the job writes.
     """
-    try:
+    with form_of("analysis", "theory"):
         told = []
         if theorem := analysis.get("theorem"):
             told.append(Chapter("", _theorem_facts(theorem), _theorem_sections(theorem)))
@@ -25,15 +25,6 @@ def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:
             told.append(Chapter("", (), _pareto_sections(pareto)))
         if springs := analysis.get("springs"):
             told.append(Chapter("", _springs_facts(springs), _springs_sections(springs)))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise StoreError(
-            "result.json, analysis: "
-            + describe(
-                f"{type(error).__name__} {error}",
-                "the form that springback theory writes",
-                "run the job again",
-            )
-        ) from error
     return tuple(told)
 
 

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
+from springback.engines.serve.address import bind
 from springback.engines.serve.app import Server
 from springback.engines.serve.settings import ServeSettings, check
 from springback.engines.serve.worker import Worker
-from springback.errors import SpringbackError, describe
 from springback.inference import load
 
 #: Seconds after the grace in which broken-off answers reach their clients.
 _LAST_RESORT = 10
-
-
-def bind(settings: ServeSettings) -> socket.socket:
-    """A listening socket; raises :class:`SpringbackError` if the address cannot be had."""
-    try:
-        kind, *_, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(address[:2], family=kind)
-    except OSError as error:
-        raise SpringbackError(
-            describe(
-                f"{settings.host} port {settings.port} ({error.strerror or error})",
-                "an address of this machine that is free",
-                "choose another --port, or 0 for any",
-            )
-        ) from error
 
 
 class _Uvicorn(uvicorn.Server):

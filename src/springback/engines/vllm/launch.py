@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from springback.engines.serve.address import bind
 from springback.engines.serve.settings import ServeSettings, check
 from springback.engines.vllm.folder import PROCESSOR, Folder, open_folder
 from springback.errors import MissingExtraError, ModelError, SpringbackError, describe
@@ -160,20 +160,8 @@ def _environment(settings: ServeSettings) -> dict[str, str]:
 
 def _free_port(settings: ServeSettings) -> int:
     """The port asked for, or a free one; raises if the address cannot be had."""
-    try:
-        kind, *_, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.create_server(address[:2], family=kind) as listening:
-            return int(listening.getsockname()[1])
-    except OSError as error:
-        raise SpringbackError(
-            describe(
-                f"{settings.host} port {settings.port} ({error.strerror or error})",
-                "an address of this machine that is free",
-                "choose another --port, or 0 for any",
-            )
-        ) from error
+    with bind(settings) as listening:
+        return int(listening.getsockname()[1])
 
 
 def _reached(address: str) -> Callable[[], bool]:
