@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import special
 from scipy import stats as sps
 
 from springback.errors import DataError, describe
@@ -37,8 +36,7 @@ def paired_t(a: Values, b: Values) -> float | None:
         return 1.0 if gaps.size > 1 else None
     if gaps.size < 2 or no_spread(gaps):
         return None
-    t = float(gaps.mean()) / math.sqrt(float(gaps.var(ddof=1)) / gaps.size)
-    return 2.0 * float(special.stdtr(gaps.size - 1, -abs(t)))
+    return float(sps.ttest_1samp(gaps, 0.0).pvalue)
 
 
 def wilcoxon_exact(a: Values, b: Values) -> float | None:
