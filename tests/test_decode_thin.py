@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decode_fixture import amateur, expert, prompts
 from springback.decode import DecodeSettings, Speculation, decode, decode_fast, thin
-from springback.decode.thin import ROWS, faster_rows, thin_products
+from springback.decode.thin import ROWS, Product, faster_rows, thin_products
 
 EVERY = frozenset(ROWS)
 
@@ -62,6 +62,21 @@ def test_small_models_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Linear(64, 64)
     with thin_products([model]):
         assert "forward" not in vars(model)
+
+
+def test_the_way_round_that_took_clearly_less_time_is_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand: linear takes 1 s; thin 0.5 s for one row, 0.95 s for two, 0.9 for four, 2 for eight.
+
+    At most 0.9 of linear's time is a gain, so one and four rows."""
+    took = {1: 0.5, 2: 0.95, 4: 0.9, 8: 2.0}
+
+    def seconds(product: Product, weights: list[Tensor], inputs: dict[int, Tensor]) -> float:
+        return took[len(inputs[48])] if product is thin.thin else 1.0
+
+    monkeypatch.setattr(thin, "_seconds", seconds)
+    assert faster_rows([torch.randn(64, 48)]) == {1, 4}
 
 
 def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.MonkeyPatch) -> None:

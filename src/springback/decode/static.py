@@ -220,10 +220,10 @@ class StaticHalf(Half):
             columns[at][start:] = positions[at][start:] = range(past, past + len(block))
             self.lengths[row] += len(block)
         feed = torch.tensor([ids, columns, positions])
-        kept: Any = keep if isinstance(keep, int) else sorted(wide + k for k in keep)
         where = self.model.device
+        kept: Any = keep
         if not isinstance(keep, int):
-            kept = torch.tensor(kept, device=where)
+            kept = torch.tensor(sorted(wide + k for k in keep), device=where)
         logits = self.slots.run(feed, kept)
         if isinstance(kept, int):
             logits = logits[:, -kept:]

@@ -1,11 +1,10 @@
 """Matrix products of a few tokens at the speed of memory.
 
 Decoding multiplies every weight matrix by one to eight rows, which costs what reading the weights
-costs if the library is good at it.  PyTorch's fp32 ``linear`` on a CPU often is not: its product
-with one row runs in one thread, and with two rows it repacks the whole matrix (measured in
-``benchmarks/decode.py``, ``blocks``).  The same product the other way round, W xᵀ, does neither,
-with a second row added where there is only one.  Which is faster depends on the processor and the
-library, so both are timed once a process on the model's own weights.
+costs if the library is good at it.  PyTorch's fp32 ``linear`` on a CPU often is not: two rows may
+take nearly twice the time of one (``benchmarks/decode.py``, ``blocks``).  The same product the
+other way round, W xᵀ, may not; one row goes through it as two.  Which is faster depends on the
+processor and the library, so both are timed once a process on the model's own weights.
 
 The sums are the same; low bits may differ, as they do between blocks of different lengths.
 """
@@ -100,9 +99,9 @@ def _measured(layers: list[nn.Linear]) -> frozenset[int]:
     return _MEASURED[key]
 
 
-def _forward(layer: nn.Linear, rows_of: frozenset[int]) -> Callable[[Tensor], Tensor]:
+def _forward(layer: nn.Linear, takes: frozenset[int]) -> Callable[[Tensor], Tensor]:
+    """The layer's forward pass, by :func:`thin` for as many rows as ``takes`` names."""
     weight, bias = layer.weight, layer.bias
-    takes = {n for n in range(1, ROWS[-1] + 1) if min(r for r in ROWS if r >= n) in rows_of}
 
     def forward(x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
@@ -128,8 +127,9 @@ def thin_products(
     if not chosen:
         yield
         return
+    takes = frozenset(n for n in range(1, ROWS[-1] + 1) if min(r for r in ROWS if r >= n) in chosen)
     for layer in layers:
-        vars(layer)["forward"] = _forward(layer, chosen)
+        vars(layer)["forward"] = _forward(layer, takes)
     try:
         yield
     finally:
