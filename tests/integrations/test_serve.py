@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,77 +21,13 @@ openai = pytest.importorskip("openai", reason="openai is not installed (make int
 
 import springback
 from boosted_fixture import boosted
+from served_fixture import Served
 from springback.errors import SpringbackError
 from springback.inference import Loaded
 
 TOKEN = "a-token"
 BUILTIN = ("--engine", "builtin")
 LONG = 400  # tokens: seconds of work for the tiny model
-
-
-class Served:
-    """A server in a process, and what it said on its standard error."""
-
-    def __init__(self, *words: str, token: str | None = None) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment.pop("SPRINGBACK_TOKEN", None)
-        if token:
-            environment["SPRINGBACK_TOKEN"] = token
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "springback.cli", "serve", *words, *BUILTIN, "--port", "0"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stderr is not None
-        self.said: list[str] = []
-        for line in self.process.stderr:
-            self.said.append(line)
-            if found := re.search(r"serving (\S+) at (http://\S+)/v1", line):
-                self.name, self.url = found.groups()
-                break
-        else:
-            raise AssertionError("".join(self.said))
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.client = openai.OpenAI(
-            base_url=self.url + "/v1", api_key=token or "none", max_retries=0, timeout=120
-        )
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
-
-    def get(self, path: str, **headers: str) -> tuple[int, str]:
-        request = urllib.request.Request(self.url + path, headers=headers)
-        return _open(request)
-
-    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, str]:
-        held = {"Content-Type": "application/json", **headers}
-        return _open(urllib.request.Request(self.url + path, data=body, headers=held))
-
-    def value(self, name: str) -> float:
-        """A number of /metrics; 0 where it was never counted."""
-        found = re.search(rf"^springback_{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.M)
-        return float(found.group(1)) if found else 0.0
-
-    def close(self) -> None:
-        """Kill it if it still runs, and leave nothing open."""
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        self.client.close()
-
-
-def _open(request: urllib.request.Request) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +43,7 @@ def loaded(folder: Path) -> Loaded:
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
     words = ("--name", "tiny", "--batch", "4", "--queue", "4", "--max-new-tokens", str(LONG))
-    server = Served(str(folder), *words, "--max-body", "20000")
+    server = Served(str(folder), *words, "--max-body", "20000", *BUILTIN)
     yield server
     server.close()
 
@@ -299,7 +231,7 @@ def test_a_page_in_the_browser_cannot_reach_it(served: Served) -> None:
 
 
 def test_a_token_is_asked_for_and_running_answers_are_finished(folder: Path) -> None:
-    served = Served(str(folder), "--name", "tiny", "--grace", "60", token=TOKEN)
+    served = Served(str(folder), "--name", "tiny", "--grace", "60", *BUILTIN, token=TOKEN)
     try:
         wrong = served.client.with_options(api_key="another")  # shares the connection
         with pytest.raises(openai.AuthenticationError, match="wrong or missing token"):
@@ -320,7 +252,9 @@ def test_a_token_is_asked_for_and_running_answers_are_finished(folder: Path) -> 
 
 
 def test_answers_that_take_too_long_are_broken_off(folder: Path) -> None:
-    served = Served(str(folder), "--name", "tiny", "--grace", "0", "--max-new-tokens", "450")
+    served = Served(
+        str(folder), "--name", "tiny", "--grace", "0", "--max-new-tokens", "450", *BUILTIN
+    )
     try:
         streams = [iter(ask(served, max_tokens=440, stream=True, n=8)) for _ in range(4)]
         next(streams[0])

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import signal
-import subprocess
-import sys
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,65 +16,32 @@ pytest.importorskip("vllm", reason="vLLM is not installed (make vllm)")
 import openai
 
 import springback
+from served_fixture import Served
 from springback.inference import Loaded
 
 TOKEN = "a-token"
 
 
-class Served:
-    """A server in a process, and what it said on its standard error."""
+class VllmServed(Served):
+    """Asks with the token, and ends gently: killed, it would leave vLLM's own processes behind."""
 
-    def __init__(self, *words: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SPRINGBACK_TOKEN": TOKEN}
-        environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "springback.cli", "serve", *words, "--port", "0"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stderr is not None
-        self.said: list[str] = []
-        for line in self.process.stderr:
-            self.said.append(line)
-            if found := re.search(r"serving (\S+) at (http://\S+)/v1", line):
-                self.name, self.url = found.groups()
-                break
-        else:
-            raise AssertionError("".join(self.said))
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.client = openai.OpenAI(base_url=self.url + "/v1", api_key=TOKEN, max_retries=0)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.said.extend(self.process.stderr)
+    timeout = 600.0
+    unset = ("SPRINGBACK_TOKEN", "VLLM_ENABLE_V1_MULTIPROCESSING")
 
     def post(self, path: str, body: bytes, **headers: str) -> tuple[int, str]:
-        held = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}", **headers}
-        request = urllib.request.Request(self.url + path, data=body, headers=held)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        return super().post(path, body, **{"Authorization": f"Bearer {TOKEN}", **headers})
 
     def close(self) -> None:
-        """Killed, it would leave vLLM's own processes behind."""
         self.process.terminate()
         self.process.wait(120)
-        self._reader.join(10)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        self.client.close()
+        super().close()
 
 
 @pytest.fixture(scope="module")
 def served(folder: Path) -> Iterator[Served]:
     words = ("--name", "tiny", "--batch", "4", "--queue", "20", "--max-new-tokens", "200")
     more = "--enforce-eager --max-model-len 512"
-    server = Served(str(folder), *words, "--max-body", "20000", "--vllm", more)
+    server = VllmServed(str(folder), *words, "--max-body", "20000", "--vllm", more, token=TOKEN)
     yield server
     server.close()
 
