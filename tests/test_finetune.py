@@ -160,8 +160,9 @@ def test_a_mark_that_draws_does_not_change_the_run(
 def test_weights_that_are_no_numbers_at_the_end_stop_the_run(
     start: Model, tiny_llama: Path, rows: list[Encoded]
 ) -> None:
-    first: Any = next(start.parameters())
-    first.register_hook(lambda gradient: gradient * float("nan"))
+    *_, last = start.parameters()
+    spoil: Any = last.register_hook
+    spoil(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="last step"):
         train(start, tiny_llama, rows[:4])
 

@@ -5,13 +5,17 @@ Logits are the largest thing in a step of a small model: 16 rows of 512 tokens o
 over :data:`CHUNK` counted positions at a time, and each chunk's gradients are taken at once, so
 that its logits can go before the next chunk's come.  The arithmetic is the plain one; nothing is
 computed twice, and positions that do not count are not computed at all.  What a chunk needs is
-allocated once a run, and the head's gradient is added where it belongs: blocks of 50 and 110 MB
-that come and go beside a batch's activations would leave holes in the heap.
+allocated once a run, and the gradients of head and embedding are added where they belong: blocks
+of 50 and 110 MB that come and go beside a batch's activations would leave holes in the heap, and
+the embedding's are zero but for the rows that a batch has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +25,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from springback.models import Model
 
 #: Positions whose logits exist at one time.
-CHUNK = 128
+CHUNK = 224
 #: Rows of the head's gradient that are added at once.
 BLOCK = 8192
 
@@ -94,6 +98,50 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad
 
 
+@contextmanager
+def _forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """Within, the layers have these forwards."""
+    with ExitStack() as stack:
+        for layer, forward in stand_ins:
+            own = vars(layer).get("forward")
+            stack.callback(_set_forward, layer, own)
+            layer.forward = forward
+        yield
+
+
+def _set_forward(layer: Any, own: Any) -> None:
+    vars(layer).pop("forward", None)
+    if own is not None:
+        layer.forward = own
+
+
+class _Lookup(torch.autograd.Function):
+    """``embedding(ids, weight)`` whose gradient is added to the weight's own, row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, padding: int | None, ids: Tensor) -> Tensor:
+        ctx.weight, ctx.padding, ctx.ids = weight, padding, ids
+        return nn.functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        ids, rows = ctx.ids.flatten(), gradient.flatten(0, -2).to(ctx.weight.dtype)
+        if ctx.padding is not None:  # the row of the padding token has no gradient
+            ids, rows = ids[ids != ctx.padding], rows[ids != ctx.padding]
+        _gradient(ctx.weight).index_add_(0, ids, rows)
+        return None, None, None
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether ``layer`` looks rows up and does nothing else."""
+    return (
+        type(layer) is nn.Embedding
+        and layer.max_norm is None
+        and not layer.scale_grad_by_freq
+        and not layer.sparse
+    )
+
+
 class ChunkedLoss:
     """NLL of counted tokens, summed over a batch and divided by ``total`` (nats a token).
 
@@ -105,6 +153,7 @@ class ChunkedLoss:
         self.model = model
         untyped: Any = model
         self.layer: Any = untyped.get_output_embeddings()
+        self.embedding: Any = untyped.get_input_embeddings()
         self.head: _Head | None = None
         usual = getattr(model, "loss_function", None) is ForCausalLMLoss
         #: Whether the model's own loss has to be taken; None: not known before the first batch.
@@ -134,7 +183,7 @@ class ChunkedLoss:
     def _hidden(self, inputs: dict[str, Tensor]) -> Tensor | None:
         """What the head is given (rows, length, width); None if that does not decide the logits."""
         seen: list[Tensor] = []
-        own, known = vars(self.layer).get("forward"), self.plain is not None
+        known = self.plain is not None
 
         def instead(hidden: Tensor) -> Tensor:
             """The head's place while the model runs: it keeps what it gets."""
@@ -143,17 +192,16 @@ class ChunkedLoss:
             seen.extend((hidden, out.detach()))
             return out
 
-        self.layer.forward = instead
-        try:
+        stand_ins = [(self.layer, instead)]
+        if _is_plain(self.embedding) and self.embedding.weight.requires_grad:
+            weight, padding = self.embedding.weight, self.embedding.padding_idx
+            stand_ins.append((self.embedding, partial(_Lookup.apply, weight, padding)))
+        with _forwards(stand_ins):
             out = self.model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 use_cache=False,
             )
-        finally:
-            vars(self.layer).pop("forward")
-            if own is not None:
-                self.layer.forward = own
         if self.plain is None:
             fits = len(seen) == 2 and seen[0].shape[:2] == inputs["input_ids"].shape
             self.plain = not (fits and torch.equal(out.logits.float(), seen[1].float()))

@@ -10,6 +10,9 @@ from torch import Tensor
 #: Padded tokens that go through the model at once on a CPU: the activations of SmolLM2-135M take
 #: 1 MB a token under autocast, and a batch of long rows would take gigabytes.
 AT_ONCE = 384
+#: Two pieces may be so much larger if a batch then has no more: each costs a pass over all
+#: gradients.  More of them may not, since pieces of many shapes leave holes in the heap.
+IN_TWO = 4 / 3
 
 
 def groups(lengths: Tensor, most: int | None, each: int = 1) -> list[list[int]]:
@@ -35,10 +38,12 @@ def pieces(inputs: Mapping[str, Tensor], most: int | None) -> Iterator[dict[str,
     """A right-padded batch in pieces of at most ``most`` padded tokens (one row at least).
 
     Rows of similar length go together and lose the padding that they no longer need.  A batch
-    that is small enough stays as it is.
+    that is small enough stays as it is, and two pieces may have :data:`IN_TWO` times as much.
     """
     mask = inputs["attention_mask"]
     lengths = mask.sum(1)
+    if most is not None and mask.numel() <= 2 * int(most * IN_TWO):
+        most = int(most * IN_TWO)
     if most is None or mask.numel() <= most:
         yield dict(inputs)
         return

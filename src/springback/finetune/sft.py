@@ -31,12 +31,15 @@ class SFT(Watched):
         value = 0.0
         found = list(pieces(inputs, self.at_once))
         self.hold_gradients(model, pieces=len(found) > 1)
-        for piece in found:
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+        kind = self.args.device.type
+        # One autocast around all pieces: it keeps the weights that it has rounded to bf16.
+        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
+            for piece in found:
                 loss = self.chunked(piece, total)
-            value += float(loss.value)
-            self.accelerator.backward(loss.root, gradient=loss.gradient)
-            self.heap.settle()
+                value += float(loss.value)
+                with torch.autocast(kind, enabled=False):
+                    self.accelerator.backward(loss.root, gradient=loss.gradient)
+                self.heap.settle()
         self.loop.record(value, total)
         return torch.tensor(value, device=self.args.device)
 
