@@ -78,7 +78,7 @@ def audit(
             **protection_findings.findings(settings, study.words, start, rebounds),
         }
         found = rebound.measurements(study, start, rebounds)
-        found += resistance.measurements(resistances)
+        found += resistance.measurements(study, resistances)
         found += realign.measurements(study, again)
         other = None
         if turned is not None:

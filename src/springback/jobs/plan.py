@@ -18,8 +18,8 @@ MEMORY_COPIES = 5.5
 #: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
 #: RLOO with its sampled answers a GB more (benchmarks/memory.py).
 MEMORY_BESIDE = 2_500_000_000
-#: Copies on disk beside the branch points: resistance's three, and a state saved twice over.
-KEPT = 6
+#: Copies on disk of a run's state: weights and two moments, the new one beside the old.
+STATE = 6
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,24 @@ def make_plan(studies: list[Study]) -> Plan:
     score = 3 * training_speed(parameters, s.probe_precision)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
     seconds = sum(each.values()) + 30
-    keeps = len(s.n_pos) + KEPT
     return Plan(
         runs,
         seconds,
         round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
-        keeps * study.weight_bytes,
+        kept(s) * study.weight_bytes,
         each,
     )
+
+
+def kept(s: AuditSettings) -> int:
+    """Copies of the weights on disk at the peak.
+
+    Of a seed's rebound: its branch points, or the last one beside the fallen model that is aligned
+    again; of its resistance, which comes after, the chain's three; and the state of the run.
+    """
+    waiting = 2 if "realign" in s.experiments else 1
+    chain = 3 if s.resistance_rows else 0
+    return max(len(s.n_pos), waiting, chain) + STATE
 
 
 def _runs(study: Study) -> Iterator[Planned]:

@@ -107,6 +107,7 @@ class Study:
             experiments=("rebound",),
             resistance_rows=0,
             attack_learning_rates=(),
+            attack_seeds=(),
             mix=(),
             mitigate=(),
         )

@@ -1,0 +1,135 @@
+"""What an audit says of attackers and of the opposite order, from margins made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from springback.jobs import audit_findings
+from springback.jobs.attacks import attacks
+from springback.jobs.audit_analysis import rebound_part
+from springback.jobs.battery import words
+from springback.jobs.settings import AuditSettings
+
+START = 1.0
+SETTINGS = AuditSettings(
+    n_pos=(8, 16),
+    doses=(8, 16),
+    seeds=(0, 1),
+    probes=("margin",),
+    learning_rate=1e-5,
+    attack_learning_rates=(1e-4,),
+    attack_seeds=(7,),
+    mix=(0.5, 1.0),
+)
+
+
+def at(margin: float) -> dict[str, Any]:
+    return {"margin": {"value": margin}}
+
+
+def begun() -> dict[str, Any]:
+    return {"probes": at(START)}
+
+
+def straight(gain: float, lost: float) -> dict[int, Any]:
+    """A gain of which ``lost`` is gone at dose 16, half as much at 8."""
+    return {d: at(START + gain * (1 - lost * d / 16)) for d in (8, 16)}
+
+
+def rebounds(lost: dict[str, tuple[float, float]]) -> dict[int, Any]:
+    """By attack, the share lost in seed 0 and in seed 1; gains 1 and 2 at n_pos 8 and 16."""
+    return {
+        seed: {
+            "aligned": {8: at(START + 1), 16: at(START + 2)},
+            "perturbed": {8: straight(1, lost[""][seed]), 16: straight(2, lost[""][seed])},
+            "attacks": {name: straight(2, both[seed]) for name, both in lost.items() if name},
+        }
+        for seed in (0, 1)
+    }
+
+
+SWEEP = {
+    "": (0.2, 0.3),
+    "learning rate 0.0001": (0.9, 1.6),
+    "draw 7": (0.1, 0.4),
+    "learning rate 0.0001, draw 7": (0.8, 0.7),
+    "50 % benign": (0.2, 0.3),
+    "benign only": (-0.01, -0.02),
+}
+
+
+def test_learning_rates_and_draws_are_swept_together_and_mixtures_stand_apart() -> None:
+    assert [a.name for a in attacks(SETTINGS)] == [name for name in SWEEP if name]
+    assert attacks(replace(SETTINGS, attack_learning_rates=(1e-5,), attack_seeds=(), mix=())) == ()
+
+
+def test_the_worst_of_all_attackers_is_named_beside_the_median() -> None:
+    found = audit_findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
+    assert found is not None
+    share, dose = found["share"], found["dose"]
+    # 0.1 0.2 0.3 [0.4 0.7] 0.8 0.9 1.6
+    assert share["attackers"] == 8
+    assert share["worst"] == pytest.approx(1.6)
+    assert share["worst_by"] == "learning rate 0.0001, seed 1"
+    assert share["median"] == pytest.approx(0.55)
+    # All of a gain of 2 is lost where 1.6 of it would be at 16: at 10.
+    assert dose["worst"] == pytest.approx(10)
+    assert dose["median"] is None
+    assert dose["typical"]["censored"] == 2
+    # Each seed's median: 0.5 and 0.55.
+    assert share["typical"]["at_least"] == pytest.approx(0.525)
+    line = audit_findings._attacked(found)[0]
+    assert line["label"] == "160 % of the gain"
+    assert "Of 8 attackers the worst took back 160 %" in line["text"]
+    assert "the median 55 %" in line["text"]
+
+
+def test_benign_rows_alone_are_asked_whether_they_erode_it() -> None:
+    found = audit_findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
+    assert found is not None
+    half, benign = found["mixed"]
+    assert (half["mix"], benign["mix"]) == (0.5, 1.0)
+    assert benign["fall"]["mean"] == pytest.approx(-0.03)
+    # -0.02 and -0.04: -0.03 +- 12.706 * 0.01
+    assert benign["fall"]["low"] == pytest.approx(-0.15706, abs=1e-5)
+    assert benign["share_lost"]["mean"] == pytest.approx(-0.015)
+    last = audit_findings._attacked(found)[-1]
+    assert last["question"] == "Does it fall when perturbed with benign rows only?"
+    assert last["label"] == "undecided"
+    surely = {**SWEEP, "benign only": (0.2, 0.2001)}
+    eroded = audit_findings.attackers(SETTINGS, begun(), rebounds(surely))
+    assert eroded is not None
+    assert audit_findings._attacked(eroded)[-1]["label"] == "yes"
+
+
+def turned(fall: float) -> dict[str, Any]:
+    """The rebound of an order whose seeds lose ``fall`` and a hundredth more of it."""
+    settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
+    found = rebounds({"": (fall, 1.01 * fall)})
+    return rebound_part(settings, words(settings, None), begun(), found)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "label"),
+    [
+        (0.4, 0.5, "shown in both orders"),
+        (0.4, -0.5, "not the same direction"),
+        (-0.4, -0.5, "same direction"),
+    ],
+)
+def test_the_opposite_order_says_the_same_only_where_both_show_it(
+    here: float, there: float, label: str
+) -> None:
+    found, (line,) = audit_findings.symmetry(turned(here), turned(there))
+    assert found is not None
+    assert line["label"] == label
+    # The falls at n_pos 16: 2 * here, and a hundredth more.
+    assert f"the margin fell by {2 * here * 1.005:+.4f} (" in line["text"]
+    assert ("not a test" in line["text"]) == (label != "shown in both orders")
+
+
+def test_without_the_opposite_order_nothing_is_said() -> None:
+    assert audit_findings.symmetry(turned(0.4), None) == (None, [])
