@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from springback.cli.app import app
 from springback.core import Row, Slice
 from springback.errors import DataError, SpringbackError
+from springback.jobs import config
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
 from springback.jobs.audit_data import check_settings
@@ -126,6 +129,41 @@ def test_another_draw_perturbs_with_other_rows_and_none_that_aligning_learned_ag
     assert shorter.rows == drawn.rows[:8]
     if algorithm != "sft":
         assert not {*drawn.rows} & {*data.reserved("perturb", "against align", 0).rows}
+
+
+def test_the_command_line_plans_and_shows_a_study_without_running_it(
+    settings: AuditSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tmp_path / "study.yaml"
+    shown = CliRunner().invoke(app, ["audit", "--model", settings.model, "--show"])
+    assert shown.exit_code == 0
+    study.write_text(shown.output)
+    flags = ["--n-pos", "8,16", "--doses", "8,16", "--seeds", "0,1", "--resistance-rows", "0"]
+    flags += ["--max-tokens", "32", "--mix", "0.5"]
+    told = CliRunner().invoke(app, ["audit", "plan", str(study), *flags]).output.splitlines()
+    head = ["run", "seeds", "runs", "done", "tokens", "trained", "tokens", "probed"]
+    assert told[1].split() == [*head, "minutes", "left"]
+    # By kind: seeds, runs, runs done.
+    counted = {line.split()[0]: line.split()[1:4] for line in told[2:-1]}
+    assert counted == {
+        "start": ["1", "1", "0"],
+        "align": ["2", "2", "0"],
+        "perturb": ["2", "6", "0"],
+        "all": ["2", "9", "0"],
+    }
+    made = plan(config.build(AuditSettings, {**config.read_study(study), **settings_of(flags)}))
+    assert 0 < made.training < made.seconds
+    for words in ("% training, the rest probes", "GB of memory", "GB of disk at the most"):
+        assert words in told[-1]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("springback")] == []
+
+
+def settings_of(flags: list[str]) -> dict[str, Any]:
+    return {
+        k.removeprefix("--").replace("-", "_"): v
+        for k, v in zip(flags[::2], flags[1::2], strict=True)
+    }
 
 
 def test_the_plan_names_exactly_the_runs_that_are_made(
