@@ -21,7 +21,7 @@ RAW = (
 )
 SLICES = (
     "Forward trains the earlier model on rows of the later one's slice, inverse the later model on "
-    "rows of the earlier one's, with equal settings: the variant without sampled responses, in which "
+    "rows of the earlier one's, with equal settings: the variant without sampled responses, where "
     "the two ways also differ in their rows. Shown is the mean loss of the run."
 )
 EXCESS = (

@@ -94,8 +94,8 @@ class Audit:
     """``silent`` holds the sections written as null: not measured in this run.
 
     ``opposite``: the rebound in the opposite order.  ``resistance_data``: what resistance was
-    trained on, ``responses`` or ``slices``; empty where the file does not say.  Files of older versions lack all from
-    ``doses`` on.
+    trained on, ``responses`` or ``slices``; empty where the file does not say.  Files of older
+    versions lack all from ``doses`` on.
     """
 
     rebound: Rebound | None
