@@ -40,7 +40,7 @@ def study_of(tiny_llama: Path, out: Path, **changes: Any) -> Watched:
         n_pos=(4,),
         doses=(4,),
         seeds=(0,),
-        learning_rate=1e-3,
+        learning_rate=1e-2,
         batch_size=4,
         max_tokens=24,
         holdout=4,
