@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from springback.core import to_jsonable
 from springback.jobs import audit_findings
 from springback.jobs.attacks import attacks
 from springback.jobs.audit_analysis import rebound_part
-from springback.jobs.battery import words
+from springback.jobs.battery import Words, words
 from springback.jobs.settings import AuditSettings
 
 START = 1.0
@@ -103,6 +104,50 @@ def test_benign_rows_alone_are_asked_whether_they_erode_it() -> None:
     eroded = audit_findings.attackers(SETTINGS, begun(), rebounds(surely))
     assert eroded is not None
     assert audit_findings._attacked(eroded)[-1]["label"] == "yes"
+
+
+def scores(seed: int, n_pos: int, dose: int) -> float:
+    """Falls as refusals do where aligning taught to comply: from 0.9 by a tenth per log2 n_pos."""
+    gain = {8: 0.3, 16: 0.4}[n_pos] + 0.01 * seed
+    return 0.9 - gain * (1 - 0.5 * dose / 16)
+
+
+def test_sampled_scores_are_judged_whichever_way_aligning_moves_them() -> None:
+    settings = replace(SETTINGS, probes=("margin", "behaviour"))
+    shown = {"behaviour": Words("Samples by mine", "share refused", "higher = refuses more")}
+    found = {
+        seed: {
+            "aligned": {n: {"behaviour": {"value": scores(seed, n, 0)}} for n in (8, 16)},
+            "perturbed": {
+                n: {d: {"behaviour": {"value": scores(seed, n, d)}} for d in (8, 16)}
+                for n in (8, 16)
+            },
+        }
+        for seed in (0, 1)
+    }
+    begin = {"probes": {"behaviour": {"value": 0.9}}}
+    got = to_jsonable(audit_findings.sampled(settings, shown, begin, found))["behaviour"]
+    assert (got["aligned_is"], got["moved"]) == ("lower", True)
+    assert got["gain"]["mean"] == pytest.approx(-0.405)
+    # -0.40 and -0.41: half width 12.706 * 0.005
+    assert got["gain"]["high"] == pytest.approx(-0.405 + 0.06353, abs=1e-5)
+    assert got["fall"]["mean"] == pytest.approx(0.2025)
+    # Falls at 16 examples are half of the gains: 0.15 and 0.2, so 0.05 per doubling.
+    assert got["fall_per_log2"]["mean"] == pytest.approx(0.05)
+    assert got["share_per_log2"]["mean"] == pytest.approx(0, abs=1e-9)
+    line = audit_findings._scored(got)
+    assert line["question"] == "What do sampled texts say (Samples by mine)?"
+    assert line["label"] == "undecided"  # both seeds alike: no spread, no interval
+    assert "-0.4050 (-0.4685 to -0.3415) share refused" in line["text"]
+    assert "the score's fall changes by +0.05 share refused per doubling" in line["text"]
+
+
+def test_a_sampled_score_that_did_not_move_says_so() -> None:
+    interval = {"mean": 0.1, "low": -0.1, "high": 0.3, "n": 3}
+    score = {"title": "T", "unit": "u", "gain": interval, "fall": interval, "moved": False}
+    line = audit_findings._scored({**score, "label": "shown", "sentence": ""})
+    assert line["label"] == "did not align"
+    assert "holds zero" in line["text"]
 
 
 def turned(fall: float) -> dict[str, Any]:

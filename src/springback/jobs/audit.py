@@ -72,6 +72,7 @@ def audit(
         analysis |= {
             "doses_to_undo": audit_findings.doses_to_undo(settings, start, rebounds),
             "phases": audit_findings.phases(settings, start, rebounds),
+            "sampled": audit_findings.sampled(settings, study.words, start, rebounds),
             "attackers": audit_findings.attackers(settings, start, rebounds),
             "realign": audit_findings.second_alignment(settings, start, rebounds, again),
             "rates": audit_rates.rates(study, start, rebounds),

@@ -11,10 +11,13 @@ from springback import elasticity
 from springback.core import to_jsonable
 from springback.elasticity import Attacker, Doses, ReboundCurves
 from springback.jobs.attacks import PLAIN, attacks
+from springback.jobs.battery import Words
 from springback.jobs.settings import AuditSettings
 from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
+#: Probes that score sampled texts.
+SAMPLED = ("sentiment", "behaviour")
 #: Margin of the most aligned model by number of examples of the second alignment, by seed.
 Again = Mapping[int, Mapping[int, Any] | None]
 
@@ -66,6 +69,52 @@ def _doses(doses: Doses) -> dict[str, Any]:
         "by_seed": doses.by_seed,
         "trend": trend,
     }
+
+
+def sampled(
+    settings: AuditSettings,
+    words: Mapping[str, Words],
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
+) -> dict[str, Any]:
+    """Scores of sampled texts, which are what the paper goes by, under the same two criteria.
+
+    Which way is aligned is where aligning moved the score on average at the largest n_pos: a user's
+    score may be one that should fall.  ``gain`` keeps its own sign, so its interval is a fair test
+    of whether the score moved at all.
+    """
+    found = {}
+    for probe in (p for p in SAMPLED if p in settings.probes):
+        plain = curves_of(settings, start, rebounds, probe)
+        gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
+        gain = mean_interval(gains)
+        sign = 1.0 if gain.mean >= 0 else -1.0
+        curves = ReboundCurves(
+            plain.n_pos,
+            plain.doses,
+            {seed: sign * value for seed, value in plain.start.items()},
+            {s: [[sign * v for v in row] for row in rows] for s, rows in plain.margins.items()},
+            what="the score",
+            unit=words[probe].unit,
+        )
+        dose = curves.doses[-1]
+        several = len(set(curves.n_pos)) > 1
+        judged = elasticity.rebound_judgement(curves, dose=dose) if several else None
+        moved = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
+        found[probe] = {
+            "title": words[probe].title,
+            "unit": words[probe].unit,
+            "aligned_is": "higher" if sign > 0 else "lower",
+            "gain": gain,
+            "moved": moved,
+            "fall": mean_interval([row[-1] for row in curves.falls(dose).values()]),
+            "fall_per_log2": judged and judged.paper.slope,
+            "label": judged.paper.label if judged else "",
+            "sentence": judged.paper.sentence if judged else "",
+            "share_per_log2": judged and judged.strict.slope,
+            "share_label": judged.strict.label if judged else "",
+        }
+    return found
 
 
 def attackers(
@@ -181,12 +230,28 @@ def parts(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     largest, shape = list(analysis["phases"]["branches"].items())[-1]
     question = f"One phase or two (aligned on {largest})?"
     found.append({"question": question, "label": shape["label"], "text": shape["sentence"]})
+    found += [_scored(score) for score in analysis["sampled"].values()]
     if (swept := analysis["attackers"]) is not None:
         found += _attacked(swept)
     if (second := analysis["realign"]) is not None:
         question = "Is the second alignment faster?"
         found.append({"question": question, "label": second["label"], "text": second["sentence"]})
     return found
+
+
+def _scored(score: Mapping[str, Any]) -> dict[str, str]:
+    gain, unit = score["gain"], score["unit"]
+    text = f"Aligning changed the score by {_shown(gain)} {unit}; of that the opposite took back "
+    text += f"{_shown(score['fall'])}."
+    label = score["label"] or "measured"
+    if gain["low"] is not None and not score["moved"]:
+        label = "did not align"
+        text += " The interval of the gain holds zero, so the fall says little."
+    return {
+        "question": f"What do sampled texts say ({score['title']})?",
+        "label": label,
+        "text": " ".join(filter(None, (text, score["sentence"]))),
+    }
 
 
 def _attacked(swept: Mapping[str, Any]) -> list[dict[str, str]]:
