@@ -178,3 +178,31 @@ def test_the_opposite_order_says_the_same_only_where_both_show_it(
 
 def test_without_the_opposite_order_nothing_is_said() -> None:
     assert audit_findings.symmetry(turned(0.4), None) == (None, [])
+
+
+def test_the_second_alignment_begins_where_the_study_left_the_model() -> None:
+    settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
+    found = rebounds({"": (0.5, 0.5)})
+    again = {0: {8: at(2.8), 16: at(3.5)}, 1: {8: at(2.7), 16: at(3.4)}}
+    got = audit_findings.second_alignment(settings, begun(), found, again)
+    # First: 1, 2, 3; second: 2 (half of a gain of 2 is lost), then as above.  Per example
+    # 1/8 and 2/16 against 0.8/8 and 1.5/16, 0.7/8 and 1.4/16.
+    assert got.begins.mean == pytest.approx(1.0)
+    first = ((0.1 - 0.125) + (0.09375 - 0.125)) / 2
+    second = ((0.0875 - 0.125) + (0.0875 - 0.125)) / 2
+    assert got.difference.mean == pytest.approx((first + second) / 2)
+    assert audit_findings.second_alignment(settings, begun(), found, {0: None, 1: None}) is None
+
+
+def test_doses_are_told_with_what_was_not_reached_and_the_nearest_to_it() -> None:
+    settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
+    found = to_jsonable(audit_findings.doses_to_undo(settings, begun(), rebounds({"": (0.8, 0.9)})))
+    half, all_ = found["half"]["at"][-1], found["all"]["at"][-1]
+    # A straight fall of 0.8 or 0.9 in 16 examples: half after 10 and 8.89.
+    assert half["median"] == pytest.approx((10 + 16 * 0.5 / 0.9) / 2)
+    assert (half["censored"], all_["censored"]) == (0, 2)
+    assert all_["median"] is None
+    # The nearest: a tenth of the gain of 2 above the start.
+    assert (all_["extreme"], all_["extreme_dose"]) == (pytest.approx(1.2), 16)
+    assert all_["words"] == ("not reached; nearest 1.2 at 16 examples (censored in 2 of 2 seeds)")
+    assert found["half"]["trend"]["slope"]["at_least"] == pytest.approx(0, abs=1e-9)
