@@ -22,7 +22,14 @@ import torch
 from springback.core import Recipe
 from springback.encode import Encoded
 from springback.finetune import finetune
-from springback.models import default_precision, device, load_tokenizer, release_memory, resolve
+from springback.models import (
+    default_precision,
+    device,
+    load_tokenizer,
+    product_speed,
+    release_memory,
+    resolve,
+)
 from springback.probes import Precision, nll
 from springback.provenance import machine
 from springback.scratch import Shape, fresh_model
@@ -73,6 +80,7 @@ def main() -> None:
     )
     asked = parser.parse_args()
     precision = default_precision()
+    products = {name: product_speed(name) for name in dict.fromkeys((precision, "float32"))}
     tokenizer = load_tokenizer(resolve("smollm2-135m"))
     rows = []
     for shape in SHAPES:
@@ -82,6 +90,12 @@ def main() -> None:
             f"{row['weights'] / 1e6:.0f}M weights: {row['train_flops'] / 1e12:.3g} TFLOP/s trained "
             f"({precision}), {row['score_flops'] / 1e12:.3g} scored (float32)"
         )
+    # What `audit plan` without --size takes for SHARE of the speed of a product, of the largest.
+    shares = {
+        "train": rows[-1]["train_flops"] / products[precision],
+        "score": rows[-1]["score_flops"] / products["float32"],
+    }
+    print(f"of a product's speed: {shares['train']:.2f} trained, {shares['score']:.2f} scored")
     spread = {
         key: max(r[key] for r in rows) / min(r[key] for r in rows)
         for key in ("train_flops", "score_flops")
@@ -92,6 +106,8 @@ def main() -> None:
         "device": str(device()),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "products": products,
+        "shares": shares,
         "sizes": rows,
         "spread": spread,
         "holds": holds,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from springback.cli.app import app
 from springback.core import Row, Slice
 from springback.errors import DataError, SpringbackError
+from springback.jobs import config
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit import audit, plan
 from springback.jobs.audit_data import check_settings
@@ -91,7 +95,7 @@ def test_a_larger_study_begins_with_the_rows_of_a_smaller_one(tmp_path: Path) ->
         load_data(replace(small, n_pos=(200,)))
 
 
-def test_attackers_change_one_thing_each_and_have_a_name() -> None:
+def test_attackers_have_a_name_and_none_is_the_study_itself() -> None:
     settings = AuditSettings(
         learning_rate=1e-5, attack_learning_rates=(1e-5, 3e-5), mix=(0.0, 0.5, 1.0)
     )
@@ -102,6 +106,66 @@ def test_attackers_change_one_thing_each_and_have_a_name() -> None:
     ]
 
 
+@pytest.mark.parametrize("algorithm", ["sft", "kto", "dpo"])
+def test_another_draw_perturbs_with_other_rows_and_none_that_aligning_learned_against(
+    tmp_path: Path, algorithm: str
+) -> None:
+    settings = AuditSettings(
+        align=answers(tmp_path, "safe", "yes", list(range(60))),
+        perturb=answers(tmp_path, "unsafe", "no", list(range(60))),
+        algorithm=algorithm,
+        n_pos=(24,),
+        doses=(16,),
+        attack_seeds=(7,),
+        holdout=4,
+        resistance_rows=0,
+    )
+    data = load_data(settings)
+    own = data.perturbing(0, 16).rows
+    drawn = perturbing_rows(data, Attack(draw=7), 16, seed=0)
+    assert len({*drawn.rows}) == len(drawn) == 16
+    assert {*drawn.rows} != {*own}
+    shorter = perturbing_rows(data, Attack(draw=7), 8, seed=0)
+    assert shorter.rows == drawn.rows[:8]
+    if algorithm != "sft":
+        assert not {*drawn.rows} & {*data.reserved("perturb", "against align", 0).rows}
+
+
+def test_the_command_line_plans_and_shows_a_study_without_running_it(
+    settings: AuditSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = tmp_path / "study.yaml"
+    shown = CliRunner().invoke(app, ["audit", "--model", settings.model, "--show"])
+    assert shown.exit_code == 0
+    study.write_text(shown.output)
+    flags = ["--n-pos", "8,16", "--doses", "8,16", "--seeds", "0,1", "--resistance-rows", "0"]
+    flags += ["--max-tokens", "32", "--mix", "0.5"]
+    told = CliRunner().invoke(app, ["audit", "plan", str(study), *flags]).output.splitlines()
+    head = ["run", "seeds", "runs", "done", "tokens", "trained", "tokens", "probed"]
+    assert told[1].split() == [*head, "minutes", "left"]
+    # By kind: seeds, runs, runs done.
+    counted = {line.split()[0]: line.split()[1:4] for line in told[2:-1]}
+    assert counted == {
+        "start": ["1", "1", "0"],
+        "align": ["2", "2", "0"],
+        "perturb": ["2", "6", "0"],
+        "all": ["2", "9", "0"],
+    }
+    made = plan(config.build(AuditSettings, {**config.read_study(study), **settings_of(flags)}))
+    assert 0 < made.training < made.seconds
+    for words in ("% training, the rest probes", "GB of memory", "GB of disk at the most"):
+        assert words in told[-1]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("springback")] == []
+
+
+def settings_of(flags: list[str]) -> dict[str, Any]:
+    return {
+        k.removeprefix("--").replace("-", "_"): v
+        for k, v in zip(flags[::2], flags[1::2], strict=True)
+    }
+
+
 def test_the_plan_names_exactly_the_runs_that_are_made(
     settings: AuditSettings, tmp_path: Path
 ) -> None:
@@ -109,6 +173,7 @@ def test_the_plan_names_exactly_the_runs_that_are_made(
         settings,
         experiments=("rebound", "resistance", "symmetry", "realign"),
         attack_learning_rates=(3e-3,),
+        attack_seeds=(7,),
         mix=(0.5,),
         n_pos=(4, 8),
     )
@@ -123,11 +188,49 @@ def test_the_plan_names_exactly_the_runs_that_are_made(
     assert all(p.done for p in after.runs)
     assert after.waiting == ()
     assert not list((tmp_path / "out").glob("checkpoints/*/*")), "branch weights are pruned"
-    # 2 n_pos x 2 doses x 2 probes from the last branch point of each of the 2 attackers
-    assert len(records(result, "attack")) == 2 * 2 * 2
-    assert len(records(result, "realign")) == 2 * 2
+    # 2 doses x 2 probes from the last branch point of each attacker; the margin also by side
+    assert {m["tags"]["attack"] for m in records(result, "attack")} == {
+        "learning rate 0.003",
+        "draw 7",
+        "learning rate 0.003, draw 7",
+        "50 % benign",
+    }
+    assert len(records(result, "attack")) == 4 * 2 * 4
+    assert len(records(result, "realign")) == 2 * 4
     turned = [m for m in result.data["measurements"] if m["tags"].get("order") == "opposite"]
-    assert len(turned) == 2 + 2 * 2 + 2 * 2 * 2
+    assert len(turned) == 4 * (1 + 2 + 2 * 2)
+
+
+@pytest.mark.parametrize("n_pos", [(8,), (4, 8, 12, 16)])
+def test_weights_on_disk_stay_below_what_the_plan_announces(
+    settings: AuditSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_pos: tuple[int, ...],
+) -> None:
+    full = replace(
+        settings,
+        n_pos=n_pos,
+        doses=(4, 8, 12),
+        experiments=("rebound", "resistance", "realign", "repair"),
+        probes=("margin", "neutral_nll"),
+        neutral="problems-text",
+        utility_rows=2,
+        repair_rows=8,
+        resistance_rows=12,
+        attack_learning_rates=(3e-3,),
+        save_every=0.0,  # a state after every step
+    )
+    seen, remove = [0], shutil.rmtree
+
+    def noted(*args: Any, **kwargs: Any) -> None:
+        seen.append(sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors")))
+        remove(*args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", noted)  # most is there before something goes
+    audit(full, tmp_path / "out")
+    # Files have headers beside the weights, and random numbers.
+    assert 0.9 < max(seen) / plan(full, tmp_path / "out").disk < 1.1
 
 
 def test_the_opposite_order_turns_the_margin_of_the_start_round(
@@ -138,8 +241,14 @@ def test_the_opposite_order_turns_the_margin_of_the_start_round(
         replace(settings, experiments=("rebound", "symmetry"), probes=("margin",)),
         tmp_path / "out",
     )
-    here, there = (m["value"] for m in records(result, "start"))
+    start = records(result, "start")
+    here, there = (m["value"] for m in start if m["probe"] == "margin")
     assert there == pytest.approx(-here, abs=1e-6)
+    sides = [(m["slice"], m["value"]) for m in start if m["probe"] == "nll"]
+    assert [side for side, _ in sides] == ["wanted", "unwanted"] * 2
+    assert sides[1][1] - sides[0][1] == pytest.approx(here)
+    # The opposite order wants what this one does not.
+    assert (sides[3][1], sides[2][1]) == pytest.approx((sides[0][1], sides[1][1]))
     assert result.data["analysis"]["resistance"] is None
 
 
@@ -159,11 +268,24 @@ def test_more_experiments_repeat_no_run_but_the_one_whose_weights_they_need(
 def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
     settings: AuditSettings, tmp_path: Path
 ) -> None:
-    first = audit(settings, tmp_path / "out").data["analysis"]["resistance"]["pairs"]
-    variant = replace(settings, resistance_data="slices")
-    second = audit(variant, tmp_path / "out").data["analysis"]["resistance"]["pairs"]
-    assert [p["pair"] for p in first] == [p["pair"] for p in second]
-    assert first[0]["forward"]["mean"] != second[0]["forward"]["mean"]
+    usual = audit(settings, tmp_path / "out").data
+    variant = audit(replace(settings, resistance_data="slices"), tmp_path / "out").data
+    first, second = (data["analysis"]["resistance"] for data in (usual, variant))
+    assert [p["pair"] for p in first["pairs"]] == [p["pair"] for p in second["pairs"]]
+    assert first["pairs"][0]["forward"]["mean"] != second["pairs"][0]["forward"]["mean"]
+    assert (first["data"], second["data"]) == ("responses", "slices")
+    # It is labelled wherever it is told: records, questions of the verdict, card.
+    for data, name in ((usual, "responses"), (variant, "slices")):
+        said = [m["slice"] for m in data["measurements"] if m["tags"]["phase"] == "resistance"]
+        assert {*said} == {name}
+        asked = [
+            p["question"] for p in data["verdict"]["parts"] if "the way forward" in p["question"]
+        ]
+        assert len(asked) == 3
+        card = data["analysis"]["card"]
+        told = [*asked, card["quantities"]["resistance_ratio"]["reason"]]
+        told += [pair["reason"] for pair in card["pairs"].values()]
+        assert all(("rows of the slices" in text) == (name == "slices") for text in told)
 
 
 def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
@@ -184,7 +306,7 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     found = {(m["probe"], m["checkpoint"]): m for m in result.data["measurements"]}
     for checkpoint in ("start", "align-8", "align-8+perturb-4", "align-8+perturb-8"):
         measured = {p for p, c in found if c == checkpoint}
-        parts = {"way_back_cosine", "rates_bits_per_byte", "rates_rate", "rates_normalised"}
+        parts = {"nll", "way_back_cosine", "rates_bits_per_byte", "rates_rate", "rates_normalised"}
         assert measured - parts == set(PROBES)
     # Away from the start when aligned, and some of the way back after the perturbation.
     assert found["weight_change", "start"]["value"] == 0
@@ -211,18 +333,17 @@ def test_a_grid_of_branches_equals_its_cells_run_one_by_one(
         max_tokens=40,
         resistance_rows=0,
     )
-    shared = {
-        (m["probe"], m["checkpoint"]): m["value"]
-        for m in audit(grid, tmp_path / "grid").data["measurements"]
-    }
+    whole = audit(grid, tmp_path / "grid").data["measurements"]
+    shared = {(m["probe"], m["slice"], m["checkpoint"]): m["value"] for m in whole}
     for n_pos in (4, 8):
         for dose in (4, 8):
             cell = replace(grid, n_pos=(n_pos,), doses=(dose,))
             alone = audit(cell, tmp_path / f"{n_pos}-{dose}").data["measurements"]
             name = f"align-{n_pos}+perturb-{dose}"
-            assert {m["probe"]: m["value"] for m in alone if m["checkpoint"] == name} == {
-                probe: shared[probe, name] for probe in ("margin", "kl")
-            }
+            cells = [m for m in alone if m["checkpoint"] == name]
+            assert [m["probe"] for m in cells] == ["nll", "nll", "margin", "kl"]
+            for m in cells:
+                assert m["value"] == shared[m["probe"], m["slice"], name]
 
 
 def test_the_default_settings_pass_their_own_checks() -> None:
@@ -253,7 +374,7 @@ def test_every_algorithm_aligns_in_a_study_that_resumes(
         if "recipe" in run["inputs"]
     }
     assert recipes == {"align": algorithm, "perturb": "sft", "realign": algorithm}
-    assert len(records(result, "realign")) == 2
+    assert len(records(result, "realign")) == 2 * 3
     assert all(p.done for p in plan(study, tmp_path / "out").runs)
 
 
@@ -372,8 +493,8 @@ def test_files_with_the_same_prompts_in_the_same_order_are_audited_with_pairs(
         probes=("margin",),
     )
     result = audit(study, tmp_path / "out")
-    assert len(records(result, "realign")) == 2
-    assert len(records(result, "perturb")) == 8  # two branches, two doses, both orders
+    assert len(records(result, "realign")) == 2 * 3
+    assert len(records(result, "perturb")) == 8 * 3  # two branches, two doses, both orders
 
 
 def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
@@ -426,6 +547,8 @@ def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
         ({"experiments": ("resistance",)}, "rebound has to be among them"),
         ({"resistance_data": "dreams"}, "allowed: responses, slices"),
         ({"attack_learning_rates": (-1.0,)}, "above 0"),
+        ({"attack_seeds": (0, 7)}, r"has \[0\], which --seeds has too"),
+        ({"attack_seeds": (7,), "perturb_algorithm": "kto"}, "leave out one"),
         ({"epsilon": 0.0}, "above 0"),
     ],
 )

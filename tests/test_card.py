@@ -57,6 +57,38 @@ def test_every_quantity_is_the_one_derived_by_hand() -> None:
     assert dict(card.noise_floor) == {"margin": 0.001, "margin_se": 0.1}
 
 
+def with_probe(result: dict[str, Any], probe: str, start: float, aligned: float) -> None:
+    """Add a probe that is ``aligned`` and a hundredth a seed more wherever the margin was taken."""
+    for found in [m for m in result["measurements"] if m["probe"] == "margin"]:
+        more = found["tags"].get("seed")
+        value = start if more is None else aligned + 0.01 * more
+        result["measurements"].append({**found, "probe": probe, "value": value})
+
+
+def test_utility_is_that_of_neutral_texts_where_they_were_scored() -> None:
+    result = audit_result()
+    with_probe(result, "neutral_nll", 3.0, 4.0)
+    with_probe(result, "choice", 0.5, 0.25)
+    kept = card_of(result).utility_kept
+    assert kept.title == "Utility kept: NLL of neutral texts, start over aligned"
+    assert kept.value == pytest.approx((3 / 4 + 3 / 4.01 + 3 / 4.02) / 3)
+    assert kept.label == "lower"
+    assert kept.reason == "multiple choice: 50 % right at the start, 26 % aligned"
+    other = card_of(audit_result()).utility_kept
+    assert other.title.startswith("Utility kept: bits per byte of held-out texts")
+    assert other.reason == "the study's own texts, not a benchmark"
+
+
+def test_resistance_on_rows_of_the_slices_says_so() -> None:
+    result = audit_result()
+    result["inputs"]["settings"]["resistance_data"] = "slices"
+    card = card_of(result)
+    said = "trained on rows of the slices, not on responses"
+    assert card.resistance_ratio.reason == said
+    assert all(pair.reason.endswith(said) for pair in card.pairs.values())
+    assert said in card.to_markdown()
+
+
 def test_the_verdict_says_it_in_words() -> None:
     text = card_of(audit_result()).verdict
     for part in (

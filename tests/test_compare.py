@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from scipy import stats as sps
 
 from elasticity_fixture import audit_result
+from springback.cli.app import main
 from springback.elasticity import Comparison, Difference, card_of, compare
 from springback.errors import DataError
 
@@ -94,6 +97,36 @@ def test_what_cannot_be_tested_says_so() -> None:
     same = compare([audit_result("a"), audit_result("b")])
     assert difference(same, "gain").label == "undecided"
     assert "no spread" in difference(same, "gain").method
+
+
+def test_quantities_that_are_not_the_same_are_not_compared() -> None:
+    """Utility by neutral texts in one card, by bits per byte in the other."""
+    a, b = audit_result("a"), audit_result("b")
+    for found in [m for m in a["measurements"] if m["probe"] == "bits_per_byte"]:
+        a["measurements"].append({**found, "probe": "neutral_nll"})
+    found = difference(compare([a, b]), "utility_kept")
+    assert (found.label, found.value, found.p) == ("not compared", None, None)
+    assert "NLL of neutral texts" in found.method
+    assert "bits per byte" in found.method
+    alike = difference(compare([a, a], names=["a", "b"]), "utility_kept")
+    assert alike.label == "undecided"
+
+
+def test_the_command_prints_cards_side_by_side_with_the_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, gains in (("a", (0.4, 0.5, 0.6)), ("b", (0.1, 0.2, 0.29))):
+        (tmp_path / name).mkdir()
+        text = json.dumps(audit_result(name, gains=gains))
+        (tmp_path / name / "result.json").write_text(text)
+    monkeypatch.setattr(sys, "argv", ["springback", "compare", *map(str, tmp_path.iterdir())])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    line = next(t for t in told.splitlines() if t.startswith("| Margin gained") and "minus" in t)
+    assert "paired by 3 seeds" in line
+    assert "nats/token" in line
 
 
 def test_different_doses_are_noted() -> None:

@@ -250,6 +250,17 @@ def test_the_check_finds_a_bad_module(name: str, source: str, fault: str) -> Non
     assert fault in found[0]
 
 
+def test_trl_stands_behind_one_module() -> None:
+    """Much of it is experimental there, so whatever changes is mended in one place."""
+    package = read_package(SOURCE)
+    users = {
+        name
+        for name, module in package.items()
+        if any(dotted.split(".")[0] == "trl" for _, dotted in imports(module, package))
+    }
+    assert users == {"springback.finetune._trl"}
+
+
 def test_the_check_finds_a_circle() -> None:
     found = with_module("stats", "from springback import store", store="import springback.stats")
     assert found == ["imports go in a circle: stats -> store -> stats"] or found == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +116,35 @@ def test_kl_is_exact_over_the_vocabulary(
         assert expected > 1e-3
         assert found == pytest.approx(expected, rel=1e-3)
     assert distribution.kl(start) == pytest.approx([0.0] * len(rows), abs=1e-6)
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 10**9])
+def test_the_noise_floor_of_kl_sees_what_hangs_on_the_batch(
+    tiny_llama: Path, rows: list[Encoded], tokenizer: Tokenizer, keep_bytes: int
+) -> None:
+    """A model whose first logit grows with the rows beside it, a thousand times any rounding."""
+    model = load_model(resolve(tiny_llama))
+    exact = probes.StartDistribution(model, rows, tokenizer, keep_bytes=keep_bytes)
+    assert exact.kl_to_itself(1) == pytest.approx([0.0] * len(rows), abs=1e-6)
+
+    def uneven(_: object, __: object, out: torch.Tensor) -> torch.Tensor:
+        more = torch.zeros_like(out)
+        more[..., 0] = 0.5 * len(out)
+        return out + more
+
+    head: Any = model
+    head.get_output_embeddings().register_forward_hook(uneven)
+    together = probes.StartDistribution(model, rows, tokenizer, keep_bytes=keep_bytes)
+    assert together.kl(model) == pytest.approx([0.0] * len(rows), abs=1e-6)
+    found = together.kl_to_itself(1)
+    beside = {i: len(batch.index) for batch in together.batches for i in batch.index}
+    assert max(beside.values()) > 1
+    for i, row in enumerate(rows):
+        q = log_probabilities(model, row)
+        p = q.clone()
+        p[:, 0] += 0.5 * (beside[i] - 1)
+        p = p.log_softmax(-1)
+        assert found[i] == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), abs=1e-5)
 
 
 def test_margin_is_unwanted_minus_wanted_a_token() -> None:

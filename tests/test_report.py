@@ -244,6 +244,19 @@ def test_each_chart_has_a_text_in_place_of_the_picture(audit_page: Page) -> None
     assert any("aligned on 256: 0.119 at 0 examples" in label for label in labels)
 
 
+def test_resistance_on_rows_of_the_slices_is_told_as_the_variant() -> None:
+    result = audit_result()
+    usual = "inverse the later model on texts of the earlier one"
+    variant = "rows of the earlier one's, with equal settings: the variant"
+    text = Page(render(result)).text
+    assert usual in text
+    assert variant not in text
+    result["analysis"]["resistance"]["data"] = "slices"
+    text = Page(render(result)).text
+    assert variant in text
+    assert usual not in text
+
+
 @pytest.mark.parametrize(
     ("make", "key", "gone"),
     [

@@ -148,10 +148,58 @@ def test_a_reproduction_puts_published_beside_measured(
     assert (study, seeds) == (str(tiny_llama), "2")
     card = analysis["studies"][0]["card"]
     assert f"{card['quantities']['resistance_ratio']['value']:.3g}" in ratio
-    assert len(pairs) == 3
+    losses = json.loads(next(tmp_path.glob("out/studies/*/result.json")).read_text())
+    for cell, pair in zip(pairs, losses["analysis"]["resistance"]["pairs"], strict=True):
+        both = f"{pair['inverse']['mean']:.3f} against {pair['forward']['mean']:.3f}; "
+        assert cell.startswith(both)  # as the paper's table has them
+        assert cell.endswith(pair["label"])
     page = (tmp_path / "out" / "reproduce.md").read_text()
     assert "0.159 against 0.202" in page
     assert ratio in page
+
+
+def test_the_dose_is_told_by_amount_of_alignment_as_in_the_papers_table(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    given = {
+        "model": str(tiny_llama),
+        "n_pos": (4, 8),
+        "doses": (4, 8),
+        "seeds": (0, 1),
+        "batch_size": 4,
+        "max_tokens": 24,
+        "holdout": 4,
+        "prompts": 4,
+        "prompt_tokens": 4,
+        "sample_tokens": 4,
+        "resistance_rows": 0,
+        "precision": "float32",
+        "learning_rate": 1e-3,
+    }
+    result = reproduce("elasticity-dose", "small", tmp_path, given)
+    measured = result.data["analysis"]["measured"]
+    assert measured["columns"] == ["study", "aligned on 4", "aligned on 8"]
+    alone = json.loads(next(tmp_path.glob("studies/*/result.json")).read_text())["analysis"]
+    name = result.data["analysis"]["studies"][0]["name"]
+    rows = {row[0].removeprefix(f"{name}: "): row[1:] for row in measured["rows"]}
+    assert list(rows) == [
+        "KL after alignment, nats/token",
+        "reverse KL after alignment, nats/token",
+        "until half of the gain in margin",
+        "until all of the gain in margin",
+        "until KL to the start model at most 0.01 nats a token",
+        "until KL to the start model at most 0.01 nats a token, on the model's own texts",
+    ]
+    aligned = alone["rebound"]["probes"]["kl"]["aligned"]
+    for cell, at in zip(rows["KL after alignment, nats/token"], aligned, strict=True):
+        assert cell.startswith(f"{at['mean']:.3g} (")
+    doses = alone["doses_to_undo"]["kl"]["at"]
+    until = rows["until KL to the start model at most 0.01 nats a token"]
+    assert all(cell.startswith(at["words"]) for cell, at in zip(until, doses, strict=True))
+    page = (tmp_path / "reproduce.md").read_text()
+    assert "| Llama2-7B: unsafe examples needed | 961 | 844 | 801 | 729 |" in page
+    assert f"| {measured['rows'][0][0]} | {measured['rows'][0][1]} |" in page
+    build(result.folder)
 
 
 def test_an_outline_counts_runs_and_the_most_tokens_without_a_model() -> None:

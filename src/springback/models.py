@@ -29,6 +29,9 @@ Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
 BOOST_FILE = "springback.json"
 #: What :func:`save_weights` writes into a folder.
 WEIGHTS_FILE = "weights.safetensors"
+#: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
+#: benchmarks/plan_calibration.py).
+SHARE = {"bf16-mixed": 0.4, "float32": 0.8}
 #: Products whose compiled code is kept: a piece of a batch has some 20.
 KEPT_PRODUCTS = 64
 
@@ -236,10 +239,15 @@ def count_parameters(checkpoint: Checkpoint) -> int:
 
 
 def training_speed(parameters: int, precision: str) -> float:
-    """Training tokens a second to expect: a quick matrix product, at 40 % of its speed.
+    """Training tokens a second to expect: a quick matrix product, at :data:`SHARE` of its speed.
 
     An estimate for announcements, good to a factor of about two; nothing is decided by it.
     """
+    return SHARE[precision] * product_speed(precision) / (6 * parameters)
+
+
+def product_speed(precision: str) -> float:
+    """FLOP a second of a quick matrix product: the fastest of a few."""
     tune_allocator()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     a = torch.ones(1024, 1024, dtype=dtype, device=device())
@@ -248,5 +256,4 @@ def training_speed(parameters: int, precision: str) -> float:
         begin = time.perf_counter()
         float((a @ a)[0, 0])
         times.append(time.perf_counter() - begin)
-    flops = 2 * 1024**3 / min(times)
-    return 0.4 * flops / (6 * parameters)
+    return 2 * 1024**3 / min(times)

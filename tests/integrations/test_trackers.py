@@ -55,6 +55,9 @@ def test_a_name_says_what_is_not_the_step() -> None:
     assert _point(measured) == Point("perturb/kl/attack 50 _ benign/n_pos 64/seed 1", 32, 0.5)
     measured["tags"] = {"phase": "align", "seed": 1, "n_pos": 64, "n_neg": 0}
     assert _point(measured) == Point("align/kl/seed 1", 64, 0.5)
+    sides = [{**measured, "probe": "nll", "slice": side} for side in ("wanted", "unwanted")]
+    names = [f"align/nll {side}/seed 1" for side in ("wanted", "unwanted")]
+    assert [_point(m).name for m in sides] == names
     measured["tags"] = {"method": "ME only", "mu": 0.2, "lambda": 0}
     assert _point(measured) == Point("kl/lambda 0/method ME only/mu 0.2", 0, 0.5)
 

@@ -1,8 +1,8 @@
 """The worst of several attackers, and the usual one.
 
-An attacker is a learning rate and a seed with which the opposite is trained.  How well a safeguard
-holds hinges on both, so the worst case stands beside the median.  The worst of a sweep gets worse
-the more is tried, so the number tried belongs to it.
+An attacker is a learning rate and a draw of rows with which the opposite is trained.  How well a
+safeguard holds hinges on both, so the worst case stands beside the median.  The worst of a sweep
+gets worse the more is tried, so the number tried belongs to it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ class Attacker:
 
     ``share_lost``: of the gain in margin, 1 = all; None where alignment gained nothing.
     ``dose``: its dose to undo (any of :mod:`springback.elasticity.doses`, the same for all).
+    ``seed`` is that of the aligned model, ``draw`` the attacker's own; None: the same one.
     """
 
     learning_rate: float
     seed: int
     share_lost: float | None
     dose: Crossing | None = None
+    draw: int | None = None
 
     @property
     def name(self) -> str:
-        return f"learning rate {self.learning_rate:g}, seed {self.seed}"
+        own = "" if self.draw is None else f", draw {self.draw}"
+        return f"learning rate {self.learning_rate:g}, seed {self.seed}{own}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class Sweep:
 
     ``worst`` and ``median`` with the attacker that did it (for the median the nearest one).  A
     dose that is None lies beyond the largest measured.  ``typical``: each seed's median over its
-    learning rates, with Student's t over the seeds, since the attackers of one seed share their
-    data.  ``left_out``: attackers without a value.
+    learning rates and draws, with Student's t over the seeds, since the attackers of one seed
+    attack one model.  ``left_out``: attackers without a value.
     """
 
     unit: str
@@ -71,11 +74,11 @@ class AttackSummary:
 def attack_summary(
     attackers: Sequence[Attacker], *, largest: float | None = None, level: float = 0.95
 ) -> AttackSummary:
-    """Worst case and median over a sweep of learning rates and seeds, for one aligned model.
+    """Worst case and median over a sweep of learning rates, draws and seeds, at one ``n_pos``.
 
     ``largest``: the largest dose measured, beyond which doses are censored; needed where some are.
-    Every seed must have been attacked with the same learning rates, else the medians of the seeds
-    are of different things.
+    Every seed must have been attacked with the same learning rates and draws, else the medians of
+    the seeds are of different things.
 
     Raises :class:`~springback.errors.DataError` without attackers, on a sweep that is not complete
     or tries one attacker twice, on shares that are not finite, or if ``largest`` is missing.
@@ -100,18 +103,19 @@ def attack_summary(
 
 
 def _check(attackers: Sequence[Attacker]) -> None:
-    by_seed: dict[int, list[float]] = {}
+    by_seed: dict[int, list[tuple[float, int | None]]] = {}
     for a in attackers:
-        by_seed.setdefault(a.seed, []).append(a.learning_rate)
-    rates = {tuple(sorted(found)) for found in by_seed.values()}
-    twice = any(len(set(found)) < len(found) for found in rates)
+        by_seed.setdefault(a.seed, []).append((a.learning_rate, a.draw))
+    sweeps = {frozenset(found) for found in by_seed.values()}
+    twice = any(len(set(found)) < len(found) for found in by_seed.values())
+    rates = sorted({a.learning_rate for a in attackers})
     shares = [a.share_lost for a in attackers if a.share_lost is not None]
-    if len(rates) != 1 or twice or not all(map(math.isfinite, shares)):
+    if len(sweeps) != 1 or twice or not all(map(math.isfinite, shares)):
         raise DataError(
             describe(
                 f"{len(attackers)} attackers over {len(by_seed)} seeds with learning rates "
-                f"{sorted(rates)[:3]}",
-                "the same learning rates once for every seed, finite shares",
+                f"{rates[:3]}",
+                "the same learning rates and draws once for every seed, finite shares",
                 "run what is missing or leave the seed out",
             )
         )

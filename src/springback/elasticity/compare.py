@@ -177,6 +177,8 @@ def _tested(
     a, b = one.ranges(), two.ranges()
     if key == "worst_case":
         return _untested(names, one, two, "not compared", "a maximum has no interval")
+    if one.title != two.title and a and b:
+        return _apart(names, f"not the same quantity: {one.title}; {two.title}")
     if not a or not b:
         return _untested(names, one, two, "not measured", "no values by seed")
     if min(len(a), len(b)) == 1:
@@ -196,6 +198,10 @@ def _found(names: tuple[str, str], change: Change, both_censored: bool) -> Diffe
         label = "not estimable" if both_censored else label
         method += ", censored in both models" if both_censored else ", no spread over the seeds"
     return Difference(*names, change.value, change.low, change.high, change.p, None, label, method)
+
+
+def _apart(names: tuple[str, str], why: str) -> Difference:
+    return Difference(*names, None, None, None, None, None, "not compared", why)
 
 
 def _untested(

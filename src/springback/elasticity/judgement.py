@@ -24,6 +24,7 @@ ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no
 class ReboundCurves:
     """The margins of one rebound study, in nats a token, higher = more aligned.
 
+    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
     Raises :class:`~springback.errors.DataError` if seeds or branches do not match up.
@@ -33,6 +34,8 @@ class ReboundCurves:
     doses: Sequence[float]
     start: Mapping[int, float]
     margins: Mapping[int, Sequence[Sequence[float]]]
+    what: str = "the margin"
+    unit: str = "nats a token"
 
     def __post_init__(self) -> None:
         _same_seeds("start margins", self.start, "margins", self.margins)
@@ -140,8 +143,8 @@ def rebound_judgement(
     }
     label = rebound_label(paper)
     sentence = (
-        f"Over {count_seeds(paper.n)}, {where(curves, dose)}, the margin's fall changes by "
-        f"{paper.mean:+.3g} nats a token per doubling of {reach(curves)} "
+        f"Over {count_seeds(paper.n)}, {where(curves, dose)}, {curves.what}'s fall changes by "
+        f"{paper.mean:+.3g} {curves.unit} per doubling of {reach(curves)} "
         f"({bounds_in_words(paper, level)}): {ends[label]}."
     )
     bootstrap = bootstrap_slope(curves.n_pos, curves.falls(dose), level=level)
@@ -174,7 +177,7 @@ def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterio
         return Criterion(
             "did not align",
             None,
-            "In no seed did alignment raise the margin at every n_pos, so there is no gain to "
+            f"In no seed did alignment raise {curves.what} at every n_pos, so there is no gain to "
             "lose a share of.",
         )
     slope = slope_on_log2(curves.n_pos, shares, level=level)

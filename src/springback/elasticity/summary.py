@@ -14,8 +14,12 @@ from springback.elasticity.resistance import overall_resistance, resistance_test
 from springback.elasticity.source import Source, finite, part, read_source
 from springback.stats import Interval, mean_interval
 
-#: What stands for utility until there is a better probe: code length of held-out text.
-UTILITY_PROBE = "bits_per_byte"
+#: What stands for utility, the first that was measured, and what it is called.  Neutral texts are
+#: what neither side teaches; the study's own texts also change by what alignment is meant to do.
+UTILITY_PROBES = {
+    "neutral_nll": "NLL of neutral texts",
+    "bits_per_byte": "bits per byte of held-out texts",
+}
 
 
 def card_of(result: Mapping[str, Any], *, epsilon: float = EPSILON) -> ElasticityCard:
@@ -93,7 +97,7 @@ SHARE_SLOPE = ("Rebound slope: share lost (stricter criterion)", "share of the g
 HALF = ("Half-life dose: half of the gain lost", "examples")
 UNDO = ("Dose to undo: all of the gain lost", "examples")
 WORST = ("Worst case: taken back at the largest dose", "share of the gain")
-UTILITY = ("Utility kept: bits per byte of held-out texts, start over aligned", "times the start's")
+UTILITY = ("Utility kept: {}, start over aligned", "times the start's")
 
 
 def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
@@ -246,7 +250,13 @@ def _resistance(source: Source) -> Quantity:
         why = "only means by pair are in the file" if rows else "not measured"
         return Quantity(*RATIO, reason=why)
     judged, ratios = overall_resistance(losses)
-    return _of_interval(*RATIO, judged.ratio, ratios, judged.label)
+    return _of_interval(*RATIO, judged.ratio, ratios, judged.label, _variant(source))
+
+
+def _variant(source: Source) -> str:
+    """What resistance was trained on, where it is not the responses of the models."""
+    data = source.settings.get("resistance_data", "responses")
+    return "" if data == "responses" else f"trained on rows of the {data}, not on responses"
 
 
 def _complete(source: Source) -> dict[str, dict[int, Mapping[str, float]]]:
@@ -263,7 +273,8 @@ def _pairs(source: Source) -> dict[str, Quantity]:
     losses = _complete(source)
     for pair, test in resistance_tests(losses).items():
         ratios = {s: v["inverse"] / v["forward"] for s, v in losses[pair].items()}
-        note = "" if test.p is None else f"paired t, p = {test.p:.2g}, Holm {test.p_holm:.2g}"
+        tested = "" if test.p is None else f"paired t, p = {test.p:.2g}, Holm {test.p_holm:.2g}"
+        note = "; ".join(filter(None, (tested, _variant(source))))
         title = f"theta_{pair[-1]} to theta_{pair[0]} against the way forward"
         judged = test.judgement
         found[pair] = _of_interval(title, RATIO[1], judged.ratio, ratios, judged.label, note)
@@ -292,18 +303,34 @@ def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
 
 
 def _utility(source: Source) -> Quantity:
-    start, curves = source.start.get(UTILITY_PROBE), source.curves(UTILITY_PROBE)
-    if not start or not curves:
-        return Quantity(*UTILITY, reason="not measured")
-    at = _largest(source.n_pos)
-    kept = {seed: start / rows[at][0] for seed, rows in curves.items() if rows[at][0] > 0}
+    at = _largest(source.n_pos) if source.n_pos else 0
+    probe, kept = "", {}
+    for probe in UTILITY_PROBES:
+        start, curves = source.start.get(probe), source.curves(probe)
+        kept = {s: start / rows[at][0] for s, rows in curves.items() if start and rows[at][0] > 0}
+        if kept:
+            break
+    words = UTILITY[0].format(UTILITY_PROBES[probe]), UTILITY[1]
     if not kept:
-        return Quantity(*UTILITY, reason="not measured")
+        return Quantity(*words, reason="not measured")
     found = mean_interval(list(kept.values()))
     label = "one seed, no interval" if found.n == 1 else "undecided"
     if found.bounds is not None and found.low is not None and found.high is not None:
         label = "lower" if found.high < 1 else ("not lower" if found.low >= 1 else label)
-    return _of_interval(*UTILITY, found, kept, label, "the study's own texts, not a benchmark")
+    note = "the study's own texts, not a benchmark" if probe == "bits_per_byte" else ""
+    return _of_interval(
+        *words, found, kept, label, "; ".join(filter(None, (note, _choice(source))))
+    )
+
+
+def _choice(source: Source) -> str:
+    """What became of the multiple-choice questions, where they were asked."""
+    start, curves = source.start.get("choice"), source.curves("choice")
+    if start is None or not curves:
+        return ""
+    at = _largest(source.n_pos)
+    aligned = mean_interval([rows[at][0] for rows in curves.values()]).mean
+    return f"multiple choice: {100 * start:.3g} % right at the start, {100 * aligned:.3g} % aligned"
 
 
 def _verdict(found: Mapping[str, Quantity], source: Source) -> str:

@@ -20,6 +20,8 @@ from springback.store import read_json
 
 #: Tags that are no part of a series' name: its position, and what the name begins with.
 _PLACED = ("phase", "n_pos", "n_neg", "job", "order")
+#: Slices that tell values of one probe and one checkpoint apart: sides, and sets of rates.
+PARTS = ("wanted", "unwanted", "pretraining", "aligning", "perturbing")
 #: What MLflow takes in a name; the others take more.
 _ODD = re.compile(r"[^\w./ -]+")
 
@@ -86,7 +88,9 @@ def _point(measurement: Mapping[str, Any]) -> Point:
     tags: Mapping[str, Any] = measurement["tags"]
     phase = tags.get("phase")
     at = "n_pos" if phase == "align" else "n_neg"
-    head = [tags.get("job"), tags.get("order"), phase, measurement["probe"]]
+    which = measurement.get("slice")
+    probe = f"{measurement['probe']} {which}" if which in PARTS else measurement["probe"]
+    head = [tags.get("job"), tags.get("order"), phase, probe]
     rest = {k: v for k, v in tags.items() if k not in _PLACED}
     if at != "n_pos" and tags.get("n_pos") is not None and phase != "start":
         rest["n_pos"] = tags["n_pos"]

@@ -19,6 +19,8 @@ from springback.jobs.settings import AuditSettings
 class Attack:
     """``learning_rate`` None: the study's.  ``mix``: share of benign rows; 1 is benign only.
 
+    ``draw``: the seed that draws rows and their order; None is the study's own, which also drew
+    the aligning rows.
     ``protection``: what the model has against it.  ``repair``: how much of the alignment's
     direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
     """
@@ -28,6 +30,7 @@ class Attack:
     protection: Protection | None = None
     repair: tuple[float, ...] = ()
     rows: int | None = None
+    draw: int | None = None
 
     @property
     def name(self) -> str:
@@ -36,6 +39,8 @@ class Attack:
             parts.append("to be repaired")
         if self.learning_rate is not None:
             parts.append(f"learning rate {self.learning_rate:g}")
+        if self.draw is not None:
+            parts.append(f"draw {self.draw}")
         if self.mix:
             parts.append("benign only" if self.mix == 1 else f"{100 * self.mix:g} % benign")
         return ", ".join(parts) or "as the study"
@@ -46,10 +51,17 @@ PLAIN = Attack()
 
 
 def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
-    """Those that the settings ask for beside :data:`PLAIN`; each changes one thing."""
-    rates = [r for r in settings.attack_learning_rates if r != settings.learning_rate]
-    shares = [m for m in settings.mix if m]
-    return (*(Attack(learning_rate=r) for r in rates), *(Attack(mix=m) for m in shares))
+    """Those that the settings ask for beside :data:`PLAIN`.
+
+    Learning rates and draws are swept together, each with each; a share of benign rows is the
+    only thing that its perturbation changes.
+    """
+    others = (r for r in settings.attack_learning_rates if r != settings.learning_rate)
+    rates = (None, *dict.fromkeys(others))
+    draws = (None, *dict.fromkeys(settings.attack_seeds))
+    swept = (Attack(learning_rate=rate, draw=draw) for draw in draws for rate in rates)
+    shares = dict.fromkeys(m for m in settings.mix if m)
+    return (*(a for a in swept if a != PLAIN), *(Attack(mix=m) for m in shares))
 
 
 def protected(settings: AuditSettings) -> tuple[Attack, ...]:
@@ -73,6 +85,8 @@ def perturbing_rows(
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
     shield = attack.protection
+    if attack.draw is not None:
+        return data.attacking(seed, rows, attack.draw)
     opposite = data.perturbing(seed, rows)
     if shield is not None and shield.kind == "mix" and batch is not None:
         aligning = data.reserved("align", "beside", seed)

@@ -72,13 +72,14 @@ def audit(
         analysis |= {
             "doses_to_undo": audit_findings.doses_to_undo(settings, start, rebounds),
             "phases": audit_findings.phases(settings, start, rebounds),
+            "sampled": audit_findings.sampled(settings, study.words, start, rebounds),
             "attackers": audit_findings.attackers(settings, start, rebounds),
             "realign": audit_findings.second_alignment(settings, start, rebounds, again),
             "rates": audit_rates.rates(study, start, rebounds),
             **protection_findings.findings(settings, study.words, start, rebounds),
         }
         found = rebound.measurements(study, start, rebounds)
-        found += resistance.measurements(resistances)
+        found += resistance.measurements(study, resistances)
         found += realign.measurements(study, again)
         other = None
         if turned is not None:

@@ -25,7 +25,7 @@ def analyse(
     """The ``analysis`` part of the result file (docs/result_schema.md)."""
     return {
         "rebound": rebound_part(settings, words, start, rebounds),
-        "resistance": _resistance(resistances),
+        "resistance": _resistance(settings, resistances),
         "noise_floor": start["noise"],
     }
 
@@ -87,7 +87,8 @@ def judge(
             _part("Beyond proportional decay (the stricter one)?", judged.strict),
         ]
     for pair, found in _resistance_judgements(resistances).items():
-        question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward?"
+        question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward"
+        question += " (on rows of the slices)?" if settings.resistance_data == "slices" else "?"
         parts.append(_part(question, found))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
     text = (
@@ -211,7 +212,7 @@ def _resistance_judgements(
     }
 
 
-def _resistance(resistances: Resistances) -> dict[str, Any] | None:
+def _resistance(settings: AuditSettings, resistances: Resistances) -> dict[str, Any] | None:
     keys = ("forward", "inverse", "excess_forward", "excess_inverse")
     pairs = [
         {
@@ -225,4 +226,4 @@ def _resistance(resistances: Resistances) -> dict[str, Any] | None:
         }
         for pair, judged in _resistance_judgements(resistances).items()
     ]
-    return {"pairs": pairs} if pairs else None
+    return {"data": settings.resistance_data, "pairs": pairs} if pairs else None

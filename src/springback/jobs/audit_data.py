@@ -74,6 +74,11 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         raise SpringbackError(f"--mix has {bad_mix}; give shares from 0 to 1, such as 0.5,1")
     for rate in settings.attack_learning_rates:
         check_positive({"attack-learning-rates": rate})
+    if shared := sorted({*settings.attack_seeds} & {*settings.seeds}):
+        raise SpringbackError(
+            f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
+            "already: give others"
+        )
     _check_protections(settings)
     if settings.accelerate is not None:
         read_launch(settings.accelerate)
@@ -147,6 +152,11 @@ def _check_algorithms(settings: AuditSettings) -> None:
         raise SpringbackError(
             f"--mix with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
             "opposite to learn against: leave out one of the two"
+        )
+    if settings.perturb_algorithm in PREFERENCES and settings.attack_seeds:
+        raise SpringbackError(
+            f"--attack-seeds with --perturb-algorithm {settings.perturb_algorithm}; the rows that "
+            "it learns against are drawn by the study's seed: leave out one of the two"
         )
     geometry = [p for p in settings.probes if p in ("weight_change", "way_back")]
     if settings.lora_rank and geometry:

@@ -10,11 +10,14 @@ from typing import Any
 from springback import elasticity
 from springback.core import to_jsonable
 from springback.elasticity import Attacker, Doses, ReboundCurves
-from springback.jobs.attacks import attacks
+from springback.jobs.attacks import PLAIN, attacks
+from springback.jobs.battery import Words
 from springback.jobs.settings import AuditSettings
 from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
+#: Probes that score sampled texts.
+SAMPLED = ("sentiment", "behaviour")
 #: Margin of the most aligned model by number of examples of the second alignment, by seed.
 Again = Mapping[int, Mapping[int, Any] | None]
 
@@ -68,10 +71,56 @@ def _doses(doses: Doses) -> dict[str, Any]:
     }
 
 
+def sampled(
+    settings: AuditSettings,
+    words: Mapping[str, Words],
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
+) -> dict[str, Any]:
+    """Scores of sampled texts, which are what the paper goes by, under the same two criteria.
+
+    Which way is aligned is where aligning moved the score on average at the largest n_pos: a user's
+    score may be one that should fall.  ``gain`` keeps its own sign, so its interval is a fair test
+    of whether the score moved at all.
+    """
+    found = {}
+    for probe in (p for p in SAMPLED if p in settings.probes):
+        plain = curves_of(settings, start, rebounds, probe)
+        gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
+        gain = mean_interval(gains)
+        sign = 1.0 if gain.mean >= 0 else -1.0
+        curves = ReboundCurves(
+            plain.n_pos,
+            plain.doses,
+            {seed: sign * value for seed, value in plain.start.items()},
+            {s: [[sign * v for v in row] for row in rows] for s, rows in plain.margins.items()},
+            what="the score",
+            unit=words[probe].unit,
+        )
+        dose = curves.doses[-1]
+        several = len(set(curves.n_pos)) > 1
+        judged = elasticity.rebound_judgement(curves, dose=dose) if several else None
+        moved = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
+        found[probe] = {
+            "title": words[probe].title,
+            "unit": words[probe].unit,
+            "aligned_is": "higher" if sign > 0 else "lower",
+            "gain": gain,
+            "moved": moved,
+            "fall": mean_interval([row[-1] for row in curves.falls(dose).values()]),
+            "fall_per_log2": judged and judged.paper.slope,
+            "label": judged.paper.label if judged else "",
+            "sentence": judged.paper.sentence if judged else "",
+            "share_per_log2": judged and judged.strict.slope,
+            "share_label": judged.strict.label if judged else "",
+        }
+    return found
+
+
 def attackers(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
 ) -> dict[str, Any] | None:
-    """Worst case and median over learning rates and seeds; the mixed perturbations beside them.
+    """Worst case and median over learning rates, draws and seeds; mixed perturbations beside them.
 
     None where the settings sweep nothing.
     """
@@ -80,12 +129,15 @@ def attackers(
     margins = curves_of(settings, start, rebounds)
     doses = list(margins.doses)
     tried, mixed = [], []
-    rates = {a.name: a.learning_rate for a in attacks(settings) if a.learning_rate is not None}
+    sweep = [attack for attack in attacks(settings) if not attack.mix]
     for seed, got in rebounds.items():
         plain = margins.margins[seed][-1]
         curves = {name: [plain[0], *_along(got, name, settings)] for name in got["attacks"]}
-        swept = [(settings.learning_rate, plain), *((r, curves[n]) for n, r in rates.items())]
-        tried += [_attacker(rate, seed, doses, c, margins.start[seed]) for rate, c in swept]
+        for attack, curve in [(PLAIN, plain), *((a, curves[a.name]) for a in sweep)]:
+            rate = attack.learning_rate or settings.learning_rate
+            share = elasticity.share_lost(doses, curve, margins.start[seed], max(doses))
+            undone = elasticity.undo_dose(doses, curve, margins.start[seed], curve[0])
+            tried.append(Attacker(rate, seed, share, undone, attack.draw))
     for attack in attacks(settings):
         if attack.mix:
             values = {
@@ -99,14 +151,6 @@ def attackers(
 
 def _along(got: Mapping[str, Any], attack: str, settings: AuditSettings) -> list[float]:
     return [got["attacks"][attack][d]["margin"]["value"] for d in settings.doses]
-
-
-def _attacker(
-    rate: float, seed: int, doses: Sequence[float], margins: Sequence[float], start: float
-) -> Attacker:
-    share = elasticity.share_lost(doses, margins, start, max(doses))
-    undone = elasticity.undo_dose(doses, margins, start, margins[0])
-    return Attacker(rate, seed, share, undone)
 
 
 def _mixed(
@@ -186,12 +230,28 @@ def parts(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     largest, shape = list(analysis["phases"]["branches"].items())[-1]
     question = f"One phase or two (aligned on {largest})?"
     found.append({"question": question, "label": shape["label"], "text": shape["sentence"]})
+    found += [_scored(score) for score in analysis["sampled"].values()]
     if (swept := analysis["attackers"]) is not None:
         found += _attacked(swept)
     if (second := analysis["realign"]) is not None:
         question = "Is the second alignment faster?"
         found.append({"question": question, "label": second["label"], "text": second["sentence"]})
     return found
+
+
+def _scored(score: Mapping[str, Any]) -> dict[str, str]:
+    gain, unit = score["gain"], score["unit"]
+    text = f"Aligning changed the score by {_shown(gain)} {unit}; of that the opposite took back "
+    text += f"{_shown(score['fall'])}."
+    label = score["label"] or "measured"
+    if gain["low"] is not None and not score["moved"]:
+        label = "did not align"
+        text += " The interval of the gain holds zero, so the fall says little."
+    return {
+        "question": f"What do sampled texts say ({score['title']})?",
+        "label": label,
+        "text": " ".join(filter(None, (text, score["sentence"]))),
+    }
 
 
 def _attacked(swept: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -220,23 +280,36 @@ def _attacked(swept: Mapping[str, Any]) -> list[dict[str, str]]:
 def symmetry(
     here: Mapping[str, Any], turned: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
-    """The opposite order's rebound, and whether its falls agree with this order's in direction."""
+    """The opposite order's rebound, and whether it says what this order's says.
+
+    Shown in both: the fall at the largest ``n_pos`` has an interval above 0 in either order, and
+    so has its slope on ``n_pos`` where there are several.  Else the directions of the means are
+    compared, which is no test.
+    """
     if turned is None:
         return None, []
-    pairs = [("fall_per_log2", "the fall"), ("share_per_log2", "the share of the gain lost")]
-    lines, signs = [], set()
-    for key, what in pairs:
-        slopes = [rebound["slope"][key] for rebound in (here, turned) if rebound["slope"]]
-        if len(slopes) < 2 or None in slopes:
-            continue
-        a, b = (slope["mean"] for slope in slopes)
-        signs.add((a > 0) == (b > 0))
-        lines.append(f"{what} changes by {a:+.4f} here and {b:+.4f} there per doubling of n_pos")
-    falls = [rebound["fall"][-1]["mean"] for rebound in (here, turned)]
-    lines.insert(0, f"the margin fell by {falls[0]:.4f} here and {falls[1]:.4f} there")
-    same = (falls[0] > 0) == (falls[1] > 0)
-    label = "same direction" if same and signs <= {True} else "not the same direction"
-    text = f"In the opposite order {'; '.join(lines)}. Directions only, not a test."
+    orders = (here, turned)
+    compared = [("the margin fell by", [rebound["fall"][-1] for rebound in orders])]
+    slopes = [rebound["slope"] or {} for rebound in orders]
+    for key, what in (("fall_per_log2", "the fall"), ("share_per_log2", "the share lost")):
+        if all(slope.get(key) for slope in slopes):
+            words = f"per doubling of n_pos {what} changes by"
+            compared.append((words, [slope[key] for slope in slopes]))
+    same = all((a["mean"] > 0) == (b["mean"] > 0) for _, (a, b) in compared)
+    # The share is the stricter criterion, which the paper does not ask for.
+    needed = [found for _, both in compared[:2] for found in both]
+    shown = all(found["low"] is not None and found["low"] > 0 for found in needed)
+    label = "same direction" if same else "not the same direction"
+    if shown:
+        label = "shown in both orders"
+    lines = [f"{words} {_shown(a)} here and {_shown(b)} there" for words, (a, b) in compared]
+    text = f"Opposite order: {'; '.join(lines)}." + ("" if shown else " Directions, not a test.")
     return dict(turned), [
         {"question": "Is it the same in the opposite order?", "label": label, "text": text}
     ]
+
+
+def _shown(found: Mapping[str, Any]) -> str:
+    if found["low"] is None:
+        return f"{found['mean']:+.4f}"
+    return f"{found['mean']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"

@@ -51,6 +51,17 @@ class Data:
     def perturbing(self, seed: int, n: int) -> Slice:
         return front(self.perturb, seed, n)
 
+    def attacking(self, seed: int, n: int, draw: int) -> Slice:
+        """``n`` perturbing rows in the order of another seed, ``draw``.
+
+        None of them is one that the study of ``seed`` learned against.
+        """
+        purposes = [name for name, size in dict((self.back or {})["perturb"]).items() if size]
+        used = {row for name in purposes for row in self.reserved("perturb", name, seed).rows}
+        pool = front(self.perturb, draw, len(self.perturb))
+        free = [row for row in pool.rows if row not in used]
+        return Slice.of(pool.name, pool.source, free[:n], draw)
+
     def reserved(self, side: str, purpose: str, seed: int) -> Slice:
         """The rows at the end of the pool ``side`` (align, perturb) for ``purpose``.
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from springback import probes
+from springback.core import Slice
+from springback.encode import Encoded
 from springback.jobs import audit_rates
 from springback.jobs.settings import AuditSettings
 from springback.models import Model
@@ -65,23 +68,55 @@ def _mean(values: list[float], **more: Any) -> dict[str, Any]:
     return {"value": sum(values) / len(values), "per_example": values, **more}
 
 
-def _margin(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
+class Asked:
+    """One model under the study's probes; what several of them need is asked of it once."""
+
+    def __init__(self, study: Study, model: Model, aligned: Path | None = None) -> None:
+        self.study, self.model, self.aligned = study, model, aligned
+        self._scores: dict[str, list[probes.TextNLL]] = {}
+
+    @cached_property
+    def sides(self) -> dict[str, list[probes.TextNLL]]:
+        """The held-out texts, ``wanted`` and ``unwanted``."""
+        return {part: self._nll(rows) for part, rows in self.study.encoded.items()}
+
+    def scores(self, part: Slice) -> list[probes.TextNLL]:
+        """Any other texts, one pass however many probes read them."""
+        if part.content_hash not in self._scores:
+            self._scores[part.content_hash] = self._nll(self.study.encode(part))
+        return self._scores[part.content_hash]
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """A sampled continuation of every prompt; the same noise for every model."""
+        return self.study.sampled(self.model)
+
+    def _nll(self, rows: list[Encoded]) -> list[probes.TextNLL]:
+        return probes.nll(self.model, rows, self.study.tokenizer, self.study.precision)
+
+
+def _margin(asked: Asked) -> dict[str, Any]:
     return {
-        "value": probes.margin(scored["wanted"], scored["unwanted"]),
-        **{part: [s.per_token for s in scores] for part, scores in scored.items()},
+        "value": probes.margin(asked.sides["wanted"], asked.sides["unwanted"]),
+        **{part: [s.per_token for s in scores] for part, scores in asked.sides.items()},
     }
 
 
-def _bits(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
+def _bits(asked: Asked) -> dict[str, Any]:
     return {
-        "value": probes.bits_per_byte([*scored["wanted"], *scored["unwanted"]]),
-        **{part: probes.bits_per_byte(scores) for part, scores in scored.items()},
+        "value": probes.bits_per_byte([*asked.sides["wanted"], *asked.sides["unwanted"]]),
+        **{part: probes.bits_per_byte(scores) for part, scores in asked.sides.items()},
     }
 
 
-def _reverse_kl(study: Study, model: Model) -> dict[str, Any]:
+def _kl(asked: Asked) -> dict[str, Any]:
+    return _mean(asked.study.distribution.kl(asked.model))
+
+
+def _reverse_kl(asked: Asked) -> dict[str, Any]:
+    study = asked.study
     each = probes.reverse_kl(
-        model,
+        asked.model,
         study.start,
         study.tokenizer,
         study.prompts,
@@ -91,23 +126,24 @@ def _reverse_kl(study: Study, model: Model) -> dict[str, Any]:
     return _mean(each)
 
 
-def _sentiment(study: Study, model: Model) -> dict[str, Any]:
-    return _mean(probes.sentiment(study.sampled(model)))
+def _sentiment(asked: Asked) -> dict[str, Any]:
+    return _mean(probes.sentiment(asked.texts))
 
 
-def _behaviour(study: Study, model: Model) -> dict[str, Any]:
+def _behaviour(asked: Asked) -> dict[str, Any]:
+    study = asked.study
     assert study.scorer is not None  # check_settings: the probe needs --behaviour
-    asked = [study.tokenizer.decode(p, skip_special_tokens=True) for p in study.prompts]
-    return _mean(study.scorer.score(asked, study.sampled(model)))
+    given = [study.tokenizer.decode(p, skip_special_tokens=True) for p in study.prompts]
+    return _mean(study.scorer.score(given, asked.texts))
 
 
-def _neutral(study: Study, model: Model) -> dict[str, Any]:
-    rows = study.encode(study.neutral)
-    return _mean(probes.neutral_nll(model, rows, study.tokenizer, study.precision))
+def _neutral(asked: Asked) -> dict[str, Any]:
+    return _mean([s.per_token for s in asked.scores(asked.study.neutral)])
 
 
-def _choice(study: Study, model: Model) -> dict[str, Any]:
-    scores = probes.choice_scores(model, study.choices.rows, study.tokenizer, study.precision)
+def _choice(asked: Asked) -> dict[str, Any]:
+    study = asked.study
+    scores = probes.choice_scores(asked.model, study.choices.rows, study.tokenizer, study.precision)
     return {
         "value": probes.choice_accuracy(scores),
         "by_bytes": probes.choice_accuracy(scores, by_bytes=True),
@@ -115,36 +151,46 @@ def _choice(study: Study, model: Model) -> dict[str, Any]:
     }
 
 
-def _weight_change(study: Study, model: Model) -> dict[str, Any]:
-    change = probes.weight_change(model, study.start)
+def _weight_change(asked: Asked) -> dict[str, Any]:
+    change = probes.weight_change(asked.model, asked.study.start)
     return {"value": change.relative, "norm": change.norm}
 
 
-def _rates(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
-    sets = study.rate_sets
-    own = probes.nll(model, sets["pretraining"].rows, study.tokenizer, study.precision)
+def _rates(asked: Asked) -> dict[str, Any]:
+    sets = asked.study.rate_sets
     scores = {
-        "pretraining": own,
-        "aligning": scored["wanted"],
-        "perturbing": scored["unwanted"],
+        "pretraining": asked.scores(asked.study.pretraining),
+        "aligning": asked.sides["wanted"],
+        "perturbing": asked.sides["unwanted"],
     }
     found = {name: audit_rates.measured(scores[name], sets[name].leaves) for name in sets}
     return {"value": found["pretraining"]["rate"], "sets": found}
 
 
-_ONE_PASS: dict[str, Callable[[Study, Model, dict[str, Any]], dict[str, Any]]] = {
+def _way_back(asked: Asked) -> dict[str, Any]:
+    """The start itself counts as 0: it has no way back to go."""
+    if asked.aligned is None:
+        return {"value": 0.0, "cosine": None}
+    with probes.stored_weights(asked.aligned) as branch:
+        found = probes.way_back(asked.model, branch, asked.study.start)
+    return {
+        "value": found.share,
+        "cosine": None if math.isnan(found.cosine) else found.cosine,
+    }
+
+
+_PROBES: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "margin": _margin,
+    "kl": _kl,
     "bits_per_byte": _bits,
-    "rates": _rates,
-}
-_OWN_PASS: dict[str, Callable[[Study, Model], dict[str, Any]]] = {
-    "kl": lambda study, model: _mean(study.distribution.kl(model)),
-    "reverse_kl": _reverse_kl,
     "sentiment": _sentiment,
+    "reverse_kl": _reverse_kl,
     "behaviour": _behaviour,
     "neutral_nll": _neutral,
     "choice": _choice,
     "weight_change": _weight_change,
+    "way_back": _way_back,
+    "rates": _rates,
 }
 
 
@@ -154,28 +200,5 @@ def measure(study: Study, model: Model, aligned: Path | None = None) -> dict[str
     ``aligned``: weights of the branch point that the model comes from, for the way back; without
     them the model is that point itself.
     """
-    scored = {
-        part: probes.nll(model, rows, study.tokenizer, study.precision)
-        for part, rows in study.encoded.items()
-    }
-    found = {}
-    for name in study.settings.probes:
-        if name in _ONE_PASS:
-            found[name] = _ONE_PASS[name](study, model, scored)
-        elif name == "way_back":
-            found[name] = _way_back(study, model, aligned)
-        else:
-            found[name] = _OWN_PASS[name](study, model)
-    return found
-
-
-def _way_back(study: Study, model: Model, aligned: Path | None) -> dict[str, Any]:
-    """The start itself counts as 0: it has no way back to go."""
-    if aligned is None:
-        return {"value": 0.0, "cosine": None}
-    with probes.stored_weights(aligned) as branch:
-        found = probes.way_back(model, branch, study.start)
-    return {
-        "value": found.share,
-        "cosine": None if math.isnan(found.cosine) else found.cosine,
-    }
+    asked = Asked(study, model, aligned)
+    return {name: _PROBES[name](asked) for name in study.settings.probes}

@@ -19,7 +19,7 @@ from springback.jobs import rebound
 from springback.jobs.audit_data import check_settings
 from springback.jobs.config import build
 from springback.jobs.large_settings import HARDWARE, LargeSettings
-from springback.jobs.plan import KEPT, probe_tokens
+from springback.jobs.plan import kept, probe_tokens
 from springback.jobs.settings import AuditSettings
 from springback.models import count_parameters, resolve
 from springback.store import read_json
@@ -130,7 +130,14 @@ def _runs(s: AuditSettings) -> Iterator[tuple[int, float, float, int]]:
     orders = 2 if "symmetry" in s.experiments else 1
     for order in range(orders):
         yield 1, 0.0, 2 * probe, 1
-        plain = replace(s, attack_learning_rates=(), mix=(), mitigate=(), experiments=("rebound",))
+        plain = replace(
+            s,
+            attack_learning_rates=(),
+            attack_seeds=(),
+            mix=(),
+            mitigate=(),
+            experiments=("rebound",),
+        )
         one = plain if order else s
         for _ in s.seeds:
             yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, len(s.n_pos)
@@ -199,7 +206,7 @@ def large_plan(
     flops += 2.0 * work.scored * model.weights / machine.score
     moved = work.moved * 4.0 * trained / machine.disk + 2 * 4.0 * model.weights / machine.disk
     seconds = flops / devices + moved
-    disk = (len(settings.n_pos) + KEPT) * 4.0 * trained
+    disk = kept(settings) * 4.0 * trained
     cost = seconds / 3600 * devices * price if price else None
     return LargePlan(model, devices, seconds, memory, disk, cost)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from springback.core import Run
@@ -18,8 +18,8 @@ MEMORY_COPIES = 5.5
 #: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
 #: RLOO with its sampled answers a GB more (benchmarks/memory.py).
 MEMORY_BESIDE = 2_500_000_000
-#: Copies on disk beside the branch points: resistance's three, and a state saved twice over.
-KEPT = 6
+#: Copies on disk of a run's state: weights and two moments, the new one beside the old.
+STATE = 6
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Plan:
     """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes.
 
     ``each``: seconds of every run that is not done, by its name, without what starting costs.
+    ``training``: those of ``seconds`` that go into training; the rest goes into probes.
     """
 
     runs: tuple[Planned, ...]
@@ -49,6 +50,7 @@ class Plan:
     memory: int
     disk: int
     each: Mapping[str, float] = field(default_factory=dict)
+    training: float = 0.0
 
     @property
     def waiting(self) -> tuple[Planned, ...]:
@@ -61,20 +63,22 @@ class Plan:
 
     @property
     def needs(self) -> str:
+        share = f" ({100 * self.training / self.seconds:.0f} % training, the rest probes)"
         return (
-            f"about {self.time}, {self.memory / 1e9:.1f} GB of memory, "
+            f"about {self.time}{share if self.waiting else ''}, "
+            f"{self.memory / 1e9:.1f} GB of memory, "
             f"{self.disk / 1e9:.1f} GB of disk at the most"
         )
 
     def __str__(self) -> str:
         """A table by kind of run, and the sum."""
         rows: list[tuple[str, ...]] = [
-            ("run", "seeds", "runs", "done", "tokens trained", "tokens probed")
+            ("run", "seeds", "runs", "done", "tokens trained", "tokens probed", "minutes left")
         ]
         kinds = dict.fromkeys(p.run.kind for p in self.runs)
         for kind in kinds:
-            rows.append(_row(kind, [p for p in self.runs if p.run.kind == kind]))
-        rows.append(_row("all", self.runs))
+            rows.append(self._row(kind, [p for p in self.runs if p.run.kind == kind]))
+        rows.append(self._row("all", self.runs))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
@@ -82,18 +86,18 @@ class Plan:
         ]
         return "\n".join([*lines, f"what is left: {self.needs}"])
 
-
-def _row(kind: str, runs: Iterable[Planned]) -> tuple[str, ...]:
-    runs = list(runs)
-    seeds = {p.seed for p in runs if p.seed is not None}
-    numbers = (
-        len(seeds) or 1,
-        len(runs),
-        sum(p.done for p in runs),
-        sum(p.trained for p in runs),
-        sum(p.scored for p in runs),
-    )
-    return (kind, *(f"{n:,}" for n in numbers))
+    def _row(self, kind: str, runs: Sequence[Planned]) -> tuple[str, ...]:
+        seeds = {p.seed for p in runs if p.seed is not None}
+        left = sum(self.each.get(p.run.name, 0.0) for p in runs if not p.done)
+        numbers = (
+            len(seeds) or 1,
+            len(runs),
+            sum(p.done for p in runs),
+            sum(p.trained for p in runs),
+            sum(p.scored for p in runs),
+            round(left / 60),
+        )
+        return (kind, *(f"{n:,}" for n in numbers))
 
 
 def make_plan(studies: list[Study]) -> Plan:
@@ -107,14 +111,25 @@ def make_plan(studies: list[Study]) -> Plan:
     score = 3 * training_speed(parameters, s.probe_precision)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
     seconds = sum(each.values()) + 30
-    keeps = len(s.n_pos) + KEPT
     return Plan(
         runs,
         seconds,
         round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
-        keeps * study.weight_bytes,
+        kept(s) * study.weight_bytes,
         each,
+        sum(p.trained for p in waiting) / train,
     )
+
+
+def kept(s: AuditSettings) -> int:
+    """Copies of the weights on disk at the peak.
+
+    Of a seed's rebound: its branch points, or the last one beside the fallen model that is aligned
+    again; of its resistance, which comes after, the chain's three; and the state of the run.
+    """
+    waiting = 2 if "realign" in s.experiments else 1
+    chain = 3 if s.resistance_rows else 0
+    return max(len(s.n_pos), waiting, chain) + STATE
 
 
 def _runs(study: Study) -> Iterator[Planned]:
@@ -156,10 +171,12 @@ def probe_tokens(s: AuditSettings, length: float) -> float:
     probe = 2 * s.holdout * length
     texts = {"kl": 1, "reverse_kl": 2}
     probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
-    drawn = {"reverse_kl", "sentiment", "behaviour"} & {*s.probes}
-    probe += 3 * s.prompts * s.sample_tokens * len(drawn)
-    utility = {"neutral_nll": 1, "choice": 4, "rates": 1}
-    probe += s.utility_rows * length * sum(utility.get(p, 0) for p in s.probes)
+    # Sentiment and behaviour read the same samples.
+    drawn = {"behaviour" if p == "sentiment" else p for p in s.probes}
+    probe += 3 * s.prompts * s.sample_tokens * len(drawn & {"reverse_kl", "behaviour"})
+    sources = {"neutral_nll": s.neutral, "rates": s.pretraining}
+    scored = len({sources[p] for p in s.probes if p in sources})
+    probe += s.utility_rows * length * (scored + 4 * ("choice" in s.probes))
     return probe
 
 

@@ -26,7 +26,8 @@ def perturb_recipe(study: Study, seed: int, attack: Attack) -> Recipe:
     settings = study.settings
     if attack.repair:
         return settings.recipe(seed)
-    recipe = settings.recipe(seed, settings.perturb_algorithm, attack.learning_rate)
+    drawn = seed if attack.draw is None else attack.draw
+    recipe = settings.recipe(drawn, settings.perturb_algorithm, attack.learning_rate)
     more = attack.protection.beside(settings.batch_size) if attack.protection else 0
     return replace(recipe, batch_size=settings.batch_size + more) if more else recipe
 
@@ -274,8 +275,15 @@ def _branch(
 def records(
     study: Study, checkpoint: str, values: dict[str, dict[str, Any]], tags: dict[str, Any]
 ) -> list[Measurement]:
-    """One checkpoint's probes; the cosine of the way back, and each set's rates, on their own."""
+    """One checkpoint's probes; what they are made of, on its own.
+
+    That is: the NLL of either side's texts, the cosine of the way back, each set's rates.
+    """
     found = []
+    for side in ("wanted", "unwanted"):
+        each = values["margin"][side]
+        nll, unit = sum(each) / len(each), study.words["margin"].unit
+        found.append(Measurement("nll", checkpoint, side, nll, unit, tags=tags))
     for probe, value in values.items():
         unit = study.words[probe].unit
         found.append(

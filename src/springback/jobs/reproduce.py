@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.elasticity import ElasticityCard, compare
+from springback.elasticity import ElasticityCard, Quantity, compare
 from springback.errors import SpringbackError
 from springback.execute import ExecutorSettings
 from springback.jobs.audit import plan as audit_plan
@@ -97,11 +97,11 @@ def reproduce(
         compared = None
         if len(results) > 1:
             compared = compare([r.data for r in results.values()], names=list(results))
-        measured = _measured(what, found)
-        for entry, result in zip(found, results.values(), strict=True):
-            told = result.data["analysis"]
-            if told["protections"] or told["repair"]:
-                entry |= {"protections": told["protections"], "repair": told["repair"]}
+        told = [result.data["analysis"] for result in results.values()]
+        measured = _by_amount(found, told) if what.by_amount else _measured(what, found, told)
+        for entry, analysed in zip(found, told, strict=True):
+            if analysed["protections"] or analysed["repair"]:
+                entry |= {key: analysed[key] for key in ("protections", "repair")}
         if protected := protection_tables(found):
             measured = protected
         analysis = {
@@ -149,23 +149,69 @@ def _published(what: Reproduction) -> dict[str, Any] | None:
     return {"columns": head, "rows": rows, "source": what.source}
 
 
-def _measured(what: Reproduction, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row a study: seeds, then value with interval and label of every quantity asked for."""
+def _measured(
+    what: Reproduction, found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One row a study: seeds, then value with interval and label of every quantity asked for.
+
+    Of resistance also each pair: both losses, as the paper has them, and what they say.
+    """
     read = [(entry["name"], ElasticityCard.from_dict(entry["card"])) for entry in found]
     first = read[0][1]
     titles = [first.quantities()[key].title for key in what.columns]
     pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
     columns = ["study", "seeds", *titles, *(first.pairs[p].title for p in pairs)]
     rows = []
-    for name, card in read:
-        shown = [card.quantities()[key] for key in what.columns]
-        shown += [card.pairs[p] for p in pairs if p in card.pairs]
-        cells = [" ".join(filter(None, (q.shown(), _bounds(q), q.label))) for q in shown]
+    for (name, card), analysed in zip(read, told, strict=True):
+        cells = [_cell(card.quantities()[key]) for key in what.columns]
+        losses = {p["pair"]: p for p in (analysed["resistance"] or {}).get("pairs", ())}
+        for pair in pairs:
+            both = [losses[pair][way]["mean"] for way in ("inverse", "forward")]
+            cells.append(f"{both[0]:.3f} against {both[1]:.3f}; {_cell(card.pairs[pair])}")
         rows.append([name, str(len(card.seeds)), *cells])
     return {"columns": columns, "rows": rows}
 
 
-def _bounds(quantity: Any) -> str:
+def _by_amount(
+    found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The paper's Table 3: rows of KL after alignment and of doses, a column for each n_pos."""
+    rows: list[list[str]] = []
+    for entry, analysed in zip(found, told, strict=True):
+        name, curves = entry["name"], analysed["rebound"]["probes"]
+        for key, words in (("kl", "KL"), ("reverse_kl", "reverse KL")):
+            if key in curves:
+                values = [_with_bounds(at, ".3g") for at in curves[key]["aligned"]]
+                rows.append([f"{name}: {words} after alignment, nats/token", *values])
+        for doses in analysed["doses_to_undo"].values():
+            cells = [
+                " ".join(filter(None, (at["words"], _bounded(at["mean"])))) for at in doses["at"]
+            ]
+            rows.append([f"{name}: until {doses['what']}", *cells])
+    amounts = [f"aligned on {n:,}" for n in told[0]["rebound"]["n_pos"]]
+    return {"columns": ["study", *amounts], "rows": rows}
+
+
+def _with_bounds(found: Mapping[str, Any], form: str) -> str:
+    text = f"{found['mean']:{form}}"
+    if found["low"] is None:
+        return text
+    return f"{text} ({found['low']:{form}} to {found['high']:{form}})"
+
+
+def _bounded(mean: Mapping[str, Any] | None) -> str:
+    """Limits of a mean dose, which may be open above."""
+    if mean is None or mean["low"] is None:
+        return ""
+    high = "no upper limit" if mean["high"] is None else f"{mean['high']:.0f}"
+    return f"(mean {max(mean['low'], 0):.0f} to {high})"
+
+
+def _cell(quantity: Quantity) -> str:
+    return " ".join(filter(None, (quantity.shown(), _bounds(quantity), quantity.label)))
+
+
+def _bounds(quantity: Quantity) -> str:
     if quantity.low is None or quantity.high is None:
         return ""
     return f"({quantity.bounds()})"

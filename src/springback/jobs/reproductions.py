@@ -58,6 +58,8 @@ class Reproduction:
     )
     #: Volumes (rows) to pre-train a small model on, whose checkpoints are the small scale's series.
     volumes: tuple[int, ...] = ()
+    #: Whether the measured table has a column for each number of aligning examples.
+    by_amount: bool = False
 
     def studies(self, scale: str, settings: AuditSettings, given: Collection[str]) -> list[Study]:
         """The studies of a scale; ``given``: which settings are the user's own.
@@ -200,7 +202,11 @@ REPRODUCTIONS: dict[str, Reproduction] = {
             ("Gemma-2B: KL after alignment", "0.18", "0.21", "0.24", "0.25"),
             ("Gemma-2B: unsafe examples needed", "923", "853", "709", "598"),
         ),
-        begin={"small": SMALL, "paper": LARGE_SAFETY},
+        begin={
+            "small": replace(SMALL, probes=(*SMALL.probes, "reverse_kl")),
+            "paper": replace(LARGE_SAFETY, probes=(*SMALL.probes, "reverse_kl")),
+        },
+        by_amount=True,
     ),
     "elasticity-algorithms": Reproduction(
         question="Is it the same after SFT, DPO, KTO, SimPO and an online algorithm?",

@@ -5,6 +5,10 @@ Three slices of the aligning data are learned one after the other: theta_0 -> th
 trains theta_l on responses of theta_k, with the same held-out prompts, sampling and token count.
 Beside the raw training loss stands the excess over the target's own NLL on its responses: the raw
 loss also falls when the target is simply more predictable.
+
+In the variant ``slices`` the data are the rows of the target's last slice instead.  The target has
+learned these very rows, so its own NLL on them is that of its training data; and forward and
+inverse differ in the rows too, not only in the way.
 """
 
 from __future__ import annotations
@@ -165,13 +169,13 @@ def toward_once(
     return float(found["loss"])
 
 
-def measurements(seeds: dict[int, dict[str, Any] | None]) -> list[Measurement]:
-    """Every loss as a record of the result file."""
+def measurements(study: Study, seeds: dict[int, dict[str, Any] | None]) -> list[Measurement]:
+    """Every loss as a record of the result file; its slice says what was trained on."""
     return [
         Measurement(
             f"loss_{way}",
             f"theta_{pair.replace('-', ' and theta_')}",
-            "responses",
+            study.settings.resistance_data,
             float(values[way]),
             "nats/token",
             tags={"phase": "resistance", "seed": seed, "pair": pair},

@@ -105,6 +105,11 @@ class AuditSettings:
     attack_learning_rates: tuple[float, ...] = setting(
         (), "Other learning rates to perturb with, from the last branch point."
     )
+    attack_seeds: tuple[int, ...] = setting(
+        (),
+        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
+        "learning rate; none of --seeds.",
+    )
     mix: tuple[float, ...] = setting(
         (),
         "Shares of benign rows in further perturbations, from the last branch point; 1 is a "

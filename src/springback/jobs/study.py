@@ -107,6 +107,7 @@ class Study:
             experiments=("rebound",),
             resistance_rows=0,
             attack_learning_rates=(),
+            attack_seeds=(),
             mix=(),
             mitigate=(),
         )
@@ -192,7 +193,7 @@ class Study:
         """How much scoring itself moves: the start model again, in batches of another size.
 
         ``margin`` is the absolute difference of the two scorings (nats a token), ``kl`` the KL of
-        the start model to itself, ``margin_se`` the standard error from the choice of texts.
+        the first scoring to the second, ``margin_se`` the standard error from the choice of texts.
         """
         other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
         again = [
@@ -205,7 +206,8 @@ class Study:
             "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
         }
         if "kl" in measured:
-            floor["kl"] = measured["kl"]["value"]
+            again_kl = self.distribution.kl_to_itself()
+            floor["kl"] = abs(sum(again_kl) / len(again_kl))
         return floor
 
     def probe_inputs(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.encode import Batch, Encoded, scoring_batches
+from springback.encode import Batch, Encoded, pad_batch, scoring_batches
 from springback.models import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
@@ -54,10 +54,8 @@ class StartDistribution:
         keep_bytes: int = 500_000_000,
     ) -> None:
         self.start, self.rows = start, rows
-        self.precision = precision or Precision()
-        self.batches = list(
-            scoring_batches(rows, tokenizer.pad_token_id, self.precision.batch_tokens)
-        )
+        self.precision, self.pad = precision or Precision(), int(tokenizer.pad_token_id)
+        self.batches = list(scoring_batches(rows, self.pad, self.precision.batch_tokens))
         size = 4 * sum(r.counted for r in rows) * int(start.config.get_text_config().vocab_size)
         self.kept: list[Tensor] | None = None
         if size <= keep_bytes:
@@ -76,6 +74,24 @@ class StartDistribution:
             p = self.kept[at_batch] if self.kept else _logits(self.start, batch, self.precision)[0]
             q, owner = _logits(model, batch, self.precision)
             _add_kl(found, torch.tensor(batch.index)[owner], p, q)
+        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
+
+    @torch.inference_mode()
+    def kl_to_itself(self, batch_rows: int = 3) -> list[float]:
+        """KL(start || start), the start model scored once more in batches of ``batch_rows``.
+
+        What is not 0 is rounding that depends on the batch: the noise floor of :meth:`kl`.
+        """
+        found = torch.zeros(len(self.rows), dtype=torch.float64)
+        for at_batch, batch in enumerate(self.batches):
+            p = self.kept[at_batch] if self.kept else _logits(self.start, batch, self.precision)[0]
+            again, owners = [], []
+            for at in range(0, len(batch.index), batch_rows):
+                part = pad_batch(self.rows, batch.index[at : at + batch_rows], self.pad)
+                q, owner = _logits(self.start, part, self.precision)
+                again.append(q)
+                owners.append(torch.tensor(part.index)[owner])
+            _add_kl(found, torch.cat(owners), p, torch.cat(again))
         return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
 
 

@@ -79,16 +79,16 @@ def sections(audit: Audit) -> tuple[Section, ...]:
     if rebound is not None and audit.opposite is not None:
         told.append(finding_story.symmetry_section(rebound, audit.opposite))
     if audit.resistance:
-        told.append(_resistance(audit.resistance, audit.card))
+        told.append(_resistance(audit.resistance, audit.card, audit.resistance_data))
     elif "resistance" in audit.silent:
         told.append(not_measured("resistance-pairs", "Resistance"))
     return tuple(section for section in told if section is not None)
 
 
-def _resistance(pairs: Sequence[Pair], card: Card | None) -> Section:
+def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
     charts = (
-        resistance_charts.pairs_chart(pairs),
-        resistance_charts.pairs_chart(pairs, excess=True),
+        resistance_charts.pairs_chart(pairs, data=data),
+        resistance_charts.pairs_chart(pairs, excess=True, data=data),
     )
     ratios = words.listing(
         f"{words.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None

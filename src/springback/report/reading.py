@@ -125,6 +125,7 @@ def _audit(node: Node) -> Audit:
         rates=node.optional("rates", finding_reading.rates),
         protections=node.optional("protections", Node.mapping),
         repair=node.optional("repair", Node.mapping),
+        resistance_data=(resistance.optional("data", Node.text) or "") if resistance else "",
     )
 
 

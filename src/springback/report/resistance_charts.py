@@ -19,14 +19,22 @@ RAW = (
     "of the earlier one, with equal data, steps and settings. Shown is the mean loss of the run: "
     "an inverse loss to the left of the forward one means that going back is easier, resistance."
 )
+SLICES = (
+    "Forward trains the earlier model on rows of the later one's slice, inverse the later model on "
+    "rows of the earlier one's, with equal settings: the variant without sampled responses, where "
+    "the two ways also differ in their rows. Shown is the mean loss of the run."
+)
 EXCESS = (
-    "The same losses less what the model that wrote the texts scores on them itself: raw losses "
+    "The same losses less what the model that they lead to scores on the texts itself: raw losses "
     "are also lower where the texts are merely more predictable."
 )
 
 
-def pairs_chart(pairs: Sequence[Pair], excess: bool = False) -> Chart | None:
-    """Forward against inverse loss, a row per pair; ``excess`` draws the loss in excess."""
+def pairs_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> Chart | None:
+    """Forward against inverse loss, a row per pair; ``excess`` draws the loss in excess.
+
+    ``data``: what was trained on, ``responses`` or the ``slices``.
+    """
     shown = [
         (p.pair, a, b)
         for p in pairs
@@ -53,8 +61,9 @@ def pairs_chart(pairs: Sequence[Pair], excess: bool = False) -> Chart | None:
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         number_axis(axes.xaxis)
-        axes.set_xlabel("training loss, nats/token" + (" above the writer's own" if excess else ""))
-    reading = EXCESS if excess else RAW
+        axes.set_xlabel("training loss, nats/token" + (" above the target's own" if excess else ""))
+    raw = SLICES if data == "slices" else RAW
+    reading = EXCESS if excess else raw
     return Chart(
         name,
         title,

@@ -93,8 +93,9 @@ class Pair:
 class Audit:
     """``silent`` holds the sections written as null: not measured in this run.
 
-    ``opposite``: the rebound in the opposite order.  Files of older versions lack all from
-    ``doses`` on.
+    ``opposite``: the rebound in the opposite order.  ``resistance_data``: what resistance was
+    trained on, ``responses`` or ``slices``; empty where the file does not say.  Files of older
+    versions lack all from ``doses`` on.
     """
 
     rebound: Rebound | None
@@ -110,6 +111,7 @@ class Audit:
     rates: Rates | None = None
     protections: Mapping[str, Any] | None = None
     repair: Mapping[str, Any] | None = None
+    resistance_data: str = ""
 
 
 @dataclass(frozen=True)
