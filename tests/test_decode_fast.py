@@ -121,12 +121,18 @@ def test_only_contested_rows_are_sent_to_the_amateur() -> None:
     settings = replace(BASE, lam=1.0, batch_size=16, stop_ids=())
     hook = counted(amateur(), rows)
     try:
-        _, work = fast(settings, draft="none")
+        _, work = fast(settings, draft="none", defer=0)
+        at_once = list(rows)
+        rows.clear()
+        _, later = fast(settings, draft="none")
     finally:
         hook.remove()
     # One position a round without drafts, so a row is sent as often as it is contested.
-    assert sum(rows) == work.contested == work.amateur_rows < 0.4 * work.tokens
-    assert len(rows) == work.amateur_calls
+    assert sum(at_once) == work.contested == work.amateur_rows < 0.4 * work.tokens
+    assert len(at_once) == work.amateur_calls
+    # Several positions of a row may wait, and rows wait for each other.
+    assert sum(rows) == later.amateur_rows < work.amateur_rows
+    assert len(rows) == later.amateur_calls < work.amateur_calls
 
 
 def test_the_amateur_never_runs_where_one_token_is_plausible() -> None:

@@ -105,9 +105,11 @@ class ModelDrafts:
 class Pace:
     """Chooses how many tokens to draft, from measured times and acceptance.
 
-    With acceptance p a token, m drafts give (1 - p^(m+1)) / (1 - p) tokens a round on average; a
-    round takes a + b * m seconds, fitted by least squares over the recent rounds, and c seconds a
-    draft.  The m with the most tokens a second is taken.
+    With acceptance p a token, m drafts give a row that has any p + ... + p^m further tokens a round
+    on average; in a batch some rows have none, and ``share`` is that of those that do.  A round
+    takes a + b * m seconds, fitted by least squares over the recent rounds (one without drafts
+    as long as such rounds took), and c seconds a draft.  The m with the most tokens a second is
+    taken.
     """
 
     MEMORY = 0.95  # what a round weighs after the next one
@@ -117,7 +119,9 @@ class Pace:
         self.fixed = fixed
         self.rounds = 0
         self.acceptance = 0.6
+        self.share = 1.0
         self.draft_seconds = 0.0
+        self.bare: float | None = None  # seconds of a round without drafts
         self._sums = [0.0] * 5  # weight, x, y, xx, xy
 
     def length(self) -> int:
@@ -128,11 +132,12 @@ class Pace:
         if self.rounds <= len(self.FIRST):
             return self.FIRST[self.rounds - 1]
         base, slope = self._line()
-        rates, tokens, chance = [], 0.0, 1.0
+        rates, tokens, chance = [], 1.0, self.share
         for m in range(LONGEST + 1):
-            tokens += chance
+            seconds = base + m * (slope + self.draft_seconds)
+            rates.append(tokens / (seconds if m or self.bare is None else self.bare))
             chance *= self.acceptance
-            rates.append(tokens / (base + m * (slope + self.draft_seconds)))
+            tokens += chance
         best = max(range(LONGEST + 1), key=rates.__getitem__)
         if best == 0:  # nothing is learned without drafts: forget slowly, then try again
             self.acceptance += 0.03 * (0.6 - self.acceptance)
@@ -147,6 +152,8 @@ class Pace:
 
     def ran(self, drafted: int, seconds: float) -> None:
         """A round that checked ``drafted`` tokens (of its longest row) took ``seconds``."""
+        if not drafted:
+            self.bare = seconds if self.bare is None else self.bare + 0.1 * (seconds - self.bare)
         add = (1.0, drafted, seconds, drafted * drafted, drafted * seconds)
         self._sums = [self.MEMORY * s + a for s, a in zip(self._sums, add, strict=True)]
 
@@ -154,6 +161,10 @@ class Pace:
         """Making ``drafted`` drafts took ``seconds``."""
         if drafted:
             self.draft_seconds += 0.2 * (seconds / drafted - self.draft_seconds)
+
+    def drafting(self, rows: int, all_rows: int) -> None:
+        """So many of all rows had drafts in a round where any had."""
+        self.share += 0.2 * (rows / all_rows - self.share)
 
     def judged(self, accepted: int, refused: bool) -> None:
         """One row's drafts: so many accepted before one was refused, or before the last."""

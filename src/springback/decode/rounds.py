@@ -16,6 +16,9 @@ from springback.decode.rows import Half, TwinHalf
 from springback.decode.trust import Trust
 from springback.decode.work import Work
 
+#: What asking the amateur about a batch costs, in rounds of the expert.
+ASKING = 1.0
+
 
 @dataclass
 class _Checked:
@@ -40,7 +43,16 @@ class _Step:
     contested: bool
     open: bool = False  # the amateur is to be asked
     strong: Tensor | None = None  # the expert's logits (vocabulary,), where still to be chosen
-    sure: bool = False  # rarely overruled: may wait
+    sure: bool = False  # may wait
+    risk: float = 0.0  # of being overruled
+
+
+@dataclass
+class _Since:
+    """What happened since the amateur was last asked, in a batch."""
+
+    rounds: int = 0
+    tokens: int = 0  # certain, so final without it
 
 
 @dataclass
@@ -59,12 +71,18 @@ class Batch:
     defer: int = 0
     waiting: list[list[_Step]] = field(default_factory=list)  # of each row, not yet final
     stash: list[list[Tensor]] = field(default_factory=list)  # amateur's logits behind its drafts
+    since: _Since = field(default_factory=_Since)
 
     def __post_init__(self) -> None:
         self.waiting = [[] for _ in self.answers]
         self.contrasted = self.amateur is not None or isinstance(self.expert, TwinHalf)
         if self.drafter is not None or self.chooser.hooks.processors:
             self.defer = 0  # the amateur runs anyway; processors see each chosen token once
+
+    @property
+    def together(self) -> bool:
+        """Whether rows share the amateur's calls."""
+        return len(self.answers) > 1
 
     def complete(self) -> None:
         """Rounds until every row is done."""
@@ -76,12 +94,17 @@ class Batch:
             checked = self._check(drafts)
             for row in range(len(self.answers)):
                 self._walk(row, checked)
+            walked = time.perf_counter()
             self._settle()
             self._roll_back()
             if not first:
                 longest = max(len(d) for d in drafts)
+                if longest:
+                    self.pace.drafting(sum(map(bool, drafts)), len(drafts))
                 self.pace.proposed(longest, drafted - begin)
-                self.pace.ran(longest, time.perf_counter() - drafted)
+                # Rows that share the amateur's calls need as many, however long a round is.
+                end = walked if self.together else time.perf_counter()
+                self.pace.ran(longest, end - drafted)
             self._drop_finished()
 
     def _fed(self, row: int) -> list[int]:
@@ -176,31 +199,64 @@ class Batch:
             [token] = self.chooser.next_tokens(strong[None], weak, [ahead])
             return _Step(token, contested)
         token, lead = self.chooser.guess(strong, ahead)
-        sure = self.defer > 0 and self.trust.may_wait(lead, self.chooser.settings.lam)
+        lam, sure, risk = self.chooser.settings.lam, False, 0.0
+        if self.defer and self.together:
+            sure, risk = True, self.trust.chance(lead, lam)
+        elif self.defer:
+            sure = self.trust.may_wait(lead, lam)
         # A copy, so that one row does not hold the logits of the whole block.
-        return _Step(token, contested, open=True, strong=strong.clone(), sure=sure)
+        return _Step(token, contested, open=True, strong=strong.clone(), sure=sure, risk=risk)
 
     def _due(self, row: int) -> bool:
         """Whether what waits has to be settled now."""
-        s, steps = self.chooser.settings, self.waiting[row]
-        undecided = [i for i, step in enumerate(steps) if step.open]
-        if not undecided or any(not steps[i].sure for i in undecided):
+        undecided = [i for i, step in enumerate(self.waiting[row]) if step.open]
+        if not undecided or any(not self.waiting[row][i].sure for i in undecided):
             return True
-        last = steps[-1].token in s.stop_ids
+        return self._ended(row) or len(self.waiting[row]) - undecided[0] >= self.defer
+
+    def _ended(self, row: int) -> bool:
+        """Whether nothing can follow what waits."""
+        s, steps = self.chooser.settings, self.waiting[row]
         full = self.answers[row].position + len(steps) >= s.max_new_tokens
-        return last or full or len(steps) - undecided[0] >= self.defer
+        return full or steps[-1].token in s.stop_ids
 
     def _settle(self) -> None:
         """Make final what waits, asking the amateur where that is due."""
-        due = [row for row in range(len(self.answers)) if self._due(row)]
-        if any(step.open for row in due for step in self.waiting[row]):
-            soon = max(self.defer // 2, 1)  # due before long: one call for all of them
-            rest = set(range(len(self.answers))) - set(due)
-            due += [row for row in sorted(rest) if len(self.waiting[row]) >= soon]
+        rows = range(len(self.answers))
+        if not (self.defer and self.together):
+            due = [row for row in rows if self._due(row)]
+        else:
+            due = [row for row in rows if not any(step.open for step in self.waiting[row])]
+            self.since.rounds += 1
+            if len(due) < len(rows) and self._worth_asking():
+                due, self.since = list(rows), _Since()
+            self.since.tokens += sum(len(self.waiting[row]) for row in due if self.since.rounds)
         weak = self._ask(due)
         for row in due:
             self._accept(row, weak)
         self.stash = []
+
+    def _worth_asking(self) -> bool:
+        """Whether tokens come sooner if the amateur is asked now than one round later.
+
+        A call costs about as much for one row as for all, so they are asked together.  Each row's
+        guesses hold up to the first that is overruled, that one included.  Waiting pays as long as
+        the tokens that the next round is expected to add, in its time, are more than the average
+        since the last call, the coming one included (the marginal value theorem).
+        """
+        settled, coming, guessed = float(self.since.tokens), 0.0, self.since.tokens
+        for row, steps in enumerate(self.waiting):
+            first = next((i for i, step in enumerate(steps) if step.open), len(steps))
+            if len(steps) - first >= self.defer:
+                return True
+            alive = 1.0
+            for step in steps:
+                settled += alive
+                alive *= 1 - step.risk
+            guessed += len(steps)
+            coming += 0.0 if self._ended(row) else alive
+        a_round = guessed / (self.since.rounds * len(self.answers))  # tokens a row, if all stand
+        return coming * a_round * (self.since.rounds + ASKING) <= settled
 
     def _ask(self, rows: list[int]) -> dict[tuple[int, int], Tensor]:
         """The amateur's logits (vocabulary,) by row and place in what waits, where they count."""
@@ -215,21 +271,33 @@ class Batch:
 
     def _run_amateur(self, wanted: dict[int, list[int]]) -> dict[tuple[int, int], Tensor]:
         assert self.amateur is not None
-        rows, blocks, columns = list(wanted), [], set()
+        needed = {row: self._unread(row, places[-1]) for row, places in wanted.items()}
+        blocks = self._filled(needed)
+        columns: dict[tuple[int, int], int] = {}  # of a row's place, counted from the block's end
         for row, places in wanted.items():
-            steps = self.waiting[row][: places[-1]]
-            fed = self.answers[row].context + [step.token for step in steps]
-            blocks.append(fed[self.amateur.lengths[row] :])
-            columns |= {place - places[-1] - 1 for place in places}  # counted from the end
-        order = sorted(columns)
+            behind = len(blocks[row]) - len(needed[row])
+            columns |= {(row, p): p - places[-1] - 1 - behind for p in places}
+        order = sorted(set(columns.values()))
         keep = 1 if order == [-1] else order
-        logits = self.amateur.run(rows, blocks, keep)
+        logits = self.amateur.run(list(blocks), list(blocks.values()), keep)
+        row_of = {row: i for i, row in enumerate(blocks)}
         place_of = {column: i for i, column in enumerate(order)}
-        return {
-            (row, place): logits[at, place_of[place - places[-1] - 1]]
-            for at, (row, places) in enumerate(wanted.items())
-            for place in places
-        }
+        return {(r, p): logits[row_of[r], place_of[c]] for (r, p), c in columns.items()}
+
+    def _unread(self, row: int, place: int) -> list[int]:
+        """What the amateur has not read of ``row`` before ``place`` in what waits."""
+        assert self.amateur is not None
+        before = [step.token for step in self.waiting[row][:place]]
+        return (self.answers[row].context + before)[self.amateur.lengths[row] :]
+
+    def _filled(self, needed: dict[int, list[int]]) -> dict[int, list[int]]:
+        """The blocks with what waits behind them, as far as it goes in the width of the widest.
+
+        They are padded to it, so reading on costs nothing, and the next block is shorter.
+        """
+        width = max(map(len, needed.values()))
+        further = {row: self._unread(row, len(self.waiting[row]))[:-1][:width] for row in needed}
+        return {row: max(block, further[row], key=len) for row, block in needed.items()}
 
     def _accept(self, row: int, weak: dict[tuple[int, int], Tensor]) -> None:
         """Choose as the plain loop would, as far as the guesses agree."""
@@ -237,8 +305,9 @@ class Batch:
         for place, step in enumerate(steps):
             token = self._choose(answer, step, weak.get((row, place)))
             self.work.contested += step.contested
-            self.work.deferred += step.sure
-            self.work.overruled += step.sure and token != step.token
+            deferred = step.sure and place + 1 < len(steps)  # something was built upon it
+            self.work.deferred += deferred
+            self.work.overruled += deferred and token != step.token
             answer.take(token, self.chooser.settings, self.chooser.hooks)
             agreed += token == step.token
             if answer.done or token != step.token:

@@ -18,6 +18,9 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+#: What a pass takes beside its tokens, in tokens: reading the weights, launching.
+CPU_PASS, DEVICE_PASS = 50, 512
+
 #: Ways of attention that take a mask for each row and position.
 ATTENTION = ("sdpa", "eager")
 
@@ -70,6 +73,26 @@ class _Layer(DynamicLayer):
         return self.call.width
 
 
+def by_length(lengths: Sequence[int], fixed: int) -> list[list[int]]:
+    """Places of ``lengths`` in groups, the longest first, each to be padded to its longest.
+
+    The partition with the least rows x width, where every group takes ``fixed`` tokens more.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    cost, cut = [0], [0]  # of the first n; where the last group of them begins
+    for n in range(1, len(order) + 1):
+        ways = [(cost[m] + (n - m) * lengths[order[m]] + fixed, m) for m in range(n)]
+        least, begin = min(ways)
+        cost.append(least)
+        cut.append(begin)
+    groups: list[list[int]] = []
+    end = len(order)
+    while end:
+        groups.insert(0, order[cut[end] : end])
+        end = cut[end]
+    return groups
+
+
 def croppable(model: PreTrainedModel) -> bool:
     """Whether tokens can be taken back: every layer attends to the whole past, by position ids.
 
@@ -90,6 +113,7 @@ class Half:
         self.lengths = [0] * rows
         self.calls = 0
         self.rows_run = 0
+        self._tokens_of_a_pass = CPU_PASS if model.device.type == "cpu" else DEVICE_PASS
         self._call = _Call()
         count = len(DynamicCache(config=model.config).layers)
         self._layers = [_Layer(self._call) for _ in range(count)]
@@ -103,7 +127,31 @@ class Half:
         Returns logits (len(rows), keep, vocabulary): the last ``keep`` positions, right-aligned,
         so those of a block's last token are at -1.  Instead of a number, columns may be given,
         counted from the end (-1 is the last): the others' logits are not computed.
+
+        Blocks of very different lengths run in several passes, so that less is padding; columns
+        that a pass does not have are then zero.
         """
+        groups = by_length([len(b) for b in blocks], self._tokens_of_a_pass)
+        if len(groups) == 1:
+            return self._pass(rows, blocks, keep)
+        columns = range(-keep, 0) if isinstance(keep, int) else keep
+        found: Tensor | None = None
+        for group in groups:
+            wide = max(len(blocks[i]) for i in group)
+            there = [i for i, column in enumerate(columns) if column >= -wide]
+            logits = self._pass(
+                [rows[i] for i in group], [blocks[i] for i in group], [columns[i] for i in there]
+            )
+            if found is None:
+                found = logits.new_zeros(len(rows), len(columns), logits.shape[-1])
+            index = torch.tensor(group, device=found.device)
+            found[index[:, None], torch.tensor(there, device=found.device)] = logits
+        assert found is not None
+        return found
+
+    def _pass(
+        self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int | Sequence[int]
+    ) -> Tensor:
         self.calls += 1
         self.rows_run += len(rows)
         wide = max(len(b) for b in blocks)

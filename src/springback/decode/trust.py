@@ -34,11 +34,17 @@ class Trust:
 
     def may_wait(self, lead: float, lam: float) -> bool:
         """Whether the risk of being overruled is small; ``lead`` in logits."""
+        return len(self._sorted) >= self.FEWEST and self._pushed(lead, lam) <= self.RISK
+
+    def chance(self, lead: float, lam: float) -> float:
+        """How likely the amateur is to overrule; 1 before enough has been seen."""
+        return self._pushed(lead, lam) / 3 if len(self._sorted) >= self.FEWEST else 1.0
+
+    def _pushed(self, lead: float, lam: float) -> float:
+        """Share of the positions seen where some token had the push that it takes."""
         n = len(self._sorted)
-        if n < self.FEWEST:
-            return False
         above = n - bisect_right(self._sorted, lead / lam)
-        return (above + 0.5) / (n + 1) <= self.RISK
+        return (above + 0.5) / (n + 1)
 
     def saw(self, strong: Tensor, weak: Tensor, allowed: Tensor, guess: int) -> None:
         """Learn from one position: logits (vocabulary,) of both, which tokens are plausible."""
