@@ -180,6 +180,12 @@ def test_hub_ids_are_taken_at_their_revisions(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out/springback.json").read_text())
     assert record["early"]["name"] == f"{name}@{'1' * 40}"
     assert record["ft"]["name"] == f"{name}@{'2' * 40}"
+    other = [f"{name}@step100", name, "--mu", "0.5", "--out", str(tmp_path / "same")]
+    command = [sys.executable, "-m", "springback.cli", "extrapolate", *other]
+    subprocess.run(command, env=env, check=True)
+    again = json.loads((tmp_path / "same/springback.json").read_text())
+    assert again["early"] == record["early"]
+    assert again["content_hash"] == record["content_hash"]
     words = [name, "some-org/missing", *words[2:]]
     command = [sys.executable, "-m", "springback.cli", "extrapolate", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

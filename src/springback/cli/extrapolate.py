@@ -15,7 +15,8 @@ from springback.execute.settings import ExecutorSettings
 _Folders = Annotated[
     list[str],
     typer.Argument(
-        metavar="EARLY… FT", help="Folders or hub ids of the checkpoints, the last one last."
+        metavar="EARLY… FT",
+        help="The checkpoints, the last one last: folders, or org/name@revision.",
     ),
 ]
 _Mu = Annotated[
