@@ -282,6 +282,10 @@ def test_the_precheck_comes_first_and_is_in_the_result(made: Settings, tmp_path:
         ({"ablate_weak": ("other",)}, "name it with --weak"),
         ({"gate": "always"}, "--gate"),
         ({"lam": (0.0,), "positive": True}, "--lambda has no candidate"),
+        ({"difficulty": (120.0, 60.0)}, "--difficulty: given: 120,60; allowed: rising"),
+        ({"tolerance": float("nan")}, "--tolerance is nan"),
+        ({"max_tokens": 0}, "--max-tokens is 0"),
+        ({"reference": "nowhere"}, "no model at 'nowhere'"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
@@ -289,6 +293,7 @@ def test_what_cannot_be_searched_is_refused(
 ) -> None:
     with pytest.raises(SpringbackError, match=words):
         boost(made(**change), tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "refused before anything is trained or decoded"
 
 
 def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(

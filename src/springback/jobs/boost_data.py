@@ -65,10 +65,20 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     check_positive(
         {
             "max-new-tokens": settings.max_new_tokens,
+            "max-tokens": settings.max_tokens,
             "batch-size": settings.batch_size,
             "tolerance": settings.tolerance,
         }
     )
+    if list(settings.difficulty) != sorted({*settings.difficulty}):
+        raise SpringbackError(
+            "--difficulty: "
+            + describe(
+                ",".join(f"{edge:g}" for edge in settings.difficulty),
+                "rising numbers, each once",
+                "sort them, or leave it out for terciles",
+            )
+        )
     auto, above = settings.precision == "auto", settings.positive
     return replace(
         settings,
