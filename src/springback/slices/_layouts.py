@@ -279,10 +279,11 @@ def _right(view: View, choices: tuple[str, ...]) -> tuple[str, str | None]:
         if named and set(named) <= set(LETTERS[: len(choices)]):
             several = [*named]
     letters = [_letter(view, choices, one) for one in several]
-    if not letters or len(set(letters)) < len(letters):
+    if not letters:
+        raise view.fail(f"answer {brief(repr(given), 60)} names no choice", "drop the row")
+    if len(set(letters)) < len(letters):
         raise view.fail(
-            f"answer {brief(repr(given), 60)} {'names a choice twice' if letters else 'is empty'}",
-            "name each right choice once",
+            f"answer {brief(repr(given), 60)} names a choice twice", "name each right choice once"
         )
     if len(letters) > 1 and metric not in (None, "choices"):
         raise view.fail(

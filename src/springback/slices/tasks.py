@@ -56,7 +56,7 @@ TASKS: dict[str, Task] = {
         Task(
             "jecqa",
             "choices",
-            QUESTION + "\n\n请回答正确选项的字母。",
+            QUESTION + "\n\n请回答所有正确选项的字母。",
             fields={"question": "statement", "choices": "option_list", "answer": "answer"},
         ),
     )
