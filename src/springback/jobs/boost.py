@@ -18,7 +18,7 @@ from springback.jobs.boost_diagnostics import Reference
 from springback.jobs.boost_further import further
 from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.common import Clock, Result, write_result
-from springback.jobs.ledger import Opening, open_test
+from springback.jobs.ledger import Opening, open_test, require_openable
 from springback.jobs.pair import Pair, make_pair
 from springback.jobs.precheck import precheck
 from springback.jobs.scoring import Arm, Scoring
@@ -169,6 +169,7 @@ def boost(
         how = asked(settings)
         reference = Reference(resolve(settings.reference)) if settings.reference else None
         pair = make_pair(settings, how.render(train) if train else None, store, progress)
+        require_openable(settings, pair, test, store)
         job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak)
         if reference:
             reference.check(job)
