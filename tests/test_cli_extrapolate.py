@@ -106,6 +106,8 @@ def test_adapters_give_an_adapter_or_a_full_model(
     ):
         code, _, err = springback(capsys, monkeypatch, *words, *wrong, "--out", tmp_path / "no")
         assert (code, said in err) == (2, True), err
+    code, _, err = springback(capsys, monkeypatch, *pair_, "--check")
+    assert (code, "allowed: full weights; boost, with --model" in err) == (2, True), err
     code, _, err = springback(
         capsys, monkeypatch, pair_[0], base, "--mu", "0.2", "--out", tmp_path / "no"
     )
