@@ -11,7 +11,14 @@ import pytest
 
 from springback.core import Checkpoint, Row, Slice
 from springback.errors import SpringbackError, StoreError
-from springback.jobs.ledger import LEDGER, Opening, hash_of_test, open_test, state_folder
+from springback.jobs.ledger import (
+    LEDGER,
+    Opening,
+    hash_of_test,
+    open_test,
+    require_openable,
+    state_folder,
+)
 from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
 from springback.store import Store
@@ -56,6 +63,18 @@ def test_other_settings_are_refused_unless_asked_for(
     assert opened(asked, tmp_path / "b", weights) == (2, 2, True)
     assert opened(asked, tmp_path / "b", weights) == (2, 2, True)
     assert opened(BASE, tmp_path / "a") == (2, 1, False), "the first one hears of the second"
+
+
+def test_what_opening_would_refuse_is_told_before_and_writes_nothing(tmp_path: Path) -> None:
+    require_openable(BASE, pair(), TEST, Store(tmp_path / "a"))
+    assert opened(BASE, tmp_path / "b") == (1, 1, False), "looking is no opening"
+    other = replace(BASE, alpha=0.2)
+    with pytest.raises(SpringbackError, match="--reopen-test"):
+        require_openable(other, pair(), TEST, Store(tmp_path / "a"))
+    require_openable(replace(other, reopen_test=True), pair(), TEST, Store(tmp_path / "a"))
+    require_openable(replace(BASE, seed=1), pair("of seed 1"), TEST, Store(tmp_path / "a"))
+    assert not (tmp_path / "a" / LEDGER).exists()
+    assert opened(BASE, tmp_path / "b") == (1, 1, False)
 
 
 def test_another_seed_is_counted_and_not_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -282,6 +281,14 @@ def test_the_precheck_comes_first_and_is_in_the_result(made: Settings, tmp_path:
         ({"ablate_weak": ("other",)}, "name it with --weak"),
         ({"gate": "always"}, "--gate"),
         ({"lam": (0.0,), "positive": True}, "--lambda has no candidate"),
+        ({"difficulty": (120.0, 60.0)}, "--difficulty: given: 120,60; allowed: rising"),
+        ({"tolerance": float("nan")}, "--tolerance is nan"),
+        ({"max_tokens": 0}, "--max-tokens is 0"),
+        ({"validation_rows": 0}, "--validation-rows is 0"),
+        ({"train_batch_size": 0}, "--train-batch-size is 0"),
+        ({"precision": "int3"}, "precision 'int3'; allowed: bf16-mixed, float32"),
+        ({"seed": -1}, "seed -1; allowed: 0 to"),
+        ({"reference": "nowhere"}, "no model at 'nowhere'"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(
@@ -289,6 +296,7 @@ def test_what_cannot_be_searched_is_refused(
 ) -> None:
     with pytest.raises(SpringbackError, match=words):
         boost(made(**change), tmp_path / "out")
+    assert not (tmp_path / "out").exists(), "refused before anything is trained or decoded"
 
 
 def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(
@@ -304,11 +312,7 @@ def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(
     other = replace(settings, alpha=0.3)
     with pytest.raises(SpringbackError, match="--reopen-test"):
         boost(other, tmp_path / "b")
-    parts = [
-        json.loads(f.read_text())["inputs"]["part"]
-        for f in (tmp_path / "b").glob("runs/score-*/run.json")
-    ]
-    assert set(parts) == {"validation"}
+    assert not (tmp_path / "b").exists(), "refused before the search"
     seen = boost(replace(other, reopen_test=True), tmp_path / "b").data
     assert seen["analysis"]["test_openings"] == {
         "test": first["analysis"]["test_openings"]["test"],

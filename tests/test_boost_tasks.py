@@ -91,17 +91,18 @@ def test_jecqa_as_it_is_handed_out(tmp_path: Path) -> None:
         told = {"id": f"0_{n}", "statement": f"下列说法{n}", "option_list": options}
         return {**told, "answer": answer, "subject": "民法", "type": "0"}
 
-    path = write(tmp_path / "q.jsonl", [row(n, ["ABCD"[n % 4]]) for n in range(8)])
+    right = [["A"], ["B", "D"], ["C", "A"], ["A", "B", "C", "D"]]
+    path = write(tmp_path / "q.jsonl", [row(n, right[n % 4]) for n in range(8)])
     settings = BoostSettings(
-        task="jecqa", early="a", ft="b", validation=path, test=path, validation_rows=3, test_rows=3
+        task="jecqa", early="a", ft="b", validation=path, test=path, validation_rows=4, test_rows=4
     )
-    for found in load_data(settings).test.rows:
+    how, data = asked(settings), load_data(settings)
+    for found in (*data.validation.rows, *data.test.rows):
         n = int(found.prompt.partition("说法")[2][0])
         assert found.prompt.endswith("A. 甲\nB. 乙\nC. 丙\nD. 丁")
-        assert found.answer == "ABCD"[n % 4]
-    write(tmp_path / "q.jsonl", [row(n, ["A", "C"]) for n in range(8)])
-    with pytest.raises(DataError, match=r"\['A', 'C'\] is not one choice.*one right answer"):
-        load_data(settings)
+        assert found.answer == "".join(sorted(right[n % 4]))
+        said = ["、".join(right[n % 4]), "B", "答案是ABC", "都不对"]
+        assert how.grade([found] * 4, said) == [True, False, False, False]
 
 
 def test_jecqa_has_nothing_on_the_hub(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_rows_own_metric_wins(tmp_path: Path) -> None:
     how = asked(BoostSettings(metric="exact"))
     assert how.grade(loaded, ["it is 7", "it is 7", "it is 7"]) == [True, False, False]
     bad = write(tmp_path / "b.jsonl", [{**rows[0], "metric": "python:x.py:f"}])
-    with pytest.raises(DataError, match="none of number, choice, exact"):
+    with pytest.raises(DataError, match="none of number, choice, choices, exact"):
         load_rows(bad)
 
 

@@ -43,7 +43,7 @@ BAD = {
     "no checkpoints": ("extrapolate nowhere nowhere --mu 0.1 --out x", "nowhere"),
     "other shapes": ("extrapolate {wide} {tiny} --mu 0.1 --out x", "do not fit"),
     "other tokenizers": (f"{' '.join(PAIR)} --early {{other}} --ft {{tiny}}", "different tokenize"),
-    "other shapes of a pair": (f"{' '.join(PAIR)} --early {{wide}} --ft {{tiny}}", "differ in"),
+    "other shapes of a pair": (f"{' '.join(PAIR)} --early {{wide}} --ft {{tiny}}", "do not fit"),
     "no result": ("report nowhere", "result.json"),
     "loss that is no number": (f"audit --learning-rate 1e30 {' '.join(SMALL)}", "learning rate"),
     "out is a file": ("audit --out a.jsonl", "is a file; name a folder"),

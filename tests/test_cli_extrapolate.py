@@ -106,6 +106,8 @@ def test_adapters_give_an_adapter_or_a_full_model(
     ):
         code, _, err = springback(capsys, monkeypatch, *words, *wrong, "--out", tmp_path / "no")
         assert (code, said in err) == (2, True), err
+    code, _, err = springback(capsys, monkeypatch, *pair_, "--check")
+    assert (code, "allowed: full weights; boost, with --model" in err) == (2, True), err
     code, _, err = springback(
         capsys, monkeypatch, pair_[0], base, "--mu", "0.2", "--out", tmp_path / "no"
     )
@@ -180,6 +182,12 @@ def test_hub_ids_are_taken_at_their_revisions(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out/springback.json").read_text())
     assert record["early"]["name"] == f"{name}@{'1' * 40}"
     assert record["ft"]["name"] == f"{name}@{'2' * 40}"
+    other = [f"{name}@step100", name, "--mu", "0.5", "--out", str(tmp_path / "same")]
+    command = [sys.executable, "-m", "springback.cli", "extrapolate", *other]
+    subprocess.run(command, env=env, check=True)
+    again = json.loads((tmp_path / "same/springback.json").read_text())
+    assert again["early"] == record["early"]
+    assert again["content_hash"] == record["content_hash"]
     words = [name, "some-org/missing", *words[2:]]
     command = [sys.executable, "-m", "springback.cli", "extrapolate", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)

@@ -15,6 +15,7 @@ from springback.grading import (
     Metric,
     extract,
     extract_choice,
+    extract_choices,
     extract_exact,
     extract_number,
     grade,
@@ -174,6 +175,72 @@ def test_every_way_to_name_a_letter_names_it(letter: str, way: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        # the mark
+        ("First A, then more.\n#### C, A", "AC"),
+        ("#### B", "B"),
+        ("#### ABD\n#### AD", "AD"),
+        # a cue
+        ("The answers are A and C.", "AC"),
+        ("The correct options are: **A**, **C**, and D", "ACD"),
+        ("The answer is $\\boxed{\\text{A, D}}$", "AD"),
+        ("The answer is A because it fits", "A"),
+        ("Answer:\nB D", "BD"),
+        ("Answer: D) Paris", "D"),
+        ("it may be B; the answer is not A but C", "C"),
+        ("答案是AC。", "AC"),
+        ("答案：ＡＢ", "AB"),
+        ("A、B正确，故选ABD", "ABD"),
+        ("正确选项为：B、C、D，答案：B、C、D", "BCD"),
+        # lines that each open with a choice
+        ("A. foo\nC. bar", "AC"),
+        ("A. foo\nB. bar\nso it must be B", "B"),
+        ("A. foo\nA. foo", "A"),
+        # the opening
+        ("ACD", "ACD"),
+        ("(A)(C)", "AC"),
+        ("(a) and [c]", "AC"),
+        ("A、C、D。", "ACD"),
+        ("A, C\nB is wrong", "AC"),
+        ("b", "B"),
+        ("A.\n\nQuestion: what next?\nB. foo", "A"),
+        # letters that stand alone
+        ("A is wrong; B and D are right", "BD"),
+        ("I choose A, B, and D", "ABD"),
+        ("it is B, which is", "B"),
+        # no set: undecided, repeated, or no letters at all
+        ("#### A or B", "A"),
+        ("AA", None),
+        ("A dog ran.", None),
+        ("The answer is a dog", None),
+        ("U and V", None),
+        ("25 °C", None),
+        ("C++ and E-mail, AB1", None),
+        ("acd", None),
+        ("", None),
+    ],
+)
+def test_sets_of_choices_are_read(text: str, letters: str | None) -> None:
+    assert extract_choices(text) == letters
+
+
+@given(
+    st.sets(st.sampled_from("ABCDE"), min_size=1).map(sorted),
+    st.sampled_from(["", ", ", "、", " and ", "/", " "]),
+    st.sampled_from(["The answer is {}.", "#### {}", "答案：{}", "{}", "So I take {}"]),
+)
+def test_a_set_is_right_whole_and_in_no_other_form(
+    letters: list[str], between: str, way: str
+) -> None:
+    completion = way.format(between.join(reversed(letters)))
+    assert grade("choices", completion, "".join(letters))
+    for one in "ABCDE":  # one too many, or one missing
+        if other := "".join(sorted({one} ^ {*letters})):
+            assert not grade("choices", completion, other)
+
+
+@pytest.mark.parametrize(
     ("text", "exact"),
     [
         ("  Paris \n", "Paris"),
@@ -200,6 +267,10 @@ def test_exact_strings_are_read(text: str, exact: str | None) -> None:
         ("number", "4", "3/4", False),
         ("choice", "no idea", "B", False),
         ("choice", "(b)", "(B)", True),
+        ("choices", "no idea", "AC", False),
+        ("choices", "C and A", "AC", True),
+        ("choices", "A", "AC", False),
+        ("choices", "ABC", "AC", False),
         ("exact", "New  York", "New York", True),
         ("exact", "new york", "New York", False),
         ("exact", "", "New York", False),
@@ -210,12 +281,13 @@ def test_grades(metric: Metric, completion: str, answer: str, right: bool) -> No
 
 
 def test_an_unknown_metric_is_refused_with_the_list() -> None:
-    with pytest.raises(DataError, match="'bleu'; allowed: number, choice, exact"):
+    with pytest.raises(DataError, match="'bleu'; allowed: number, choice, choices, exact"):
         grade("bleu", "7", "7")
 
 
 @pytest.mark.parametrize(
-    ("metric", "answer"), [("number", "none"), ("choice", "Paris"), ("choice", "F"), ("exact", " ")]
+    ("metric", "answer"),
+    [("number", "none"), ("choice", "Paris"), ("choice", "F"), ("choices", "F"), ("exact", " ")],
 )
 def test_a_reference_without_an_answer_is_refused(metric: Metric, answer: str) -> None:
     with pytest.raises(DataError, match="mend that row"):
@@ -223,7 +295,24 @@ def test_a_reference_without_an_answer_is_refused(metric: Metric, answer: str) -
 
 
 @pytest.mark.parametrize(
-    "unit", ["#", "#### ", "1", "1,", "1/", "-", "answer: ", ": ", "A ", "(", "\n", "a\n", "boxed{"]
+    "unit",
+    [
+        "#",
+        "#### ",
+        "1",
+        "1,",
+        "1/",
+        "-",
+        "answer: ",
+        ": ",
+        "A ",
+        "(",
+        "\n",
+        "a\n",
+        "boxed{",
+        "A,",
+        "答案",
+    ],
 )
 def test_endless_completions_take_no_time(unit: str) -> None:
     """A model that repeats itself must not stall the grader: quadratic patterns take seconds."""

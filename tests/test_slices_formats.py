@@ -149,6 +149,20 @@ def test_an_answer_names_its_choice_by_index_letter_or_text(
     )
 
 
+@pytest.mark.parametrize(
+    "answer", [["C", "A"], [2, 0], ["blue", "red"], "AC", "C, A", "A、C", ["A", 2]]
+)
+def test_several_right_choices_are_their_letters_and_graded_as_a_set(
+    one: Callable[..., Row], answer: object
+) -> None:
+    row = one({"question": "q", "choices": CHOICES, "answer": answer})
+    assert (row.answer, row.metric) == ("AC", "choices")
+    alone = one({"question": "q", "choices": CHOICES, "answer": ["A"]})
+    assert (alone.answer, alone.metric) == ("A", None)
+    words = one({"question": "q", "choices": ["AC", "AB"], "answer": "AC"})
+    assert (words.answer, words.metric) == ("A", None)
+
+
 def test_choices_in_a_csv_cell_are_the_json_of_a_list(tmp_path: Path) -> None:
     path = tmp_path / "c.csv"
     path.write_text('question,choices,answer,solution\nq,"[""x"", ""y""]",0,why\n')
@@ -316,6 +330,11 @@ BAD_RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"choices": ["red", "red"], "answer": "red"}, r".* could mean several choices"),
     ({"choices": ["B", "A"], "answer": "A"}, r".* could mean several choices"),
     ({"choices": ["1", "0"], "answer": "0"}, r".* could mean several choices"),
+    ({"answer": []}, r"answer \[\] names no choice; .*drop the row"),
+    ({"answer": ["A", "red"]}, r"answer \['A', 'red'\] names a choice twice"),
+    ({"answer": "AD"}, r"answer 'AD' is none of the choices"),
+    ({"answer": ["A", "D"]}, r"answer 'D' is none of the choices"),
+    ({"answer": "AC", "metric": "choice"}, r"answer 'AC' names 2 choices, and the metric is"),
     ({"choices": ["red"], "answer": 0}, r"field 'choices' does not hold 2 to 26 texts"),
     ({"choices": [["red"], "green"]}, r"field 'choices' does not hold 2 to 26 texts"),
     ({"choices": {"text": []}}, r"field 'choices' is not a list with something in it"),

@@ -57,6 +57,24 @@ def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
         assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_folder_made_for_what_is_then_refused_goes_again(tmp_path: Path) -> None:
+    def refused(root: Path, file: str | None = None) -> None:
+        with Store(root).locked() as store:
+            store.checkpoint(RUN, "early").mkdir(parents=True)
+            if file:
+                write_text(root / file, "kept")
+            raise StoreError("no")
+
+    for root, file in ((tmp_path / "new", None), (tmp_path / "full", "ledger.json")):
+        with pytest.raises(StoreError, match="no"):
+            refused(root, file)
+        assert root.exists() == bool(file)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(StoreError, match="no"):
+        refused(tmp_path / "mine")
+    assert (tmp_path / "mine").exists()
+
+
 def test_two_processes_cannot_write_to_one_folder(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom springback.store import Store\n"

@@ -101,6 +101,18 @@ def test_checkpoints_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
         extrapolate_along(folders[:1], Extrapolation(0.1), tmp_path / "out")
 
 
+def test_two_checkpoints_whose_names_say_they_are_swapped_are_taken_with_a_warning(
+    tmp_path: Path,
+) -> None:
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        write_model(tmp_path / name, {"w": plain(np.ones(2, np.float32))})
+    early, ft = tmp_path / "checkpoint-500", tmp_path / "checkpoint-1000"
+    swapped = extrapolate_along([ft, early], Extrapolation(0.1), tmp_path / "a").warnings
+    assert any("checkpoint-1000 is given as the earlier" in text for text in swapped)
+    fine = extrapolate_along([early, ft], Extrapolation(0.1), tmp_path / "b").warnings
+    assert not any("is given as the earlier" in text for text in fine)
+
+
 def test_a_third_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     folders = [*line(tmp_path, 2), write_model(tmp_path / "c2", {"v": bf16([1.0])})]
     with pytest.raises(ModelError, match="do not fit"):

@@ -87,8 +87,8 @@ class Row:
     ``text``: ``response`` is the whole text, ``prompt`` is empty.
     ``pair`` and ``chat``: asked ``prompt`` (after ``turns``), the model should say ``response``.
     ``qa``: ``prompt`` is the question, ``response`` the reference solution (may be empty) and
-    ``answer`` what is graded: a number, a choice letter, or an exact string.  ``metric`` is how,
-    where the row says so itself.
+    ``answer`` what is graded: a number, a choice letter or several (``ACD``), or an exact string.
+    ``metric`` is how, where the row says so itself.
     """
 
     kind: RowKind

@@ -1,8 +1,9 @@
 r"""Read the answer out of a completion and compare it.  Standard library only.
 
-Three metrics: ``number`` (``7.0``, ``$7`` and ``7.`` are equal), ``choice`` (a letter) and
-``exact`` (a string).  Where a completion marks its answer with ``#### x``, as GSM8K does, the last
-mark counts; the rest are rules of thumb, tabled case by case in ``tests/test_grading.py``.
+Four metrics: ``number`` (``7.0``, ``$7`` and ``7.`` are equal), ``choice`` (a letter), ``choices``
+(a set of letters, right if none is missing and none too many) and ``exact`` (a string).  Where a
+completion marks its answer with ``#### x``, as GSM8K does, the last mark counts; the rest are rules
+of thumb, tabled case by case in ``tests/test_grading.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 
 from springback.errors import DataError, describe
 
-Metric = Literal["number", "choice", "exact"]
+Metric = Literal["number", "choice", "choices", "exact"]
 METRICS: tuple[str, ...] = get_args(Metric)
 #: Letters looked for where the caller names none.
 LETTERS = "ABCDE"
@@ -177,6 +178,84 @@ def extract_choice(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     return _last_letter(alone, text) or _last_letter(bracketed, text, re.IGNORECASE)
 
 
+_CUES = (
+    r"(?:\banswers?|\bcorrect\s+(?:options?|choices?|letters?|ones?)|答案|[故应]选|选择)"
+    r"(?:\s*(?:is|are|would\s+be|must\s+be|should\s+be)\b|\s*[是为])?"
+    rf"{_DRESS}(?:(?:the\s+)?(?:options?|choices?|letters?|answers?)\b)?"
+)
+_WORD = re.compile(rf"{_DRESS}{_BOXED}(?P<word>[A-Za-z]+)(?![A-Za-z0-9'’+#]|-[A-Za-z])")
+#: Between the letters of a set; "or" is none, since who writes it has not chosen.
+_JOIN = re.compile(
+    r"[*_\"'`)\]}$]*(?:[ \t]*(?:[,;、，；/&+和与及]|以及|\b(?:and|as\s+well\s+as)\b)"
+    r"(?:[ \t]*and\b)?|(?=[ \t]))[ \t]*",
+    re.IGNORECASE,
+)
+#: A bracket that closes before another opens: (A)(C).
+_CLOSE = re.compile(r"[)\]](?=[(\[])")
+_OPENS = re.compile(r"[*_(\[\"'`]*(?P<letter>[A-Za-z])[*_\"'`]*(?:[.):、\]]|$)")
+_OPENING_ENDS = re.compile(r"[*_\"'`]*(?:[.):\]。]|[ \t]*(?:$|\n))")
+#: Where capitals that stand alone may begin, or a letter in brackets.
+_ALONE = re.compile(r"(?<![A-Za-z0-9'’°&-])[A-Z]|[(\[](?=[A-Za-z])")
+
+
+def _letter_set(text: str, at: int, upper: str) -> tuple[str, int]:
+    """The letters named from ``at`` on ("ACD", "A, C and D", "(A)(C)"), sorted, and where they end.
+
+    Empty if no letter stands there.  A word of several letters has capitals only, each once.
+    """
+    found, end = "", at
+    while match := _WORD.match(text, at):
+        word = match["word"]
+        if len(word) == 1:
+            begins, ends = match.span("word")
+            around = text[begins - 1 : begins] + text[ends : ends + 1]
+            bracketed = around in ("()", "[]")
+            fits, word = bracketed or _is_letter(text, begins), word.upper()
+        else:
+            fits = len(set(word)) == len(word)
+        if not fits or not set(word) <= set(upper) - set(found):
+            break
+        found, end = found + word, match.end()
+        follows = _JOIN.match(text, end) or _CLOSE.match(text, end)
+        if follows is None:
+            break
+        at = follows.end()
+    return "".join(sorted(found)), end
+
+
+def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
+    """All choices that ``text`` gives as its answer, as sorted capitals such as ``ACD``, or None.
+
+    Letters are named together: "ACD", "A, C and D", "A、C、D", "(A) (C)".  In this order: after the
+    last ``####``; after the last "answers are" (答案是, 故选); a text whose lines each open with
+    another choice; an opening, as in :func:`extract_choice`; the last capitals that stand alone.
+
+    Raises :class:`~springback.errors.DataError` if ``letters`` are not single letters A to Z.
+    """
+    text, upper = text.translate(_TO_ASCII), _choice_letters(letters)
+    for lead in (r"####", _CUES):
+        ends = [m.end() for m in re.finditer(lead, text, re.IGNORECASE)]
+        for at in reversed(ends):
+            if named := _letter_set(text, at, upper)[0]:
+                return named
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    opened = [_OPENS.match(line) for line in lines]
+    listed = [m["letter"].upper() for m in opened if m and m["letter"].upper() in upper]
+    if len(listed) == len(lines) > 1 and len(set(listed)) == len(listed):
+        return "".join(sorted(listed))
+    head = text.lstrip()
+    first, end = _letter_set(head, 0, upper)
+    if first and _OPENING_ENDS.match(head, end):
+        rest = head[end:].partition("\n")[0]
+        if set(listed) <= set(first) or not re.search("[A-Za-z0-9]", rest):
+            return first
+    last, at = None, 0
+    while start := _ALONE.search(text, at):
+        named, end = _letter_set(text, start.start(), upper)
+        last, at = named or last, max(end, start.end())
+    return last
+
+
 def extract_exact(text: str) -> str | None:
     """What follows the last ``####`` on its line, else the whole text; None if that is blank.
 
@@ -192,6 +271,8 @@ READINGS = {
     "number": "the number right after the last #### that has one, else the last number",
     "choice": "the letter after the last ####, else 'answer is X', an opening 'X.', the last "
     "capital that stands alone",
+    "choices": "all letters after the last ####, else 'answers are X and Y', an opening 'XY.', the "
+    "last capitals that stand alone; right if none is missing and none too many",
     "exact": "what follows the last #### on its line, else the whole text",
 }
 
@@ -233,6 +314,8 @@ def extract(metric: str, text: str, *, letters: Sequence[str] = LETTERS) -> str 
         return extract_number(text)
     if metric == "choice":
         return extract_choice(text, letters)
+    if metric == "choices":
+        return extract_choices(text, letters)
     if metric == "exact":
         return extract_exact(text)
     raise DataError(
@@ -250,8 +333,8 @@ def grade(
     """Whether ``completion`` gives ``answer``; both are read by :func:`extract`.
 
     ``completion`` may be the part that :func:`find_answer` found, or None if it found nothing.
-    ``letters`` are the choices on offer (metric ``choice`` only).  A completion without an answer
-    is wrong.  Raises :class:`~springback.errors.DataError` if the metric is unknown or the
+    ``letters`` are the choices on offer (``choice`` and ``choices`` only).  A completion without an
+    answer is wrong.  Raises :class:`~springback.errors.DataError` if the metric is unknown or the
     reference ``answer`` holds none itself.
     """
     wanted = extract(metric, answer, letters=letters)
@@ -259,6 +342,7 @@ def grade(
         allowed = {
             "number": "an answer with a number in it",
             "choice": f"one of the letters {', '.join(letters)}",
+            "choices": f"one or more of the letters {', '.join(letters)}",
             "exact": "an answer that is not blank",
         }[metric]
         raise DataError(

@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from springback.errors import ModelError
+from springback.errors import ModelError, describe
 
 #: What a model folder needs; weights as safetensors only.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+#: Second copies of the weights, in formats of other software, that some repositories hold.
+COPIES = ("consolidated*.safetensors", "original/*", "metal/*", "onnx/*")
 
 
 def looks_like_hub_id(name: str) -> bool:
     """``org/name``, and nothing of that name lies here."""
     return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def split_revision(name: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A hub id and its revision, which may stand behind it: ``org/name@revision``.
+
+    Anything that is no hub id stays as it is.  Raises :class:`ModelError` for two revisions.
+    """
+    plain, at, own = name.partition("@")
+    if not at or not looks_like_hub_id(name):
+        return name, revision
+    if revision is not None or not own or not plain:
+        asked = f" and the revision {revision!r}" if revision is not None else ""
+        raise ModelError(
+            describe(f"{name!r}{asked}", "one revision: org/name@revision", "name it once")
+        )
+    return plain, own
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -23,7 +41,13 @@ def download(name: str, revision: str | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
+        found = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(PATTERNS),
+            ignore_patterns=list(COPIES),
+        )
+        return Path(found)
     except Exception as error:  # the hub client raises many unrelated classes
         raise ModelError(
             f"'{name}' is no folder here and the hub did not give it ({type(error).__name__}); "
@@ -32,7 +56,8 @@ def download(name: str, revision: str | None = None) -> Path:
 
 
 def local_folder(name: str, revision: str | None = None) -> Path:
-    """A folder as it is, or a hub id fetched at ``revision``; raises :class:`ModelError`."""
+    """A folder as it is, or a hub id fetched at ``revision``, which may also stand in ``name``
+    (``org/name@revision``); raises :class:`ModelError`."""
     if Path(name).is_dir():
         if revision is not None:
             raise ModelError(
@@ -43,4 +68,4 @@ def local_folder(name: str, revision: str | None = None) -> Path:
         raise ModelError(
             f"no model at '{name}'; allowed: a folder, or a hub id such as org/name; name one"
         )
-    return download(name, revision)
+    return download(*split_revision(name, revision))

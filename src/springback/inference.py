@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -34,9 +35,8 @@ from springback.models import (
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.slices import check_template, framed
-from springback.store import read_json
 from springback.weights import is_adapter
-from springback.weights.folder import ADAPTER_CONFIG
+from springback.weights.folder import ADAPTER_CONFIG, readable_json
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     if base is not None:
         raise ModelError(describe(f"base {base} for {model}", "a base for an adapter", "omit it"))
     checkpoint = resolve(model)
-    facts_file = Path(checkpoint.path) / BOOST_FILE
-    facts = read_json(facts_file) if facts_file.exists() else {}
+    facts = _facts(Path(checkpoint.path))
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
     said: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
     said["asks"] = facts.get("kind") == "boosted"
@@ -130,8 +129,34 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
         return Loaded(expert, None, tokenizer, **said)
     amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
-    lam, alpha = float(facts["lambda"]), float(facts["alpha"])
+    lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
     return Loaded(expert, amateur, tokenizer, lam, alpha, **said)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """``springback.json``, empty without one; raises :class:`ModelError` for what it cannot say."""
+    file = folder / BOOST_FILE
+    if not file.exists():
+        return {}
+    facts = readable_json(file)
+    if not isinstance(facts, dict):
+        raise ModelError(f"{file} is no JSON object; write the folder again")
+    ranges = {"lambda": (0.0, math.inf), "alpha": (0.0, 1.0)}
+    for name, (low, high) in ranges.items():
+        value = facts.get(name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value) and low <= value <= high):
+            allowed = "a number from 0 up" if math.isinf(high) else "a number from 0 to 1"
+            raise ModelError(
+                f"{file}: " + describe(f"{name} {value!r}", allowed, "write the folder again")
+            )
+    for name in ("system", "prompt_template"):
+        if not isinstance(facts.get(name), (str, type(None))):
+            raise ModelError(
+                f"{file}: "
+                + describe(f"{name} {facts[name]!r}", "a text", "write the folder again")
+            )
+    return facts
 
 
 def _weak_folder(folder: Path, facts: Any) -> Path:
@@ -148,15 +173,16 @@ def _weak_folder(folder: Path, facts: Any) -> Path:
 
 def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     """An adapter, or a pair of them, on its base model."""
-    settings = read_json(folder / ADAPTER_CONFIG)
+    settings = readable_json(folder / ADAPTER_CONFIG)
+    if not isinstance(settings, dict):
+        raise ModelError(f"{folder / ADAPTER_CONFIG} is no JSON object; save the adapter again")
     name = base or settings.get("base_model_name_or_path")
     if not name:
         raise ModelError(
             f"{folder} does not say which base it is for; name it: load(..., base=...)"
         )
     checkpoint = resolve(name, None if base else settings.get("revision"))
-    facts_file = folder / BOOST_FILE
-    facts = read_json(facts_file) if facts_file.exists() else {}
+    facts = _facts(folder)
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
     expert, amateur = load_twin(load_model(checkpoint), folder, weak)

@@ -18,10 +18,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from springback.core import Checkpoint
 from springback.embedded import EMBEDDED, embedded_checkpoint, has_embedded
 from springback.errors import ModelError
-from springback.hub import download, looks_like_hub_id
+from springback.hub import download, looks_like_hub_id, split_revision
 from springback.quiet import one_line, quiet
 from springback.store import whole_folder
 from springback.weights import hash_weights
+from springback.weights.folder import open_weights
 
 Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
@@ -39,7 +40,8 @@ KEPT_PRODUCTS = 64
 def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     """Pin a model down: built-in name, folder, or hub id.
 
-    Raises :class:`ModelError` if it is none of them.  The content hash is over the weight files,
+    A hub id may have its revision behind it: ``org/name@revision``.  Raises :class:`ModelError` if
+    it is none of them.  The content hash is over the weight files,
     or the commit for a hub id.
     """
     text = str(name)
@@ -58,7 +60,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
             f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
             f"or a built-in name ({', '.join(EMBEDDED)})"
         )
-    folder = download(text, revision)
+    folder = download(*split_revision(text, revision))
     # The snapshot's folder is named after the commit.
     return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
 
@@ -85,22 +87,59 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """The model in evaluation mode; fp32 by default.  Safetensors only, no remote code."""
+    """The model in evaluation mode; fp32 by default.  Safetensors only, no remote code.
+
+    Raises :class:`ModelError` for files that cannot be read, that lack tensors of the model (which
+    Transformers would fill with random numbers), or that hold NaN or infinity.
+    """
     tune_allocator()
+    transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(
+            model, told = transformers.from_pretrained(
                 checkpoint.path,
                 revision=checkpoint.revision,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
     except Exception as error:
-        raise ModelError(f"cannot load the model {checkpoint.path}: {one_line(error)}") from error
-    found: Any = model
-    loaded: Model = found.to(device()).eval()
+        if Path(checkpoint.path).is_dir():
+            open_weights(checkpoint.path)  # where the files are at fault, this says it better
+        raise ModelError(
+            f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
+            "language model of a kind that Transformers knows; save it again with save_pretrained"
+        ) from error
+    if lacking := sorted(told["missing_keys"]):
+        raise ModelError(
+            f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
+            f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
+        )
+    loaded: Model = model.to(device()).eval()
+    _require_finite(loaded, checkpoint.path)
     return loaded
+
+
+@torch.no_grad()
+def _require_finite(model: Model, path: str) -> None:
+    """Raise :class:`ModelError` for weights that are not numbers: every answer would be noise.
+
+    Of each tensor the sum is looked at, which reads it once and holds nothing.
+    """
+    kinds = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    floats = {name: p for name, p in model.named_parameters() if p.dtype in kinds}
+    # Sums have the range of what is summed but for float16, which finite weights can leave.
+    wide = {torch.float16: torch.float32}
+    sums = [p.sum(dtype=wide.get(p.dtype)).float() for p in floats.values()]
+    for name, fine in zip(
+        floats, torch.stack(sums).isfinite().tolist() if sums else [], strict=True
+    ):
+        if not fine:
+            raise ModelError(
+                f"{name} holds NaN or infinity in {path}; allowed: finite weights; "
+                "take another checkpoint"
+            )
 
 
 def device() -> torch.device:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from springback.core import Run, to_jsonable
-from springback.errors import SpaceError, StoreError
+from springback.errors import SpaceError, SpringbackError, StoreError
 
 RUN_FILE = "run.json"
 
@@ -145,7 +145,11 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Store]:
-        """Hold the folder for one process; the lock ends with the process, however that ends."""
+        """Hold the folder for one process; the lock ends with the process, however that ends.
+
+        A folder that was made for a job which is then refused, and that holds nothing, goes again.
+        """
+        new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("w")
@@ -160,7 +164,13 @@ class Store:
                     "wait for it or choose another --out"
                 ) from error
             self._sweep()
-            yield self
+            try:
+                yield self
+            except SpringbackError:
+                kept = (p for p in self.root.rglob("*") if not p.is_dir())
+                if new and all(p == self.root / ".lock" for p in kept):
+                    shutil.rmtree(self.root, ignore_errors=True)
+                raise
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written."""

@@ -265,6 +265,10 @@ def boost(
     from springback.jobs import config
 
     _check_track(track)
+    if push:
+        from springback.engines.push import check_name
+
+        check_name(push)
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
     if lacking and not settings.task and not show:

@@ -15,7 +15,8 @@ from springback.execute.settings import ExecutorSettings
 _Folders = Annotated[
     list[str],
     typer.Argument(
-        metavar="EARLY… FT", help="Folders or hub ids of the checkpoints, the last one last."
+        metavar="EARLY… FT",
+        help="The checkpoints, the last one last: folders, or org/name@revision.",
     ),
 ]
 _Mu = Annotated[
@@ -276,8 +277,16 @@ def _check(
     folders: list[Path], steps: tuple[float, ...] | None, threads: int | None, rows: str | None
 ) -> None:
     from springback.cli.progress import make_progress
-    from springback.weights import check_line, judge
+    from springback.weights import check_line, is_adapter, judge
 
+    if adapters := [str(folder) for folder in folders if is_adapter(folder)]:
+        raise ModelError(
+            describe(
+                f"--check of adapters ({', '.join(adapters)})",
+                "full weights",
+                "boost, with --model naming their base, tells it of adapters too",
+            )
+        )
     found = check_line(folders, steps=steps, threads=threads, progress=make_progress())
     for line in found.lines():
         typer.echo(line)

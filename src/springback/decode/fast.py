@@ -75,7 +75,7 @@ def decode_fast(
     is decoded by the plain loop, with one warning.  Of a pair of :mod:`springback.decode.lora`
     both run in one batch.
     """
-    check(settings, prompts, amateur, hooks)
+    check(settings, prompts, amateur, hooks, expert)
     _check_fast(settings, speculation)
     begin, pair = time.perf_counter(), (expert, amateur if settings.lam > 0 else None)
     work = Work()

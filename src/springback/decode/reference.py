@@ -152,7 +152,7 @@ def decode(
     takes the statistics of the run.
     """
     begin = time.perf_counter()
-    check(settings, prompts, amateur, hooks)
+    check(settings, prompts, amateur, hooks, expert)
     chooser = Chooser(settings, hooks, noise_of(settings))
     found: list[list[int]] = [[] for _ in prompts]
     for answers in batches(prompts, settings.batch_size):

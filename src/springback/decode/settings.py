@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -76,9 +77,16 @@ NO_HOOKS = Hooks()
 
 
 def check(
-    settings: DecodeSettings, prompts: Sequence[Sequence[int]], amateur: object, hooks: Hooks
+    settings: DecodeSettings,
+    prompts: Sequence[Sequence[int]],
+    amateur: object,
+    hooks: Hooks,
+    expert: object = None,
 ) -> None:
-    """Raise :class:`SpringbackError` on settings that cannot be followed."""
+    """Raise :class:`SpringbackError` on settings that cannot be followed.
+
+    Among them: a prompt and its answer that take more positions than a model was made for.
+    """
     s = settings
     contrast.check_settings(s.lam, s.alpha)
     if s.lam > 0 and amateur is None:
@@ -99,6 +107,17 @@ def check(
     for name, (value, fine, allowed) in limits.items():
         if not (math.isfinite(value) and fine):
             raise SpringbackError(describe(f"{name} = {value}", allowed, "change it"))
+    longest = max(map(len, prompts), default=0)
+    for model in (expert, amateur):
+        have = _positions(model)
+        if have and longest + s.max_new_tokens - 1 > have:
+            raise SpringbackError(
+                describe(
+                    f"a prompt of {longest} tokens and an answer of up to {s.max_new_tokens}",
+                    f"{have} positions, which the model has, for both together",
+                    "shorten the prompt or ask for fewer new tokens",
+                )
+            )
     if s.stop_strings and (hooks.text_of is None or not all(s.stop_strings)):
         raise SpringbackError(
             describe(
@@ -107,3 +126,10 @@ def check(
                 "give both",
             )
         )
+
+
+def _positions(model: Any) -> int | None:
+    """How many tokens a model was made to read; None where its configuration has no limit."""
+    config = getattr(model, "config", None)
+    found = getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    return found if isinstance(found, int) and found > 0 else None

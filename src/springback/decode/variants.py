@@ -228,7 +228,7 @@ def decode_variants(
         )
     values = list(dict.fromkeys(float(lam) for lam in lams))
     for lam in values:
-        check(replace(settings, lam=lam), prompts, amateur, NO_HOOKS)
+        check(replace(settings, lam=lam), prompts, amateur, NO_HOOKS, expert)
     pair = (expert, amateur if any(values) else None)
     work = Forks()
     if not all(croppable(model) for model in pair if model is not None):

@@ -78,6 +78,8 @@ def check_recipe(recipe: Recipe) -> None:
             raise SpringbackError(
                 describe(f"{name} {value}", f"a number above {above:g}", f"change {name}")
             )
+    if not 0 <= recipe.seed < 1 << 32:  # what NumPy's generator takes
+        raise SpringbackError(describe(f"seed {recipe.seed}", "0 to 4294967295", "change the seed"))
     for name in ("gamma", "beta"):
         value = getattr(recipe, name)
         if value is not None and not (math.isfinite(value) and value >= 0):

@@ -14,10 +14,11 @@ from typing import Any
 from springback.core import Checkpoint, Measurement, Slice
 from springback.jobs.boost_analysis import analyse, judge
 from springback.jobs.boost_data import check_settings, load_data
+from springback.jobs.boost_diagnostics import Reference
 from springback.jobs.boost_further import further
 from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.common import Clock, Result, write_result
-from springback.jobs.ledger import Opening, open_test
+from springback.jobs.ledger import Opening, open_test, require_openable
 from springback.jobs.pair import Pair, make_pair
 from springback.jobs.precheck import precheck
 from springback.jobs.scoring import Arm, Scoring
@@ -31,6 +32,7 @@ from springback.jobs.search import (
 )
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
+from springback.models import resolve
 from springback.progress import Progress, Silent
 from springback.stats import bootstrap_interval
 from springback.store import Store
@@ -165,14 +167,18 @@ def boost(
         data = load_data(settings)
         validation, test, train = data.validation, data.test, data.train
         how = asked(settings)
+        reference = Reference(resolve(settings.reference)) if settings.reference else None
         pair = make_pair(settings, how.render(train) if train else None, store, progress)
+        require_openable(settings, pair, test, store)
         job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak)
+        if reference:
+            reference.check(job)
         ahead = precheck(job, pair.line, validation) if settings.precheck else None
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
         analysis = analyse(settings, arms, searched, tested)
-        analysis |= further(job, arms, tested, data)
+        analysis |= further(job, arms, tested, data, reference)
         analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()

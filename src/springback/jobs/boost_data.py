@@ -9,6 +9,7 @@ from pathlib import Path
 from springback.contrast import parse_gate
 from springback.core import Slice
 from springback.errors import DataError, SpringbackError, describe
+from springback.finetune.plan import check_recipe
 from springback.jobs.common import check_positive, require_disjoint
 from springback.jobs.search import candidates
 from springback.jobs.settings import BoostSettings
@@ -65,12 +66,25 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     check_positive(
         {
             "max-new-tokens": settings.max_new_tokens,
+            "max-tokens": settings.max_tokens,
             "batch-size": settings.batch_size,
             "tolerance": settings.tolerance,
+            "train-batch-size": settings.train_batch_size,
         }
     )
+    rows = {f"{part}-rows": getattr(settings, f"{part}_rows") for part in ROWS}
+    check_positive({flag: number for flag, number in rows.items() if number is not None})
+    if list(settings.difficulty) != sorted({*settings.difficulty}):
+        raise SpringbackError(
+            "--difficulty: "
+            + describe(
+                ",".join(f"{edge:g}" for edge in settings.difficulty),
+                "rising numbers, each once",
+                "sort them, or leave it out for terciles",
+            )
+        )
     auto, above = settings.precision == "auto", settings.positive
-    return replace(
+    settings = replace(
         settings,
         metric=how.metric,
         mu=candidates(settings.mu, "mu", above),
@@ -80,6 +94,8 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         gate=str(parse_gate(settings.gate)) if settings.gate else None,
         precision=default_precision() if auto else settings.precision,
     )
+    check_recipe(settings.recipe())
+    return settings
 
 
 def _ablated(settings: BoostSettings, raw: bool) -> tuple[str, ...]:

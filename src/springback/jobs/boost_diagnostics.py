@@ -50,16 +50,16 @@ class Reference:
         self.checkpoint = checkpoint
         self._model: Model | None = None
 
-    def model(self, job: Scoring) -> Model:
-        """The weights, with logits as wide as the pair's.
+    def check(self, job: Scoring) -> None:
+        """Raise :class:`~springback.errors.ModelError` where its tokenizer is not the pair's."""
+        names = (self.checkpoint.path, job.ft.path)
+        check_same_tokenizer(load_tokenizer(self.checkpoint), job.tokenizer, names)
 
-        Raises :class:`~springback.errors.ModelError` where its tokenizer is another.
-        """
+    def model(self, job: Scoring) -> Model:
+        """The weights, with logits as wide as the pair's; raises as :meth:`check` does."""
         if self._model is None:
+            self.check(job)
             place = self.checkpoint.path
-            check_same_tokenizer(
-                load_tokenizer(self.checkpoint), job.tokenizer, (place, job.ft.path)
-            )
             width = int(job.sweep.ft.config.get_text_config().vocab_size)
             loaded = load_model(self.checkpoint)
             self._model = fit_vocabulary(loaded, width, len(job.tokenizer), place)

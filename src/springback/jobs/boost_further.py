@@ -11,23 +11,23 @@ from springback.jobs.boost_diagnostics import Reference, diagnose
 from springback.jobs.boost_seeds import Answers, SeedResult, by_difficulty
 from springback.jobs.scoring import Arm, Scoring
 from springback.jobs.search import Tried
-from springback.models import resolve
 from springback.slices import content_key
 
 
 def further(
-    job: Scoring, arms: Mapping[str, Arm], tested: Mapping[str, Tried], data: Data
+    job: Scoring,
+    arms: Mapping[str, Arm],
+    tested: Mapping[str, Tried],
+    data: Data,
+    reference: Reference | None,
 ) -> dict[str, Any]:
-    """``difficulty`` and ``diagnostics`` of the analysis; the latter null without a reference.
+    """``difficulty`` and ``diagnostics`` of the analysis; the latter null without ``reference``.
 
     Errors are measured on the validation questions' solutions: the test set is not looked at to
     predict what it will show.
     """
     found = seed_result(job.settings.seed, arms, tested, data.test)
-    diagnostics = None
-    if job.settings.reference:
-        reference = Reference(resolve(job.settings.reference))
-        diagnostics = diagnose(job, arms, data.validation, reference)
+    diagnostics = diagnose(job, arms, data.validation, reference) if reference else None
     bins = list(job.settings.difficulty) or 3
     return {"difficulty": by_difficulty([found], bins), "diagnostics": diagnostics}
 

@@ -110,5 +110,5 @@ def require_disjoint(parts: Sequence[Slice]) -> None:
 def check_positive(settings: Mapping[str, float]) -> None:
     """Raise unless every value is above zero; the key is the flag's name."""
     for name, value in settings.items():
-        if value <= 0:
+        if not value > 0:  # NaN is refused too
             raise SpringbackError(f"--{name} is {value}; give a number above 0")

@@ -91,36 +91,65 @@ def hash_of_test(test: Slice) -> str:
 def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Opening:
     """Write the opening down; the same questions put to the same weights the same way are one.
 
-    Raises :class:`SpringbackError` if the test set was opened with other settings before, unless
-    ``reopen_test``; with that it is counted.  Other weights under the same settings (another seed)
-    are counted and not refused, since they repeat a study and choose nothing; a given pair of
-    checkpoints is a setting.
+    Raises as :func:`require_openable` does.  With ``reopen_test`` it is counted.
     """
+    key, this = _opening(settings, pair, test)
+    with _ledgers(store, key) as files:
+        known = _known(files, key)
+        _refuse_other(settings, this, known, test)
+        if this["id"] not in {o["id"] for o in known}:
+            known.append(this)
+        for file in files:
+            _write(file, key, known)
+    at = next(i for i, o in enumerate(known) if o["id"] == this["id"])
+    reopened = any(o["settings"] != this["settings"] for o in known[:at])
+    return Opening(key, len(known), at + 1, reopened)
+
+
+def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:
+    """What :func:`open_test` would refuse after the search, before it; writes nothing.
+
+    Raises :class:`SpringbackError` if the test set was opened with other settings before, unless
+    ``reopen_test``.  Other weights under the same settings (another seed) are not refused, since
+    they repeat a study and choose nothing; a given pair of checkpoints is a setting.
+    """
+    key, this = _opening(settings, pair, test)
+    with _ledgers(store, key) as files:
+        _refuse_other(settings, this, _known(files, key), test)
+
+
+def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dict[str, str]]:
+    """The hash of the test set, and what is written down: settings, and with the weights an id."""
     key = hash_of_test(test)
     given = bool(settings.early and settings.ft)
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
     how = content_hash([chosen, pair_hash if given else None])
     put = {name: value for name, value in chosen.items() if name not in TRAINING}
-    this = {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
-    with _ledgers(store, key) as files:
-        known: list[dict[str, str]] = []
-        for file in files:
-            have = {o["id"] for o in known}
-            known += [o for o in _read(file, key) if o["id"] not in have]
-        if this["id"] not in {o["id"] for o in known}:
-            if not settings.reopen_test and any(o["settings"] != how for o in known):
-                raise SpringbackError(
-                    f"the test set {test.name} ({len(test)} questions) was opened "
-                    f"{len(known)} time(s), with other settings; choosing by its result would make "
-                    "the proof worthless: keep a set that nobody has looked at, or go on with "
-                    "--reopen-test, which is counted and told"
-                )
-            known.append(this)
-        for file in files:
-            _write(file, key, known)
-    at = next(i for i, o in enumerate(known) if o["id"] == this["id"])
-    return Opening(key, len(known), at + 1, any(o["settings"] != how for o in known[:at]))
+    return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
+
+
+def _known(files: list[Path], key: str) -> list[dict[str, str]]:
+    """Openings of the set in all ledgers, each once."""
+    known: list[dict[str, str]] = []
+    for file in files:
+        have = {o["id"] for o in known}
+        known += [o for o in _read(file, key) if o["id"] not in have]
+    return known
+
+
+def _refuse_other(
+    settings: BoostSettings, this: Mapping[str, str], known: list[dict[str, str]], test: Slice
+) -> None:
+    if settings.reopen_test or this["id"] in {o["id"] for o in known}:
+        return
+    if any(o["settings"] != this["settings"] for o in known):
+        raise SpringbackError(
+            f"the test set {test.name} ({len(test)} questions) was opened "
+            f"{len(known)} time(s), with other settings; choosing by its result would make "
+            "the proof worthless: keep a set that nobody has looked at, or go on with "
+            "--reopen-test, which is counted and told"
+        )
 
 
 def _chosen(settings: BoostSettings) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from springback.models import resolve
 from springback.progress import Progress
 from springback.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
+from springback.weights.direction import order_notes
+from springback.weights.extrapolation import open_checkpoints
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def make_pair(
 ) -> Pair:
     """The pair, trained if need be, and the weak models asked for.
 
-    Raises :class:`SpringbackError` for two checkpoints with the same weights.
+    Raises :class:`SpringbackError` for two checkpoints with the same weights, or with tensors of
+    other names, shapes or dtypes.
     """
     line: tuple[Checkpoint, ...]
     if settings.early and settings.ft:
@@ -69,9 +72,14 @@ def _given(
 ) -> tuple[Checkpoint, Checkpoint]:
     names = (settings.early or "", settings.ft or "")
     folders = [_folder(name) for name in names]
+    for warning in order_notes([Path(name) for name in names]):
+        progress.note(f"warning: {warning}")
     adapters = [folder is not None and is_adapter(folder) for folder in folders]
     if not any(adapters):
-        return resolve(names[0]), resolve(names[1])
+        early, ft = resolve(names[0]), resolve(names[1])
+        # What extrapolate would refuse at the end is refused before anything is decoded.
+        open_checkpoints([Path(early.path), Path(ft.path)])
+        return early, ft
     if not all(adapters):
         raise SpringbackError(
             f"one of --early {names[0]} and --ft {names[1]} is a LoRA adapter and the other is "

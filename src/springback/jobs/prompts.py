@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from springback.encode import end_text, prompt_text
+from springback.grading import READINGS
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
@@ -19,6 +20,7 @@ def shown(settings: BoostSettings) -> str:
     tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""))
     part = how.render(data.validation)
     row, facts = part.rows[0], how.describe()
+    read = facts["extraction"] if facts["extract"] or not row.metric else READINGS[row.metric]
     templated = "its chat template" if tokenizer.chat_template else "no chat template"
     lines = [
         f"--- prompt: first question of {part.name}, {templated}",
@@ -28,7 +30,7 @@ def shown(settings: BoostSettings) -> str:
         "--- grading",
         f"answer:          {row.answer}",
         f"metric:          {row.metric or facts['metric']}",
-        f"read as:         {facts['extraction']}",
+        f"read as:         {read}",
         f"extract:         {facts['extract'] or 'not set'}",
         f"prompt template: {facts['prompt_template']!r}",
     ]

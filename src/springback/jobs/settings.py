@@ -206,7 +206,9 @@ class BoostSettings:
         None, "Questions to choose mu and lambda on (from Python: problems)."
     )
     test: str | None = setting(None, "Questions to judge on, scored once (from Python: problems).")
-    early: str | None = setting(None, "The earlier checkpoint of a run.")
+    early: str | None = setting(
+        None, "The earlier checkpoint of a run: a folder, or org/name@revision."
+    )
     ft: str | None = setting(None, "Its last checkpoint.")
     model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
     train: str | None = setting(None, "… on these rows.")
@@ -214,7 +216,8 @@ class BoostSettings:
     fields: Mapping[str, str] = _fields()
     metric: str | None = setting(
         None,
-        "number (unless the task says otherwise), choice, exact, or python:FILE.py:FUNCTION, "
+        "number (unless the task says otherwise), choice, choices (a set of letters), exact, or "
+        "python:FILE.py:FUNCTION, "
         "called with (prompts, texts, answers); a row's own metric wins.",
     )
     prompt_template: str | None = setting(

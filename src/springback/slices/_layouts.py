@@ -29,7 +29,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "metric": ("metric",),
 }
 #: What a row may say of how its answer is read.  Never a function: data runs no code.
-ROW_METRICS = ("number", "choice", "exact")
+ROW_METRICS = ("number", "choice", "choices", "exact")
 #: What a record must have to be of a kind; earlier kinds win, as many sets also carry a `text`.
 _NEEDED: dict[RowKind, tuple[str, ...]] = {
     "chat": ("messages",),
@@ -43,6 +43,8 @@ LETTERS = string.ascii_uppercase
 
 _ROLES = ("system", "user", "assistant")
 _CALCULATOR_NOTE = re.compile(r"<<[^<>\n]*>>")
+#: Two letters or more of right choices as one text: ACD; A, C; A、C.
+_SEVERAL = re.compile(r"\s*[A-Z](?:[\s,;/、，；]*[A-Z])+\s*")
 _FINAL_LINE = re.compile(r"(?:^|\n)####[ \t]*([^\n]*?)\s*$")
 
 
@@ -77,14 +79,15 @@ class View:
         if column is None:
             wanted = self.mapping.get(name) or " or ".join(COLUMNS[name])
             raise self.fail(f"no field {wanted!r}", f"add it, or map your column to {name!r}")
-        return self._checked(self.record.values[column], column, empty)
+        return self.checked(self.record.values[column], column, empty)
 
     def optional(self, column: str | None) -> str:
         """The text of a column, empty if the column is not there or holds nothing."""
         value = None if column is None else self.record.values.get(column)
-        return "" if column is None or value is None else self._checked(value, column, True)
+        return "" if column is None or value is None else self.checked(value, column, True)
 
-    def _checked(self, value: object, column: str, empty: bool) -> str:
+    def checked(self, value: object, column: str, empty: bool) -> str:
+        """``value`` if it is a text, and unless ``empty`` is allowed, holds something."""
         if not isinstance(value, str):
             kind = "empty (null)" if value is None else f"of type {type(value).__name__}"
             raise self.fail(f"field {column!r} is {kind}", "give text or drop the row")
@@ -113,7 +116,7 @@ class View:
             raise self.fail(f"field {column!r} is not a finite number", "fill it or drop the row")
         if isinstance(value, (int, float)):
             return str(int(value)) if value == int(value) else repr(value)
-        return None if value is None else self._checked(value, column, True)
+        return None if value is None else self.checked(value, column, True)
 
     def sequence(self, name: str) -> list[object]:
         """A list, or the JSON text of one (as CSV cells have it)."""
@@ -194,16 +197,8 @@ def _question(view: View, label: str | None) -> Row:
     solution = _CALCULATOR_NOTE.sub("", view.optional(view.column("solution")))
     if view.value("choices") not in (None, ""):
         choices = _choices(view)
-        listed = f"{prompt}\n{list_choices(choices)}"
-        return Row(
-            "qa",
-            listed,
-            solution,
-            _letter(view, choices),
-            choices=choices,
-            label=label,
-            metric=_metric(view),
-        )
+        listed, letters, metric = f"{prompt}\n{list_choices(choices)}", *_right(view, choices)
+        return Row("qa", listed, solution, letters, choices=choices, label=label, metric=metric)
     answer, worked = _answer(view)
     return Row("qa", prompt, solution or worked, answer, label=label, metric=_metric(view))
 
@@ -271,24 +266,41 @@ def _choices(view: View) -> tuple[str, ...]:
     return tuple(view.encodable(str(c), "choices") for c in texts)
 
 
-def _letter(view: View, choices: tuple[str, ...]) -> str:
-    """The letter of the right choice, given as index from 0, letter, or the choice's text.
+def _right(view: View, choices: tuple[str, ...]) -> tuple[str, str | None]:
+    """The letters of the right choices, sorted, and how the row wants its answer read.
 
-    A list with one of these in it counts as that one.
+    One right choice is an index from 0, a letter or the choice's text; several are a list of
+    these, or their letters as one text (``ACD``, ``A, C``), and are graded as a set.
     """
-    given = view.value("answer")
-    if isinstance(given, list):
-        if len(given) != 1 or not isinstance(given[0], str):
-            raise view.fail(
-                f"answer {brief(repr(given), 60)} is not one choice",
-                "keep the questions with one right answer",
-            )
-        (given,) = given
+    given, metric = view.value("answer"), _metric(view)
+    several: list[object] = given if isinstance(given, list) else [given]
+    if isinstance(given, str) and given.strip() not in {choice.strip() for choice in choices}:
+        named = re.findall("[A-Z]", given) if _SEVERAL.fullmatch(given) else []
+        if named and set(named) <= set(LETTERS[: len(choices)]):
+            several = [*named]
+    letters = [_letter(view, choices, one) for one in several]
+    if not letters:
+        raise view.fail(f"answer {brief(repr(given), 60)} names no choice", "drop the row")
+    if len(set(letters)) < len(letters):
+        raise view.fail(
+            f"answer {brief(repr(given), 60)} names a choice twice", "name each right choice once"
+        )
+    if len(letters) > 1 and metric not in (None, "choices"):
+        raise view.fail(
+            f"answer {brief(repr(given), 60)} names {len(letters)} choices, and the metric "
+            f"is {metric!r}",
+            "several right choices are graded by 'choices'; name that or leave the metric out",
+        )
+    return "".join(sorted(letters)), "choices" if len(letters) > 1 else metric
+
+
+def _letter(view: View, choices: tuple[str, ...], given: object) -> str:
+    """The letter of one choice, given as index from 0, letter, or the choice's text."""
     letters = LETTERS[: len(choices)]
     if isinstance(given, int) and not isinstance(given, bool):
         found = {given} if 0 <= given < len(choices) else set()
     else:
-        text = given.strip() if isinstance(given, str) else view.text("answer").strip()
+        text = view.checked(given, str(view.column("answer")), True).strip()
         found = {i for i, choice in enumerate(choices) if choice.strip() == text}
         if len(bare := text.strip("().: ").upper()) == 1 and bare in letters:
             found.add(letters.index(bare))
@@ -299,6 +311,6 @@ def _letter(view: View, choices: tuple[str, ...]) -> str:
         raise view.fail(
             f"answer {brief(repr(given), 60)} {meaning}",
             f"give an index from 0 to {len(choices) - 1}, a letter A to {letters[-1]}, "
-            "or the text of one choice",
+            "or the text of one choice; a list of these where several are right",
         )
     return letters[found.pop()]

@@ -33,7 +33,8 @@ def load_rows(
     ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub data
     sets that name none.
 
-    With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter.  An answer
+    With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter; of several
+    right ones all letters (``ACD``), and the row's metric is then ``choices``.  An answer
     ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
     its ``<<...>>`` notes.  Responses may be empty only if they all are (prompts to sample from).
 

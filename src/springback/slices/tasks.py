@@ -51,11 +51,12 @@ TASKS: dict[str, Task] = {
             fields={"question": "query", "choices": "options", "answer": "correct_option"},
         ),
         # Handed out on request (jecqa.thunlp.org), as JSON lines with these names; on the hub are
-        # only small test sets made of it.
+        # only small test sets made of it.  More than half of its questions have several right
+        # answers, and are right only with all of them, as in the exam.
         Task(
             "jecqa",
-            "choice",
-            QUESTION + "\n\n请回答正确选项的字母。",
+            "choices",
+            QUESTION + "\n\n请回答所有正确选项的字母。",
             fields={"question": "statement", "choices": "option_list", "answer": "answer"},
         ),
     )

@@ -28,6 +28,7 @@ from springback.weights.direction import (
     checkpoint_labels,
     checkpoint_steps,
     mu_text,
+    order_notes,
     slope_weights,
 )
 from springback.weights.extrapolation import announce_steps
@@ -108,7 +109,7 @@ def extrapolate_adapters(
 ) -> AdapterReport:
     """Write the extrapolated adapter as the folder ``out``, the last of ``adapters`` being ft.
 
-    An ordinary PEFT adapter: ``adapter_model.safetensors``, ``adapterconfig.json``, ft's
+    An ordinary PEFT adapter: ``adapter_model.safetensors``, ``adapter_config.json``, ft's
     tokenizer files, ``springback.json`` and a model card.  Ranks, alphas, rsLoRA, patterns and
     target modules may differ; a module that only one adapter has contributes only its part.
     Biases and modules_to_save are extrapolated like full weights.  Holds one module at a time.
@@ -125,7 +126,7 @@ def extrapolate_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     found = [open_adapter(folder) for folder in folders]
-    notes = check_bases(found)
+    notes = (*order_notes(folders), *check_bases(found))
     total = AdapterSum(found, mu, slope_weights(steps), Path(how.base) if how.base else None)
     if not total.modules:
         raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")

@@ -154,6 +154,19 @@ def checkpoint_steps(folders: Sequence[Path], given: tuple[float, ...] | None) -
     return tuple(float(step) for step in given)
 
 
+def order_notes(folders: Sequence[Path]) -> tuple[str, ...]:
+    """A warning where the names of two checkpoints say that the first is the later one."""
+    found = [_TRAINER_FOLDER.match(folder.name) for folder in folders]
+    numbers = [int(match[1]) for match in found if match]
+    if len(folders) == 2 == len(numbers) and numbers[0] > numbers[1]:
+        first, last = (folder.name for folder in folders)
+        return (
+            f"{first} is given as the earlier checkpoint and {last} as the later one, so mu above "
+            "0 goes back along the run; swap them unless that is meant",
+        )
+    return ()
+
+
 def checkpoint_labels(count: int) -> tuple[str, ...]:
     """What records call the checkpoints: early, checkpoint 2, …, ft."""
     return ("early", *(f"checkpoint {i}" for i in range(2, count)), "ft")

@@ -32,6 +32,7 @@ from springback.weights.direction import (
     group_of,
     mu_for,
     mu_text,
+    order_notes,
     slope_weights,
 )
 from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
@@ -148,7 +149,7 @@ def along_job(
         threads=workers,
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),
-        notes=_notes(line.ft, mu, how.low_rank),
+        notes=(*order_notes(folders), *_notes(line.ft, mu, how.low_rank)),
         spread=spread,
     )
 

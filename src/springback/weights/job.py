@@ -161,6 +161,8 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     """Write the shards that are missing and what goes beside them; publish the folder."""
     layouts = {file.name: plan_layout(file, CODES[job.dtype]) for file in job.model.files}
     small = [inside(job.model.root, name) for name in side_files(job.model.root)]
+    if (job.model.root / "config.json").exists():  # told before the work rather than after it
+        readable_json(job.model.root / "config.json")
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
     job.progress.note(

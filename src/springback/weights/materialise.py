@@ -25,6 +25,7 @@ from springback.weights.direction import (
     group_of,
     mu_for,
     mu_text,
+    order_notes,
     slope_weights,
 )
 from springback.weights.extrapolation import Extrapolation, announce_steps
@@ -63,7 +64,7 @@ def materialise_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     found = [open_adapter(folder, dora=True) for folder in folders]
-    notes, speaker = check_bases(found), progress or Silent()
+    notes, speaker = (*order_notes(folders), *check_bases(found)), progress or Silent()
     announce_steps(steps, speaker)
     weights = open_weights(base)
     _require_fit(found, weights)
