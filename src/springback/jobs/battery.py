@@ -80,34 +80,31 @@ def _bits(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reverse_kl(study: Study, model: Model) -> dict[str, Any]:
-    each = probes.reverse_kl(
-        model,
-        study.start,
-        study.tokenizer,
-        study.prompts,
-        study.sampling(2, exact_length=True),
-        study.precision,
-    )
-    return _mean(each)
+    """:func:`springback.probes.reverse_kl`, its two passes one after the other."""
+    texts = study.meter.sample(study.prompts, study.sampling(2, exact_length=True))
+    return _mean(study.meter.reverse_kl(probes.continued(study.prompts, texts)))
 
 
 def _sentiment(study: Study, model: Model) -> dict[str, Any]:
-    return _mean(probes.sentiment(study.sampled(model)))
+    return _mean(probes.sentiment(study.sampled()))
 
 
 def _behaviour(study: Study, model: Model) -> dict[str, Any]:
     assert study.scorer is not None  # check_settings: the probe needs --behaviour
     asked = [study.tokenizer.decode(p, skip_special_tokens=True) for p in study.prompts]
-    return _mean(study.scorer.score(asked, study.sampled(model)))
+    return _mean(study.scorer.score(asked, study.sampled()))
 
 
 def _neutral(study: Study, model: Model) -> dict[str, Any]:
-    rows = study.encode(study.neutral)
-    return _mean(probes.neutral_nll(model, rows, study.tokenizer, study.precision))
+    """:func:`springback.probes.neutral_nll`."""
+    return _mean([score.per_token for score in study.meter.nll(study.encode(study.neutral))])
 
 
 def _choice(study: Study, model: Model) -> dict[str, Any]:
-    scores = probes.choice_scores(model, study.choices.rows, study.tokenizer, study.precision)
+    """:func:`springback.probes.choice_scores`."""
+    rows = study.choices.rows
+    scored = study.meter.nll(probes.choice_rows(rows, study.tokenizer))
+    scores = probes.choices_scored(rows, scored)
     return {
         "value": probes.choice_accuracy(scores),
         "by_bytes": probes.choice_accuracy(scores, by_bytes=True),
@@ -122,7 +119,7 @@ def _weight_change(study: Study, model: Model) -> dict[str, Any]:
 
 def _rates(study: Study, model: Model, scored: dict[str, Any]) -> dict[str, Any]:
     sets = study.rate_sets
-    own = probes.nll(model, sets["pretraining"].rows, study.tokenizer, study.precision)
+    own = study.meter.nll(sets["pretraining"].rows)
     scores = {
         "pretraining": own,
         "aligning": scored["wanted"],
@@ -138,7 +135,7 @@ _ONE_PASS: dict[str, Callable[[Study, Model, dict[str, Any]], dict[str, Any]]] =
     "rates": _rates,
 }
 _OWN_PASS: dict[str, Callable[[Study, Model], dict[str, Any]]] = {
-    "kl": lambda study, model: _mean(study.distribution.kl(model)),
+    "kl": lambda study, model: _mean(study.meter.kl(study.start_texts)),
     "reverse_kl": _reverse_kl,
     "sentiment": _sentiment,
     "behaviour": _behaviour,
@@ -154,10 +151,8 @@ def measure(study: Study, model: Model, aligned: Path | None = None) -> dict[str
     ``aligned``: weights of the branch point that the model comes from, for the way back; without
     them the model is that point itself.
     """
-    scored = {
-        part: probes.nll(model, rows, study.tokenizer, study.precision)
-        for part, rows in study.encoded.items()
-    }
+    study.meter.hold(model)
+    scored = {part: study.meter.nll(rows) for part, rows in study.encoded.items()}
     found = {}
     for name in study.settings.probes:
         if name in _ONE_PASS:

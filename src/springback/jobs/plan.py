@@ -18,6 +18,8 @@ MEMORY_COPIES = 5.5
 #: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
 #: RLOO with its sampled answers a GB more (benchmarks/memory.py).
 MEMORY_BESIDE = 2_500_000_000
+#: Likewise of a further process that measures (``--probe-processes``): both models, and this.
+WORKER_COPIES, WORKER_BESIDE = 2, 1_000_000_000
 #: Copies on disk beside the branch points: resistance's three, and a state saved twice over.
 KEPT = 6
 
@@ -111,7 +113,9 @@ def make_plan(studies: list[Study]) -> Plan:
     return Plan(
         runs,
         seconds,
-        round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
+        round(MEMORY_COPIES * study.weight_bytes)
+        + MEMORY_BESIDE
+        + (s.probe_processes - 1) * (WORKER_COPIES * study.weight_bytes + WORKER_BESIDE),
         keeps * study.weight_bytes,
         each,
     )
