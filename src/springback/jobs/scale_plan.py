@@ -120,7 +120,7 @@ def _table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         counts = (row.weights, *row.pretrainings, *row.studies, row.trained, row.scored)
         cells.append((row.name, *(f"{n:,.0f}" for n in counts)))
-    sums = [
+    sums: list[list[float]] = [
         [row.pretrainings[0] for row in rows],
         [row.pretrainings[1] for row in rows],
         [row.studies[0] for row in rows],
