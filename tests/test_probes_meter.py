@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,19 @@ def moved(model: Any) -> Any:
         for parameter in other.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
     return other
+
+
+def ends(process: int) -> bool:
+    """Whether it ends within half a minute; one that nobody has reaped has no command line."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            if not Path(f"/proc/{process}/cmdline").read_bytes():
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_the_rows_of_some_groups_make_these_groups_again(tiny_llama: Path) -> None:
@@ -74,10 +89,37 @@ def test_three_processes_measure_what_one_measures(tiny_llama: Path, tmp_path: P
         (other,) = three.pools[0]._processes
     finally:
         three.close()
-    end = time.monotonic() + 30
-    while time.monotonic() < end and Path(f"/proc/{other}").exists():
-        time.sleep(0.05)
-    assert not Path(f"/proc/{other}").exists(), "they end with their meter"
+    assert ends(other), "they end with their meter"
+
+
+LEFT_BEHIND = """
+import sys, time
+from pathlib import Path
+from springback.models import load_model, load_tokenizer, resolve
+from springback.probes import Precision, SharedMeter, Workers
+
+if __name__ == "__main__":
+    checkpoint = resolve(sys.argv[1])
+    workers = Workers(2, checkpoint, Path(sys.argv[2]))
+    meter = SharedMeter(
+        load_model(checkpoint), load_tokenizer(checkpoint), Precision(), workers
+    )
+    meter.hold(meter.start)
+    print(*meter.pools[0]._processes, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_process_outlives_the_one_that_started_it(tiny_llama: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LEFT_BEHIND)
+    command = [sys.executable, str(script), str(tiny_llama), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        worker = int(first.stdout.readline())
+        assert Path(f"/proc/{worker}").exists()
+        first.kill()
+    assert ends(worker)
 
 
 def test_a_study_measures_over_processes_as_in_one(tiny_llama: Path, tmp_path: Path) -> None:

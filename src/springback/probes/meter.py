@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,6 +212,7 @@ def _begin(
     checkpoint: Checkpoint, precision: Precision, rank: int, threads: int, parent: int
 ) -> None:
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process tells of it
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
