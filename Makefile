@@ -82,7 +82,7 @@ integrations: $(INTEGRATION_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
 	  -m pytest -m integrations tests/integrations --ignore tests/integrations/test_ray.py $(PYTEST_ARGS)
 
-# Apart from the rest and from .ci/run: when nodes are killed, once in several runs Ray ended the whole process.
+# In a process of its own: where Ray finds a fault of its own, it ends the whole process.
 ray: $(INTEGRATION_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
 	  -m pytest -m integrations tests/integrations/test_ray.py $(PYTEST_ARGS)

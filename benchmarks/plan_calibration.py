@@ -1,6 +1,6 @@
 """What ``audit plan --size`` rests on: speed of training and scoring at several sizes.
 
-Claim: seconds are in proportion to weights within a factor of two from 10 to 100 million weights,
+Claim: seconds are in proportion to weights within a factor of two from 20 to 190 million weights,
 so a plan scales up from what was measured.  Llamas from scratch with random weights, tokens drawn
 at random; FLOP a second by 6 N a trained and 2 N a scored token.
 
@@ -35,7 +35,7 @@ from springback.provenance import machine
 from springback.scratch import Shape, fresh_model
 from springback.store import write_json
 
-#: Width and depth; with the vocabulary of SmolLM2 (49,152) about 15 to 120 million weights.
+#: Width and depth; with the vocabulary of SmolLM2 (49,152) 21, 47, 109 and 188 million weights.
 SHAPES = (Shape(256, 8, 4), Shape(384, 12, 6), Shape(512, 20, 8), Shape(576, 30, 9))
 LENGTH, BATCH, STEPS, ROUNDS = 64, 8, 8, 3
 
@@ -78,12 +78,17 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/plan_calibration.json")
     )
+    parser.add_argument(
+        "--shapes", type=int, default=len(SHAPES), help="only so many, the smallest; 2 or more"
+    )
     asked = parser.parse_args()
+    if not 2 <= asked.shapes <= len(SHAPES):
+        sys.exit(f"--shapes is {asked.shapes}; give 2 to {len(SHAPES)}: sizes are compared")
     precision = default_precision()
     products = {name: product_speed(name) for name in dict.fromkeys((precision, "float32"))}
     tokenizer = load_tokenizer(resolve("smollm2-135m"))
     rows = []
-    for shape in SHAPES:
+    for shape in SHAPES[: asked.shapes]:
         row = measured(shape, tokenizer, precision)
         rows.append(row)
         print(

@@ -173,7 +173,6 @@ def test_the_plan_is_told_before_anything_is_loaded(
     for words, code in (
         (["epicode-main", "--seeds", "0,1"], 0),
         (["elasticity-theorem"], 2),
-        (["elasticity-scale"], 2),
     ):
         monkeypatch.setattr("sys.argv", ["springback", "reproduce", *words, "--plan"])
         with pytest.raises(SystemExit) as stopped:
@@ -182,7 +181,6 @@ def test_the_plan_is_told_before_anything_is_loaded(
     said = capsys.readouterr()
     assert "2 runs, 1 models x 1 tasks x 2 seeds (0, 1)" in said.out
     assert "--plan with elasticity-theorem; allowed: with" in said.err
-    assert "--plan with elasticity-scale; allowed: with" in said.err
 
 
 def test_seeds_are_kept_shared_and_put_into_the_papers_table(

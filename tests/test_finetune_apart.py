@@ -1,4 +1,4 @@
-"""Training through accelerate in two processes on CPUs (gloo): what one process finds."""
+"""Training through accelerate in two processes on CPUs (gloo), DDP and FSDP: what one finds."""
 
 from __future__ import annotations
 
@@ -22,10 +22,22 @@ from springback.models import load_model, load_tokenizer, resolve
 pytest.importorskip("accelerate", reason="accelerate is not installed (extra train)")
 
 
+DDP = "distributed_type: MULTI_CPU\nnum_processes: 2\nuse_cpu: true\n"
+FSDP = """\
+distributed_type: FSDP
+num_processes: 2
+use_cpu: true
+fsdp_config:
+  fsdp_version: 2
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_reshard_after_forward: true
+"""
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "two.yaml"
-    path.write_text("distributed_type: MULTI_CPU\nnum_processes: 2\nuse_cpu: true\n")
+    path.write_text(DDP)
     return path
 
 
@@ -40,11 +52,13 @@ def test_every_row_of_a_batch_is_taken_once_and_no_process_is_idle() -> None:
     assert share([4], 1, 2) == [4], "for its communication; it counts nothing there"
 
 
+@pytest.mark.parametrize("spread", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_two_processes_find_what_one_finds(
-    tiny_llama: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spread: str, tiny_llama: Path, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last batch has one row, so one process has none of its own there."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config.write_text(spread)
     start = resolve(tiny_llama)
     tokenizer = load_tokenizer(start)
     rows = rows_of(tokenizer, 9)
@@ -57,7 +71,7 @@ def test_two_processes_find_what_one_finds(
     marks = Marks((0, 4, 9), total)
     alone = finetune(one, tokenizer, rows, recipe, marks)
     launch = read_launch(str(config))
-    assert (launch.processes, launch.cpu) == (2, True)
+    assert (launch.processes, launch.cpu, launch.sharded) == (2, True, spread == FSDP)
     scratch = tmp_path / "apart"
     both = finetune_apart(two, start, tokenizer.pad_token_id, rows, recipe, launch, scratch, marks)
     assert both.losses == pytest.approx(alone.losses, rel=1e-5)
@@ -94,8 +108,15 @@ def test_a_config_is_checked_before_anything_is_trained(config: Path, tmp_path: 
         check_settings(replace(settings, lora_rank=2))
     with pytest.raises(SpringbackError, match="trains all weights by sft"):
         check_settings(replace(settings, algorithm="dpo"))
-    config.write_text("use_cpu: true\n")
-    with pytest.raises(SpringbackError, match="num_processes None"):
-        check_settings(settings)
+    for written, words in (
+        ("use_cpu: true\n", "num_processes None"),
+        (DDP.replace("MULTI_CPU", "DEEPSPEED"), "distributed_type DEEPSPEED; allowed: MULTI_CPU"),
+        (DDP + "num_machines: 2\n", "num_machines 2; .*--executor ray"),
+        (DDP + "parallelism_config: {parallelism_config_tp_size: 2}\n", "parallelism_config"),
+        (FSDP.replace("version: 2", "version: 1"), "fsdp_version 1 with use_cpu; allowed: 2"),
+    ):
+        config.write_text(written)
+        with pytest.raises(SpringbackError, match=words):
+            check_settings(settings)
     with pytest.raises(SpringbackError, match="cannot read"):
         check_settings(replace(settings, accelerate=str(tmp_path / "none.yaml")))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from springback.cli.app import main
 from springback.errors import SpringbackError
 from springback.jobs.scale import scale_study, settings_of, shape_of
 from springback.jobs.scale_analysis import analyse, verdict
+from springback.jobs.scale_plan import plan
 from springback.jobs.scale_settings import CELL, ScaleSettings
 from springback.report import build, render
 from springback.scratch import Shape, small_tokenizer
@@ -113,7 +116,16 @@ def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: P
         "probes": ("margin", "neutral_nll"),
     }
     out = tmp_path / "out"
+    before = plan("small", out, given).splitlines()
+    assert not out.exists(), "a plan writes nothing"
+    # Two seeds of 32 rows of 128 tokens, and 2 x 2 studies of (8 + 8) rows of 48.
+    trained = 2 * 32 * 128 + 4 * (8 + 8) * 48
+    assert before[3].split()[:7] == ["16x1", "9,216", "2", "0", "4", "0", f"{trained:,}"]
+    assert before[5].split()[:6] == ["all", "4", "0", "8", "0", f"{2 * trained:,}"]
+    assert re.fullmatch(r"what is left: about \d+ min, \d\.\d GB of memory, .*", before[6])
     data = scale_study("small", out, given).data
+    after = plan("small", out, given).splitlines()
+    assert after[5].split()[:5] == ["all", "4", "4", "8", "8"]
     life = data["analysis"]["life_cycle"]
     assert [(c["size"], c["volume"], c["n"]) for c in life["cells"]] == [
         (size, volume, 2) for size in ("16x1", "32x1") for volume in (16, 32)
@@ -131,3 +143,16 @@ def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: P
     del data["analysis"]["life_cycle"]["trends"]
     with pytest.raises(SpringbackError, match="run the job again"):
         render(data)
+
+
+def test_the_plan_of_the_larger_scale_needs_no_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["elasticity-scale", "--plan", "--scale", "paper", "--executor", "ray"]
+    monkeypatch.setattr("sys.argv", ["springback", "reproduce", *words, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert re.search(r"^all +20 +0 +100 +0 ", said, re.MULTILINE)
+    assert not list(tmp_path.iterdir())

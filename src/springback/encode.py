@@ -171,14 +171,22 @@ def pad_batch(rows: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
     return Batch(tuple(index), ids, mask, labels)
 
 
-def scoring_batches(rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Iterator[Batch]:
-    """Batches of similar length, at most ``batch_tokens`` padded tokens each (one row at least)."""
+def scoring_groups(rows: Sequence[Encoded], batch_tokens: int) -> list[list[int]]:
+    """Rows of similar length, at most ``batch_tokens`` padded tokens a group (one row at least).
+
+    The rows of some of the groups alone make these same groups again: none is so short that it
+    joins one before it.
+    """
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
-    chunk: list[int] = []
+    groups: list[list[int]] = []
     for i in order:
-        if chunk and (len(chunk) + 1) * len(rows[i].ids) > batch_tokens:
-            yield pad_batch(rows, chunk, pad)
-            chunk = []
-        chunk.append(i)
-    if chunk:
-        yield pad_batch(rows, chunk, pad)
+        if not groups or (len(groups[-1]) + 1) * len(rows[i].ids) > batch_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+def scoring_batches(rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Iterator[Batch]:
+    """The :func:`scoring_groups` as batches."""
+    for group in scoring_groups(rows, batch_tokens):
+        yield pad_batch(rows, group, pad)

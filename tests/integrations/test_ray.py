@@ -16,7 +16,6 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed (make integrations)")
 
-from ray._private.state import available_resources_per_node
 from ray.cluster_utils import Cluster
 
 from springback.cli.flags import _typed
@@ -57,8 +56,38 @@ def cluster() -> Iterator[Any]:
 RAY = ExecutorSettings("ray", run_memory=0.2)
 
 
+#: Length of a text.  Where "armed" lies beside it, the first that comes takes it, says on which
+#: node it is and waits there.
+SCORER = """
+import os
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def length(prompts, texts):
+    try:
+        (HERE / "armed").rename(HERE / f"taken-{os.getpid()}")
+    except FileNotFoundError:
+        return [float(len(text)) for text in texts]
+    import ray
+
+    (HERE / "writing").write_text(ray.get_runtime_context().get_node_id())
+    (HERE / "writing").rename(HERE / "struck")
+    time.sleep(600)
+"""
+
+
 @pytest.fixture(scope="module")
-def settings(tiny_llama: Path) -> AuditSettings:
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scorer") / "scorer.py"
+    path.write_text(SCORER)
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_llama: Path, scorer: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(8, 16),
@@ -74,7 +103,8 @@ def settings(tiny_llama: Path) -> AuditSettings:
         resistance_rows=4,
         experiments=("rebound", "resistance", "realign"),
         mitigate=("overbend:0.5",),
-        probes=("margin", "kl"),
+        probes=("margin", "kl", "behaviour"),
+        behaviour=f"python:{scorer}:length",
         precision="float32",
     )
 
@@ -94,44 +124,41 @@ def found(folder: Path) -> dict[str, Any]:
 
 
 class Killer(Silent):
-    """Kills a node at work once the third run is done.
+    """Kills the node of a run that is at its measurements, the third run being done.
 
-    Its run may end just before the blow: if no run was lost two runs later, the next one falls.
+    :data:`SCORER` says which node that is, and waits for the blow.
     """
 
-    def __init__(self, cluster: Any) -> None:
-        self.cluster, self.done, self.killed, self.told = cluster, 0, 0, list[str]()
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.done, self.armed, self.killed, self.told = 0, False, False, list[str]()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         self.done += steps
         if note:
             self.told.append(note)
-        lost = any("begins again" in text for text in self.told)
-        due = self.done >= 3 + 2 * self.killed and self.killed < 3
-        if due and not lost and (busy := busy_nodes(self.cluster)):
-            if self.killed:  # two of three nodes have to be left
-                self.cluster.add_node(num_cpus=1, **SMALL)
-            self.killed += 1
-            self.cluster.remove_node(busy[0], allow_graceful=False)
+        if self.done >= 3 and not self.armed:
+            (self.folder / "armed").touch()
+            self.armed = True
+        struck = self.folder / "struck"
+        if self.killed or not struck.exists():
+            return
+        (node,) = [n for n in self.cluster.list_all_nodes() if n.node_id == struck.read_text()]
+        self.killed = True
+        self.cluster.remove_node(node, allow_graceful=False)
 
     def note(self, text: str) -> None:
         self.told.append(text)
 
 
-def busy_nodes(cluster: Any) -> list[Any]:
-    """Those whose core is taken."""
-    free = available_resources_per_node()
-    others = [n for n in cluster.list_all_nodes() if n != cluster.head_node]
-    return [n for n in others if n.node_id in free and free[n.node_id].get("CPU", 0) < 1]
-
-
 def test_a_study_on_three_nodes_with_one_killed_finds_what_one_process_finds(
-    cluster: Any, settings: AuditSettings, here: Path, tmp_path: Path
+    cluster: Any, settings: AuditSettings, here: Path, scorer: Path, tmp_path: Path
 ) -> None:
-    progress = Killer(cluster)
+    progress = Killer(cluster, scorer.parent)
     there = audit(settings, tmp_path / "out", progress, RAY).folder
     assert found(there) == found(here)
     assert progress.killed
+    assert len(cluster.list_all_nodes()) == 3, "the head and two that are left"
     assert not list(there.glob("checkpoints/*/*")), "weights are pruned"
     record = read_json(there / "executor.json")
     assert record["lost_workers"] >= 1
@@ -173,9 +200,7 @@ def task(key: str, call: Callable[[Progress], Any], **more: Any) -> Task:
     return Task(key, key, call, **more)
 
 
-def test_a_branch_begins_when_its_branch_point_is_there_and_an_error_stops_all(
-    cluster: Any, tmp_path: Path
-) -> None:
+def test_a_branch_begins_when_its_branch_point_is_there(cluster: Any, tmp_path: Path) -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     point, branch, last = (tmp_path / name for name in ("point", "branch", "last"))
 
@@ -193,8 +218,42 @@ def test_a_branch_begins_when_its_branch_point_is_there_and_an_error_stops_all(
         task("last", partial(mark, last), after=("prefix",)),
     ]
     assert {o.key for o in run_tasks(tasks, RAY, Silent())} == {"prefix", "branch", "last"}
+
+
+def test_an_error_stops_what_is_at_work_and_cancels_nothing_that_has_ended(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends this whole process where it is asked to cancel a task that is just ending."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cancelled, cancel = list[Any](), ray.cancel
+
+    def noted(ref: Any, **how: Any) -> None:
+        cancelled.append(ref)
+        cancel(ref, **how)
+
+    monkeypatch.setattr(ray, "cancel", noted)
+    for _ in range(10):
+        with pytest.raises(SpringbackError, match="this run cannot be"):
+            run_tasks([task("a", fail), task("b", trivial, after=("a",))], RAY, Silent())
+    assert not cancelled
+    begun = tmp_path / "begun"
+
+    def work(progress: Progress) -> None:
+        begun.write_text(str(os.getpid()))
+        time.sleep(120)
+
+    def fail_beside(progress: Progress) -> None:
+        while not begun.exists() or not begun.read_text():
+            time.sleep(0.05)
+        raise SpringbackError("this run cannot be")
+
     with pytest.raises(SpringbackError, match="this run cannot be"):
-        run_tasks([task("a", fail), task("b", trivial, after=("a",))], RAY, Silent())
+        run_tasks([task("long", work), task("short", fail_beside)], RAY, Silent())
+    assert len(cancelled) == 1
+    worker, end = Path(f"/proc/{begun.read_text()}"), time.monotonic() + 20
+    while worker.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not worker.exists()
 
 
 def die_once(path: Path, progress: Progress) -> None:
@@ -225,7 +284,7 @@ def test_the_command_line_starts_a_ray_of_its_own(
 ) -> None:
     """Beside the cluster, in a process of its own: what a user types."""
     names = ("model", "n_pos", "doses", "learning_rate", "batch_size", "max_tokens", "holdout")
-    more = ("prompts", "prompt_tokens", "sample_tokens", "probes", "precision")
+    more = ("prompts", "prompt_tokens", "sample_tokens", "probes", "behaviour", "precision")
     flags = [
         f"--{name.replace('_', '-')}={_typed(getattr(settings, name))}" for name in (*names, *more)
     ]

@@ -192,7 +192,7 @@ def reproduce(
     only_plan: Annotated[
         bool,
         typer.Option(
-            "--plan", help="Print the runs of an elasticity-... or epicode-..., run nothing."
+            "--plan", help="Print the runs of a study of models (not a theory), run nothing."
         ),
     ] = False,
 ) -> None:
@@ -209,20 +209,25 @@ def reproduce(
     from springback.jobs.reproduce import reproduce as run
     from springback.jobs.reproduce import reproduce_theory
 
+    executor = _executor(given)
     if only_plan:
-        if name in (*THEORY, SCALE):
-            allowed = ", ".join([*REPRODUCTIONS, *EPICODE])
+        if name in THEORY:
+            allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
             raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
         if name in EPICODE:
             for line in epicode_plan(name, scale, given):
                 typer.echo(line)
+        elif name == SCALE:
+            from springback.jobs.scale_plan import plan as scale_plan
+
+            typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
             typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
         _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
-    executor, folder = _executor(given), out or Path(f"springback-{name}")
+    folder = out or Path(f"springback-{name}")
     if name == SCALE:
         from springback.jobs.scale import scale_study
 

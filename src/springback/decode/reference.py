@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -127,6 +127,31 @@ def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> 
         work.amateur_calls += 1
         work.amateur_rows += len(expert)
         work.contested += int((contrast.plausible(expert, alpha).sum(-1) > 1).sum())
+
+
+def decode_some(
+    expert: PreTrainedModel, prompts: Mapping[int, Sequence[int]], settings: DecodeSettings
+) -> dict[int, list[int]]:
+    """:func:`decode` by one model of some prompts of a larger set, each by its number there.
+
+    Noise goes by that number; batches are made of these prompts alone.
+    """
+    check(settings, list(prompts.values()), None, NO_HOOKS)
+    chooser = Chooser(settings, NO_HOOKS, noise_of(settings))
+    numbers = list(prompts)
+    found: dict[int, list[int]] = {}
+    for answers in batches(list(prompts.values()), settings.batch_size):
+        for answer in answers:
+            answer.row = numbers[answer.row]
+        if settings.max_new_tokens:
+            decode_batch([_Half(expert)], answers, chooser)
+        found |= {answer.row: answer.tokens for answer in answers}
+    return found
+
+
+def sampling_groups(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Which prompts :func:`decode` takes together, by their numbers."""
+    return [[answer.row for answer in answers] for answers in batches(prompts, size)]
 
 
 def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[Answer]]:

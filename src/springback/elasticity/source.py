@@ -12,7 +12,7 @@ from springback.elasticity.judgement import ReboundCurves
 from springback.errors import DataError, describe
 
 #: Settings that two studies may differ in and still be the same study of two models.
-_FREE = ("model", "revision", "seeds", "save_every")
+_FREE = ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
 _SLICES = ("align", "perturb", "wanted", "unwanted")
 #: Tags of the rebound's records.  One with other tags belongs to another part of the study.
 _REBOUND_TAGS = {"phase", "seed", "n_pos", "n_neg", "job"}

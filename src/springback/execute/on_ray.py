@@ -53,11 +53,12 @@ def _reach(address: str) -> None:
 
 
 @contextlib.contextmanager
-def connected(settings: ExecutorSettings) -> Iterator[Any]:
-    """Ray, joined or started, as a context; one that was there before stays."""
+def connected(settings: ExecutorSettings) -> Iterator[tuple[Any, bool]]:
+    """Ray, joined or started, as a context, and whether this process leaves it at the end: one
+    that was there before stays."""
     ray = _ray()
     if ray.is_initialized():
-        yield ray
+        yield ray, False
         return
     quietly: dict[str, Any] = {
         "include_dashboard": False,
@@ -82,7 +83,7 @@ def connected(settings: ExecutorSettings) -> Iterator[Any]:
             "--head), or leave --address out"
         ) from error
     try:
-        yield ray
+        yield ray, True
     finally:
         ray.shutdown()
 
@@ -166,8 +167,14 @@ def run_tasks(
     check_tasks(tasks)
     if not tasks:
         return []
-    with connected(settings) as ray:
-        return _Loop(ray, tasks, settings, progress, on_done).run()
+    with connected(settings) as (ray, leaves):
+        loop = _Loop(ray, tasks, settings, progress, on_done)
+        try:
+            return loop.run()
+        except BaseException:
+            if not leaves:  # else the workers end with this process's job
+                loop.cancel()
+            raise
 
 
 class _Loop:
@@ -204,16 +211,25 @@ class _Loop:
                 self._begin()
                 self._collect()
                 self._show()
-        except BaseException:
-            for ref in self.running:
-                with contextlib.suppress(Exception):
-                    self.ray.cancel(ref, force=True)
-            raise
         finally:
             with contextlib.suppress(Exception):
                 self.ray.kill(self.board)
         self.progress.close()
         return self.outcomes
+
+    def cancel(self) -> None:
+        """Stop what is still at work.
+
+        Never a task that has ended: Ray (2.60) aborts the whole process when it is asked to cancel
+        one whose reply it is just taking in ("Tried to complete task that was not pending").
+        """
+        if not self.running:
+            return
+        refs = list(self.running)
+        _, at_work = self.ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
+        for ref in at_work:
+            with contextlib.suppress(Exception):
+                self.ray.cancel(ref, force=True)
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"]]
@@ -269,7 +285,7 @@ class _Loop:
 
     def _take(self, ref: Any) -> None:
         errors = self.ray.exceptions
-        entry = self.running[ref]
+        entry = self.running.pop(ref)
         task = entry.task
         try:
             seconds, node, value = self.ray.get(ref)
@@ -278,10 +294,8 @@ class _Loop:
                 raise error.cause from None
             raise
         except errors.RayError as error:
-            del self.running[ref]
             self._lost(task, entry.attempt, error)
             return
-        del self.running[ref]
         found = Outcome(task.key, task.title, task.seconds, seconds, node, entry.attempt, value)
         self.done.add(task.key)
         self.outcomes.append(found)

@@ -3,15 +3,17 @@
 The caller writes what to do into a folder; ``accelerate launch --config_file`` starts this module
 in every process; each takes its rows of every batch, and gradients add up to those of the whole.
 Weights go to the folder at each mark; the caller loads and measures them.  The model and its
-optimizer then lie spread as the config says, while measuring stays with one process.
+optimizer then lie spread as the config says.
 
-accelerate starts one process on CPUs whatever ``num_processes`` says, and has no FSDP there, so
-with ``use_cpu`` torch's own launcher starts them (gloo, DDP).
+On CPUs (gloo) two things of accelerate's (1.15) are done here: it starts one process for DDP
+whatever ``num_processes`` says, so torch's own launcher starts them; and it knows FSDP on devices
+only, so :func:`_shard_on_cpu` says that FSDP is meant.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -52,19 +54,28 @@ JOB, START, DONE = "job.json", "start.safetensors", "done.json"
 
 @dataclass(frozen=True)
 class Launch:
-    """``config``: accelerate's file.  ``processes`` and ``cpu``: what it says."""
+    """``config``: accelerate's file.  ``processes``, ``cpu``, ``sharded`` (FSDP) and ``port``
+    (None: any that is free): what it says."""
 
     config: Path
     processes: int
     cpu: bool
+    sharded: bool = False
+    port: int | None = None
 
     def command(self, folder: Path) -> list[str]:
         module = ["-m", "springback.finetune.apart", str(folder)]
-        if self.cpu:
+        if self.cpu and not self.sharded:
             some = ["--standalone", "--nproc_per_node", str(self.processes)]
             return [sys.executable, "-m", "torch.distributed.run", *some, *module]
         launch = ["-m", "accelerate.commands.launch", "--config_file", str(self.config)]
+        if self.port is None:  # accelerate's default is one port for all of a machine's trainings
+            launch += ["--main_process_port", "0"]
         return [sys.executable, *launch, *module]
+
+    def environment(self) -> dict[str, str]:
+        """Of the processes: those on CPUs see no GPU."""
+        return {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if self.cpu else {})}
 
 
 def finetune_apart(
@@ -124,7 +135,13 @@ def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any
     """Run the processes; returns what the first of them wrote at the end."""
     command = launch.command(folder)
     with (folder / "errors.log").open("w+", encoding="utf-8") as errors:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=launch.environment(),
+        ) as child:
             try:
                 for line in child.stdout or ():
                     if line.startswith('{"loss"'):
@@ -141,6 +158,11 @@ def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any
             f"({said[0] if said else 'no message'}); look at that config, or leave --accelerate out"
         )
     found: dict[str, Any] = read_json(folder / DONE)
+    if launch.sharded and not found["sharded"]:
+        raise TrainingError(
+            f"accelerate did not shard the model, though {launch.config} says FSDP; look at that "
+            "config, or leave --accelerate out"
+        )
     return found
 
 
@@ -151,22 +173,14 @@ def share(batch: Sequence[int], rank: int, world: int) -> list[int]:
 
 def _work(folder: Path) -> None:
     """In every process: train, and have the first one write."""
-    from accelerate import Accelerator
-
     job = read_json(folder / JOB)
     recipe = Recipe(**job["recipe"])
     rows = [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]]
     model = load_model(Checkpoint(**job["model"]))
     read_weights(model, folder / START)
     names = list(trainable(model))
-    accelerator = Accelerator(cpu=job["cpu"])
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=(recipe.beta1, recipe.beta2),
-        weight_decay=recipe.weight_decay,
-    )
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
+    accelerator = _accelerator(job["cpu"])
+    wrapped, optimizer = _prepared(accelerator, model, recipe)
     batches = plan_batches(len(rows), recipe)
     schedule = get_scheduler(recipe.schedule, optimizer, 0, len(batches))
     rank, world = accelerator.process_index, accelerator.num_processes
@@ -194,9 +208,70 @@ def _work(folder: Path) -> None:
         _keep(accelerator, wrapped, names, folder, step, job["steps"])
     _keep(accelerator, wrapped, names, folder, -1, [-1])
     if accelerator.is_main_process:
-        write_json(folder / DONE, {"losses": losses, "tokens": counted})
+        found = {"losses": losses, "tokens": counted, "sharded": _is_sharded(wrapped)}
+        write_json(folder / DONE, found)
     accelerator.wait_for_everyone()
     accelerator.end_training()
+
+
+def _accelerator(cpu: bool) -> Any:
+    """accelerate as the environment has it from its config; precision is the recipe's."""
+    from accelerate import Accelerator
+
+    found = Accelerator(cpu=cpu, mixed_precision="no")
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if found.num_processes != started:
+        raise TrainingError(
+            f"{started} processes were started, but accelerate has no device for them; write "
+            "use_cpu: true into its config"
+        )
+    if cpu and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        _shard_on_cpu(found)
+    return found
+
+
+def _shard_on_cpu(accelerator: Any) -> None:
+    """Say that FSDP is meant, over all processes, as accelerate's state does it on devices."""
+    from accelerate import DistributedType, FullyShardedDataParallelPlugin, PartialState
+    from accelerate.parallelism_config import ParallelismConfig
+
+    state = accelerator.state
+    if accelerator.num_processes > 1:  # else torch takes the mesh of a device that is there
+        state.parallelism_config = ParallelismConfig(dp_shard_size=accelerator.num_processes)
+        state.device_mesh = state.parallelism_config.get_device_mesh("cpu")
+    for one in (state, PartialState()):  # the first is filled from the second again and again
+        one.distributed_type = DistributedType.FSDP
+    state.fsdp_plugin = FullyShardedDataParallelPlugin()
+
+
+def _prepared(accelerator: Any, model: Model, recipe: Recipe) -> tuple[Any, Any]:
+    """Model and optimizer as the processes share them."""
+    from torch.distributed.fsdp import FSDPModule
+
+    def adamw(parameters: Any) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            parameters,
+            lr=recipe.learning_rate,
+            betas=(recipe.beta1, recipe.beta2),
+            weight_decay=recipe.weight_decay,
+        )
+
+    if not accelerator.is_fsdp2:  # FSDP1 puts parameters of its own in place of the model's
+        wrapped = accelerator.prepare(model)
+        return wrapped, accelerator.prepare(adamw(wrapped.parameters()))
+    wrapped, optimizer = accelerator.prepare(model, adamw(model.parameters()))
+    if accelerator.device.type == "cpu":
+        for module in wrapped.modules():
+            if isinstance(module, FSDPModule):  # gloo has sums only, no averages
+                module.set_force_sum_reduction_for_comms(True)
+    return wrapped, optimizer
+
+
+def _is_sharded(wrapped: Any) -> bool:
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    kinds = (FSDPModule, FullyShardedDataParallel)
+    return any(isinstance(module, kinds) for module in wrapped.modules())
 
 
 def _loss(model: Any, batch: Any, recipe: Recipe, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ re-alignment in :mod:`springback.jobs.realign`; what the numbers say in
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,11 @@ def audit(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings, far = check_settings(settings or AuditSettings()), on_ray(executor)
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, ExitStack() as ending:
         room = Room(settings)
         data = load_data(settings, room)
         studies = _studies(settings, data, store, progress, room)
+        ending.callback(studies[0].close)
         planned = _announce(studies)
         if far and executor is not None:
             spread.run(studies, planned, executor, progress)

@@ -38,6 +38,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "epsilon": settings.epsilon,
             "utility-rows": settings.utility_rows,
             "rate-depth": settings.rate_depth,
+            "probe-processes": settings.probe_processes,
         }
     )
     if not settings.n_pos or not settings.doses or not settings.seeds:
@@ -88,6 +89,11 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
                 f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
                 f"{settings.lora_rank}; it trains all weights by sft: leave it out"
             )
+    if settings.lora_rank and settings.probe_processes > 1:
+        raise SpringbackError(
+            f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
+            "they hold whole models, no adapter: leave out one of the two"
+        )
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
     if "rebound" not in settings.experiments:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from springback import probes
 from springback.core import Slice
-from springback.encode import Encoded
 from springback.jobs import audit_rates
 from springback.jobs.settings import AuditSettings
 from springback.models import Model
@@ -73,26 +72,25 @@ class Asked:
 
     def __init__(self, study: Study, model: Model, aligned: Path | None = None) -> None:
         self.study, self.model, self.aligned = study, model, aligned
+        self.meter = study.meter
+        self.meter.hold(model)
         self._scores: dict[str, list[probes.TextNLL]] = {}
 
     @cached_property
     def sides(self) -> dict[str, list[probes.TextNLL]]:
         """The held-out texts, ``wanted`` and ``unwanted``."""
-        return {part: self._nll(rows) for part, rows in self.study.encoded.items()}
+        return {part: self.meter.nll(rows) for part, rows in self.study.encoded.items()}
 
     def scores(self, part: Slice) -> list[probes.TextNLL]:
         """Any other texts, one pass however many probes read them."""
         if part.content_hash not in self._scores:
-            self._scores[part.content_hash] = self._nll(self.study.encode(part))
+            self._scores[part.content_hash] = self.meter.nll(self.study.encode(part))
         return self._scores[part.content_hash]
 
     @cached_property
     def texts(self) -> list[str]:
         """A sampled continuation of every prompt; the same noise for every model."""
-        return self.study.sampled(self.model)
-
-    def _nll(self, rows: list[Encoded]) -> list[probes.TextNLL]:
-        return probes.nll(self.model, rows, self.study.tokenizer, self.study.precision)
+        return self.study.sampled()
 
 
 def _margin(asked: Asked) -> dict[str, Any]:
@@ -110,20 +108,14 @@ def _bits(asked: Asked) -> dict[str, Any]:
 
 
 def _kl(asked: Asked) -> dict[str, Any]:
-    return _mean(asked.study.distribution.kl(asked.model))
+    return _mean(asked.meter.kl(asked.study.start_texts))
 
 
 def _reverse_kl(asked: Asked) -> dict[str, Any]:
+    """:func:`springback.probes.reverse_kl`, its two passes one after the other."""
     study = asked.study
-    each = probes.reverse_kl(
-        asked.model,
-        study.start,
-        study.tokenizer,
-        study.prompts,
-        study.sampling(2, exact_length=True),
-        study.precision,
-    )
-    return _mean(each)
+    texts = asked.meter.sample(study.prompts, study.sampling(2, exact_length=True))
+    return _mean(asked.meter.reverse_kl(probes.continued(study.prompts, texts)))
 
 
 def _sentiment(asked: Asked) -> dict[str, Any]:
@@ -142,8 +134,10 @@ def _neutral(asked: Asked) -> dict[str, Any]:
 
 
 def _choice(asked: Asked) -> dict[str, Any]:
-    study = asked.study
-    scores = probes.choice_scores(asked.model, study.choices.rows, study.tokenizer, study.precision)
+    """:func:`springback.probes.choice_scores`."""
+    rows = asked.study.choices.rows
+    scored = asked.meter.nll(probes.choice_rows(rows, asked.study.tokenizer))
+    scores = probes.choices_scored(rows, scored)
     return {
         "value": probes.choice_accuracy(scores),
         "by_bytes": probes.choice_accuracy(scores, by_bytes=True),

@@ -18,6 +18,8 @@ MEMORY_COPIES = 5.5
 #: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
 #: RLOO with its sampled answers a GB more (benchmarks/memory.py).
 MEMORY_BESIDE = 2_500_000_000
+#: Likewise of a further process that measures (``--probe-processes``): both models, and this.
+WORKER_COPIES, WORKER_BESIDE = 2, 1_000_000_000
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
 STATE = 6
 
@@ -114,7 +116,9 @@ def make_plan(studies: list[Study]) -> Plan:
     return Plan(
         runs,
         seconds,
-        round(MEMORY_COPIES * study.weight_bytes) + MEMORY_BESIDE,
+        round(MEMORY_COPIES * study.weight_bytes)
+        + MEMORY_BESIDE
+        + (s.probe_processes - 1) * (WORKER_COPIES * study.weight_bytes + WORKER_BESIDE),
         kept(s) * study.weight_bytes,
         each,
         sum(p.trained for p in waiting) / train,

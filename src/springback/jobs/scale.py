@@ -131,12 +131,9 @@ def scale_study(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
         )
     with Store(out).locked() as store:
-        runs = _pretrainings(settings, study, store, progress)
-        cells = [
-            Cell(run.shape, volume, seed)
-            for (_, seed), run in runs.items()
-            for volume in settings.volumes
-        ]
+        runs = pretrainings(settings, study, store)
+        _make_tokenizer(settings, next(iter(runs.values())))
+        cells = cells_of(runs)
         progress.note(
             f"{len(runs)} pre-trainings kept at {len(settings.volumes)} volumes: {len(cells)} "
             "studies; stop it at any time, the same command goes on"
@@ -175,16 +172,28 @@ def _text(settings: ScaleSettings, seed: int) -> Slice:
     return load_slice(settings.corpus, limit=rows, seed=7919 + seed)
 
 
-def _pretrainings(
-    settings: ScaleSettings, study: AuditSettings, store: Store, progress: Progress
+def _make_tokenizer(settings: ScaleSettings, first: Pretraining) -> None:
+    """The tokenizer of all, trained on the text of the first seed, unless it is there."""
+    folder = Path(first.tokenizer or "")
+    if not folder.exists():
+        texts = [f"{row.prompt}\n{row.response}".strip() for row in first.part.rows]
+        small_tokenizer(texts, settings.vocabulary, folder)
+
+
+def cells_of(runs: Mapping[tuple[str, int], Pretraining]) -> list[Cell]:
+    """Every checkpoint that is measured."""
+    return [
+        Cell(run.shape, volume, seed) for (_, seed), run in runs.items() for volume in run.volumes
+    ]
+
+
+def pretrainings(
+    settings: ScaleSettings, study: AuditSettings, store: Store
 ) -> dict[tuple[str, int], Pretraining]:
-    """Name of the size and seed -> its pre-training; the tokenizer is that of the first seed."""
+    """Name of the size and seed -> its pre-training, the first seed's before the others'."""
     first = _text(settings, study.seeds[0])
     identity = content_hash([first.content_hash, settings.vocabulary])[:20]
     folder = store.checkpoints / f"tokenizer-{identity}"
-    if not folder.exists():
-        texts = [f"{row.prompt}\n{row.response}".strip() for row in first.rows]
-        small_tokenizer(texts, settings.vocabulary, folder)
     found = {}
     for seed in study.seeds:
         part = first if seed == study.seeds[0] else _text(settings, seed)

@@ -161,6 +161,11 @@ class AuditSettings:
         "accelerate's config file: training (sft, all weights) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
+    probe_processes: int = setting(
+        1,
+        "Processes that share the batches of every measurement; each holds the start model and "
+        "the measured one (worker r on GPU r).",
+    )
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None

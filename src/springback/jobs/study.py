@@ -42,7 +42,7 @@ from springback.models import (
     load_model,
     load_weights,
 )
-from springback.probes import Precision, SampleSettings, StartDistribution
+from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Progress
 from springback.slices import load_slice
 from springback.store import Store, require_space
@@ -75,7 +75,6 @@ class Study:
             for part, rows in (("wanted", data.wanted), ("unwanted", data.unwanted))
         }
         self.prompts = self._prompts()
-        self._distribution: StartDistribution | None = None
         #: Turned round in the opposite order: what is wanted there is a low reward.
         self.sign = -1.0 if like else 1.0
 
@@ -133,20 +132,35 @@ class Study:
             new_tokens=self.settings.sample_tokens, seed=seed, exact_length=exact_length
         )
 
-    @property
-    def distribution(self) -> StartDistribution:
-        """The start model's on the prompts with continuations sampled from it once."""
-        if self._distribution is None:
-            found = probes.sample(
-                self.start, self.tokenizer, self.prompts, self.sampling(0, exact_length=True)
-            )
-            rows = [Encoded((*p, *c), len(p), 0) for p, c in zip(self.prompts, found, strict=True)]
-            self._distribution = StartDistribution(self.start, rows, self.tokenizer, self.precision)
-        return self._distribution
+    @cached_property
+    def meter(self) -> Meter:
+        """What measures a model: here, or in the processes that the settings ask for."""
+        if self.like:
+            return self.like.meter
+        given = (self.start, self.tokenizer, self.precision)
+        count = self.settings.probe_processes
+        if count == 1:
+            return Meter(*given)
+        return SharedMeter(*given, Workers(count, self.checkpoint, self.store.partials))
 
-    def sampled(self, model: Model) -> list[str]:
+    def close(self) -> None:
+        """End the processes that measure, if there are any."""
+        if "meter" in self.__dict__ and not self.like:
+            self.meter.close()
+            del self.meter
+
+    @cached_property
+    def start_texts(self) -> list[Encoded]:
+        """The prompts with continuations sampled from the start model once, for its KL."""
+        held = self.meter.model
+        self.meter.hold(self.start)
+        found = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
+        self.meter.hold(held)
+        return probes.continued(self.prompts, found)
+
+    def sampled(self) -> list[str]:
         """A continuation of every prompt, as text; the same noise for every model."""
-        ids = probes.sample(model, self.tokenizer, self.prompts, self.sampling(1))
+        ids = self.meter.sample(self.prompts, self.sampling(1))
         return [self.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
 
     @cached_property
@@ -206,7 +220,7 @@ class Study:
             "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
         }
         if "kl" in measured:
-            again_kl = self.distribution.kl_to_itself()
+            again_kl = self.meter.kl_to_itself(self.start_texts)
             floor["kl"] = abs(sum(again_kl) / len(again_kl))
         return floor
 

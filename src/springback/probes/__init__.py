@@ -7,7 +7,7 @@ from springback.probes.behaviour import (
     sample,
     sentiment,
 )
-from springback.probes.divergence import StartDistribution, reverse_kl
+from springback.probes.divergence import StartDistribution, continued, reverse_kl
 from springback.probes.errors_of_logits import logit_errors
 from springback.probes.geometry import (
     WayBack,
@@ -27,8 +27,16 @@ from springback.probes.likelihood import (
     pair_nll,
     pair_nll_masked,
 )
+from springback.probes.meter import Meter, SharedMeter, Workers
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
-from springback.probes.utility import ChoiceScore, choice_accuracy, choice_scores, neutral_nll
+from springback.probes.utility import (
+    ChoiceScore,
+    choice_accuracy,
+    choice_rows,
+    choice_scores,
+    choices_scored,
+    neutral_nll,
+)
 
 __all__ = [
     "CHUNK",
@@ -36,16 +44,22 @@ __all__ = [
     "SCORERS",
     "ChoiceScore",
     "MaskedNLL",
+    "Meter",
     "Precision",
     "SampleSettings",
     "Scorer",
+    "SharedMeter",
     "StartDistribution",
     "TextNLL",
     "WayBack",
     "WeightChange",
+    "Workers",
     "bits_per_byte",
     "choice_accuracy",
+    "choice_rows",
     "choice_scores",
+    "choices_scored",
+    "continued",
     "load_scorer",
     "logit_errors",
     "margin",

@@ -95,7 +95,6 @@ class StartDistribution:
         return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
 
 
-@torch.inference_mode()
 def reverse_kl(
     model: PreTrainedModel,
     start: PreTrainedModel,
@@ -116,9 +115,25 @@ def reverse_kl(
     Left out: the prompts, and everything after an end token, which is never drawn (its
     probability does count).  Cost: sampling, then one forward pass of each model over the texts.
     """
-    precision = precision or Precision()
     texts = sample(model, tokenizer, prompts, replace(settings, exact_length=True))
-    rows = [Encoded((*p, *t), len(p), 0) for p, t in zip(prompts, texts, strict=True)]
+    return kl_on(model, start, continued(prompts, texts), tokenizer, precision)
+
+
+def continued(prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]]) -> list[Encoded]:
+    """Prompts with their continuations, whose tokens count."""
+    return [Encoded((*p, *t), len(p), 0) for p, t in zip(prompts, texts, strict=True)]
+
+
+@torch.inference_mode()
+def kl_on(
+    model: PreTrainedModel,
+    start: PreTrainedModel,
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    precision: Precision | None = None,
+) -> list[float]:
+    """KL(model || start), mean over each row's counted positions (nats a token), in order."""
+    precision = precision or Precision()
     sums = torch.zeros(len(rows), dtype=torch.float64)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         p, owner = _logits(model, batch, precision)

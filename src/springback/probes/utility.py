@@ -12,7 +12,7 @@ from springback.core import Row
 from springback.encode import Encoded, encode_answer
 from springback.errors import DataError
 from springback.models import Tokenizer
-from springback.probes.likelihood import Precision, nll
+from springback.probes.likelihood import Precision, TextNLL, nll
 from springback.slices import bare_question
 
 
@@ -72,13 +72,26 @@ def choice_scores(
 
     Raises :class:`DataError` for a row without choices or without a letter that names one.
     """
-    answers = [_answer_index(row) for row in rows]
+    encoded = choice_rows(rows, tokenizer, system)
+    return choices_scored(rows, nll(model, encoded, tokenizer, precision))
+
+
+def choice_rows(
+    rows: Sequence[Row], tokenizer: Tokenizer, system: str | None = None
+) -> list[Encoded]:
+    """Every question with every choice as its answer, as :func:`choice_scores` has them scored."""
+    for row in rows:
+        _answer_index(row)
     asked = [replace(row, prompt=bare_question(row)) for row in rows]
-    encoded = [
+    return [
         encode_answer(tokenizer, row, choice, system) for row in asked for choice in row.choices
     ]
-    scores = iter(nll(model, encoded, tokenizer, precision))
-    found = []
+
+
+def choices_scored(rows: Sequence[Row], nlls: Sequence[TextNLL]) -> list[ChoiceScore]:
+    """The questions with the scores of their :func:`choice_rows`."""
+    answers = [_answer_index(row) for row in rows]
+    scores, found = iter(nlls), []
     for row, answer in zip(rows, answers, strict=True):
         ours = [next(scores) for _ in row.choices]
         found.append(
