@@ -65,9 +65,11 @@ class Plan:
 
     @property
     def needs(self) -> str:
-        share = f" ({100 * self.training / self.seconds:.0f} % training, the rest probes)"
+        share = ""
+        if self.waiting:
+            share = f" ({100 * self.training / self.seconds:.0f} % training, the rest probes)"
         return (
-            f"about {self.time}{share if self.waiting else ''}, "
+            f"about {self.time}{share}, "
             f"{self.memory / 1e9:.1f} GB of memory, "
             f"{self.disk / 1e9:.1f} GB of disk at the most"
         )
