@@ -8,7 +8,7 @@ Transformers model.
 from springback.decode.drafts import Speculation
 from springback.decode.fast import decode_fast
 from springback.decode.pair_model import ContrastConfig, ContrastModel
-from springback.decode.reference import decode, decode_some, sampling_groups
+from springback.decode.reference import decode, sampling_groups
 from springback.decode.settings import DecodeSettings, Hooks
 from springback.decode.variants import Forks, decode_variants
 from springback.decode.work import Decoded, Work
@@ -24,7 +24,6 @@ __all__ = [
     "Work",
     "decode",
     "decode_fast",
-    "decode_some",
     "decode_variants",
     "sampling_groups",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -129,26 +129,6 @@ def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> 
         work.contested += int((contrast.plausible(expert, alpha).sum(-1) > 1).sum())
 
 
-def decode_some(
-    expert: PreTrainedModel, prompts: Mapping[int, Sequence[int]], settings: DecodeSettings
-) -> dict[int, list[int]]:
-    """:func:`decode` by one model of some prompts of a larger set, each by its number there.
-
-    Noise goes by that number; batches are made of these prompts alone.
-    """
-    check(settings, list(prompts.values()), None, NO_HOOKS)
-    chooser = Chooser(settings, NO_HOOKS, noise_of(settings))
-    numbers = list(prompts)
-    found: dict[int, list[int]] = {}
-    for answers in batches(list(prompts.values()), settings.batch_size):
-        for answer in answers:
-            answer.row = numbers[answer.row]
-        if settings.max_new_tokens:
-            decode_batch([_Half(expert)], answers, chooser)
-        found |= {answer.row: answer.tokens for answer in answers}
-    return found
-
-
 def sampling_groups(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     """Which prompts :func:`decode` takes together, by their numbers."""
     return [[answer.row for answer in answers] for answers in batches(prompts, size)]
@@ -169,12 +149,14 @@ def decode(
     on_batch: Callable[[int], None] | None = None,
     hooks: Hooks = NO_HOOKS,
     work: Work | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Answer token ids of every prompt, in order, without prompt and stop token.
 
     Batches hold prompts of similar length and do not depend on the models, so paired arms see
     the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.  ``work``
-    takes the statistics of the run.
+    takes the statistics of the run.  ``numbers``: the prompts' own in a larger set of which they
+    are a part, whose noise they have; their places here without.
     """
     begin = time.perf_counter()
     check(settings, prompts, amateur, hooks, expert)
@@ -184,10 +166,14 @@ def decode(
         halves = [_Half(expert)]
         if settings.lam > 0 and amateur is not None:
             halves.append(_Half(amateur))
+        places = [answer.row for answer in answers]
+        if numbers is not None:
+            for answer in answers:
+                answer.row = numbers[answer.row]
         if settings.max_new_tokens:
             decode_batch(halves, answers, chooser, work)
-        for answer in answers:
-            found[answer.row] = answer.tokens
+        for place, answer in zip(places, answers, strict=True):
+            found[place] = answer.tokens
         if on_batch:
             on_batch(len(answers))
     if work is not None:

@@ -207,8 +207,21 @@ class Batch:
         # A copy, so that one row does not hold the logits of the whole block.
         return _Step(token, contested, open=True, strong=strong.clone(), sure=sure, risk=risk)
 
+    def _due_rows(self) -> list[int]:
+        """Rows to settle: each when it is due, or with ``together`` all that wait at once."""
+        rows = range(len(self.answers))
+        if not (self.defer and self.together):
+            return [row for row in rows if self._due(row)]
+        self.since.rounds += 1
+        certain = [row for row in rows if not any(step.open for step in self.waiting[row])]
+        if len(certain) < len(rows) and self._worth_asking():
+            self.since = _Since()
+            return list(rows)
+        self.since.tokens += sum(len(self.waiting[row]) for row in certain)
+        return certain
+
     def _due(self, row: int) -> bool:
-        """Whether what waits has to be settled now."""
+        """Whether what waits of ``row`` has to be settled now, whatever the others do."""
         undecided = [i for i, step in enumerate(self.waiting[row]) if step.open]
         if not undecided or any(not self.waiting[row][i].sure for i in undecided):
             return True
@@ -222,15 +235,7 @@ class Batch:
 
     def _settle(self) -> None:
         """Make final what waits, asking the amateur where that is due."""
-        rows = range(len(self.answers))
-        if not (self.defer and self.together):
-            due = [row for row in rows if self._due(row)]
-        else:
-            due = [row for row in rows if not any(step.open for step in self.waiting[row])]
-            self.since.rounds += 1
-            if len(due) < len(rows) and self._worth_asking():
-                due, self.since = list(rows), _Since()
-            self.since.tokens += sum(len(self.waiting[row]) for row in due if self.since.rounds)
+        due = self._due_rows()
         weak = self._ask(due)
         for row in due:
             self._accept(row, weak)

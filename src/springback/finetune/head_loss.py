@@ -12,8 +12,6 @@ the embedding's are zero but for the rows that a batch has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
+from springback.finetune.forwards import forwards
 from springback.models import Model
 
 #: Positions whose logits exist at one time.
@@ -96,23 +95,6 @@ def _gradient(parameter: Tensor) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
-
-
-@contextmanager
-def _forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
-    """Within, the layers have these forwards."""
-    with ExitStack() as stack:
-        for layer, forward in stand_ins:
-            own = vars(layer).get("forward")
-            stack.callback(_set_forward, layer, own)
-            layer.forward = forward
-        yield
-
-
-def _set_forward(layer: Any, own: Any) -> None:
-    vars(layer).pop("forward", None)
-    if own is not None:
-        layer.forward = own
 
 
 class _Lookup(torch.autograd.Function):
@@ -196,7 +178,7 @@ class ChunkedLoss:
         if _is_plain(self.embedding) and self.embedding.weight.requires_grad:
             weight, padding = self.embedding.weight, self.embedding.padding_idx
             stand_ins.append((self.embedding, partial(_Lookup.apply, weight, padding)))
-        with _forwards(stand_ins):
+        with forwards(stand_ins):
             out = self.model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from springback.core import Recipe
 from springback.errors import TrainingError
 from springback.finetune import pieces
+from springback.finetune.forwards import set_forward
 from springback.finetune.heap import Heap
 from springback.finetune.plan import Marks, Resume
 from springback.models import Model, read_weights, trainable, write_weights
@@ -181,14 +182,6 @@ class Loop(TrainerCallback):
             self.saved = time.monotonic()
 
 
-def _set_forward(model: Model, forward: Any) -> None:
-    """Put back what :func:`vars` had as the instance's forward (None: the class's own)."""
-    if forward is None:
-        vars(model).pop("forward", None)
-    else:
-        model.forward = forward
-
-
 @contextmanager
 def untouched(model: Model) -> Iterator[None]:
     """Afterwards the model has its own forward, padding and dropout again: TRL changes them."""
@@ -198,7 +191,7 @@ def untouched(model: Model) -> Iterator[None]:
     try:
         yield
     finally:
-        _set_forward(model, forward)
+        set_forward(model, forward)
         vars(model).pop("model_tags", None)
         for config, pad in pads:
             config.pad_token_id = pad
@@ -210,13 +203,13 @@ def untouched(model: Model) -> Iterator[None]:
 def as_it_came(model: Model, forward: Any) -> Iterator[None]:
     """The model in evaluation mode and with its own ``forward``."""
     training, patched = model.training, vars(model).get("forward")
-    _set_forward(model, forward)
+    set_forward(model, forward)
     model.train(False)
     try:
         yield
     finally:
         model.train(training)
-        _set_forward(model, patched)
+        set_forward(model, patched)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from springback.decode import DecodeSettings, decode, decode_some
+from springback.decode import DecodeSettings, decode
 from springback.errors import MissingExtraError
 from springback.models import Tokenizer
 
@@ -33,28 +33,16 @@ def sample(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     settings: SampleSettings,
+    numbers: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """One continuation of each prompt (token ids without the prompt).
 
     The noise is the same for every model, which makes differences between models less noisy.
+    ``numbers``: the prompts' own in a larger set; equal to the bit to sampling all of it where the
+    prompts are whole batches of the set (:func:`springback.decode.sampling_groups`).
     """
-    return decode(model, prompts, _decoding(tokenizer, settings))
-
-
-def sample_some(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: Mapping[int, Sequence[int]],
-    settings: SampleSettings,
-) -> dict[int, list[int]]:
-    """:func:`sample` for some prompts of a larger set, each by its number there (whose noise it
-    has): equal to the bit where they are whole batches of the set."""
-    return decode_some(model, prompts, _decoding(tokenizer, settings))
-
-
-def _decoding(tokenizer: Tokenizer, settings: SampleSettings) -> DecodeSettings:
     stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
-    return DecodeSettings(
+    how = DecodeSettings(
         max_new_tokens=settings.new_tokens,
         temperature=settings.temperature,
         seed=settings.seed,
@@ -63,6 +51,7 @@ def _decoding(tokenizer: Tokenizer, settings: SampleSettings) -> DecodeSettings:
         forbidden_ids=stops if settings.exact_length else (),
         pad_id=tokenizer.pad_token_id,
     )
+    return decode(model, prompts, how, numbers=numbers)
 
 
 def sentiment(texts: Sequence[str]) -> list[float]:

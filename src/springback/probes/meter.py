@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ from springback.models import (
     read_weights,
     write_weights,
 )
-from springback.probes.behaviour import SampleSettings, sample_some
+from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.divergence import StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
 
@@ -82,15 +82,14 @@ class Meter:
         """:func:`springback.probes.divergence.kl_on`."""
         return kl_on(self.model, self.start, rows, self.tokenizer, self.precision)
 
-    def sample(self, prompts: Sequence[Sequence[int]], settings: SampleSettings) -> list[list[int]]:
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SampleSettings,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[int]]:
         """:func:`springback.probes.sample`."""
-        found = self.sample_some(dict(enumerate(prompts)), settings)
-        return [found[i] for i in range(len(prompts))]
-
-    def sample_some(
-        self, prompts: Mapping[int, Sequence[int]], settings: SampleSettings
-    ) -> dict[int, list[int]]:
-        return sample_some(self.model, self.tokenizer, prompts, settings)
+        return sample(self.model, self.tokenizer, prompts, settings, numbers)
 
     def close(self) -> None:
         """End what was started for this."""
@@ -151,15 +150,22 @@ class SharedMeter(Meter):
     def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
         return self._scored(super().reverse_kl, "reverse_kl", rows)
 
-    def sample(self, prompts: Sequence[Sequence[int]], settings: SampleSettings) -> list[list[int]]:
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SampleSettings,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[int]]:
         parts = self._parts(sampling_groups(prompts, settings.batch_size))
-        some = [{i: prompts[i] for i in part} for part in parts]
-        others = self._submit("sample_some", [(part, settings) for part in some])
-        with _threads(self.threads):
-            found = self.sample_some(some[0], settings)
-        for part in self._every(others):
-            found |= part
-        return [found[i] for i in range(len(prompts))]
+        own = [
+            (
+                [prompts[i] for i in part],
+                settings,
+                part if numbers is None else [numbers[i] for i in part],
+            )
+            for part in parts
+        ]
+        return self._dealt(super().sample, "sample", parts, own)
 
     def close(self) -> None:
         for pool in self.pools:
@@ -174,14 +180,23 @@ class SharedMeter(Meter):
         self, here: Callable[[Sequence[Encoded]], list[T]], name: str, rows: Sequence[Encoded]
     ) -> list[T]:
         parts = self._parts(scoring_groups(rows, self.precision.batch_tokens))
-        own = [[rows[i] for i in part] for part in parts]
-        others = self._submit(name, [(part,) for part in own])
+        return self._dealt(here, name, parts, [([rows[i] for i in part],) for part in parts])
+
+    def _dealt(
+        self,
+        here: Callable[..., list[T]],
+        name: str,
+        parts: Sequence[Sequence[int]],
+        given: Sequence[tuple[Any, ...]],
+    ) -> list[T]:
+        """Every process's values of its part, what it is ``given``; in the order of all rows."""
+        others = self._submit(name, given)
         with _threads(self.threads):
-            values = [here(own[0])]
+            values = [here(*given[0])]
         values += self._every(others)
         at = (i for part in parts for i in part)
         found = dict(zip(at, (v for part in values for v in part), strict=True))
-        return [found[i] for i in range(len(rows))]
+        return [found[i] for i in range(len(found))]
 
     def _submit(self, name: str, parts: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
         """To every worker its part; the first one is this process's."""
