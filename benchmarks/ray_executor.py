@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from springback.execute import ExecutorSettings, Task
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
-from springback.provenance import machine
+from springback.provenance import provenance
 from springback.store import read_json, write_json
 
 CLAIM_MS = 50.0
@@ -153,18 +154,21 @@ def main() -> None:
     except ModuleNotFoundError:
         print("ray is not installed (pip install 'springback[ray]'): not measured")
         return
+    started = datetime.now(UTC).isoformat(timespec="seconds")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
     for _ in range(3):
         cluster.add_node(num_cpus=1, **SMALL)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     try:
-        data = {"machine": machine(), "ray": ray.__version__, "overhead": overhead(asked.runs)}
+        data: dict[str, Any] = {"overhead": overhead(asked.runs)}
         with tempfile.TemporaryDirectory() as folder:
             data["study"] = study(cluster, Path(folder), asked.rows)
     finally:
         ray.shutdown()
         cluster.shutdown()
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    data["provenance"] = provenance(started=started, finished=finished)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(asked.out, data)
     print(f"overhead: {data['overhead']['median']:.1f} ms a run (claim: under {CLAIM_MS:g})")
