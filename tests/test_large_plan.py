@@ -45,6 +45,15 @@ def test_runs_and_tokens_by_hand() -> None:
     assert found.scored == 80 * (2 + 2 * (2 + 2 * 2))
 
 
+def test_resistance_by_hand_on_responses_and_on_slices() -> None:
+    """Of a seed: 3 slices of 8 rows of 10 tokens, then 6 times 8 rows that lead to another one."""
+    plain, both = amount(STUDY), replace(STUDY, resistance_rows=8, prompt_tokens=2, sample_tokens=3)
+    for kind, row in (("responses", 2 + 3), ("slices", 10)):
+        found = amount(replace(both, resistance_data=kind))
+        assert found.trained - plain.trained == 2 * (3 * 8 * 10 + 6 * 8 * row)
+        assert found.scored - plain.scored == 2 * 3 * 8 * (row + 3 * 3)
+
+
 def test_the_counts_are_those_of_the_plan_of_a_model_at_hand(
     tiny_llama: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from springback.jobs import rebound
 from springback.jobs.audit_data import check_settings
 from springback.jobs.config import build
 from springback.jobs.large_settings import HARDWARE, LargeSettings
-from springback.jobs.plan import kept, probe_tokens
+from springback.jobs.plan import kept, probe_tokens, toward_tokens
 from springback.jobs.settings import AuditSettings
 from springback.models import count_parameters, resolve
 from springback.store import read_json
@@ -153,14 +153,9 @@ def _runs(s: AuditSettings) -> Iterator[tuple[int, float, float, int]]:
         if "realign" in s.experiments:
             yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, 2
         if s.resistance_rows:
-            sampled = s.prompt_tokens + s.sample_tokens
-            yield (
-                3,
-                3 * s.resistance_rows * length,
-                3 * s.resistance_rows * (sampled + 3 * s.sample_tokens),
-                6,
-            )
-            yield 6, 6 * s.resistance_rows * sampled, 0.0, 6
+            rows, toward = s.resistance_rows, toward_tokens(s, length)
+            yield 3, 3 * rows * length, 3 * rows * (toward + 3 * s.sample_tokens), 6
+            yield 6, 6 * rows * toward, 0.0, 6
 
 
 @dataclass(frozen=True)

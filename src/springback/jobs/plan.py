@@ -142,7 +142,7 @@ def _runs(study: Study) -> Iterator[Planned]:
     s = study.settings
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
-    sampled, probe = s.prompt_tokens + s.sample_tokens, probe_tokens(s, length)
+    probe = probe_tokens(s, length)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
         done = study.store.results(run) is not None
@@ -164,10 +164,12 @@ def _runs(study: Study) -> Iterator[Planned]:
             again = realign.realign_run(study, seed)
             yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
         for run in resistance.runs(study, seed):
-            first = run.kind == "slice"
-            trained = s.resistance_rows * (length if first else sampled)
-            scored = s.resistance_rows * (sampled + 3 * s.sample_tokens) if first else 0
-            yield planned(run, seed, trained, scored)
+            toward = toward_tokens(s, length)
+            if run.kind == "slice":
+                scored = s.resistance_rows * (toward + 3 * s.sample_tokens)
+                yield planned(run, seed, s.resistance_rows * length, scored)
+            else:
+                yield planned(run, seed, s.resistance_rows * toward, 0)
 
 
 def probe_tokens(s: AuditSettings, length: float) -> float:
@@ -184,6 +186,11 @@ def probe_tokens(s: AuditSettings, length: float) -> float:
     scored = len({sources[p] for p in s.probes if p in sources})
     probe += s.utility_rows * length * (scored + 4 * ("choice" in s.probes))
     return probe
+
+
+def toward_tokens(s: AuditSettings, length: float) -> float:
+    """Tokens of a row that leads towards a model in resistance: its response, or its data."""
+    return s.prompt_tokens + s.sample_tokens if s.resistance_data == "responses" else length
 
 
 def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:
@@ -213,7 +220,6 @@ def outline(settings: AuditSettings) -> str:
         example_tokens(s, algorithm, full) for algorithm in (s.algorithm, s.perturb_algorithm)
     )
     branches = len(rebound.branches(s))
-    sampled = s.prompt_tokens + s.sample_tokens
     rows = [
         ("align", seeds, last * aligning),
         ("perturb", seeds * branches, max(s.doses) * perturbing),
@@ -221,9 +227,9 @@ def outline(settings: AuditSettings) -> str:
     if "realign" in s.experiments:
         rows.append(("realign", seeds, last * aligning))
     if s.resistance_rows:
-        toward = sampled if s.resistance_data == "responses" else full
+        toward = s.resistance_rows * toward_tokens(s, full)
         rows.append(("slice", 3 * seeds, s.resistance_rows * full))
-        rows.append(("toward", 2 * len(resistance.PAIRS) * seeds, s.resistance_rows * toward))
+        rows.append(("toward", 2 * len(resistance.PAIRS) * seeds, toward))
     if "symmetry" in s.experiments:
         rows.append(("align, opposite order", seeds, last * aligning))
         rows.append(("perturb, opposite order", seeds * len(s.n_pos), max(s.doses) * perturbing))
