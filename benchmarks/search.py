@@ -8,11 +8,13 @@ For each seed a pair is trained as the demo does it (or ``--early`` and ``--ft``
 the ways search in turn, each in a fresh folder: ``plain`` decodes every point by the plain loop
 with both models; ``shared`` is what ``boost`` does; ``narrowed`` is ``boost --narrow 2``.  All
 three score the reference solutions as well.  Finished seeds are kept in --out and a second call
-with the same settings goes on from there.  Beside the wall clock stands the processor time,
-which means something on a busy machine too.  ``same answers`` is the share of completions that
-equal the plain way's: in fp32 a block and a step may round differently, which can tip a near-tie.
+with the same settings goes on from there; seeds measured elsewhere can be joined.  Beside the wall
+clock stands the processor time, which means something on a busy machine too.  ``same answers`` is
+the share of completions that equal the plain way's: in fp32 a block and a step may round
+differently, which can tip a near-tie.
 
     python benchmarks/search.py --seeds 10
+    python benchmarks/search.py --seeds 10 --first 5 --out half.json  # elsewhere; then --join it
     python benchmarks/search.py --tiny --out /tmp/search.json
 """
 
@@ -187,7 +189,7 @@ def summary(seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def finished_seeds(out: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a call with the same settings has measured before."""
+    """What calls with the same settings have measured before."""
     before = read_json(out) if out.exists() else {}
     if before and {key: before.get(key) for key in asked} != asked:
         raise SystemExit(f"{out} was measured with other settings; give another --out or delete it")
@@ -198,13 +200,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0, help="The first of the seeds.")
+    parser.add_argument("--join", type=Path, nargs="*", default=[], help="Result files to add.")
     parser.add_argument("--repeats", type=int, default=1, help="Searches of each way a seed.")
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--early", help="Instead of training: the earlier checkpoint of a run …")
     parser.add_argument("--ft", help="… and its last one.")
     parser.add_argument("--tiny", action="store_true", help="Random models, to see it run.")
     options = parser.parse_args()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     asked = {
         "mu": list(MU),
         "lambda": list(LAM),
@@ -212,22 +215,28 @@ def main() -> None:
         "models": "tiny" if options.tiny else options.ft or BOOST.model,
         "repeats": options.repeats,
     }
-    seeds = finished_seeds(options.out, asked)
-    for seed in range(len(seeds), options.seeds):
+    done = {
+        found["seed"]: found
+        for file in (*options.join, options.out)
+        for found in finished_seeds(file, asked)
+    }
+
+    def write() -> None:
+        seeds = [done[seed] for seed in sorted(done)]
+        write_json(options.out, {**summary(seeds), "by_seed": seeds, **asked})
+
+    for seed in range(options.first, options.seeds):
+        if seed in done:
+            continue
+        started = datetime.now(UTC).isoformat(timespec="seconds")
         with tempfile.TemporaryDirectory() as tmp:
-            seeds.append(one_seed(options, seed, Path(tmp)))
-        found = summary(seeds)
-        result = {
-            **found,
-            "by_seed": seeds,
-            **asked,
-            "provenance": provenance(
-                started=started, finished=datetime.now(UTC).isoformat(timespec="seconds")
-            ),
-        }
-        write_json(options.out, result)  # after every seed: a long run may be cut
-        print(f"seed {seed}: { ({way: seeds[-1][way]['seconds'] for way in WAYS}) }")
-    for way, facts in summary(seeds).items():
+            found = one_seed(options, seed, Path(tmp))
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        done[seed] = {**found, "provenance": provenance(started=started, finished=finished)}
+        write()  # after every seed: a long run may be cut
+        print(f"seed {seed}: { ({way: done[seed][way]['seconds'] for way in WAYS}) }", flush=True)
+    write()
+    for way, facts in summary([done[seed] for seed in sorted(done)]).items():
         print(f"{way}: {facts}")
     print(f"written to {options.out}")
 
