@@ -12,7 +12,7 @@ import pytest
 
 from springback.cli import main
 from springback.errors import DataError, SpringbackError
-from springback.jobs import epicode_seed
+from springback.jobs import epicode_seed, epicode_tables
 from springback.jobs.boost import boost
 from springback.jobs.boost_seeds import Answers, SeedResult, across, by_difficulty
 from springback.jobs.epicode import SCALES, cells, plan, reproduce_epicode, settings_of
@@ -307,3 +307,10 @@ def test_boost_predicts_from_a_reference_that_the_user_names(
         assert 0 < pair["contested"]["mean"] <= 1
         assert pair["prediction"][0] == {"lambda": 0.0, "error_variance": 1.0}
         assert pair["chosen"] in [p["lambda"] for p in pair["prediction"]]
+
+
+def test_a_value_and_its_interval_have_the_same_decimals() -> None:
+    cell = epicode_tables._cell
+    assert cell({"mean": -3.5e-16, "low": -4.1934, "high": 4.1934}) == "0 (-4.193 to 4.193)"
+    assert cell({"mean": 12.7083, "low": None, "high": None}) == "12.71"
+    assert cell({"mean": 0.0, "low": 0.0, "high": 0.0}) == "0 (0 to 0)"

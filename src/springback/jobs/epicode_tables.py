@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.jobs.boost_analysis import too_few
 
 Told = Mapping[str, Any]
+_ENDS = ("mean", "low", "high")
 
 
 def measured(name: str, cells: Sequence[Told]) -> dict[str, Any]:
@@ -208,8 +210,18 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
-        return _interval(value, ".4g")
+        return _rounded(value)
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _rounded(found: Told) -> str:
+    """All to one place, the fourth of the largest: so what is next to nothing is 0, not 1e-16."""
+    largest = max(abs(found[k]) for k in _ENDS if found[k] is not None)
+    if not (largest and math.isfinite(largest)):
+        return _interval(found, "g")
+    place = 3 - math.floor(math.log10(largest))
+    ends = {k: None if found[k] is None else round(found[k], place) + 0.0 for k in _ENDS}
+    return _interval(ends, "g")
 
 
 def _interval(found: Told, form: str) -> str:
