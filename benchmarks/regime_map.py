@@ -19,7 +19,8 @@ regimes that differ from 0 the call has the sign right in 80 %; with fewer than 
 
 Finished cells are kept in --out and a second call goes on from there; parts of the map made
 elsewhere can be joined with --join FILE.  About three minutes a cell on 2 cores.  --tiny runs one
-small cell, to see that it works; --only N stops after N new cells.
+small cell, to see that it works; --only N stops after N new cells.  The map is drawn beside the
+result file, as an SVG of the same name.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
 from springback.progress import Lines
 from springback.provenance import provenance
+from springback.report.draw import panel, style
+from springback.report.theme import LIGHT
 from springback.stats import Interval, mean_interval, paired_interval
 from springback.store import Store, read_json, write_json
 
@@ -151,6 +154,42 @@ def score(regimes: dict[str, Any], key: str) -> dict[str, Any]:
     return {"differ": len(told), "right": right, "verdict": verdict}
 
 
+def draw(regimes: dict[str, Any], file: Path) -> None:
+    """A field for each regime: change of NLL with its interval, of accuracy, outcome and call."""
+    from matplotlib.patches import Rectangle
+
+    colours = {"helps": LIGHT["good"], "harms": LIGHT["bad"], "nothing": LIGHT["muted"]}
+    title, unit = "Where extrapolation helps", "change of NLL at the best mu above 0, nats a token"
+    with style("regime-map"):
+        figure, (axes,) = panel(title, unit, plot_height=270, left=66)
+        for x, rows in enumerate(ROWS):
+            for y, rate in enumerate(RATES):
+                if (found := regimes.get(f"{rate:g} / {rows} rows")) is None:
+                    continue
+                nll, right = found["nll_difference"], found["accuracy_difference"]
+                colour = colours[found["outcome"]]
+                axes.add_patch(
+                    Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, color=colour, alpha=0.16)
+                )
+                for at, text, size in (
+                    (0.80, f"{nll['mean']:+.3f}", 14),
+                    (0.60, f"{nll['low']:+.3f} to {nll['high']:+.3f}", 9),
+                    (0.40, f"{found['outcome']}; called: {found['called']}", 9),
+                    (0.20, f"accuracy {100 * right['mean']:+.1f} points", 9),
+                ):
+                    axes.text(x + 0.5, y + at, text, ha="center", va="center", fontsize=size,
+                              color=colour if size > 9 else LIGHT["ink"])  # fmt: skip
+        axes.set(
+            xlim=(0, len(ROWS)),
+            ylim=(0, len(RATES)),
+            xlabel="across: training rows; up: learning rate",
+        )
+        axes.set_xticks([i + 0.5 for i in range(len(ROWS))], [str(rows) for rows in ROWS])
+        axes.set_yticks([i + 0.5 for i in range(len(RATES))], [f"{rate:g}" for rate in RATES])
+        axes.grid(False)
+        figure.savefig(file, metadata={"Date": None, "Creator": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -171,7 +210,7 @@ def main() -> None:
         cells |= found["cells"]
 
     def write() -> None:
-        record = {
+        record: dict[str, Any] = {
             "model": options.model,
             "settings": SETTINGS,
             "signs": SIGNS,
@@ -179,6 +218,7 @@ def main() -> None:
             "cells": cells,
         }
         write_json(options.out, record)
+        draw(record["summary"]["regimes"], options.out.with_suffix(".svg"))
 
     plan = [(rate, rows, seed) for seed in SEEDS for rate in RATES for rows in ROWS]
     if options.tiny:
