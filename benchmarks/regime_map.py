@@ -168,13 +168,16 @@ def draw(regimes: dict[str, Any], file: Path) -> None:
                     continue
                 nll, right = found["nll_difference"], found["accuracy_difference"]
                 colour = colours[found["outcome"]]
+                ends = "no interval"
+                if nll["low"] is not None:
+                    ends = f"{nll['low']:+.3f} to {nll['high']:+.3f}"
                 axes.add_patch(
                     Rectangle((x + 0.03, y + 0.03), 0.94, 0.94, color=colour, alpha=0.16)
                 )
                 for at, text, size in (
                     (0.80, f"{nll['mean']:+.3f}", 14),
-                    (0.60, f"{nll['low']:+.3f} to {nll['high']:+.3f}", 9),
-                    (0.40, f"{found['outcome']}; called: {found['called']}", 9),
+                    (0.60, ends, 9),
+                    (0.40, f"{found['outcome']}; called: {found['called']}", 8.5),
                     (0.20, f"accuracy {100 * right['mean']:+.1f} points", 9),
                 ):
                     axes.text(x + 0.5, y + at, text, ha="center", va="center", fontsize=size,
