@@ -24,7 +24,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from springback.codec import (
 )
 from springback.codec.pieces import hold_back
 from springback.progress import Lines
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import load_slice
 from springback.store import write_json
 
@@ -201,7 +200,7 @@ def main() -> int:
     parser.add_argument("--loop-bytes", type=int, default=2_000)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    started = datetime.now(UTC).isoformat()
+    started = now()
     data = read(args.file, args.bytes)
     rows = measure(args, data)
     by_name = {r["name"]: r for r in rows}
@@ -216,7 +215,7 @@ def main() -> int:
         | {"file": args.file.name if args.file else "built-in reviews", "threads": args.threads},
         "torch_threads": args.threads or torch.get_num_threads(),
         "rows": rows,
-        "provenance": provenance(started=started, finished=datetime.now(UTC).isoformat()),
+        "provenance": provenance(started=started, finished=now()),
     }
     write_json(args.out, result)
     print(table(rows))

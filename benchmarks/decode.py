@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ from decode_parts.shares import shares
 from springback.decode import Speculation
 from springback.decode.static import CACHES
 from springback.models import tune_allocator
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import write_json
 
 PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "profile", "peer")
@@ -111,14 +110,14 @@ def table(found: Subject, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     args = arguments()
     tune_allocator()
-    started = datetime.now(UTC).isoformat()
+    started = now()
     found = measured(args)
     if args.part in ("identity", "adapters", "peer"):
         print(found)
     print(f"peak memory {peak_memory():.2f} GB")
     if args.out:
         inputs = {k: str(v) for k, v in vars(args).items()}
-        made = provenance(started=started, finished=datetime.now(UTC).isoformat())
+        made = provenance(started=started, finished=now())
         write_json(args.out, {"inputs": inputs, args.part: found, "provenance": made})
 
 

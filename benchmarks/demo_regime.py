@@ -24,7 +24,6 @@ import shutil
 import statistics
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
 from springback.models import resolve
 from springback.progress import Lines
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import load_slice
 from springback.stats import mean_interval, verdict
 from springback.store import Store, read_json, write_json
@@ -153,14 +152,13 @@ def main() -> None:
         """Measure ``key`` unless it is there, in a folder that goes away, and write the file."""
         if key in done:
             return
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = now()
         work = Path(tempfile.mkdtemp(prefix="demo-regime-"))
         try:
             found = made(work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        done[key] = {**found, "provenance": provenance(started=started, finished=finished)}
+        done[key] = {**found, "provenance": provenance(started=started, finished=now())}
         write()
 
     def write() -> None:

@@ -18,11 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import write_json
 
 MU = 0.3
@@ -162,7 +161,7 @@ def main() -> int:
     parser.add_argument("--mergekit", help="path of mergekit-yaml, if it is to take part")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the result")
     asked = parser.parse_args()
-    started = datetime.now(UTC).isoformat()
+    started = now()
     width = 4 if asked.dtype == "float32" else 2
     layers = max(1, round((asked.gigabytes * 1e9 / width - EMBEDDING) / LAYER))
     shard = f"{asked.shard_megabytes}MB"
@@ -178,7 +177,7 @@ def main() -> int:
             "rounds": asked.rounds,
             "mergekit": version_of(asked.mergekit),
             **compare(root, asked.rounds, commands(root, asked.dtype, shard, asked.mergekit)),
-            "provenance": provenance(started=started, finished=datetime.now(UTC).isoformat()),
+            "provenance": provenance(started=started, finished=now()),
         }
     write_json(asked.out, result)
     for name, median in result["median_seconds"].items():

@@ -13,7 +13,6 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from springback.models import (
     save_weights,
 )
 from springback.probes import margin, nll
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import load_slice
 from springback.store import write_json
 
@@ -106,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     grid, seconds, curves = Grid(), {}, {}
     with tempfile.TemporaryDirectory() as tmp:
         ways: dict[str, Callable[[], dict[tuple[int, int], float]]] = {
@@ -130,9 +129,7 @@ def main() -> None:
         "margins": {f"{n}/{d}": value for (n, d), value in curves["shared"].items()},
         "settings": SETTINGS,
         "seed": 0,
-        "provenance": provenance(
-            started=started, finished=datetime.now(UTC).isoformat(timespec="seconds")
-        ),
+        "provenance": provenance(started=started, finished=now()),
     }
     write_json(options.out, result)
     print(f"ratio {ratio:.3f}, identical {same}; written to {options.out}")

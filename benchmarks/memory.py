@@ -17,7 +17,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from springback.models import (
     resolve,
 )
 from springback.probes import load_scorer
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import load_slice
 from springback.store import write_json
 
@@ -150,7 +149,7 @@ def main() -> None:
     if options.child:
         print(json.dumps(measured(options.child)))
         return
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     found = {}
     for name in options.cases:
         command = [sys.executable, __file__, "--child", name]
@@ -164,9 +163,7 @@ def main() -> None:
             "model": SETTINGS.model,
             "seed": 0,
             "cases": found,
-            "provenance": provenance(
-                started=started, finished=datetime.now(UTC).isoformat(timespec="seconds")
-            ),
+            "provenance": provenance(started=started, finished=now()),
         }
         write_json(options.out, result)  # after every case: a cut-off run keeps what it has
     print(f"written to {options.out}")

@@ -15,14 +15,13 @@ conditions are kept in --out, and the same command goes on from there.
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from springback.jobs.boost_nulls import Sizes, count, one_boost, seeded_boost
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.stats.nulls import Null
 from springback.store import read_json, write_json
 
@@ -73,12 +72,11 @@ def main() -> None:
     for at, condition in enumerate(conditions):
         if at < len(found):
             continue
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = now()
         found.append(measure(condition, options.nulls, at))
         told = found[-1]["methods"]["EpiCoDe"]
         print(condition, {key: told[key] for key in ("gain", "coverage")}, flush=True)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        made = provenance(started=started, finished=finished)
+        made = provenance(started=started, finished=now())
         write_json(options.out, record(options.nulls, found) | {"provenance": made})
 
 

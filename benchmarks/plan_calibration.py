@@ -14,7 +14,6 @@ import random
 import statistics
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from springback.models import (
     resolve,
 )
 from springback.probes import Precision, nll
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.scratch import Shape, fresh_model
 from springback.store import write_json
 
@@ -85,7 +84,7 @@ def main() -> None:
     asked = parser.parse_args()
     if not 2 <= asked.shapes <= len(SHAPES):
         sys.exit(f"--shapes is {asked.shapes}; give 2 to {len(SHAPES)}: sizes are compared")
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     precision = default_precision()
     products = {name: product_speed(name) for name in dict.fromkeys((precision, "float32"))}
     tokenizer = load_tokenizer(resolve("smollm2-135m"))
@@ -117,9 +116,7 @@ def main() -> None:
         "sizes": rows,
         "spread": spread,
         "holds": holds,
-        "provenance": provenance(
-            started=started, finished=datetime.now(UTC).isoformat(timespec="seconds")
-        ),
+        "provenance": provenance(started=started, finished=now()),
     }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(asked.out, data)

@@ -15,7 +15,6 @@ import argparse
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from springback.execute import ExecutorSettings, Task
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import read_json, write_json
 
 CLAIM_MS = 50.0
@@ -154,7 +153,7 @@ def main() -> None:
     except ModuleNotFoundError:
         print("ray is not installed (pip install 'springback[ray]'): not measured")
         return
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
     for _ in range(3):
         cluster.add_node(num_cpus=1, **SMALL)
@@ -167,8 +166,7 @@ def main() -> None:
     finally:
         ray.shutdown()
         cluster.shutdown()
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    data["provenance"] = provenance(started=started, finished=finished)
+    data["provenance"] = provenance(started=started, finished=now())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(asked.out, data)
     print(f"overhead: {data['overhead']['median']:.1f} ms a run (claim: under {CLAIM_MS:g})")

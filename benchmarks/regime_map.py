@@ -18,9 +18,9 @@ regimes that differ from 0 the call has the sign right in 80 %; with fewer than 
 "not testable".
 
 Finished cells are kept in --out and a second call goes on from there; parts of the map made
-elsewhere can be joined with --join FILE.  About three minutes a cell on 2 cores.  --tiny runs one
-small cell, to see that it works; --only N stops after N new cells.  The map is drawn beside the
-result file, as an SVG of the same name.
+elsewhere can be joined with --join FILE.  A cell takes four to seven minutes on one core.  --tiny
+runs one small cell, to see that it works; --only N stops after N new cells.  The map is drawn
+beside the result file, as an SVG of the same name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ import statistics
 import tempfile
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from springback.jobs.precheck import precheck
 from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
 from springback.progress import Lines
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.report.draw import panel, style
 from springback.report.theme import LIGHT
 from springback.stats import Interval, mean_interval, paired_interval
@@ -213,7 +212,7 @@ def main() -> None:
         cells |= found["cells"]
 
     def write() -> None:
-        record: dict[str, Any] = {
+        record = {
             "model": options.model,
             "settings": SETTINGS,
             "signs": SIGNS,
@@ -221,7 +220,6 @@ def main() -> None:
             "cells": cells,
         }
         write_json(options.out, record)
-        draw(record["summary"]["regimes"], options.out.with_suffix(".svg"))
 
     plan = [(rate, rows, seed) for seed in SEEDS for rate in RATES for rows in ROWS]
     if options.tiny:
@@ -234,18 +232,18 @@ def main() -> None:
         if options.only is not None and fresh >= options.only:
             break
         Lines().note(f"{key}: {fresh + 1} new")
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = now()
         work = Path(tempfile.mkdtemp(prefix="regime-map-"))
         one = replace(SETTINGS, learning_rate=rate, train_rows=rows, seed=seed, model=options.model)
         try:
             found = measure(replace(one, **TINY) if options.tiny else one, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        cells[key] = {**found, "provenance": provenance(started=started, finished=finished)}
+        cells[key] = {**found, "provenance": provenance(started=started, finished=now())}
         fresh += 1
         write()
     write()
+    draw(summary(cells)["regimes"], options.out.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -42,7 +41,7 @@ from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
 from springback.models import load_tokenizer, resolve
 from springback.progress import Silent
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "search.json"
@@ -221,22 +220,22 @@ def main() -> None:
         for found in finished_seeds(file, asked)
     }
 
-    def write() -> None:
+    def write() -> dict[str, Any]:
         seeds = [done[seed] for seed in sorted(done)]
-        write_json(options.out, {**summary(seeds), "by_seed": seeds, **asked})
+        found = summary(seeds)
+        write_json(options.out, {**found, "by_seed": seeds, **asked})
+        return found
 
     for seed in range(options.first, options.seeds):
         if seed in done:
             continue
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = now()
         with tempfile.TemporaryDirectory() as tmp:
             found = one_seed(options, seed, Path(tmp))
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        done[seed] = {**found, "provenance": provenance(started=started, finished=finished)}
+        done[seed] = {**found, "provenance": provenance(started=started, finished=now())}
         write()  # after every seed: a long run may be cut
         print(f"seed {seed}: { ({way: done[seed][way]['seconds'] for way in WAYS}) }", flush=True)
-    write()
-    for way, facts in summary([done[seed] for seed in sorted(done)]).items():
+    for way, facts in write().items():
         print(f"{way}: {facts}")
     print(f"written to {options.out}")
 

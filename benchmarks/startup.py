@@ -11,10 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import write_json
 
 CLAIM = 0.4  # seconds
@@ -33,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=RESULT, help="JSON file for the result")
     out: Path = parser.parse_args().out
-    started = datetime.now(UTC).isoformat()
+    started = now()
     commands = {
         "springback --help": [str(Path(sys.executable).with_name("springback")), "--help"],
         "python -c pass": [sys.executable, "-c", "pass"],
@@ -51,7 +50,7 @@ def main() -> int:
         "holds": holds,
         "median_seconds": medians,
         "seconds": seconds,
-        "provenance": provenance(started=started, finished=datetime.now(UTC).isoformat()),
+        "provenance": provenance(started=started, finished=now()),
     }
     write_json(out, result)
     for name, median in medians.items():

@@ -14,7 +14,6 @@ import json
 import statistics
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from springback.encode import Encoded, encode_rows, pad_batch
 from springback.finetune import finetune
 from springback.models import Model, Tokenizer, copy_weights, load_model, load_tokenizer, resolve
 from springback.probes import Precision, SampleSettings, StartDistribution, margin, nll, sample
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import load_slice
 
 BATCH = 16
@@ -128,7 +127,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=16)
     options = parser.parse_args()
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     checkpoint = resolve("smollm2-135m")
     tokenizer, start = load_tokenizer(checkpoint), load_model(checkpoint)
     result: dict[str, Any] = {
@@ -141,8 +140,7 @@ def main() -> None:
         ),
         "probe_precision": probe_precision(start, tokenizer),
     }
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
-    result["provenance"] = provenance(started=started, finished=finished)
+    result["provenance"] = provenance(started=started, finished=now())
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

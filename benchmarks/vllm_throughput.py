@@ -28,13 +28,12 @@ import os
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from springback.engines.vllm.folder import LAZY_KEY, open_folder
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import write_json
 
 ARMS = ("plain", "pair", "pair-all", "plain-ngram", "ngram", "twin")
@@ -159,7 +158,7 @@ def main() -> None:
         return
     from decode_parts.pairs import adapter_pair, trained_pair
 
-    started = datetime.now(UTC).isoformat()
+    started = now()
     args.model = args.model or trained_pair(args.folder, "problems", args.rows)
     twin = adapter_pair(args.folder)[1]
     arms = tuple(a for a in args.arms.split(",") if a) or ARMS
@@ -175,7 +174,7 @@ def main() -> None:
     for row in rows:
         print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()})
     if args.out:
-        made = provenance(started=started, finished=datetime.now(UTC).isoformat())
+        made = provenance(started=started, finished=now())
         inputs = {k: str(v) for k, v in vars(args).items() if k not in ("arm", "twin")}
         write_json(args.out, {"inputs": inputs, "throughput": rows, "provenance": made})
 

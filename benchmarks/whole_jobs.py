@@ -15,11 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "whole_jobs.json"
@@ -45,14 +44,14 @@ def main() -> int:
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"some of {', '.join(JOBS)}")
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    started, found = datetime.now(UTC).isoformat(), dict[str, Any]()
+    started, found = now(), dict[str, Any]()
     for name in args.jobs.split(","):
         words, limit = JOBS[name]
         with tempfile.TemporaryDirectory() as place:
             seconds, memory = run(words, Path(place) / "out")
         found[name] = {"seconds": seconds, "limit_s": limit, "peak_memory_bytes": memory}
         print(f"{name}: {seconds:.0f} s, {memory / 1e9:.1f} GB", flush=True)
-        made = provenance(started=started, finished=datetime.now(UTC).isoformat())
+        made = provenance(started=started, finished=now())
         write_json(args.out, {"jobs": found, "provenance": made})
     return int(any(job["seconds"] > job["limit_s"] for job in found.values()))
 

@@ -85,10 +85,15 @@ def provenance(
     }
 
 
+def now() -> str:
+    """This moment as :func:`provenance` takes it."""
+    return datetime.now(UTC).isoformat()
+
+
 def _instant(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
-        raise ValueError(f"the time {text} has no zone; use datetime.now(datetime.UTC).isoformat()")
+        raise ValueError(f"the time {text} has no zone; use springback.provenance.now()")
     return time.astimezone(UTC)
 
 

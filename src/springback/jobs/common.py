@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from springback.core import Measurement, Slice, to_jsonable
 from springback.errors import SpringbackError
-from springback.provenance import provenance
+from springback.provenance import now, provenance
 from springback.slices import check_disjoint
 from springback.stats import mean_interval
 from springback.store import Store, write_json
@@ -41,11 +40,7 @@ class Clock:
 
     @classmethod
     def start(cls) -> Clock:
-        return cls(_now(), time.monotonic())
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return cls(now(), time.monotonic())
 
 
 def write_result(
@@ -62,7 +57,7 @@ def write_result(
 
     Only ``provenance`` differs between two runs of the same command: it holds the times.
     """
-    facts = provenance(started=clock.started, finished=_now())
+    facts = provenance(started=clock.started, finished=now())
     facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
     data = {
         "schema_version": SCHEMA_VERSION,

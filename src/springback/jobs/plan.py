@@ -142,7 +142,7 @@ def _runs(study: Study) -> Iterator[Planned]:
     s = study.settings
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
-    probe = probe_tokens(s, length)
+    probe, toward = probe_tokens(s, length), toward_tokens(s, length)
 
     def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
         done = study.store.results(run) is not None
@@ -164,7 +164,6 @@ def _runs(study: Study) -> Iterator[Planned]:
             again = realign.realign_run(study, seed)
             yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
         for run in resistance.runs(study, seed):
-            toward = toward_tokens(s, length)
             if run.kind == "slice":
                 scored = s.resistance_rows * (toward + 3 * s.sample_tokens)
                 yield planned(run, seed, s.resistance_rows * length, scored)
