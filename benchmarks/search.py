@@ -51,7 +51,9 @@ QUESTIONS = 64
 
 
 class Plain(Boost):
-    """Every candidate decoded by itself, from its first token to its last."""
+    """Every candidate decoded and its solutions read by itself, from first token to last."""
+
+    room = 0
 
     def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
         return [self.score(arm, questions, part) for arm in arms]

@@ -173,6 +173,35 @@ def test_candidates_scored_together_are_those_scored_alone(
     assert len(ids) == len(arms) - 2, "lambda 0 is one run, whoever the weak model is"
 
 
+def test_solutions_are_read_once_by_each_model(
+    made: Settings, models: dict[str, str], tmp_path: Path
+) -> None:
+    """The NLL of every lambda comes from what the search for mu read, and is the same; other
+    questions are read anew."""
+    settings = made(validation_rows=6)
+    job = job_of(settings, models, Store(tmp_path / "a"))
+    plain = job_of(settings, models, Store(tmp_path / "b"))
+    plain.room = 0
+    data = load_data(settings)
+    mus = [Arm("ME only", mu, 0, None) for mu in (0.0, 0.5, 1.0)]
+    lams = [Arm("EpiCoDe", 1.0, lam, "ft") for lam in (0.5, 1.0)]
+    runs: list[str] = []
+    for name in ("expert", "ft"):
+        layers: Any = getattr(job.sweep, name).get_decoder()
+        layers.register_forward_hook(lambda *_, name=name: runs.append(name))
+    assert job.nll_all(mus, data.validation, "validation") == plain.nll_all(
+        mus, data.validation, "validation"
+    )
+    assert set(runs) == {"expert"}
+    runs.clear()
+    assert job.nll_all(lams, data.validation, "validation") == plain.nll_all(
+        lams, data.validation, "validation"
+    )
+    assert runs == []
+    assert job.nll_all(lams, data.test, "test") == plain.nll_all(lams, data.test, "test")
+    assert set(runs) == {"expert", "ft"}
+
+
 def test_every_method_asked_for_is_in_the_table(
     made: Settings, models: dict[str, str], tmp_path: Path
 ) -> None:

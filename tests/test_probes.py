@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from springback import probes
 from springback.core import Row
@@ -84,6 +86,66 @@ def test_pair_nll_equals_the_formula(
             logp = (ep + lam * (ep - ft)).log_softmax(-1)
             expected = -float(logp[range(row.counted), row.ids[row.start :]].sum())
             assert score.nats == pytest.approx(expected, rel=1e-4)
+
+
+def backbone_runs(model: Model) -> list[None]:
+    """Grows by one at every pass of the layers below the output layer."""
+    seen: list[None] = []
+    layers: Any = model.get_decoder()  # type: ignore[no-untyped-call]
+    layers.register_forward_hook(lambda *_: seen.append(None))
+    return seen
+
+
+def test_known_states_give_the_same_nll_without_a_second_pass(
+    models: tuple[Model, Model], rows: list[Encoded], tokenizer: Tokenizer
+) -> None:
+    """Bit for bit, alone and in a pair; as far as there is room for them."""
+    precision = probes.Precision("float32", 60)
+    strong, weak = copy.deepcopy(models[0]), copy.deepcopy(models[1])
+    plain = probes.nll(strong, rows, tokenizer, precision)
+    pair = probes.pair_nll(strong, weak, rows, tokenizer, [0.5], precision)
+    room = probes.Room(1 << 20)
+    states = probes.LastStates(room), probes.LastStates(room)
+    runs = backbone_runs(strong), backbone_runs(weak)
+    assert probes.nll(strong, rows, tokenizer, precision, states[0]) == plain
+    batches = len(runs[0])
+    assert batches > 1
+    for _ in range(2):
+        again = probes.pair_nll(strong, weak, rows, tokenizer, [0.5], precision, states=states)
+        assert again == pair
+    assert [len(r) for r in runs] == [batches, batches]
+    used = (1 << 20) - room.left
+    narrow = probes.LastStates(probes.Room(used // 4))
+    for _ in range(2):
+        assert probes.nll(strong, rows, tokenizer, precision, narrow) == plain
+    assert batches < len(runs[0]) - batches < 2 * batches, "only some were kept"
+    assert narrow.room.left >= 0
+
+
+def test_a_model_that_caps_its_logits_is_run_again(
+    rows: list[Encoded], tokenizer: Tokenizer
+) -> None:
+    """The output layer alone would give other numbers."""
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        final_logit_softcapping=0.1,
+        initializer_range=0.5,
+    )
+    model: Any = Gemma2ForCausalLM(config)
+    model.eval()
+    plain = probes.nll(model, rows, tokenizer)
+    states, runs = probes.LastStates(probes.Room(1 << 20)), backbone_runs(model)
+    for _ in range(2):
+        assert probes.nll(model, rows, tokenizer, None, states) == plain
+    assert len(runs) == 2
+    assert states.room.left == 1 << 20
 
 
 def test_masked_nll_leaves_implausible_tokens_out_and_counts_them(

@@ -21,7 +21,7 @@ from springback.models import (
     load_model,
     load_tokenizer,
 )
-from springback.probes import Precision
+from springback.probes import LastStates, Precision, Room
 from springback.progress import Progress
 from springback.store import Store
 from springback.sweep import Sweep
@@ -53,6 +53,9 @@ class Arm:
 class Scoring:
     """The pair in memory, further weak models one at a time, and the store of finished runs."""
 
+    #: Bytes of hidden states kept, at most, so that solutions are not read again (LastStates).
+    room = 1 << 28
+
     def __init__(
         self,
         settings: BoostSettings,
@@ -73,6 +76,8 @@ class Scoring:
         self._extra: tuple[str, Model] | None = None
         #: Token ids by (questions, mu) without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, float], list[list[int]]] = {}
+        #: Of the questions scored last, by their hash: the states of each model over the solutions.
+        self._states: tuple[str, Room, dict[float | str, LastStates]] = ("", Room(0), {})
 
     def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
         """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
@@ -235,12 +240,23 @@ class Scoring:
         encoded, precision = self.solutions(rendered), Precision("float32")
         key = arms[0].key()
         expert, weak = self.sweep.at(key["mu"]), self._model(key["weak"])
+        known = self._states_of(rendered, key["mu"])
         if weak is None:
-            scores = probes.nll(expert, encoded, self.tokenizer, precision)
+            scores = probes.nll(expert, encoded, self.tokenizer, precision, known)
             return [[s.per_token for s in scores]] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
-        by_lam = probes.pair_nll(expert, weak, encoded, self.tokenizer, lams, precision, _gate(key))
+        states = known, self._states_of(rendered, 0.0 if key["weak"] == "ft" else key["weak"])
+        by_lam = probes.pair_nll(
+            expert, weak, encoded, self.tokenizer, lams, precision, _gate(key), states
+        )
         return [[s.per_token for s in by_lam[lam]] for lam in lams]
+
+    def _states_of(self, rendered: Slice, model: float | str) -> LastStates:
+        """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
+        if self._states[0] != rendered.content_hash:
+            self._states = (rendered.content_hash, Room(self.room), {})
+        _, room, by_model = self._states
+        return by_model.setdefault(model, LastStates(room))
 
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:

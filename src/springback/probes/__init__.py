@@ -18,8 +18,10 @@ from springback.probes.geometry import (
 )
 from springback.probes.likelihood import (
     CHUNK,
+    LastStates,
     MaskedNLL,
     Precision,
+    Room,
     TextNLL,
     bits_per_byte,
     margin,
@@ -43,9 +45,11 @@ __all__ = [
     "REFUSAL_PHRASES",
     "SCORERS",
     "ChoiceScore",
+    "LastStates",
     "MaskedNLL",
     "Meter",
     "Precision",
+    "Room",
     "SampleSettings",
     "Scorer",
     "SharedMeter",
