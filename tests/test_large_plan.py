@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, StoreError
 from springback.jobs.audit import plan
 from springback.jobs.audit_data import check_settings
 from springback.jobs.large_plan import (
@@ -125,6 +125,10 @@ def test_a_finished_audit_calibrates_the_speed(tiny_llama: Path, tmp_path: Path)
     text = make(settings, LargeSettings(size=("1B", "405B"), hardware="cpu", like=str(tmp_path)))
     assert "measured: 50 s" in text
     assert "405B" in text
+    data["provenance"]["runs"] = {"made": 2, "read": 5}  # type: ignore[index]
+    (tmp_path / "result.json").write_text(json.dumps(data))
+    with pytest.raises(StoreError, match="cover 2 of 7 runs"):
+        calibrated(MACHINES["cpu"], tmp_path)
 
 
 def test_what_is_assumed_is_said_and_what_cannot_be_is_refused(tmp_path: Path) -> None:

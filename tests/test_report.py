@@ -70,6 +70,16 @@ def test_build_writes_the_page_and_every_chart_as_svg_and_png(
         assert int.from_bytes(head[16:20], "big") == 3 * (420 + 28)
 
 
+def test_the_time_of_a_resumed_job_is_not_told_as_its_whole(boost_page: Page) -> None:
+    """492 s of which nothing was read; the same with runs that an earlier call had made."""
+    told = "8 min 12 s"
+    assert told in boost_page.text
+    for runs, shown in (({"made": 5, "read": 0}, True), ({"made": 1, "read": 4}, False)):
+        result = boost_result()
+        result["provenance"]["runs"] = runs
+        assert (told in Page(render(result)).text) is shown
+
+
 def test_the_page_refers_to_nothing_outside_its_folder(audit_page: Page) -> None:
     html = render(audit_result())
     assert "http:" not in html

@@ -26,6 +26,39 @@ def test_a_run_is_found_again_with_its_results(tmp_path: Path) -> None:
     assert Store(tmp_path).results(RUN) == {"value": 0.1, "pairs": [1, 2]}
 
 
+def test_where_runs_were_made_is_told_and_changes_nothing_in_them(tmp_path: Path) -> None:
+    """One made here, one that knows by whom it was made, one that does not; two machines."""
+    other, bare = (Run.of("align", rows="abc", seed=seed) for seed in (2, 3))
+    before = Store(tmp_path)
+    for run in (other, bare):
+        before.commit(run, {"value": 1})
+    (tmp_path / "runs" / bare.name / "made.json").unlink()
+    facts = {
+        "finished": "2025-03-14T09:26:53+00:00",
+        "springback": "0.1.0",
+        "git_revision": None,
+        "cpu": "another processor",
+        "threads": 8,
+    }
+    (tmp_path / "runs" / other.name / "made.json").write_text(json.dumps(facts))
+    store = Store(tmp_path)
+    assert store.origins()["made"] == store.origins()["read"] == 0
+    assert store.results(RUN) is None
+    for run in (other, bare):
+        assert store.results(run) == {"value": 1}
+    record = (tmp_path / "runs" / bare.name / "run.json").read_text()
+    store.commit(RUN, {"value": 2})
+    assert store.results(RUN) == {"value": 2}
+    found = store.origins()
+    assert (found["made"], found["read"], found["unknown"]) == (1, 2, 1)
+    assert found["first"] == facts["finished"] < found["last"]
+    assert len(found["machines"]) == 2
+    assert "another processor, 8 threads" in found["machines"]
+    assert "0.1.0" in found["revisions"]
+    assert Store(tmp_path / "b").commit(bare, {"value": 1}) == {"value": 1}
+    assert (tmp_path / "b" / "runs" / bare.name / "run.json").read_text() == record
+
+
 def test_run_ids_follow_the_inputs_and_nothing_else() -> None:
     assert Run.of("align", seed=1, rows="abc").id == RUN.id
     assert Run.of("align", rows="abc", seed=2).id != RUN.id

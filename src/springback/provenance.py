@@ -6,6 +6,7 @@ asked only if something else has loaded it.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -83,6 +84,24 @@ def provenance(
         **machine(),
         "memory_peak_bytes": peak_memory(),
     }
+
+
+def origin() -> dict[str, Any]:
+    """Where and when a run ends, in short; stands beside it, wherever it is copied."""
+    version, revision = _source()
+    return {
+        "finished": _instant(now()).isoformat(timespec="seconds"),
+        "springback": version,
+        "git_revision": revision,
+        "cpu": cpu_model(),
+        "threads": threads(),
+    }
+
+
+@functools.cache
+def _source() -> tuple[str | None, str | None]:
+    """Version and revision that this process runs, asked once."""
+    return package_version("springback"), source_revision()[0]
 
 
 def now() -> str:

@@ -3,6 +3,7 @@
 Layout below a job's output folder::
 
     runs/<kind>-<id>/run.json     inputs and results of one finished run (small; commit these)
+    runs/<kind>-<id>/made.json    when and on what it was made; nothing depends on it
     checkpoints/<kind>-<id>/...   weights that a run left behind
     partial/<kind>-<id>/...       state of a run that was cut off
     result.json, report.html      what the job as a whole found
@@ -25,8 +26,10 @@ from typing import Any, BinaryIO
 
 from springback.core import Run, to_jsonable
 from springback.errors import SpaceError, SpringbackError, StoreError
+from springback.provenance import origin
 
 RUN_FILE = "run.json"
+MADE_FILE = "made.json"
 
 
 def sync_folder(path: Path) -> None:
@@ -142,6 +145,8 @@ class Store:
         self.runs = self.root / "runs"
         self.checkpoints = self.root / "checkpoints"
         self.partials = self.root / "partial"
+        #: The runs whose results were asked for or recorded, and whether this process made them.
+        self._used: dict[str, bool] = {}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Store]:
@@ -190,6 +195,7 @@ class Store:
         found = read_json(path)
         if found.get("id") != run.id:
             raise StoreError(f"{path} belongs to another run; delete the folder {path.parent}")
+        self._used.setdefault(run.name, False)
         results: dict[str, Any] = found["results"]
         return results
 
@@ -198,9 +204,32 @@ class Store:
         record = {"kind": run.kind, "id": run.id, "inputs": run.inputs, "results": results}
         with whole_folder(self.runs / run.name) as tmp:
             write_json(tmp / RUN_FILE, record)
+            write_json(tmp / MADE_FILE, origin())
+        self._used[run.name] = True
         self.drop_partial(run)
         plain: dict[str, Any] = to_jsonable(results)
         return plain
+
+    def origins(self) -> dict[str, Any]:
+        """Of the runs used: how many were ``made`` here and how many were ``read``, of how many
+        nobody knows (``unknown``), when the ``first`` and the ``last`` were finished, and the
+        ``machines`` and ``revisions`` that made them."""
+        told = []
+        for name in sorted(self._used):
+            path = self.runs / name / MADE_FILE
+            if path.exists():
+                told.append(read_json(path))
+        times = sorted(facts["finished"] for facts in told)
+        made = sum(self._used.values())
+        return {
+            "made": made,
+            "read": len(self._used) - made,
+            "unknown": len(self._used) - len(told),
+            "first": times[0] if times else None,
+            "last": times[-1] if times else None,
+            "machines": sorted({f"{f['cpu']}, {f['threads']} threads" for f in told}),
+            "revisions": sorted({f["git_revision"] or f["springback"] or "?" for f in told}),
+        }
 
     def partial(self, run: Run) -> Path:
         """Where the run keeps the state it resumes from."""

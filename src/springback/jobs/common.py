@@ -59,6 +59,7 @@ def write_result(
     """
     facts = provenance(started=clock.started, finished=now())
     facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
+    facts["runs"] = store.origins()
     data = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,

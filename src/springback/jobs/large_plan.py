@@ -211,7 +211,7 @@ def calibrated(machine: Machine, folder: str | Path) -> Machine:
 
     Training and scoring keep the ratio that they have; what starting and writing took counts as
     work.  Raises :class:`StoreError` where the folder holds no finished audit of a model that is
-    there, :class:`SpringbackError` where its time is not known.
+    there, or one whose time covers a part of it, since it was resumed or spread over workers.
     """
     path = Path(folder) / "result.json"
     if not path.is_file():
@@ -222,6 +222,13 @@ def calibrated(machine: Machine, folder: str | Path) -> Machine:
     seconds = data.get("provenance", {}).get("seconds")
     if data.get("kind") != "audit" or not isinstance(seconds, (int, float)) or seconds <= 0:
         raise StoreError(f"{path} is of no audit with a known time; name a finished audit's folder")
+    runs = data["provenance"].get("runs", {})
+    if runs.get("read"):
+        raise StoreError(
+            f"the {seconds:.0f} s of {path} cover {runs['made']} of {runs['made'] + runs['read']} "
+            "runs: the others were made by an earlier call, a worker or another machine; name an "
+            "audit that ran in one go"
+        )
     given = {k: v for k, v in data["inputs"]["settings"].items() if v is not None}
     settings = check_settings(build(AuditSettings, given, file=str(path)))
     weights = count_parameters(resolve(settings.model, settings.revision))

@@ -168,7 +168,9 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
 def _head(result: Result) -> list[str]:
     """What, how many seeds, how long, when: each only where known."""
     rebound = result.audit.rebound if result.audit else None
-    took = words.duration(result.provenance.get("seconds"))
+    runs = result.provenance.get("runs")
+    in_parts = isinstance(runs, Mapping) and runs.get("read")  # seconds are those of the last part
+    took = "" if in_parts else words.duration(result.provenance.get("seconds"))
     return [
         text
         for text in (
