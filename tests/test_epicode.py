@@ -125,6 +125,18 @@ def test_difficulty_splits_by_the_length_of_the_solution() -> None:
     assert [b["questions"] for b in by_edge["bins"]] == [4, 2]
 
 
+def test_answers_of_one_length_have_no_difficulty() -> None:
+    seeds = [replace(seed_of(s, [0, 1, 0, 0, 1, 1], [0] * 6), sizes=(1,) * 6) for s in (0, 1)]
+    found = by_difficulty(seeds)
+    assert [b["questions"] for b in found["bins"]] == [12]
+    assert found["methods"] == []
+    told = epicode_tables.verdict(
+        "epicode-difficulty", [{"name": "m / logiqa", "difficulty": found}]
+    )
+    assert told["label"] == "not testable"
+    assert "of one length" in told["text"]
+
+
 def test_every_reproduction_has_both_scales_and_positive_strengths_only() -> None:
     assert tuple(EPICODE) == NAMES
     for name in NAMES:

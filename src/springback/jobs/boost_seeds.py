@@ -204,12 +204,12 @@ def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) 
     questions; with several, over the seeds that have questions in the bin, t on their means (where
     the questions are the same in every seed, crossed).  The trend is the effect on the hardest
     question minus that on the easiest (:func:`springback.stats.trend`): one seed's own, or t over
-    the seeds' slopes.
+    the seeds' slopes.  No methods where one bin holds all questions, as with letters for answers.
     """
     sizes = [size for s in seeds for size in s.sizes]
     found = bins_by_size(sizes, bins)
     rows = []
-    for name in method_names(seeds):
+    for name in method_names(seeds) if len(found) > 1 else ():
         if name == "fine-tuned" or all(s.methods[name].same for s in seeds):
             continue
         slope = _slope(seeds, name)

@@ -138,6 +138,8 @@ def _said_methods(cell: Told) -> tuple[str, str]:
 
 
 def _said_difficulty(cell: Told) -> tuple[str, str]:
+    if len(cell["difficulty"]["bins"]) < 2:
+        return "not testable", "All reference solutions are of one length: none is the harder one."
     rows = [r for r in cell["difficulty"]["methods"] if r["method"] == "EpiCoDe"]
     if not rows:
         return "same", "Validation chose the fine-tuned model in every seed."
