@@ -53,7 +53,7 @@ QUESTIONS = 64
 class Plain(Boost):
     """Every candidate decoded and its solutions read by itself, from first token to last."""
 
-    room = 0
+    reuse = False
 
     def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
         return [self.score(arm, questions, part) for arm in arms]

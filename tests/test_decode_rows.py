@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decode_fixture import expert, prompts
-from springback.decode.rows import Half, by_length
+from springback.decode.rows import SHORTEST_START, Half, by_length, shared_start
 
 
 def paid(groups: Sequence[Sequence[int]], lengths: Sequence[int], fixed: int) -> int:
@@ -57,3 +57,31 @@ def test_several_passes_give_the_logits_of_one(keep: int | list[int]) -> None:
                     torch.testing.assert_close(got[row, i], expected[row, i])
     assert whole.calls == 2 < split.calls
     assert whole.lengths == split.lengths
+
+
+def test_the_start_that_rows_share() -> None:
+    """Never a whole row, by ``most``; one row shares with nobody, and a few tokens are not worth
+    a pass."""
+    rows = [(1, 2, 3, 4, 5, 6), [1, 2, 3, 4, 5], [1, 2, 3, 4, 9, 9]]
+    assert SHORTEST_START == 4
+    assert shared_start(rows, 9) == 4
+    assert shared_start(rows[:2], 9) == 5
+    assert shared_start(rows[:2], 4) == 4
+    assert shared_start(rows, 3) == 0
+    assert shared_start(rows[:1], 9) == 0
+    assert shared_start([[7], *rows], 9) == 0
+
+
+@torch.inference_mode()
+def test_a_start_read_once_gives_the_logits_of_one_read_by_every_row() -> None:
+    """fp64; rows that begin with 9 tokens, or with none."""
+    start = prompts(1)[0][:1] * 9
+    for begin in (start, []):
+        contexts = [[*begin, 11 + i, *p] for i, p in enumerate(prompts(5))]
+        half, plain = Half.begun(expert(), contexts), Half(expert(), 5)
+        assert half.lengths == [len(begin)] * 5
+        rest = [c[len(begin) :] for c in contexts]
+        torch.testing.assert_close(half.run(range(5), rest, 1), plain.run(range(5), contexts, 1))
+        assert half.lengths == plain.lengths
+        more = [[5], [6, 7], [8], [9, 10, 11], [12]]
+        torch.testing.assert_close(half.run(range(5), more, 1), plain.run(range(5), more, 1))

@@ -51,6 +51,18 @@ def test_every_variant_has_the_tokens_it_has_alone(change: dict[str, Any]) -> No
         assert work.forks > 0
 
 
+def test_prompts_that_begin_alike_have_the_tokens_they_have_alone() -> None:
+    """With and without known answers; the beginning is read once by each model."""
+    begin = [7, 5, 9, 11, 4, 6, 8, 10]
+    asked = [[*begin, *p] for p in PROMPTS]
+    settings = replace(GREEDY, batch_size=len(asked))
+    expected = {lam: decode(expert(), asked, replace(settings, lam=lam), amateur()) for lam in LAMS}
+    assert any(expected[lam] != expected[0.0] for lam in LAMS)
+    for known in (None, expected[0.0]):
+        found, _ = decode_variants((expert(), amateur()), asked, settings, LAMS, known)
+        assert found == expected
+
+
 def test_known_answers_in_small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary too large for one block: four known tokens at a time."""
     monkeypatch.setattr(module, "BLOCK_LOGITS", 1)

@@ -122,6 +122,39 @@ def test_known_states_give_the_same_nll_without_a_second_pass(
     assert narrow.room.left >= 0
 
 
+def test_what_all_rows_begin_with_is_read_once(
+    models: tuple[Model, Model], tokenizer: Tokenizer
+) -> None:
+    """With states; not where one row is bare, and has no prompt."""
+    strong = copy.deepcopy(models[0])
+    asked = [Row("pair", f"the heron sings, and {t}", t) for t in TEXTS]
+    rows = encode_rows(tokenizer, asked, 64)
+    precision = probes.Precision("float32", 100)
+    plain = [s.nats for s in probes.nll(strong, rows, tokenizer, precision)]
+    read: list[int] = []
+    layers: Any = strong.get_decoder()  # type: ignore[no-untyped-call]
+    layers.register_forward_hook(
+        lambda _m, _a, kwargs, _o: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    probes.nll(strong, rows, tokenizer, precision)
+    alone, batches = sum(read), len(read)
+    assert batches > 1
+    read.clear()
+    states = probes.LastStates(probes.Room(1 << 20))
+    again = probes.nll(strong, rows, tokenizer, precision, states)
+    assert [s.nats for s in again] == pytest.approx(plain, rel=1e-5)
+    begin = read[0]
+    assert begin > 10
+    assert sum(read) == alone - (len(rows) - 1) * begin
+    read.clear()
+    assert probes.nll(strong, rows, tokenizer, precision, states) == again
+    assert read == []
+    bare = [*rows, *encode_rows(tokenizer, [Row("text", "", TEXTS[3])], 64)]
+    states = probes.LastStates(probes.Room(1 << 20))
+    expected = probes.nll(strong, bare, tokenizer, precision)
+    assert probes.nll(strong, bare, tokenizer, precision, states) == expected
+
+
 def test_a_model_that_caps_its_logits_is_run_again(
     rows: list[Encoded], tokenizer: Tokenizer
 ) -> None:

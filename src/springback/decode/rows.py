@@ -21,6 +21,9 @@ from transformers.cache_utils import DynamicLayer
 #: What a pass takes beside its tokens, in tokens: reading the weights, launching.
 CPU_PASS, DEVICE_PASS = 50, 512
 
+#: A beginning that rows share is read once if it has at least so many tokens.
+SHORTEST_START = 4
+
 #: Ways of attention that take a mask for each row and position.
 ATTENTION = ("sdpa", "eager")
 
@@ -71,6 +74,16 @@ class _Layer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         return self.call.width
+
+
+def shared_start(rows: Sequence[Sequence[int]], most: int) -> int:
+    """How many tokens all ``rows`` begin with, at most ``most``; 0 if too few to pay."""
+    if len(rows) < 2:
+        return 0
+    low, high = min(map(tuple, rows)), max(map(tuple, rows))  # these two differ first
+    pairs = enumerate(zip(low, high, strict=False))
+    same = min(next((i for i, (a, b) in pairs if a != b), len(low)), most)
+    return same if same >= SHORTEST_START else 0
 
 
 def by_length(lengths: Sequence[int], fixed: int) -> list[list[int]]:
@@ -206,6 +219,17 @@ class Half:
             low = torch.finfo(self.model.dtype).min
             seen = torch.zeros(seen.shape, dtype=self.model.dtype).masked_fill(~seen, low)
         return seen.to(self.model.device)
+
+    @classmethod
+    def begun(cls, model: PreTrainedModel, contexts: Sequence[Sequence[int]]) -> Half:
+        """A row for each context, which have read what all of them begin with, once."""
+        shared = shared_start(contexts, min(map(len, contexts)) - 1)
+        if not shared:
+            return cls(model, len(contexts))
+        half = cls(model, 1)
+        half.run([0], [contexts[0][:shared]], 1)
+        half.keep([0] * len(contexts))
+        return half
 
     def roll_back(self, row: int, length: int) -> None:
         """Forget what ``row`` holds past ``length`` tokens."""

@@ -241,11 +241,12 @@ def decode_variants(
     everyone = tuple(range(len(values)))
     for answers in batches(prompts, settings.batch_size):
         paths = [_Path(a, everyone, list(known[a.row]) if known else []) for a in answers]
-        expert_half = Half(expert, len(paths))
-        amateur_half = Half(pair[1], len(paths)) if pair[1] is not None else None
-        batch = _Batch(paths, values, settings, expert_half, amateur_half, found, work)
-        if settings.max_new_tokens:
-            with torch.inference_mode():
+        contexts = [a.context for a in answers]
+        with torch.inference_mode():
+            expert_half = Half.begun(expert, contexts)
+            amateur_half = Half.begun(pair[1], contexts) if pair[1] is not None else None
+            batch = _Batch(paths, values, settings, expert_half, amateur_half, found, work)
+            if settings.max_new_tokens:
                 batch.complete()
         work.expert_calls += expert_half.calls
         work.expert_rows += expert_half.rows_run

@@ -26,6 +26,9 @@ from springback.progress import Progress
 from springback.store import Store
 from springback.sweep import Sweep
 
+#: Bytes of hidden states kept, at most, for one set of questions.
+STATES = 1 << 28
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -53,8 +56,8 @@ class Arm:
 class Scoring:
     """The pair in memory, further weak models one at a time, and the store of finished runs."""
 
-    #: Bytes of hidden states kept, at most, so that solutions are not read again (LastStates).
-    room = 1 << 28
+    #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
+    reuse = True
 
     def __init__(
         self,
@@ -245,16 +248,19 @@ class Scoring:
             scores = probes.nll(expert, encoded, self.tokenizer, precision, known)
             return [[s.per_token for s in scores]] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
-        states = known, self._states_of(rendered, 0.0 if key["weak"] == "ft" else key["weak"])
+        beside = self._states_of(rendered, 0.0 if key["weak"] == "ft" else key["weak"])
+        states = (known, beside) if known and beside else None
         by_lam = probes.pair_nll(
             expert, weak, encoded, self.tokenizer, lams, precision, _gate(key), states
         )
         return [[s.per_token for s in by_lam[lam]] for lam in lams]
 
-    def _states_of(self, rendered: Slice, model: float | str) -> LastStates:
+    def _states_of(self, rendered: Slice, model: float | str) -> LastStates | None:
         """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
+        if not self.reuse:
+            return None
         if self._states[0] != rendered.content_hash:
-            self._states = (rendered.content_hash, Room(self.room), {})
+            self._states = (rendered.content_hash, Room(STATES), {})
         _, room, by_model = self._states
         return by_model.setdefault(model, LastStates(room))
 

@@ -18,10 +18,8 @@ from springback.probes.geometry import (
 )
 from springback.probes.likelihood import (
     CHUNK,
-    LastStates,
     MaskedNLL,
     Precision,
-    Room,
     TextNLL,
     bits_per_byte,
     margin,
@@ -30,6 +28,7 @@ from springback.probes.likelihood import (
     pair_nll_masked,
 )
 from springback.probes.meter import Meter, SharedMeter, Workers
+from springback.probes.passes import LastStates, Room
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
 from springback.probes.utility import (
     ChoiceScore,

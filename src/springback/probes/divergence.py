@@ -13,6 +13,7 @@ from springback.encode import Batch, Encoded, pad_batch, scoring_batches
 from springback.models import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
+from springback.probes.passes import Passes
 
 
 def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
@@ -32,9 +33,7 @@ def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> 
 def _logits(model: PreTrainedModel, batch: Batch, precision: Precision) -> tuple[Tensor, Tensor]:
     """Logits (counted, vocabulary) of a batch, and the row within the batch of each."""
     with precision.autocast(model):
-        logits, _, owner = counted_logits(
-            model, batch.input_ids, batch.attention_mask, batch.labels
-        )
+        logits, _, owner = counted_logits(Passes(model), batch)
     return logits, owner
 
 

@@ -14,6 +14,7 @@ from springback.errors import ModelError
 from springback.logit_errors import TextErrors
 from springback.models import Tokenizer
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
+from springback.probes.passes import Passes
 
 Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
 
@@ -38,9 +39,8 @@ def logit_errors(
     precision = precision or Precision()
     sums = torch.zeros(len(rows), 6, dtype=torch.float64)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
         with precision.autocast(models[0]):
-            found = [counted_logits(model, *inputs) for model in models]
+            found = [counted_logits(Passes(model), batch) for model in models]
         strong, weak, best = (logits for logits, _, _ in found)  # (counted, vocabulary) each
         if not strong.shape == weak.shape == best.shape:
             sizes = ", ".join(str(x.shape[-1]) for x in (strong, weak, best))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from springback import contrast
-from springback.encode import Encoded, scoring_batches
+from springback.encode import Batch, Encoded, scoring_batches
 from springback.models import Tokenizer
+from springback.probes.passes import LastStates, Passes
 
 #: Positions whose logits are turned into fp32 log-probabilities at a time.
 CHUNK = 256
@@ -44,75 +44,13 @@ class TextNLL:
         return self.nats / self.tokens
 
 
-@dataclass
-class Room:
-    """Bytes that may still be kept, by several :class:`LastStates` together."""
-
-    left: int
-
-
-@dataclass
-class LastStates:
-    """Last hidden states of one model over some rows: the second scoring of them costs the output
-    layer alone, and gives the same logits.
-
-    Kept batch by batch while there is ``room``, and only where the output layer's result is the
-    model's: a model that scales or caps its logits after that layer is run again.
-    """
-
-    room: Room
-    _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
-
-    def logits(
-        self, model: PreTrainedModel, batch: tuple[int, ...], run: Callable[[], Tensor]
-    ) -> Tensor:
-        """What ``run`` gives: the model's logits for the rows ``batch``."""
-        head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        if batch in self._kept:
-            again: Tensor = head(self._kept[batch])
-            return again
-        if head is None:
-            return run()
-        seen: list[tuple[Tensor, Tensor]] = []
-        hook = head.register_forward_hook(lambda _, args, out: seen.append((args[0], out)))
-        try:
-            logits = run()
-        finally:
-            hook.remove()
-        if len(seen) == 1 and torch.equal(seen[0][1], logits):
-            states = seen[0][0]
-            if states.nbytes <= self.room.left:
-                self.room.left -= states.nbytes
-                self._kept[batch] = states.contiguous()
-        return logits
-
-
-def counted_logits(
-    model: PreTrainedModel,
-    ids: Tensor,
-    mask: Tensor,
-    labels: Tensor,
-    states: tuple[LastStates, tuple[int, ...]] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows.
-
-    ``states``: what is known of this model, and which rows these are.
-    """
-    first = int((labels != -100).any(0).nonzero()[0])
-    keep = labels.shape[1] - first + 1  # logits before the first counted token are not needed
-
-    def run() -> Tensor:
-        out: Tensor = model(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            use_cache=False,
-            logits_to_keep=keep,
-        ).logits
-        return out
-
-    raw = states[0].logits(model, states[1], run) if states else run()
-    logits = raw[:, :-1].cpu()  # (rows, keep - 1, vocabulary)
-    targets = labels[:, first:]  # (rows, keep - 1)
+def counted_logits(passes: Passes, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows."""
+    first = int((batch.labels != -100).any(0).nonzero()[0])
+    # Logits before the first counted token are not needed.
+    raw = passes.logits(batch, batch.labels.shape[1] - first + 1)
+    logits = raw[:, :-1].cpu()  # (rows, from first on, vocabulary)
+    targets = batch.labels[:, first:]  # (rows, from first on)
     counted = targets != -100
     return logits[counted], targets[counted], counted.nonzero()[:, 0]
 
@@ -128,20 +66,15 @@ def nll(
     """Negative log likelihood of every row's counted tokens (nats; lower is better), in order.
 
     Left out: prompt tokens, padding, the first token of a bare text.  Log-probabilities are taken
-    in fp32, :data:`CHUNK` positions at a time.  Cost: one forward pass, or with the ``states`` of
-    this model and these rows its output layer.
+    in fp32, :data:`CHUNK` positions at a time.  Cost: one forward pass; with the ``states`` of
+    this model and these rows less (:class:`springback.probes.passes.Passes`).
     """
     precision = precision or Precision()
     found: list[TextNLL | None] = [None] * len(rows)
+    passes = Passes(model, rows, states)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(model):
-            logits, targets, owner = counted_logits(
-                model,
-                batch.input_ids,
-                batch.attention_mask,
-                batch.labels,
-                (states, tuple(batch.index)) if states else None,
-            )
+            logits, targets, owner = counted_logits(passes, batch)
         sums = torch.zeros(len(batch.index), dtype=torch.float64)
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
@@ -161,12 +94,12 @@ def _pair_chunks(
     states: tuple[LastStates, LastStates] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """fp32 logits of both models (chunk, vocabulary) at counted tokens, the tokens, their rows."""
+    known = states or (None, None)
+    both = [Passes(model, rows, s) for model, s in zip(models, known, strict=True)]
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        inputs = (batch.input_ids, batch.attention_mask, batch.labels)
-        known = [(s, tuple(batch.index)) for s in states] if states else [None, None]
         with precision.autocast(models[0]):
-            strong, targets, owner = counted_logits(models[0], *inputs, known[0])
-            weak, _, _ = counted_logits(models[1], *inputs, known[1])
+            strong, targets, owner = counted_logits(both[0], batch)
+            weak, _, _ = counted_logits(both[1], batch)
         index = torch.tensor(batch.index)[owner]
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
@@ -188,7 +121,7 @@ def pair_nll(
 
     With a ``gate`` lambda is 0 where it is closed.  The combined scores are normalised over the
     full vocabulary, without the plausibility mask (a gold token outside it would cost infinity).
-    Cost: one forward pass of each model, or of its output layer with ``states``, as in :func:`nll`.
+    Cost: one forward pass of each model; with ``states`` less, as in :func:`nll`.
     """
     precision = precision or Precision()
     sums = {lam: torch.zeros(len(rows), dtype=torch.float64) for lam in lambdas}
