@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from springback import probes
 from springback.core import Row
 from springback.encode import Encoded, encode_rows
 from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from test_head_loss import capped
 
 TEXTS = ["the thing", "a heron in the 1970s", "ing", "the other heron sings, and the thing hears"]
 
@@ -88,12 +88,14 @@ def test_pair_nll_equals_the_formula(
             assert score.nats == pytest.approx(expected, rel=1e-4)
 
 
-def backbone_runs(model: Model) -> list[None]:
-    """Grows by one at every pass of the layers below the output layer."""
-    seen: list[None] = []
+def tokens_read(model: Model) -> list[int]:
+    """Grows at every pass of the layers below the output layer, by the number of its tokens."""
+    read: list[int] = []
     layers: Any = model.get_decoder()  # type: ignore[no-untyped-call]
-    layers.register_forward_hook(lambda *_: seen.append(None))
-    return seen
+    layers.register_forward_hook(
+        lambda _m, _a, kwargs, _o: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    return read
 
 
 def test_known_states_give_the_same_nll_without_a_second_pass(
@@ -106,7 +108,7 @@ def test_known_states_give_the_same_nll_without_a_second_pass(
     pair = probes.pair_nll(strong, weak, rows, tokenizer, [0.5], precision)
     room = probes.Room(1 << 20)
     states = probes.LastStates(room), probes.LastStates(room)
-    runs = backbone_runs(strong), backbone_runs(weak)
+    runs = tokens_read(strong), tokens_read(weak)
     assert probes.nll(strong, rows, tokenizer, precision, states[0]) == plain
     batches = len(runs[0])
     assert batches > 1
@@ -131,11 +133,7 @@ def test_what_all_rows_begin_with_is_read_once(
     rows = encode_rows(tokenizer, asked, 64)
     precision = probes.Precision("float32", 100)
     plain = [s.nats for s in probes.nll(strong, rows, tokenizer, precision)]
-    read: list[int] = []
-    layers: Any = strong.get_decoder()  # type: ignore[no-untyped-call]
-    layers.register_forward_hook(
-        lambda _m, _a, kwargs, _o: read.append(kwargs["input_ids"].numel()), with_kwargs=True
-    )
+    read = tokens_read(strong)
     probes.nll(strong, rows, tokenizer, precision)
     alone, batches = sum(read), len(read)
     assert batches > 1
@@ -159,22 +157,9 @@ def test_a_model_that_caps_its_logits_is_run_again(
     rows: list[Encoded], tokenizer: Tokenizer
 ) -> None:
     """The output layer alone would give other numbers."""
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        final_logit_softcapping=0.1,
-        initializer_range=0.5,
-    )
-    model: Any = Gemma2ForCausalLM(config)
-    model.eval()
+    model = capped()
     plain = probes.nll(model, rows, tokenizer)
-    states, runs = probes.LastStates(probes.Room(1 << 20)), backbone_runs(model)
+    states, runs = probes.LastStates(probes.Room(1 << 20)), tokens_read(model)
     for _ in range(2):
         assert probes.nll(model, rows, tokenizer, None, states) == plain
     assert len(runs) == 2

@@ -214,11 +214,8 @@ class Store:
         """Of the runs used: how many were ``made`` here and how many were ``read``, of how many
         nobody knows (``unknown``), when the ``first`` and the ``last`` were finished, and the
         ``machines`` and ``revisions`` that made them."""
-        told = []
-        for name in sorted(self._used):
-            path = self.runs / name / MADE_FILE
-            if path.exists():
-                told.append(read_json(path))
+        files = (self.runs / name / MADE_FILE for name in self._used)
+        told = [read_json(file) for file in files if file.exists()]
         times = sorted(facts["finished"] for facts in told)
         made = sum(self._used.values())
         return {
