@@ -19,14 +19,14 @@ from springback.probes.passes import Passes
 def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
     """Add KL(p || q) of every position to its row's sum (rows,), float64, nats.
 
-    Logits are (positions, vocabulary), ``owner`` (positions,) the row of each.
+    Logits are (positions, vocabulary), on any device; ``owner`` (positions,) is the row of each.
     :data:`CHUNK` positions at a time become fp32 log-probabilities.
     """
     for at in range(0, len(owner), CHUNK):
         part = slice(at, at + CHUNK)
         p = torch.log_softmax(p_logits[part].float(), -1)
-        q = torch.log_softmax(q_logits[part].float(), -1)
-        each = (p.exp() * (p - q)).sum(-1).double()
+        q = torch.log_softmax(q_logits[part].to(p.device).float(), -1)
+        each = (p.exp() * (p - q)).sum(-1).double().cpu()
         sums.index_add_(0, owner[part], each)
 
 

@@ -41,7 +41,9 @@ def logit_errors(
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
             found = [counted_logits(Passes(model), batch) for model in models]
-        strong, weak, best = (logits for logits, _, _ in found)  # (counted, vocabulary) each
+        where = found[0][0].device
+        # (counted, vocabulary) each
+        strong, weak, best = (logits.to(where) for logits, _, _ in found)
         if not strong.shape == weak.shape == best.shape:
             sizes = ", ".join(str(x.shape[-1]) for x in (strong, weak, best))
             raise ModelError(
@@ -52,7 +54,7 @@ def logit_errors(
         for at in range(0, len(index), CHUNK):
             part = slice(at, at + CHUNK)
             here = _sums(strong[part].float(), weak[part].float(), best[part].float(), alpha)
-            sums.index_add_(0, index[part], here)
+            sums.index_add_(0, index[part], here.cpu())
     return [
         TextErrors(strong_, weak_, cross, round(freedom), round(positions), round(contested))
         for strong_, weak_, cross, freedom, positions, contested in sums.tolist()
@@ -70,7 +72,7 @@ def _sums(strong: Tensor, weak: Tensor, best: Tensor, alpha: float) -> Tensor:
         return (error - mean).masked_fill(~open_, 0.0)
 
     a, b = centred(strong), centred(weak)
-    ones = torch.ones(len(many), dtype=torch.float64)
+    ones = torch.ones_like(many[:, 0], dtype=torch.float64)
     freedom = (many[:, 0] - 1).double()
     contested = (many[:, 0] > 1).double()
     products = [(a * a).sum(-1), (b * b).sum(-1), (a * b).sum(-1)]

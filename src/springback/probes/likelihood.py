@@ -45,14 +45,19 @@ class TextNLL:
 
 
 def counted_logits(passes: Passes, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows."""
+    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows.
+
+    Logits and tokens stay on the model's device, so that a GPU's vocabularies are not moved; the
+    rows, which index sums, are on the CPU.
+    """
     first = int((batch.labels != -100).any(0).nonzero()[0])
     # Logits before the first counted token are not needed.
     raw = passes.logits(batch, batch.labels.shape[1] - first + 1)
-    logits = raw[:, :-1].cpu()  # (rows, from first on, vocabulary)
+    logits = raw[:, :-1]  # (rows, from first on, vocabulary)
     targets = batch.labels[:, first:]  # (rows, from first on)
     counted = targets != -100
-    return logits[counted], targets[counted], counted.nonzero()[:, 0]
+    there = counted.to(logits.device)
+    return logits[there], targets[counted].to(logits.device), counted.nonzero()[:, 0]
 
 
 @torch.inference_mode()
@@ -79,7 +84,7 @@ def nll(
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
             logp = torch.log_softmax(logits[part].float(), -1)
-            gold = logp.gather(-1, targets[part, None])[:, 0].double()
+            gold = logp.gather(-1, targets[part, None])[:, 0].double().cpu()
             sums.index_add_(0, owner[part], -gold)
         for at, i in enumerate(batch.index):
             found[i] = TextNLL(float(sums[at]), rows[i].counted, rows[i].text_bytes)
@@ -99,7 +104,7 @@ def _pair_chunks(
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
             strong, targets, owner = counted_logits(both[0], batch)
-            weak, _, _ = counted_logits(both[1], batch)
+            weak = counted_logits(both[1], batch)[0].to(strong.device)
         index = torch.tensor(batch.index)[owner]
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
@@ -131,7 +136,7 @@ def pair_nll(
         ft = contrast.gated(ep, ft, gate)
         for lam in lambdas:
             logp = torch.log_softmax(ep + lam * (ep - ft), -1)
-            gold = logp.gather(-1, targets[:, None])[:, 0].double()
+            gold = logp.gather(-1, targets[:, None])[:, 0].double().cpu()
             sums[lam].index_add_(0, owner, -gold)
     return {
         lam: [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(found, rows, strict=True)]
@@ -179,7 +184,7 @@ def pair_nll_masked(
     kept = torch.zeros(len(rows), dtype=torch.long)
     for ep, ft, targets, owner in _pair_chunks(models, rows, tokenizer, precision or Precision()):
         logp = torch.log_softmax(contrast.combine(ep, ft, lam, alpha), -1)
-        gold = logp.gather(-1, targets[:, None])[:, 0].double()
+        gold = logp.gather(-1, targets[:, None])[:, 0].double().cpu()
         fine = gold > -math.inf
         nats.index_add_(0, owner[fine], -gold[fine])
         kept.index_add_(0, owner[fine], torch.ones_like(owner[fine]))
