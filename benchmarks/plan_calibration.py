@@ -5,6 +5,9 @@ so a plan scales up from what was measured.  Llamas from scratch with random wei
 at random; FLOP a second by 6 N a trained and 2 N a scored token.
 
     python benchmarks/plan_calibration.py --out benchmarks/results/plan_calibration.json
+    python benchmarks/plan_calibration.py --large --out benchmarks/results/plan_calibration_gpu.json
+
+``--large`` is for a GPU: 188 million to 1.2 billion weights, rows of 512 tokens.
 """
 
 from __future__ import annotations
@@ -37,19 +40,21 @@ from springback.store import write_json
 
 #: Width and depth; with the vocabulary of SmolLM2 (49,152) 21, 47, 109 and 188 million weights.
 SHAPES = (Shape(256, 8, 4), Shape(384, 12, 6), Shape(512, 20, 8), Shape(576, 30, 9))
-LENGTH, BATCH, STEPS, ROUNDS = 64, 8, 8, 3
+#: For a GPU, with the same vocabulary: 188, 319 million, and 1.17 billion weights.
+LARGE = (Shape(576, 30, 9), Shape(1024, 16, 16), Shape(2048, 16, 32))
+BATCH, STEPS, ROUNDS = 8, 8, 3
 
 
-def measured(shape: Shape, tokenizer: Any, precision: str) -> dict[str, Any]:
+def measured(shape: Shape, length: int, tokenizer: Any, precision: str) -> dict[str, Any]:
     """Seconds of so many steps, and of scoring as many rows; medians."""
     model = fresh_model(tokenizer, shape, 0).to(device())  # type: ignore[arg-type]
     weights = sum(p.numel() for p in model.parameters())
     rng = random.Random(0)
     rows = [
-        Encoded(tuple(rng.randrange(len(tokenizer)) for _ in range(LENGTH)), 1, LENGTH)
+        Encoded(tuple(rng.randrange(len(tokenizer)) for _ in range(length)), 1, length)
         for _ in range(BATCH * STEPS)
     ]
-    recipe = Recipe(batch_size=BATCH, max_tokens=LENGTH, precision=precision)
+    recipe = Recipe(batch_size=BATCH, max_tokens=length, precision=precision)
     finetune(model, tokenizer, rows[:BATCH], recipe)  # warm up
     train, score = [], []
     for _ in range(ROUNDS):
@@ -59,7 +64,7 @@ def measured(shape: Shape, tokenizer: Any, precision: str) -> dict[str, Any]:
         began = time.perf_counter()
         nll(model, rows, tokenizer, Precision("float32"))
         score.append(time.perf_counter() - began)
-    tokens = len(rows) * LENGTH
+    tokens = len(rows) * length
     del model
     release_memory()
     return {
@@ -81,7 +86,9 @@ def main() -> None:
     parser.add_argument(
         "--shapes", type=int, default=len(SHAPES), help="only so many, the smallest; 2 or more"
     )
+    parser.add_argument("--large", action="store_true", help="sizes and rows for a GPU")
     asked = parser.parse_args()
+    shapes, length = (LARGE, 512) if asked.large else (SHAPES, 64)
     if not 2 <= asked.shapes <= len(SHAPES):
         sys.exit(f"--shapes is {asked.shapes}; give 2 to {len(SHAPES)}: sizes are compared")
     started = now()
@@ -89,8 +96,8 @@ def main() -> None:
     products = {name: product_speed(name) for name in dict.fromkeys((precision, "float32"))}
     tokenizer = load_tokenizer(resolve("smollm2-135m"))
     rows = []
-    for shape in SHAPES[: asked.shapes]:
-        row = measured(shape, tokenizer, precision)
+    for shape in shapes[: asked.shapes]:
+        row = measured(shape, length, tokenizer, precision)
         rows.append(row)
         print(
             f"{row['weights'] / 1e6:.0f}M weights: {row['train_flops'] / 1e12:.3g} TFLOP/s trained "
@@ -109,6 +116,8 @@ def main() -> None:
     holds = all(value <= 2 for value in spread.values())
     data = {
         "device": str(device()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "length": length,
         "threads": torch.get_num_threads(),
         "precision": precision,
         "products": products,
