@@ -39,6 +39,7 @@ def test_where_runs_were_made_is_told_and_changes_nothing_in_them(tmp_path: Path
         "git_revision": None,
         "cpu": "another processor",
         "threads": 8,
+        "gpu": "some GPU",
     }
     (tmp_path / "runs" / other.name / "made.json").write_text(json.dumps(facts))
     store = Store(tmp_path)
@@ -53,7 +54,7 @@ def test_where_runs_were_made_is_told_and_changes_nothing_in_them(tmp_path: Path
     assert (found["made"], found["read"], found["unknown"]) == (1, 2, 1)
     assert found["first"] == facts["finished"] < found["last"]
     assert len(found["machines"]) == 2
-    assert "another processor, 8 threads" in found["machines"]
+    assert "some GPU, another processor, 8 threads" in found["machines"]
     assert "0.1.0" in found["revisions"]
     assert Store(tmp_path / "b").commit(bare, {"value": 1}) == {"value": 1}
     assert (tmp_path / "b" / "runs" / bare.name / "run.json").read_text() == record

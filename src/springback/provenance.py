@@ -95,6 +95,7 @@ def origin() -> dict[str, Any]:
         "git_revision": revision,
         "cpu": cpu_model(),
         "threads": threads(),
+        "gpu": gpu(),
     }
 
 
@@ -117,7 +118,7 @@ def _instant(text: str) -> datetime:
 
 
 def machine() -> dict[str, Any]:
-    """Python, platform, processor, threads in use and memory in bytes of this machine."""
+    """Python, platform, processor, threads in use, memory in bytes, and GPU of this machine."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -125,6 +126,7 @@ def machine() -> dict[str, Any]:
         "cpus": usable_cpus(),
         "threads": threads(),
         "memory_bytes": total_memory(),
+        "gpu": gpu(),
     }
 
 
@@ -197,6 +199,12 @@ def threads() -> int:
     """Torch's compute threads if torch is loaded, else the processors that may be used."""
     torch = sys.modules.get("torch")
     return int(torch.get_num_threads()) if torch is not None else usable_cpus()
+
+
+def gpu() -> str | None:
+    """Name of the GPU that torch uses; None without one, or while torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else None
 
 
 def total_memory() -> int:

@@ -224,7 +224,7 @@ class Store:
             "unknown": len(self._used) - len(told),
             "first": times[0] if times else None,
             "last": times[-1] if times else None,
-            "machines": sorted({f"{f['cpu']}, {f['threads']} threads" for f in told}),
+            "machines": sorted({_machine(facts) for facts in told}),
             "revisions": sorted({f["git_revision"] or f["springback"] or "?" for f in told}),
         }
 
@@ -244,3 +244,9 @@ class Store:
 
     def drop_checkpoints(self, run: Run) -> None:
         shutil.rmtree(self.checkpoints / run.name, ignore_errors=True)
+
+
+def _machine(facts: Mapping[str, Any]) -> str:
+    """What made a run, in words: the GPU first, where there was one."""
+    threads = f"{facts['cpu']}, {facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+    return f"{gpu}, {threads}" if (gpu := facts.get("gpu")) else threads
