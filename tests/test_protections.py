@@ -21,6 +21,7 @@ from springback.jobs.protections import Protection, parse
 from springback.jobs.settings import AuditSettings
 from springback.models import load_model, resolve
 from springback.report import build, render
+from springback.report.protection_charts import curves_charts
 from springback.store import read_json
 
 
@@ -178,6 +179,20 @@ def test_a_study_measures_its_protections_and_its_repair_and_tells_of_them(
     del data["analysis"]["protections"]["plain"]
     with pytest.raises(SpringbackError, match="run the job again"):
         render(data)
+
+
+def test_many_protections_have_a_chart_for_each_kind() -> None:
+    curve = {"dose": [0, 8], "mean": [0.2, 0.1], "low": None, "high": None}
+    rows = [{"name": f"mu {n}", "kind": "overbend", "curve": curve} for n in range(6)]
+    rows += [{"name": f"{n} % aligning rows", "kind": "mix", "curve": curve} for n in (12, 50)]
+    found = {"plain": {"curve": curve}, "doses": [0, 8], "seeds": [0], "start": 0.0}
+    drawn = curves_charts({**found, "rows": rows})
+    assert [(c.name, len(c.table.head)) for c in drawn] == [
+        ("protection-curves-overbend-1", 2 + 5),
+        ("protection-curves-overbend-2", 2 + 1),
+        ("protection-curves-mix", 2 + 2),
+    ]
+    assert [c.name for c in curves_charts({**found, "rows": rows[:5]})] == ["protection-curves"]
 
 
 def test_protections_repeat_no_run_of_the_plain_study(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,17 @@ def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: P
     again = scale_study("small", out, given).data
     assert again["analysis"] == data["analysis"]
     assert {p: p.stat().st_mtime_ns for p in out.glob("**/run.json")} == stamps
+    # Measured elsewhere, a seed at a time: the studies' results are enough to go on from.
+    apart = tmp_path / "apart"
+    for seed in (0, 1):
+        alone = tmp_path / f"seed-{seed}"
+        scale_study("small", alone, {**given, "seeds": (seed,)})
+        for file in alone.glob("studies/*/result.json"):
+            (apart / file.relative_to(alone)).parent.mkdir(parents=True)
+            shutil.copy(file, apart / file.relative_to(alone))
+    assert plan("small", apart, given).splitlines()[5].split()[:5] == ["all", "4", "4", "8", "8"]
+    assert scale_study("small", apart, given).data["analysis"] == data["analysis"]
+    assert not list(apart.glob("checkpoints/*"))
     page = build(out).read_text(encoding="utf-8")
     assert "Along pre-training" in page
     assert {"life-fall-volume", "life-fall-size"} <= {p.stem for p in (out / "charts").iterdir()}

@@ -51,6 +51,9 @@ class Cell:
         key = content_hash([run.run.id, replace(study, seeds=())])[:8]
         return root / STUDIES / f"{self.name}-{key}"
 
+    def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
+        return (self.place(root, run, study) / "result.json").exists()
+
 
 def shape_of(text: str) -> Shape:
     """``64x3`` as 64 wide and 3 deep; heads are 16 wide, from 256 on 64.
@@ -132,21 +135,28 @@ def scale_study(
         )
     with Store(out).locked() as store:
         runs = pretrainings(settings, study, store)
-        _make_tokenizer(settings, next(iter(runs.values())))
         cells = cells_of(runs)
+        # A study that is done needs no checkpoint: its files may come from another machine.
+        left = [c for c in cells if not c.done(store.root, runs[c.shape.name, c.seed], study)]
+        needed = {
+            key: run for key, run in runs.items() if key in {(c.shape.name, c.seed) for c in left}
+        }
+        for run in needed.values():
+            _make_tokenizer(settings, run)
         progress.note(
             f"{len(runs)} pre-trainings kept at {len(settings.volumes)} volumes: {len(cells)} "
-            "studies; stop it at any time, the same command goes on"
+            f"studies, {len(cells) - len(left)} of them done; stop it at any time, the same "
+            "command goes on"
         )
         if far and executor is not None:
-            _on_ray(runs, cells, study, store, progress, executor)
-        for run in runs.values():
+            _on_ray(needed, left, study, store, progress, executor)
+        for run in needed.values():
             pretrain_once(run, store, progress)
         found = []
         for at, cell in enumerate(cells, start=1):
             run = runs[cell.shape.name, cell.seed]
             place = cell.place(store.root, run, study)
-            if not (place / "result.json").exists():
+            if cell in left and not (place / "result.json").exists():  # Ray may have made it
                 progress.note(f"study {at} of {len(cells)}: {cell.name}")
                 measure_cell(cell, run, study, str(store.root), progress)
                 release_memory()
@@ -172,11 +182,11 @@ def _text(settings: ScaleSettings, seed: int) -> Slice:
     return load_slice(settings.corpus, limit=rows, seed=7919 + seed)
 
 
-def _make_tokenizer(settings: ScaleSettings, first: Pretraining) -> None:
-    """The tokenizer of all, trained on the text of the first seed, unless it is there."""
-    folder = Path(first.tokenizer or "")
+def _make_tokenizer(settings: ScaleSettings, run: Pretraining) -> None:
+    """The tokenizer of a seed, trained on its own text, unless it is there."""
+    folder = Path(run.tokenizer or "")
     if not folder.exists():
-        texts = [f"{row.prompt}\n{row.response}".strip() for row in first.part.rows]
+        texts = [f"{row.prompt}\n{row.response}".strip() for row in run.part.rows]
         small_tokenizer(texts, settings.vocabulary, folder)
 
 
@@ -190,13 +200,16 @@ def cells_of(runs: Mapping[tuple[str, int], Pretraining]) -> list[Cell]:
 def pretrainings(
     settings: ScaleSettings, study: AuditSettings, store: Store
 ) -> dict[tuple[str, int], Pretraining]:
-    """Name of the size and seed -> its pre-training, the first seed's before the others'."""
-    first = _text(settings, study.seeds[0])
-    identity = content_hash([first.content_hash, settings.vocabulary])[:20]
-    folder = store.checkpoints / f"tokenizer-{identity}"
+    """Name of the size and seed -> its pre-training.
+
+    Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
+    others are asked for, so seeds can be measured apart and put together.
+    """
     found = {}
     for seed in study.seeds:
-        part = first if seed == study.seeds[0] else _text(settings, seed)
+        part = _text(settings, seed)
+        identity = content_hash([part.content_hash, settings.vocabulary])[:20]
+        folder = store.checkpoints / f"tokenizer-{identity}"
         for size in settings.sizes:
             shape = shape_of(size)
             found[shape.name, seed] = Pretraining(
@@ -254,8 +267,6 @@ def _on_ray(
     waiting = {task.key for task in tasks}
     for cell in cells:
         run = runs[cell.shape.name, cell.seed]
-        if (cell.place(store.root, run, study) / "result.json").exists():
-            continue
         tasks.append(
             Task(
                 cell.name,

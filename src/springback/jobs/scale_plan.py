@@ -87,11 +87,12 @@ def _row(
 ) -> Row:
     own = {key: run for key, run in runs.items() if run.shape == shape}
     seeds, studies = len(study.seeds), len(study.seeds) * len(settings.volumes)
-    made = sum(run.done(store) for run in own.values())
-    measured = sum(
-        (cell.place(store.root, own[cell.shape.name, cell.seed], study) / "result.json").exists()
-        for cell in cells_of(own)
-    )
+    cells = cells_of(own)
+    left = [c for c in cells if not c.done(store.root, own[c.shape.name, c.seed], study)]
+    measured = len(cells) - len(left)
+    # A pre-training is needed for the studies that are left, and for nothing else.
+    waiting = {cell.seed for cell in left}
+    made = sum(run.done(store) or seed not in waiting for (_, seed), run in own.items())
     recipe = Pretraining(settings.volumes, Slice.of("", "", (), 0), shape).recipe
     one = amount(replace(study, seeds=study.seeds[:1]))
     first = max(settings.volumes) * recipe.max_tokens

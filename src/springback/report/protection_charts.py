@@ -20,9 +20,10 @@ from springback.report.theme import LIGHT, series
 from springback.report.values import Estimate, Interval
 
 Found = Mapping[str, Any]
-#: Lines of one chart; further protections are in the tables.
-MOST = 6
+#: Protections in one chart: with the unprotected model there is a colour for each.
+MOST = 5
 PLAIN = "unprotected"
+KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in"}
 
 
 def interval_of(found: Found) -> Interval:
@@ -35,15 +36,30 @@ def estimate_of(found: Found | None) -> Estimate:
     return Estimate(found["mean"], found["low"], found["high"], found["at_least"], found["at_most"])
 
 
-def curves_chart(found: Found, suffix: str = "") -> Chart:
-    """Margin along the doses, unprotected and with each protection."""
-    named = [(PLAIN, found["plain"]["curve"]), *((r["name"], r["curve"]) for r in found["rows"])]
-    drawn, name, title = named[: MOST + 1], f"protection-curves{suffix}", "Fall with and without"
-    legend = [LegendItem(n, *series(i)) for i, (n, _) in enumerate(drawn)]
+def curves_charts(found: Found, suffix: str = "") -> list[Chart]:
+    """Margin along the doses, unprotected and with each protection: one chart, or where they are
+    many one for each kind, in parts of :data:`MOST`."""
+    rows = found["rows"]
+    if len(rows) <= MOST:
+        return [_curves_chart(found, rows, "Fall with and without", suffix)]
+    charts = []
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        own = [r for r in rows if r["kind"] == kind]
+        for at in range(0, len(own), MOST):
+            part = f"-{kind}" + (f"-{at // MOST + 1}" if len(own) > MOST else "")
+            title = f"Fall with and without: {KINDS[kind]}"
+            charts.append(_curves_chart(found, own[at : at + MOST], title, f"{part}{suffix}"))
+    return charts
+
+
+def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) -> Chart:
+    named = [(PLAIN, found["plain"]["curve"]), *((r["name"], r["curve"]) for r in rows)]
+    name = f"protection-curves{suffix}"
+    legend = [LegendItem(n, *series(i)) for i, (n, _) in enumerate(named)]
     legend.append(LegendItem("start model", LIGHT["muted"], None))
     with style(name):
         figure, (axes,) = panel(title, "margin, nats/token  (higher = more aligned)", legend)
-        for i, (_, curve) in enumerate(drawn):
+        for i, (_, curve) in enumerate(named):
             colour, marker = series(i)
             axes.plot(curve["dose"], curve["mean"], color=colour, marker=marker, ms=5.5, lw=2)
             if curve["low"] is not None and None not in curve["low"]:
@@ -53,7 +69,7 @@ def curves_chart(found: Found, suffix: str = "") -> Chart:
         axes.axhline(found["start"], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         axes.set_xlabel("unwanted examples")
         number_axis(axes.yaxis)
-    rows = tuple(
+    table = tuple(
         (
             words.plain(dose),
             *(words.number(c["mean"][c["dose"].index(dose)]) for _, c in named),
@@ -70,7 +86,7 @@ def curves_chart(found: Found, suffix: str = "") -> Chart:
         + ".",
         "The dose counts unwanted examples only; aligning rows that are mixed in stand beside "
         "them. " + ("Bands are 95 % intervals over the seeds." if _several(found) else ""),
-        Table(("dose", *(n for n, _ in named)), rows),
+        Table(("dose", *(n for n, _ in named)), table),
         figure,
     )
 

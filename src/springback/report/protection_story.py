@@ -32,7 +32,7 @@ def sections(
 def _protections(found: Found, of: str, suffix: str) -> Section:
     drawn = there(
         (
-            charts.curves_chart(found, suffix),
+            *charts.curves_charts(found, suffix),
             charts.dose_chart(found, suffix),
             charts.left_chart(found, suffix) if found["rows"] else None,
             charts.cost_chart(found, suffix),
