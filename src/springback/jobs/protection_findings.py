@@ -324,12 +324,12 @@ def _repaired(repair: Mapping[str, Any]) -> dict[str, str]:
         return {"question": question, "label": "nothing to repair", "text": text}
     steps = repair["points"][1:]
     best = next((p for p in steps if p["restored_share"] >= 1), steps[-1])
-    share = 100 * best["restored_share"]
-    price = best["paid"]
+    share, price = 100 * best["restored_share"], best["paid"]
+    of_it = f"{share:.0f} % of what was lost" if share > 0 else "nothing of what was lost"
     text = (
         f"{repair['rows']} benign rows took the margin from {before:.4f} to {worn:.4f} nats a "
-        f"token. With mu {best['mu']:g} {share:.0f} % of that came back"
-        f"{_bounds(best['restored'])}; the new skill's NLL changed by {price['mean']:+.4f}"
+        f"token. With mu {best['mu']:g} it changed by {best['restored']['mean']:+.4f}"
+        f"{_bounds(best['restored'])}, {of_it}; the new skill's NLL by {price['mean']:+.4f}"
         f"{_bounds(price)}."
     )
     label = {"higher": "yes", "lower": "no"}.get(best["restored_label"], best["restored_label"])
