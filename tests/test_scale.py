@@ -127,6 +127,8 @@ def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: P
     data = scale_study("small", out, given).data
     after = plan("small", out, given).splitlines()
     assert after[5].split()[:5] == ["all", "4", "4", "8", "8"]
+    later = {**given, "save_every": 9.0}
+    assert plan("small", out, later).splitlines()[5].split()[:5] == ["all", "4", "4", "8", "8"]
     life = data["analysis"]["life_cycle"]
     assert [(c["size"], c["volume"], c["n"]) for c in life["cells"]] == [
         (size, volume, 2) for size in ("16x1", "32x1") for volume in (16, 32)

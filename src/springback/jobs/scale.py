@@ -47,8 +47,15 @@ class Cell:
         return f"{self.shape.name}-{self.volume}-seed-{self.seed}"
 
     def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
-        """Its folder, which says what it is of: other settings have another."""
-        key = content_hash([run.run.id, replace(study, seeds=())])[:8]
+        """Its folder, which says what it is of: settings that change a number have another."""
+        plain = AuditSettings()
+        what = replace(
+            study,
+            seeds=(),
+            save_every=plain.save_every,
+            probe_processes=plain.probe_processes,
+        )
+        key = content_hash([run.run.id, what])[:8]
         return root / STUDIES / f"{self.name}-{key}"
 
     def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
