@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from decode_fixture import amateur, expert, prompts
 from finetune_runs import recipe, rows_for, weights
@@ -135,8 +134,10 @@ def test_sft_equals_a_bare_loop(start: Model, tokenizer: Tokenizer, rows: list[E
     )
     losses = []
     for at in range(0, 8, 4):
-        batch = batch_of(rows[at : at + 4], tokenizer)
-        loss = bare(**{k: v.cuda() for k, v in batch.items()}).loss
+        batch = pad_batch(rows, range(at, at + 4), int(tokenizer.pad_token_id))
+        parts = (batch.input_ids, batch.attention_mask, batch.labels)
+        ids, mask, labels = (part.cuda() for part in parts)
+        loss = bare(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(bare.parameters(), 1.0)
         optimizer.step()
@@ -146,25 +147,6 @@ def test_sft_equals_a_bare_loop(start: Model, tokenizer: Tokenizer, rows: list[E
     assert list(done.losses) == pytest.approx(losses, rel=1e-4)
     for name, value in weights(there).items():
         torch.testing.assert_close(value, weights(bare)[name], rtol=1e-3, atol=1e-4)
-
-
-def batch_of(rows: list[Encoded], tokenizer: Tokenizer) -> dict[str, Tensor]:
-    batch = pad_batch(rows, range(len(rows)), int(tokenizer.pad_token_id))
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "labels": batch.labels,
-    }
-
-
-_ON_CPU = """
-import json, sys
-from pathlib import Path
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
-audit(AuditSettings(**{k: tuple(v) if isinstance(v, list) else v
-                       for k, v in json.loads(sys.argv[1]).items()}), Path(sys.argv[2]))
-"""
 
 
 @pytest.mark.parametrize("rank", [0, 4])
@@ -194,20 +176,18 @@ def test_an_audit(tiny_llama: Path, tmp_path: Path, rank: int) -> None:
         "precision": "float32",
     }
     audit(AuditSettings(**given), tmp_path / "gpu")
+    study = tmp_path / "study.yaml"
+    study.write_text(json.dumps(given))  # which is YAML too
     subprocess.run(
-        [sys.executable, "-c", _ON_CPU, json.dumps(given), str(tmp_path / "cpu")],
+        [sys.executable, "-m", "springback.cli", "audit", study, "--out", tmp_path / "cpu"],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         check=True,
     )
-    here, there = (read_json(tmp_path / d / "result.json") for d in ("cpu", "gpu"))
-    assert margins(there) == pytest.approx(margins(here), abs=2e-3)
+    here, there = (margins(read_json(tmp_path / d / "result.json")) for d in ("cpu", "gpu"))
+    assert len(set(here)) > 20, "each branch, dose and protection has a margin of its own"
+    assert there == pytest.approx(here, abs=2e-3)
 
 
-def margins(found: Any) -> list[float]:
-    """Every margin of a result, in order."""
-    if isinstance(found, dict):
-        own = [float(found["margin"])] if isinstance(found.get("margin"), float) else []
-        return own + [m for value in found.values() for m in margins(value)]
-    if isinstance(found, list):
-        return [m for value in found for m in margins(value)]
-    return []
+def margins(result: Any) -> list[float]:
+    """Every margin that was measured, in order."""
+    return [m["value"] for m in result["measurements"] if m["probe"] == "margin"]
