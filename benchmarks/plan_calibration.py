@@ -47,7 +47,7 @@ BATCH, STEPS, ROUNDS = 8, 8, 3
 
 def measured(shape: Shape, length: int, tokenizer: Any, precision: str) -> dict[str, Any]:
     """Seconds of so many steps, and of scoring as many rows; medians."""
-    model = fresh_model(tokenizer, shape, 0).to(device())  # type: ignore[arg-type]
+    model = fresh_model(tokenizer, shape, 0)
     weights = sum(p.numel() for p in model.parameters())
     rng = random.Random(0)
     rows = [
@@ -116,7 +116,6 @@ def main() -> None:
     holds = all(value <= 2 for value in spread.values())
     data = {
         "device": str(device()),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "length": length,
         "threads": torch.get_num_threads(),
         "precision": precision,

@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +20,7 @@ from springback.provenance import (
     available_memory,
     cpu_flags,
     cpu_model,
+    gpu,
     package_version,
     threads,
     total_memory,
@@ -82,8 +82,8 @@ def _device(models: ModuleType | None, fault: str) -> Finding:
         return Finding(
             "device", fault, False, "torch or transformers does not load; reinstall them"
         )
-    if models.device().type == "cuda":
-        return Finding("device", f"cuda, {sys.modules['torch'].cuda.get_device_name()}", True, "")
+    if name := gpu():
+        return Finding("device", f"cuda, {name}", True, "")
     return cpu_finding(cpu_flags())
 
 

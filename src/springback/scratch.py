@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from springback.models import Model, Tokenizer
+from springback.models import Model, Tokenizer, device
 from springback.quiet import quiet
 from springback.store import whole_folder
 
@@ -61,7 +61,8 @@ def small_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None
 
 
 def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
-    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``."""
+    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``, on the
+    accelerator if there is one."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -78,6 +79,7 @@ def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Model = LlamaForCausalLM(config)
+    model.to(device())  # type: ignore[arg-type]
     model.train(False)
     return model
 

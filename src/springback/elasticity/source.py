@@ -12,7 +12,7 @@ from springback.elasticity.judgement import ReboundCurves
 from springback.errors import DataError, describe
 
 #: Settings that two studies may differ in and still be the same study of two models.
-_FREE = ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
+FREE = ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
 _SLICES = ("align", "perturb", "wanted", "unwanted")
 #: Tags of the rebound's records.  One with other tags belongs to another part of the study.
 _REBOUND_TAGS = {"phase", "seed", "n_pos", "n_neg", "job"}
@@ -45,7 +45,7 @@ class Source:
         rows = [part(self.inputs, name).get("content_hash") for name in _SLICES]
         if not self.settings or None in rows:
             return ""
-        kept = {key: value for key, value in self.settings.items() if key not in _FREE}
+        kept = {key: value for key, value in self.settings.items() if key not in FREE}
         return content_hash({"rows": rows, "settings": kept})
 
     def curves(self, probe: str) -> dict[int, list[list[float]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from springback.core import Checkpoint, Recipe, Row, Run, Slice
 from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune
-from springback.models import device, load_tokenizer, resolve
+from springback.models import load_tokenizer, resolve
 from springback.progress import Progress
 from springback.scratch import Shape, fresh_model, save_model
 from springback.slices import load_slice
@@ -93,7 +93,6 @@ def pretrain_once(what: Pretraining, store: Store, progress: Progress) -> None:
     own = Checkpoint(what.tokenizer) if what.tokenizer else resolve(TOKENIZER)
     tokenizer = load_tokenizer(own)
     model = fresh_model(tokenizer, what.shape, what.seed)
-    model.to(device())  # type: ignore[arg-type]
     recipe, part, folders = what.recipe, what.part, what.folders(store)
     steps = -(-len(part) // recipe.batch_size)
     progress.stage(f"pre-training {what.shape.name} on {len(part)} rows", steps)

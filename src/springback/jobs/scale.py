@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice, content_hash
+from springback.elasticity.source import FREE
 from springback.errors import SpringbackError, describe
 from springback.execute import ExecutorSettings, Task
 from springback.execute.on_ray import run_tasks
@@ -48,14 +49,8 @@ class Cell:
 
     def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
         """Its folder, which says what it is of: settings that change a number have another."""
-        plain = AuditSettings()
-        what = replace(
-            study,
-            seeds=(),
-            save_every=plain.save_every,
-            probe_processes=plain.probe_processes,
-        )
-        key = content_hash([run.run.id, what])[:8]
+        plain = {name: getattr(AuditSettings(), name) for name in FREE}
+        key = content_hash([run.run.id, replace(study, **{**plain, "seeds": ()})])[:8]
         return root / STUDIES / f"{self.name}-{key}"
 
     def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
@@ -145,9 +140,7 @@ def scale_study(
         cells = cells_of(runs)
         # A study that is done needs no checkpoint: its files may come from another machine.
         left = [c for c in cells if not c.done(store.root, runs[c.shape.name, c.seed], study)]
-        needed = {
-            key: run for key, run in runs.items() if key in {(c.shape.name, c.seed) for c in left}
-        }
+        needed = {(c.shape.name, c.seed): runs[c.shape.name, c.seed] for c in left}
         for run in needed.values():
             _make_tokenizer(settings, run)
         progress.note(
@@ -162,12 +155,11 @@ def scale_study(
         found = []
         for at, cell in enumerate(cells, start=1):
             run = runs[cell.shape.name, cell.seed]
-            place = cell.place(store.root, run, study)
-            if cell in left and not (place / "result.json").exists():  # Ray may have made it
+            if not cell.done(store.root, run, study):
                 progress.note(f"study {at} of {len(cells)}: {cell.name}")
                 measure_cell(cell, run, study, str(store.root), progress)
                 release_memory()
-            found.append(_read(cell, place))
+            found.append(_read(cell, cell.place(store.root, run, study)))
         analysis = scale_analysis.analyse(scale, settings, study, found)
         write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
         return write_result(

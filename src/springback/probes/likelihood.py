@@ -60,6 +60,12 @@ def counted_logits(passes: Passes, batch: Batch) -> tuple[Tensor, Tensor, Tensor
     return logits[there], targets[counted].to(logits.device), counted.nonzero()[:, 0]
 
 
+def _gold(scores: Tensor, targets: Tensor) -> Tensor:
+    """log softmax(scores) at the targets: (n, vocabulary), (n,) -> (n,), float64 on the CPU."""
+    logp = torch.log_softmax(scores, -1)
+    return logp.gather(-1, targets[:, None])[:, 0].double().cpu()
+
+
 @torch.inference_mode()
 def nll(
     model: PreTrainedModel,
@@ -83,9 +89,7 @@ def nll(
         sums = torch.zeros(len(batch.index), dtype=torch.float64)
         for at in range(0, len(targets), CHUNK):
             part = slice(at, at + CHUNK)
-            logp = torch.log_softmax(logits[part].float(), -1)
-            gold = logp.gather(-1, targets[part, None])[:, 0].double().cpu()
-            sums.index_add_(0, owner[part], -gold)
+            sums.index_add_(0, owner[part], -_gold(logits[part].float(), targets[part]))
         for at, i in enumerate(batch.index):
             found[i] = TextNLL(float(sums[at]), rows[i].counted, rows[i].text_bytes)
     return [f for f in found if f is not None]
@@ -135,9 +139,7 @@ def pair_nll(
     ):
         ft = contrast.gated(ep, ft, gate)
         for lam in lambdas:
-            logp = torch.log_softmax(ep + lam * (ep - ft), -1)
-            gold = logp.gather(-1, targets[:, None])[:, 0].double().cpu()
-            sums[lam].index_add_(0, owner, -gold)
+            sums[lam].index_add_(0, owner, -_gold(ep + lam * (ep - ft), targets))
     return {
         lam: [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(found, rows, strict=True)]
         for lam, found in sums.items()
@@ -183,8 +185,7 @@ def pair_nll_masked(
     nats = torch.zeros(len(rows), dtype=torch.float64)
     kept = torch.zeros(len(rows), dtype=torch.long)
     for ep, ft, targets, owner in _pair_chunks(models, rows, tokenizer, precision or Precision()):
-        logp = torch.log_softmax(contrast.combine(ep, ft, lam, alpha), -1)
-        gold = logp.gather(-1, targets[:, None])[:, 0].double().cpu()
+        gold = _gold(contrast.combine(ep, ft, lam, alpha), targets)
         fine = gold > -math.inf
         nats.index_add_(0, owner[fine], -gold[fine])
         kept.index_add_(0, owner[fine], torch.ones_like(owner[fine]))
