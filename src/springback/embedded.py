@@ -22,7 +22,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from springback.core import Checkpoint
 from springback.errors import MissingExtraError, ModelError
 from springback.quiet import quiet
-from springback.store import read_json, require_space, whole_folder, write_json
+from springback.store import (
+    open_lock,
+    read_json,
+    require_named,
+    require_space,
+    whole_folder,
+    write_json,
+    write_refusal,
+)
 from springback.weights import hash_weights
 
 _MODEL_FILE = "springback-model.json"
@@ -203,8 +211,15 @@ def fetch_embedded(name: str) -> Path:
     """The folder of a built-in model, converting (and if need be downloading) it once."""
     spec = EMBEDDED[name]
     target = embedded_folder(spec)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / f".{spec.name}.lock").open("w") as lock:
+    if (target / _MODEL_FILE).exists():
+        return target
+    require_named(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        held = open_lock(target.parent / f".{spec.name}.lock")
+    except OSError as error:
+        raise write_refusal(error, target.parent) from error
+    with held as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes must not convert at once
         if not (target / _MODEL_FILE).exists():
             with tempfile.TemporaryDirectory() as tmp:

@@ -20,7 +20,7 @@ from springback.embedded import EMBEDDED
 from springback.encode import Encoded, text_bytes
 from springback.errors import CodecError, SpringbackError, describe
 from springback.progress import Progress, Silent
-from springback.store import whole_file
+from springback.store import require_named, whole_file
 
 
 @dataclass(frozen=True)
@@ -327,11 +327,12 @@ def _paths(source: str | Path, out: str | Path, force: bool) -> tuple[Path, Path
             what = "is a folder" if given.is_dir() else "no such file"
             raise SpringbackError(f"{given}: {what}; name a file")
         given.open("rb").close()
+        require_named(target.parent)
         if target.is_dir():
             raise SpringbackError(f"--out {target} is a folder; name a file")
         if target.exists() and target.samefile(given):
             raise SpringbackError(f"--out {target} is the file to read; name another one")
-        if target.exists() and not force:
+        if (target.exists() or target.is_symlink()) and not force:
             raise SpringbackError(f"--out {target} exists; name another file, or add --force")
     except OSError as error:
         raise SpringbackError(f"cannot read {given}: {error}; check its permissions") from error

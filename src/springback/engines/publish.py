@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from springback.errors import ModelError, describe
 from springback.models import BOOST_FILE
 from springback.slices import QUESTION
-from springback.store import read_json, write_text
+from springback.store import below, read_json, write_text
 
 #: Where Transformers looks for a folder's own ``generate``.
 CODE = "custom_generate/generate.py"
@@ -31,6 +31,7 @@ def complete(folder: str | Path) -> None:
             describe(folder, "a folder that springback boost wrote", "name its model/ folder")
         )
     source = resources.files("springback.engines").joinpath("custom_generate.py")
+    below(folder, "custom_generate")
     write_text(folder / CODE, source.read_text(encoding="utf-8"))
     _extend_card(folder, facts)
 

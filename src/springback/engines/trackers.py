@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from springback.core import content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
-from springback.store import read_json
+from springback.store import clear_folder, read_json, require_named
 
 #: Tags that are no part of a series' name: its position, and what the name begins with.
 _PLACED = ("phase", "n_pos", "n_neg", "job", "order")
@@ -136,7 +135,8 @@ def _tensorboard(record: Record, place: str) -> str:
     except ImportError as error:
         raise MissingExtraError("tensorboard", "track", "--to tensorboard") from error
     folder = Path(place or "runs") / f"{record.name}-{record.id}"
-    shutil.rmtree(folder, ignore_errors=True)
+    require_named(folder)
+    clear_folder(folder)
     make: Any = SummaryWriter  # untyped where TensorBoard is, Any where it is not
     with make(str(folder)) as writer:
         for point in record.points:

@@ -6,11 +6,11 @@ have no renaming, so that is what stands for it.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from springback.errors import MissingExtraError, StoreError
-from springback.store import whole_folder
+from springback.store import below, require_file, require_plain, whole_folder
 
 MARKER = ".whole"
 
@@ -21,10 +21,12 @@ class Shared:
     def __init__(self, url: str) -> None:
         try:
             import fsspec
+            from fsspec.implementations.local import LocalFileSystem
         except ModuleNotFoundError as error:
             raise MissingExtraError("fsspec", "ray", "--shared") from error
         try:
             self.files, self.root = fsspec.core.url_to_fs(url)
+            self.local = isinstance(self.files, LocalFileSystem)
         except (ImportError, ValueError) as error:
             raise StoreError(
                 f"--shared is {url} ({error}); allowed: an address that fsspec knows, such as "
@@ -32,28 +34,33 @@ class Shared:
             ) from error
 
     def _at(self, name: str) -> str:
+        if self.local:  # others may plant links in a folder that is shared
+            place = below(Path(self.root), str(PurePath(name).parent)) / PurePath(name).name
+            if place.is_symlink() or not place.is_dir():
+                require_file(place)
         return f"{str(self.root).rstrip('/')}/{name}"
 
     def has(self, name: str) -> bool:
-        found: Any = self.files.exists(self._at(name) + MARKER)
+        found: Any = self.files.exists(self._at(name + MARKER))
         return bool(found)
 
     def push(self, root: Path, name: str) -> None:
         """Upload the folder ``root/name``; does nothing where it is there already."""
         if self.has(name):
             return
-        folder = root / name
+        folder = below(root, name)
+        require_plain(folder)
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 place = self._at(f"{name}/{path.relative_to(folder).as_posix()}")
                 self.files.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
                 self.files.put_file(str(path), place)
-        with self.files.open(self._at(name) + MARKER, "wb"):
+        with self.files.open(self._at(name + MARKER), "wb"):
             pass
 
     def pull(self, root: Path, name: str) -> bool:
         """Download the folder to ``root/name``, whole or not at all; False if it is not there."""
-        folder = root / name
+        folder = below(root, name)
         if folder.exists():
             return True
         if not self.has(name):
@@ -73,6 +80,6 @@ class Shared:
 
     def drop(self, name: str) -> None:
         """Forget the folder; the marker goes first."""
-        for place, deep in ((self._at(name) + MARKER, False), (self._at(name), True)):
+        for place, deep in ((self._at(name + MARKER), False), (self._at(name), True)):
             if self.files.exists(place):
                 self.files.rm(place, recursive=deep)

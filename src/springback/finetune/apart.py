@@ -47,7 +47,7 @@ from springback.models import (
     write_weights,
 )
 from springback.progress import Progress, Silent
-from springback.store import read_json, whole_folder, write_json
+from springback.store import clear_folder, read_json, whole_folder, write_json
 
 JOB, START, DONE = "job.json", "start.safetensors", "done.json"
 
@@ -104,7 +104,7 @@ def finetune_apart(
         )
     marks, progress = marks or Marks(), progress or Silent()
     seen = examples_seen(plan_batches(len(rows), recipe), marks, recipe)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear_folder(folder)
     with whole_folder(folder) as tmp:
         write_weights(model, tmp / START)
         facts = {

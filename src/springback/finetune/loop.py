@@ -24,7 +24,7 @@ from springback.finetune.heap import Heap
 from springback.finetune.plan import Marks, Resume
 from springback.models import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
-from springback.store import read_json, whole_folder, write_json
+from springback.store import read_json, require_plain, whole_folder, write_json
 
 #: Part of every state's key: raised when its files change.
 STATE_VERSION = 2
@@ -268,6 +268,7 @@ class State:
         if self.resume.folder is None or not self.resume.folder.is_dir():
             return
         for folder in sorted(self.resume.folder.glob("step-*"), reverse=True):
+            require_plain(folder)
             facts = read_json(folder / "state.json")
             if facts["key"] != self.key:
                 continue

@@ -164,6 +164,8 @@ def boost(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
     with Store(out).locked() as store:
+        if settings.write_model:
+            store.below("model")  # a link there is refused before the work
         data = load_data(settings)
         validation, test, train = data.validation, data.test, data.train
         how = asked(settings)
@@ -185,7 +187,7 @@ def boost(
         verdict = _completed(judge(settings, analysis, kept), opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
-            folder, template = store.root / "model", None if how.plain else how.template
+            folder, template = store.below("model"), None if how.plain else how.template
             write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
         return write_result(
             store,

@@ -11,7 +11,7 @@ from typing import Any
 from springback.core import Checkpoint
 from springback.engines.publish import complete
 from springback.models import BOOST_FILE
-from springback.store import read_json, write_json
+from springback.store import clear_folder, read_json, require_folder, write_json
 from springback.weights import extrapolate
 
 
@@ -45,12 +45,13 @@ def write_boosted(
     facts: dict[str, Any] = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
     facts["prompt_template"] = template
     sources = {"early": early.content_hash, "ft": ft.content_hash}
+    require_folder(out)
     if (out / BOOST_FILE).exists():
         have = read_json(out / BOOST_FILE)
         if {k: have.get(k) for k in facts} == facts and have.get("boosted_from") == sources:
             return
     new = out.with_name(f".{out.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
+    clear_folder(new)
     extrapolate(early.path, ft.path, mu, new)
     amateur = None
     if lam > 0:
@@ -62,8 +63,7 @@ def write_boosted(
     record = {**read_json(new / BOOST_FILE), "kind": "boosted", **facts}
     write_json(new / BOOST_FILE, {**record, "amateur": amateur, "boosted_from": sources})
     complete(new)
-    if out.exists():
-        shutil.rmtree(out)
+    clear_folder(out)
     os.replace(new, out)
 
 

@@ -86,9 +86,9 @@ def demo(
             "demo: an audit on film reviews, then a boost on word problems, with SmolLM2-135M-"
             f"Instruct; {minutes} on 2 cores, 8 GB of memory, up to 7 GB of disk while it runs"
         )
-        audited = audit(audit_settings, store.root / "audit", progress)
+        audited = audit(audit_settings, store.below("audit"), progress)
         release_memory()
-        boosted = boost(boost_settings, store.root / "boost", progress)
+        boosted = boost(boost_settings, store.below("boost"), progress)
         parts = {"audit": audited.data, "boost": boosted.data}
         return write_result(
             store,

@@ -101,7 +101,7 @@ def finished(
     found = store.results(job.run)
     if found is not None:
         return found
-    place = store.root / WORK / job.run.name
+    place = store.below(WORK, job.run.name)
     with Store(place).locked() as own:
         results = work(job, own, progress)
     made = store.commit(job.run, results)

@@ -22,7 +22,15 @@ from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.slices import content_key
-from springback.store import Store, read_json, write_json
+from springback.store import (
+    Store,
+    below,
+    open_lock,
+    read_json,
+    require_file,
+    require_named,
+    write_json,
+)
 
 LEDGER = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
@@ -172,11 +180,12 @@ def _ledgers(store: Store, key: str) -> Iterator[list[Path]]:
 
     Where the user's cannot be written (a read-only home), the folder's alone.
     """
-    folder = state_folder() / "tests"
+    require_named(state_folder())
+    folder = below(state_folder(), "tests")
     ours = store.root / LEDGER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
+        handle = open_lock(folder / ".lock")
     except OSError:
         yield [ours]
         return
@@ -186,6 +195,7 @@ def _ledgers(store: Store, key: str) -> Iterator[list[Path]]:
 
 
 def _read(file: Path, key: str) -> list[dict[str, str]]:
+    require_file(file)
     if not file.exists():
         return []
     content: Mapping[str, Any] = read_json(file)

@@ -30,7 +30,7 @@ from springback.models import release_memory
 from springback.progress import Progress, Silent
 from springback.scratch import Shape, small_tokenizer
 from springback.slices import load_slice
-from springback.store import Store, read_json, write_text
+from springback.store import Store, below, read_json, write_text
 
 STUDIES = "studies"
 
@@ -51,7 +51,7 @@ class Cell:
         """Its folder, which says what it is of: settings that change a number have another."""
         plain = {name: getattr(AuditSettings(), name) for name in FREE}
         key = content_hash([run.run.id, replace(study, **{**plain, "seeds": ()})])[:8]
-        return root / STUDIES / f"{self.name}-{key}"
+        return below(root, STUDIES, f"{self.name}-{key}")
 
     def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
         return (self.place(root, run, study) / "result.json").exists()
@@ -208,7 +208,7 @@ def pretrainings(
     for seed in study.seeds:
         part = _text(settings, seed)
         identity = content_hash([part.content_hash, settings.vocabulary])[:20]
-        folder = store.checkpoints / f"tokenizer-{identity}"
+        folder = store.below("checkpoints", f"tokenizer-{identity}")
         for size in settings.sizes:
             shape = shape_of(size)
             found[shape.name, seed] = Pretraining(

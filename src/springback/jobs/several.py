@@ -16,7 +16,7 @@ from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings
 from springback.models import release_memory
 from springback.progress import Progress, Silent
-from springback.store import Store, read_json
+from springback.store import Store, below, read_json
 
 #: Where the single audits lie below the folder of them all.
 FOLDER = "studies"
@@ -71,7 +71,7 @@ def run_all(
     found = {}
     for at, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
         progress.note(f"study {at} of {len(studies)}: {study.name}")
-        found[study.name] = audit(study.settings, root / FOLDER / folder, progress, executor)
+        found[study.name] = audit(study.settings, below(root, FOLDER, folder), progress, executor)
         release_memory()
     return found
 

@@ -186,7 +186,7 @@ class _Graph:
                 del self.readers[name]
                 if shared is not None:
                     shared.drop(name)
-                shutil.rmtree(store.root / name, ignore_errors=True)
+                shutil.rmtree(store.below(name), ignore_errors=True)
 
 
 def all_there(paths: Sequence[Path]) -> bool:

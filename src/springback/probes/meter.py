@@ -10,7 +10,9 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +30,7 @@ from springback.decode import sampling_groups
 from springback.encode import Encoded, scoring_groups
 from springback.errors import SpringbackError
 from springback.models import (
+    WEIGHTS_FILE,
     Model,
     Tokenizer,
     load_model,
@@ -38,6 +41,7 @@ from springback.models import (
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.divergence import StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
+from springback.store import require_folder
 
 T = TypeVar("T")
 #: Seconds between two looks whether the process that a worker belongs to is still there.
@@ -133,13 +137,15 @@ class SharedMeter(Meter):
         if model is self.start:
             self._every([pool.submit(_hold, None) for pool in self.pools])
             return
+        require_folder(self.workers.folder)
         self.workers.folder.mkdir(parents=True, exist_ok=True)
-        file = self.workers.folder / f".measured-{os.getpid()}.tmp"
+        place = Path(tempfile.mkdtemp(".tmp", ".measured-", self.workers.folder))
+        file = place / WEIGHTS_FILE
         try:
             write_weights(model, file)
             self._every([pool.submit(_hold, file) for pool in self.pools])
         finally:
-            file.unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
 
     def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
         return self._scored(super().nll, "nll", rows)

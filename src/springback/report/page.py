@@ -15,7 +15,7 @@ from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
 from springback.report.sections import Chapter, tone
 from springback.report.theme import DARK, LIGHT
-from springback.store import read_json, whole_folder, write_text
+from springback.store import read_json, require_named, whole_folder, write_text
 
 RESULT = "result.json"
 REPORT = "report.html"
@@ -80,6 +80,7 @@ def build(out: Path) -> Path:
     Raises :class:`StoreError` where there is no result file, or one that cannot be read,
     of another schema_version or of an unknown kind.
     """
+    require_named(out)
     source = out / RESULT
     if not source.is_file():
         jobs = f"springback {words.listing(KINDS)}"
@@ -107,8 +108,10 @@ def _write_charts(folder: Path, charts: list[draw.Chart]) -> None:
             (tmp / f"{chart.name}.svg").write_text(draw.standalone_svg(chart), encoding="utf-8")
             (tmp / f"{chart.name}.png").write_bytes(draw.png(chart))
         for path in foreign:
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, tmp / path.name)
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, tmp / path.name, symlinks=True)
+            else:
+                shutil.copy2(path, tmp / path.name, follow_symlinks=False)
 
 
 def _ours(path: Path) -> bool:

@@ -80,7 +80,7 @@ def write_tensors(
 ) -> Sums:
     """The adapter's weight file, one module at a time."""
     sums, codes = Sums(), iter([code for _, code, _, _ in listed])
-    with target.open("wb") as file, Reader() as reader:
+    with target.open("xb") as file, Reader() as reader:
         file.write(encode_header(listed, {"format": "pt"}))
         for name in total.modules:
             left, right = total.product(reader, name)

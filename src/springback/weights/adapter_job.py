@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +17,7 @@ from typing import Literal, get_args
 from springback.core import to_jsonable
 from springback.errors import ModelError, SpringbackError, describe
 from springback.progress import Progress, Silent
-from springback.store import require_space, whole_folder, write_json, write_text
+from springback.store import real_out, require_space, whole_folder, write_json, write_text
 from springback.weights.adapter import check_bases, open_adapter
 from springback.weights.adapter_file import config, entries, widths, write_tensors
 from springback.weights.adapter_sum import AdapterSum
@@ -140,7 +139,7 @@ def extrapolate_adapters(
         "svd_rank": how.svd_rank,
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
-    target, speaker = Path(os.path.realpath(out)), progress or Silent()
+    target, speaker = real_out(out), progress or Silent()
     announce_steps(steps, speaker)
     labels = checkpoint_labels(len(found))
     sources = {label: Source(a.root) for label, a in zip(labels, found, strict=True)}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from springback.errors import SpringbackError, describe
 from springback.progress import Progress
-from springback.store import whole_folder, write_json
+from springback.store import below, clear_folder, whole_folder, write_json
 from springback.weights.adapter import open_adapter
 from springback.weights.adapter_job import (
     AdapterExtrapolation,
@@ -56,10 +56,11 @@ def write_adapter_pair(
                 "change them, or leave lambda out",
             )
         )
+    target = below(Path(out), AMATEUR_FOLDER)
     report = extrapolate_adapters(adapters, how, out, progress)
-    ft, target = open_adapter(adapters[-1]).root, Path(out) / AMATEUR_FOLDER
+    ft = open_adapter(adapters[-1]).root
     if target.exists() and hash_weights(target) != hash_weights(ft):
-        shutil.rmtree(target)
+        clear_folder(target)
     if not target.exists():
         with whole_folder(target) as folder:
             for name in (ADAPTER_CONFIG, ADAPTER):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from springback.errors import ModelError, describe
 from springback.progress import Progress, Silent
+from springback.store import real_out
 from springback.weights.arithmetic import (
     BLOCK,
     Bytes,
@@ -145,7 +145,7 @@ def along_job(
         settings=settings,
         plan=lambda file, layout: _parts(line, mu, how.low_rank, file, layout),
         text=_card_text(mu, steps, how.low_rank),
-        out=Path(os.path.realpath(out)),
+        out=real_out(out),
         threads=workers,
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),

@@ -15,7 +15,7 @@ from typing import Any
 
 from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
-from springback.store import require_space, write_text
+from springback.store import require_folder, require_space, write_text
 from springback.weights.arithmetic import Tally
 from springback.weights.folder import (
     INDEX,
@@ -136,6 +136,7 @@ def _existing(job: Job) -> ExtrapolationReport | None:
     All folders are hashed again, so that a result that was edited is not taken for ours.
     """
     if job.out.is_dir() and not any(job.out.iterdir()):
+        require_folder(job.out)  # the result cannot take the place of another user's
         return None
     if not (job.out / RECORD).is_file():
         raise not_ours(job.out)

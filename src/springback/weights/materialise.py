@@ -6,7 +6,6 @@ tensor, theta_ep = theta_ft + mu * direction as for full weights.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from springback.errors import ModelError
 from springback.progress import Progress, Silent
+from springback.store import real_out
 from springback.weights.adapter import Adapter, LoraModule, check_bases, open_adapter
 from springback.weights.arithmetic import BLOCK, Bytes, Floats, Tally, decode, encode, place
 from springback.weights.direction import (
@@ -78,7 +78,7 @@ def materialise_adapters(
         settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": list(steps)},
         plan=lambda file, layout: _parts(line, touched, file, layout),
         text=_card_text(mu, len(found)),
-        out=Path(os.path.realpath(out)),
+        out=real_out(out),
         threads=workers,
         progress=speaker,
         memory=max((t.memory() for t in touched.values()), default=0),

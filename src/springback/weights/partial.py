@@ -1,6 +1,6 @@
 """The growing result: kept beside its final place, found again after a kill, renamed when whole.
 
-Layout of ``.<name>.partial/`` next to the output folder::
+Layout of ``.<name>.partial/`` next to the output folder, closed to other users::
 
     .lock         held by the process at work
     state.json    settings, version; for each finished shard the hashes of what it was made
@@ -21,7 +21,16 @@ from typing import Any
 
 from springback.errors import StoreError
 from springback.provenance import package_version
-from springback.store import read_json, sync_folder, write_json, write_refusal
+from springback.store import (
+    open_lock,
+    own_folder,
+    read_json,
+    require_folder,
+    require_plain,
+    sync_folder,
+    write_json,
+    write_refusal,
+)
 from springback.weights.arithmetic import Tally
 
 STATE = "state.json"
@@ -83,19 +92,21 @@ def partial_root(out: Path) -> Path:
 def open_partial(out: Path, settings: Mapping[str, Any]) -> Iterator[Partial]:
     """What an earlier, cut off call with the same settings left for ``out``, or a fresh start.
 
-    Raises :class:`StoreError` while another process works on it, :class:`SpaceError` when the
-    disk turns out full; what is finished then stays for the next call.
+    Raises :class:`StoreError` while another process works on it and where a link, or something
+    of another user's, lies in its place; :class:`SpaceError` when the disk turns out full; what is
+    finished then stays for the next call.
     """
     root = partial_root(out)
     key = {"schema": 2, **settings, "springback": package_version("springback")}
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with (root / ".lock").open("w") as handle:
+        own_folder(root)
+        with open_lock(root / ".lock") as handle:
             if not _lock(handle.fileno()):
                 raise StoreError(
                     f"another springback process is writing {out}; "
                     "wait for it or choose another --out"
                 )
+            require_plain(root, own=True)
             partial = Partial(root, key, _load(root / STATE, key))
             try:
                 partial.sweep()
@@ -112,9 +123,12 @@ def drop_stale(out: Path) -> None:
     """Remove what a kill just after ``out`` got its name left, unless somebody is at work there."""
     root = partial_root(out)
     if root.is_dir():
-        with contextlib.suppress(OSError), (root / ".lock").open("w") as handle:
-            if _lock(handle.fileno()):
-                shutil.rmtree(root, ignore_errors=True)
+        # What is not this user's stays: nothing is written there.
+        with contextlib.suppress(OSError, StoreError):
+            require_folder(root, own=True)
+            with open_lock(root / ".lock") as handle:
+                if _lock(handle.fileno()):
+                    shutil.rmtree(root, ignore_errors=True)
 
 
 def _lock(descriptor: int) -> bool:

@@ -113,7 +113,8 @@ class Stream:
         """
         with ExitStack() as stack:
             target.parent.mkdir(parents=True, exist_ok=True)
-            out = _open(stack, target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            target.unlink(missing_ok=True)  # what lies there may be a link to something else
+            out = _open(stack, target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             reader = stack.enter_context(Reader())
             _write(out, memoryview(header), 0)
             sha, total = hashlib.sha256(header), Tally()
