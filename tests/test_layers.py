@@ -33,6 +33,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
         "grading_math",
         "grading_numbers",
         "grading_text",
+        "grading_values",
         "grading_worker",
         "provenance",
         "theory",

@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 from springback.errors import DataError, describe
 from springback.grading_math import Outcome, compare, math_span, readable, require_math
-from springback.grading_numbers import equal, extract_number, read_number, read_reference
+from springback.grading_numbers import extract_number, read_number, read_reference
 from springback.grading_text import after_thinking, boxes, plain_latex, plain_signs
+from springback.grading_values import equal
 
 __all__ = [
     "LETTERS",
@@ -52,7 +53,10 @@ _DRESS = r"[\s:=*_$(\[{\"'`]*+"  # possessive, or a long run of signs takes quad
 _NAMED = r"(?:(?:the\s+)?(?:option|choice|letter|answer)\b)?"
 _BOXED = r"(?:\\(?:boxed|text|mathrm|textbf)\s*\{\s*)*"
 #: "B is correct" names B; "not B", "B is wrong" does not.
-_PRAISED = r"(?<![A-Za-z0-9'’°&-]){one}[)\]*_\"'`]*\s+(?:is|must\s+be)\s+(?:the\s+)?(?:correct|right|best|true)\b"
+_PRAISED = (
+    r"(?<![A-Za-z0-9'’°&-]){one}[)\]*_\"'`]*\s+(?:is|must\s+be)\s+(?:the\s+)?"
+    r"(?:correct|right|best|true)\b"
+)
 _DENIED = re.compile(
     r"(?:\b(?:not|nor|neither|never|than|of)|n't|不是|并非|不选|而非)\s*"
     r"(?:[(]?[A-Z][)]?\s*(?:\bor|\bnor|或)\s*){0,3}"

@@ -3,7 +3,7 @@ r"""Compare mathematical expressions: math-verify's work, in a process with limi
 math-verify stops itself by a signal, which fails outside the main thread, and an answer may ask for
 more time or memory than there is.  So a process of its own gets the two texts as JSON, and is
 killed and started anew when it takes too long.  Where both sides are plain numbers, the exact
-comparison of :mod:`springback.grading_numbers` decides, without a process.
+comparison of :mod:`springback.grading_values` decides, without a process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Literal
 
 from springback.errors import MissingExtraError, SpringbackError
-from springback.grading_numbers import CUE, MARK, equal, read_reference, whole
+from springback.grading_numbers import CUE, MARK, read_reference, whole
 from springback.grading_text import after_thinking, boxes, plain_latex, plain_signs
+from springback.grading_values import equal
 
 #: What became of a comparison; ``unread`` counts as wrong: no expression, or too much to work out.
 Outcome = Literal["right", "wrong", "unread"]
@@ -38,9 +39,8 @@ _BOX_NAME = re.compile(r"\\f(?:rame)?box\b")
 _DOLLARS = re.compile(r"\$\$?([^$]+)\$")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|or|so|is|if|to)(?![A-Za-z])")
 _TEXT = re.compile(r"\\(?:text\w*|math\w+|mbox|operatorname)\s?\{[^{}]*\}|\\[A-Za-z]+")
-_FUNCTION_NAMES = frozenset(
-    "sin cos tan cot sec csc log exp lim max min mod arcsin arccos arctan".split()
-)
+_NAMES = "sin cos tan cot sec csc log exp lim max min mod arcsin arccos arctan"
+_FUNCTION_NAMES = frozenset(_NAMES.split())
 
 
 def math_span(text: str) -> str | None:

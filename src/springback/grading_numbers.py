@@ -1,152 +1,13 @@
-r"""Read the number out of a completion or a reference, and compare two.  Standard library only.
-
-Numbers are compared exactly, as text in one spelling; no float is involved.  Only a decimal against
-a fraction is compared after rounding, since 1/3 has no decimal spelling.
-"""
+r"""Read the number out of a completion or a reference.  Standard library only."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 
-from springback.grading_text import MIXED, OPAQUE, boxes, plain, plain_formulas
-
-#: Zeros written out at most: 10^999999999 stays ``1e999999999``.
-ZEROS = 400
-#: Digits of a fraction's parts; of a power that is worked out.
-_PARTS, _POWERS = 30, 200
-#: Decimals that a decimal needs to be compared with a fraction after rounding.
-PLACES = 3
-
-
-@dataclass(frozen=True)
-class Number:
-    """``text`` is the one spelling of the value: no commas, no needless zeros, ``p/q`` in lowest
-    terms where the decimals do not end, ``1e999`` where they are too many.
-
-    ``fraction``: it was written as one.  ``places``: the decimals it was written with.
-    """
-
-    text: str
-    fraction: bool = False
-    places: int = 0
-
-
-def equal(one: Number, other: Number) -> bool:
-    """Whether both are the same value.
-
-    A decimal with at least :data:`PLACES` decimals equals a fraction that rounds to it.
-    """
-    if one.text == other.text:
-        return True
-    if one.fraction == other.fraction or "e" in one.text + other.text:
-        return False
-    exact, decimal = (one, other) if one.fraction else (other, one)
-    if not PLACES <= decimal.places <= ZEROS or len(decimal.text) > 2 * ZEROS:
-        return False
-    gap = abs(Fraction(exact.text) - Fraction(Decimal(decimal.text)))
-    return 2 * gap * 10**decimal.places <= 1
-
-
-_GROUPED = r"""
-    [0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?                      # 1,234.5
-  | [1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])(?:\.[0-9]+)?            # 12,34,567
-  | [1-9][0-9]{0,2}(?:[ ][0-9]{3})+(?![0-9])(?:\.[0-9]+|,[0-9]{1,2}(?![0-9,]))?
-  | [1-9][0-9]{0,2}(?:'[0-9]{3})+(?![0-9])(?:\.[0-9]+)?                 # 1'234.50
-  | [0-9]{1,3}(?:_[0-9]{3})+(?![0-9_])(?:\.[0-9]+)?                     # 1_000
-  | [0-9]{1,3}(?:\.[0-9]{3}){2,}(?![0-9]|\.[0-9])(?:,[0-9]+)?           # 1.234.567,8
-  | [0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}(?![0-9,])                      # 1.234,56
-"""
-_POWER = r"[ ]?(?:\^|\*\*(?=[-+(0-9]))[ ]?\(?(?P<{}>[-+]?[0-9]{{1,18}})(?![0-9])\)?"
-_TOKEN = re.compile(
-    rf"""{OPAQUE}
-  | (?:(?P<whole>[0-9]{{1,9}})
-       (?:{MIXED}(?P<top>[0-9]{{1,9}})|[ ](?P<above>[0-9]{{1,2}}))[ ]?/[ ]?
-       (?P<bottom>[0-9]{{1,9}})(?![0-9]))
-  | (?P<body>{_GROUPED} | [0-9]+(?:\.[0-9]+)? | \.[0-9]+)
-    (?P<exponent>[eE][-+]?[0-9]{{1,18}}(?![0-9A-Za-z]))?
-    (?:[ ]?[*x][ ]?10{_POWER.format("ten")})?
-    (?:[ ]?/[ ]?(?P<under>(?:[0-9]{{1,3}}(?:,[0-9]{{3}})+|[0-9]+)(?![0-9])(?:\.[0-9]+)?)
-      |{_POWER.format("power")})?""",
-    re.VERBOSE,
-)
-
-
-def _decimal(body: str, shift: int = 0) -> tuple[str, int, int]:
-    """Digits without outer zeros, the power of ten behind them, and the decimals shown."""
-    body = body.replace(" ", "").replace("'", "").replace("_", "")
-    if body.count(".") > 1 or body.rfind(",") > body.rfind(".") >= 0:
-        body = body.replace(".", "").replace(",", ".")  # 1.234.567,8
-    elif re.fullmatch(r"[0-9]+,[0-9]{1,2}", body):
-        body = body.replace(",", ".")  # 1 234,56
-    whole, _, places = body.replace(",", "").partition(".")
-    digits = (whole + places).lstrip("0")
-    kept = digits.rstrip("0")
-    power = len(digits) - len(kept) - len(places) + shift
-    return kept, power if kept else 0, max(0, len(places) - shift)
-
-
-def _spelled(digits: str, power: int) -> str:
-    if not digits:
-        return "0"
-    if power > ZEROS or -power > ZEROS + len(digits):
-        return f"{digits}e{power}"
-    if power >= 0:
-        return digits + "0" * power
-    if len(digits) > -power:
-        return f"{digits[:power]}.{digits[power:]}"
-    return f"0.{'0' * (-power - len(digits))}{digits}"
-
-
-def _fraction(value: Fraction, places: int = 0, written: bool = True) -> Number | None:
-    """As a decimal if that ends; None if it has more digits than are read."""
-    rest = value.denominator
-    twos = (rest & -rest).bit_length() - 1
-    rest >>= twos
-    fives = 0
-    while rest % 5 == 0:
-        rest, fives = rest // 5, fives + 1
-    if rest > 1:
-        text = f"{value.numerator}/{value.denominator}"
-        return Number(text, written, places) if len(text) <= 2 * _PARTS else None
-    shift = max(twos, fives)
-    digits = str(value.numerator * 10**shift // value.denominator)
-    kept = digits.rstrip("0") if value else ""
-    return Number(_spelled(kept, len(digits) - len(kept) - shift), written, places)
-
-
-def _value(match: re.Match[str]) -> Number | None:
-    """The value of a match of :data:`_TOKEN`, without its sign; None for x/0 and what is endless."""
-    if match["whole"]:
-        below = int(match["bottom"])
-        if below == 0:
-            return None
-        return _fraction(int(match["whole"]) + Fraction(int(match["top"] or match["above"]), below))
-    shift = int((match["exponent"] or "e0")[1:]) + int(match["ten"] or 0)
-    digits, power, places = _decimal(match["body"], shift)
-    if abs(power) > 10**15:
-        return None
-    if match["under"]:
-        below, lower, _ = _decimal(match["under"])
-        if not below or len(digits) + abs(power) > _PARTS or len(below) + abs(lower) > _PARTS:
-            return None
-        return _fraction(
-            int(digits or "0") * Fraction(10) ** power / (int(below) * Fraction(10) ** lower)
-        )
-    if match["power"] is None:
-        return Number(_spelled(digits, power), False, places)
-    times = int(match["power"])
-    if digits == "1":
-        return (
-            Number(_spelled("1", power * times), False, 0) if abs(power * times) < 10**15 else None
-        )
-    if (len(digits) + abs(power)) * abs(times) > _POWERS or (not digits and times <= 0):
-        return None
-    return _fraction((int(digits or "0") * Fraction(10) ** power) ** times, 0, times < 0)
-
+from springback.grading_text import OPAQUE, boxes, plain, plain_formulas
+from springback.grading_values import TOKEN, Number, value, value_of_text
 
 _CURRENCY = (
     r"(?:(?:US|A|C|HK|NZ|S)?[$]|[€£¥₹₩₽₺₫฿₱₦]|(?<![A-Za-z])(?:USD|EUR|GBP|JPY|CNY|RMB|INR|CHF|AUD|"
@@ -179,35 +40,30 @@ class _Item:
 
 
 def _items(text: str, match: re.Match[str]) -> Iterator[_Item]:
-    """What a match of :data:`_TOKEN` in ``text`` stands for."""
+    """What a match of :data:`TOKEN` in ``text`` stands for."""
     at = match.start()
     if match[0] == OPAQUE:
         yield _Item(at, match.end(), None)
         return
     if match["above"] and int(match["above"]) >= int(match["bottom"]):
         # "on day 1 5/2": two numbers
-        yield _signed(text, at, match.end("whole"), _value_of(match["whole"]))
+        yield _signed(text, at, match.end("whole"), value_of_text(match["whole"]))
         at = match.start("above")
-        number = _value_of(text[at : match.end()])
+        number = value_of_text(text[at : match.end()])
     else:
-        number = _value(match)
+        number = value(match)
     yield _signed(text, at, match.end(), number)
 
 
 def _last(text: str, start: int, end: int) -> _Item | None:
     """The last number or value of ``text[start:end]``, if possible one that is not glued."""
     glued = None
-    for match in reversed(list(_TOKEN.finditer(text, start, end))):
+    for match in reversed(list(TOKEN.finditer(text, start, end))):
         for item in reversed(list(_items(text, match))):
             if not item.glued:
                 return item
             glued = glued or item
     return glued
-
-
-def _value_of(text: str) -> Number | None:
-    match = _TOKEN.fullmatch(text)
-    return _value(match) if match else None
 
 
 def _signed(text: str, start: int, end: int, number: Number | None) -> _Item:
@@ -248,7 +104,7 @@ def _at_once(text: str, start: int, end: int) -> _Item | None:
         if chain is None:
             break
         start = chain.end()
-    match = _TOKEN.match(text, begins, end)
+    match = TOKEN.match(text, begins, end)
     first = next(_items(text, match), None) if match else None
     if first is None:
         return None
@@ -262,12 +118,13 @@ _PREFIX = re.compile(
     r"(?P<second>[-+]?)[({\s$]*+"
 )
 _UNIT_PARTS = re.compile(r"[^\W\d_]+|[0-9]+|\^[-+]?[0-9]|\S")
-_NO_UNITS = frozenset(
+_NOT_EXACT = (
     "or so and about around approximately roughly nearly almost maybe perhaps probably possibly to "
     "than more less least most over under up not no if but between unless because since plus minus "
-    "times divided half thousand million billion trillion hundred dozen thousands millions billions "
-    "ish otherwise a b c e i j k n p q r u w x y z".split()
+    "divided half thousand million billion trillion hundred dozen thousands millions billions ish "
+    "otherwise"
 )
+_NO_UNITS = frozenset([*_NOT_EXACT.split(), *"abceijknpqruwxyz"])
 _NO_UNIT_SIGNS = re.compile("[或约万亿]|左右|以上|以下")
 _UNIT_SIGNS = frozenset("%‰°′″'\"$€£¥₹/·*^-.()[]{}|`_~。,;:µΩ")
 
@@ -282,12 +139,12 @@ def whole(text: str) -> Number | None:
     assert prefix is not None  # it may be empty
     if prefix["first"] and prefix["second"]:
         return None
-    match = _TOKEN.match(text, prefix.end())
+    match = TOKEN.match(text, prefix.end())
     if match is None or match[0] == OPAQUE:
         return None
     if match["above"] and int(match["above"]) >= int(match["bottom"]):
         return None
-    number = _value(match)
+    number = value(match)
     words = _unit(text[match.end() :])
     minus = "-" in (prefix["first"], prefix["second"])
     bullet = minus and bool(prefix["first"] and prefix["space"]) and bool(words)
@@ -328,7 +185,7 @@ def _span(content: str) -> Number | None:
         if number := whole(part):
             return number
     text = plain_formulas(content)
-    items = (item for match in _TOKEN.finditer(text) for item in _items(text, match))
+    items = (item for match in TOKEN.finditer(text) for item in _items(text, match))
     free = [item for item in items if not item.glued]
     if len(free) != 1 or free[0].number is None or _EXPRESSION.match(text, free[0].end):
         return None

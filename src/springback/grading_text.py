@@ -103,8 +103,8 @@ _TEXT_COMMANDS = (
     "big Big bigg Bigg middle mathord displaylimits boldmath large Large"
 )
 _FUNCTIONS = (
-    "sqrt cbrt root sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp binom "
-    "dbinom tbinom sum prod int lim max min gcd overrightarrow vec hat bar"
+    "sqrt cbrt root sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp "
+    "binom dbinom tbinom sum prod int lim max min gcd overrightarrow vec hat bar"
 )
 _VALUES = (
     "pi infty pm mp alpha beta gamma delta epsilon varepsilon zeta eta theta iota kappa lambda nu "
@@ -116,18 +116,33 @@ _COMMANDS: dict[str, str] = {
     **dict.fromkeys(_TEXT_COMMANDS.split(), ""),
     **dict.fromkeys(_FUNCTIONS.split(), _FUNCTION),
     **dict.fromkeys(_VALUES.split(), OPAQUE),
-    **dict.fromkeys("frac dfrac tfrac cfrac sfrac nicefrac".split(), "\\frac"),
-    **dict.fromkeys("boxed fbox framebox".split(), "\\boxed"),
-    **dict.fromkeys("times cdot ast".split(), "*"),
-    **dict.fromkeys("circ degree degrees".split(), "°"),
-    **dict.fromkeys("approx sim simeq thickapprox".split(), "≈"),
-    **dict.fromkeys("ne neq".split(), "≠"),
-    **dict.fromkeys("le leq leqslant".split(), "≤"),
-    **dict.fromkeys("ge geq geqslant".split(), "≥"),
-    **{"lt": "<", "gt": ">", "div": "÷", "mu": "µ", "Omega": "Ω", "prime": "'", "percent": "%"},
-    **{"textdollar": "$", "pounds": "£", "euro": "€", "yen": "¥", "colon": ":", "textdegree": "°"},
+    **dict.fromkeys(["frac", "dfrac", "tfrac", "cfrac", "sfrac", "nicefrac"], "\\frac"),
+    **dict.fromkeys(["boxed", "fbox", "framebox"], "\\boxed"),
+    **dict.fromkeys(["times", "cdot", "ast"], "*"),
+    **dict.fromkeys(["circ", "degree", "degrees"], "°"),
+    **dict.fromkeys(["approx", "sim", "simeq", "thickapprox"], "≈"),
+    **dict.fromkeys(["ne", "neq"], "≠"),
+    **dict.fromkeys(["le", "leq", "leqslant"], "≤"),
+    **dict.fromkeys(["ge", "geq", "geqslant"], "≥"),
+    "lt": "<",
+    "gt": ">",
+    "div": "÷",
+    "mu": "µ",
+    "Omega": "Ω",
+    "prime": "'",
+    "percent": "%",
+    "textdollar": "$",
+    "pounds": "£",
+    "euro": "€",
+    "yen": "¥",
+    "colon": ":",
+    "textdegree": "°",
     **{mark: mark for mark in "%$#&_"},
-    **{"!": "", "-": "", "{": "(", "}": ")", "|": "|"},
+    "!": "",
+    "-": "",
+    "{": "(",
+    "}": ")",
+    "|": "|",
 }
 _COMMAND = re.compile(r"\\(?:([A-Za-z]+)|(.)|$)", re.DOTALL)
 #: Commands whose argument is no text: lengths, names, colours.

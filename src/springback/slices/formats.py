@@ -69,7 +69,7 @@ def load_rows(
 def where_is(
     row: Row, source: str, *, fields: Mapping[str, str] | None = None, split: str = "train"
 ) -> str:
-    """Where ``row`` of ``source`` stands, for messages; reads the source again, as it was loaded."""
+    """Where ``row`` of ``source`` stands, for messages; reads the source again as it was read."""
     mapping = _checked_mapping(fields)
     for part in joined(source):
         place, conditions = split_conditions(part)
