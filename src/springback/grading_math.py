@@ -19,12 +19,13 @@ import subprocess
 import sys
 import threading
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 from springback.errors import MissingExtraError, SpringbackError
 from springback.grading_numbers import CUE, MARK, read_reference, whole
-from springback.grading_text import after_thinking, boxes, plain_latex, plain_signs
+from springback.grading_text import after_thinking, boxes, plain_latex, plain_signs, unboxed
 from springback.grading_values import equal
 
 #: What became of a comparison; ``unread`` counts as wrong: no expression, or too much to work out.
@@ -49,8 +50,7 @@ def math_span(text: str) -> str | None:
     The last box; what follows the last ``####`` or the last cue on its line; the last formula
     between dollar signs; the last line.  Marks of thousands (``{,}``, ``\,``) are taken out.
     """
-    text = plain_signs(after_thinking(text))
-    text = _BOX_NAME.sub(r"\\boxed", _GROUP_MARK.sub("", text))
+    text = _plain_groups(after_thinking(text))
     held = boxes(text) if "\\boxed" in text else []
     if held:
         return _trimmed(held[-1])
@@ -64,6 +64,23 @@ def math_span(text: str) -> str | None:
     dollars = _DOLLARS.findall(text)
     formula = next((f for f in formulas if f), dollars[-1] if dollars else None)
     return _trimmed(formula or text.strip().rpartition("\n")[2])
+
+
+def _plain_groups(text: str) -> str:
+    return _BOX_NAME.sub(r"\\boxed", _GROUP_MARK.sub("", plain_signs(text)))
+
+
+def math_reference(answer: str) -> str | None:
+    """The expression that a reference is, after its last ``####`` if it has one, or None.
+
+    None where words stand in it, or more than one formula.
+    """
+    text = _plain_groups(answer).rpartition("####")[2]
+    span = _trimmed(unboxed(text))
+    if span is None or "$" in span or "\\boxed" in span:
+        return None
+    words = {word.lower() for word in _WORD.findall(_TEXT.sub(" ", span))}
+    return None if words - _FUNCTION_NAMES else span
 
 
 def _last_between(text: str, opening: str, closing: str) -> str:
@@ -81,24 +98,24 @@ def compare(completion: str, answer: str) -> Outcome:
 
     Raises :class:`~springback.errors.MissingExtraError` without the package math-verify.
     """
-    given, wanted = math_span(completion), math_span(answer)
-    if given is None or wanted is None:
-        return "unread"
-    number, exact = whole(plain_latex(given)), read_reference(answer)
+    given, wanted = math_span(completion), math_reference(answer)
+    number = None if given is None else whole(plain_latex(given))
+    exact = read_reference(answer)
     if number is not None and exact is not None:
         return "right" if equal(number, exact) else "wrong"
+    wanted = wanted or (exact.text if exact else None)
+    if given is None or wanted is None:
+        return "unread"
     return _WORKER.ask({"reference": wanted, "answer": given})
 
 
+@lru_cache(maxsize=4096)
 def readable(answer: str) -> bool:
     """Whether a reference is an expression and nothing more, as "about six" is not."""
     if read_reference(answer) is not None:
         return True
-    wanted = math_span(answer)
-    if wanted is None:
-        return False
-    words = {word.lower() for word in _WORD.findall(_TEXT.sub(" ", wanted))}
-    return not words - _FUNCTION_NAMES and _WORKER.ask({"reference": wanted}) == "right"
+    wanted = math_reference(answer)
+    return wanted is not None and _WORKER.ask({"reference": wanted}) == "right"
 
 
 def require_math() -> None:

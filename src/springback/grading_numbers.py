@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from springback.grading_text import OPAQUE, boxes, plain, plain_formulas
+from springback.grading_text import OPAQUE, boxes, plain, plain_formulas, unboxed
 from springback.grading_values import TOKEN, Number, value, value_of_text
 
 _CURRENCY = (
@@ -276,9 +276,7 @@ def read_reference(text: str) -> Number | None:
     """
     text = plain(text)
     _, mark, rest = text.rpartition("####")
-    text = rest if mark else text
-    boxed = re.fullmatch(r"[\s$]*\\boxed\s*\{(.*)\}[\s.$]*", text, re.DOTALL)
-    return whole(boxed[1] if boxed else text)
+    return whole(unboxed(rest if mark else text))
 
 
 def extract_number(text: str) -> str | None:

@@ -151,6 +151,7 @@ _SILENT = re.compile(
     r" ?\{[^{}]{0,200}\}"
 )
 _BRACED_MARK = re.compile(r"\{ ?([,.]) ?\}")
+_EMPTY = re.compile(r"(?<!\\boxed)\{\}")
 _DEGREES = re.compile(r"\^ ?(?:\{ ?° ?\}|°)")
 
 
@@ -163,7 +164,7 @@ def plain_latex(text: str) -> str:
         text = _SILENT.sub(" ", text)
         text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1] or m[2] or "", " "), text)
     if "{" in text:
-        text = _BRACED_MARK.sub(r"\1", text).replace("{}", "")
+        text = _EMPTY.sub("", _BRACED_MARK.sub(r"\1", text))
     text = text.replace("~", " ")
     return _DEGREES.sub("°", text) if "°" in text else text
 
@@ -258,6 +259,13 @@ def boxes(text: str) -> list[str]:
 
 
 _SPACE = re.compile(r"[\s$]")
+_ONE_BOX = re.compile(r"[\s$]*+\\boxed\s*+\{(.*)\}[\s.$]*+", re.DOTALL)
+
+
+def unboxed(text: str) -> str:
+    """What the box holds that is all of ``text``; else ``text``."""
+    match = _ONE_BOX.fullmatch(text)
+    return match[1] if match else text
 
 
 def after_thinking(text: str) -> str:
