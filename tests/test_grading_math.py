@@ -94,7 +94,7 @@ def test_a_reference_that_is_no_expression_is_refused(answer: str) -> None:
 
 
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grading_math.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'springback\[math\]'"):
         grade("math", "$x$", "y")
     with pytest.raises(MissingExtraError):

@@ -58,11 +58,14 @@ def _items(text: str, match: re.Match[str]) -> Iterator[_Item]:
 def _last(text: str, start: int, end: int) -> _Item | None:
     """The last number or value of ``text[start:end]``, if possible one that is not glued."""
     glued = None
-    for match in reversed(list(TOKEN.finditer(text, start, end))):
-        for item in reversed(list(_items(text, match))):
-            if not item.glued:
-                return item
-            glued = glued or item
+    while end > start:  # from the last line up, as no number spans two
+        line = text.rfind("\n", start, end) + 1 or start
+        for match in reversed(list(TOKEN.finditer(text, line, end))):
+            for item in reversed(list(_items(text, match))):
+                if not item.glued:
+                    return item
+                glued = glued or item
+        end = line - 1
     return glued
 
 
