@@ -268,3 +268,55 @@ def test_the_boosted_folder_asks_as_the_test_was_asked(
     card = (out / "model" / "README.md").read_text("utf-8")
     form = "Think.\n{question}\nNow:"
     assert f"~~~text\n{form if chat else f'Question: {form}' + chr(10) + 'Answer:'}\n~~~" in card
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "allowed"),
+    [
+        ("number", "about six", "one number"),
+        ("number", r"\frac{5}{6} or so", "one number"),
+        ("choice", "A or B", "one of the letters"),
+        ("math", "about six", "one expression"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_whole_is_told_with_its_line(
+    metric: str, answer: str, allowed: str, tmp_path: Path
+) -> None:
+    good = {"number": "1,234", "choice": "(B)", "math": r"\sqrt{2}"}[metric]
+    rows = [{"question": f"Number {n}?", "answer": good} for n in range(8)]
+    rows[5]["answer"] = answer
+    path = write(tmp_path / "all.jsonl", rows)
+    settings = BoostSettings(
+        early="a", ft="b", validation=path, test=path, validation_rows=4, test_rows=4, metric=metric
+    )
+    with pytest.raises(DataError, match=f"'{path}': line 6: given: answer .*; allowed: {allowed}"):
+        load_data(settings)
+    rows[5]["answer"] = good
+    write(tmp_path / "all.jsonl", rows)
+    assert len(load_data(settings).test) == 4
+
+
+def test_a_function_of_the_users_own_reads_any_answer(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"question": f"{n}?", "answer": "six"} for n in range(4)])
+    spec = function(tmp_path / "m.py", "return [True] * len(texts)")
+    settings = BoostSettings(
+        early="a", ft="b", validation=path, test=path, validation_rows=2, test_rows=2, metric=spec
+    )
+    assert len(load_data(settings).test) == 2
+
+
+def test_expressions_are_graded_and_what_is_unread_is_counted() -> None:
+    how = asked(BoostSettings(metric="math"))
+    rows = [qa("(x+1)^2"), qa("(x+1)^2"), qa("x")]
+    texts = [r"\boxed{x^2+2x+1}", r"\boxed{x^2}", ""]
+    assert how.outcomes(rows, texts) == ["right", "wrong", "unread"]
+    assert how.grade(rows, texts) == [True, False, False]
+    assert how.expressions(rows)
+    assert not asked(BoostSettings()).expressions(rows)
+    assert asked(BoostSettings()).expressions([qa("x", "math")])
+
+
+def test_a_row_with_many_choices_has_as_many_letters() -> None:
+    row = Row("qa", "Which?", "", "G", choices=tuple("stuvwxyz"))
+    how = asked(BoostSettings(metric="choice"))
+    assert how.grade([row, row], ["The answer is G.", "The answer is A."]) == [True, False]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import time
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from springback.errors import DataError
 from springback.grading import (
     METRICS,
     Metric,
+    check_reference,
     extract,
     extract_choice,
     extract_choices,
@@ -95,6 +99,261 @@ def test_reading_a_number_never_fails_and_reads_its_own_spelling(text: str) -> N
     found = extract_number(text)
     if found is not None:
         assert extract_number(found) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        # boxes: the last one, before every other way
+        (r"So the total is \boxed{4{,}250}.", "4250"),
+        (r"\boxed{1} then \boxed{2}, since 3", "2"),
+        (r"\fbox{7} and 8", "7"),
+        (r"\boxed 5 of 6", "5"),
+        (r"#### 4" + "\n" + r"\boxed{5}", "5"),
+        (r"\boxed{} no, \boxed{\text{ }}, 3", "3"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{x = 5}", "5"),
+        (r"\boxed{3 + 4 = 7}", "7"),
+        (r"\boxed{\text{The answer is } 5}", "5"),
+        (r"\boxed{5\text{ apples}}", "5"),
+        (r"\boxed{5 \text{ cm}^2}", "5"),
+        (r"\boxed{\left(-3\right)}", "-3"),
+        (r"\boxed{x = 3 \text{ or } x = 5}", None),
+        (r"\boxed{(3, 4)}", None),
+        (r"\boxed{3 \pm 2}", None),
+        (r"\boxed{3x}", None),
+        # LaTeX
+        (r"$\dfrac{7}{8}$", "0.875"),
+        (r"\tfrac{1}{3}", "1/3"),
+        (r"\frac 3 4", "0.75"),
+        (r"\frac34", "0.75"),
+        (r"-\frac{3}{4}", "-0.75"),
+        (r"\frac{-3}{4}", "-0.75"),
+        (r"\frac{1{,}000}{3}", "1000/3"),
+        (r"2\frac{1}{2}", "2.5"),
+        (r"\(x = 5\)", "5"),
+        (r"\[ 30^{\circ} \]", "30"),
+        (r"30^\circ", "30"),
+        (r"\$5.00", "5"),
+        (r"12\%", "12"),
+        (r"\mathbf{42}", "42"),
+        (r"1\,000\,000", "1000000"),
+        (r"1,\!000", "1000"),
+        (r"5~\mathrm{m/s}", "5"),
+        (r"\frac{\sqrt{3}}{2}", None),
+        (r"\sqrt{5}", None),
+        ("√5", None),
+        ("so x = 3\\sqrt{2}", None),
+        ("2π", None),
+        (r"\sqrt{16} = 4", "4"),
+        # powers of ten, and others
+        (r"2.5 \times 10^4", "25000"),
+        (r"3.14 \cdot 10^{-2}", "0.0314"),
+        ("1.5 x 10^3", "1500"),
+        ("1.5×10³", "1500"),
+        ("7 * 10**2", "700"),
+        ("10^{6}", "1000000"),
+        ("10⁶", "1000000"),
+        ("2^10", "1024"),
+        ("1E+3", "1000"),
+        ("10^999999999", "1e999999999"),
+        ("3e-999999999", "3e-999999999"),
+        ("10^99999999999999999999", None),
+        ("9^99999", None),
+        # groups of thousands
+        ("9 500 people", "9500"),
+        ("9\u202f500", "9500"),
+        ("9\u00a0500,50", "9500.5"),
+        ("9'500'000", "9500000"),
+        ("9’500", "9500"),
+        ("9_500", "9500"),
+        ("9.500.000", "9500000"),
+        ("9.500,25", "9500.25"),
+        # other digits, fractions in one sign, mixed numbers
+        ("３．５", "3.5"),
+        ("٣٥", "35"),
+        ("𝟗", "9"),
+        ("¾", "0.75"),
+        ("2½ cups", "2.5"),
+        ("2 ½ cups", "2.5"),
+        ("−½", "-0.5"),
+        ("3 3/4", "3.75"),
+        ("-3 3/4", "-3.75"),
+        ("on day 1 5/2", "2.5"),
+        # signs
+        ("- 7", "-7"),
+        ("x = - 7", "-7"),
+        ("–7", "-7"),
+        ("－7", "-7"),
+        ("＋7", "7"),
+        ("5–10", "10"),
+        # currency and units
+        ("USD 5", "5"),
+        ("US$5", "5"),
+        ("¥500", "500"),
+        ("5 €", "5"),
+        ("9.8 m/s^2", "9.8"),
+        ("5 m²", "5"),
+        ("5 m^{-2}", "5"),
+        ("H2O has 18", "18"),
+        ("GPT-4 says 7", "7"),
+        ("5 laps on the 3rd day", "5"),
+        # cues
+        ("The answer is 18 clips, of 72.", "18"),
+        ("**Answer:** 18 (of 72)", "18"),
+        ("Answer:\n\n18\n\nfor 3 + 15 = 18, as 3", "18"),
+        ("Answer: 3 + 4 = 7 for 2", "7"),
+        ("Answer: 3 apples + 4 apples = 7 apples for 2", "7"),
+        ("Answer: She has 18 left. That is since 3", "18"),
+        ("The answer is about 3.14, for 2 places", "3.14"),
+        ("The answer is not 5. It is 6.", "6"),
+        ("Answer: 5. No, answer: 6, since 3", "6"),
+        ("Answer: 5\nI hope this answer is of help to all 3", "5"),
+        ("The final answer = 18, by 2", "18"),
+        ("答案：42，共3人", "42"),
+        ("La respuesta es 5, de 6", "5"),
+        ("Die Antwort lautet 5. Probe: 2 + 3", "5"),
+        ("<answer>5</answer> of 6", "5"),
+        ("#### The answer is 5 of 6", "5"),
+        ("Answer: 5-10", None),
+        ("Answer: 2x", None),
+        ("<think>12 or 13?</think>14", "14"),
+        ("<think>12</think>", "12"),
+    ],
+)
+def test_numbers_are_read_as_models_write_them(text: str, number: str | None) -> None:
+    assert extract_number(text) == number
+
+
+_SEPARATORS = (",", "{,}", r"\,", r"\;", r"{,}\!", " ", "\u2009", "\u202f", "\u00a0", "'", "’", "_")
+
+
+@given(st.integers(0, 10**15), st.sampled_from(_SEPARATORS), st.sampled_from(["", "-", "−"]))
+def test_an_integer_reads_back_whatever_parts_its_thousands(
+    value: int, separator: str, sign: str
+) -> None:
+    grouped = sign + f"{value:,}".replace(",", separator)
+    wanted = f"-{value}" if sign and value else str(value)
+    for way in ("{}", "#### {}", r"so \boxed{{{}}}.", "The answer is {} euros, of 3.", "$ {} $"):
+        assert extract_number(way.format(grouped)) == wanted
+    assert grade("number", wanted, grouped)
+
+
+@given(st.integers(-999, 999), st.integers(1, 999))
+def test_a_fraction_reads_back_however_it_is_written(top: int, bottom: int) -> None:
+    ways = (f"{top}/{bottom}", rf"\frac{{{top}}}{{{bottom}}}", rf"$\dfrac {{{top}}} {{{bottom}}}$")
+    for one in ways:
+        for other in ways:
+            assert grade("number", one, other)
+    three = round(Fraction(top, bottom), 3)
+    assert grade("number", f"{float(three):.3f}", f"{top}/{bottom}")
+    assert not grade("number", f"{float(three) + 0.002:.3f}", f"{top}/{bottom}")
+
+
+_LATEX = (
+    r"\boxed{ \frac{ \frac \sqrt{ \sqrt[ \text{ \left( \times 10^ \, \! \% \$ \( \) \\ { } ^{ _{"
+)
+_SIGNS = "( ) [ ] $ 1 2 34 567 , . ' _ - − + * / = : ½ ² ３ # #### answer: 答案 is B not e x % ~"
+_PIECES = (*_LATEX.split(), *_SIGNS.split(), "\x01", "\x02", "\x03")
+
+
+@given(st.lists(st.sampled_from([*_PIECES, " ", "\n"]), max_size=30).map("".join) | st.text())
+def test_reading_never_fails_and_reads_its_own_spelling(text: str) -> None:
+    for metric in METRICS:
+        read = extract(metric, text)
+        if metric == "number" and read is not None:
+            assert extract_number(read) == read
+    with contextlib.suppress(DataError):
+        check_reference("number", text)
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer", "read"),
+    [
+        ("number", r"$\frac{5}{6}$", "5/6"),
+        ("number", "$1,234.00", "1234"),
+        ("number", "12 km/h", "12"),
+        ("number", "25 °C", "25"),
+        ("number", "5 m2", "5"),
+        ("number", "50%", "50"),
+        ("number", "12个", "12"),
+        ("number", r"\boxed{- 7}", "-7"),
+        ("number", "x = 5", "5"),
+        ("number", "so 3 * 4.\n#### 1,234", "1234"),
+        ("choice", r"$\boxed{\textbf{(C)}}$", "C"),
+        ("choice", "B) Paris", "B"),
+        ("choice", "#### (b)", "B"),
+        ("choices", "A, C and D", "ACD"),
+        ("math", "5 apples", "5 apples"),
+    ],
+)
+def test_a_reference_is_read(metric: str, answer: str, read: str) -> None:
+    assert check_reference(metric, answer) == read
+
+
+@pytest.mark.parametrize(
+    ("metric", "answer"),
+    [
+        ("number", r"\frac{5}{6} or so"),
+        ("number", "about 6"),
+        ("number", "5 or 6"),
+        ("number", "5, 6"),
+        ("number", "5-10"),
+        ("number", "3 + 4"),
+        ("number", "3:4"),
+        ("number", "12个左右"),
+        ("number", "5 million"),
+        ("number", "2x"),
+        ("number", r"\sqrt{2}"),
+        ("number", "5/0"),
+        ("number", "The answer is 5"),
+        ("number", "3\n#### 5 or so"),
+        ("choice", "A or B"),
+        ("choice", "B because"),
+        ("choice", "AB"),
+        ("choices", "A or B"),
+        ("choices", "A and C, maybe"),
+        ("math", "about six"),
+    ],
+)
+def test_a_reference_that_is_more_than_an_answer_is_refused(metric: str, answer: str) -> None:
+    with pytest.raises(DataError, match="mend that row"):
+        check_reference(metric, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        (r"$\boxed{\text{(B)}}$", "B"),
+        (r"$\boxed{\textbf{(C)}\ 12}$", "C"),
+        (r"\boxed{\mathrm{D}}. A is wrong.", "D"),
+        (r"\fbox{B} or \boxed{C}", "C"),
+        ("None of B, C is right, so D", "D"),
+        ("Neither A nor B, hence C", "C"),
+        ("C, since neither A nor B fits", "C"),
+        ("The answer isn't A; it's C.", "C"),
+        ("The answer is not B. It is C.", "C"),
+        ("It's B, not A.", "B"),
+        ("So B, not C or D", "B"),
+        ("I'd go with B rather than A", "B"),
+        ("Option B is correct, A is not", "B"),
+        ("B because A is wrong", "B"),
+        ("B is false.", "B"),
+        ("A is not right. B is.", "B"),
+        ("<think>A? or C?</think>B", "B"),
+        ("Die Antwort ist B, nicht A", "B"),
+        ("La réponse est C. A est faux", "C"),
+        ("正确答案是B，而不是A。", "B"),
+        ("选择C，因为A错误", "C"),
+        ("应该选择C选项", "C"),
+        ("Ｂ", "B"),
+        ("Ⓑ", "B"),
+        ('{"answer": "B"}', "B"),
+        ("[[B]]", "B"),
+    ],
+)
+def test_choices_are_read_as_models_write_them(text: str, letter: str) -> None:
+    assert extract_choice(text) == letter
 
 
 @pytest.mark.parametrize(
@@ -265,6 +524,26 @@ def test_exact_strings_are_read(text: str, exact: str | None) -> None:
         ("number", "1,000", "3 + 997 = 1000\n#### 1000", True),
         ("number", "0.5", "1/2", True),
         ("number", "4", "3/4", False),
+        ("number", r"\boxed{\frac{3}{4}}", "3/4", True),
+        ("number", r"\boxed{\frac{3}{4}}", "4", False),
+        ("number", "5/6", r"\frac{5}{6}", True),
+        ("number", "6", r"\frac{5}{6}", False),
+        ("number", "500", "9{,}500", False),
+        ("number", r"\sqrt{2}", "2", False),
+        # a decimal against a fraction: equal after rounding to three decimals or more
+        ("number", "0.667", "2/3", True),
+        ("number", "0.6667", "2/3", True),
+        ("number", "0.666", "2/3", False),
+        ("number", "0.6670", "2/3", False),
+        ("number", "2.333", "2 1/3", True),
+        ("number", "2/3", "0.667", True),
+        ("number", "0.1250", "1/8", True),
+        # decimals among each other: exactly
+        ("number", "0.3333", "0.333", False),
+        ("number", "0.30000000000000004", "0.3", False),
+        ("number", "12345678901234567890.1", "12345678901234567890.2", False),
+        ("number", "10^999999999", "1e999999999", True),
+        ("number", "10^999999999", "1e999999998", False),
         ("choice", "no idea", "B", False),
         ("choice", "(b)", "(B)", True),
         ("choices", "no idea", "AC", False),
@@ -312,6 +591,26 @@ def test_a_reference_without_an_answer_is_refused(metric: Metric, answer: str) -
         "boxed{",
         "A,",
         "答案",
+        "\\boxed{",
+        "\\boxed ",
+        "\\frac{1}{",
+        "\\sqrt[",
+        "\\(",
+        "\\",
+        "{",
+        "$1",
+        "1 1/",
+        "1 234 ",
+        "1'",
+        "10^",
+        "1 + 1 = ",
+        "½",
+        "²",
+        "B is correct ",
+        "not B ",
+        "</think>",
+        "sqrt(",
+        "answer: a 1 ",
     ],
 )
 def test_endless_completions_take_no_time(unit: str) -> None:
@@ -321,3 +620,18 @@ def test_endless_completions_take_no_time(unit: str) -> None:
     for metric in METRICS:
         extract(metric, text)
     assert time.process_time() - begin < 1.0
+
+
+def test_a_long_completion_is_read_in_no_time() -> None:
+    """Two thousand characters of arithmetic: well below 1 ms; the bound leaves room for CI."""
+    draw = random.Random(0)
+    lines = [
+        f"She buys {draw.randint(1, 99)} * $1,234.50 = \\frac{{3}}{{4}} now" for _ in range(60)
+    ]
+    text = "\n".join(lines)[:2000]
+    times = []
+    for _ in range(20):
+        begin = time.perf_counter()
+        extract_number(text)
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 0.01

@@ -1,114 +1,73 @@
-r"""Read the answer out of a completion and compare it.  Standard library only.
+r"""Read the answer out of a completion and compare it.
 
-Four metrics: ``number`` (``7.0``, ``$7`` and ``7.`` are equal), ``choice`` (a letter), ``choices``
-(a set of letters, right if none is missing and none too many) and ``exact`` (a string).  Where a
-completion marks its answer with ``#### x``, as GSM8K does, the last mark counts; the rest are rules
-of thumb, tabled case by case in ``tests/test_grading.py``.
+Five metrics: ``number`` (``7.0``, ``$7`` and ``\\boxed{7}`` are equal), ``choice`` (a letter),
+``choices`` (a set of letters, right if none is missing and none too many), ``exact`` (a string) and
+``math`` (expressions, by the package math-verify).  A box or a mark such as GSM8K's ``#### x``
+counts before a cue such as "the answer is"; the rest are rules of thumb, tabled case by case in
+``tests/test_grading.py``.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from decimal import Decimal, localcontext
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from springback.errors import DataError, describe
+from springback.grading_math import Outcome, compare, math_span, readable, require_math
+from springback.grading_numbers import extract_number, read_number, read_reference
+from springback.grading_text import after_thinking, boxes, plain_latex, plain_signs
+from springback.grading_values import equal
 
-Metric = Literal["number", "choice", "choices", "exact"]
+__all__ = [
+    "LETTERS",
+    "METRICS",
+    "READINGS",
+    "Metric",
+    "Outcome",
+    "check_reference",
+    "compile_extraction",
+    "extract",
+    "extract_choice",
+    "extract_choices",
+    "extract_exact",
+    "extract_number",
+    "find_answer",
+    "grade",
+    "outcome",
+    "require_math",
+]
+
+Metric = Literal["number", "choice", "choices", "exact", "math"]
 METRICS: tuple[str, ...] = get_args(Metric)
 #: Letters looked for where the caller names none.
 LETTERS = "ABCDE"
 
-#: Full-width digits, capitals and signs (Chinese texts) and the true minus, as ASCII.
-_TO_ASCII = {ord(c): ord(c) - 0xFEE0 for c in "０１２３４５６７８９－．，％＋：（）"}
-_TO_ASCII |= {code: code - 0xFEE0 for code in range(ord("Ａ"), ord("Ｚ") + 1)}
-_TO_ASCII |= {ord("−"): ord("-")}
-
-#: ``glued`` catches digits that belong to a word or are an exponent (m2, CO2, 10^6).
-_NUMBER = re.compile(
-    r"""(?P<glued>[A-Za-z_^]\{?)?
-        (?P<digits>(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)
-        (?P<power>[eE][+-]?[0-9]{1,2}(?![0-9A-Za-z]))?
-        (?:[ ]?/[ ]?(?P<under>[0-9]{1,9})(?![0-9]))?""",
-    re.VERBOSE,
+_CUE = (
+    r"(?:\b(?:answer|respuesta|r[ée]ponse|antwort|risposta|resposta|ответ)"
+    r"|\bcorrect\s+(?:option|choice|letter|one)|答案|答え|정답|[故应]选|选择)"
 )
-#: A minus is a sign where it cannot be a subtraction, a range or a bullet: 10-3, 5-10, "- 3".
-_SIGN = re.compile(r"(?:(?<![0-9A-Za-z)\]}])-[$€£¥]?|[$€£¥]-)$")
-#: A mark counts only if the answer follows at once: "#### Step 3" is a heading.
-_MARK = re.compile(r"####\s*(?P<line>[^\n#]*)")
-_LEAD = re.compile(r"[^0-9A-Za-z]*")
-
-
-def _plain_number(sign: str, match: re.Match[str]) -> str | None:
-    """The one spelling of a matched number: no commas, no needless zeros.
-
-    A fraction is written as a decimal if that ends, else in lowest terms as p/q.  None for x/0
-    and for p/q with more digits than are read as a fraction.
-    """
-    value = Decimal(match["digits"].replace(",", "") + (match["power"] or ""))
-    under = int(match["under"] or 1)
-    if under == 0:
-        return None
-    if under > 1 and len(match["digits"]) <= 30:  # nobody means a longer one
-        fraction = Fraction(value) / under
-        if _without_factors(fraction.denominator) > 1:
-            top, bottom = str(fraction.numerator), str(fraction.denominator)
-            return f"{sign}{top}/{bottom}" if len(top) <= 30 and len(bottom) <= 9 else None
-        with localcontext(prec=300):  # exact: at most 30 + 99 + 30 digits
-            value = Decimal(fraction.numerator) / fraction.denominator
-    text = format(value, "f")
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
-    text = text.lstrip("0") or "0"
-    return text if text == "0" else sign + ("0" + text if text.startswith(".") else text)
-
-
-def _without_factors(number: int) -> int:
-    """``number`` without its factors 2 and 5: 1 if a fraction over it ends as a decimal."""
-    for factor in (2, 5):
-        while number % factor == 0:
-            number //= factor
-    return number
-
-
-def _numbers(text: str) -> Iterable[tuple[int, bool, str]]:
-    """Start, whether it is glued to a word, and plain spelling of each number in ``text``."""
-    for match in _NUMBER.finditer(text):
-        start = match.start("digits")
-        sign = "-" if _SIGN.search(text[max(0, start - 3) : start]) else ""
-        plain = _plain_number(sign, match)
-        if plain is not None:
-            yield match.start(), match["glued"] is not None, plain
-
-
-def extract_number(text: str) -> str | None:
-    """The number that ``text`` gives as its answer, in plain spelling, or None.
-
-    The number right after the last ``####`` that has one, else the last number of the text
-    (numbers within words and exponents, as in CO2, 12 m^2, only if there is no other).  Thousands
-    commas, currency and percent signs are dropped (50% is 50), as are trailing dots and zeros;
-    ``3/4`` is ``0.75``; a minus counts unless it subtracts or joins a range.
-    """
-    text = text.translate(_TO_ASCII)
-    for mark in reversed(list(_MARK.finditer(text))):
-        line = mark["line"]
-        first = next(iter(_numbers(line)), None)
-        lead = _LEAD.match(line)
-        if first is not None and lead is not None and first[0] <= lead.end():
-            return first[2]
-    found = list(_numbers(text))
-    free = [plain for _, glued, plain in found if not glued]
-    return free[-1] if free else (found[-1][2] if found else None)
-
-
-_CUE = r"(?:\banswer|\bcorrect\s+(?:option|choice|letter|one)|答案)"
-_LINK = r"(?:\s*(?:is|would\s+be|must\s+be|should\s+be)\b|\s*[是为])?"
+_LINK = r"(?:\s*(?:is|would\s+be|must\s+be|should\s+be|es|est|ist|lautet|è|é)\b|\s*[是为は은])?"
 _DRESS = r"[\s:=*_$(\[{\"'`]*+"  # possessive, or a long run of signs takes quadratic time
 _NAMED = r"(?:(?:the\s+)?(?:option|choice|letter|answer)\b)?"
 _BOXED = r"(?:\\(?:boxed|text|mathrm|textbf)\s*\{\s*)*"
+#: "B is correct" names B; "not B", "B is wrong" does not.
+_PRAISED = (
+    r"(?<![A-Za-z0-9'’°&-]){one}[)\]*_\"'`]*\s+(?:is|must\s+be)\s+(?:the\s+)?"
+    r"(?:correct|right|best|true)\b"
+)
+_DENIED = re.compile(
+    r"(?:\b(?:not|nor|neither|never|than|of)|n't|不是|并非|不选|而非)\s*"
+    r"(?:[(]?[A-Z][)]?\s*(?:\bor|\bnor|或)\s*){0,3}"
+    r"(?:\b(?:option|choice|letter|answer)\s*)?[*_\"'`(\[]*$",
+    re.IGNORECASE,
+)
+_NONE_OF = re.compile(r"\b(?:none|neither|nor|not|no|if)\b[^.;!?\n]*$", re.IGNORECASE)
+_BLAMED = re.compile(
+    r"[)\]*_\"'`]*\s*(?:(?:is|are|was)(?:\s+not|n't|\s+(?:wrong|incorrect|false))\b|can(?:not|'t)\b"
+    r"|错误|不对|不正确)"
+)
 #: After a capital A at the start of a sentence these words show that it is a letter, no article.
 _AFTER_LETTER = re.compile(r"\s+(?:is|was|are|and|or|because|since|as|would|must|seems)\b")
 _NEXT_WORD = re.compile(r"\s+[a-z]")
@@ -137,10 +96,17 @@ def _choice_letters(letters: Sequence[str]) -> str:
     return upper
 
 
+def _letters_at(pattern: str, text: str, flags: int = 0) -> list[int]:
+    """Where the letters stand that ``pattern`` names, articles and denied ones left out."""
+    at = [m.start(1) for m in re.finditer(pattern, text, flags)]
+    return [i for i in at if _is_letter(text, i) and not _DENIED.search(text[max(0, i - 24) : i])]
+
+
 def _last_letter(pattern: str, text: str, flags: int = 0) -> str | None:
-    found = [m.start(1) for m in re.finditer(pattern, text, flags)]
-    kept = [text[at].upper() for at in found if _is_letter(text, at)]
-    return kept[-1] if kept else None
+    """The last letter named, if possible one that is not called wrong afterwards."""
+    kept = _letters_at(pattern, text, flags)
+    unblamed = [i for i in kept if not _BLAMED.match(text, i + 1)]
+    return text[(unblamed or kept)[-1]].upper() if kept else None
 
 
 def _rest_of_line(text: str, match: re.Match[str]) -> str:
@@ -150,24 +116,31 @@ def _rest_of_line(text: str, match: re.Match[str]) -> str:
 def extract_choice(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     """The choice that ``text`` gives as its answer, a capital out of ``letters``, or None.
 
-    In this order: the last ``#### B``; the last "answer is B" or "answer: (B)"; a text that opens
-    with "B", "B." or "(B)", unless more text follows and other lines list other choices; the last
-    capital that stands alone.  Small letters count only where nothing but punctuation follows
-    them and a mark, a cue, brackets or the opening name them; "A" as an article and "I" as a
-    pronoun do not count.
+    In this order: the last box; the last ``#### B``; the last "answer is B" or "answer: (B)" (in
+    some other languages too); the last "B is correct"; a text that opens with "B", "B." or "(B)",
+    unless more text follows and other lines list other choices; the last capital that stands alone.
+    Small letters count only where nothing but punctuation follows them and a mark, a cue, brackets
+    or the opening name them; "A" as an article, "I" as a pronoun and "not B" do not count.
 
     Raises :class:`~springback.errors.DataError` if ``letters`` are not single letters A to Z.
     """
-    text = text.translate(_TO_ASCII)
     one = f"([{_choice_letters(letters)}])(?![A-Za-z0-9'’+#]|-[A-Za-z])"
-    marked = _last_letter(rf"####{_DRESS}{_BOXED}{one}", text, re.IGNORECASE)
-    if marked:
-        return marked
-    cue = rf"{_CUE}{_LINK}{_DRESS}{_NAMED}{_DRESS}{_BOXED}{one}"
-    cued = _last_letter(cue, text, re.IGNORECASE)
-    if cued:
-        return cued
-    opens = rf"^[ \t]*[*_(\[\"'`]*{one}[*_\"'`]*(?:[.):\]]|[ \t]*$)"
+    text = plain_signs(after_thinking(text))
+    if "\\" in text:
+        text = plain_latex(text)
+        for held in reversed(boxes(text)):
+            opening = re.match(rf"{_DRESS}{_NAMED}{_DRESS}{one}", held, re.IGNORECASE)
+            if opening and _is_letter(held, opening.start(1)):
+                return opening[1].upper()
+        text = text.replace("\\boxed", " ")
+    cue = rf"{_CUE}{_LINK}{_DRESS}{_NAMED}{_DRESS}{one}"
+    for pattern in (rf"####{_DRESS}{one}", cue):
+        if named := _last_letter(pattern, text, re.IGNORECASE):
+            return named
+    praised = _letters_at(_PRAISED.replace("{one}", one), text, re.IGNORECASE)
+    if praised := [i for i in praised if not _NONE_OF.search(text[max(0, i - 60) : i])]:
+        return text[praised[-1]].upper()
+    opens = rf"^[ \t]*[*_(\[\"'`]*{one}[*_\"'`]*(?:[.):\]]|[ \t]*$|,?[ \t]+(?:because|since)\b)"
     listed = {m[1].upper() for m in re.finditer(opens, text, re.MULTILINE | re.IGNORECASE)}
     head = text.lstrip()
     first = re.match(opens, head, re.MULTILINE | re.IGNORECASE)
@@ -232,7 +205,7 @@ def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
 
     Raises :class:`~springback.errors.DataError` if ``letters`` are not single letters A to Z.
     """
-    text, upper = text.translate(_TO_ASCII), _choice_letters(letters)
+    text, upper = plain_signs(text), _choice_letters(letters)
     for lead in (r"####", _CUES):
         ends = [m.end() for m in re.finditer(lead, text, re.IGNORECASE)]
         for at in reversed(ends):
@@ -268,12 +241,15 @@ def extract_exact(text: str) -> str | None:
 
 #: What each metric reads when nothing else is asked for, in words.
 READINGS = {
-    "number": "the number right after the last #### that has one, else the last number",
+    "number": "the number in the last box, right after the last #### that has one, after the last "
+    "'answer is' or 'Answer:', else the last number",
     "choice": "the letter after the last ####, else 'answer is X', an opening 'X.', the last "
-    "capital that stands alone",
+    "capital that stands alone; a box before all",
     "choices": "all letters after the last ####, else 'answers are X and Y', an opening 'XY.', the "
     "last capitals that stand alone; right if none is missing and none too many",
     "exact": "what follows the last #### on its line, else the whole text",
+    "math": "the expression in the last box, after the last #### or the last 'answer is', else the "
+    "last formula, else the last line; compared by math-verify",
 }
 
 
@@ -318,9 +294,79 @@ def extract(metric: str, text: str, *, letters: Sequence[str] = LETTERS) -> str 
         return extract_choices(text, letters)
     if metric == "exact":
         return extract_exact(text)
+    if metric == "math":
+        return math_span(text)
     raise DataError(
         describe(f"metric {metric!r}", ", ".join(METRICS), "name one of these with --metric")
     )
+
+
+def _reference(metric: str, answer: str, letters: Sequence[str]) -> str | None:
+    """The reference as :func:`extract` reads it; None unless it holds an answer and no more."""
+    if metric == "number":
+        number = read_reference(answer)
+        return number.text if number else None
+    read = extract(metric, answer, letters=letters)
+    if read is None or metric == "exact":
+        return read
+    if metric == "math":
+        return read if readable(answer) else None
+    rest = plain_latex(plain_signs(answer)).rpartition("####")[2].replace("\\boxed", "")
+    if metric == "choice":
+        one = rf"{_DRESS}{_NAMED}{_DRESS}{read}(?:[\s*_\"'`)\]}}$.,:。]*|[.):][^\n]*)"
+        return read if re.fullmatch(one, rest.strip(), re.IGNORECASE) else None
+    named, end = _letter_set(rest, 0, _choice_letters(letters))
+    return read if named == read and not re.search(r"\w", rest[end:]) else None
+
+
+def check_reference(metric: str, answer: str, *, letters: Sequence[str] = LETTERS) -> str:
+    """The reference ``answer`` as ``metric`` reads it.
+
+    Raises :class:`~springback.errors.DataError` if the metric is unknown, or unless the reference
+    is an answer and nothing more: "about six" and "5/6 or so" are none.
+    """
+    read = _reference(metric, answer, letters)
+    if read is not None:
+        return read
+    allowed = {
+        "number": "one number, with or without its unit, and nothing more",
+        "choice": f"one of the letters {', '.join(letters)}",
+        "choices": f"one or more of the letters {', '.join(letters)}",
+        "exact": "an answer that is not blank",
+        "math": "one expression, and nothing more",
+    }[metric]
+    raise DataError(
+        describe(
+            f"answer {answer[:60]!r} for metric {metric!r}",
+            allowed,
+            "mend that row or choose another metric with --metric",
+        )
+    )
+
+
+def outcome(
+    metric: str, completion: str | None, answer: str, *, letters: Sequence[str] = LETTERS
+) -> Outcome:
+    """What :func:`grade` decides by; ``unread``: no answer can be read off the completion."""
+    if completion is None:
+        check_reference(metric, answer, letters=letters)
+        return "unread"
+    if metric == "math":
+        if not readable(answer):
+            check_reference(metric, answer)
+        return compare(completion, answer)
+    if metric == "number":
+        wanted, given = read_reference(answer), read_number(completion)
+        if wanted is None:
+            check_reference(metric, answer)
+        if wanted is None or given is None:
+            return "unread"
+        return "right" if equal(given, wanted) else "wrong"
+    reference = check_reference(metric, answer, letters=letters)
+    found = extract(metric, completion, letters=letters)
+    if found is None:
+        return "unread"
+    return "right" if found == reference else "wrong"
 
 
 def grade(
@@ -330,26 +376,11 @@ def grade(
     *,
     letters: Sequence[str] = LETTERS,
 ) -> bool:
-    """Whether ``completion`` gives ``answer``; both are read by :func:`extract`.
+    """Whether ``completion`` gives ``answer``, the reference (:func:`check_reference`).
 
     ``completion`` may be the part that :func:`find_answer` found, or None if it found nothing.
     ``letters`` are the choices on offer (``choice`` and ``choices`` only).  A completion without an
     answer is wrong.  Raises :class:`~springback.errors.DataError` if the metric is unknown or the
-    reference ``answer`` holds none itself.
+    reference cannot be read.
     """
-    wanted = extract(metric, answer, letters=letters)
-    if wanted is None:
-        allowed = {
-            "number": "an answer with a number in it",
-            "choice": f"one of the letters {', '.join(letters)}",
-            "choices": f"one or more of the letters {', '.join(letters)}",
-            "exact": "an answer that is not blank",
-        }[metric]
-        raise DataError(
-            describe(
-                f"answer {answer[:60]!r} for metric {metric!r}",
-                allowed,
-                "mend that row or choose another metric with --metric",
-            )
-        )
-    return completion is not None and extract(metric, completion, letters=letters) == wanted
+    return outcome(metric, completion, answer, letters=letters) == "right"

@@ -45,6 +45,7 @@ PACKAGES = (
     "ray",
     "fsspec",
     "constriction",
+    "math-verify",
     "fastapi",
     "uvicorn",
     "mlflow-skinny",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from springback.contrast import parse_gate
-from springback.core import Slice
+from springback.core import Row, Slice
 from springback.errors import DataError, SpringbackError, describe
 from springback.finetune.plan import check_recipe
 from springback.jobs.common import check_positive, require_disjoint
@@ -24,6 +24,7 @@ from springback.slices import (
     split_conditions,
     split_rows,
     task_of,
+    where_is,
 )
 
 #: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
@@ -148,7 +149,7 @@ def load_data(settings: BoostSettings) -> Data:
     Parts that name the same file are split off it by the seed, test first, so that the held-out
     rows stay the same when more is trained on.  Rows to train on that have an answer but no worked
     solution are trained on the answer.  Raises :class:`DataError` if two parts share a
-    question, or a question has no answer to grade.
+    question, or a question has no answer that its metric can read.
     """
     settings = with_sources(settings)
     assert settings.test
@@ -172,9 +173,22 @@ def load_data(settings: BoostSettings) -> Data:
                 f"{missing} of {len(parts[name])} rows of {sources[name]} have no answer to "
                 "grade; give question/answer rows, or map fields with --field answer=COLUMN"
             )
+        _check_references(settings, parts[name], name, sources[name])
     require_disjoint(list(parts.values()))
     train = parts.get("train")
     return Data(parts["validation"], parts["test"], _answered(train) if train else None)
+
+
+def _check_references(settings: BoostSettings, part: Slice, name: str, source: str) -> None:
+    """Raise :class:`DataError` with the place of the first answer that cannot be read."""
+
+    def place(row: Row) -> str:
+        if is_built_in(source):
+            return part.name
+        fields, split = _reading(settings, source, name)
+        return where_is(row, source, fields=fields, split=split)
+
+    asked(settings).check_references(part.rows, place)
 
 
 def _answered(train: Slice) -> Slice:
@@ -185,23 +199,34 @@ def _answered(train: Slice) -> Slice:
     return Slice.of(train.name, train.source, rows, train.seed)
 
 
+def _reading(
+    settings: BoostSettings, source: str, name: str
+) -> tuple[Mapping[str, str] | None, str]:
+    """The column names and the split by which the part ``name`` is read from ``source``."""
+    task = task_of(settings.task) if settings.task else None
+    fields, split = settings.fields, name
+    if task is not None:
+        fields = fields_of(task, source, settings.fields)
+        if source == task.source:
+            split = task.splits.get(name, name)
+    if Path(split_conditions(source)[0]).exists():
+        split = "train"  # a file has none
+    return fields or None, split
+
+
 def _load(
     settings: BoostSettings, source: str, limits: Mapping[str, int | None]
 ) -> dict[str, Slice]:
     """The parts that come from one source."""
-    seed, task = settings.seed, task_of(settings.task) if settings.task else None
+    seed = settings.seed
     if is_built_in(source):
         return {
             name: load_slice(source, limit=limit or ROWS[name], seed=seed, split=name)
             for name, limit in limits.items()
         }
-    fields = settings.fields or None
-    splits = {name: name for name in limits}
-    if task is not None:
-        fields = fields_of(task, source, settings.fields) or None
-        splits |= {name: task.splits.get(name, name) for name in limits if source == task.source}
-    if Path(split_conditions(source)[0]).exists():
-        splits = dict.fromkeys(limits, "train")  # a file has none
+    readings = {name: _reading(settings, source, name) for name in limits}
+    fields = next(iter(readings.values()))[0]
+    splits = {name: split for name, (_, split) in readings.items()}
     parts: dict[str, Slice] = {}
     for split in dict.fromkeys(splits.values()):
         here = {name: limit for name, limit in limits.items() if splits[name] == split}

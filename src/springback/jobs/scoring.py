@@ -203,12 +203,21 @@ class Scoring:
     ) -> dict[str, Any]:
         rows: Sequence[Row] = rendered.rows
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
-        return {
-            "correct": self.asked.grade(rows, texts),
+        outcomes = self.asked.outcomes(rows, texts)
+        found = {
+            "correct": [outcome == "right" for outcome in outcomes],
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
         }
+        if self.asked.expressions(rows):
+            found["unread"] = outcomes.count("unread")
+            if found["unread"]:
+                self.progress.note(
+                    f"{found['unread']} of {len(rows)} answers count as wrong unread: they hold no "
+                    "expression, or one that takes too long to work out"
+                )
+        return found
 
     def _model(self, weak: str | None) -> Model | None:
         """The weak model of that name; of further ones only the last is kept in memory."""

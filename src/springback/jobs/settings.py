@@ -221,8 +221,8 @@ class BoostSettings:
     fields: Mapping[str, str] = _fields()
     metric: str | None = setting(
         None,
-        "number (unless the task says otherwise), choice, choices (a set of letters), exact, or "
-        "python:FILE.py:FUNCTION, "
+        "number (unless the task says otherwise), choice, choices (a set of letters), exact, "
+        "math (expressions, by the package math-verify), or python:FILE.py:FUNCTION, "
         "called with (prompts, texts, answers); a row's own metric wins.",
     )
     prompt_template: str | None = setting(

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import string
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from springback.core import Row, Slice
-from springback.errors import SpringbackError, describe
-from springback.grading import METRICS, READINGS, compile_extraction, find_answer, grade
+from springback.errors import DataError, SpringbackError, describe
+from springback.grading import (
+    LETTERS,
+    METRICS,
+    READINGS,
+    Outcome,
+    check_reference,
+    compile_extraction,
+    find_answer,
+    outcome,
+    require_math,
+)
 from springback.jobs.settings import BoostSettings
 from springback.probes.scorers import OWN_FORMS, Own, is_own, load_own
 from springback.slices import QUESTION, check_template, framed, task_of
 
+ALL_LETTERS = string.ascii_uppercase
 _METRICS = f"{', '.join(METRICS)}, {OWN_FORMS}"
 
 
@@ -59,25 +71,42 @@ class Asked:
             "extraction": reading,
         }
 
+    def check_references(self, rows: Sequence[Row], source: Callable[[Row], str]) -> None:
+        """Raise :class:`SpringbackError` at the first row whose answer its metric cannot read.
+
+        ``source`` says where a row stands.  A function of the user's own reads what it likes.
+        """
+        for row in rows:
+            metric = self._metric(row)
+            if metric is None:
+                continue
+            try:
+                check_reference(metric, row.answer or "", letters=_letters(row))
+            except DataError as error:
+                raise DataError(f"{source(row)}: {error}") from error
+
     def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool]:
-        """Whether each completion is right.
+        """Whether each completion is right: :meth:`outcomes` without the reason."""
+        return [found == "right" for found in self.outcomes(rows, texts)]
+
+    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
+        """What became of each completion: right, wrong, or without an answer that can be read.
 
         A row's own metric wins over the function and the metric.  What ``extract`` finds nowhere
-        in is wrong.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
+        in is unread.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
         """
         found: list[str | None] = list(texts)
         if self.extract:
             pattern = compile_extraction(self.extract)
             found = [find_answer(pattern, text) for text in texts]
-        right: list[bool] = [False] * len(rows)
+        outcomes: list[Outcome] = ["unread"] * len(rows)
         ours: list[int] = []
         for at, (row, text) in enumerate(zip(rows, found, strict=True)):
-            metric = row.metric or (None if self.own else self.metric)
-            if metric is None:
-                if text is not None:
-                    ours.append(at)
-            else:
-                right[at] = grade(metric, text, row.answer or "")
+            metric = self._metric(row)
+            if metric is not None:
+                outcomes[at] = outcome(metric, text, row.answer or "", letters=_letters(row))
+            elif text is not None:
+                ours.append(at)
         if self.own and ours:
             given = self.own.call(
                 "prompts, texts, answers",
@@ -88,8 +117,21 @@ class Asked:
             for at, value in zip(
                 ours, _zeros_and_ones(self.own.name, given, len(ours)), strict=True
             ):
-                right[at] = value
-        return right
+                outcomes[at] = "right" if value else "wrong"
+        return outcomes
+
+    def expressions(self, rows: Sequence[Row]) -> bool:
+        """Whether the metric ``math`` grades any of ``rows``."""
+        return any(self._metric(row) == "math" for row in rows)
+
+    def _metric(self, row: Row) -> str | None:
+        """How the row's answer is read; None: by the user's function."""
+        return row.metric or (None if self.own else self.metric)
+
+
+def _letters(row: Row) -> str:
+    """The letters on offer: as many as the row has choices, five at least."""
+    return ALL_LETTERS[: max(len(LETTERS), len(row.choices))]
 
 
 def _zeros_and_ones(name: str, given: object, count: int) -> list[bool]:
@@ -130,4 +172,6 @@ def asked(settings: BoostSettings) -> Asked:
         own = load_own(metric, "metric")
     elif metric not in METRICS:
         raise SpringbackError("--metric: " + describe(metric, _METRICS, "choose one"))
+    elif metric == "math":
+        require_math()
     return Asked(settings.task, metric, template, pattern, own)

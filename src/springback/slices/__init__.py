@@ -1,7 +1,7 @@
 """Data: two built-in sets made by seeded grammars, and the user's own in any usual form."""
 
 from springback.slices.choices import bare_question, choice_problems, problem_texts
-from springback.slices.formats import load_rows, split_conditions
+from springback.slices.formats import load_rows, split_conditions, where_is
 from springback.slices.loading import (
     check_disjoint,
     content_key,
@@ -46,4 +46,5 @@ __all__ = [
     "split_conditions",
     "split_rows",
     "task_of",
+    "where_is",
 ]

@@ -66,6 +66,21 @@ def load_rows(
     return tuple(rows)
 
 
+def where_is(
+    row: Row, source: str, *, fields: Mapping[str, str] | None = None, split: str = "train"
+) -> str:
+    """Where ``row`` of ``source`` stands, for messages; reads the source again as it was read."""
+    mapping = _checked_mapping(fields)
+    for part in joined(source):
+        place, conditions = split_conditions(part)
+        records = _keep(read_records(place, split, None), conditions, part)
+        kind = _kind(part, records[0], mapping)
+        for record in records:
+            if row_of(View(part, record, mapping), kind) == row:
+                return f"{part!r}: {record.where}"
+    return repr(source)
+
+
 def joined(source: str) -> list[str]:
     """The sources that ``source`` names, joined with ``+``; a file's own name may have one.
 
