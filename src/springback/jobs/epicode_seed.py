@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from springback.core import Checkpoint, Run, to_jsonable
+from springback.encode import listed_stops
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost import Boost
 from springback.jobs.boost_data import Data, check_settings, load_data
@@ -24,7 +25,7 @@ from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models import load_tokenizer, read_configs, resolve
 from springback.progress import Progress
 from springback.store import Store
 
@@ -75,6 +76,9 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["start"] = resolve(settings.model or "").content_hash
         inputs["train"] = data.train.content_hash
         inputs["recipe"] = settings.recipe()
+    decoded = resolve(settings.ft or settings.model or "")
+    tokenizer, configs = load_tokenizer(decoded), read_configs(decoded.path)
+    inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
     if settings.weak:
         inputs["weak"] = resolve(settings.weak).content_hash
     if kind == "epicode-theory":

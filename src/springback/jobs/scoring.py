@@ -10,7 +10,7 @@ from springback import probes
 from springback.contrast import Gate, parse_gate
 from springback.core import Checkpoint, Row, Run, Slice
 from springback.decode import DecodeSettings, decode, decode_variants
-from springback.encode import encode_prompt, encode_rows, stop_ids
+from springback.encode import encode_prompt, encode_rows, listed_stops, stop_ids
 from springback.jobs.search import Tried
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
@@ -164,6 +164,7 @@ class Scoring:
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
+            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.ft)
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -194,7 +195,7 @@ class Scoring:
             max_new_tokens=s.max_new_tokens,
             alpha=s.alpha,
             batch_size=s.batch_size,
-            stop_ids=stop_ids(self.tokenizer, rendered.rows[0]),
+            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.ft),
             pad_id=self.tokenizer.pad_token_id,
         )
 
