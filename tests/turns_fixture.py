@@ -27,6 +27,7 @@ def talking(folder: Path, tokenizer: Path, sure: float = 1.0, ends: Any = (EOS, 
         num_hidden_layers=1,
         num_attention_heads=4,
         num_key_value_heads=4,
+        head_dim=32,  # vLLM's attention on the CPU has no odd ones
         max_position_embeddings=512,
         tie_word_embeddings=False,
         bos_token_id=1,
