@@ -114,7 +114,7 @@ def test_however_it_is_named_the_model_stops(
     rename_ends(folder, listed, own)
     loaded = load(folder)
     assert springback.generate(loaded, ["3 + 4?"], max_new_tokens=8) == ["7"]
-    request = ChatRequest(messages=[{"role": "user", "content": "3 + 4?"}])  # type: ignore[list-item]
+    request = ChatRequest.model_validate({"messages": [{"role": "user", "content": "3 + 4?"}]})
     rows = request.prompts(loaded)
     assert decode_settings(request, rows, loaded, ServeSettings()).stop_ids == (END, EOS)
     # What is saved beside trained or merged weights lists them too.
@@ -128,7 +128,7 @@ def test_samples_of_a_probe_end_there(model: Path, tokenizer: Any) -> None:
     loaded = load_model(Checkpoint(str(model)))
     prompts = [tokenizer("a\n")["input_ids"], tokenizer("the\n")["input_ids"]]
     for kind in ("text", "chat"):
-        how = SampleSettings(new_tokens=6, temperature=0.05, kind=kind)  # type: ignore[arg-type]
+        how = SampleSettings(new_tokens=6, temperature=0.05, kind=kind)
         found = probes.sample(loaded, tokenizer, prompts, how)
         assert [tokenizer.decode(ids) for ids in found] == ["7", "7"]
         found = probes.sample(loaded, tokenizer, prompts, replace(how, exact_length=True))

@@ -27,6 +27,7 @@ from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
 from springback.models import load_tokenizer, read_configs, resolve
 from springback.progress import Progress
+from springback.slices import nll_withheld
 from springback.store import Store
 
 #: Where a seed works below the result folder, until it is done.
@@ -62,6 +63,8 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
     """
     settings = check_settings(settings)
     data = load_data(settings)
+    if kind == "epicode-theory" and (why := nll_withheld(data.test, "test", data.train)):
+        raise DataError(f"epicode-theory is about NLL, which is withheld: {why}")
     inputs: dict[str, Any] = {
         "settings": _hashed(settings),
         "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
@@ -71,6 +74,8 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
     }
     if settings.early and settings.ft:
         inputs["pair"] = [resolve(settings.early).content_hash, resolve(settings.ft).content_hash]
+        if data.train is not None:  # it decides whether NLL is withheld
+            inputs["train"] = data.train.content_hash
     else:
         assert data.train is not None
         inputs["start"] = resolve(settings.model or "").content_hash
@@ -130,7 +135,11 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
             name: {
                 "chosen": s.chosen.value,
                 "tried": [
-                    {"value": t.value, "accuracy": t.accuracy, "nll": sum(t.nll) / len(t.nll)}
+                    {
+                        "value": t.value,
+                        "accuracy": t.accuracy,
+                        "nll": sum(t.nll) / len(t.nll) if t.nll else None,
+                    }
                     for t in s.points
                 ],
             }
@@ -141,7 +150,8 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     pair = make_pair(job.settings, job.data.train, store, progress)
-    return pair, Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak)
+    boost = Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak, job.data.train)
+    return pair, boost
 
 
 def _data(data: Data) -> dict[str, Any]:
