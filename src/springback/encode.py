@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from springback.core import Row
 from springback.errors import DataError
-from springback.models import Tokenizer
+from springback.models import Tokenizer, listed_end_ids
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,30 @@ def end_text(tokenizer: Tokenizer, row: Row) -> str:
     return text.rpartition(mark)[2].rstrip() or str(tokenizer.eos_token or "")
 
 
-def stop_ids(tokenizer: Tokenizer, row: Row) -> tuple[int, ...]:
-    """Token ids at which a decoded answer ends."""
+def stop_ids(tokenizer: Tokenizer, row: Row, model: Any = None) -> tuple[int, ...]:
+    """Token ids at which a decoded answer ends, sorted: for everything that decodes, one set.
+
+    That is the tokenizer's end token, the token that closes an answer in its chat template (see
+    :func:`end_text`), and those that ``model`` lists (:func:`springback.models.listed_end_ids`):
+    many models name the end of a turn in their generation config alone.
+    """
     ids = {tokenizer.eos_token_id}
     end = tokenizer(end_text(tokenizer, row), add_special_tokens=False)["input_ids"]
     if len(end) == 1:
         ids.add(end[0])
+    if model is not None:
+        ids |= listed_end_ids(model)
     return tuple(sorted(i for i in ids if i is not None))
+
+
+def listed_stops(tokenizer: Tokenizer, row: Row, model: Any) -> dict[str, list[int]]:
+    """``stop_ids`` for the inputs of a run; empty where the tokenizer alone names all of them.
+
+    A content hash covers weights, not the generation config, so what that adds is an input of its
+    own; runs of models where it adds nothing keep their ids.
+    """
+    ids = stop_ids(tokenizer, row, model)
+    return {} if ids == stop_ids(tokenizer, row) else {"stop_ids": list(ids)}
 
 
 def encode_prompt(tokenizer: Tokenizer, row: Row, system: str | None = None) -> list[int]:

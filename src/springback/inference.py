@@ -26,10 +26,12 @@ from springback.encode import Encoded, encode_answer, encode_prompt, stop_ids
 from springback.errors import DataError, ModelError, SpringbackError, describe
 from springback.models import (
     BOOST_FILE,
+    GENERATION_CONFIG,
     Tokenizer,
     check_same_tokenizer,
     load_model,
     load_tokenizer,
+    read_configs,
     release_memory,
     resolve,
 )
@@ -64,8 +66,8 @@ class GenerateSettings:
     A prompt goes through the model's chat template, after the boosted folder's own system message
     unless ``system`` is given, and put into the folder's own frame of a question unless
     ``prompt_template`` is (``{question}`` for none); ``raw=True`` continues it as bare text.  An
-    answer ends before the first of the ``stop`` strings, at an end token of the tokenizer or of
-    the model's generation config (which may list several), or at one of ``stop_ids``.  Penalties,
+    answer ends before the first of the ``stop`` strings, at an end token
+    (:func:`springback.encode.stop_ids`), or at one of ``stop_ids``.  Penalties,
     contrast, processors and filters apply in the order of :mod:`springback.decode.settings`.
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
@@ -185,7 +187,10 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     facts = _facts(folder)
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
-    expert, amateur = load_twin(load_model(checkpoint), folder, weak)
+    model = load_model(checkpoint)
+    if (folder / GENERATION_CONFIG).exists():
+        model.generation_config = read_configs(checkpoint.path, folder).generation_config
+    expert, amateur = load_twin(model, folder, weak)
     release_memory()  # factors in float64, and what reading the adapters took
     own = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
     return Loaded(
@@ -307,28 +312,17 @@ def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> 
     return load_model(checkpoint)
 
 
-def _end_ids(loaded: Loaded, wanted: GenerateSettings, row: Row) -> tuple[int, ...]:
-    config: Any = loaded.expert.generation_config
-    own = getattr(config, "eos_token_id", None)
-    listed = own if isinstance(own, list | tuple) else [own]
-    ids = {
-        *stop_ids(loaded.tokenizer, row),
-        *wanted.stop_ids,
-        *(i for i in listed if i is not None),
-    }
-    return tuple(sorted(ids))
-
-
 def _decode_settings(
     loaded: Loaded, wanted: GenerateSettings, rows: Sequence[Row]
 ) -> DecodeSettings:
+    ends = stop_ids(loaded.tokenizer, rows[0], loaded.expert) if rows else ()
     return DecodeSettings(
         max_new_tokens=wanted.max_new_tokens,
         lam=loaded.lam,
         alpha=loaded.alpha,
         temperature=wanted.temperature,
         seed=wanted.seed,
-        stop_ids=_end_ids(loaded, wanted, rows[0]) if rows else (),
+        stop_ids=tuple(sorted({*ends, *wanted.stop_ids})),
         pad_id=loaded.tokenizer.pad_token_id,
         top_k=wanted.top_k,
         top_p=wanted.top_p,

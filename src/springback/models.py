@@ -7,13 +7,20 @@ import gc
 import math
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
 
 from springback.core import Checkpoint
 from springback.embedded import EMBEDDED, embedded_checkpoint, has_embedded
@@ -28,6 +35,7 @@ Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
 
 BOOST_FILE = "springback.json"
+GENERATION_CONFIG = "generation_config.json"
 #: What :func:`save_weights` writes into a folder.
 WEIGHTS_FILE = "weights.safetensors"
 #: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
@@ -118,6 +126,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
         )
     loaded: Model = model.to(device()).eval()
     _require_finite(loaded, checkpoint.path)
+    _complete_generation_config(loaded)
     return loaded
 
 
@@ -140,6 +149,63 @@ def _require_finite(model: Model, path: str) -> None:
                 f"{name} holds NaN or infinity in {path}; allowed: finite weights; "
                 "take another checkpoint"
             )
+
+
+def listed_end_ids(model: Any) -> set[int]:
+    """Token ids at which ``model`` says that a turn ends, whatever its tokenizer says.
+
+    Those of its generation config (one, or several); where that names none, those of its config and
+    of the text model's config in it.  Ids outside of the vocabulary are left out.  ``model`` needs
+    only ``config`` and ``generation_config`` (:func:`read_configs`).
+    """
+    text = model.config.get_text_config()
+    named = end_ids_of(model.generation_config)
+    if not named:
+        named = end_ids_of(model.config) | end_ids_of(text)
+    return {i for i in named if 0 <= i < text.vocab_size}
+
+
+def end_ids_of(config: Any) -> set[int]:
+    """What a config has under ``eos_token_id``: nothing, one id or a list."""
+    given = getattr(config, "eos_token_id", None)
+    each = given if isinstance(given, list | tuple) else [given]
+    return {i for i in each if isinstance(i, int)}
+
+
+def _complete_generation_config(model: Model) -> None:
+    """Have the generation config name the end tokens of the config where it names none.
+
+    Transformers' ``generate`` reads it alone, its Trainer overwrites the config's with the
+    tokenizer's, and what is saved beside trained or merged weights is this file.
+    """
+    generation: Any = model.generation_config
+    if generation is not None and not end_ids_of(generation):
+        generation.eos_token_id = sorted(listed_end_ids(model)) or None
+
+
+@dataclass(frozen=True)
+class Configs:
+    """A model's ``config`` and ``generation_config`` without its weights."""
+
+    config: Any
+    generation_config: Any
+
+
+def read_configs(folder: str | Path, adapter: str | Path | None = None) -> Configs:
+    """The configs in ``folder``, as loading the model reads them.
+
+    ``adapter``: a folder whose generation config, where it has one, outranks the base's, as its
+    tokenizer does.  Raises :class:`ModelError` for what cannot be read.
+    """
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            for place in (adapter, folder):
+                if place is not None and (Path(place) / GENERATION_CONFIG).exists():
+                    return Configs(config, GenerationConfig.from_pretrained(place))
+            return Configs(config, GenerationConfig.from_model_config(config))
+    except Exception as error:
+        raise ModelError(f"cannot read the configuration of {folder}: {one_line(error)}") from error
 
 
 def device() -> torch.device:

@@ -290,23 +290,27 @@ def _check(
     found = check_line(folders, steps=steps, threads=threads, progress=make_progress())
     for line in found.lines():
         typer.echo(line)
-    nll = None if rows is None else _nll(folders, rows)
+    nll, why = (None, None) if rows is None else _nll(folders, rows)
+    if why:
+        typer.echo(f"validation NLL is withheld: {why}")
     for mu, values in (nll or {}).items():
         typer.echo(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")
-    call = judge(found, nll)
+    call = judge(found, nll, withheld=why is not None)
     typer.echo(f"{call.label} (by rule of thumb): {'; '.join(call.reasons)}")
 
 
-def _nll(folders: list[Path], source: str) -> dict[float, list[float]]:
-    """Validation NLL along mu, of the last two checkpoints; needs torch."""
+def _nll(folders: list[Path], source: str) -> tuple[dict[float, list[float]] | None, str | None]:
+    """Validation NLL along mu, of the last two checkpoints, or why there is none; needs torch."""
     from springback.cli.progress import make_progress
     from springback.encode import encode_rows
     from springback.models import resolve
     from springback.scan import nll_along_mu
-    from springback.slices import load_slice
+    from springback.slices import load_slice, nll_withheld
     from springback.sweep import Sweep
 
     part = load_slice(source, split="validation", shuffle=False)
+    if why := nll_withheld(part, "validation"):
+        return None, why
     sweep = Sweep(*(resolve(folder) for folder in folders[-2:]))
     rows = encode_rows(sweep.tokenizer, part.rows, 512)
-    return nll_along_mu(sweep, rows, progress=make_progress())
+    return nll_along_mu(sweep, rows, progress=make_progress()), None

@@ -21,7 +21,9 @@ from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
 from springback import contrast
+from springback.core import Row
 from springback.decode import ContrastModel, DecodeSettings, Hooks, decode_fast
+from springback.encode import stop_ids
 from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
 
@@ -141,15 +143,13 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
                     "take them out of the task or of --gen_kwargs",
                 )
             )
-        ends = self._strong.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
         return DecodeSettings(
             max_new_tokens=new,
             lam=self._lam,
             alpha=self._alpha,
             temperature=temperature if sampled is not False else 0.0,
             seed=1_000_003 * self._seed + self._calls,  # each batch its own noise
-            stop_ids=tuple({i for i in (*ends, self.tokenizer.eos_token_id) if i is not None}),
+            stop_ids=stop_ids(self.tokenizer, Row("chat", "", ""), self._strong),
             pad_id=pad,
             stop_strings=stop,
             keyed_noise=True,

@@ -32,7 +32,7 @@ from springback.finetune.data import Labelled, Preference, Prompt
 from springback.finetune.loop import Batches, Watched
 from springback.finetune.pieces import cut, groups
 from springback.finetune.task import Task
-from springback.models import Model, trainable
+from springback.models import Model, listed_end_ids, trainable
 from springback.quiet import old_names_allowed, quiet
 
 with warnings.catch_warnings():
@@ -389,6 +389,10 @@ def _build_rloo(task: Task, args: dict[str, Any]) -> Watched:
         processing_class=task.tokenizer,
         optimizers=task.optimizers,
     )
+    # TRL has the tokenizer's end token and the generation config's.
+    more = {*listed_end_ids(task.model), *task.examples.stop_ids} - {*trainer.eos_token_ids}
+    trainer.eos_token_ids = [*trainer.eos_token_ids, *sorted(more)]
+    trainer.generation_config.eos_token_id = trainer.eos_token_ids
     trainer.seed, trainer.prompts = recipe.seed, cast("list[Prompt]", task.examples.rows)
     if recipe.beta:
         trainer.beta = recipe.beta

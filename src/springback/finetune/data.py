@@ -65,12 +65,14 @@ class Examples:
     ``reward``: RLOO's scoring function.  ``reference``: the frozen model of DPO, KTO and RLOO;
     None is the model as the run finds it (with a fresh adapter: the base without it).  ``name``
     says which reward and reference these are: a run cut off under another name begins anew.
+    ``stop_ids``: where answers sampled for RLOO end, beside the end tokens of tokenizer and model.
     """
 
     rows: Sequence[Example]
     reward: Reward | None = None
     reference: Model | None = None
     name: str = ""
+    stop_ids: tuple[int, ...] = ()
 
 
 def check_examples(examples: Examples, algorithm: str) -> None:

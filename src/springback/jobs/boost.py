@@ -52,8 +52,9 @@ class Boost(Scoring):
         store: Store,
         progress: Progress,
         weak: Mapping[str, Checkpoint] | None = None,
+        train: Slice | None = None,
     ) -> None:
-        super().__init__(settings, pair, store, progress, weak)
+        super().__init__(settings, pair, store, progress, weak, train)
         self.narrowed: dict[str, list[dict[str, Any]]] = {}
         self.joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None = None
 
@@ -168,11 +169,15 @@ def boost(
             store.below("model")  # a link there is refused before the work
         data = load_data(settings)
         validation, test, train = data.validation, data.test, data.train
+        parts = {"validation": validation, "test": test}
         how = asked(settings)
         reference = Reference(resolve(settings.reference)) if settings.reference else None
         pair = make_pair(settings, how.render(train) if train else None, store, progress)
         require_openable(settings, pair, test, store)
-        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak)
+        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
+        withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
+        for why in filter(None, withheld.values()):
+            progress.note(f"NLL is withheld: {why}")
         if reference:
             reference.check(job)
         ahead = precheck(job, pair.line, validation) if settings.precheck else None
@@ -180,6 +185,7 @@ def boost(
         opening = open_test(settings, pair, test, store)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
         analysis = analyse(settings, arms, searched, tested)
+        analysis["nll_withheld"] = {k: v for k, v in withheld.items() if v} or None
         analysis |= further(job, arms, tested, data, reference)
         analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
         best = arms["EpiCoDe"]
@@ -232,9 +238,10 @@ def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[
     found = []
     for name, result in tested.items():
         tags = {"method": name, "mu": arms[name].mu, "lambda": arms[name].lam}
-        nll = sum(result.nll) / len(result.nll)
         found.append(Measurement("accuracy", name, "test", result.accuracy, "share", tags=tags))
-        found.append(Measurement("nll", name, "test", nll, "nats/token", tags=tags))
+        if result.nll:
+            nll = sum(result.nll) / len(result.nll)
+            found.append(Measurement("nll", name, "test", nll, "nats/token", tags=tags))
     return found
 
 

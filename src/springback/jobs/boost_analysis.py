@@ -55,7 +55,7 @@ def analyse(
             "mu": arms[name].mu,
             "lambda": arms[name].lam,
             "accuracy": _interval([float(c) for c in result.correct]).to_dict(),
-            "nll": _interval(result.nll).to_dict(),
+            "nll": _interval(result.nll).to_dict() if result.nll else None,
             "difference": None,
             "nll_difference": None,
             "verdict": "same",
@@ -78,7 +78,7 @@ def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
 
     ``p``: exact McNemar, which a gain or harm needs beside the interval.  ``nll_p``: paired t (null
     where all differences are equal).  ``won`` and ``lost`` count the questions that only one of the
-    two answers rightly.
+    two answers rightly.  What is about NLL is null where that is withheld.
     """
     new, old = ([float(c) for c in arm.correct] for arm in (result, base))
     difference = paired_interval(new, old)
@@ -87,12 +87,12 @@ def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
     p = mcnemar_exact(new, old)
     return {
         "difference": difference.to_dict(),
-        "nll_difference": paired_interval(result.nll, base.nll).to_dict(),
+        "nll_difference": paired_interval(result.nll, base.nll).to_dict() if base.nll else None,
         "verdict": verdict(difference, tolerance=tolerance, p=p),
         "won": won,
         "lost": lost,
         "p": p,
-        "nll_p": paired_t(result.nll, base.nll),
+        "nll_p": paired_t(result.nll, base.nll) if base.nll else None,
         "questions_for_a_point": questions_for((won + lost) / len(new)),
     }
 
@@ -148,15 +148,16 @@ def power(rows: Sequence[Mapping[str, Any]], questions: int) -> dict[str, Any] |
 
 def _floor(settings: BoostSettings, base: Tried) -> str | None:
     """A remark where accuracy is too low, or no better than guessing, to show a difference."""
+    instead = "; read the NLL of the reference solutions" if base.nll else ""
     if base.accuracy < FLOOR:
         return (
             f"the fine-tuned model answers {100 * base.accuracy:.1f} % right: accuracy is at the "
-            "floor and can hardly move; read the NLL of the reference solutions"
+            f"floor and can hardly move{instead}"
         )
     if settings.metric == "choice" and base.accuracy < 0.3:
         return (
             f"the fine-tuned model answers {100 * base.accuracy:.1f} % right, near what guessing "
-            "gives on four choices; read the NLL of the reference solutions"
+            f"gives on four choices{instead}"
         )
     return None
 
@@ -183,10 +184,12 @@ def judge(settings: BoostSettings, analysis: Mapping[str, Any], kept: bool) -> d
     else:
         text = (
             f"EpiCoDe (mu {ep['mu']:g}, lambda {ep['lambda']:g}) against the fine-tuned model: "
-            f"{_WORDS[label]}. {_accuracy(ep)} {_nll(ep)}"
+            f"{_WORDS[label]}. {_accuracy(ep)}{_nll(ep)}"
         )
     if analysis.get("power") and label == "undecided":
         text += f" {analysis['power']['text']}"
+    if why := (analysis.get("nll_withheld") or {}).get("test"):
+        text += f" NLL is withheld: {why}."
     if analysis["floor"]:
         text += f" Note: {analysis['floor']}."
     parts = [
@@ -195,7 +198,7 @@ def judge(settings: BoostSettings, analysis: Mapping[str, Any], kept: bool) -> d
             "label": row["verdict"],
             "text": "The same model, by choice of the validation set."
             if row["verdict"] == "same"
-            else f"{_accuracy(row)} {_nll(row)}",
+            else f"{_accuracy(row)}{_nll(row)}",
         }
         for name, row in rows.items()
         if name != "fine-tuned"
@@ -224,8 +227,10 @@ def too_few(word: str, difference: Mapping[str, Any], p: float | None) -> str:
 
 def _nll(row: Mapping[str, Any]) -> str:
     d = row["nll_difference"]
+    if d is None:
+        return ""
     bounds = "" if d["low"] is None else f" ({d['low']:+.4f} to {d['high']:+.4f})"
-    return f"NLL of the reference solutions {d['mean']:+.4f} nats/token{bounds}; lower is better."
+    return f" NLL of the reference solutions {d['mean']:+.4f} nats/token{bounds}; lower is better."
 
 
 def _points(share: float) -> str:

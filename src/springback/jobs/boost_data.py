@@ -20,6 +20,7 @@ from springback.slices import (
     fields_of,
     is_built_in,
     load_slice,
+    nll_withheld,
     source_of,
     split_conditions,
     split_rows,
@@ -149,7 +150,8 @@ def load_data(settings: BoostSettings) -> Data:
     Parts that name the same file are split off it by the seed, test first, so that the held-out
     rows stay the same when more is trained on.  Rows to train on that have an answer but no worked
     solution are trained on the answer.  Raises :class:`DataError` if two parts share a
-    question, or a question has no answer that its metric can read.
+    question, a question has no answer that its metric can read, or ``--narrow`` would go by a
+    withheld NLL.
     """
     settings = with_sources(settings)
     assert settings.test
@@ -175,8 +177,14 @@ def load_data(settings: BoostSettings) -> Data:
             )
         _check_references(settings, parts[name], name, sources[name])
     require_disjoint(list(parts.values()))
-    train = parts.get("train")
-    return Data(parts["validation"], parts["test"], _answered(train) if train else None)
+    train = _answered(parts["train"]) if "train" in parts else None
+    why = nll_withheld(parts["validation"], "validation", train) if settings.narrow else None
+    if why:
+        raise DataError(
+            f"--narrow goes by the NLL of the validation solutions, which is withheld: {why}; or "
+            "leave --narrow out"
+        )
+    return Data(parts["validation"], parts["test"], train)
 
 
 def _check_references(settings: BoostSettings, part: Slice, name: str, source: str) -> None:

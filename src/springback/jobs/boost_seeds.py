@@ -30,8 +30,9 @@ RIVALS = ("ME only", "CD only")
 class Answers:
     """One method on one seed's test: strengths chosen, and one value a question.
 
-    ``same``: equal to the fine-tuned model by choice of the validation set.  ``cut``: share of
-    answers that reached the limit of new tokens; None where that is not known.
+    ``nll`` is empty where it is withheld.  ``same``: equal to the fine-tuned model by choice of the
+    validation set.  ``cut``: share of answers that reached the limit of new tokens; None where that
+    is not known.
     """
 
     mu: float
@@ -162,13 +163,14 @@ def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
 
 def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) -> dict[str, Any]:
     arms = [s.methods[name] for s in seeds]
+    measured = all(s.methods[who].nll for s in seeds for who in (name, base))
     row: dict[str, Any] = {
         "method": name,
         "against": base,
         "mu": [a.mu for a in arms],
         "lambda": [a.lam for a in arms],
         "accuracy": mean_interval(means(seeds, name, "correct")).to_dict(),
-        "nll": mean_interval(means(seeds, name, "nll")).to_dict(),
+        "nll": mean_interval(means(seeds, name, "nll")).to_dict() if measured else None,
         "difference": None,
         "nll_difference": None,
         "verdict": "same",
@@ -176,7 +178,10 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
     }
     if name == base or all(a.same for a in arms):
         return row
-    for measure, key, prefix in (("correct", "difference", ""), ("nll", "nll_difference", "nll_")):
+    compared = [("correct", "difference", "")]
+    if measured:
+        compared.append(("nll", "nll_difference", "nll_"))
+    for measure, key, prefix in compared:
         row[key] = difference(seeds, name, base, measure).to_dict()
         new, old = means(seeds, name, measure), means(seeds, base, measure)
         row[f"{prefix}p_t"] = paired_t(new, old)
@@ -252,7 +257,7 @@ def _part(seed: SeedResult, low: float, high: float) -> SeedResult | None:
         return tuple(values[i] for i in kept)
 
     methods = {
-        name: Answers(a.mu, a.lam, pick(a.correct), pick(a.nll), a.same)
+        name: Answers(a.mu, a.lam, pick(a.correct), pick(a.nll) if a.nll else (), a.same)
         for name, a in seed.methods.items()
     }
     return SeedResult(seed.seed, pick(seed.questions), pick(seed.sizes), methods)

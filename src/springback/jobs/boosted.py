@@ -8,9 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from springback.core import Checkpoint
+from springback.core import Checkpoint, Row
+from springback.encode import stop_ids
 from springback.engines.publish import complete
-from springback.models import BOOST_FILE
+from springback.models import (
+    BOOST_FILE,
+    GENERATION_CONFIG,
+    end_ids_of,
+    load_tokenizer,
+    read_configs,
+)
 from springback.store import clear_folder, read_json, require_folder, write_json
 from springback.weights import extrapolate
 
@@ -53,6 +60,7 @@ def write_boosted(
     new = out.with_name(f".{out.name}.new")
     clear_folder(new)
     extrapolate(early.path, ft.path, mu, new)
+    _name_end_tokens(new)
     amateur = None
     if lam > 0:
         amateur = "amateur"
@@ -65,6 +73,20 @@ def write_boosted(
     complete(new)
     clear_folder(out)
     os.replace(new, out)
+
+
+def _name_end_tokens(folder: Path) -> None:
+    """Have generation_config.json list every token that ended an answer when it was measured.
+
+    springback adds those of the tokenizer and of its template by itself; what decodes the folder
+    without springback reads this file alone.
+    """
+    configs = read_configs(folder)
+    ends = stop_ids(load_tokenizer(Checkpoint(str(folder))), Row("qa", "", ""), configs)
+    if end_ids_of(configs.generation_config).issuperset(ends):
+        return
+    own = configs.generation_config.to_diff_dict()
+    write_json(folder / GENERATION_CONFIG, {**own, "eos_token_id": list(ends)})
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from springback.core import Checkpoint, Run, to_jsonable
+from springback.encode import listed_stops
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost import Boost
 from springback.jobs.boost_data import Data, check_settings, load_data
@@ -24,8 +25,9 @@ from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models import load_tokenizer, read_configs, resolve
 from springback.progress import Progress
+from springback.slices import nll_withheld
 from springback.store import Store
 
 #: Where a seed works below the result folder, until it is done.
@@ -61,6 +63,8 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
     """
     settings = check_settings(settings)
     data = load_data(settings)
+    if kind == "epicode-theory" and (why := nll_withheld(data.test, "test", data.train)):
+        raise DataError(f"epicode-theory is about NLL, which is withheld: {why}")
     inputs: dict[str, Any] = {
         "settings": _hashed(settings),
         "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
@@ -70,11 +74,16 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
     }
     if settings.early and settings.ft:
         inputs["pair"] = [resolve(settings.early).content_hash, resolve(settings.ft).content_hash]
+        if data.train is not None:  # it decides whether NLL is withheld
+            inputs["train"] = data.train.content_hash
     else:
         assert data.train is not None
         inputs["start"] = resolve(settings.model or "").content_hash
         inputs["train"] = data.train.content_hash
         inputs["recipe"] = settings.recipe()
+    decoded = resolve(settings.ft or settings.model or "")
+    tokenizer, configs = load_tokenizer(decoded), read_configs(decoded.path)
+    inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
     if settings.weak:
         inputs["weak"] = resolve(settings.weak).content_hash
     if kind == "epicode-theory":
@@ -126,7 +135,11 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
             name: {
                 "chosen": s.chosen.value,
                 "tried": [
-                    {"value": t.value, "accuracy": t.accuracy, "nll": sum(t.nll) / len(t.nll)}
+                    {
+                        "value": t.value,
+                        "accuracy": t.accuracy,
+                        "nll": sum(t.nll) / len(t.nll) if t.nll else None,
+                    }
                     for t in s.points
                 ],
             }
@@ -137,7 +150,8 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     pair = make_pair(job.settings, job.data.train, store, progress)
-    return pair, Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak)
+    boost = Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak, job.data.train)
+    return pair, boost
 
 
 def _data(data: Data) -> dict[str, Any]:

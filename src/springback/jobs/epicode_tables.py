@@ -126,9 +126,13 @@ def _said_methods(cell: Told) -> tuple[str, str]:
     seeds = len(cell["seeds"])
     text = (
         f"EpiCoDe against the fine-tuned model over {_count(seeds)}: {_points(row['difference'])} "
-        f"points; {row['seeds_better']} better, {row['seeds_worse']} worse; NLL of the reference "
-        f"solutions {_interval(row['nll_difference'], '+.4f')} nats/token."
+        f"points; {row['seeds_better']} better, {row['seeds_worse']} worse"
     )
+    nll = row["nll_difference"]
+    if nll is None:
+        text += "; NLL is withheld, since the reference answers are bare."
+    else:
+        text += f"; NLL of the reference solutions {_interval(nll, '+.4f')} nats/token."
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
     text += too_few(row["verdict"], row["difference"], row.get("p_mcnemar"))

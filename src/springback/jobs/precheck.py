@@ -23,9 +23,11 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
     All of it is told to ``job.progress``.
 
     ``nll``: mean over the first :data:`ROWS` validation solutions at each mu, the difference to
-    mu = 0 and its standard error (paired by text), nats a token.  Stored: done once.
+    mu = 0 and its standard error (paired by text), nats a token; None where NLL is withheld.
+    Stored: done once.
     """
     rendered = job.asked.render(validation.take(ROWS))
+    why = job.withheld(validation, "validation")
     run = Run.of(
         "precheck",
         line=[c.content_hash for c in line],
@@ -33,19 +35,22 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
         mus=list(MUS),
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
+        **({"nll": "withheld"} if why else {}),
     )
     found = job.store.results(run)
     if found is None:
         numbers = check_line([c.path for c in line], progress=job.progress)
-        nll = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
-        call = judge(numbers, nll)
+        nll = None
+        if not why:
+            nll = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
+        call = judge(numbers, nll, withheld=why is not None)
         found = job.store.commit(
             run,
             {
                 "label": call.label,
                 "reasons": list(call.reasons),
                 "line": asdict(numbers),
-                "nll": [_point(mu, nll) for mu in nll],
+                "nll": None if nll is None else [_point(mu, nll) for mu in nll],
             },
         )
     for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
@@ -60,7 +65,9 @@ def read_precheck(line: Mapping[str, Any]) -> Precheck:
     return Precheck(**values)
 
 
-def _nll_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _nll_lines(points: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if points is None:
+        return ["validation NLL along mu: withheld"]
     told = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
     return [f"validation NLL along mu, nats a token: {told}"]
 

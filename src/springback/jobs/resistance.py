@@ -46,6 +46,7 @@ def _run(study: Study, seed: int, kind: str, **inputs: Any) -> Run:
         seed=seed,
         # Left out for the default, whose ids are older than the variant.
         **({} if s.resistance_data == "responses" else {"data": s.resistance_data}),
+        **study.stop_inputs,
         **inputs,
     )
 

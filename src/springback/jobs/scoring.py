@@ -10,7 +10,7 @@ from springback import probes
 from springback.contrast import Gate, parse_gate
 from springback.core import Checkpoint, Row, Run, Slice
 from springback.decode import DecodeSettings, decode, decode_variants
-from springback.encode import encode_prompt, encode_rows, stop_ids
+from springback.encode import encode_prompt, encode_rows, listed_stops, stop_ids
 from springback.jobs.search import Tried
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
@@ -23,6 +23,7 @@ from springback.models import (
 )
 from springback.probes import LastStates, Precision, Room
 from springback.progress import Progress
+from springback.slices import nll_withheld
 from springback.store import Store
 from springback.sweep import Sweep
 
@@ -66,8 +67,11 @@ class Scoring:
         store: Store,
         progress: Progress,
         weak: Mapping[str, Checkpoint] | None = None,
+        train: Slice | None = None,
     ) -> None:
+        """``train``: rows that show what the pair was trained to write."""
         self.settings, self.store, self.progress = settings, store, progress
+        self.train = train
         self.early, self.ft = pair
         self.asked = asked(settings)
         self.sweep = Sweep(*pair)
@@ -94,9 +98,13 @@ class Scoring:
             weak = self._model(key["weak"])
             expert = self.sweep.at(key["mu"])
             ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
-            nll = self._solution_nll([arm], rendered)[0]
+            nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
             found = self.store.commit(run, self._graded(ids, nll, rendered))
-        return _tried(arm, found)
+        return self._tried(arm, found, questions, part)
+
+    def withheld(self, questions: Slice, part: str) -> str | None:
+        """Why NLL is not taken on these questions (:func:`springback.slices.nll_withheld`)."""
+        return nll_withheld(questions, part, self.train)
 
     def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
         """:meth:`score` of many arms, each group with one mu and one weak model at once.
@@ -108,7 +116,16 @@ class Scoring:
         for group in self._missing(runs, arms):
             self._score_group(group, rendered, part)
         found = [self.store.results(run) or {} for run in runs]
-        return [_tried(arm, f) for arm, f in zip(arms, found, strict=True)]
+        return [self._tried(arm, f, questions, part) for arm, f in zip(arms, found, strict=True)]
+
+    def _tried(self, arm: Arm, found: Mapping[str, Any], questions: Slice, part: str) -> Tried:
+        """A stored run as the search takes it.  NLL goes by this call, not by the one that stored
+        it: there it may have been withheld, or not yet."""
+        nll: Sequence[float] = ()
+        if not self.withheld(questions, part):
+            nll = found["nll"] or self.nll_all([arm], questions, part)[0]
+        value = arm.lam if arm.weak else arm.mu
+        return Tried(value, tuple(found["correct"]), tuple(nll), found.get("cut"))
 
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
@@ -126,7 +143,9 @@ class Scoring:
         )
         if 0.0 in answers:
             self._answers[rendered.content_hash, key["mu"]] = answers[0.0]
-        nlls = self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
+        nlls: Sequence[Sequence[float]] = [()] * len(arms)
+        if not self.withheld(rendered, part):
+            nlls = self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
         for (run, _), lam, nll in zip(group, lams, nlls, strict=True):
             self.store.commit(run, self._graded(answers[lam], nll, rendered))
 
@@ -164,6 +183,7 @@ class Scoring:
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
+            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.ft)
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -194,7 +214,7 @@ class Scoring:
             max_new_tokens=s.max_new_tokens,
             alpha=s.alpha,
             batch_size=s.batch_size,
-            stop_ids=stop_ids(self.tokenizer, rendered.rows[0]),
+            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.ft),
             pad_id=self.tokenizer.pad_token_id,
         )
 
@@ -276,8 +296,3 @@ class Scoring:
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:
     return parse_gate(key["gate"]) if key.get("gate") else None
-
-
-def _tried(arm: Arm, found: Mapping[str, Any]) -> Tried:
-    value = arm.lam if arm.weak else arm.mu
-    return Tried(value, tuple(found["correct"]), tuple(found["nll"]), found.get("cut"))

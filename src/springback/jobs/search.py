@@ -16,7 +16,8 @@ from springback.stats import Interval
 class Tried:
     """One candidate on the validation set: accuracy per question (0/1), NLL per question.
 
-    ``cut``: how many answers reached the limit of new tokens; None where that is not known.
+    ``nll`` is empty where it is withheld (:func:`springback.slices.nll_withheld`).  ``cut``: how
+    many answers reached the limit of new tokens; None where that is not known.
     """
 
     value: float
@@ -92,7 +93,7 @@ def curve(
         {
             "value": t.value,
             "accuracy": interval([float(c) for c in t.correct]).to_dict(),
-            "nll": interval(t.nll).to_dict(),
+            "nll": interval(t.nll).to_dict() if t.nll else None,
             "chosen": t.value == chosen.value,
         }
         for t in tried
@@ -110,7 +111,7 @@ def grid(
             "mu": mu,
             "lambda": lam,
             "accuracy": interval([float(c) for c in t.correct]).to_dict(),
-            "nll": interval(t.nll).to_dict(),
+            "nll": interval(t.nll).to_dict() if t.nll else None,
             "chosen": (mu, lam) == chosen,
         }
         for (mu, lam), t in sorted(tried.items())

@@ -216,7 +216,9 @@ class BoostSettings:
     )
     ft: str | None = setting(None, "Its last checkpoint.")
     model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
-    train: str | None = setting(None, "… on these rows.")
+    train: str | None = setting(
+        None, "… on these rows. Beside a pair: rows that show what it was trained to write."
+    )
     train_rows: int | None = setting(None, "Take this many of them.")
     fields: Mapping[str, str] = _fields()
     metric: str | None = setting(

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import Checkpoint, Recipe, Run, Slice
-from springback.encode import Encoded, encode_rows
+from springback.core import Checkpoint, Recipe, Row, Run, Slice
+from springback.encode import Encoded, encode_rows, stop_ids
 from springback.finetune import (
     Examples,
     Lora,
@@ -41,6 +41,7 @@ from springback.models import (
     count_parameters,
     load_model,
     load_weights,
+    read_configs,
 )
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Progress
@@ -129,8 +130,24 @@ class Study:
 
     def sampling(self, seed: int, exact_length: bool = False) -> SampleSettings:
         return SampleSettings(
-            new_tokens=self.settings.sample_tokens, seed=seed, exact_length=exact_length
+            new_tokens=self.settings.sample_tokens,
+            seed=seed,
+            exact_length=exact_length,
+            kind=self._sampled.kind,
         )
+
+    @property
+    def _sampled(self) -> Row:
+        """One of the rows that continuations are sampled for."""
+        return self.data.wanted.rows[0]
+
+    @cached_property
+    def stop_inputs(self) -> dict[str, Any]:
+        """What ends a continuation, where the tokenizer's end token is not all of it: part of the
+        id of every run that samples."""
+        ends = stop_ids(self.tokenizer, self._sampled, read_configs(self.checkpoint.path))
+        alone = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
+        return {} if list(ends) == alone else {"stop_ids": list(ends)}
 
     @cached_property
     def meter(self) -> Meter:
@@ -239,6 +256,7 @@ class Study:
             more["rate_depth"] = s.rate_depth
         return {
             **more,
+            **self.stop_inputs,
             "start": self.checkpoint.content_hash,
             "wanted": self.data.wanted.content_hash,
             "unwanted": self.data.unwanted.content_hash,
@@ -290,7 +308,9 @@ class Study:
             sign = -self.sign if phase == "perturb" else self.sign
             rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
             name = f"{sign:+g} {self.reward.identity}"
-            return Examples(rows, reward=partial(_signed, self.reward, sign), name=name)
+            ends = stop_ids(tokenizer, self._sampled)
+            reward = partial(_signed, self.reward, sign)
+            return Examples(rows, reward=reward, name=name, stop_ids=ends)
         other = self._against(phase, recipe.seed).rows
         if recipe.algorithm == "kto":
             # As many rows as part has, half of them the other side's.

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
+from springback.core import Row, RowKind
 from springback.decode import DecodeSettings, decode
+from springback.encode import stop_ids
 from springback.errors import MissingExtraError
 from springback.models import Tokenizer
 
@@ -18,7 +20,9 @@ from springback.models import Tokenizer
 class SampleSettings:
     """Continuations to sample: how many tokens, temperature, seed of the noise.
 
-    ``exact_length`` forbids the end token, so that every continuation has ``new_tokens`` tokens.
+    ``exact_length`` forbids the end tokens, so that every continuation has ``new_tokens`` tokens.
+    ``kind``: of the rows that the prompts are from; it decides what ends a continuation
+    (:func:`springback.encode.stop_ids`).
     """
 
     new_tokens: int = 24
@@ -26,6 +30,7 @@ class SampleSettings:
     temperature: float = 1.0
     seed: int = 0
     batch_size: int = 32
+    kind: RowKind = "text"
 
 
 def sample(
@@ -41,7 +46,7 @@ def sample(
     ``numbers``: the prompts' own in a larger set; equal to the bit to sampling all of it where the
     prompts are whole batches of the set (:func:`springback.decode.sampling_groups`).
     """
-    stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
+    stops = stop_ids(tokenizer, Row(settings.kind, "", ""), model)
     how = DecodeSettings(
         max_new_tokens=settings.new_tokens,
         temperature=settings.temperature,

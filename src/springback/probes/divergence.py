@@ -111,7 +111,7 @@ def reverse_kl(
     position; only the texts are sampled, with ``settings.seed``, and every one has
     ``settings.new_tokens`` tokens whatever ``settings.exact_length`` says.
 
-    Left out: the prompts, and everything after an end token, which is never drawn (its
+    Left out: the prompts, and everything after an end token, none of which is drawn (its
     probability does count).  Cost: sampling, then one forward pass of each model over the texts.
     """
     texts = sample(model, tokenizer, prompts, replace(settings, exact_length=True))

@@ -74,6 +74,7 @@ def boost(node: Node) -> Boost:
         contrasts=tuple(map(boost_findings.contrast, pairs)),
         curve=_curve(pairs, found.get("lambda", ())),
         precheck=_precheck(node.get("precheck")),
+        withheld=_withheld(node.get("nll_withheld")),
     )
 
 
@@ -106,6 +107,13 @@ def _precheck(node: Node | None) -> tuple[str, ...]:
     if node is None:
         return ()
     return (node.optional("label", Node.text) or "", *node.every("reasons", Node.text))
+
+
+def _withheld(node: Node | None) -> dict[str, str]:
+    if node is None:
+        return {}
+    told = {part: node.optional(part, Node.text) for part in ("validation", "test")}
+    return {part: why for part, why in told.items() if why}
 
 
 def cell(node: Node) -> Cell:

@@ -49,7 +49,11 @@ def sections(boost: Boost) -> tuple[Section, ...]:
                 "Methods",
                 "Ways to use the same two checkpoints, once each on the test set.",
                 there([boost_charts.methods_chart(boost.methods)]),
-                notes=(*((boost.power,) if boost.power else ()), *cut_notes(boost.methods)),
+                notes=(
+                    *((boost.power,) if boost.power else ()),
+                    *cut_notes(boost.methods),
+                    *_withheld(boost, "test"),
+                ),
                 warnings=(words.sentence(boost.floor),) if boost.floor else (),
                 grids=(methods_grid(boost.methods),),
             )
@@ -64,7 +68,8 @@ def sections(boost: Boost) -> tuple[Section, ...]:
             "the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
             "is a filled square; candidates stand evenly spaced."
         )
-        notes = (_precheck(boost.precheck),) if boost.precheck else ()
+        ahead = (_precheck(boost.precheck),) if boost.precheck else ()
+        notes = (*ahead, *_withheld(boost, "validation"))
         told.append(Section("search", "Search", lead, charts, notes, reading=reading))
     elif "search" in boost.silent:
         told.append(not_measured("search", "Search"))
@@ -80,6 +85,11 @@ def difficulty_sections(found: Difficulty, key: str = "difficulty") -> list[Sect
     charts = there([boost_finding_charts.difficulty_chart(found, key)])
     lead = "Does it gain on the easy questions or on the hard ones?"
     return [Section(key, "By difficulty", lead, charts)] if charts else []
+
+
+def _withheld(boost: Boost, part: str) -> tuple[str, ...]:
+    why = boost.withheld.get(part)
+    return (words.sentence(f"NLL is withheld: {why}"),) if why else ()
 
 
 def _precheck(said: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from springback.report.boost_findings import Contrast, Difficulty, LambdaPoint
@@ -142,7 +142,8 @@ class Boost:
     """``search`` maps mu, lambda, cd_lambda and further ones to candidates, in the order tried.
 
     ``power``: what the test could see, in words.  ``curve``: prediction beside the search for
-    lambda.  Files of older versions lack all from ``power`` on.
+    lambda.  ``withheld``: why there is no NLL, by part (``validation``, ``test``).  Files of older
+    versions lack all from ``power`` on.
     """
 
     search: Mapping[str, tuple[Candidate, ...]]
@@ -154,6 +155,7 @@ class Boost:
     contrasts: tuple[Contrast, ...] = ()
     curve: tuple[LambdaPoint, ...] = ()
     precheck: tuple[str, ...] = ()
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

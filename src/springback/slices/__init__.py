@@ -10,6 +10,7 @@ from springback.slices.loading import (
     split_rows,
 )
 from springback.slices.problems import check, problem_count, problems
+from springback.slices.references import nll_withheld
 from springback.slices.reviews import review_count, reviews
 from springback.slices.tasks import (
     QUESTION,
@@ -37,6 +38,7 @@ __all__ = [
     "is_built_in",
     "load_rows",
     "load_slice",
+    "nll_withheld",
     "problem_count",
     "problem_texts",
     "problems",

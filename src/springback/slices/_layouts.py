@@ -195,12 +195,18 @@ def _question(view: View, label: str | None) -> Row:
     context = view.optional(view.column("context"))
     prompt = f"{context}\n\n{question}" if context.strip() else question
     solution = _CALCULATOR_NOTE.sub("", view.optional(view.column("solution")))
+    response = view.value("response")  # beside question and answer: a worked solution, too
+    given = isinstance(response, str) and response.strip()
+    written = view.encodable(str(response), str(view.column("response"))) if given else ""
     if view.value("choices") not in (None, ""):
         choices = _choices(view)
         listed, letters, metric = f"{prompt}\n{list_choices(choices)}", *_right(view, choices)
-        return Row("qa", listed, solution, letters, choices=choices, label=label, metric=metric)
+        return Row(
+            "qa", listed, solution or written, letters, choices=choices, label=label, metric=metric
+        )
     answer, worked = _answer(view)
-    return Row("qa", prompt, solution or worked, answer, label=label, metric=_metric(view))
+    text = solution or worked or written
+    return Row("qa", prompt, text, answer, label=label, metric=_metric(view))
 
 
 def _metric(view: View) -> str | None:

@@ -192,11 +192,16 @@ def r2_of_line(gram: Floats, steps: Sequence[float]) -> float | None:
     return float(c @ gram @ c) / total if total > 0 else None
 
 
-def judge(check: Precheck, nll: Mapping[float, Sequence[float]] | None = None) -> Call:
+def judge(
+    check: Precheck,
+    nll: Mapping[float, Sequence[float]] | None = None,
+    *,
+    withheld: bool = False,
+) -> Call:
     """What the numbers say, by the thresholds above; heuristics.
 
     ``nll``: validation NLL a text at each mu (:func:`springback.scan.nll_along_mu`), the same texts
-    in order, with mu = 0 among them.
+    in order, with mu = 0 among them.  ``withheld``: there is no NLL since the answers are bare.
 
     - No gain expected: the last update is zero; or the mean NLL is lowest at mu <= 0, or falls by
       less than :data:`ERRORS` standard errors (paired by text).
@@ -222,7 +227,8 @@ def judge(check: Precheck, nll: Mapping[float, Sequence[float]] | None = None) -
     if check.relative[-1] > LARGE:
         risks.append(f"the last update is large: {check.relative[-1]:.1%} of the weights' norm")
     if gain is None and check.r2 is None:
-        risks.append("two checkpoints say nothing about the line; give a third, or --validation")
+        more = "worked solutions" if withheld else "--validation"
+        risks.append(f"two checkpoints say nothing about the line; give a third, or {more}")
     if risks:
         return Call("risky", (*risks, *told))
     lines = () if check.r2 is None else (f"the weights move on a line: R^2 {check.r2:.3f}",)

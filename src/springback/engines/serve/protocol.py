@@ -207,7 +207,7 @@ def decode_settings(
         alpha=loaded.alpha,
         temperature=temperature,
         seed=seed if temperature > 0 else 0,
-        stop_ids=stop_ids(tokenizer, kind),
+        stop_ids=stop_ids(tokenizer, kind, loaded.expert),
         pad_id=tokenizer.pad_token_id,
         top_k=request.top_k,
         top_p=request.top_p or 1.0,

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,12 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from springback.core import Checkpoint
 from springback.engines.serve.address import bind
 from springback.engines.serve.settings import ServeSettings, check
+from springback.engines.vllm.ends import generation_config
 from springback.engines.vllm.folder import PROCESSOR, Folder, open_folder
 from springback.errors import MissingExtraError, ModelError, SpringbackError, describe
-from springback.models import resolve
-from springback.store import read_json
+from springback.models import GENERATION_CONFIG, load_tokenizer, resolve
+from springback.store import read_json, write_json
 from springback.weights import is_adapter
 
 #: Where the server's process reads what the gate is to let through, but for the token.
@@ -45,7 +48,24 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
     folder = open_for_serving(model)
     port = _free_port(settings)
     name = settings.name or Path(model).name or model
-    words = command(folder, settings, name, port)
+    with tempfile.TemporaryDirectory(prefix="springback-") as place:
+        words = command(folder, settings, name, port, _write_generation_config(folder, place))
+        _run(words, settings, name, port, tell)
+
+
+def _write_generation_config(folder: Folder, place: str) -> Path | None:
+    """``place`` with a generation config in it, where the folder's own lacks end tokens."""
+    complete = generation_config(folder, load_tokenizer(Checkpoint(str(_tokenizer_of(folder)))))
+    if complete is None:
+        return None
+    write_json(Path(place) / GENERATION_CONFIG, complete)
+    return Path(place)
+
+
+def _run(
+    words: list[str], settings: ServeSettings, name: str, port: int, tell: Callable[[str], None]
+) -> None:
+    """Start the server and wait for its end; raises where it ends by itself."""
     server = subprocess.Popen(words, env=_environment(settings), start_new_session=True)
     stopped: list[int] = []
 
@@ -86,8 +106,17 @@ def open_for_serving(model: str) -> Folder:
     return folder
 
 
-def command(folder: Folder, settings: ServeSettings, name: str, port: int) -> list[str]:
-    """The words that start vLLM's server.  Its ``vllm serve`` is not on every build's path."""
+def command(
+    folder: Folder,
+    settings: ServeSettings,
+    name: str,
+    port: int,
+    generation: Path | None = None,
+) -> list[str]:
+    """The words that start vLLM's server.  Its ``vllm serve`` is not on every build's path.
+
+    ``generation``: a folder with the generation config that counts instead of the model's own.
+    """
     s = settings
     # Greedy unless a request says otherwise, as the strengths were chosen.
     defaults = {"temperature": 0.0, "max_new_tokens": s.max_new_tokens}
@@ -102,8 +131,10 @@ def command(folder: Folder, settings: ServeSettings, name: str, port: int) -> li
     ]
     if _stored_dtype(folder.model) == "float32":  # vLLM would round it to 16 bits
         words += ["--dtype", "float32"]
-    if folder.adapter is not None and (folder.adapter / "tokenizer_config.json").exists():
-        words += ["--tokenizer", str(folder.adapter)]
+    if (tokenizer := _tokenizer_of(folder)) != folder.model:
+        words += ["--tokenizer", str(tokenizer)]
+    if generation is not None:
+        words += ["--generation-config", str(generation)]
     if folder.architecture is not None:
         words += ["--hf-overrides", json.dumps(folder.overrides())]
         if s.by_request:
@@ -118,13 +149,18 @@ def command(folder: Folder, settings: ServeSettings, name: str, port: int) -> li
     return [*words, *shlex.split(s.vllm_args)]
 
 
+def _tokenizer_of(folder: Folder) -> Path:
+    """The folder whose tokenizer counts: an adapter's own where it has one."""
+    own = folder.adapter
+    return own if own is not None and (own / "tokenizer_config.json").exists() else folder.model
+
+
 def chat_template(folder: Folder) -> str:
     """The tokenizer's template with the folder's system message where a request has none."""
     from transformers import AutoTokenizer
 
-    own = folder.adapter
-    named = own if own is not None and (own / "tokenizer_config.json").exists() else folder.model
-    template = AutoTokenizer.from_pretrained(named, trust_remote_code=False).chat_template
+    named = AutoTokenizer.from_pretrained(_tokenizer_of(folder), trust_remote_code=False)
+    template = named.chat_template
     if not isinstance(template, str):
         raise ModelError(
             describe(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from springback.core import Checkpoint
+from springback.engines.vllm.build import folder_of, half_architectures
+from springback.engines.vllm.ends import generation_config
 from springback.engines.vllm.folder import PAIR, PROCESSOR, TWIN
 from springback.errors import describe
+from springback.models import load_tokenizer
 
 #: Ways to load that go through the loader which asks a model for further sources of weights.
 _LOADERS = ("auto", "hf", "safetensors", "fastsafetensors")
@@ -36,6 +41,27 @@ def check(vllm_config: Any) -> None:
     for given, allowed, do in _faults(vllm_config, twin):
         raise ValueError("springback: " + describe(given, allowed, do))
     _check_half(vllm_config)
+    _complete_ends(vllm_config.model_config)
+
+
+def _complete_ends(model: Any) -> None:
+    """Have vLLM end answers at every token where springback does.
+
+    vLLM asks its configuration for the generation config when it starts and takes end tokens from
+    nowhere else, so the answer is put there: of this configuration alone, which may be pickled.
+    """
+    if model.skip_tokenizer_init:
+        return
+    tokenizer = load_tokenizer(Checkpoint(str(model.tokenizer), revision=model.tokenizer_revision))
+    complete = generation_config(folder_of(model), tokenizer)
+    if complete is not None:
+        model.__dict__["try_get_generation_config"] = partial(
+            _with_ends, model.try_get_generation_config(), complete["eos_token_id"]
+        )
+
+
+def _with_ends(generation: dict[str, Any], ends: list[int]) -> dict[str, Any]:
+    return {**generation, "eos_token_id": ends}
 
 
 def _faults(vllm_config: Any, twin: bool) -> list[tuple[str, str, str]]:
@@ -76,8 +102,6 @@ def _faults(vllm_config: Any, twin: bool) -> list[tuple[str, str, str]]:
 def _check_half(vllm_config: Any) -> None:
     """What vLLM checks for the class of one half, where it has such checks."""
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
-
-    from springback.engines.vllm.build import half_architectures
 
     for name in half_architectures(vllm_config.model_config):
         own = MODELS_CONFIG_MAP.get(name)
