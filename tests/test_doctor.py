@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from springback import doctor, embedded
-from springback.doctor import Finding, cpu_finding, diagnose, extra_finding, extra_packages
+from springback import embedded
+from springback.cli import doctor
+from springback.cli.doctor import Finding, cpu_finding, diagnose, extra_finding, extra_packages
 
 
 def named(findings: list[Finding], name: str) -> Finding:

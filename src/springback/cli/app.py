@@ -336,7 +336,7 @@ def report(
 @app.command()
 def doctor() -> None:
     """Print versions, device, memory, cache, and what is missing."""
-    from springback.doctor import diagnose
+    from springback.cli.doctor import diagnose
 
     findings = diagnose()
     width = max(len(f.name) for f in findings)
