@@ -29,14 +29,10 @@ from typing import Any
 
 import torch
 
-from springback.codec import (
-    CodecModel,
-    CodecSettings,
-    decode_file,
-    encode_file,
-    load_codec_model,
-)
-from springback.codec.pieces import hold_back
+from springback.compression.files import decode_file, encode_file
+from springback.compression.model import CodecModel, load_codec_model
+from springback.compression.settings import CodecSettings
+from springback.compression.text_spans import hold_back
 from springback.progress import Lines
 from springback.provenance import now, provenance
 from springback.slices import load_slice

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from springback.codec import CodecSettings, compress, decompress
+    from springback.compression.files import compress, decompress
+    from springback.compression.settings import CodecSettings
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
     from springback.decode import ContrastModel
     from springback.errors import SpringbackError
@@ -26,7 +27,7 @@ _HOMES = {
     "AuditSettings": "springback.jobs.settings",
     "BoostSettings": "springback.jobs.settings",
     "Checkpoint": "springback.core",
-    "CodecSettings": "springback.codec",
+    "CodecSettings": "springback.compression.settings",
     "ContrastModel": "springback.decode",
     "GenerateSettings": "springback.inference",
     "Loaded": "springback.inference",
@@ -40,8 +41,8 @@ _HOMES = {
     "Trajectory": "springback.core",
     "audit": "springback.jobs.audit",
     "boost": "springback.jobs.boost",
-    "compress": "springback.codec",
-    "decompress": "springback.codec",
+    "compress": "springback.compression.files",
+    "decompress": "springback.compression.files",
     "extrapolate": "springback.weights",
     "generate": "springback.inference",
     "load": "springback.inference",

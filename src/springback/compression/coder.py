@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from springback.codec.container import Group
+from springback.compression.container import Group
 from springback.errors import CodecError, MissingExtraError, ModelError
 
 #: Probabilities are multiples of 2 ** -PRECISION: what constriction's default coder works with.

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
-from springback.codec.container import HASH, Header
-from springback.codec.pieces import tokenizer_hash
-from springback.codec.steps import PRECISION
+from springback.compression.coder import PRECISION
+from springback.compression.container import HASH, Header
+from springback.compression.settings import MOST_THREADS
+from springback.compression.text_spans import tokenizer_hash
 from springback.errors import CodecError, ModelError, SpaceError, describe
 from springback.models import Tokenizer, load_model, load_tokenizer, resolve
 from springback.provenance import available_memory
 
 if TYPE_CHECKING:
-    from springback.codec.files import CodecSettings
+    from springback.compression.settings import CodecSettings
 
 DEFAULT_MODEL = "smollm2-135m"
-#: More than this is no number of threads, but a damaged header.
-MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)

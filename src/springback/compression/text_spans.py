@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from springback.codec.container import HASH
+from springback.compression.container import HASH
 from springback.models import Tokenizer
 from springback.quiet import quiet
 

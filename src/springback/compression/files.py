@@ -12,45 +12,16 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from springback.codec import container, steps
-from springback.codec.container import BLOCK, Block, Digest, Group, Header, Reader, Sink
-from springback.codec.model import DEFAULT_MODEL, MOST_THREADS, CodecModel, load_codec_model
-from springback.codec.pieces import hold_back, split, to_text
+from springback.compression import coder, container
+from springback.compression.container import BLOCK, Block, Digest, Group, Header, Reader, Sink
+from springback.compression.model import DEFAULT_MODEL, CodecModel, load_codec_model
+from springback.compression.settings import CodecSettings
+from springback.compression.text_spans import hold_back, split, to_text
 from springback.embedded import EMBEDDED
 from springback.encode import Encoded, text_bytes
 from springback.errors import CodecError, SpringbackError, describe
 from springback.progress import Progress, Silent
 from springback.store import whole_file
-
-
-@dataclass(frozen=True)
-class CodecSettings:
-    """How to compress.
-
-    chunk: tokens coded from an empty context.  Longer packs better, and takes more memory.
-    batch: chunks that go through the model together, at most.  More is faster.
-    dtype: float32, or bfloat16, which is faster on some machines and packs slightly worse.
-    threads: of torch, for coding and decoding; None takes torch's own number.
-    verify: decode what was written before it appears under its name.  Doubles the time.
-    """
-
-    chunk: int = 512
-    batch: int = 64
-    dtype: str = "float32"
-    threads: int | None = None
-    verify: bool = False
-
-    def __post_init__(self) -> None:
-        for name, most in (("chunk", 1 << 20), ("batch", 1 << 20), ("threads", MOST_THREADS)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise SpringbackError(
-                    describe(f"--{name} {value}", f"1 to {most}", "choose another number")
-                )
-        if self.dtype not in container.DTYPES:
-            raise SpringbackError(
-                describe(f"--dtype {self.dtype}", ", ".join(container.DTYPES), "use one of these")
-            )
 
 
 @dataclass(frozen=True)
@@ -122,7 +93,7 @@ def encode_file(
     write(container.pack_header(header))
     coded = raw = tokens = chunks = groups = 0
     held = b""
-    with steps.fixed_threads(header.threads):
+    with coder.fixed_threads(header.threads):
         while data := source.read(BLOCK - len(held)):
             original.add(data)
             data = held + data
@@ -157,14 +128,14 @@ def _encode_block(
 ) -> tuple[Block, list[tuple[int, ...]]]:
     pieces = split(data, codec.tokenizer, codec.vocabulary)
     ids = np.array([i for p in pieces if p.ids is not None for i in p.ids], dtype=np.int32)
-    lengths = steps.plan(len(ids), header.chunk, header.batch)
+    lengths = coder.plan(len(ids), header.chunk, header.batch)
     codec.check_memory(lengths)
     advance = _Advance(progress, len(data), max(1, len(ids)))
     groups: list[Group] = []
     at = 0
     for group in lengths:
         part = ids[at : at + sum(group)]
-        groups.append(steps.encode_group(codec.model, part, group, header.start, advance))
+        groups.append(coder.encode_group(codec.model, part, group, header.start, advance))
         at += sum(group)
     advance.end(len(data))
     raw = b"".join(p.data for p in pieces if p.ids is None)
@@ -210,8 +181,8 @@ def decode_file(
             f"{torch.__version__} on {codec.machine}. Each part is checked."
         )
     original = Digest()
-    with steps.fixed_threads(header.threads):
-        while block := reader.block(lambda n: len(steps.plan(n, header.chunk, header.batch))):
+    with coder.fixed_threads(header.threads):
+        while block := reader.block(lambda n: len(coder.plan(n, header.chunk, header.batch))):
             data = _decode_block(codec, block, header, name, progress)
             original.add(data)
             sink.write(data)
@@ -224,14 +195,14 @@ def _decode_block(
     codec: CodecModel, block: Block, header: Header, name: str, progress: Progress
 ) -> bytes:
     raw = container.inflate(block.raw, block.raw_bytes) if block.raw_bytes else b""
-    lengths = steps.plan(block.tokens, header.chunk, header.batch)
+    lengths = coder.plan(block.tokens, header.chunk, header.batch)
     codec.check_memory(lengths)
     # How many bytes it will be is not known yet: a token of English is about four.
     advance = _Advance(progress, len(raw) + 4 * block.tokens, max(1, block.tokens))
     parts = []
     for group, shape in zip(block.groups, lengths, strict=True):
         try:
-            parts.append(steps.decode_group(codec.model, group, shape, header.start, advance))
+            parts.append(coder.decode_group(codec.model, group, shape, header.start, advance))
         except CodecError as error:
             raise _differs(header, codec, name) from error
     ids = np.concatenate(parts).tolist() if parts else []
@@ -277,7 +248,7 @@ def compress(
     """
     settings, progress = settings or CodecSettings(), progress or Silent()
     given, target = _paths(source, out, force)
-    steps.coder_library()
+    coder.coder_library()
     codec = load_codec_model(model, settings.dtype)
     with closing(progress), given.open("rb") as file, whole_file(target) as sink:
         size = given.stat().st_size
@@ -306,7 +277,7 @@ def decompress(
     """
     progress = progress or Silent()
     given, target = _paths(source, out, force)
-    steps.coder_library()
+    coder.coder_library()
     with closing(progress), given.open("rb") as file:
         size, length, _ = container.check_whole(file, str(given))
         header = Reader(file, size, str(given)).header()
@@ -360,7 +331,7 @@ def scored_rows(
     ids = [i for p in pieces if p.ids is not None for i in p.ids]
     rows: list[Encoded] = []
     at = 0
-    for group in steps.plan(len(ids), codec.fit(settings.chunk), settings.batch):
+    for group in coder.plan(len(ids), codec.fit(settings.chunk), settings.batch):
         for length in group:
             part = ids[at : at + length]
             rows.append(Encoded((codec.start, *part), 1, text_bytes(codec.tokenizer, part)))
