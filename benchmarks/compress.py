@@ -33,9 +33,9 @@ from springback.compression.files import decode_file, encode_file
 from springback.compression.model import CodecModel, load_codec_model
 from springback.compression.settings import CodecSettings
 from springback.compression.text_spans import hold_back
+from springback.data import load_slice
 from springback.progress import Lines
 from springback.provenance import now, provenance
-from springback.slices import load_slice
 from springback.store import write_json
 
 CLAIM = 3.0

@@ -27,6 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from springback.data import load_slice
 from springback.jobs.boost import Arm, Boost, boost
 from springback.jobs.demo import BOOST
 from springback.jobs.settings import BoostSettings
@@ -34,7 +35,6 @@ from springback.jobs.training import train_epochs
 from springback.models import resolve
 from springback.progress import Lines
 from springback.provenance import now, provenance
-from springback.slices import load_slice
 from springback.stats import mean_interval, verdict
 from springback.store import Store, read_json, write_json
 

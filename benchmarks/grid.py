@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from springback.data import load_slice
 from springback.encode import Encoded, encode_rows
 from springback.finetune import Marks, finetune
 from springback.jobs.settings import AuditSettings
@@ -31,7 +32,6 @@ from springback.models import (
 )
 from springback.probes import margin, nll
 from springback.provenance import now, provenance
-from springback.slices import load_slice
 from springback.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "grid.json"

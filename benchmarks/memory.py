@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Recipe, Row
+from springback.data import load_slice
 from springback.encode import encode_rows
 from springback.finetune import (
     Examples,
@@ -41,7 +42,6 @@ from springback.models import (
 )
 from springback.probes import load_scorer
 from springback.provenance import now, provenance
-from springback.slices import load_slice
 from springback.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "memory.json"

@@ -97,7 +97,7 @@ def one_arm(args: argparse.Namespace) -> dict[str, float]:
     """Tokens a second by batch."""
     from vllm import SamplingParams
 
-    from springback.slices import load_slice
+    from springback.data import load_slice
 
     engine = engine_of(args)
     rows = load_slice("problems", limit=max(batches(args)), seed=0, split="test").rows

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from springback.core import Row, Slice
+from springback.data import load_rows, load_slice
+from springback.data import records as _records
+from springback.data.layouts import COLUMNS
+from springback.data.records import Record
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.slices import _records, load_rows, load_slice
-from springback.slices._layouts import COLUMNS
-from springback.slices._records import Record
 
 
 def jsonl(path: Path, rows: Iterable[object]) -> str:

@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.core import Recipe, Row
+from springback.data import load_slice
 from springback.decode import DecodeSettings
 from springback.decode.lora import twin_of
 from springback.encode import encode_prompt, stop_ids
@@ -18,7 +19,6 @@ from springback.jobs.boosted import Strengths, write_boosted
 from springback.jobs.training import train_epochs
 from springback.models import default_precision, load_model, load_tokenizer, resolve
 from springback.progress import Silent
-from springback.slices import load_slice
 from springback.store import Store
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 

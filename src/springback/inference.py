@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint, Row, RowKind
+from springback.data import check_template, framed
 from springback.decode import (
     ContrastModel,
     DecodeSettings,
@@ -34,7 +35,6 @@ from springback.models import (
     resolve,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
-from springback.slices import check_template, framed
 from springback.weights import is_adapter
 from springback.weights.folder import ADAPTER_CONFIG, readable_json
 

@@ -16,7 +16,7 @@ from springback import probes
 from springback.compression.files import scored_rows
 from springback.compression.model import load_codec_model
 from springback.compression.settings import CodecSettings
-from springback.slices import load_slice
+from springback.data import load_slice
 
 TIMEOUT = 600
 

@@ -300,10 +300,10 @@ def _check(
 def _nll(folders: list[Path], source: str) -> dict[float, list[float]]:
     """Validation NLL along mu, of the last two checkpoints; needs torch."""
     from springback.cli.progress import make_progress
+    from springback.data import load_slice
     from springback.encode import encode_rows
     from springback.models import resolve
     from springback.scan import nll_along_mu
-    from springback.slices import load_slice
     from springback.sweep import Sweep
 
     part = load_slice(source, split="validation", shuffle=False)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from springback.core import Checkpoint, Row, Slice
+from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.encode import encode_prompt
 from springback.errors import DataError
 from springback.finetune import with_prompt
@@ -23,7 +24,6 @@ from springback.jobs.audit_data import PAIRED, PREFERENCES
 from springback.jobs.protections import most_beside
 from springback.jobs.settings import AuditSettings
 from springback.models import Tokenizer, load_tokenizer, resolve
-from springback.slices import check_disjoint, content_key, is_built_in, load_slice, split_rows
 
 #: Rows of a built-in pool: one number for every study, so that its order by seed is one order.
 POOL = 2048

@@ -8,14 +8,7 @@ from pathlib import Path
 
 from springback.contrast import parse_gate
 from springback.core import Slice
-from springback.errors import DataError, SpringbackError, describe
-from springback.finetune.plan import check_recipe
-from springback.jobs.common import check_positive, require_disjoint
-from springback.jobs.search import candidates
-from springback.jobs.settings import BoostSettings
-from springback.jobs.tasks import asked
-from springback.models import default_precision
-from springback.slices import (
+from springback.data import (
     content_key,
     fields_of,
     is_built_in,
@@ -25,6 +18,13 @@ from springback.slices import (
     split_rows,
     task_of,
 )
+from springback.errors import DataError, SpringbackError, describe
+from springback.finetune.plan import check_recipe
+from springback.jobs.common import check_positive, require_disjoint
+from springback.jobs.search import candidates
+from springback.jobs.settings import BoostSettings
+from springback.jobs.tasks import asked
+from springback.models import default_precision
 
 #: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
 ROWS = {"validation": 200, "test": 200, "train": 256}

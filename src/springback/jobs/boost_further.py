@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from springback.core import Row, Slice, content_hash
+from springback.data import content_key
 from springback.jobs.boost_data import Data
 from springback.jobs.boost_diagnostics import Reference, diagnose
 from springback.jobs.boost_seeds import Answers, SeedResult, by_difficulty
 from springback.jobs.scoring import Arm, Scoring
 from springback.jobs.search import Tried
-from springback.slices import content_key
 
 
 def further(

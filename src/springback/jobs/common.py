@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement, Slice, to_jsonable
+from springback.data import check_disjoint
 from springback.errors import SpringbackError
 from springback.provenance import now, provenance
-from springback.slices import check_disjoint
 from springback.stats import mean_interval
 from springback.store import Store, write_json
 

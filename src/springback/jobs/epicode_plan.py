@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from springback.data import is_built_in, split_conditions, task_of
 from springback.errors import DataError
 from springback.jobs.boost_data import ROWS, check_settings
 from springback.jobs.epicode_settings import EpicodeSettings
 from springback.jobs.search import candidates
-from springback.slices import is_built_in, split_conditions, task_of
 
 _PARTS = ("train", "validation", "test")
 

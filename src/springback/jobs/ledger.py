@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice, content_hash
+from springback.data import content_key
 from springback.errors import SpringbackError, StoreError
 from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.slices import content_key
 from springback.store import Store, read_json, write_json
 
 LEDGER = "test_openings.json"

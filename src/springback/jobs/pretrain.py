@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from springback.core import Checkpoint, Recipe, Row, Run, Slice
+from springback.data import load_slice
 from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune
 from springback.models import load_tokenizer, resolve
 from springback.progress import Progress
 from springback.scratch import Shape, fresh_model, save_model
-from springback.slices import load_slice
 from springback.store import Store
 
 #: Whose tokenizer the small models use.

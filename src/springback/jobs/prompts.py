@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from springback.data.grading import READINGS
 from springback.encode import end_text, prompt_text
-from springback.grading import READINGS
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked

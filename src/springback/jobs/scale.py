@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice, content_hash
+from springback.data import load_slice
 from springback.elasticity.source import FREE
 from springback.errors import SpringbackError, describe
 from springback.execute import ExecutorSettings, Task
@@ -29,7 +30,6 @@ from springback.jobs.spread import on_ray
 from springback.models import release_memory
 from springback.progress import Progress, Silent
 from springback.scratch import Shape, small_tokenizer
-from springback.slices import load_slice
 from springback.store import Store, read_json, write_text
 
 STUDIES = "studies"

@@ -13,6 +13,7 @@ from typing import Any
 
 from springback import probes
 from springback.core import Checkpoint, Recipe, Run, Slice
+from springback.data import load_slice
 from springback.encode import Encoded, encode_rows
 from springback.finetune import (
     Examples,
@@ -44,7 +45,6 @@ from springback.models import (
 )
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Progress
-from springback.slices import load_slice
 from springback.store import Store, require_space
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from springback.core import Row, Slice
+from springback.data import QUESTION, check_template, framed, task_of
+from springback.data.grading import METRICS, READINGS, compile_extraction, find_answer, grade
 from springback.errors import SpringbackError, describe
-from springback.grading import METRICS, READINGS, compile_extraction, find_answer, grade
 from springback.jobs.settings import BoostSettings
 from springback.probes.scorers import OWN_FORMS, Own, is_own, load_own
-from springback.slices import QUESTION, check_template, framed, task_of
 
 _METRICS = f"{', '.join(METRICS)}, {OWN_FORMS}"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement, Run, Slice, to_jsonable
+from springback.data import load_slice
 from springback.errors import SpringbackError, describe
 from springback.jobs import theory_pareto, theory_theorem
 from springback.jobs.common import Clock, Result, check_positive, write_result
 from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
 from springback.progress import Progress, Silent
-from springback.slices import load_slice
 from springback.store import Store
 
 
@@ -107,7 +107,7 @@ def pareto_study(
 
     Writes ``out/result.json`` of kind "theory"; a data set that was done is read from its run.
     Raises :class:`SpringbackError` for settings that make no sense, and as
-    :func:`springback.slices.load_slice` does.
+    :func:`springback.data.load_slice` does.
     """
     s, clock, progress = settings, Clock.start(), progress or Silent()
     _check_pareto(s)

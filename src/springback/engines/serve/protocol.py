@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from springback.core import Row, RowKind
+from springback.data import framed
 from springback.decode import DecodeSettings
 from springback.encode import encode_prompt, stop_ids
 from springback.engines.serve.settings import ServeSettings
 from springback.inference import Loaded
-from springback.slices import framed
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {

@@ -5,7 +5,7 @@ Openings are neutral and common to both labels; films, people and plots are inve
 
 from __future__ import annotations
 
-from springback.slices._grammar import phrases, words
+from springback.data.builtin.grammar import phrases, words
 
 TITLE_FIRST = words(
     "Copper Northern Paper Seventh Amber Marble Borrowed Tidal Velvet Folded Inland Autumn Salted "

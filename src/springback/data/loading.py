@@ -9,12 +9,12 @@ from pathlib import PurePath
 from typing import cast
 
 from springback.core import Row, Slice
+from springback.data.builtin.grammar import SPLITS, Split, require_choice, require_count
+from springback.data.builtin.problems import problems
+from springback.data.builtin.reviews import REVIEW_LABELS, reviews
+from springback.data.choices import choice_problems, problem_texts
+from springback.data.formats import joined, load_rows, split_conditions
 from springback.errors import DataError
-from springback.slices._grammar import SPLITS, Split, require_choice, require_count
-from springback.slices.choices import choice_problems, problem_texts
-from springback.slices.formats import joined, load_rows, split_conditions
-from springback.slices.problems import problems
-from springback.slices.reviews import REVIEW_LABELS, reviews
 
 BUILT_IN_ROWS = 1000
 _PROBLEMS = {

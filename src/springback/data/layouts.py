@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from springback.core import Row, RowKind
+from springback.data.records import Record, brief, names_of
 from springback.errors import DataError
-from springback.slices._records import Record, brief, names_of
 
 #: Our names, each with the column names it is recognised by.
 COLUMNS: dict[str, tuple[str, ...]] = {

@@ -1,17 +1,11 @@
 """Data: two built-in sets made by seeded grammars, and the user's own in any usual form."""
 
-from springback.slices.choices import bare_question, choice_problems, problem_texts
-from springback.slices.formats import load_rows, split_conditions
-from springback.slices.loading import (
-    check_disjoint,
-    content_key,
-    is_built_in,
-    load_slice,
-    split_rows,
-)
-from springback.slices.problems import check, problem_count, problems
-from springback.slices.reviews import review_count, reviews
-from springback.slices.tasks import (
+from springback.data.builtin.problems import check, problem_count, problems
+from springback.data.builtin.reviews import review_count, reviews
+from springback.data.choices import bare_question, choice_problems, problem_texts
+from springback.data.formats import load_rows, split_conditions
+from springback.data.loading import check_disjoint, content_key, is_built_in, load_slice, split_rows
+from springback.data.tasks import (
     QUESTION,
     TASKS,
     Task,

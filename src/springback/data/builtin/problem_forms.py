@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from springback.slices._grammar import phrases, words
+from springback.data.builtin.grammar import phrases, words
 
 #: Names and their pronouns.
 NAMES: tuple[tuple[str, str], ...] = tuple(

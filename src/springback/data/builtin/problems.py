@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from springback.core import Row, Slice
-from springback.errors import DataError
-from springback.slices._grammar import (
+from springback.data.builtin.grammar import (
     SPLITS,
     Split,
     draw_indices,
@@ -23,7 +22,8 @@ from springback.slices._grammar import (
     require_count,
     split_of,
 )
-from springback.slices._problem_forms import FORMS, NAMES, Form
+from springback.data.builtin.problem_forms import FORMS, NAMES, Form
+from springback.errors import DataError
 
 LEVELS = (1, 2, 3)
 KINDS: tuple[str, ...] = tuple(dict.fromkeys(form.kind for form in FORMS))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from springback.core import Row, Slice
-from springback.slices._grammar import Split
-from springback.slices._layouts import LETTERS, list_choices
-from springback.slices.problems import LEVELS, problems
+from springback.data.builtin.grammar import Split
+from springback.data.builtin.problems import LEVELS, problems
+from springback.data.layouts import LETTERS, list_choices
 
 _NUMBER = re.compile(r"\d+")
 #: How far a near miss lies from the right number.
@@ -27,7 +27,7 @@ def choice_problems(
 ) -> Slice:
     """:func:`problems` as questions with four choices, the right number beside three wrong ones.
 
-    Rows are as :func:`springback.slices.load_rows` makes them of a file with ``choices``: the
+    Rows are as :func:`springback.data.load_rows` makes them of a file with ``choices``: the
     prompt lists them as ``A. ...``, ``answer`` is the letter, and ``response`` is the worked
     solution, ending in a line ``#### B``.
 

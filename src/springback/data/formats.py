@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from springback.core import Row, RowKind
+from springback.data.layouts import ALLOWED, COLUMNS, View, layout_of, row_of
+from springback.data.records import Record, brief, names_of, read_records
 from springback.errors import DataError
-from springback.slices._layouts import ALLOWED, COLUMNS, View, layout_of, row_of
-from springback.slices._records import Record, brief, names_of, read_records
 
 
 def load_rows(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from springback.core import Row, Slice
-from springback.slices import _review_text as text
-from springback.slices._grammar import (
+from springback.data.builtin import review_text as text
+from springback.data.builtin.grammar import (
     SPLITS,
     Sentence,
     Split,

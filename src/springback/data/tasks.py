@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from springback.data.formats import split_conditions
+from springback.data.records import read_records
 from springback.errors import DataError, describe
-from springback.slices._records import read_records
-from springback.slices.formats import split_conditions
 
 #: What a template must hold: the question, with its context before it and its choices below it.
 QUESTION = "{question}"
