@@ -19,8 +19,8 @@ from transformers import (
 )
 
 import springback
-from springback.contrast import contest, stepped
-from springback.decode import ContrastModel, DecodeSettings, decode
+from springback.decoding import ContrastModel, DecodeSettings, decode
+from springback.decoding.contrast import contest, stepped
 from springback.errors import ModelError
 from springback.models import load_model, load_tokenizer, resolve
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from springback.contrast import combine
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
+from springback.decoding.contrast import combine
 from springback.errors import SpringbackError
 from springback.models import Model, load_model, load_tokenizer, resolve
 

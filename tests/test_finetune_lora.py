@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finetune_runs import interrupted, log_p, pairs_for, recipe, same, weights
 from springback.core import Recipe
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
 from springback.errors import SpringbackError
 from springback.finetune import (
     Examples,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import springback
 from springback.cli.app import app
-from springback.decode import DecodeSettings, decode, decode_fast
+from springback.decoding import DecodeSettings, decode, decode_fast
 from springback.errors import SpringbackError
 from springback.inference import Loaded
 from springback.models import load_model, load_tokenizer, resolve

@@ -18,7 +18,7 @@ from decode_fixture import amateur, expert, prompts
 from finetune_runs import recipe, rows_for, weights
 from springback import probes
 from springback.core import Row
-from springback.decode import DecodeSettings, decode, decode_fast, decode_variants
+from springback.decoding import DecodeSettings, decode, decode_fast, decode_variants
 from springback.encode import Encoded, encode_rows, pad_batch
 from springback.finetune import Examples, Prompt, Resume, finetune
 from springback.jobs.audit import audit

@@ -12,14 +12,14 @@ from unittest.mock import patch
 import torch
 
 from decode_parts.pairs import Answers, Subject
-from springback.decode import (
+from springback.decoding import (
     ContrastModel,
     DecodeSettings,
     Speculation,
     Work,
+    cpu_matmul,
     decode,
     decode_fast,
-    thin,
 )
 
 Arm = Callable[[Answers], tuple[Answers, Work | None]]
@@ -80,7 +80,7 @@ def arms(subject: Subject) -> dict[str, Arm]:
         """The same with PyTorch's own matrix products, as an ablation of decode/thin.py."""
 
         def run(prompts: Answers) -> tuple[Answers, Work | None]:
-            with patch.object(thin, "_measured", lambda layers: frozenset()):
+            with patch.object(cpu_matmul, "_measured", lambda layers: frozenset()):
                 return arm(prompts)
 
         return run

@@ -16,9 +16,9 @@ import torch
 
 from decode_parts.arms import timed
 from decode_parts.pairs import Answers, Subject, adapter_pair, subject_of, with_limit
-from springback.decode.lora import twin_of
-from springback.decode.rows import Half
-from springback.decode.thin import thin_products
+from springback.decoding.cpu_matmul import thin_products
+from springback.decoding.lora_pair import twin_of
+from springback.decoding.ragged_cache import Half
 from springback.inference import load
 
 OURS = "deferred, n-gram"

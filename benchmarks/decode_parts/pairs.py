@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.core import Recipe, Row
 from springback.data import load_slice
-from springback.decode import DecodeSettings
-from springback.decode.lora import twin_of
+from springback.decoding import DecodeSettings
+from springback.decoding.lora_pair import twin_of
 from springback.encode import encode_prompt, stop_ids
 from springback.inference import Loaded, load
 from springback.jobs.boosted import Strengths, write_boosted

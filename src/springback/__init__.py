@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from springback.compression.files import compress, decompress
     from springback.compression.settings import CodecSettings
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
-    from springback.decode import ContrastModel
+    from springback.decoding import ContrastModel
     from springback.errors import SpringbackError
     from springback.inference import GenerateSettings, Loaded, generate, load, score
     from springback.jobs.audit import audit
@@ -28,7 +28,7 @@ _HOMES = {
     "BoostSettings": "springback.jobs.settings",
     "Checkpoint": "springback.core",
     "CodecSettings": "springback.compression.settings",
-    "ContrastModel": "springback.decode",
+    "ContrastModel": "springback.decoding",
     "GenerateSettings": "springback.inference",
     "Loaded": "springback.inference",
     "Measurement": "springback.core",

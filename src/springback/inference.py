@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from springback.core import Checkpoint, Row, RowKind
 from springback.data import check_template, framed
-from springback.decode import (
+from springback.decoding import (
     ContrastModel,
     DecodeSettings,
     Hooks,
@@ -21,8 +21,8 @@ from springback.decode import (
     decode,
     decode_fast,
 )
-from springback.decode.lora import load_twin
-from springback.decode.settings import Processor
+from springback.decoding.lora_pair import load_twin
+from springback.decoding.settings import Processor
 from springback.encode import Encoded, encode_answer, encode_prompt, stop_ids
 from springback.errors import DataError, ModelError, SpringbackError, describe
 from springback.models import (
@@ -66,12 +66,12 @@ class GenerateSettings:
     ``prompt_template`` is (``{question}`` for none); ``raw=True`` continues it as bare text.  An
     answer ends before the first of the ``stop`` strings, at an end token of the tokenizer or of
     the model's generation config (which may list several), or at one of ``stop_ids``.  Penalties,
-    contrast, processors and filters apply in the order of :mod:`springback.decode.settings`.
+    contrast, processors and filters apply in the order of :mod:`springback.decoding.settings`.
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
     ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
     ``cache`` is ``dynamic``, or for a GPU ``static`` or ``compiled``
-    (:class:`springback.decode.Speculation`).
+    (:class:`springback.decoding.Speculation`).
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -208,7 +208,7 @@ def generate(
     """Answers to ``prompts``, in order.  Keywords are fields of :class:`GenerateSettings`.
 
     The result is a list of texts; its ``work`` says what the run took: tokens a second, share of
-    contested positions, drafts accepted, calls of each model (:class:`springback.decode.Work`).
+    contested positions, drafts accepted, calls of each model (:class:`springback.decoding.Work`).
 
     A boosted folder is decoded contrastively with its own lambda and alpha.  Answers are those of
     the plain two-model loop (``reference=True``) up to rounding.

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import springback
 from boosted_fixture import ALPHA, LAM, boosted
-from springback.decode import ContrastModel, DecodeSettings, decode
+from springback.decoding import ContrastModel, DecodeSettings, decode
 from springback.engines.custom_generate import Contrast
 from springback.engines.publish import CODE, complete
 from springback.errors import ModelError

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import springback
 from boosted_fixture import ALPHA, LAM, boosted
 from springback.cli.app import app
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
 from springback.encode import Encoded
 from springback.engines import lm_eval as adapter
 from springback.errors import ModelError, SpringbackError

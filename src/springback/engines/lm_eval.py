@@ -20,8 +20,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 
-from springback import contrast
-from springback.decode import ContrastModel, DecodeSettings, Hooks, decode_fast
+from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, decode_fast
 from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
 

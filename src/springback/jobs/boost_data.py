@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from springback.contrast import parse_gate
 from springback.core import Slice
 from springback.data import (
     content_key,
@@ -18,6 +17,7 @@ from springback.data import (
     split_rows,
     task_of,
 )
+from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
 from springback.finetune.plan import check_recipe
 from springback.jobs.common import check_positive, require_disjoint

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from springback import probes
-from springback.contrast import Gate, parse_gate
 from springback.core import Checkpoint, Row, Run, Slice
-from springback.decode import DecodeSettings, decode, decode_variants
+from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding.contrast import Gate, parse_gate
 from springback.encode import encode_prompt, encode_rows, stop_ids
 from springback.jobs.search import Tried
 from springback.jobs.settings import BoostSettings
@@ -35,7 +35,8 @@ class Arm:
     """One way to decode: the strong model theta_ft + mu * (theta_ft - theta_early), and the weak
     model with its lambda: ``ft``, ``early``, ``init`` (before fine-tuning), ``other``, or none.
 
-    ``gate``: contrast only there (:class:`springback.contrast.Gate`), written as ``top:0.9``.
+    ``gate``: contrast only there (:class:`springback.decoding.contrast.Gate`), written as
+    ``top:0.9``.
     """
 
     method: str
@@ -101,7 +102,7 @@ class Scoring:
     def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
         """:meth:`score` of many arms, each group with one mu and one weak model at once.
 
-        The tokens are the same up to rounding (:func:`springback.decode.decode_variants`).
+        The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
         rendered = self.asked.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
 from springback.errors import MissingExtraError
 from springback.models import Tokenizer
 
@@ -39,7 +39,7 @@ def sample(
 
     The noise is the same for every model, which makes differences between models less noisy.
     ``numbers``: the prompts' own in a larger set; equal to the bit to sampling all of it where the
-    prompts are whole batches of the set (:func:`springback.decode.sampling_groups`).
+    prompts are whole batches of the set (:func:`springback.decoding.sampling_groups`).
     """
     stops = () if tokenizer.eos_token_id is None else (tokenizer.eos_token_id,)
     how = DecodeSettings(

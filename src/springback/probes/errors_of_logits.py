@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback import contrast
+from springback.decoding import contrast
 from springback.encode import Encoded, scoring_batches
 from springback.errors import ModelError
 from springback.logit_errors import TextErrors

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback import contrast
+from springback.decoding import contrast
 from springback.encode import Batch, Encoded, scoring_batches
 from springback.models import Tokenizer
 from springback.probes.passes import LastStates, Passes

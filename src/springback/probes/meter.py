@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 
 from springback.core import Checkpoint
-from springback.decode import sampling_groups
+from springback.decoding import sampling_groups
 from springback.encode import Encoded, scoring_groups
 from springback.errors import SpringbackError
 from springback.models import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from springback.decode.rows import croppable, shared_start
+from springback.decoding.ragged_cache import croppable, shared_start
 from springback.encode import Batch, Encoded
 
 

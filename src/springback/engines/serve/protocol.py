@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from springback.core import Row, RowKind
 from springback.data import framed
-from springback.decode import DecodeSettings
+from springback.decoding import DecodeSettings
 from springback.encode import encode_prompt, stop_ids
 from springback.engines.serve.settings import ServeSettings
 from springback.inference import Loaded

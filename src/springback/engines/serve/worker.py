@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from springback.decode import DecodeSettings, Hooks, decode_fast
+from springback.decoding import DecodeSettings, Hooks, decode_fast
 from springback.engines.serve.metrics import Metrics
 from springback.inference import Loaded
 

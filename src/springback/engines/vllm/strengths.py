@@ -17,7 +17,7 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from springback import contrast
+from springback.decoding import contrast
 from springback.engines.vllm.folder import ALPHA, LAMBDA, strengths_of
 
 

@@ -2,8 +2,8 @@
 
 Each token is two rows: the expert's rows first, then as many of the amateur's.  Linear layers read
 the base's weights once for both and add B_k A_k x, k being the row's adapter, as
-:mod:`springback.decode.lora` does; attention is two layers with a KV cache each.  All else works
-row by row.
+:mod:`springback.decoding.lora_pair` does; attention is two layers with a KV cache each.  All else
+works row by row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from springback.decode.lora import refuse_more
+from springback.decoding.lora_pair import refuse_more
 from springback.engines.vllm.build import AMATEUR, BASE, build, folder_of
 from springback.engines.vllm.strengths import Combiner, table_of
 from springback.errors import ModelError, describe

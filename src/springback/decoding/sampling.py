@@ -1,4 +1,4 @@
-"""From logits to the next token, in the order that :mod:`springback.decode.settings` gives.
+"""From logits to the next token, in the order that :mod:`springback.decoding.settings` gives.
 
 Both decoders go through these functions, one row at a time wherever a row has something of its
 own, so that they cannot differ in anything but how logits were computed.
@@ -19,10 +19,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from springback import contrast
-from springback.decode.noise import Noise
-from springback.decode.settings import DecodeSettings, Hooks
-from springback.decode.trust import lead_of
+from springback.decoding import contrast
+from springback.decoding.deferral import lead_of
+from springback.decoding.noise import Noise
+from springback.decoding.settings import DecodeSettings, Hooks
 
 
 @dataclass

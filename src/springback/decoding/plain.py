@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from springback import contrast
-from springback.decode.choose import Answer, Chooser, penalised
-from springback.decode.noise import noise_of
-from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
-from springback.decode.work import Work
+from springback.decoding import contrast
+from springback.decoding.noise import noise_of
+from springback.decoding.sampling import Answer, Chooser, penalised
+from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decoding.work import Work
 from springback.errors import ModelError, describe
 
 

@@ -1,11 +1,11 @@
 """Expert and amateur as one Transformers model whose logits are the contrasted ones (paper B, B2).
 
-Full weights are two stacks.  Two adapters on one base (:mod:`springback.decode.lora`) are one
-stack, through which both models' rows go in one batch.  What works on a causal language model works
-on it: ``generate`` with all its options, pipelines, streaming, assisted generation, evaluation.
-State-space halves (Mamba) are generated from without their state: right, and slow.
-Both halves run at every position; for lazy and speculative decoding use
-:func:`springback.decode.decode_fast` on the two halves.
+Full weights are two stacks.  Two adapters on one base (:mod:`springback.decoding.lora_pair`) are
+one stack, through which both models' rows go in one batch.  What works on a causal language model
+works on it: ``generate`` with all its options, pipelines, streaming, assisted generation,
+evaluation. State-space halves (Mamba) are generated from without their state: right, and slow. Both
+halves run at every position; for lazy and speculative decoding use
+:func:`springback.decoding.decode_fast` on the two halves.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from transformers import (
 from transformers.cache_utils import CacheLayerMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from springback import contrast
-from springback.decode.lora import LoraLinear, install, twin_of, views
+from springback.decoding import contrast
+from springback.decoding.lora_pair import LoraLinear, install, twin_of, views
 from springback.errors import ModelError, describe
 from springback.models import BOOST_FILE
 from springback.store import write_json
@@ -45,8 +45,8 @@ HALVES = ("expert", "amateur")
 class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """``half``: the configuration of both halves, as a dict; strengths as in paper B.
 
-    ``masked`` puts implausible tokens :data:`springback.contrast.STEP` below the others, which is
-    what generating wants; set it to False to score given texts, where a gold token may be
+    ``masked`` puts implausible tokens :data:`springback.decoding.contrast.STEP` below the others,
+    which is what generating wants; set it to False to score given texts, where a gold token may be
     implausible.  ``adapters``: for two adapters on one base, their rank and the layers they are on.
     """
 

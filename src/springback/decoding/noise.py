@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from springback.decode.settings import DecodeSettings
+from springback.decoding.settings import DecodeSettings
 
 
 class RowStreams:

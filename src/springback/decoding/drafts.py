@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.decode.choose import Answer, Chooser, penalised
-from springback.decode.rows import Half
-from springback.decode.settings import NO_HOOKS
+from springback.decoding.ragged_cache import Half
+from springback.decoding.sampling import Answer, Chooser, penalised
+from springback.decoding.settings import NO_HOOKS
 
 #: Matches of so many last tokens are looked for, longest first.
 GRAMS = (4, 3, 2)
@@ -31,12 +31,12 @@ class Speculation:
     near-tie may fall differently from one call to the next.
 
     ``defer``: so many tokens may be taken after a contested position before the amateur has had
-    its say there, if the expert's choice is rarely overruled (:mod:`springback.decode.trust`); it
-    then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
+    its say there, if the expert's choice is rarely overruled (:mod:`springback.decoding.deferral`);
+    it then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
 
-    ``cache``: the form of the caches (:mod:`springback.decode.static`).  ``dynamic`` grows with the
-    text; ``static`` has a fixed shape, for accelerators, and on CUDA replays each step as a graph;
-    ``compiled`` also compiles the model, half a minute for each of a few block sizes.
+    ``cache``: the form of the caches (:mod:`springback.decoding.static_cache`).  ``dynamic`` grows
+    with the text; ``static`` has a fixed shape, for accelerators, and on CUDA replays each step as
+    a graph; ``compiled`` also compiles the model, half a minute for each of a few block sizes.
     """
 
     draft: str = "ngram"

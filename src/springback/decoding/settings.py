@@ -5,7 +5,8 @@ The order, which is part of what decoding means here (paper B, section B2, has n
 1. penalties on the expert's logits: repetition, forbidden tokens;
 2. plausibility, ``p >= alpha * max p`` of the penalised expert (only with ``lam > 0``);
 3. contrast with the amateur's bare logits, anchored at the penalised expert's top token; with a
-   ``gate`` only where the penalised expert is uncertain (:class:`springback.contrast.Gate`);
+   ``gate`` only where the penalised expert is uncertain
+   (:class:`springback.decoding.contrast.Gate`);
 4. the user's logits processors;
 5. temperature;
 6. top-k, then top-p, then min-p;
@@ -21,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from springback import contrast
+from springback.decoding import contrast
 from springback.errors import SpringbackError, describe
 
 #: ``processor(ids (1, tokens), scores (1, vocabulary)) -> scores``, as in Transformers.

@@ -4,7 +4,7 @@ A batch begins with one row a prompt, which stands for all variants.  At every p
 variant chooses its token; where they disagree the row is copied, cache and all, and each copy goes
 on with the variants that agree.  Answers known beforehand (those of lambda 0, or of the mu before)
 are read in blocks as far as some variant would have chosen them: they save steps and change no
-token.  The amateur runs only at contested positions, as in :mod:`springback.decode.fast`.
+token.  The amateur runs only at contested positions, as in :mod:`springback.decoding.fast`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback import contrast
-from springback.decode.choose import Answer, penalised
-from springback.decode.reference import batches, decode
-from springback.decode.rows import Half, croppable
-from springback.decode.settings import NO_HOOKS, DecodeSettings, check
+from springback.decoding import contrast
+from springback.decoding.plain import batches, decode
+from springback.decoding.ragged_cache import Half, croppable
+from springback.decoding.sampling import Answer, penalised
+from springback.decoding.settings import NO_HOOKS, DecodeSettings, check
 from springback.errors import SpringbackError, describe
 
 #: Logits of one block, at most: what a known answer is cut to (256 MB in fp32).
@@ -188,7 +188,7 @@ class _Batch:
 def choose_all(expert: Tensor, amateur: Tensor, lams: Sequence[float], alpha: float) -> Tensor:
     """The greedy token of every lambda (n, lambdas) out of logits (n, vocabulary).
 
-    As the argmax of :func:`springback.contrast.combine`, on the plausible tokens alone.
+    As the argmax of :func:`springback.decoding.contrast.combine`, on the plausible tokens alone.
     """
     count = int(contrast.plausible(expert, alpha).sum(-1).max())
     ids = expert.topk(count, dim=-1).indices.sort(-1).values  # in order: ties fall as in argmax
@@ -208,7 +208,7 @@ def decode_variants(
     known: Sequence[Sequence[int]] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> tuple[dict[float, list[list[int]]], Forks]:
-    """Answers by lambda, each as :func:`springback.decode.decode` gives it with that lambda.
+    """Answers by lambda, each as :func:`springback.decoding.decode` gives it with that lambda.
 
     ``models`` are expert and amateur (None if every lambda is 0); ``settings.lam`` is not read.
     ``known``: an answer to each prompt that is likely to be right, such as that of lambda 0.

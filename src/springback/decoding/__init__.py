@@ -5,13 +5,13 @@
 Transformers model.
 """
 
-from springback.decode.drafts import Speculation
-from springback.decode.fast import decode_fast
-from springback.decode.pair_model import ContrastConfig, ContrastModel
-from springback.decode.reference import decode, sampling_groups
-from springback.decode.settings import DecodeSettings, Hooks
-from springback.decode.variants import Forks, decode_variants
-from springback.decode.work import Decoded, Work
+from springback.decoding.contrast_model import ContrastConfig, ContrastModel
+from springback.decoding.drafts import Speculation
+from springback.decoding.fast import decode_fast
+from springback.decoding.lambda_grid import Forks, decode_variants
+from springback.decoding.plain import decode, sampling_groups
+from springback.decoding.settings import DecodeSettings, Hooks
+from springback.decoding.work import Decoded, Work
 
 __all__ = [
     "ContrastConfig",

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from springback import contrast
-from springback.decode.choose import Answer, Chooser, penalised
-from springback.decode.drafts import ModelDrafts, NgramIndex, Pace
-from springback.decode.rows import Half, TwinHalf
-from springback.decode.trust import Trust
-from springback.decode.work import Work
+from springback.decoding import contrast
+from springback.decoding.deferral import Trust
+from springback.decoding.drafts import ModelDrafts, NgramIndex, Pace
+from springback.decoding.ragged_cache import Half, TwinHalf
+from springback.decoding.sampling import Answer, Chooser, penalised
+from springback.decoding.work import Work
 
 #: What asking the amateur about a batch costs, in rounds of the expert.
 ASKING = 1.0

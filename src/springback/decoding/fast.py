@@ -17,8 +17,9 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from springback.decode.choose import Answer, Chooser
-from springback.decode.drafts import (
+from springback.decoding.cpu_matmul import thin_products
+from springback.decoding.deferral import Trust
+from springback.decoding.drafts import (
     DEFAULT_SPECULATION,
     DRAFTS,
     ModelDrafts,
@@ -26,16 +27,15 @@ from springback.decode.drafts import (
     Pace,
     Speculation,
 )
-from springback.decode.lora import twin_of
-from springback.decode.noise import noise_of
-from springback.decode.reference import batches, decode
-from springback.decode.rounds import Batch
-from springback.decode.rows import Half, TwinHalf, croppable
-from springback.decode.settings import NO_HOOKS, DecodeSettings, Hooks, check
-from springback.decode.static import CACHES, Halves
-from springback.decode.thin import thin_products
-from springback.decode.trust import Trust
-from springback.decode.work import Decoded, Work
+from springback.decoding.lora_pair import twin_of
+from springback.decoding.noise import noise_of
+from springback.decoding.plain import batches, decode
+from springback.decoding.ragged_cache import Half, TwinHalf, croppable
+from springback.decoding.sampling import Answer, Chooser
+from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decoding.speculative import Batch
+from springback.decoding.static_cache import CACHES, Halves
+from springback.decoding.work import Decoded, Work
 from springback.errors import SpringbackError, describe
 
 Pair = tuple[PreTrainedModel, PreTrainedModel | None]
@@ -68,12 +68,12 @@ def decode_fast(
     hooks: Hooks = NO_HOOKS,
     speculation: Speculation = DEFAULT_SPECULATION,
 ) -> Decoded:
-    """The answers of :func:`springback.decode.decode`, token for token, sooner.
+    """The answers of :func:`springback.decoding.decode`, token for token, sooner.
 
     Equal up to rounding: a block and a single step may differ in the last bits of a logit, which
     can tip a tie.  Sampling needs ``settings.keyed_noise``.  A model whose cache cannot be cropped
-    is decoded by the plain loop, with one warning.  Of a pair of :mod:`springback.decode.lora`
-    both run in one batch.
+    is decoded by the plain loop, with one warning.  Of a pair of
+    :mod:`springback.decoding.lora_pair` both run in one batch.
     """
     check(settings, prompts, amateur, hooks, expert)
     _check_fast(settings, speculation)

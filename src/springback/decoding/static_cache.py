@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from springback.decode.rows import ATTENTION, Half, TwinHalf
+from springback.decoding.ragged_cache import ATTENTION, Half, TwinHalf
 from springback.errors import SpringbackError, describe
 
 #: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
