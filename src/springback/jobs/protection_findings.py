@@ -12,8 +12,8 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import Crossing, bounded_mean, first_crossing
-from springback.elasticity.differences import Change, Range, paired_change, t_pvalue
 from springback.elasticity.doses import dose_range
+from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
 from springback.jobs.attacks import protected
 from springback.jobs.battery import Words
 from springback.jobs.protections import Protection

@@ -14,7 +14,7 @@ from typing import Any
 
 from springback.core import Slice, content_hash
 from springback.data import load_slice
-from springback.elasticity.source import FREE
+from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError, describe
 from springback.execute import ExecutorSettings, Task
 from springback.execute.on_ray import run_tasks

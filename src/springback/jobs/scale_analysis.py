@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from springback.core import Measurement, to_jsonable
-from springback.elasticity.differences import t_pvalue
+from springback.elasticity.seed_tests import t_pvalue
 from springback.jobs.scale_settings import NAME, ScaleSettings
 from springback.jobs.settings import AuditSettings
 from springback.stats import holm, mean_interval

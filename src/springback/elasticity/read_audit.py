@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.core import content_hash
-from springback.elasticity.judgement import ReboundCurves
+from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
 
 #: Settings that two studies may differ in and still be the same study of two models.

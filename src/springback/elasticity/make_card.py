@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.elasticity.bounded import Bounded
 from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
+from springback.elasticity.censored import Bounded
 from springback.elasticity.curves import slopes_on_log2
 from springback.elasticity.doses import EPSILON, Doses, doses_at, gain_doses, kl_doses
-from springback.elasticity.judgement import Criterion, ReboundCurves, rebound_judgement
+from springback.elasticity.read_audit import Source, finite, part, read_source
+from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
 from springback.elasticity.resistance import overall_resistance, resistance_tests
-from springback.elasticity.source import Source, finite, part, read_source
 from springback.stats import Interval, mean_interval
 
 #: What stands for utility, the first that was measured, and what it is called.  Neutral texts are

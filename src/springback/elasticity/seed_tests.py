@@ -1,7 +1,7 @@
 """Tests over seeds: paired by seed, or Welch's where the seeds of two models are not the same.
 
 Values may be ranges (censored doses): each side is then tested with the ends that speak against
-it, as in :mod:`springback.elasticity.bounded`.
+it, as in :mod:`springback.elasticity.censored`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as sps
 
-from springback.elasticity.bounded import bounded_mean
+from springback.elasticity.censored import bounded_mean
 
 #: Where a value can lie: equal ends for one that is known.
 Range = tuple[float, float]
