@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from springback.execute import ExecutorSettings, Task
+from springback.integrations.ray import ExecutorSettings, Task
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
@@ -36,7 +36,7 @@ def nothing(progress: Progress) -> None:
 
 def overhead(runs: int) -> dict[str, Any]:
     """Milliseconds a run, workers started before; the median of three rounds."""
-    from springback.execute.on_ray import run_tasks
+    from springback.integrations.ray.scheduler import run_tasks
 
     run_tasks([Task(f"warm-{i}", "warm", nothing) for i in range(8)], RAY, Silent())
     rounds = []

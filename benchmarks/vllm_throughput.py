@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from springback.engines.vllm.folder import LAZY_KEY, open_folder
+from springback.integrations.vllm.folder import LAZY_KEY, open_folder
 from springback.provenance import now, provenance
 from springback.store import write_json
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from boosted_fixture import boosted
-from springback.engines.serve.settings import ServeSettings, check, engine_of
-from springback.engines.vllm import launch
-from springback.engines.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
-from springback.engines.vllm.gate import VllmGate
 from springback.errors import MissingExtraError, ModelError, SpringbackError
+from springback.integrations.server.settings import ServeSettings, check, engine_of
+from springback.integrations.vllm import launch
+from springback.integrations.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
+from springback.integrations.vllm.gate import VllmGate
 from springback.store import read_json, write_json
 
 WITH_VLLM = ServeSettings(engine="vllm")

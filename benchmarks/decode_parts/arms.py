@@ -77,7 +77,7 @@ def arms(subject: Subject) -> dict[str, Arm]:
         return decode(expert, prompts, settings, amateur, work=work), work
 
     def linear(arm: Arm) -> Arm:
-        """The same with PyTorch's own matrix products, as an ablation of decode/thin.py."""
+        """The same with PyTorch's own matrix products, as an ablation of decoding/cpu_matmul.py."""
 
         def run(prompts: Answers) -> tuple[Answers, Work | None]:
             with patch.object(cpu_matmul, "_measured", lambda layers: frozenset()):

@@ -27,8 +27,8 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 import springback
 from springback.encode import encode_rows
-from springback.engines.callbacks import ElasticityCallback, Held, KeepEarly
 from springback.errors import SpringbackError
+from springback.integrations.trainer_callbacks import ElasticityCallback, Held, KeepEarly
 from springback.models import load_model, resolve
 from springback.probes import StartDistribution, margin, nll
 

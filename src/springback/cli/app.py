@@ -18,7 +18,7 @@ from springback.cli.flags import with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
-from springback.execute.settings import ExecutorSettings
+from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.epicode_settings import NAMES as EPICODE
 from springback.jobs.epicode_settings import EpicodeSettings
 from springback.jobs.large_settings import LargeSettings
@@ -53,7 +53,7 @@ Push = Annotated[
 def _check_track(targets: list[str] | None) -> None:
     """A tracker that is not known is said before the work, not after it."""
     if targets:
-        from springback.engines.trackers import check_targets
+        from springback.integrations.trackers import check_targets
 
         check_targets(targets)
 
@@ -70,7 +70,7 @@ def _finish(result: Any, targets: list[str] | None = None) -> None:
     typer.echo(f"results: {result.folder / 'result.json'}")
     typer.echo(f"report:  {page}")
     if targets:
-        from springback.engines.trackers import track as run
+        from springback.integrations.trackers import track as run
 
         for line in run(result.folder, targets):
             typer.echo(line)
@@ -272,7 +272,7 @@ def boost(
 
     _check_track(track)
     if push:
-        from springback.engines.push import check_name
+        from springback.integrations.hub_upload import check_name
 
         check_name(push)
     settings = config.build(BoostSettings, given)
@@ -298,7 +298,7 @@ def boost(
 
 
 def _push(result: Any, repository: str) -> None:
-    from springback.engines.push import push as run
+    from springback.integrations.hub_upload import push as run
 
     folder = result.data["inputs"]["boosted"]
     if folder is None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.errors import ModelError, SpringbackError, describe
-from springback.execute.settings import ExecutorSettings
+from springback.integrations.ray.settings import ExecutorSettings
 
 _Folders = Annotated[
     list[str],
@@ -116,7 +116,7 @@ def extrapolate(
     if check and push is not None:
         raise SpringbackError("--check writes nothing to --push; leave one of them out")
     if push is not None:
-        from springback.engines.push import check_name
+        from springback.integrations.hub_upload import check_name
 
         check_name(push)
     if check:
@@ -152,7 +152,7 @@ def extrapolate(
         )
     (_adapters if kinds == {True} else _full)(folders, asked)
     if push is not None:
-        from springback.engines.push import push as upload
+        from springback.integrations.hub_upload import push as upload
 
         typer.echo(f"pushed: {upload(out, push)}")
 
@@ -206,7 +206,7 @@ def _full(folders: list[Path], asked: _Asked) -> None:
     _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
     how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
     if asked.executor.executor == "ray":
-        from springback.execute.extrapolate import extrapolate_on_ray
+        from springback.integrations.ray.extrapolate import extrapolate_on_ray
 
         _told(
             extrapolate_on_ray(folders, how, asked.out, asked.executor, make_progress()), asked.out

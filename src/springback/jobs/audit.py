@@ -14,7 +14,7 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import card_of
-from springback.execute import ExecutorSettings
+from springback.integrations.ray import ExecutorSettings
 from springback.jobs import (
     audit_findings,
     audit_rates,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Checkpoint
-from springback.engines.publish import complete
+from springback.integrations.boosted_folder import complete
 from springback.models import BOOST_FILE
 from springback.store import read_json, write_json
 from springback.weights import extrapolate

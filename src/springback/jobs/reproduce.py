@@ -9,7 +9,7 @@ from typing import Any
 
 from springback.elasticity import ElasticityCard, Quantity, compare
 from springback.errors import SpringbackError
-from springback.execute import ExecutorSettings
+from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import plan as audit_plan
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build

@@ -16,8 +16,8 @@ from springback.core import Slice, content_hash
 from springback.data import load_slice
 from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError, describe
-from springback.execute import ExecutorSettings, Task
-from springback.execute.on_ray import run_tasks
+from springback.integrations.ray import ExecutorSettings, Task
+from springback.integrations.ray.scheduler import run_tasks
 from springback.jobs import scale_analysis
 from springback.jobs.audit import audit
 from springback.jobs.audit_data import check_settings

@@ -10,7 +10,7 @@ from typing import Any
 
 from springback.elasticity import Comparison, card_of, compare
 from springback.errors import SpringbackError, StoreError
-from springback.execute import ExecutorSettings
+from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import audit
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings

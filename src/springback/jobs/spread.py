@@ -20,9 +20,9 @@ from typing import Any
 
 from springback.core import Run, content_hash
 from springback.errors import MissingExtraError
-from springback.execute import ExecutorSettings, Outcome, Task
-from springback.execute.on_ray import run_tasks
-from springback.execute.shared import Shared
+from springback.integrations.ray import ExecutorSettings, Outcome, Task
+from springback.integrations.ray.scheduler import run_tasks
+from springback.integrations.ray.shared_storage import Shared
 from springback.jobs import realign, rebound, resistance
 from springback.jobs.attacks import PLAIN
 from springback.jobs.audit_rows import Room, load_data
@@ -197,7 +197,7 @@ def run(
     studies: Sequence[Study], plan: Plan, executor: ExecutorSettings, progress: Progress
 ) -> None:
     """Make every run of the studies that is not done, on Ray; writes ``executor.json`` beside
-    them.  Raises as :func:`springback.execute.on_ray.run_tasks`."""
+    them.  Raises as :func:`springback.integrations.ray.scheduler.run_tasks`."""
     store = studies[0].store
     shared = Shared(executor.shared) if executor.shared else None
     if shared is not None:

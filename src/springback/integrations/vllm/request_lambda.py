@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from springback.decoding import contrast
-from springback.engines.vllm.folder import ALPHA, LAMBDA, strengths_of
+from springback.integrations.vllm.folder import ALPHA, LAMBDA, strengths_of
 
 
 @dataclass

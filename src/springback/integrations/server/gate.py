@@ -7,9 +7,9 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from springback.engines.serve.metrics import Metrics
-from springback.engines.serve.protocol import Refused
-from springback.engines.serve.settings import ServeSettings, is_loopback
+from springback.integrations.server.metrics import Metrics
+from springback.integrations.server.protocol import Refused
+from springback.integrations.server.settings import ServeSettings, is_loopback
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from springback.execute.on_ray import run_tasks
-from springback.execute.settings import ExecutorSettings
-from springback.execute.tasks import Task
+from springback.integrations.ray.scheduler import run_tasks
+from springback.integrations.ray.settings import ExecutorSettings
+from springback.integrations.ray.tasks import Task
 from springback.progress import Progress, Silent
 from springback.weights import Extrapolation, ExtrapolationReport
 from springback.weights.extrapolation import along_job

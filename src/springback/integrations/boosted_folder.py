@@ -30,7 +30,7 @@ def complete(folder: str | Path) -> None:
         raise ModelError(
             describe(folder, "a folder that springback boost wrote", "name its model/ folder")
         )
-    source = resources.files("springback.engines").joinpath("custom_generate.py")
+    source = resources.files("springback.integrations").joinpath("custom_generate.py")
     write_text(folder / CODE, source.read_text(encoding="utf-8"))
     _extend_card(folder, facts)
 

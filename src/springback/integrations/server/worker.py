@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from springback.decoding import DecodeSettings, Hooks, decode_fast
-from springback.engines.serve.metrics import Metrics
 from springback.inference import Loaded
+from springback.integrations.server.metrics import Metrics
 
 
 class Busy(Exception):

@@ -14,14 +14,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from springback.engines.serve import protocol
-from springback.engines.serve.gate import Gate
-from springback.engines.serve.metrics import Metrics
-from springback.engines.serve.protocol import ChatRequest, CompletionRequest, Refused, Reply
-from springback.engines.serve.settings import ServeSettings
-from springback.engines.serve.text import Pieces
-from springback.engines.serve.worker import Busy, Closed, Job, Worker
 from springback.inference import Loaded
+from springback.integrations.server import protocol
+from springback.integrations.server.gate import Gate
+from springback.integrations.server.metrics import Metrics
+from springback.integrations.server.protocol import ChatRequest, CompletionRequest, Refused, Reply
+from springback.integrations.server.settings import ServeSettings
+from springback.integrations.server.text import Pieces
+from springback.integrations.server.worker import Busy, Closed, Job, Worker
 
 #: Seconds between looks whether a client that waits for a whole answer is still there.
 _LOOK = 0.5

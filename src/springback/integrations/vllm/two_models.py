@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from springback.engines.vllm.build import AMATEUR, EXPERT, build, folder_of, vocabulary
-from springback.engines.vllm.folder import LAZY_KEY
-from springback.engines.vllm.strengths import Combiner, table_of
 from springback.errors import ModelError, describe
+from springback.integrations.vllm.build import AMATEUR, EXPERT, build, folder_of, vocabulary
+from springback.integrations.vllm.folder import LAZY_KEY
+from springback.integrations.vllm.request_lambda import Combiner, table_of
 
 
 class Pair(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from springback.engines.serve.settings import ServeSettings
 from springback.errors import SpringbackError, describe
+from springback.integrations.server.settings import ServeSettings
 
 
 def bind(settings: ServeSettings) -> socket.socket:

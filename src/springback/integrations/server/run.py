@@ -9,11 +9,11 @@ from types import FrameType
 
 import uvicorn
 
-from springback.engines.serve.address import bind
-from springback.engines.serve.app import Server
-from springback.engines.serve.settings import ServeSettings, check
-from springback.engines.serve.worker import Worker
 from springback.inference import load
+from springback.integrations.server.address import bind
+from springback.integrations.server.app import Server
+from springback.integrations.server.settings import ServeSettings, check
+from springback.integrations.server.worker import Worker
 
 #: Seconds after the grace in which broken-off answers reach their clients.
 _LAST_RESORT = 10

@@ -6,12 +6,12 @@ import json
 import os
 from typing import Any
 
-from springback.engines.serve.gate import Gate
-from springback.engines.serve.metrics import Metrics
-from springback.engines.serve.protocol import Refused
-from springback.engines.serve.settings import ServeSettings
-from springback.engines.vllm.folder import ALPHA, LAMBDA
-from springback.engines.vllm.launch import GATE_SETTINGS
+from springback.integrations.server.gate import Gate
+from springback.integrations.server.metrics import Metrics
+from springback.integrations.server.protocol import Refused
+from springback.integrations.server.settings import ServeSettings
+from springback.integrations.vllm.folder import ALPHA, LAMBDA
+from springback.integrations.vllm.launch import GATE_SETTINGS
 
 
 class VllmGate(Gate):

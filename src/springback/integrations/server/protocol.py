@@ -14,8 +14,8 @@ from springback.core import Row, RowKind
 from springback.data import framed
 from springback.decoding import DecodeSettings
 from springback.encode import encode_prompt, stop_ids
-from springback.engines.serve.settings import ServeSettings
 from springback.inference import Loaded
+from springback.integrations.server.settings import ServeSettings
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {

@@ -23,7 +23,7 @@ LAZY_KEY = "springback_lazy_head"
 #: What a request says in ``vllm_xargs``.
 LAMBDA, ALPHA = "lambda", "alpha"
 #: ``--logits-processors`` of a server that takes them.
-PROCESSOR = "springback.engines.vllm.strengths:RequestStrengths"
+PROCESSOR = "springback.integrations.vllm.request_lambda:RequestStrengths"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from springback.errors import MissingExtraError, SpringbackError
-from springback.execute.settings import ExecutorSettings
-from springback.execute.tasks import Outcome, Task, check_tasks
+from springback.integrations.ray.settings import ExecutorSettings
+from springback.integrations.ray.tasks import Outcome, Task, check_tasks
 from springback.progress import Progress
 
 #: Seconds between two looks at the cluster, and between two words of one worker.

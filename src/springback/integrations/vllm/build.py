@@ -6,9 +6,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from springback.engines.vllm.folder import FOLDER_KEY, Folder, open_folder
 from springback.errors import ModelError, describe
 from springback.hub import local_folder
+from springback.integrations.vllm.folder import FOLDER_KEY, Folder, open_folder
 from springback.store import read_json
 
 EXPERT, AMATEUR, BASE = "expert", "amateur", "base"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from springback.engines.vllm.folder import PAIR, PROCESSOR, TWIN
 from springback.errors import describe
+from springback.integrations.vllm.folder import PAIR, PROCESSOR, TWIN
 
 #: Ways to load that go through the loader which asks a model for further sources of weights.
 _LOADERS = ("auto", "hf", "safetensors", "fastsafetensors")
@@ -26,7 +26,7 @@ def register() -> None:
     known = ModelRegistry.get_supported_archs()
     for name, place in ((PAIR, "pair:Pair"), (TWIN, "twin:Twin")):
         if name not in known:
-            ModelRegistry.register_model(name, f"springback.engines.vllm.{place}")
+            ModelRegistry.register_model(name, f"springback.integrations.vllm.{place}")
         MODELS_CONFIG_MAP[name] = Checked
 
 
@@ -77,7 +77,7 @@ def _check_half(vllm_config: Any) -> None:
     """What vLLM checks for the class of one half, where it has such checks."""
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
-    from springback.engines.vllm.build import half_architectures
+    from springback.integrations.vllm.build import half_architectures
 
     for name in half_architectures(vllm_config.model_config):
         own = MODELS_CONFIG_MAP.get(name)

@@ -18,17 +18,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from springback.engines.serve.address import bind
-from springback.engines.serve.settings import ServeSettings, check
-from springback.engines.vllm.folder import PROCESSOR, Folder, open_folder
 from springback.errors import MissingExtraError, ModelError, SpringbackError, describe
+from springback.integrations.server.address import bind
+from springback.integrations.server.settings import ServeSettings, check
+from springback.integrations.vllm.folder import PROCESSOR, Folder, open_folder
 from springback.models import resolve
 from springback.store import read_json
 from springback.weights import is_adapter
 
 #: Where the server's process reads what the gate is to let through, but for the token.
 GATE_SETTINGS = "SPRINGBACK_SERVE"
-_GATE = "springback.engines.vllm.gate.VllmGate"
+_GATE = "springback.integrations.vllm.gate.VllmGate"
 #: Seconds between looks whether the server is up, and for broken-off answers at the end.
 _LOOK, _LAST_RESORT = 0.25, 30
 

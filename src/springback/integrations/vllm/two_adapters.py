@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from springback.decoding.lora_pair import refuse_more
-from springback.engines.vllm.build import AMATEUR, BASE, build, folder_of
-from springback.engines.vllm.strengths import Combiner, table_of
 from springback.errors import ModelError, describe
+from springback.integrations.vllm.build import AMATEUR, BASE, build, folder_of
+from springback.integrations.vllm.request_lambda import Combiner, table_of
 from springback.weights.adapter import Adapter, check_bases, open_adapter
 from springback.weights.stream import Reader
 
