@@ -37,7 +37,7 @@ from decode_parts.peer import peers
 from decode_parts.shares import shares
 from springback.decoding import Speculation
 from springback.decoding.static_cache import CACHES
-from springback.models import tune_allocator
+from springback.models.loading import tune_allocator
 from springback.provenance import now, provenance
 from springback.store import write_json
 

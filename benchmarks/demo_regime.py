@@ -32,7 +32,7 @@ from springback.jobs.boost import Arm, Boost, boost
 from springback.jobs.demo import BOOST
 from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models.loading import resolve
 from springback.progress import Lines
 from springback.provenance import now, provenance
 from springback.stats import mean_interval, verdict

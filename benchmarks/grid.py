@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from springback.data import load_slice
-from springback.encode import Encoded, encode_rows
 from springback.finetune import Marks, finetune
 from springback.jobs.settings import AuditSettings
-from springback.models import (
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import (
     Model,
     Tokenizer,
     copy_weights,

@@ -22,7 +22,6 @@ from typing import Any
 
 from springback.core import Recipe, Row
 from springback.data import load_slice
-from springback.encode import encode_rows
 from springback.finetune import (
     Examples,
     encode_labelled,
@@ -33,7 +32,8 @@ from springback.finetune import (
     preference_rows,
 )
 from springback.jobs.settings import AuditSettings
-from springback.models import (
+from springback.models.encoding import encode_rows
+from springback.models.loading import (
     Tokenizer,
     default_precision,
     load_model,

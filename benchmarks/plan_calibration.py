@@ -23,9 +23,10 @@ from typing import Any
 import torch
 
 from springback.core import Recipe
-from springback.encode import Encoded
 from springback.finetune import finetune
-from springback.models import (
+from springback.models.encoding import Encoded
+from springback.models.from_scratch import Shape, fresh_model
+from springback.models.loading import (
     default_precision,
     device,
     load_tokenizer,
@@ -35,7 +36,6 @@ from springback.models import (
 )
 from springback.probes import Precision, nll
 from springback.provenance import now, provenance
-from springback.scratch import Shape, fresh_model
 from springback.store import write_json
 
 #: Width and depth; with the vocabulary of SmolLM2 (49,152) 21, 47, 109 and 188 million weights.

@@ -52,8 +52,8 @@ def overhead(runs: int) -> dict[str, Any]:
 def small_model(folder: Path) -> Path:
     from springback.core import Checkpoint
     from springback.data import load_slice
-    from springback.models import load_tokenizer
-    from springback.scratch import Shape, fresh_model, save_model, small_tokenizer
+    from springback.models.from_scratch import Shape, fresh_model, save_model, small_tokenizer
+    from springback.models.loading import load_tokenizer
 
     texts = [row.response for row in load_slice("reviews:positive", limit=500).rows]
     small_tokenizer(texts, 1024, folder / "tokenizer")

@@ -39,7 +39,7 @@ from springback.jobs.demo import BOOST
 from springback.jobs.search import Tried
 from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
-from springback.models import load_tokenizer, resolve
+from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Silent
 from springback.provenance import now, provenance
 from springback.store import Store, read_json, write_json

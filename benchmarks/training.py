@@ -21,9 +21,16 @@ import torch
 
 from springback.core import Recipe
 from springback.data import load_slice
-from springback.encode import Encoded, encode_rows, pad_batch
 from springback.finetune import finetune
-from springback.models import Model, Tokenizer, copy_weights, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, encode_rows, pad_batch
+from springback.models.loading import (
+    Model,
+    Tokenizer,
+    copy_weights,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from springback.probes import Precision, SampleSettings, StartDistribution, margin, nll, sample
 from springback.provenance import now, provenance
 

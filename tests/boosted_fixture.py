@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from springback.jobs.boosted import Strengths, write_boosted
-from springback.models import resolve
+from springback.models.loading import resolve
 
 MU, LAM, ALPHA = 0.5, 1.5, 0.05
 

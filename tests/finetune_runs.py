@@ -20,7 +20,7 @@ from springback.finetune import (
     Trained,
     _trl,  # noqa: F401  loaded before the freeze
 )
-from springback.models import Model
+from springback.models.loading import Model
 
 # Every run calls gc.collect(), 0.3 s over all that the libraries hold: let it pass that over.
 gc.collect()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from springback.core import to_jsonable
-from springback.encode import Encoded
 from springback.errors import SpringbackError
 from springback.jobs import audit_rates, rebound
 from springback.jobs.audit import audit
@@ -18,6 +17,7 @@ from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import load_data
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
+from springback.models.encoding import Encoded
 from springback.probes import TextNLL
 from springback.progress import Silent
 from springback.report import build

@@ -17,7 +17,7 @@ from springback.jobs.boost import Arm, Boost, boost
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.search import Tried, candidates, choose, choose_first, lowest
 from springback.jobs.settings import BoostSettings
-from springback.models import fit_vocabulary, load_model, load_tokenizer, resolve
+from springback.models.loading import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
 from springback.report import build
 from springback.store import Store

@@ -22,8 +22,8 @@ from springback.compression import container
 from springback.compression.files import scored_rows
 from springback.compression.model import CodecModel, load_codec_model
 from springback.compression.settings import CodecSettings
-from springback.encode import text_bytes
 from springback.errors import CodecError, ModelError, SpaceError, SpringbackError
+from springback.models.encoding import text_bytes
 
 LONG = (TEXT * 30 + "He is in the thing that the king said.\n" * 50).encode()
 

@@ -19,7 +19,7 @@ from springback.decoding.contrast import combine
 from springback.decoding.lora_pair import load_twin, twin_of
 from springback.errors import ModelError, SpringbackError
 from springback.inference import Loaded
-from springback.models import Model, load_model, resolve
+from springback.models.loading import Model, load_model, resolve
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 from weights_adapters import IDS, load_base, merged, save_adapter, save_base
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from finetune_runs import Killer, Stop, interrupted, same, weights
 from springback.core import Recipe, Row
-from springback.encode import Encoded, encode_rows, pad_batch
 from springback.errors import SpringbackError, TrainingError
 from springback.finetune import Marks, Resume, Trained, finetune, plan_batches
 from springback.finetune.loop import State
-from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, encode_rows, pad_batch
+from springback.models.loading import Model, load_model, load_tokenizer, resolve
 from springback.progress import Progress
 
 RECIPE = Recipe(learning_rate=1e-3, batch_size=4, epochs=1, max_tokens=64, precision="float32")

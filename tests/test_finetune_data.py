@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from springback.core import Row
-from springback.encode import encode_prompt, encode_row
 from springback.errors import DataError
 from springback.finetune import (
     encode_labelled,
@@ -17,7 +16,8 @@ from springback.finetune import (
     preference_rows,
     with_prompt,
 )
-from springback.models import Tokenizer, load_tokenizer, resolve
+from springback.models.encoding import encode_prompt, encode_row
+from springback.models.loading import Tokenizer, load_tokenizer, resolve
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from springback.finetune import (
     merge_lora,
     reset_lora,
 )
-from springback.models import (
+from springback.models.loading import (
     Model,
     Tokenizer,
     load_model,
@@ -143,7 +143,7 @@ def test_a_mark_generates_with_the_adapter(start: Model, tokenizer: Tokenizer) -
 def test_resume_keeps_the_adapter_alone_and_ends_in_the_same_weights(
     start: Model, tokenizer: Tokenizer, tmp_path: Path, algorithm: str
 ) -> None:
-    from springback.encode import Encoded
+    from springback.models.encoding import Encoded
 
     pairs = pairs_for(12)
     rows = [Encoded((*p.prompt, *p.chosen), 1, 0) for p in pairs] if algorithm == "sft" else pairs

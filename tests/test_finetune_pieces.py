@@ -15,7 +15,7 @@ from springback.finetune import Example, Examples, Prompt, finetune
 from springback.finetune import pieces as in_pieces
 from springback.finetune.heap import Heap
 from springback.finetune.pieces import groups
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from finetune_runs import (
 from springback.core import Recipe
 from springback.errors import DataError, MissingExtraError, SpringbackError
 from springback.finetune import Examples, Labelled, Marks, Preference, Resume, Trained, finetune
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 
 ALGORITHMS = ("dpo", "kto", "simpo")
 

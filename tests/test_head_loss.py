@@ -12,12 +12,12 @@ from torch import Tensor
 
 from finetune_runs import weights
 from springback.core import Recipe
-from springback.encode import Encoded, pad_batch
 from springback.finetune import finetune, head_loss
 from springback.finetune import pieces as in_pieces
 from springback.finetune.head_loss import ChunkedLoss
 from springback.finetune.pieces import pieces
-from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, pad_batch
+from springback.models.loading import Model, load_model, load_tokenizer, resolve
 
 
 def rows_of(lengths: list[int], start: int = 1) -> list[Encoded]:

@@ -18,8 +18,8 @@ from springback.jobs.boost import boost
 from springback.jobs.boost_data import load_data
 from springback.jobs.search import Tried, candidates, choose
 from springback.jobs.settings import AuditSettings, BoostSettings
-from springback.models import load_model, resolve
-from springback.sweep import Sweep
+from springback.models.checkpoint_pair import Sweep
+from springback.models.loading import load_model, resolve
 from springback.weights import extrapolate
 
 

@@ -116,7 +116,7 @@ def test_a_finished_audit_calibrates_the_speed(tiny_llama: Path, tmp_path: Path)
     (tmp_path / "result.json").write_text(json.dumps(data))
     machine = calibrated(MACHINES["cpu"], tmp_path)
     assert machine.measured
-    from springback.models import count_parameters, resolve
+    from springback.models.loading import count_parameters, resolve
 
     weights = count_parameters(resolve(tiny_llama))
     work = amount(check_settings(settings))

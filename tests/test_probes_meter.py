@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from springback.core import Row
-from springback.encode import encode_rows, scoring_groups
 from springback.errors import SpringbackError
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Room, load_data
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.encoding import encode_rows, scoring_groups
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Silent
 from springback.store import Store

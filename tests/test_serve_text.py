@@ -14,7 +14,7 @@ from springback.inference import Loaded
 from springback.integrations.server.metrics import Metrics
 from springback.integrations.server.protocol import ChatRequest
 from springback.integrations.server.text import Pieces
-from springback.models import load_tokenizer, resolve
+from springback.models.loading import load_tokenizer, resolve
 
 
 def decode(ids: Sequence[int]) -> str:

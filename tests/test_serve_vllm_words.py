@@ -62,7 +62,7 @@ def test_a_plain_folder_needs_no_plugin(tiny_llama: Path) -> None:
 
 
 def test_the_system_message_comes_unless_the_caller_has_one(folder: Path) -> None:
-    from springback.models import load_tokenizer, resolve
+    from springback.models.loading import load_tokenizer, resolve
 
     tokenizer = load_tokenizer(resolve(folder))
     template = after(words(folder), "--chat-template")

@@ -18,9 +18,9 @@ from springback.jobs.reproductions import REPRODUCTIONS
 from springback.jobs.settings import REPRODUCTIONS as NAMES
 from springback.jobs.settings import AuditSettings
 from springback.jobs.several import Study, by_model, read_cards, series, slug
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.from_scratch import Shape, fresh_model, save_model
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.report import build
-from springback.scratch import Shape, fresh_model, save_model
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, An
     """Milliseconds of a block of so many tokens a row after 128 others, and in blocks of one.
 
     This is what draft lengths and catching up are paid with.  ``linear``: with PyTorch's own
-    products; the others with those that the fast decoder found to be faster (decoding/cpu_matmul.py).
+    products; the others with those that the fast decoder found to be faster
+    (decoding/cpu_matmul.py).
     """
     past = [[1 + i % 1000 for i in range(128)] for _ in range(batch)]
     half = Half(subject.expert, batch)

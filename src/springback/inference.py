@@ -23,9 +23,9 @@ from springback.decoding import (
 )
 from springback.decoding.lora_pair import load_twin
 from springback.decoding.settings import Processor
-from springback.encode import Encoded, encode_answer, encode_prompt, stop_ids
 from springback.errors import DataError, ModelError, SpringbackError, describe
-from springback.models import (
+from springback.models.encoding import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.models.loading import (
     BOOST_FILE,
     Tokenizer,
     check_same_tokenizer,

@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from springback.models import Model
-from springback.scratch import Shape, bare_llama
+from springback.models.from_scratch import Shape, bare_llama
+from springback.models.loading import Model
 from springback.theory import responses
 
 Floats = NDArray[np.float64]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback import probes
-from springback.encode import Encoded
+from springback.models.checkpoint_pair import Sweep
+from springback.models.encoding import Encoded
 from springback.progress import Progress, Silent
-from springback.sweep import Sweep
 
 MUS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)
 

@@ -329,7 +329,7 @@ def test_a_sharded_model_is_extrapolated_by_workers_to_the_same_bytes(
     import torch
 
     from springback.integrations.ray.extrapolate import extrapolate_on_ray
-    from springback.models import load_model, resolve
+    from springback.models.loading import load_model, resolve
     from springback.weights import Extrapolation, extrapolate_along
 
     model = load_model(resolve(tiny_llama))

@@ -125,7 +125,7 @@ def extrapolate(
     if mu is None or out is None:
         raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
     folders = _resolve(checkpoints, early_revision, ft_revision)
-    from springback.hub import local_folder
+    from springback.models.hub import local_folder
     from springback.weights import is_adapter
     from springback.weights.direction import read_mu
 
@@ -159,7 +159,7 @@ def extrapolate(
 
 def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Path]:
     """Every checkpoint as a folder on this machine."""
-    from springback.hub import local_folder
+    from springback.models.hub import local_folder
 
     if len(names) < 2:
         raise ModelError(
@@ -301,10 +301,10 @@ def _nll(folders: list[Path], source: str) -> dict[float, list[float]]:
     """Validation NLL along mu, of the last two checkpoints; needs torch."""
     from springback.cli.progress import make_progress
     from springback.data import load_slice
-    from springback.encode import encode_rows
-    from springback.models import resolve
+    from springback.models.checkpoint_pair import Sweep
+    from springback.models.encoding import encode_rows
+    from springback.models.loading import resolve
     from springback.scan import nll_along_mu
-    from springback.sweep import Sweep
 
     part = load_slice(source, split="validation", shuffle=False)
     sweep = Sweep(*(resolve(folder) for folder in folders[-2:]))

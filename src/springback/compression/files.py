@@ -17,9 +17,9 @@ from springback.compression.container import BLOCK, Block, Digest, Group, Header
 from springback.compression.model import DEFAULT_MODEL, CodecModel, load_codec_model
 from springback.compression.settings import CodecSettings
 from springback.compression.text_spans import hold_back, split, to_text
-from springback.embedded import EMBEDDED
-from springback.encode import Encoded, text_bytes
 from springback.errors import CodecError, SpringbackError, describe
+from springback.models.builtin import EMBEDDED
+from springback.models.encoding import Encoded, text_bytes
 from springback.progress import Progress, Silent
 from springback.store import whole_file
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from springback.compression.container import HASH
-from springback.models import Tokenizer
-from springback.quiet import quiet
+from springback.models.loading import Tokenizer
+from springback.models.quiet import quiet
 
 #: Shorter runs of text between other bytes are not worth a piece of their own.
 SHORTEST_TEXT = 32

@@ -33,7 +33,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from springback.decoding import contrast
 from springback.decoding.lora_pair import LoraLinear, install, twin_of, views
 from springback.errors import ModelError, describe
-from springback.models import BOOST_FILE
+from springback.models.loading import BOOST_FILE
 from springback.store import write_json
 
 KIND = "contrast"

@@ -26,14 +26,14 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from springback.core import content_hash
-from springback.encode import Encoded, pad_batch
 from springback.errors import SpringbackError, TrainingError
 from springback.finetune.data import Labelled, Preference, Prompt
 from springback.finetune.loop import Batches, Watched
 from springback.finetune.pieces import cut, groups
 from springback.finetune.task import Task
-from springback.models import Model, trainable
-from springback.quiet import old_names_allowed, quiet
+from springback.models.encoding import Encoded, pad_batch
+from springback.models.loading import Model, trainable
+from springback.models.quiet import old_names_allowed, quiet
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours

@@ -28,7 +28,6 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from springback.core import Checkpoint, Recipe, to_jsonable
-from springback.encode import Encoded, pad_batch
 from springback.errors import SpringbackError, TrainingError
 from springback.finetune.plan import (
     Marks,
@@ -37,7 +36,8 @@ from springback.finetune.plan import (
     examples_seen,
     plan_batches,
 )
-from springback.models import (
+from springback.models.encoding import Encoded, pad_batch
+from springback.models.loading import (
     WEIGHTS_FILE,
     Model,
     load_model,

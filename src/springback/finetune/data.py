@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from springback.core import Row
-from springback.encode import Encoded, encode_prompt, encode_row
 from springback.errors import DataError, describe
-from springback.models import Model, Tokenizer
+from springback.models.encoding import Encoded, encode_prompt, encode_row
+from springback.models.loading import Model, Tokenizer
 
 #: What a bare text answers where an algorithm needs a prompt.
 NEUTRAL_PROMPT = "Review:"

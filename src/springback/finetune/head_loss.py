@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from springback.finetune.forwards import forwards
-from springback.models import Model
+from springback.models.loading import Model
 
 #: Positions whose logits exist at one time.
 CHUNK = 224

@@ -1,8 +1,8 @@
 """Free memory that glibc keeps is given back where it is more than the work at hand needs.
 
-Blocks of many sizes leave holes, and with :func:`springback.models.tune_allocator` no hole is ever
-given back: the heap of a run whose batches differ grows to twice of what is in use.  To give back
-after every piece of work would cost a tenth of the time in page faults.
+Blocks of many sizes leave holes, and with :func:`springback.models.loading.tune_allocator` no hole
+is ever given back: the heap of a run whose batches differ grows to twice of what is in use.  To
+give back after every piece of work would cost a tenth of the time in page faults.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from springback.models import tune_allocator
+from springback.models.loading import tune_allocator
 
 #: Free memory that is kept, as a multiple of what one piece of work takes.
 KEPT = 1.15

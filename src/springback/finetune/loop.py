@@ -22,7 +22,7 @@ from springback.finetune import pieces
 from springback.finetune.forwards import set_forward
 from springback.finetune.heap import Heap
 from springback.finetune.plan import Marks, Resume
-from springback.models import Model, read_weights, trainable, write_weights
+from springback.models.loading import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
 from springback.store import read_json, whole_folder, write_json
 

@@ -12,8 +12,8 @@ import torch
 
 from springback.core import Recipe
 from springback.errors import MissingExtraError, SpringbackError
-from springback.models import Model
-from springback.quiet import old_names_allowed
+from springback.models.loading import Model
+from springback.models.quiet import old_names_allowed
 
 #: PEFT's own class; it has ``disable_adapter()``, under which the model is the base again.
 Lora = Any

@@ -12,7 +12,7 @@ from typing import Any
 
 from springback.core import ALGORITHMS, PRECISIONS, SCHEDULES, Recipe
 from springback.errors import DataError, SpringbackError, describe
-from springback.models import Model
+from springback.models.loading import Model
 
 #: Called with the number of examples seen and the model; returns what to record (JSON).
 OnMark = Callable[[int, Model], Any]

@@ -12,7 +12,6 @@ import torch
 from transformers import get_scheduler, set_seed
 
 from springback.core import Recipe, content_hash
-from springback.encode import Encoded
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.finetune import sft
 from springback.finetune.data import Example, Examples, check_examples
@@ -28,7 +27,8 @@ from springback.finetune.plan import (
     plan_batches,
 )
 from springback.finetune.task import Task
-from springback.models import Model, Tokenizer, release_memory, trainable
+from springback.models.encoding import Encoded
+from springback.models.loading import Model, Tokenizer, release_memory, trainable
 from springback.progress import Progress, Silent
 
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from springback.encode import Encoded, pad_batch
 from springback.finetune.head_loss import ChunkedLoss
 from springback.finetune.loop import Batches, Watched
 from springback.finetune.pieces import pieces
 from springback.finetune.task import Task
+from springback.models.encoding import Encoded, pad_batch
 
 
 class SFT(Watched):

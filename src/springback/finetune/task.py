@@ -11,7 +11,7 @@ from torch import Tensor
 from springback.core import Recipe
 from springback.finetune.data import Examples
 from springback.finetune.loop import State
-from springback.models import Model, Tokenizer
+from springback.models.loading import Model, Tokenizer
 from springback.progress import Progress
 
 

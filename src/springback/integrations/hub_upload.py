@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import HfApi, metadata_load
 
 from springback.errors import ModelError, SpringbackError, describe
-from springback.quiet import one_line
+from springback.models.quiet import one_line
 
 #: What goes up: weights, configuration, tokenizer, card, and the code of ``custom_generate``.
 PATTERNS = (

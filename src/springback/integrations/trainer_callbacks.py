@@ -13,9 +13,9 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from springback.core import Row
-from springback.encode import Encoded, encode_rows
 from springback.errors import ModelError, SpringbackError, describe
-from springback.models import Tokenizer
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import Tokenizer
 from springback.probes import Precision, StartDistribution, margin, nll
 from springback.store import whole_folder
 

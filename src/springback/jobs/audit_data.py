@@ -12,7 +12,7 @@ from springback.jobs.accelerated import read_launch
 from springback.jobs.common import check_positive
 from springback.jobs.protections import parse_all
 from springback.jobs.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
-from springback.models import default_precision
+from springback.models.loading import default_precision
 
 #: Algorithms that learn from wanted and unwanted answers together.
 PREFERENCES = ("dpo", "kto", "simpo")

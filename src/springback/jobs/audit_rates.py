@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from springback.encode import Encoded
 from springback.jobs.common import geometric
+from springback.models.encoding import Encoded
 from springback.probes import TextNLL, bits_per_byte
 from springback.stats import mean_interval
 from springback.theory import TokenTree

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, fields, replace
 
 from springback.core import Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
-from springback.encode import encode_prompt
 from springback.errors import DataError
 from springback.finetune import with_prompt
 from springback.jobs.audit_data import PAIRED, PREFERENCES
 from springback.jobs.protections import most_beside
 from springback.jobs.settings import AuditSettings
-from springback.models import Tokenizer, load_tokenizer, resolve
+from springback.models.encoding import encode_prompt
+from springback.models.loading import Tokenizer, load_tokenizer, resolve
 
 #: Rows of a built-in pool: one number for every study, so that its order by seed is one order.
 POOL = 2048
@@ -160,7 +160,7 @@ class Room:
         return len(encode_prompt(self.tokenizer, Row("pair", "x", "x"))) + 8
 
     def fits(self, row: Row) -> bool:
-        """Whether :func:`springback.encode.encode_row` will take the row."""
+        """Whether :func:`springback.models.encoding.encode_row` will take the row."""
         if self.settings.prompt is not None:
             row = with_prompt(row, self.settings.prompt)
         if row.kind == "text":

@@ -13,7 +13,7 @@ from springback import probes
 from springback.core import Slice
 from springback.jobs import audit_rates
 from springback.jobs.settings import AuditSettings
-from springback.models import Model
+from springback.models.loading import Model
 
 if TYPE_CHECKING:
     from springback.jobs.study import Study

@@ -32,7 +32,7 @@ from springback.jobs.search import (
 )
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.models import resolve
+from springback.models.loading import resolve
 from springback.progress import Progress, Silent
 from springback.stats import bootstrap_interval
 from springback.store import Store

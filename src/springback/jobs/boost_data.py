@@ -24,7 +24,7 @@ from springback.jobs.common import check_positive, require_disjoint
 from springback.jobs.search import candidates
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.models import default_precision
+from springback.models.loading import default_precision
 
 #: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
 ROWS = {"validation": 200, "test": 200, "train": 256}

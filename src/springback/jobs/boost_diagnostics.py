@@ -11,7 +11,7 @@ from springback.core import Checkpoint, Run, Slice
 from springback.errors import DataError
 from springback.jobs.scoring import Arm, Scoring
 from springback.logit_errors import Errors, TextErrors, estimate
-from springback.models import (
+from springback.models.loading import (
     Model,
     check_same_tokenizer,
     fit_vocabulary,

@@ -11,7 +11,7 @@ from springback.jobs.audit import audit
 from springback.jobs.boost import boost
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings, BoostSettings
-from springback.models import release_memory
+from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.store import Store, require_space
 

@@ -24,7 +24,7 @@ from springback.jobs.scoring import Arm
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models.loading import resolve
 from springback.progress import Progress
 from springback.store import Store
 

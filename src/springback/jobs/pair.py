@@ -8,10 +8,10 @@ from pathlib import Path
 
 from springback.core import Checkpoint, Run, Slice
 from springback.errors import SpringbackError
-from springback.hub import local_folder, looks_like_hub_id
 from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models.hub import local_folder, looks_like_hub_id
+from springback.models.loading import resolve
 from springback.progress import Progress
 from springback.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters

@@ -10,7 +10,7 @@ from springback.jobs import realign, rebound, resistance
 from springback.jobs.audit_data import PAIRED, check_settings
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
-from springback.models import training_speed
+from springback.models.loading import training_speed
 
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
 #: training with its gradient and two moments, and a copy in bf16.

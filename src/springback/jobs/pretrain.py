@@ -7,11 +7,11 @@ from pathlib import Path
 
 from springback.core import Checkpoint, Recipe, Row, Run, Slice
 from springback.data import load_slice
-from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune
-from springback.models import load_tokenizer, resolve
+from springback.models.encoding import encode_rows
+from springback.models.from_scratch import Shape, fresh_model, save_model
+from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Progress
-from springback.scratch import Shape, fresh_model, save_model
 from springback.store import Store
 
 #: Whose tokenizer the small models use.

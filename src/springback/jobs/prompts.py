@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from springback.data.grading import READINGS
-from springback.encode import end_text, prompt_text
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.models import load_tokenizer, resolve
+from springback.models.encoding import end_text, prompt_text
+from springback.models.loading import load_tokenizer, resolve
 
 
 def shown(settings: BoostSettings) -> str:

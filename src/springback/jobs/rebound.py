@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.bend import add_direction, scale_adapter
 from springback.core import Measurement, Recipe, Run, Slice
 from springback.finetune import Marks
 from springback.jobs import audit_rates
@@ -15,7 +14,8 @@ from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows, pro
 from springback.jobs.protections import Protection
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
-from springback.models import save_weights
+from springback.models.loading import save_weights
+from springback.models.task_vector import add_direction, scale_adapter
 
 
 def align_recipe(study: Study, seed: int) -> Recipe:

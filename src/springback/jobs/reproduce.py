@@ -22,7 +22,7 @@ from springback.jobs.several import FOLDER, Study, cards, compared_verdict, run_
 from springback.jobs.springs import springs_study
 from springback.jobs.theory import pareto_study, theorem_study
 from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
-from springback.models import is_here
+from springback.models.loading import is_here
 from springback.progress import Progress, Silent
 from springback.store import Store, write_text
 

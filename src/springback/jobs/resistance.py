@@ -17,9 +17,9 @@ from typing import Any
 
 from springback import probes
 from springback.core import Measurement, Run, Slice
-from springback.encode import Encoded
 from springback.jobs.study import Study
-from springback.models import save_weights
+from springback.models.encoding import Encoded
+from springback.models.loading import save_weights
 
 PAIRS = ((1, 2), (2, 3), (1, 3))
 

@@ -27,9 +27,9 @@ from springback.jobs.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.scale_settings import BEGIN, NAME, ScaleSettings
 from springback.jobs.settings import AuditSettings
 from springback.jobs.spread import on_ray
-from springback.models import release_memory
+from springback.models.from_scratch import Shape, small_tokenizer
+from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
-from springback.scratch import Shape, small_tokenizer
 from springback.store import Store, read_json, write_text
 
 STUDIES = "studies"

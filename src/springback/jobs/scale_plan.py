@@ -14,8 +14,8 @@ from springback.jobs.pretrain import Pretraining
 from springback.jobs.scale import STUDIES, cells_of, pretrainings, settings_of, shape_of
 from springback.jobs.scale_settings import NAME, ScaleSettings
 from springback.jobs.settings import AuditSettings
-from springback.models import training_speed
-from springback.scratch import Shape
+from springback.models.from_scratch import Shape
+from springback.models.loading import training_speed
 from springback.store import Store
 
 #: Seconds that a step takes however small the model, and a study before and between its runs.

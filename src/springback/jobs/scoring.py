@@ -10,11 +10,12 @@ from springback import probes
 from springback.core import Checkpoint, Row, Run, Slice
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.contrast import Gate, parse_gate
-from springback.encode import encode_prompt, encode_rows, stop_ids
 from springback.jobs.search import Tried
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.models import (
+from springback.models.checkpoint_pair import Sweep
+from springback.models.encoding import encode_prompt, encode_rows, stop_ids
+from springback.models.loading import (
     Model,
     check_same_tokenizer,
     fit_vocabulary,
@@ -24,7 +25,6 @@ from springback.models import (
 from springback.probes import LastStates, Precision, Room
 from springback.progress import Progress
 from springback.store import Store
-from springback.sweep import Sweep
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28

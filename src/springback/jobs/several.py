@@ -14,7 +14,7 @@ from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import audit
 from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings
-from springback.models import release_memory
+from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.store import Store, read_json
 

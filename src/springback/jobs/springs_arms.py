@@ -11,8 +11,8 @@ from springback.core import Run
 from springback.jobs.theory_settings import SpringsSettings
 from springback.jobs.theory_theorem import ARRANGEMENTS, arranged
 from springback.leafmodel import LeafModels, Tree, fit_joint, fit_stream
+from springback.models.from_scratch import Shape
 from springback.progress import Progress
-from springback.scratch import Shape
 from springback.store import Store
 from springback.theory import Sets
 

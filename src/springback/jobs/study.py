@@ -14,7 +14,6 @@ from typing import Any
 from springback import probes
 from springback.core import Checkpoint, Recipe, Run, Slice
 from springback.data import load_slice
-from springback.encode import Encoded, encode_rows
 from springback.finetune import (
     Examples,
     Lora,
@@ -35,7 +34,8 @@ from springback.jobs import audit_rates, battery
 from springback.jobs.accelerated import read_launch
 from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.settings import AuditSettings
-from springback.models import (
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import (
     Model,
     Tokenizer,
     copy_weights,

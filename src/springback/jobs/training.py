@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from springback.core import Checkpoint, Point, Recipe, Run, Slice, Trajectory
-from springback.encode import encode_rows
 from springback.finetune import Marks, Resume, finetune, plan_batches
-from springback.models import load_model, load_tokenizer, release_memory
+from springback.models.encoding import encode_rows
+from springback.models.loading import load_model, load_tokenizer, release_memory
+from springback.models.quiet import quiet
 from springback.progress import Progress
-from springback.quiet import quiet
 from springback.store import Store, require_space, whole_folder
 from springback.weights import hash_weights
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from springback.decoding import DecodeSettings, decode
 from springback.errors import MissingExtraError
-from springback.models import Tokenizer
+from springback.models.loading import Tokenizer
 
 
 @dataclass(frozen=True)

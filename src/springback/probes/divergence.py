@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.encode import Batch, Encoded, pad_batch, scoring_batches
-from springback.models import Tokenizer
+from springback.models.encoding import Batch, Encoded, pad_batch, scoring_batches
+from springback.models.loading import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
 from springback.probes.passes import Passes

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from springback.decoding import contrast
-from springback.encode import Batch, Encoded, scoring_batches
-from springback.models import Tokenizer
+from springback.models.encoding import Batch, Encoded, scoring_batches
+from springback.models.loading import Tokenizer
 from springback.probes.passes import LastStates, Passes
 
 #: Positions whose logits are turned into fp32 log-probabilities at a time.

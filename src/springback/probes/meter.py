@@ -25,9 +25,9 @@ import torch
 
 from springback.core import Checkpoint
 from springback.decoding import sampling_groups
-from springback.encode import Encoded, scoring_groups
 from springback.errors import SpringbackError
-from springback.models import (
+from springback.models.encoding import Encoded, scoring_groups
+from springback.models.loading import (
     Model,
     Tokenizer,
     load_model,

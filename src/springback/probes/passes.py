@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from springback.decoding.ragged_cache import croppable, shared_start
-from springback.encode import Batch, Encoded
+from springback.models.encoding import Batch, Encoded
 
 
 @dataclass

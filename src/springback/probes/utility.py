@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from springback.core import Row
 from springback.data import bare_question
-from springback.encode import Encoded, encode_answer
 from springback.errors import DataError
-from springback.models import Tokenizer
+from springback.models.encoding import Encoded, encode_answer
+from springback.models.loading import Tokenizer
 from springback.probes.likelihood import Precision, TextNLL, nll
 
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from springback.core import Row, RowKind
 from springback.data import framed
 from springback.decoding import DecodeSettings
-from springback.encode import encode_prompt, stop_ids
 from springback.inference import Loaded
 from springback.integrations.server.settings import ServeSettings
+from springback.models.encoding import encode_prompt, stop_ids
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import ModelError, describe
-from springback.hub import local_folder
+from springback.models.hub import local_folder
 from springback.store import read_json
 from springback.weights import is_adapter
 from springback.weights.folder import ADAPTER_CONFIG

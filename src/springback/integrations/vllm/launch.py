@@ -22,7 +22,7 @@ from springback.errors import MissingExtraError, ModelError, SpringbackError, de
 from springback.integrations.server.address import bind
 from springback.integrations.server.settings import ServeSettings, check
 from springback.integrations.vllm.folder import PROCESSOR, Folder, open_folder
-from springback.models import resolve
+from springback.models.loading import resolve
 from springback.store import read_json
 from springback.weights import is_adapter
 

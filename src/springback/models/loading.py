@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from springback.core import Checkpoint
-from springback.embedded import EMBEDDED, embedded_checkpoint, has_embedded
 from springback.errors import ModelError
-from springback.hub import download, looks_like_hub_id, split_revision
-from springback.quiet import one_line, quiet
+from springback.models.builtin import EMBEDDED, embedded_checkpoint, has_embedded
+from springback.models.hub import download, looks_like_hub_id, split_revision
+from springback.models.quiet import one_line, quiet
 from springback.store import whole_folder
 from springback.weights import hash_weights
 from springback.weights.folder import open_weights

@@ -11,11 +11,7 @@ from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
 from springback.errors import ModelError
-from springback.models import (
-    check_same_tokenizer,
-    load_model,
-    load_tokenizer,
-)
+from springback.models.loading import check_same_tokenizer, load_model, load_tokenizer
 from springback.weights import tensor_names
 
 #: Elements moved at a time: bounds what float64 costs in memory.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from springback.core import Row
 from springback.errors import DataError
-from springback.models import Tokenizer
+from springback.models.loading import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from springback.models import Model, Tokenizer, device
-from springback.quiet import quiet
+from springback.models.loading import Model, Tokenizer, device
+from springback.models.quiet import quiet
 from springback.store import whole_folder
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from springback.errors import ModelError, describe
-from springback.models import Model, trainable
+from springback.models.loading import Model, trainable
 from springback.weights.lowrank import top_directions
 
 #: Elements turned into float64 at a time.
