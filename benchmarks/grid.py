@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from springback.data import load_slice
-from springback.finetune import Marks, finetune
 from springback.jobs.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import (
@@ -33,6 +32,7 @@ from springback.models.loading import (
 from springback.probes import margin, nll
 from springback.provenance import now, provenance
 from springback.store import write_json
+from springback.training import Marks, finetune
 
 RESULT = Path(__file__).parent / "results" / "grid.json"
 N_POS, DOSES = (16, 32, 48, 64), (8, 16, 24, 32, 40)

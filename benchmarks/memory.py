@@ -22,15 +22,6 @@ from typing import Any
 
 from springback.core import Recipe, Row
 from springback.data import load_slice
-from springback.finetune import (
-    Examples,
-    encode_labelled,
-    encode_preferences,
-    encode_prompts,
-    finetune,
-    labelled_rows,
-    preference_rows,
-)
 from springback.jobs.settings import AuditSettings
 from springback.models.encoding import encode_rows
 from springback.models.loading import (
@@ -43,6 +34,15 @@ from springback.models.loading import (
 from springback.probes import load_scorer
 from springback.provenance import now, provenance
 from springback.store import write_json
+from springback.training import (
+    Examples,
+    encode_labelled,
+    encode_preferences,
+    encode_prompts,
+    finetune,
+    labelled_rows,
+    preference_rows,
+)
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 SETTINGS = AuditSettings()

@@ -21,7 +21,6 @@ import torch
 
 from springback.core import Recipe
 from springback.data import load_slice
-from springback.finetune import finetune
 from springback.models.encoding import Encoded, encode_rows, pad_batch
 from springback.models.loading import (
     Model,
@@ -33,6 +32,7 @@ from springback.models.loading import (
 )
 from springback.probes import Precision, SampleSettings, StartDistribution, margin, nll, sample
 from springback.provenance import now, provenance
+from springback.training import finetune
 
 BATCH = 16
 CLAIM = 0.95

@@ -8,7 +8,9 @@ import pytest
 
 from springback.core import Row
 from springback.errors import DataError
-from springback.finetune import (
+from springback.models.encoding import encode_prompt, encode_row
+from springback.models.loading import Tokenizer, load_tokenizer, resolve
+from springback.training import (
     encode_labelled,
     encode_preferences,
     encode_prompts,
@@ -16,8 +18,6 @@ from springback.finetune import (
     preference_rows,
     with_prompt,
 )
-from springback.models.encoding import encode_prompt, encode_row
-from springback.models.loading import Tokenizer, load_tokenizer, resolve
 
 
 @pytest.fixture(scope="module")

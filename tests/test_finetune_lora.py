@@ -16,7 +16,16 @@ from finetune_runs import interrupted, log_p, pairs_for, recipe, same, weights
 from springback.core import Recipe
 from springback.decoding import DecodeSettings, decode
 from springback.errors import SpringbackError
-from springback.finetune import (
+from springback.models.loading import (
+    Model,
+    Tokenizer,
+    load_model,
+    load_tokenizer,
+    load_weights,
+    resolve,
+    save_weights,
+)
+from springback.training import (
     Examples,
     Marks,
     Prompt,
@@ -27,15 +36,6 @@ from springback.finetune import (
     has_lora,
     merge_lora,
     reset_lora,
-)
-from springback.models.loading import (
-    Model,
-    Tokenizer,
-    load_model,
-    load_tokenizer,
-    load_weights,
-    resolve,
-    save_weights,
 )
 
 DPO = recipe("dpo", lora_rank=4, learning_rate=1e-2)

@@ -263,7 +263,7 @@ def test_trl_stands_behind_one_module() -> None:
         for name, module in package.items()
         if any(dotted.split(".")[0] == "trl" for _, dotted in imports(module, package))
     }
-    assert users == {"springback.finetune._trl"}
+    assert users == {"springback.training.preference"}
 
 
 def test_the_check_finds_a_circle() -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from springback import probes
 from springback.core import Recipe, Run
-from springback.finetune import Trained
 from springback.jobs import resistance
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Room, load_data
@@ -19,6 +18,7 @@ from springback.jobs.study import Study
 from springback.models.encoding import Encoded
 from springback.progress import Silent
 from springback.store import Store
+from springback.training import Trained
 
 ROWS = 4
 

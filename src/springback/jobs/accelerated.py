@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import SpringbackError, describe
-from springback.finetune.apart import Launch
 from springback.jobs.config import read_study
+from springback.training.distributed import Launch
 
 
 def read_launch(path: str) -> Launch:

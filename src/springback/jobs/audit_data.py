@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
-from springback.finetune import NEUTRAL_PROMPT, check_recipe
 from springback.jobs.accelerated import read_launch
 from springback.jobs.common import check_positive
 from springback.jobs.protections import parse_all
 from springback.jobs.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
+from springback.training import NEUTRAL_PROMPT, check_recipe
 
 #: Algorithms that learn from wanted and unwanted answers together.
 PREFERENCES = ("dpo", "kto", "simpo")

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field, fields, replace
 from springback.core import Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
-from springback.finetune import with_prompt
 from springback.jobs.audit_data import PAIRED, PREFERENCES
 from springback.jobs.protections import most_beside
 from springback.jobs.settings import AuditSettings
 from springback.models.encoding import encode_prompt
 from springback.models.loading import Tokenizer, load_tokenizer, resolve
+from springback.training import with_prompt
 
 #: Rows of a built-in pool: one number for every study, so that its order by seed is one order.
 POOL = 2048

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from springback.core import Checkpoint, Recipe, Row, Run, Slice
 from springback.data import load_slice
-from springback.finetune import Marks, Resume, finetune
 from springback.models.encoding import encode_rows
 from springback.models.from_scratch import Shape, fresh_model, save_model
 from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Progress
 from springback.store import Store
+from springback.training import Marks, Resume, finetune
 
 #: Whose tokenizer the small models use.
 TOKENIZER = "smollm2-135m"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from springback.core import Measurement, Run
-from springback.finetune import Marks
 from springback.jobs import rebound
 from springback.jobs.study import Study
+from springback.training import Marks
 
 
 def realign_run(study: Study, seed: int) -> Run:

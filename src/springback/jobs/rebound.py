@@ -8,7 +8,6 @@ from typing import Any
 
 from springback import probes
 from springback.core import Measurement, Recipe, Run, Slice
-from springback.finetune import Marks
 from springback.jobs import audit_rates
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows, protected, worn
 from springback.jobs.protections import Protection
@@ -16,6 +15,7 @@ from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
+from springback.training import Marks
 
 
 def align_recipe(study: Study, seed: int) -> Recipe:

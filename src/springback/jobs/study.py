@@ -14,22 +14,6 @@ from typing import Any
 from springback import probes
 from springback.core import Checkpoint, Recipe, Run, Slice
 from springback.data import load_slice
-from springback.finetune import (
-    Examples,
-    Lora,
-    Marks,
-    Resume,
-    Trained,
-    add_lora,
-    encode_labelled,
-    encode_preferences,
-    encode_prompts,
-    finetune,
-    labelled_rows,
-    preference_rows,
-    reset_lora,
-)
-from springback.finetune.apart import finetune_apart
 from springback.jobs import audit_rates, battery
 from springback.jobs.accelerated import read_launch
 from springback.jobs.audit_rows import Data, Room, load_data
@@ -46,6 +30,22 @@ from springback.models.loading import (
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Progress
 from springback.store import Store, require_space
+from springback.training import (
+    Examples,
+    Lora,
+    Marks,
+    Resume,
+    Trained,
+    add_lora,
+    encode_labelled,
+    encode_preferences,
+    encode_prompts,
+    finetune,
+    labelled_rows,
+    preference_rows,
+    reset_lora,
+)
+from springback.training.distributed import finetune_apart
 
 
 class Study:

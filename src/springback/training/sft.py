@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-from springback.finetune.head_loss import ChunkedLoss
-from springback.finetune.loop import Batches, Watched
-from springback.finetune.pieces import pieces
-from springback.finetune.task import Task
 from springback.models.encoding import Encoded, pad_batch
+from springback.training.memory.chunked_loss import ChunkedLoss
+from springback.training.memory.microbatches import pieces
+from springback.training.task import Task
+from springback.training.trainer import Batches, Watched
 
 
 class SFT(Watched):

@@ -7,7 +7,8 @@ the model: to keep a checkpoint, or to measure.  State goes to safetensors and J
 weights.
 """
 
-from springback.finetune.data import (
+from springback.training.batches import Marks, OnMark, Resume, Trained, check_recipe, plan_batches
+from springback.training.examples import (
     NEUTRAL_PROMPT,
     Example,
     Examples,
@@ -22,23 +23,8 @@ from springback.finetune.data import (
     preference_rows,
     with_prompt,
 )
-from springback.finetune.lora import (
-    Lora,
-    add_lora,
-    drop_lora,
-    has_lora,
-    merge_lora,
-    reset_lora,
-)
-from springback.finetune.plan import (
-    Marks,
-    OnMark,
-    Resume,
-    Trained,
-    check_recipe,
-    plan_batches,
-)
-from springback.finetune.run import finetune
+from springback.training.lora import Lora, add_lora, drop_lora, has_lora, merge_lora, reset_lora
+from springback.training.run import finetune
 
 __all__ = [
     "NEUTRAL_PROMPT",

@@ -27,13 +27,13 @@ from trl.trainer.utils import add_fused_lm_head
 
 from springback.core import content_hash
 from springback.errors import SpringbackError, TrainingError
-from springback.finetune.data import Labelled, Preference, Prompt
-from springback.finetune.loop import Batches, Watched
-from springback.finetune.pieces import cut, groups
-from springback.finetune.task import Task
 from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, trainable
 from springback.models.quiet import old_names_allowed, quiet
+from springback.training.examples import Labelled, Preference, Prompt
+from springback.training.memory.microbatches import cut, groups
+from springback.training.task import Task
+from springback.training.trainer import Batches, Watched
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
-from springback.finetune.forwards import forwards
 from springback.models.loading import Model
+from springback.training.forwards import forwards
 
 #: Positions whose logits exist at one time.
 CHUNK = 224

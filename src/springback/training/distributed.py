@@ -29,13 +29,6 @@ from transformers import get_scheduler
 
 from springback.core import Checkpoint, Recipe, to_jsonable
 from springback.errors import SpringbackError, TrainingError
-from springback.finetune.plan import (
-    Marks,
-    Trained,
-    check_recipe,
-    examples_seen,
-    plan_batches,
-)
 from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import (
     WEIGHTS_FILE,
@@ -48,6 +41,7 @@ from springback.models.loading import (
 )
 from springback.progress import Progress, Silent
 from springback.store import read_json, whole_folder, write_json
+from springback.training.batches import Marks, Trained, check_recipe, examples_seen, plan_batches
 
 JOB, START, DONE = "job.json", "start.safetensors", "done.json"
 
@@ -64,7 +58,7 @@ class Launch:
     port: int | None = None
 
     def command(self, folder: Path) -> list[str]:
-        module = ["-m", "springback.finetune.apart", str(folder)]
+        module = ["-m", "springback.training.distributed", str(folder)]
         if self.cpu and not self.sharded:
             some = ["--standalone", "--nproc_per_node", str(self.processes)]
             return [sys.executable, "-m", "torch.distributed.run", *some, *module]
@@ -89,7 +83,7 @@ def finetune_apart(
     marks: Marks | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """As :func:`springback.finetune.finetune` of full weights by SFT, in processes of its own.
+    """As :func:`springback.training.finetune` of full weights by SFT, in processes of its own.
 
     ``start``: where the model's config lies; its weights are those of ``model`` as it comes.
     ``folder`` is scratch and is gone afterwards.  Sums are taken in another order than in one

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from springback.core import Recipe
-from springback.finetune.data import Examples
-from springback.finetune.loop import State
 from springback.models.loading import Model, Tokenizer
 from springback.progress import Progress
+from springback.training.examples import Examples
+from springback.training.trainer import State
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def check_examples(examples: Examples, algorithm: str) -> None:
             describe(
                 f"{type(wrong).__name__} rows with algorithm {algorithm}",
                 f"{form.__name__} rows",
-                "encode the rows for the algorithm (springback.finetune)",
+                "encode the rows for the algorithm (springback.training)",
             )
         )
     if (algorithm == "rloo") != (examples.reward is not None):

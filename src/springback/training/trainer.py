@@ -18,13 +18,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
-from springback.finetune import pieces
-from springback.finetune.forwards import set_forward
-from springback.finetune.heap import Heap
-from springback.finetune.plan import Marks, Resume
 from springback.models.loading import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
 from springback.store import read_json, whole_folder, write_json
+from springback.training.batches import Marks, Resume
+from springback.training.forwards import set_forward
+from springback.training.memory import microbatches
+from springback.training.memory.malloc import Heap
 
 #: Part of every state's key: raised when its files change.
 STATE_VERSION = 2
@@ -78,7 +78,7 @@ class Watched(Trainer):
 
     def watch(self, loop: Loop) -> None:
         self.loop, self.heap, self.held = loop, Heap(), {}
-        self.at_once = pieces.AT_ONCE if self.args.device.type == "cpu" else None
+        self.at_once = microbatches.AT_ONCE if self.args.device.type == "cpu" else None
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
@@ -113,7 +113,7 @@ class Watched(Trainer):
         Among a piece's activations they would leave holes when the piece is done, and the heap of
         a long run would grow by a third of what it holds.
         """
-        if not (pieces or self.held):
+        if not (microbatches or self.held):
             return
         for name, parameter in trainable(model).items():
             if parameter.grad is None:

@@ -13,12 +13,11 @@ from transformers import get_scheduler, set_seed
 
 from springback.core import Recipe, content_hash
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
-from springback.finetune import sft
-from springback.finetune.data import Example, Examples, check_examples
-from springback.finetune.heap import large_blocks_apart
-from springback.finetune.loop import STATE_VERSION, Loop, State, Watched, arguments, untouched
-from springback.finetune.lora import has_lora
-from springback.finetune.plan import (
+from springback.models.encoding import Encoded
+from springback.models.loading import Model, Tokenizer, release_memory, trainable
+from springback.progress import Progress, Silent
+from springback.training import sft
+from springback.training.batches import (
     Marks,
     Resume,
     Trained,
@@ -26,10 +25,11 @@ from springback.finetune.plan import (
     examples_seen,
     plan_batches,
 )
-from springback.finetune.task import Task
-from springback.models.encoding import Encoded
-from springback.models.loading import Model, Tokenizer, release_memory, trainable
-from springback.progress import Progress, Silent
+from springback.training.examples import Example, Examples, check_examples
+from springback.training.lora import has_lora
+from springback.training.memory.malloc import large_blocks_apart
+from springback.training.task import Task
+from springback.training.trainer import STATE_VERSION, Loop, State, Watched, arguments, untouched
 
 
 def finetune(
@@ -43,7 +43,7 @@ def finetune(
 ) -> Trained:
     """Train ``model`` in place on ``rows`` by the recipe's algorithm (AdamW).
 
-    Rows have the algorithm's form (:data:`springback.finetune.data.FORMS`); RLOO's come in an
+    Rows have the algorithm's form (:data:`springback.training.examples.FORMS`); RLOO's come in an
     :class:`Examples` with their reward.  Full weights, or with ``lora_rank`` the adapter that
     :func:`add_lora` put in.  Master weights stay fp32; ``bf16-mixed`` runs the forward pass under
     autocast.  On a resume hand over the same start weights.  Raises :class:`TrainingError` if a
@@ -150,10 +150,10 @@ def _builder(algorithm: str) -> Callable[[Task, dict[str, Any]], Watched]:
     if algorithm == "sft":
         return sft.build
     try:
-        from springback.finetune import _trl
+        from springback.training import preference
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in ("trl", "datasets"):
             raise
         raise MissingExtraError(package, "train", f"training with {algorithm}") from error
-    return _trl.build
+    return preference.build
