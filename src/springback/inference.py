@@ -36,7 +36,7 @@ from springback.models.loading import (
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.weights import is_adapter
-from springback.weights.folder import ADAPTER_CONFIG, readable_json
+from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
-from springback.weights.adapter import Adapter, check_bases, open_adapter
-from springback.weights.stream import Reader
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.io.stream import Reader
 
 EXPERT, AMATEUR = 0, 1
 

@@ -22,7 +22,7 @@ from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
 from springback.store import whole_folder
 from springback.weights import hash_weights
-from springback.weights.folder import open_weights
+from springback.weights.io.folder import open_weights
 
 Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base

@@ -20,10 +20,10 @@ from springback.progress import Progress, Silent
 from springback.weights.arithmetic import BLOCK, Floats, decode
 from springback.weights.direction import checkpoint_steps, slope_weights
 from springback.weights.extrapolation import Line, direction_rows, open_checkpoints
-from springback.weights.format import FLOAT_BYTES, TensorInfo
-from springback.weights.job import check_settings
+from springback.weights.io.job import check_settings
+from springback.weights.io.safetensors import FLOAT_BYTES, TensorInfo
+from springback.weights.io.stream import PIECE, Reader
 from springback.weights.lowrank import top_directions
-from springback.weights.stream import PIECE, Reader
 
 #: Heuristics of :func:`judge`, chosen by argument and not by experiment.  An update of more than
 #: this share of the weights' norm is large.

@@ -18,8 +18,8 @@ from springback.integrations.ray.tasks import Task
 from springback.progress import Progress, Silent
 from springback.weights import Extrapolation, ExtrapolationReport
 from springback.weights.extrapolation import along_job
-from springback.weights.job import make_shard, run
-from springback.weights.partial import Shard
+from springback.weights.io.job import make_shard, run
+from springback.weights.io.resume import Shard
 
 
 def write_shard(

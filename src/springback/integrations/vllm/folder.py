@@ -11,8 +11,8 @@ from springback.errors import ModelError, describe
 from springback.models.hub import local_folder
 from springback.store import read_json
 from springback.weights import is_adapter
-from springback.weights.folder import ADAPTER_CONFIG
-from springback.weights.result import RECORD
+from springback.weights.io.folder import ADAPTER_CONFIG
+from springback.weights.io.report import RECORD
 
 #: The architectures that the plugin registers: two sets of weights, two adapters on one base.
 PAIR, TWIN = "SpringbackPair", "SpringbackTwin"

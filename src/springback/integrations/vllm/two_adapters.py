@@ -19,8 +19,8 @@ from springback.decoding.lora_pair import refuse_more
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.build import AMATEUR, BASE, build, folder_of
 from springback.integrations.vllm.request_lambda import Combiner, table_of
-from springback.weights.adapter import Adapter, check_bases, open_adapter
-from springback.weights.stream import Reader
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.io.stream import Reader
 
 _WHOLE = "write whole weights: springback extrapolate --materialise"
 

@@ -15,7 +15,7 @@ import numpy as np
 from springback.core import to_jsonable
 from springback.provenance import package_version
 from springback.store import write_json, write_text
-from springback.weights.folder import ADAPTER_CONFIG, INDEX, inside, readable_json
+from springback.weights.io.folder import ADAPTER_CONFIG, INDEX, inside, readable_json
 
 OutputDtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(OutputDtype)

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from springback.errors import ModelError
-from springback.weights.adapter import Adapter
+from springback.weights.adapters.reading import Adapter
 from springback.weights.arithmetic import Floats, decode
 from springback.weights.direction import Mu, mu_for
-from springback.weights.folder import open_weights
-from springback.weights.stream import Reader, Source
+from springback.weights.io.folder import open_weights
+from springback.weights.io.stream import Reader, Source
 
 
 class AdapterSum:

@@ -22,7 +22,7 @@ import numpy as np
 
 from springback.errors import ModelError
 from springback.weights.arithmetic import Bytes, Tally
-from springback.weights.format import FLOAT_BYTES, TensorFile, TensorInfo
+from springback.weights.io.safetensors import FLOAT_BYTES, TensorFile, TensorInfo
 
 #: Elements of a piece: what one worker holds at a time, twice as read and once as written.
 PIECE = 1 << 19

@@ -15,7 +15,7 @@ import numpy as np
 
 from springback.errors import ModelError
 from springback.progress import Progress, Silent
-from springback.weights.adapter import Adapter, LoraModule, check_bases, open_adapter
+from springback.weights.adapters.reading import Adapter, LoraModule, check_bases, open_adapter
 from springback.weights.arithmetic import BLOCK, Bytes, Floats, Tally, decode, encode, place
 from springback.weights.direction import (
     Mu,
@@ -29,11 +29,11 @@ from springback.weights.direction import (
     slope_weights,
 )
 from springback.weights.extrapolation import Extrapolation, announce_steps
-from springback.weights.folder import Weights, inside, open_weights, readable_json
-from springback.weights.format import FLOAT_BYTES, Layout, TensorFile
-from springback.weights.job import Job, check_settings, run
-from springback.weights.result import ExtrapolationReport
-from springback.weights.stream import Make, Part, Reader, Source, refuse_not_finite
+from springback.weights.io.folder import Weights, inside, open_weights, readable_json
+from springback.weights.io.job import Job, check_settings, run
+from springback.weights.io.report import ExtrapolationReport
+from springback.weights.io.safetensors import FLOAT_BYTES, Layout, TensorFile
+from springback.weights.io.stream import Make, Part, Reader, Source, refuse_not_finite
 
 KIND = "extrapolated, materialised"
 #: Elements worked on at a time: a few float64 copies of it a thread.

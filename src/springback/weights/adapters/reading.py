@@ -18,7 +18,7 @@ import numpy as np
 
 from springback.errors import ModelError, describe
 from springback.weights.arithmetic import Floats, decode
-from springback.weights.folder import (
+from springback.weights.io.folder import (
     ADAPTER,
     ADAPTER_CONFIG,
     Weights,
@@ -26,8 +26,8 @@ from springback.weights.folder import (
     inside,
     readable_json,
 )
-from springback.weights.format import FLOAT_BYTES, TensorInfo, dtype_name, read_file
-from springback.weights.stream import Reader
+from springback.weights.io.safetensors import FLOAT_BYTES, TensorInfo, dtype_name, read_file
+from springback.weights.io.stream import Reader
 
 PREFIX = "base_model.model."
 #: Settings that say where LoRA stands and how it is scaled, or that do not change what it computes.

@@ -14,14 +14,14 @@ from pathlib import Path
 from springback.errors import SpringbackError, describe
 from springback.progress import Progress
 from springback.store import whole_folder, write_json
-from springback.weights.adapter import open_adapter
-from springback.weights.adapter_job import (
+from springback.weights.adapters.extrapolation import (
     AdapterExtrapolation,
     AdapterReport,
     extrapolate_adapters,
 )
-from springback.weights.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
-from springback.weights.result import RECORD
+from springback.weights.adapters.reading import open_adapter
+from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
+from springback.weights.io.report import RECORD
 
 AMATEUR_FOLDER = "amateur"
 

@@ -17,7 +17,7 @@ from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
 from springback.store import require_space, write_text
 from springback.weights.arithmetic import Tally
-from springback.weights.folder import (
+from springback.weights.io.folder import (
     INDEX,
     Weights,
     combine,
@@ -26,9 +26,7 @@ from springback.weights.folder import (
     inside,
     readable_json,
 )
-from springback.weights.format import Layout, TensorFile, dtype_name, plan_layout
-from springback.weights.partial import Partial, Shard, drop_stale, open_partial
-from springback.weights.result import (
+from springback.weights.io.report import (
     DTYPES,
     RECORD,
     About,
@@ -39,7 +37,9 @@ from springback.weights.result import (
     side_files,
     write_record,
 )
-from springback.weights.stream import Part, Stream
+from springback.weights.io.resume import Partial, Shard, drop_stale, open_partial
+from springback.weights.io.safetensors import Layout, TensorFile, dtype_name, plan_layout
+from springback.weights.io.stream import Part, Stream
 
 #: More threads than this would hold more memory than promised and wait for the hash anyway.
 MAX_THREADS = 16

@@ -19,9 +19,9 @@ from springback.core import to_jsonable
 from springback.errors import ModelError, SpringbackError, describe
 from springback.progress import Progress, Silent
 from springback.store import require_space, whole_folder, write_json, write_text
-from springback.weights.adapter import check_bases, open_adapter
-from springback.weights.adapter_file import config, entries, widths, write_tensors
-from springback.weights.adapter_sum import AdapterSum
+from springback.weights.adapters.combining import AdapterSum
+from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.adapters.writing import config, entries, widths, write_tensors
 from springback.weights.direction import (
     Mu,
     check_mu,
@@ -32,9 +32,9 @@ from springback.weights.direction import (
     slope_weights,
 )
 from springback.weights.extrapolation import announce_steps
-from springback.weights.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
-from springback.weights.job import CODES, check_settings, coarse_warnings, not_ours
-from springback.weights.result import (
+from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
+from springback.weights.io.job import CODES, check_settings, coarse_warnings, not_ours
+from springback.weights.io.report import (
     RECORD,
     SCHEMA_VERSION,
     About,

@@ -13,11 +13,11 @@ import numpy as np
 
 from springback.errors import ModelError
 from springback.progress import Progress
-from springback.weights.adapter import PREFIX
-from springback.weights.adapter_sum import AdapterSum, cut_rank, norm_sq
+from springback.weights.adapters.combining import AdapterSum, cut_rank, norm_sq
+from springback.weights.adapters.reading import PREFIX
 from springback.weights.arithmetic import Floats, decode, encode, place
-from springback.weights.format import FLOAT_BYTES, encode_header
-from springback.weights.stream import Reader
+from springback.weights.io.safetensors import FLOAT_BYTES, encode_header
+from springback.weights.io.stream import Reader
 
 #: A tensor to be written: name, dtype code, shape, bytes.
 Entry = tuple[str, str, tuple[int, ...], int]

@@ -13,7 +13,7 @@ from typing import Any
 
 from springback.core import content_hash
 from springback.errors import ModelError
-from springback.weights.format import TensorFile, TensorInfo, dtype_name, read_file
+from springback.weights.io.safetensors import TensorFile, TensorInfo, dtype_name, read_file
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
