@@ -35,8 +35,8 @@ from springback.compression.settings import CodecSettings
 from springback.compression.text_spans import hold_back
 from springback.data import load_slice
 from springback.progress import Lines
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 CLAIM = 3.0
 RESULT = Path(__file__).parent / "results" / "compress.json"

@@ -38,8 +38,8 @@ from decode_parts.shares import shares
 from springback.decoding import Speculation
 from springback.decoding.static_cache import CACHES
 from springback.models.loading import tune_allocator
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "profile", "peer")
 

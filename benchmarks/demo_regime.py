@@ -34,9 +34,9 @@ from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
 from springback.models.loading import resolve
 from springback.progress import Lines
-from springback.provenance import now, provenance
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, read_json, write_json
 from springback.stats import mean_interval, verdict
-from springback.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "demo_regime.json"
 REGIMES: dict[str, dict[str, Any]] = {

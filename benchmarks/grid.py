@@ -30,8 +30,8 @@ from springback.models.loading import (
     save_weights,
 )
 from springback.probes import margin, nll
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 from springback.training import Marks, finetune
 
 RESULT = Path(__file__).parent / "results" / "grid.json"

@@ -32,8 +32,8 @@ from springback.models.loading import (
     resolve,
 )
 from springback.probes import load_scorer
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 from springback.training import (
     Examples,
     encode_labelled,

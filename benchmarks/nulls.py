@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from springback.jobs.boost_nulls import Sizes, count, one_boost, seeded_boost
-from springback.provenance import now, provenance
+from springback.results.provenance import now, provenance
+from springback.results.store import read_json, write_json
 from springback.stats.nulls import Null
-from springback.store import read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "nulls.json"
 ONE = [

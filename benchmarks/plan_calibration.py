@@ -34,8 +34,8 @@ from springback.models.loading import (
     resolve,
 )
 from springback.probes import Precision, nll
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 from springback.training import finetune
 
 #: Width and depth; with the vocabulary of SmolLM2 (49,152) 21, 47, 109 and 188 million weights.

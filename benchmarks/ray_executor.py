@@ -22,8 +22,8 @@ from springback.integrations.ray import ExecutorSettings, Task
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
-from springback.provenance import now, provenance
-from springback.store import read_json, write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import read_json, write_json
 
 CLAIM_MS = 50.0
 RAY = ExecutorSettings("ray", run_memory=0.5)

@@ -41,8 +41,8 @@ from springback.jobs.settings import BoostSettings
 from springback.jobs.training import train_epochs
 from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Silent
-from springback.provenance import now, provenance
-from springback.store import Store, read_json, write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "search.json"
 MU, LAM = (0.0, 0.1, 0.2, 0.4, 0.8), (0.0, 0.25, 0.5, 1.0, 2.0)

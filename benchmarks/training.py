@@ -31,7 +31,7 @@ from springback.models.loading import (
     resolve,
 )
 from springback.probes import Precision, SampleSettings, StartDistribution, margin, nll, sample
-from springback.provenance import now, provenance
+from springback.results.provenance import now, provenance
 from springback.training import finetune
 
 BATCH = 16

@@ -33,8 +33,8 @@ from statistics import median
 from typing import Any
 
 from springback.integrations.vllm.folder import LAZY_KEY, open_folder
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 ARMS = ("plain", "pair", "pair-all", "plain-ngram", "ngram", "twin")
 COMPILED = ("plain-compiled", "pair-compiled")

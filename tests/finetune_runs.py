@@ -14,7 +14,13 @@ from torch import Tensor
 
 from springback.core import Recipe
 from springback.models.loading import Model
-from springback.training import Labelled, Preference, Resume, Trained, preference  # noqa: F401  loaded before the freeze
+from springback.training import (
+    Labelled,
+    Preference,
+    Resume,
+    Trained,
+    preference,  # noqa: F401  loaded before the freeze
+)
 
 # Every run calls gc.collect(), 0.3 s over all that the libraries hold: let it pass that over.
 gc.collect()

@@ -19,7 +19,7 @@ from springback.jobs.audit import audit, plan
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Data, load_data
 from springback.jobs.settings import PROBES, AuditSettings
-from springback.store import read_json
+from springback.results.store import read_json
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from springback.models.encoding import Encoded
 from springback.probes import TextNLL
 from springback.progress import Silent
 from springback.report import build
-from springback.store import Store
+from springback.results.store import Store
 
 
 def test_a_rate_is_bits_a_counted_token_and_the_normalised_one_takes_off_log_m() -> None:

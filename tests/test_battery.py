@@ -15,7 +15,7 @@ from springback.jobs.audit_rows import Room, load_data
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 
 SHARING = ("margin", "bits_per_byte", "sentiment", "behaviour", "neutral_nll", "rates")
 

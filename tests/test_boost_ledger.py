@@ -21,7 +21,7 @@ from springback.jobs.ledger import (
 )
 from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
-from springback.store import Store
+from springback.results.store import Store
 
 BASE = BoostSettings(model="m", train="t.jsonl", validation="v.jsonl", test="x.jsonl")
 TEST = Slice.of("x", "x.jsonl", [Row("qa", f"{n} + 1?", "", str(n + 1)) for n in range(5)])

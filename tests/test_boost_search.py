@@ -20,7 +20,7 @@ from springback.jobs.settings import BoostSettings
 from springback.models.loading import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
 from springback.report import build
-from springback.store import Store
+from springback.results.store import Store
 from weights_adapters import merged, save_adapter
 
 Settings = Callable[..., BoostSettings]

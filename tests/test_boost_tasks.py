@@ -18,7 +18,7 @@ from springback.jobs.boost import boost
 from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.store import read_json
+from springback.results.store import read_json
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

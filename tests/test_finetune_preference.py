@@ -251,7 +251,7 @@ def test_without_trl_the_extra_is_named(
 
     import springback.training
 
-    monkeypatch.delattr(springback.training, "_trl", raising=False)
+    monkeypatch.delattr(springback.training, "preference", raising=False)
     monkeypatch.delitem(sys.modules, "springback.training.preference", raising=False)
     for name in [n for n in sys.modules if n.startswith("trl.")]:
         monkeypatch.delitem(sys.modules, name)

@@ -64,7 +64,7 @@ LAYERS: dict[int, tuple[str, ...]] = {
 LAYER = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
 #: The report reads result files and nothing else, so that it can be rebuilt anywhere.
-ONLY = {"report": {"core", "errors", "store"}}
+ONLY = {"report": {"core", "errors", "results"}}
 #: Pairs in one layer that do not know of each other.
 APART = {("jobs", "report")}
 
@@ -208,13 +208,13 @@ def faults(modules: Mapping[str, Module]) -> list[str]:
 
 def test_every_module_keeps_to_its_layer() -> None:
     modules = read_package(SOURCE)
-    assert {"springback", "springback.core", "springback.store"} <= set(modules)
+    assert {"springback", "springback.core", "springback.results.store"} <= set(modules)
     assert faults(modules) == []
 
 
 def with_module(name: str, source: str, **others: str) -> list[str]:
     """The faults of a small package that has ``springback.<name>`` in it."""
-    sources = {"core": "", "store": "", "models": "", "jobs.audit": "", "report": "", "cli": ""}
+    sources = {"core": "", "results": "", "models": "", "jobs.audit": "", "report": "", "cli": ""}
     sources |= {key.replace("__", "."): text for key, text in others.items()} | {name: source}
     modules = {f"springback.{n}": Module(f"springback.{n}", text) for n, text in sources.items()}
     modules["springback"] = Module("springback", "", is_package=True)
@@ -224,27 +224,27 @@ def with_module(name: str, source: str, **others: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "source", "fault"),
     [
-        ("store", "import springback.models.loading", "imports upward: springback.models.loading"),
-        ("store", "from springback import models", "imports upward: springback.models.loading"),
-        ("store", "from . import models", "imports upward: springback.models.loading"),
-        ("store", "from .models import load", "imports upward: springback.models.loading"),
+        ("results", "import springback.models", "imports upward: springback.models"),
+        ("results", "from springback import models", "imports upward: springback.models"),
+        ("results", "from . import models", "imports upward: springback.models"),
+        ("results", "from .models import load", "imports upward: springback.models"),
         ("jobs.demo", "from ..cli import main", "imports upward: springback.cli"),
-        ("store", "from springback import audit", "imports upward: springback"),
-        ("store", "def f():\n    from springback.cli import main", "store:2 (layer 2)"),
+        ("results", "from springback import audit", "imports upward: springback"),
+        ("results", "def f():\n    from springback.cli import main", "results:2 (layer 2)"),
         (
-            "store",
+            "results",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import springback.cli",
-            "store:3 (layer 2)",
+            "results:3 (layer 2)",
         ),
-        ("store", "import importlib\nimportlib.import_module('springback.cli')", "upward"),
+        ("results", "import importlib\nimportlib.import_module('springback.cli')", "upward"),
         ("jobs.demo", "from springback.report import write", "imports sideways"),
         ("report", "from springback.jobs.audit import Audit", "may import only"),
-        ("report", "import springback.models.loading", "may import only core, errors, store"),
+        ("report", "import springback.models", "may import only core, errors, results"),
         ("shiny", "", "springback.shiny has no layer"),
         ("core", "import numpy", "imports numpy, allowed in"),
         ("stats", "import torch.nn.functional as F", "imports torch, allowed in"),
         ("jobs.demo", "from torch import Tensor", "imports torch, allowed in"),
-        ("contrast", "import transformers", "imports transformers, allowed in"),
+        ("report", "import transformers", "imports transformers, allowed in"),
         ("cli", "import matplotlib.pyplot as plt", "allowed in report only"),
         ("models", "import leftpad", "imports leftpad, which is not listed"),
     ],
@@ -267,27 +267,24 @@ def test_trl_stands_behind_one_module() -> None:
 
 
 def test_the_check_finds_a_circle() -> None:
-    found = with_module("stats", "from springback import store", store="import springback.stats")
-    assert found == ["imports go in a circle: stats -> store -> stats"] or found == [
-        "imports go in a circle: store -> stats -> store"
+    found = with_module("stats", "from springback import results", results="import springback.stats")
+    assert found == ["imports go in a circle: stats -> results -> stats"] or found == [
+        "imports go in a circle: results -> stats -> results"
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("store", "import json\nfrom springback.core import Run"),
-        ("models", "import torch\nfrom springback import store"),
-        (
-            "jobs.demo",
-            "from springback.jobs import audit\nfrom springback.models.loading import load",
-        ),
-        ("report", "import matplotlib\nimport numpy\nfrom springback.store import read_json"),
+        ("results", "import json\nfrom springback.core import Run"),
+        ("models", "import torch\nfrom springback import results"),
+        ("jobs.demo", "from springback.jobs import audit\nfrom springback.models import load"),
+        ("report", "import matplotlib\nimport numpy\nfrom springback.results import read_json"),
         (
             "cli",
             "import typer\nfrom springback import report\nimport springback.jobs.audit",
         ),
-        ("contrast", "import torch"),
+        ("decoding", "import torch"),
     ],
 )
 def test_the_check_lets_a_good_module_pass(name: str, source: str) -> None:

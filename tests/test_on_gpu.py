@@ -24,7 +24,7 @@ from springback.jobs.settings import AuditSettings
 from springback.logit_errors import TextErrors
 from springback.models.encoding import Encoded, encode_rows, pad_batch
 from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
-from springback.store import read_json
+from springback.results.store import read_json
 from springback.training import Examples, Prompt, Resume, finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

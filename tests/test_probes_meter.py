@@ -25,7 +25,7 @@ from springback.models.encoding import encode_rows, scoring_groups
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 
 
 def moved(model: Any) -> Any:

@@ -22,7 +22,7 @@ from springback.models.loading import load_model, resolve
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.report import build, render
 from springback.report.protection_charts import curves_charts
-from springback.store import read_json
+from springback.results.store import read_json
 
 
 def test_a_protection_is_read_from_its_name() -> None:

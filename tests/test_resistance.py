@@ -17,7 +17,7 @@ from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models.encoding import Encoded
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 from springback.training import Trained
 
 ROWS = 4

@@ -16,7 +16,7 @@ from springback.integrations.server.settings import ServeSettings, check, engine
 from springback.integrations.vllm import launch
 from springback.integrations.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
 from springback.integrations.vllm.gate import VllmGate
-from springback.store import read_json, write_json
+from springback.results.store import read_json, write_json
 
 WITH_VLLM = ServeSettings(engine="vllm")
 

@@ -19,7 +19,7 @@ from springback.jobs.training import train_epochs
 from springback.models.encoding import encode_prompt, stop_ids
 from springback.models.loading import default_precision, load_model, load_tokenizer, resolve
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 
 Answers = list[list[int]]

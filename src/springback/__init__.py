@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from springback.inference import GenerateSettings, Loaded, generate, load, score
     from springback.jobs.audit import audit
     from springback.jobs.boost import boost
-    from springback.jobs.common import Result
     from springback.jobs.settings import AuditSettings, BoostSettings
+    from springback.results.writing import Result
     from springback.weights import extrapolate
 
 __version__ = "0.1.0.dev0"
@@ -33,7 +33,7 @@ _HOMES = {
     "Loaded": "springback.inference",
     "Measurement": "springback.core",
     "Recipe": "springback.core",
-    "Result": "springback.jobs.common",
+    "Result": "springback.results.writing",
     "Row": "springback.core",
     "Run": "springback.core",
     "Slice": "springback.core",

@@ -26,7 +26,7 @@ from springback.integrations.ray.shared_storage import Shared
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
 from springback.progress import Progress, Silent
-from springback.store import read_json
+from springback.results.store import read_json
 
 # Ray leaves sockets and processes to the end of the interpreter.
 pytestmark = [

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from springback.provenance import (
+from springback.results.provenance import (
     available_memory,
     cpu_flags,
     cpu_model,

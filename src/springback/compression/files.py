@@ -21,7 +21,7 @@ from springback.errors import CodecError, SpringbackError, describe
 from springback.models.builtin import EMBEDDED
 from springback.models.encoding import Encoded, text_bytes
 from springback.progress import Progress, Silent
-from springback.store import whole_file
+from springback.results.store import whole_file
 
 
 @dataclass(frozen=True)

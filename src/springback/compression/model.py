@@ -16,7 +16,7 @@ from springback.compression.settings import MOST_THREADS
 from springback.compression.text_spans import tokenizer_hash
 from springback.errors import CodecError, ModelError, SpaceError, describe
 from springback.models.loading import Tokenizer, load_model, load_tokenizer, resolve
-from springback.provenance import available_memory
+from springback.results.provenance import available_memory
 
 if TYPE_CHECKING:
     from springback.compression.settings import CodecSettings

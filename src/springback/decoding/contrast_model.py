@@ -34,7 +34,7 @@ from springback.decoding import contrast
 from springback.decoding.lora_pair import LoraLinear, install, twin_of, views
 from springback.errors import ModelError, describe
 from springback.models.loading import BOOST_FILE
-from springback.store import write_json
+from springback.results.store import write_json
 
 KIND = "contrast"
 #: Inputs that have a row for each text.

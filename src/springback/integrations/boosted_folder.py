@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from springback.data import QUESTION
 from springback.errors import ModelError, describe
 from springback.models.loading import BOOST_FILE
-from springback.store import read_json, write_text
+from springback.results.store import read_json, write_text
 
 #: Where Transformers looks for a folder's own ``generate``.
 CODE = "custom_generate/generate.py"

@@ -16,7 +16,7 @@ from typing import Any
 
 from springback.core import content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
-from springback.store import read_json
+from springback.results.store import read_json
 
 #: Tags that are no part of a series' name: its position, and what the name begins with.
 _PLACED = ("phase", "n_pos", "n_neg", "job", "order")

@@ -17,7 +17,7 @@ from springback.errors import ModelError, SpringbackError, describe
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import Tokenizer
 from springback.probes import Precision, StartDistribution, margin, nll
-from springback.store import whole_folder
+from springback.results.store import whole_folder
 
 #: What a model or adapter consists of; the state of the training is left behind, and no pickle.
 _MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md"})

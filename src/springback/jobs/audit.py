@@ -27,13 +27,13 @@ from springback.jobs import (
 from springback.jobs.audit_analysis import analyse, judge, rebound_part
 from springback.jobs.audit_data import check_settings
 from springback.jobs.audit_rows import Data, Room, load_data
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.plan import Plan, make_plan
 from springback.jobs.settings import AuditSettings
 from springback.jobs.spread import on_ray
 from springback.jobs.study import Study
 from springback.progress import Progress, Silent
-from springback.store import Store, require_space, write_json, write_text
+from springback.results.store import Store, require_space, write_json, write_text
+from springback.results.writing import Clock, Result, write_result
 
 
 def audit(

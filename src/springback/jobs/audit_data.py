@@ -8,10 +8,10 @@ from dataclasses import replace
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
 from springback.jobs.accelerated import read_launch
-from springback.jobs.common import check_positive
 from springback.jobs.protections import parse_all
 from springback.jobs.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
+from springback.results.writing import check_positive
 from springback.training import NEUTRAL_PROMPT, check_recipe
 
 #: Algorithms that learn from wanted and unwanted answers together.

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from springback.jobs.common import geometric
 from springback.models.encoding import Encoded
 from springback.probes import TextNLL, bits_per_byte
+from springback.results.writing import geometric
 from springback.stats import mean_interval
 from springback.theory import TokenTree
 

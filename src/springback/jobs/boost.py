@@ -17,7 +17,6 @@ from springback.jobs.boost_data import check_settings, load_data
 from springback.jobs.boost_diagnostics import Reference
 from springback.jobs.boost_further import further
 from springback.jobs.boosted import Strengths, write_boosted
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.ledger import Opening, open_test, require_openable
 from springback.jobs.pair import Pair, make_pair
 from springback.jobs.precheck import precheck
@@ -34,8 +33,9 @@ from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.models.loading import resolve
 from springback.progress import Progress, Silent
+from springback.results.store import Store
+from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
-from springback.store import Store
 
 
 class Boost(Scoring):

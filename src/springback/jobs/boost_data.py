@@ -19,11 +19,11 @@ from springback.data import (
 )
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
-from springback.jobs.common import check_positive, require_disjoint
 from springback.jobs.search import candidates
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
 from springback.models.loading import default_precision
+from springback.results.writing import check_positive, require_disjoint
 from springback.training.batches import check_recipe
 
 #: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.

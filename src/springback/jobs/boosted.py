@@ -11,7 +11,7 @@ from typing import Any
 from springback.core import Checkpoint
 from springback.integrations.boosted_folder import complete
 from springback.models.loading import BOOST_FILE
-from springback.store import read_json, write_json
+from springback.results.store import read_json, write_json
 from springback.weights import extrapolate
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from springback.core import Measurement
 from springback.jobs.audit import audit
 from springback.jobs.boost import boost
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings, BoostSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
-from springback.store import Store, require_space
+from springback.results.store import Store, require_space
+from springback.results.writing import Clock, Result, write_result
 
 #: A short system message: the template's own would be a third of every question's tokens.
 SYSTEM = "Solve the problem."

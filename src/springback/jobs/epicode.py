@@ -10,14 +10,14 @@ from typing import Any
 from springback.errors import SpringbackError
 from springback.jobs import epicode_seed, epicode_tables
 from springback.jobs.boost_seeds import SeedResult, across, by_difficulty
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
 from springback.jobs.epicode_plan import check, planned
 from springback.jobs.epicode_settings import EPICODE, SOURCE, EpicodeSettings, changed
 from springback.jobs.epicode_theory import theory_of
 from springback.jobs.settings import BoostSettings
 from springback.progress import Progress, Silent
-from springback.store import Store, write_text
+from springback.results.store import Store, write_text
+from springback.results.writing import Clock, Result, write_result
 
 SCALES = ("small", "paper")
 NOT_RUN = (

@@ -26,7 +26,7 @@ from springback.jobs.tasks import asked
 from springback.jobs.training import train_epochs
 from springback.models.loading import resolve
 from springback.progress import Progress
-from springback.store import Store
+from springback.results.store import Store
 
 #: Where a seed works below the result folder, until it is done.
 WORK = "work"

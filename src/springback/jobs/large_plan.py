@@ -22,7 +22,7 @@ from springback.jobs.large_settings import HARDWARE, LargeSettings
 from springback.jobs.plan import kept, probe_tokens, toward_tokens
 from springback.jobs.settings import AuditSettings
 from springback.models.loading import count_parameters, resolve
-from springback.store import read_json
+from springback.results.store import read_json
 
 #: Bytes a weight: fp32 master, gradient and two moments of AdamW, and the fp32 start model beside.
 FULL, START = 16, 4

@@ -22,7 +22,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.pair import Pair
 from springback.jobs.settings import BoostSettings
 from springback.jobs.tasks import asked
-from springback.store import Store, read_json, write_json
+from springback.results.store import Store, read_json, write_json
 
 LEDGER = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.

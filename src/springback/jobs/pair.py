@@ -13,7 +13,7 @@ from springback.jobs.training import train_epochs
 from springback.models.hub import local_folder, looks_like_hub_id
 from springback.models.loading import resolve
 from springback.progress import Progress
-from springback.store import Store, require_space
+from springback.results.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints

@@ -11,7 +11,7 @@ from springback.models.encoding import encode_rows
 from springback.models.from_scratch import Shape, fresh_model, save_model
 from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Progress
-from springback.store import Store
+from springback.results.store import Store
 from springback.training import Marks, Resume, finetune
 
 #: Whose tokenizer the small models use.

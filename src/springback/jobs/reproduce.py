@@ -11,7 +11,6 @@ from springback.elasticity import ElasticityCard, Quantity, compare
 from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import plan as audit_plan
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.config import build
 from springback.jobs.plan import outline
 from springback.jobs.pretrain import pretrain
@@ -24,7 +23,8 @@ from springback.jobs.theory import pareto_study, theorem_study
 from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
 from springback.models.loading import is_here
 from springback.progress import Progress, Silent
-from springback.store import Store, write_text
+from springback.results.store import Store, write_text
+from springback.results.writing import Clock, Result, write_result
 
 SCALES = ("small", "paper")
 

@@ -21,7 +21,6 @@ from springback.integrations.ray.scheduler import run_tasks
 from springback.jobs import scale_analysis
 from springback.jobs.audit import audit
 from springback.jobs.audit_data import check_settings
-from springback.jobs.common import Clock, Result, check_positive, write_result
 from springback.jobs.config import build, kinds
 from springback.jobs.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.scale_settings import BEGIN, NAME, ScaleSettings
@@ -30,7 +29,8 @@ from springback.jobs.spread import on_ray
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
-from springback.store import Store, read_json, write_text
+from springback.results.store import Store, read_json, write_text
+from springback.results.writing import Clock, Result, check_positive, write_result
 
 STUDIES = "studies"
 

@@ -16,7 +16,7 @@ from springback.jobs.scale_settings import NAME, ScaleSettings
 from springback.jobs.settings import AuditSettings
 from springback.models.from_scratch import Shape
 from springback.models.loading import training_speed
-from springback.store import Store
+from springback.results.store import Store
 
 #: Seconds that a step takes however small the model, and a study before and between its runs.
 STEP, BEGIN = 0.01, 5.0

@@ -24,7 +24,7 @@ from springback.models.loading import (
 )
 from springback.probes import LastStates, Precision, Room
 from springback.progress import Progress
-from springback.store import Store
+from springback.results.store import Store
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28

@@ -12,11 +12,11 @@ from springback.elasticity import Comparison, card_of, compare
 from springback.errors import SpringbackError, StoreError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import audit
-from springback.jobs.common import Clock, Result, write_result
 from springback.jobs.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
-from springback.store import Store, read_json
+from springback.results.store import Store, read_json
+from springback.results.writing import Clock, Result, write_result
 
 #: Where the single audits lie below the folder of them all.
 FOLDER = "studies"

@@ -30,7 +30,7 @@ from springback.jobs.plan import Plan
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.progress import Progress
-from springback.store import Store, write_json
+from springback.results.store import Store, write_json
 
 RECORD = "executor.json"
 

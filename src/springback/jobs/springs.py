@@ -14,11 +14,11 @@ from springback import theory
 from springback.core import Measurement, to_jsonable
 from springback.errors import SpringbackError, describe
 from springback.jobs import springs_analysis, springs_arms
-from springback.jobs.common import Clock, Result, check_positive, write_result
 from springback.jobs.theory_settings import SpringsSettings
 from springback.jobs.theory_theorem import ARRANGEMENTS
 from springback.progress import Progress, Silent
-from springback.store import Store
+from springback.results.store import Store
+from springback.results.writing import Clock, Result, check_positive, write_result
 
 
 def springs_study(

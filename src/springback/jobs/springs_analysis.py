@@ -10,8 +10,8 @@ import numpy as np
 
 from springback import theory
 from springback.jobs import springs_arms
-from springback.jobs.common import geometric
 from springback.jobs.theory_settings import SpringsSettings
+from springback.results.writing import geometric
 from springback.stats import mean_interval
 from springback.theory import Elongation
 

@@ -13,7 +13,7 @@ from springback.jobs.theory_theorem import ARRANGEMENTS, arranged
 from springback.leafmodel import LeafModels, Tree, fit_joint, fit_stream
 from springback.models.from_scratch import Shape
 from springback.progress import Progress
-from springback.store import Store
+from springback.results.store import Store
 from springback.theory import Sets
 
 #: A second draw of weights and order with the first seed's sets, for the noise floor.

@@ -29,7 +29,7 @@ from springback.models.loading import (
 )
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Progress
-from springback.store import Store, require_space
+from springback.results.store import Store, require_space
 from springback.training import (
     Examples,
     Lora,

@@ -10,10 +10,10 @@ from springback.core import Measurement, Run, Slice, to_jsonable
 from springback.data import load_slice
 from springback.errors import SpringbackError, describe
 from springback.jobs import theory_pareto, theory_theorem
-from springback.jobs.common import Clock, Result, check_positive, write_result
 from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
 from springback.progress import Progress, Silent
-from springback.store import Store
+from springback.results.store import Store
+from springback.results.writing import Clock, Result, check_positive, write_result
 
 
 def theorem_study(

@@ -7,7 +7,7 @@ from springback.models.encoding import encode_rows
 from springback.models.loading import load_model, load_tokenizer, release_memory
 from springback.models.quiet import quiet
 from springback.progress import Progress
-from springback.store import Store, require_space, whole_folder
+from springback.results.store import Store, require_space, whole_folder
 from springback.training import Marks, Resume, finetune, plan_batches
 from springback.weights import hash_weights
 

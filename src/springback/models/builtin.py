@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from springback.core import Checkpoint
 from springback.errors import MissingExtraError, ModelError
 from springback.models.quiet import quiet
-from springback.store import read_json, require_space, whole_folder, write_json
+from springback.results.store import read_json, require_space, whole_folder, write_json
 from springback.weights import hash_weights
 
 _MODEL_FILE = "springback-model.json"

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.models.loading import Model, Tokenizer, device
 from springback.models.quiet import quiet
-from springback.store import whole_folder
+from springback.results.store import whole_folder
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from springback.errors import ModelError
 from springback.models.builtin import EMBEDDED, embedded_checkpoint, has_embedded
 from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
-from springback.store import whole_folder
+from springback.results.store import whole_folder
 from springback.weights import hash_weights
 from springback.weights.io.folder import open_weights
 

@@ -15,7 +15,7 @@ from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
 from springback.report.sections import Chapter, tone
 from springback.report.theme import DARK, LIGHT
-from springback.store import read_json, whole_folder, write_text
+from springback.results.store import read_json, whole_folder, write_text
 
 RESULT = "result.json"
 REPORT = "report.html"

@@ -40,7 +40,7 @@ from springback.models.loading import (
     write_weights,
 )
 from springback.progress import Progress, Silent
-from springback.store import read_json, whole_folder, write_json
+from springback.results.store import read_json, whole_folder, write_json
 from springback.training.batches import Marks, Trained, check_recipe, examples_seen, plan_batches
 
 JOB, START, DONE = "job.json", "start.safetensors", "done.json"

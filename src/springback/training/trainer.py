@@ -20,7 +20,7 @@ from springback.core import Recipe
 from springback.errors import TrainingError
 from springback.models.loading import Model, read_weights, trainable, write_weights
 from springback.progress import Progress
-from springback.store import read_json, whole_folder, write_json
+from springback.results.store import read_json, whole_folder, write_json
 from springback.training.batches import Marks, Resume
 from springback.training.forwards import set_forward
 from springback.training.memory import microbatches
@@ -113,7 +113,7 @@ class Watched(Trainer):
         Among a piece's activations they would leave holes when the piece is done, and the heap of
         a long run would grow by a third of what it holds.
         """
-        if not (microbatches or self.held):
+        if not (pieces or self.held):
             return
         for name, parameter in trainable(model).items():
             if parameter.grad is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import MissingExtraError, StoreError
-from springback.store import whole_folder
+from springback.results.store import whole_folder
 
 MARKER = ".whole"
 

@@ -9,7 +9,7 @@ from typing import Any
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.folder import FOLDER_KEY, Folder, open_folder
 from springback.models.hub import local_folder
-from springback.store import read_json
+from springback.results.store import read_json
 
 EXPERT, AMATEUR, BASE = "expert", "amateur", "base"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from springback.errors import ModelError, describe
 from springback.models.hub import local_folder
-from springback.store import read_json
+from springback.results.store import read_json
 from springback.weights import is_adapter
 from springback.weights.io.folder import ADAPTER_CONFIG
 from springback.weights.io.report import RECORD

@@ -23,7 +23,7 @@ from springback.integrations.server.address import bind
 from springback.integrations.server.settings import ServeSettings, check
 from springback.integrations.vllm.folder import PROCESSOR, Folder, open_folder
 from springback.models.loading import resolve
-from springback.store import read_json
+from springback.results.store import read_json
 from springback.weights import is_adapter
 
 #: Where the server's process reads what the gate is to let through, but for the token.

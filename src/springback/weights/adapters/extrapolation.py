@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from springback.core import to_jsonable
 from springback.errors import ModelError, SpringbackError, describe
 from springback.progress import Progress, Silent
-from springback.store import require_space, whole_folder, write_json, write_text
+from springback.results.store import require_space, whole_folder, write_json, write_text
 from springback.weights.adapters.combining import AdapterSum
 from springback.weights.adapters.reading import check_bases, open_adapter
 from springback.weights.adapters.writing import config, entries, widths, write_tensors

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from springback.errors import SpringbackError, describe
 from springback.progress import Progress
-from springback.store import whole_folder, write_json
+from springback.results.store import whole_folder, write_json
 from springback.weights.adapters.extrapolation import (
     AdapterExtrapolation,
     AdapterReport,

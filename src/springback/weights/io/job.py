@@ -15,7 +15,7 @@ from typing import Any
 
 from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
-from springback.store import require_space, write_text
+from springback.results.store import require_space, write_text
 from springback.weights.arithmetic import Tally
 from springback.weights.io.folder import (
     INDEX,

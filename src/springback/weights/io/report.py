@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from springback.core import to_jsonable
-from springback.provenance import package_version
-from springback.store import write_json, write_text
+from springback.results.provenance import package_version
+from springback.results.store import write_json, write_text
 from springback.weights.io.folder import ADAPTER_CONFIG, INDEX, inside, readable_json
 
 OutputDtype = Literal["auto", "float32", "bfloat16", "float16"]

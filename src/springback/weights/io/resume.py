@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError
-from springback.provenance import package_version
-from springback.store import read_json, sync_folder, write_json, write_refusal
+from springback.results.provenance import package_version
+from springback.results.store import read_json, sync_folder, write_json, write_refusal
 from springback.weights.arithmetic import Tally
 
 STATE = "state.json"

@@ -113,7 +113,7 @@ def now() -> str:
 def _instant(text: str) -> datetime:
     time = datetime.fromisoformat(text)
     if time.tzinfo is None:
-        raise ValueError(f"the time {text} has no zone; use springback.provenance.now()")
+        raise ValueError(f"the time {text} has no zone; use springback.results.provenance.now()")
     return time.astimezone(UTC)
 
 

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 
 from springback.core import Run, to_jsonable
 from springback.errors import SpaceError, SpringbackError, StoreError
-from springback.provenance import origin
+from springback.results.provenance import origin
 
 RUN_FILE = "run.json"
 MADE_FILE = "made.json"

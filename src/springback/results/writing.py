@@ -12,9 +12,9 @@ from typing import Any
 from springback.core import Measurement, Slice, to_jsonable
 from springback.data import check_disjoint
 from springback.errors import SpringbackError
-from springback.provenance import now, provenance
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, write_json
 from springback.stats import mean_interval
-from springback.store import Store, write_json
 
 SCHEMA_VERSION = 1
 
