@@ -267,7 +267,9 @@ def test_trl_stands_behind_one_module() -> None:
 
 
 def test_the_check_finds_a_circle() -> None:
-    found = with_module("stats", "from springback import results", results="import springback.stats")
+    found = with_module(
+        "stats", "from springback import results", results="import springback.stats"
+    )
     assert found == ["imports go in a circle: stats -> results -> stats"] or found == [
         "imports go in a circle: results -> stats -> results"
     ]

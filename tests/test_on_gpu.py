@@ -21,10 +21,10 @@ from springback.core import Row
 from springback.decoding import DecodeSettings, decode, decode_fast, decode_variants
 from springback.jobs.audit import audit
 from springback.jobs.settings import AuditSettings
-from springback.logit_errors import TextErrors
 from springback.models.encoding import Encoded, encode_rows, pad_batch
 from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 from springback.results.store import read_json
+from springback.theory.logit_errors import TextErrors
 from springback.training import Examples, Prompt, Resume, finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -10,7 +10,6 @@ from springback import probes
 from springback.core import Checkpoint, Run, Slice
 from springback.errors import DataError
 from springback.jobs.scoring import Arm, Scoring
-from springback.logit_errors import Errors, TextErrors, estimate
 from springback.models.loading import (
     Model,
     check_same_tokenizer,
@@ -19,6 +18,7 @@ from springback.models.loading import (
     load_tokenizer,
 )
 from springback.stats import Interval
+from springback.theory.logit_errors import Errors, TextErrors, estimate
 
 #: Lambdas that predictions are told at, beside those that were searched.
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)

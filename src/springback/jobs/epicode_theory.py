@@ -8,8 +8,8 @@ from typing import Any
 
 from springback.errors import DataError
 from springback.jobs.boost_diagnostics import quantities
-from springback.logit_errors import Errors, TextErrors, estimate
 from springback.stats import Interval, mean_interval, paired_interval
+from springback.theory.logit_errors import Errors, TextErrors, estimate
 
 
 def theory_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

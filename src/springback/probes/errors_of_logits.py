@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 from springback.decoding import contrast
 from springback.errors import ModelError
-from springback.logit_errors import TextErrors
 from springback.models.encoding import Encoded, scoring_batches
 from springback.models.loading import Tokenizer
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
 from springback.probes.passes import Passes
+from springback.theory.logit_errors import TextErrors
 
 Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
 
