@@ -304,7 +304,7 @@ def _nll(folders: list[Path], source: str) -> dict[float, list[float]]:
     from springback.models.checkpoint_pair import Sweep
     from springback.models.encoding import encode_rows
     from springback.models.loading import resolve
-    from springback.scan import nll_along_mu
+    from springback.probes.along_mu import nll_along_mu
 
     part = load_slice(source, split="validation", shuffle=False)
     sweep = Sweep(*(resolve(folder) for folder in folders[-2:]))

@@ -10,7 +10,7 @@ from typing import Any
 
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.scoring import Scoring
-from springback.scan import MUS, nll_along_mu
+from springback.probes.along_mu import MUS, nll_along_mu
 from springback.weights import Precheck, check_line, judge
 
 #: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.

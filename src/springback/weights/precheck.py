@@ -195,8 +195,8 @@ def r2_of_line(gram: Floats, steps: Sequence[float]) -> float | None:
 def judge(check: Precheck, nll: Mapping[float, Sequence[float]] | None = None) -> Call:
     """What the numbers say, by the thresholds above; heuristics.
 
-    ``nll``: validation NLL a text at each mu (:func:`springback.scan.nll_along_mu`), the same texts
-    in order, with mu = 0 among them.
+    ``nll``: validation NLL a text at each mu (:func:`springback.probes.along_mu.nll_along_mu`), the
+    same texts in order, with mu = 0 among them.
 
     - No gain expected: the last update is zero; or the mean NLL is lowest at mu <= 0, or falls by
       less than :data:`ERRORS` standard errors (paired by text).
