@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from springback.jobs.study import Study
 
 SETS = ("pretraining", "aligning", "perturbing")
-UNITS = {"bits_per_byte": "bits/byte", "rate": "bits/token", "normalised": "bits/token"}
 Rebounds = Mapping[int, Mapping[str, Any]]
 
 

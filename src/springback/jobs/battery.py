@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from springback import probes
 from springback.core import Slice
-from springback.jobs import audit_rates
 from springback.jobs.settings import AuditSettings
 from springback.models.loading import Model
+from springback.probes import rates
 
 if TYPE_CHECKING:
     from springback.jobs.study import Study
@@ -157,7 +157,7 @@ def _rates(asked: Asked) -> dict[str, Any]:
         "aligning": asked.sides["wanted"],
         "perturbing": asked.sides["unwanted"],
     }
-    found = {name: audit_rates.measured(scores[name], sets[name].leaves) for name in sets}
+    found = {name: rates.measured(scores[name], sets[name].leaves) for name in sets}
     return {"value": found["pretraining"]["rate"], "sets": found}
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from springback import probes
 from springback.core import Measurement, Recipe, Run, Slice
-from springback.jobs import audit_rates
 from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows, protected, worn
 from springback.jobs.protections import Protection
 from springback.jobs.settings import AuditSettings
 from springback.jobs.study import Study
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
+from springback.probes.rates import UNITS as RATE_UNITS
 from springback.training import Marks
 
 
@@ -294,7 +294,7 @@ def records(
             name = f"{probe}_cosine"
             found.append(Measurement(name, checkpoint, "held-out", cosine, "cosine", tags=tags))
         for part, rates in value.get("sets", {}).items():
-            for name, unit in audit_rates.UNITS.items():
+            for name, unit in RATE_UNITS.items():
                 one = float(rates[name])
                 found.append(Measurement(f"{probe}_{name}", checkpoint, part, one, unit, tags=tags))
     return found

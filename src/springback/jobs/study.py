@@ -14,7 +14,7 @@ from typing import Any
 from springback import probes
 from springback.core import Checkpoint, Recipe, Run, Slice
 from springback.data import load_slice
-from springback.jobs import audit_rates, battery
+from springback.jobs import battery
 from springback.jobs.accelerated import read_launch
 from springback.jobs.audit_rows import Data, Room, load_data
 from springback.jobs.settings import AuditSettings
@@ -28,6 +28,7 @@ from springback.models.loading import (
     load_weights,
 )
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
+from springback.probes.rates import RateSet, rate_set
 from springback.progress import Progress
 from springback.results.store import Store, require_space
 from springback.training import (
@@ -185,14 +186,14 @@ class Study:
         return load_slice(s.pretraining, limit=s.utility_rows, split="test")
 
     @cached_property
-    def rate_sets(self) -> dict[str, audit_rates.RateSet]:
+    def rate_sets(self) -> dict[str, RateSet]:
         """The three sets whose rates are followed, with the leaves of their pruned trees."""
         rows = {
             "pretraining": self.encode(self.pretraining),
             "aligning": self.encoded["wanted"],
             "perturbing": self.encoded["unwanted"],
         }
-        return {name: audit_rates.rate_set(r, self.settings.rate_depth) for name, r in rows.items()}
+        return {name: rate_set(r, self.settings.rate_depth) for name, r in rows.items()}
 
     @cached_property
     def choices(self) -> Slice:

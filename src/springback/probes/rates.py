@@ -1,4 +1,4 @@
-"""TODO"""
+"""The terms of the elasticity theorem on real text: sets of texts, their trees, normalised rates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from springback.models.encoding import Encoded
 from springback.probes import TextNLL, bits_per_byte
 from springback.theory import TokenTree
+
+#: What is measured of each set, and its unit.
+UNITS = {"bits_per_byte": "bits/byte", "rate": "bits/token", "normalised": "bits/token"}
 
 
 @dataclass(frozen=True)
