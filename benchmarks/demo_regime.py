@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from springback.data import load_slice
-from springback.jobs.boost import Arm, Boost, boost
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.job import Arm, Boost, boost
+from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.demo import BOOST
-from springback.jobs.settings import BoostSettings
-from springback.jobs.training import train_epochs
 from springback.models.loading import resolve
 from springback.progress import Lines
 from springback.results.provenance import now, provenance

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.data import load_slice
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import (
     Model,

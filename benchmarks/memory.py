@@ -22,7 +22,7 @@ from typing import Any
 
 from springback.core import Recipe, Row
 from springback.data import load_slice
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import encode_rows
 from springback.models.loading import (
     Tokenizer,

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from springback.integrations.ray import ExecutorSettings, Task
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
 from springback.results.provenance import now, provenance
 from springback.results.store import read_json, write_json

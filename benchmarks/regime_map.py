@@ -35,12 +35,12 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import to_jsonable
-from springback.jobs.boost import Boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.pair import make_pair
-from springback.jobs.precheck import precheck
-from springback.jobs.scoring import Arm
-from springback.jobs.settings import BoostSettings
+from springback.jobs.boost.checkpoints import make_pair
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import Boost
+from springback.jobs.boost.precheck import precheck
+from springback.jobs.boost.scoring import Arm
+from springback.jobs.boost.settings import BoostSettings
 from springback.progress import Lines
 from springback.report.draw import panel, style
 from springback.report.theme import LIGHT

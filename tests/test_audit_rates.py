@@ -11,12 +11,13 @@ import pytest
 
 from springback.core import to_jsonable
 from springback.errors import SpringbackError
-from springback.jobs import audit_rates, rebound
-from springback.jobs.audit import audit
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
+from springback.jobs.audit import rebound
+from springback.jobs.audit.analysis import rates as audit_rates
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.rows import load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
 from springback.models.encoding import Encoded
 from springback.probes import TextNLL, rates
 from springback.progress import Silent

@@ -14,10 +14,10 @@ from springback.data import TASKS, load_rows
 from springback.data.grading import compile_extraction, find_answer
 from springback.errors import DataError, SpringbackError
 from springback.inference import generate, load
-from springback.jobs.boost import boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.settings import BoostSettings
-from springback.jobs.tasks import asked
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import read_json
 
 

@@ -11,9 +11,9 @@ import torch
 
 from springback.core import Recipe, Row
 from springback.errors import SpringbackError, TrainingError
-from springback.jobs.accelerated import read_launch
-from springback.jobs.audit_data import check_settings
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.accelerate_config import read_launch
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.training import Marks, finetune

@@ -238,7 +238,7 @@ def with_module(name: str, source: str, **others: str) -> list[str]:
         ),
         ("results", "import importlib\nimportlib.import_module('springback.cli')", "upward"),
         ("jobs.demo", "from springback.report import write", "imports sideways"),
-        ("report", "from springback.jobs.audit import Audit", "may import only"),
+        ("report", "from springback.jobs.audit.job import Audit", "may import only"),
         ("report", "import springback.models", "may import only core, errors, results"),
         ("shiny", "", "springback.shiny has no layer"),
         ("core", "import numpy", "imports numpy, allowed in"),
@@ -284,7 +284,7 @@ def test_the_check_finds_a_circle() -> None:
         ("report", "import matplotlib\nimport numpy\nfrom springback.results import read_json"),
         (
             "cli",
-            "import typer\nfrom springback import report\nimport springback.jobs.audit",
+            "import typer\nfrom springback import report\nimport springback.jobs.audit.job",
         ),
         ("decoding", "import torch"),
     ],

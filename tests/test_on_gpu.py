@@ -19,8 +19,8 @@ from finetune_runs import recipe, rows_for, weights
 from springback import probes
 from springback.core import Row
 from springback.decoding import DecodeSettings, decode, decode_fast, decode_variants
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows, pad_batch
 from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 from springback.results.store import read_json

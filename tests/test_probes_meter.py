@@ -17,10 +17,10 @@ import torch
 
 from springback.core import Row
 from springback.errors import SpringbackError
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Room, load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
 from springback.models.encoding import encode_rows, scoring_groups
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers

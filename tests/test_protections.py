@@ -13,11 +13,11 @@ from torch import Tensor
 
 from springback.core import Row, Slice
 from springback.errors import ModelError, SpringbackError
-from springback.jobs.attacks import Attack, perturbing_rows
-from springback.jobs.audit import audit, plan
-from springback.jobs.audit_rows import Data
-from springback.jobs.protections import Protection, parse
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.branches import Attack, perturbing_rows
+from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.protections import Protection, parse
+from springback.jobs.audit.rows import Data
+from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import load_model, resolve
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.report import build, render

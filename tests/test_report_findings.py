@@ -328,8 +328,8 @@ def test_no_text_of_a_chart_leaves_its_panel(make: Callable[[], dict[str, Any]])
 
 def test_what_an_audit_writes_is_shown(tiny_llama: Path, tmp_path: Path) -> None:
     """The real job on a tiny model: no key of its findings has another form than read here."""
-    from springback.jobs.audit import audit
-    from springback.jobs.settings import AuditSettings
+    from springback.jobs.audit.job import audit
+    from springback.jobs.audit.settings import AuditSettings
 
     benign = tmp_path / "benign.jsonl"
     benign.write_text("".join(f'{{"text": "the sum of {n} and 1"}}\n' for n in range(40)))

@@ -14,8 +14,8 @@ from springback.data import load_slice
 from springback.decoding import DecodeSettings
 from springback.decoding.lora_pair import twin_of
 from springback.inference import Loaded, load
-from springback.jobs.boosted import Strengths, write_boosted
-from springback.jobs.training import train_epochs
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.export import Strengths, write_boosted
 from springback.models.encoding import encode_prompt, stop_ids
 from springback.models.loading import default_precision, load_model, load_tokenizer, resolve
 from springback.progress import Silent

@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from springback.decoding import ContrastModel
     from springback.errors import SpringbackError
     from springback.inference import GenerateSettings, Loaded, generate, load, score
-    from springback.jobs.audit import audit
-    from springback.jobs.boost import boost
-    from springback.jobs.settings import AuditSettings, BoostSettings
+    from springback.jobs.audit.job import audit
+    from springback.jobs.audit.settings import AuditSettings
+    from springback.jobs.boost.job import boost
+    from springback.jobs.boost.settings import BoostSettings
     from springback.results.writing import Result
     from springback.weights import extrapolate
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "AuditSettings": "springback.jobs.settings",
-    "BoostSettings": "springback.jobs.settings",
+    "AuditSettings": "springback.jobs.audit.settings",
+    "BoostSettings": "springback.jobs.boost.settings",
     "Checkpoint": "springback.core",
     "CodecSettings": "springback.compression.settings",
     "ContrastModel": "springback.decoding",
@@ -39,8 +40,8 @@ _HOMES = {
     "Slice": "springback.core",
     "SpringbackError": "springback.errors",
     "Trajectory": "springback.core",
-    "audit": "springback.jobs.audit",
-    "boost": "springback.jobs.boost",
+    "audit": "springback.jobs.audit.job",
+    "boost": "springback.jobs.boost.job",
     "compress": "springback.compression.files",
     "decompress": "springback.compression.files",
     "extrapolate": "springback.weights",

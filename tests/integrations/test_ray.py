@@ -23,8 +23,8 @@ from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, Task, check_tasks
 from springback.integrations.ray.scheduler import connected, run_tasks
 from springback.integrations.ray.shared_storage import Shared
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
 from springback.progress import Progress, Silent
 from springback.results.store import read_json
 

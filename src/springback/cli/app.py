@@ -19,12 +19,14 @@ from springback.cli.generate import generate
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
 from springback.integrations.ray.settings import ExecutorSettings
-from springback.jobs.epicode_settings import NAMES as EPICODE
-from springback.jobs.epicode_settings import EpicodeSettings
-from springback.jobs.large_settings import LargeSettings
-from springback.jobs.scale_settings import NAME as SCALE
-from springback.jobs.scale_settings import ScaleSettings
-from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
+from springback.jobs.audit.plan_settings import LargeSettings
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode.settings import NAMES as EPICODE
+from springback.jobs.papers.epicode.settings import EpicodeSettings
+from springback.jobs.papers.scale.settings import NAME as SCALE
+from springback.jobs.papers.scale.settings import ScaleSettings
+from springback.jobs.papers.settings import REPRODUCTIONS, THEORY
 
 app = typer.Typer(
     name="springback",
@@ -130,9 +132,10 @@ def audit(
     2 cores. Studies of your own default to 3 seeds.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs import config, several
-    from springback.jobs.audit import audit as run
-    from springback.jobs.audit import plan
+    from springback.jobs import config
+    from springback.jobs.audit import series
+    from springback.jobs.audit.job import audit as run
+    from springback.jobs.audit.job import plan
 
     _check_track(track)
     words = list(study or [])
@@ -158,15 +161,15 @@ def audit(
     if show:
         typer.echo(config.show(settings))
     elif large.size:
-        from springback.jobs.large_plan import make
+        from springback.jobs.audit.plan_by_size import make
 
         typer.echo(make(settings, large))
     elif only_plan:
-        for single, folder in several.planned(settings, out):
+        for single, folder in series.planned(settings, out):
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(several.series(settings, out, make_progress(), executor), track)
+        _finish(series.series(settings, out, make_progress(), executor), track)
     else:
         _finish(run(settings, out, make_progress(), executor), track)
 
@@ -176,7 +179,7 @@ def compare(
     folders: Annotated[list[str], typer.Argument(help="Folders that audits wrote to.")],
 ) -> None:
     """Cards of several audited models side by side, with tests for the differences (Markdown)."""
-    from springback.jobs.several import read_cards
+    from springback.jobs.audit.series import read_cards
 
     typer.echo(read_cards(folders).to_markdown())
 
@@ -204,11 +207,11 @@ def reproduce(
     with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs.epicode import plan as epicode_plan
-    from springback.jobs.epicode import reproduce_epicode
-    from springback.jobs.reproduce import plan as plan_of
-    from springback.jobs.reproduce import reproduce as run
-    from springback.jobs.reproduce import reproduce_theory
+    from springback.jobs.papers.epicode.job import plan as epicode_plan
+    from springback.jobs.papers.epicode.job import reproduce_epicode
+    from springback.jobs.papers.reproduce import plan as plan_of
+    from springback.jobs.papers.reproduce import reproduce as run
+    from springback.jobs.papers.reproduce import reproduce_theory
 
     executor = _executor(given)
     if only_plan:
@@ -219,7 +222,7 @@ def reproduce(
             for line in epicode_plan(name, scale, given):
                 typer.echo(line)
         elif name == SCALE:
-            from springback.jobs.scale_plan import plan as scale_plan
+            from springback.jobs.papers.scale.plan import plan as scale_plan
 
             typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
@@ -230,7 +233,7 @@ def reproduce(
         return
     folder = out or Path(f"springback-{name}")
     if name == SCALE:
-        from springback.jobs.scale import scale_study
+        from springback.jobs.papers.scale.job import scale_study
 
         result = scale_study(scale, folder, given, make_progress(), executor)
     elif name in EPICODE:
@@ -285,11 +288,11 @@ def boost(
     if show:
         typer.echo(config.show(settings))
     elif show_prompt:
-        from springback.jobs.prompts import shown
+        from springback.jobs.boost.show_prompt import shown
 
         typer.echo(shown(settings))
     else:
-        from springback.jobs.boost import boost as run
+        from springback.jobs.boost.job import boost as run
 
         result = run(settings, out, make_progress())
         _finish(result, track)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement
-from springback.jobs.audit import audit
-from springback.jobs.boost import boost
-from springback.jobs.settings import AuditSettings, BoostSettings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.results.store import Store, require_space

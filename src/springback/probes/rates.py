@@ -1,4 +1,4 @@
-"""The terms of the elasticity theorem on real text: sets of texts, their trees, normalised rates."""
+"""Rates of held-out sets of texts, the terms of the elasticity theorem (paper A, section A1)."""
 
 from __future__ import annotations
 
