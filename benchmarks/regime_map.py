@@ -42,7 +42,7 @@ from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.progress import Lines
-from springback.report.draw import panel, style
+from springback.report.figure import panel, style
 from springback.report.theme import LIGHT
 from springback.results.provenance import now, provenance
 from springback.results.store import Store, read_json, write_json

@@ -21,7 +21,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import load_model, resolve
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.report import build, render
-from springback.report.protection_charts import curves_charts
+from springback.report.audit.protections import curves_charts
 from springback.results.store import read_json
 
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report.papers.theorem import legend, log_axis, power
 from springback.report.theme import LIGHT, series
-from springback.report.theory_charts import legend, log_axis, power
 from springback.report.values import Interval
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def exponents_chart(data: Rows) -> Chart | None:
             title,
             "alpha of the power law above its threshold",
             [
-                *legend([words.short(d["data"], 24) for d in data], lone=True),
+                *legend([formatting.short(d["data"], 24) for d in data], lone=True),
                 LegendItem("hollow: ruled out, or a rival fits better", LIGHT["ink"], ""),
             ],
             plot_height=28 * len(names) + 24,
@@ -66,13 +66,13 @@ def exponents_chart(data: Rows) -> Chart | None:
 
 def _tail_row(data: Mapping[str, Any], tail: Mapping[str, Any]) -> tuple[str, ...]:
     fit = tail["fit"]
-    p = "–" if fit["p"] is None else words.number(fit["p"])
-    counts = words.plain(fit["xmin"]), f"{fit['n_tail']:,} of {fit['n']:,}"
-    mass = words.number(100 * fit["mass_tail"])
+    p = "–" if fit["p"] is None else formatting.number(fit["p"])
+    counts = formatting.plain(fit["xmin"]), f"{fit['n_tail']:,} of {fit['n']:,}"
+    mass = formatting.number(100 * fit["mass_tail"])
     return (
         data["data"],
         tail["leaves"],
-        words.number(fit["alpha"]),
+        formatting.number(fit["alpha"]),
         *counts,
         mass,
         p,
@@ -85,7 +85,7 @@ def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
     known = [t for t in data["tails"] if t["fit"] and t.get("survival")][:6]
     if not known:
         return None
-    name, title = f"theory-tail-{place}", f"Tails of {words.short(data['data'], 34)}"
+    name, title = f"theory-tail-{place}", f"Tails of {formatting.short(data['data'], 34)}"
     with style(name):
         figure, (axes,) = panel(
             title,
@@ -109,7 +109,8 @@ def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
     return Chart(
         name,
         title,
-        f"Survival curves of {words.listing(t['leaves'] for t in known)} on two logarithmic axes.",
+        f"Survival curves of {formatting.listing(t['leaves'] for t in known)} on two logarithmic "
+        "axes.",
         "Away from the smallest counts a power law is a straight line; dashed, from its threshold "
         "on, the fitted slope.",
         Table(

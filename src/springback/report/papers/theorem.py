@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.theme import LIGHT, series
 
 if TYPE_CHECKING:
@@ -25,16 +25,16 @@ def _middle(row: Mapping[str, Any], key: str = "kept") -> float:
 
 
 def _cell(found: Mapping[str, Any]) -> str:
-    text = words.number(found["median"])
+    text = formatting.number(found["median"])
     if found["median"] is None:
         return "–"
-    return f"{text} ({words.number(found['low'])} to {words.number(found['high'])})"
+    return f"{text} ({formatting.number(found['low'])} to {formatting.number(found['high'])})"
 
 
 def power(value: float) -> str:
     """1000 as "1e3": short enough for a tick."""
     return (
-        words.plain(value)
+        formatting.plain(value)
         if 0.01 <= value < 1000
         else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
     )
@@ -67,7 +67,7 @@ def _table(rows: Rows, keys: Sequence[str], head: Sequence[str]) -> Table:
             (
                 *(r[k] if isinstance(r[k], str) else power(r[k]) for k in keys),
                 _cell(r["kept"]),
-                words.number(100 * r["worse"]),
+                formatting.number(100 * r["worse"]),
             )
             for r in rows
         ),
@@ -115,7 +115,8 @@ def kept_chart(name: str, rows: Rows, x: str, words_of: tuple[str, str, str]) ->
         title,
         f"Line chart of the share of the ratio -k that is left, against {label}. "
         + " ".join(
-            f"{names[i]}: {words.number(_middle(g[0]))} to {words.number(_middle(g[-1]))}."
+            f"{names[i]}: {formatting.number(_middle(g[0]))} to "
+            f"{formatting.number(_middle(g[-1]))}."
             for i, g in enumerate(groups.values())
         ),
         reading + " Medians; the dashed line is the theorem. Below 0 both rates move the same "
@@ -174,7 +175,7 @@ def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | 
         axes.set_xlabel("l / b" if x == "l_over_scale" else "l chi²(p3 || p)")
     head = ("arrangement", "l", "l / b" if x == "l_over_scale" else "l chi²", KEPT)
     cells = tuple(
-        (r["arrangement"], power(r["l"]), words.number(r[x]), words.number(r["kept"]))
+        (r["arrangement"], power(r["l"]), formatting.number(r[x]), formatting.number(r["kept"]))
         for r in known
     )
     return Chart(
@@ -259,7 +260,7 @@ def _heat(axes: Axes, rows: Rows) -> None:
         colour = LIGHT["bad" if value < 0 else "accent"]
         shade = min(abs(value), 1.0) * 0.5 if value >= 0 else 0.15
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=shade))
-        axes.text(x, y, words.number(value, 2), ha="center", va="center", size=10.5)
+        axes.text(x, y, formatting.number(value, 2), ha="center", va="center", size=10.5)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(lines) - 0.5)
     axes.set_xticks(range(len(columns)), [f"{c:g}" for c in columns])
@@ -290,12 +291,14 @@ def huffman_chart(found: Mapping[str, Any]) -> Chart:
         plots[-1].set_xlabel("l = |D3| / |D2|")
     low, high = found["redundancy"]
     rows = tuple(
-        (names[i], words.number(found["secant"][key])) for i, key in enumerate(("ideal", "huffman"))
+        (names[i], formatting.number(found["secant"][key]))
+        for i, key in enumerate(("ideal", "huffman"))
     )
     reading = (
         f"{found['codes']} different codes along l at k = {found['k']:g}. Between them the "
         "lengths, and so the rates, stand still. The mean length of the joint tree lies "
-        f"{words.number(low)} to {words.number(high)} bits above its entropy; the bound is 1."
+        f"{formatting.number(low)} to {formatting.number(high)} bits above its entropy; "
+        "the bound is 1."
     )
     return Chart(
         name,

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from springback.report.formatting import short
 from springback.report.theme import LIGHT, series, themed
 from springback.report.values import Estimate, Interval
-from springback.report.words import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

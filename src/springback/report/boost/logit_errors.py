@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from springback.report import words
+from springback.report import formatting
 from springback.report.boost_findings import Difficulty, LambdaPoint
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
 from springback.report.values import Interval
 
@@ -18,7 +18,7 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
         return None
     title = "Effect by difficulty"
     legend = [LegendItem(m.method, *series(i), lone=True) for i, m in enumerate(shown)]
-    labels = [f"{words.plain(b.low)}–{words.plain(b.high)}" for b in found.bins]
+    labels = [f"{formatting.plain(b.low)}–{formatting.plain(b.high)}" for b in found.bins]
     with style(name):
         figure, (axes,) = panel(title, "accuracy, points (up = better)", legend)
         axes.axhline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
@@ -38,13 +38,13 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
     rows = tuple(
         (
             m.method,
-            *(words.both(d, 100, sign=True) for d in m.differences),
-            words.both(m.trend, 100, sign=True),
-            "–" if m.p_holm is None else words.number(m.p_holm, 2),
+            *(formatting.both(d, 100, sign=True) for d in m.differences),
+            formatting.both(m.trend, 100, sign=True),
+            "–" if m.p_holm is None else formatting.number(m.p_holm, 2),
         )
         for m in shown
     )
-    counts = words.listing(
+    counts = formatting.listing(
         f"{label}: {b.questions} questions" for label, b in zip(labels, found.bins, strict=True)
     )
     return Chart(
@@ -53,13 +53,13 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
         "Dot chart of the difference in accuracy to the fine-tuned model by length of the "
         "reference solution. "
         + "; ".join(
-            f"{m.method}: " + ", ".join(words.value(d, 100, sign=True) for d in m.differences)
+            f"{m.method}: " + ", ".join(formatting.value(d, 100, sign=True) for d in m.differences)
             for m in shown
         )
         + ".",
         f"Questions by the length of their reference solution ({counts}). Hardest minus easiest is "
         "a slope over the rank of that length, tested for all questions at once. "
-        + words.interval_note((d for m in shown for d in m.differences), "Whiskers"),
+        + formatting.interval_note((d for m in shown for d in m.differences), "Whiskers"),
         Table(("method", *labels, "hardest minus easiest", "p (Holm)"), rows),
         figure,
     )
@@ -100,23 +100,23 @@ def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> 
             axes[i].set_xlim(*_span([p.lam for p in points]))
         axes[-1].set_xlabel("lambda")
     rows = tuple(
-        (words.plain(p.lam), *(words.both(read(p), scale) for _, read, scale in shown))
+        (formatting.plain(p.lam), *(formatting.both(read(p), scale) for _, read, scale in shown))
         for p in points
     )
     return Chart(
         name,
         title,
-        f"Line charts of {words.listing(m[0].split(',')[0].split(' (')[0] for m in shown)} "
+        f"Line charts of {formatting.listing(m[0].split(',')[0].split(' (')[0] for m in shown)} "
         "against lambda. "
         + "; ".join(
-            f"lambda {words.plain(p.lam)}: "
-            + ", ".join(words.value(read(p), scale) for _, read, scale in shown)
+            f"lambda {formatting.plain(p.lam)}: "
+            + ", ".join(formatting.value(read(p), scale) for _, read, scale in shown)
             for p in points
         )
         + ".",
         "Where the prediction lies below its dashed line, contrast should shrink the logit error; "
         "where NLL lies below its own, it did. "
-        + words.interval_note((read(p) for _, read, _ in shown for p in points), "Whiskers"),
+        + formatting.interval_note((read(p) for _, read, _ in shown for p in points), "Whiskers"),
         Table(("lambda", *(m[0].split(" (")[0] for m in shown)), rows),
         figure,
     )

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.schema import Candidate, Method
 from springback.report.theme import LIGHT, series
 from springback.report.values import Interval
@@ -79,27 +79,29 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
             if i < len(shown) - 1:
                 axes[i].tick_params(labelbottom=False)
         axes[-1].set_xlabel(symbol)
-    picks = words.listing(words.plain(candidates[i].value) for i in chosen) or "none"
+    picks = formatting.listing(formatting.plain(candidates[i].value) for i in chosen) or "none"
     rows = tuple(
         (
-            words.plain(c.value) + (" (chosen)" if c.chosen else ""),
-            *(words.both(read(c), scale) for _, _, read, scale in shown),
+            formatting.plain(c.value) + (" (chosen)" if c.chosen else ""),
+            *(formatting.both(read(c), scale) for _, _, read, scale in shown),
         )
         for c in candidates
     )
     return Chart(
         name,
         title,
-        f"Dot chart of {words.listing(m[0] for m in shown)} on the validation set against "
+        f"Dot chart of {formatting.listing(m[0] for m in shown)} on the validation set against "
         f"{symbol}. "
         + "; ".join(
-            f"{symbol} {words.plain(c.value)}: "
-            + ", ".join(f"{n} {words.value(read(c), s)}" for n, _, read, s in shown)
+            f"{symbol} {formatting.plain(c.value)}: "
+            + ", ".join(f"{n} {formatting.value(read(c), s)}" for n, _, read, s in shown)
             for c in candidates
         )
         + f". Chosen: {picks}.",
         f"Here {symbol} is {tried}. "
-        + words.interval_note((read(c) for _, _, read, _ in shown for c in candidates), "Whiskers"),
+        + formatting.interval_note(
+            (read(c) for _, _, read, _ in shown for c in candidates), "Whiskers"
+        ),
         Table((symbol, *(m[1].split(" (")[0] for m in shown)), rows),
         figure,
     )
@@ -132,7 +134,7 @@ def _draw_candidates(
 def _candidate_axis(axes: Axes, candidates: Sequence[Candidate]) -> None:
     every = -(-len(candidates) // 9)
     shown = range(0, len(candidates), every)
-    axes.set_xticks(shown, [words.plain(candidates[i].value) for i in shown])
+    axes.set_xticks(shown, [formatting.plain(candidates[i].value) for i in shown])
     axes.set_xlim(-0.5, len(candidates) - 0.5)
 
 
@@ -154,14 +156,14 @@ def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | N
         for row, (_, difference) in enumerate(compared):
             whisker(axes, row, difference.scaled(100), colour, across=True)
             axes.plot([100 * difference.mean], [row], color=colour, marker=marker, markersize=8)
-        axes.set_yticks(range(len(compared)), [words.short(m.method, 13) for m, _ in compared])
+        axes.set_yticks(range(len(compared)), [formatting.short(m.method, 13) for m, _ in compared])
         axes.set_ylim(len(compared) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         number_axis(axes.xaxis)
         axes.set_xlabel("points against the fine-tuned model")
-    rows = tuple((m.method, words.both(d, 100, sign=True)) for m, d in compared)
+    rows = tuple((m.method, formatting.both(d, 100, sign=True)) for m, d in compared)
     return Chart(
         name,
         title,
@@ -170,7 +172,7 @@ def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | N
         + ".",
         "Percentage points of accuracy on the test set, question by question against the "
         "fine-tuned model, which is the dashed line: an interval that crosses it cannot tell gain "
-        "from harm. " + words.interval_note((d for _, d in compared), "Whiskers"),
+        "from harm. " + formatting.interval_note((d for _, d in compared), "Whiskers"),
         Table(("method", "difference, points"), rows),
         figure,
     )

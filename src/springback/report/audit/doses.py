@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from springback.report import words
-from springback.report.draw import (
+from springback.report import formatting
+from springback.report.audit.more_alignment import size_axis
+from springback.report.figure import (
     Chart,
     LegendItem,
     Table,
@@ -14,7 +15,6 @@ from springback.report.draw import (
     style,
 )
 from springback.report.findings import DoseAt, Doses
-from springback.report.size_charts import size_axis
 from springback.report.theme import LIGHT, series
 from springback.report.values import Estimate
 
@@ -94,10 +94,10 @@ def _table(doses: Doses) -> Table:
     rows = [(f"{at.n_pos:,}", _mean(at), at.words) for at in doses.at]
     if doses.trend is not None:
         slope = doses.trend.slope
-        text = "–" if slope is None else words.with_limits(slope, sign=True)
+        text = "–" if slope is None else formatting.with_limits(slope, sign=True)
         rows.append(("change for each doubling", text, doses.trend.label))
     return Table(("aligned on", "mean over the seeds", "median over the seeds"), tuple(rows))
 
 
 def _mean(at: DoseAt) -> str:
-    return "–" if at.found is None else words.with_limits(at.found.above_zero())
+    return "–" if at.found is None else formatting.with_limits(at.found.above_zero())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from springback.report import protection_charts as charts
+from springback.report.audit import protections as charts
+from springback.report.components import Section, there
 from springback.report.node import form_of
-from springback.report.sections import Section, there
 
 Found = Mapping[str, Any]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.schema import HalfDose
 from springback.report.theme import LIGHT, series
 from springback.report.values import AtSize
@@ -77,8 +77,8 @@ def half_dose_words(half: HalfDose, largest: float | None) -> str:
         return "no gain to undo"
     if half.censored or half.value is None:
         beyond = half.value if half.value is not None else largest
-        return "not reached" if beyond is None else f"more than {words.plain(beyond)}"
-    return words.number(half.value, 2 if half.value < 100 else 3)
+        return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
+    return formatting.number(half.value, 2 if half.value < 100 else 3)
 
 
 def size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -116,14 +116,14 @@ def by_size_chart(
         keep_zero(axes, [b for _, found in known for b in (found.bounds or (found.mean,))])
         size_axis(axes, sizes)
         number_axis(axes.yaxis)
-    rows = tuple((f"{n:,}", words.both(v)) for n, v in known)
+    rows = tuple((f"{n:,}", formatting.both(v)) for n, v in known)
     return Chart(
         name,
         title,
         f"Dot chart of {above} against examples of alignment. "
         + "; ".join(f"aligned on {n}: {text}" for n, text in rows)
         + ".",
-        reading + " " + words.interval_note((v for _, v in known), "Whiskers"),
+        reading + " " + formatting.interval_note((v for _, v in known), "Whiskers"),
         Table(("aligned on", above), rows),
         figure,
     )

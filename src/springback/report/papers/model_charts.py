@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from springback.report import words
+from springback.report import formatting
 from springback.report.cards import Models, Quantity
-from springback.report.draw import Chart, Table
+from springback.report.figure import Chart, Table
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.values import Estimate
 
@@ -58,7 +58,7 @@ def _chart(models: Models, key: str) -> Chart | None:
         zero=key != "resistance_ratio",
     )
     rows = tuple(
-        (name, words.with_limits(line.found), _finding(q))
+        (name, formatting.with_limits(line.found), _finding(q))
         for line, (name, q) in zip(lines, found, strict=True)
     )
     return lines_chart(frame, lines, Table(("model", unit, "finding"), rows))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.report import spring_charts, tail_charts, words
-from springback.report import theory_charts as charts
-from springback.report.draw import Chart
+from springback.report import formatting
+from springback.report.components import Chapter, Fact, Section
+from springback.report.figure import Chart
 from springback.report.node import form_of
-from springback.report.sections import Chapter, Fact, Section
+from springback.report.papers import springs as spring_charts
+from springback.report.papers import tails
+from springback.report.papers import theorem as charts
 
 
 def chapters(analysis: Mapping[str, Any]) -> tuple[Chapter, ...]:
@@ -38,13 +40,13 @@ def _theorem_facts(found: Mapping[str, Any]) -> tuple[Fact, ...]:
     return (
         Fact(
             "Residue of the balance at l = 0",
-            words.number(identity["residue_at_zero"]),
+            formatting.number(identity["residue_at_zero"]),
             "bits",
             note,
         ),
         Fact(
             "Closed form against differences",
-            words.number(identity["difference"]),
+            formatting.number(identity["difference"]),
             "relative",
             "at l = 0",
         ),
@@ -110,8 +112,8 @@ def _departure_charts(found: Mapping[str, Any]) -> list[Chart | None]:
 def _pareto_sections(found: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:
     drawn = _there(
         [
-            tail_charts.exponents_chart(found),
-            *(tail_charts.tail_chart(i + 1, d) for i, d in enumerate(found)),
+            tails.exponents_chart(found),
+            *(tails.tail_chart(i + 1, d) for i, d in enumerate(found)),
         ]
     )
     notes = tuple(
@@ -129,9 +131,9 @@ def _springs_facts(found: Mapping[str, Any]) -> tuple[Fact, ...]:
     return (
         Fact(
             "Joint trainings end above the exact optimum by",
-            words.number(gap["median"]),
+            formatting.number(gap["median"]),
             "nats/response",
-            f"median of {gap['trainings']:,}; at most {words.number(gap['largest'])}",
+            f"median of {gap['trainings']:,}; at most {formatting.number(gap['largest'])}",
         ),
         Fact(
             "An optimum's two bounds are broken in",
@@ -182,11 +184,11 @@ def _exponents(scaling: Sequence[Mapping[str, Any]]) -> list[str]:
         start = f"{arm}, {row['arrangement']}, l = {row['l']:g}: "
         if row["exponent"] is None:
             opposite = f"{100 * row['opposite']:.0f} %"
-            above = f"{words.count(len(row['k']), 'k')} above the noise"
+            above = f"{formatting.count(len(row['k']), 'k')} above the noise"
             said.append(f"{start}no exponent; signs opposite in {opposite} of the runs, {above}.")
         else:
             text = spring_charts.interval_words(row["exponent"])
-            over = f"k from {words.plain(min(row['k']))} to {words.plain(max(row['k']))}"
+            over = f"k from {formatting.plain(min(row['k']))} to {formatting.plain(max(row['k']))}"
             said.append(f"{start}-d2 / d1 grows as k to the power of {text}, {over}.")
     return said
 
@@ -197,8 +199,8 @@ def _noise_words(noise: Sequence[Mapping[str, Any]]) -> list[str]:
         sizes = [row["changes"] for row in noise if row["arm"] == arm]
         if sizes:
             each = ", ".join(
-                f"D{i + 1} {words.number(min(s[i] for s in sizes))} to "
-                f"{words.number(max(s[i] for s in sizes))}"
+                f"D{i + 1} {formatting.number(min(s[i] for s in sizes))} to "
+                f"{formatting.number(max(s[i] for s in sizes))}"
                 for i in range(3)
             )
             said.append(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import boost_charts, boost_finding_charts, words
+from springback.report import formatting
+from springback.report.boost import logit_errors
+from springback.report.boost import methods as boost_charts
 from springback.report.boost_findings import Difficulty
+from springback.report.components import Cell, Fact, Grid, Section, fact, not_measured, there, tone
 from springback.report.schema import Boost, Method
-from springback.report.sections import Cell, Fact, Grid, Section, fact, not_measured, there, tone
 from springback.report.values import Interval
 
 #: From this share on of cut answers the page says what that does to accuracy.
@@ -30,7 +32,7 @@ def facts(boost: Boost) -> tuple[Fact, ...]:
             label = "Difference in NLL (lower = better)"
             told.append(fact(label, best.nll_difference, "nats/token", sign=True))
     chosen = [
-        words.plain(c.value)
+        formatting.plain(c.value)
         for key in ("mu", "lambda")
         for c in boost.search.get(key, ())
         if c.chosen
@@ -50,7 +52,7 @@ def sections(boost: Boost) -> tuple[Section, ...]:
                 "Ways to use the same two checkpoints, once each on the test set.",
                 there([boost_charts.methods_chart(boost.methods)]),
                 notes=(*((boost.power,) if boost.power else ()), *cut_notes(boost.methods)),
-                warnings=(words.sentence(boost.floor),) if boost.floor else (),
+                warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
                 grids=(methods_grid(boost.methods),),
             )
         )
@@ -77,7 +79,7 @@ def sections(boost: Boost) -> tuple[Section, ...]:
 
 def difficulty_sections(found: Difficulty, key: str = "difficulty") -> list[Section]:
     """One section, or none where no method differs from the fine-tuned model."""
-    charts = there([boost_finding_charts.difficulty_chart(found, key)])
+    charts = there([logit_errors.difficulty_chart(found, key)])
     lead = "Does it gain on the easy questions or on the hard ones?"
     return [Section(key, "By difficulty", lead, charts)] if charts else []
 
@@ -85,7 +87,7 @@ def difficulty_sections(found: Difficulty, key: str = "difficulty") -> list[Sect
 def _precheck(said: Sequence[str]) -> str:
     label, *reasons = said
     told = f" ({'; '.join(reasons)})" if reasons else ""
-    return words.sentence(f"The pre-check, before anything was decoded: {label}{told}")
+    return formatting.sentence(f"The pre-check, before anything was decoded: {label}{told}")
 
 
 def _diagnostics(boost: Boost) -> Section:
@@ -97,7 +99,7 @@ def _diagnostics(boost: Boost) -> Section:
             Cell(c.method, f"{c.strong} against {c.weak}"),
             Cell(c.label or "–"),
             *(_both(v) for v in (c.rho_k, c.k, c.rho, c.best_lambda)),
-            Cell("–" if c.chosen is None else words.plain(c.chosen)),
+            Cell("–" if c.chosen is None else formatting.plain(c.chosen)),
             _both(c.contested, 100),
         )
         for c in boost.contrasts
@@ -107,7 +109,7 @@ def _diagnostics(boost: Boost) -> Section:
         "Why contrast helps, or not",
         "Are the errors of the two models so alike, and the weak one's so much larger, that "
         "subtracting helps?",
-        there([boost_finding_charts.lambda_chart(boost.curve)]),
+        there([logit_errors.lambda_chart(boost.curve)]),
         grids=(Grid("Logit errors", head, rows, frozenset({1})),),
         reading="Errors are those of the logits against the reference model, at plausible tokens "
         "of the validation solutions. The weak model's is k times as large, rho is their "
@@ -117,7 +119,7 @@ def _diagnostics(boost: Boost) -> Section:
 
 
 def _both(found: Interval | None, scale: float = 1) -> Cell:
-    return Cell(words.value(found, scale), words.bounds(found, scale))
+    return Cell(formatting.value(found, scale), formatting.bounds(found, scale))
 
 
 def methods_grid(methods: Sequence[Method]) -> Grid:
@@ -145,10 +147,10 @@ def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
 
 def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
-        return Cell(words.value(found, scale, sign), words.bounds(found, scale, sign))
+        return Cell(formatting.value(found, scale, sign), formatting.bounds(found, scale, sign))
 
     def p(value: float | None) -> tuple[Cell, ...]:
-        return (Cell("–" if value is None else words.number(value, 2)),) if tested else ()
+        return (Cell("–" if value is None else formatting.number(value, 2)),) if tested else ()
 
     return (
         Cell(m.method),
@@ -159,7 +161,7 @@ def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
         cell(m.nll_difference, sign=True),
         *p(m.nll_p_holm),
         cell(m.nll),
-        *((Cell("–" if m.cut is None else words.number(100 * m.cut, 2)),) if cut else ()),
-        Cell(words.plain(m.mu) if m.mu is not None else "–"),
-        Cell(words.plain(m.lam) if m.lam is not None else "–"),
+        *((Cell("–" if m.cut is None else formatting.number(100 * m.cut, 2)),) if cut else ()),
+        Cell(formatting.plain(m.mu) if m.mu is not None else "–"),
+        Cell(formatting.plain(m.lam) if m.lam is not None else "–"),
     )

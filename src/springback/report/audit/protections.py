@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.report import words
-from springback.report.draw import (
-    Chart,
-    LegendItem,
-    Table,
-    number_axis,
-    panel,
-    style,
-    whisker,
-)
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
 from springback.report.values import Estimate, Interval
@@ -71,8 +63,8 @@ def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) 
         number_axis(axes.yaxis)
     table = tuple(
         (
-            words.plain(dose),
-            *(words.number(c["mean"][c["dose"].index(dose)]) for _, c in named),
+            formatting.plain(dose),
+            *(formatting.number(c["mean"][c["dose"].index(dose)]) for _, c in named),
         )
         for dose in found["doses"]
     )
@@ -81,7 +73,8 @@ def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) 
         title,
         "Line chart of the margin against unwanted examples. "
         + "; ".join(
-            f"{n}: {words.number(c['mean'][0])} to {words.number(c['mean'][-1])}" for n, c in named
+            f"{n}: {formatting.number(c['mean'][0])} to {formatting.number(c['mean'][-1])}"
+            for n, c in named
         )
         + ".",
         "The dose counts unwanted examples only; aligning rows that are mixed in stand beside "
@@ -103,9 +96,9 @@ def dose_chart(found: Found, suffix: str = "") -> Chart | None:
     table = Table(
         ("protection", "unwanted examples until half is lost", "against unprotected", "finding"),
         (
-            (PLAIN, words.with_limits(lines[0].found), "–", "–"),
+            (PLAIN, formatting.with_limits(lines[0].found), "–", "–"),
             *(
-                (r["name"], words.with_limits(line.found), _change(r), r["dose"]["label"])
+                (r["name"], formatting.with_limits(line.found), _change(r), r["dose"]["label"])
                 for r, line in zip(found["rows"], lines[1:], strict=True)
             ),
         ),
@@ -126,7 +119,9 @@ def _change(row: Found) -> str:
     change = row["dose"]["difference"]
     if change is None:
         return "–"
-    return words.with_limits(Estimate(change["value"], change["low"], change["high"]), sign=True)
+    return formatting.with_limits(
+        Estimate(change["value"], change["low"], change["high"]), sign=True
+    )
 
 
 def left_chart(found: Found, suffix: str = "") -> Chart | None:
@@ -140,9 +135,9 @@ def left_chart(found: Found, suffix: str = "") -> Chart | None:
         tuple(
             (
                 r["name"],
-                words.both(interval_of(r["left"]["difference"]), sign=True),
+                formatting.both(interval_of(r["left"]["difference"]), sign=True),
                 r["left"]["label"],
-                *(words.both(interval_of(r["cost"]["aligned"][c]), sign=True) for c in costs),
+                *(formatting.both(interval_of(r["cost"]["aligned"][c]), sign=True) for c in costs),
             )
             for r in found["rows"]
         ),
@@ -169,7 +164,7 @@ def cost_chart(found: Found, suffix: str = "") -> Chart | None:
     rows = [(r["name"], interval_of(r["cost"]["aligned"]["neutral_nll"])) for r in found["rows"]]
     table = Table(
         ("protection", "NLL of neutral texts against unprotected"),
-        tuple((n, words.both(f, sign=True)) for n, f in rows),
+        tuple((n, formatting.both(f, sign=True)) for n, f in rows),
     )
     frame = Frame(
         f"protection-cost{suffix}",
@@ -218,8 +213,8 @@ def pareto_chart(found: Found, suffix: str = "") -> Chart:
     rows = [
         (
             "aligned, before",
-            words.both(interval_of(before["margin"])),
-            words.both(interval_of(before["skill"])),
+            formatting.both(interval_of(before["margin"])),
+            formatting.both(interval_of(before["skill"])),
             "–",
             "–",
         )
@@ -227,9 +222,9 @@ def pareto_chart(found: Found, suffix: str = "") -> Chart:
     rows += [
         (
             f"mu {p['mu']:g}",
-            words.both(interval_of(p["margin"])),
-            words.both(interval_of(p["skill"])),
-            words.both(interval_of(p["restored"]), sign=True),
+            formatting.both(interval_of(p["margin"])),
+            formatting.both(interval_of(p["skill"])),
+            formatting.both(interval_of(p["restored"]), sign=True),
             "no" if p["dominated"] else "yes",
         )
         for p in points

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import formatting
+from springback.report.audit.more_alignment import keep_zero
+from springback.report.components import Cell, Grid, Section, there
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.node import form_of
-from springback.report.sections import Cell, Grid, Section, there
-from springback.report.size_charts import keep_zero
 from springback.report.theme import series
 from springback.report.values import Interval
 
@@ -86,9 +86,9 @@ def _chart(found: Found, quantity: str, axis: str) -> Chart | None:
         (about, *labels),
         tuple(
             (
-                words.plain(place),
+                formatting.plain(place),
                 *(
-                    words.both(dict(values)[place]) if place in dict(values) else "–"
+                    formatting.both(dict(values)[place]) if place in dict(values) else "–"
                     for values in groups.values()
                 ),
             )
@@ -100,11 +100,11 @@ def _chart(found: Found, quantity: str, axis: str) -> Chart | None:
         title,
         f"Line chart of {title}, {unit}, against {about}. "
         + "; ".join(
-            f"{label}: {words.number(v[0][1].mean)} to {words.number(v[-1][1].mean)}"
+            f"{label}: {formatting.number(v[0][1].mean)} to {formatting.number(v[-1][1].mean)}"
             for label, v in zip(labels, groups.values(), strict=True)
         )
         + ".",
-        words.interval_note((v for g in groups.values() for _, v in g), "Whiskers"),
+        formatting.interval_note((v for g in groups.values() for _, v in g), "Whiskers"),
         table,
         figure,
     )
@@ -118,7 +118,7 @@ def _short(value: float) -> str:
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
-    return words.plain(value)
+    return formatting.plain(value)
 
 
 def _trend_grid(found: Found, axis: str) -> Grid:
@@ -130,8 +130,8 @@ def _trend_grid(found: Found, axis: str) -> Grid:
             rows.append(
                 (
                     Cell(title, unit),
-                    Cell(words.value(slope, sign=True), words.bounds(slope, sign=True)),
-                    Cell("–" if row["p_holm"] is None else words.number(row["p_holm"], 2)),
+                    Cell(formatting.value(slope, sign=True), formatting.bounds(slope, sign=True)),
+                    Cell("–" if row["p_holm"] is None else formatting.number(row["p_holm"], 2)),
                     Cell(row["label"]),
                 )
             )

@@ -5,33 +5,28 @@ The verdict's parts have a sentence for each; here stand the numbers behind it.
 
 from __future__ import annotations
 
-from springback.report import (
-    card_grids,
-    dose_charts,
-    finding_charts,
-    rate_charts,
-    size_charts,
-    words,
-)
+from springback.report import elasticity_card, formatting
+from springback.report.audit import doses as dose_charts
+from springback.report.audit import more_alignment, opposite_order, rates
 from springback.report.cards import Card
-from springback.report.draw import Chart
+from springback.report.components import Cell, Grid, Section, there
+from springback.report.figure import Chart
 from springback.report.findings import Attackers, Branch, Phases, Rates, Realign
 from springback.report.schema import Audit, Rebound
-from springback.report.sections import Cell, Grid, Section, there
 from springback.report.values import Estimate
 
 
 def card_section(card: Card) -> Section:
     aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
-    dose = f", then trained on up to {words.plain(max(card.doses))} of the opposite"
-    seeds = f", over {words.count(len(card.seeds), 'seed')}" if card.seeds else ""
+    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
+    seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
     return Section(
         "card",
         "Elasticity card",
         "How strongly does this model spring back?",
         reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
         f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
-        grids=(card_grids.quantities_grid("Elasticity card", card.quantities),),
+        grids=(elasticity_card.quantities_grid("Elasticity card", card.quantities),),
     )
 
 
@@ -39,13 +34,15 @@ def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
     """Doses to undo by the amount of alignment; of older files that of half the gain alone."""
     if audit.doses:
         return there([dose_charts.to_undo_chart(doses) for doses in audit.doses])
-    return there([size_charts.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None))])
+    return there(
+        [more_alignment.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None))]
+    )
 
 
 def dose_notes(audit: Audit) -> tuple[str, ...]:
     """Trends that the verdict does not tell, for it has no part for this dose."""
     return tuple(
-        f"On the model's own texts: {words.sentence(d.trend.sentence)}"
+        f"On the model's own texts: {formatting.sentence(d.trend.sentence)}"
         for d in audit.doses
         if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
     )
@@ -56,7 +53,7 @@ def phases_section(phases: Phases) -> Section | None:
         return None
     lead = "Does it fall fast first and slowly then?"
     if all(b.breakpoint is None for b in phases.branches):
-        labels = words.listing(dict.fromkeys(b.label for b in phases.branches if b.label))
+        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches if b.label))
         return Section("phases", "Phases", lead, missing=f"Not judged: {labels or 'no fit'}.")
     head = (
         "Aligned on",
@@ -82,15 +79,15 @@ def phases_section(phases: Phases) -> Section | None:
 
 def _phases_row(b: Branch) -> tuple[Cell, ...]:
     before, after = b.slopes or (None, None)
-    hundred = finding_charts.EXAMPLES
+    hundred = opposite_order.EXAMPLES
     return (
         Cell(f"{b.n_pos:,}"),
         Cell(b.label or "–", _phases_words(b)),
-        Cell(words.value(b.breakpoint), words.bounds(b.breakpoint)),
-        Cell(words.number(None if before is None else hundred * before, sign=True)),
-        Cell(words.number(None if after is None else hundred * after, sign=True)),
+        Cell(formatting.value(b.breakpoint), formatting.bounds(b.breakpoint)),
+        Cell(formatting.number(None if before is None else hundred * before, sign=True)),
+        Cell(formatting.number(None if after is None else hundred * after, sign=True)),
         Cell(b.single or "–"),
-        Cell(words.number(b.lead, sign=True)),
+        Cell(formatting.number(b.lead, sign=True)),
     )
 
 
@@ -99,7 +96,7 @@ def _phases_words(b: Branch) -> str:
     if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
         return ""
     before, after = b.slopes
-    point = f"up to {words.value(b.breakpoint)} examples"
+    point = f"up to {formatting.value(b.breakpoint)} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"
@@ -111,16 +108,16 @@ def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | No
     largest = max(rebound.doses, default=None) if rebound is not None else None
     charts = there(
         (
-            finding_charts.share_chart(found.share) if found.share else None,
-            finding_charts.dose_chart(found.dose, largest) if found.dose else None,
-            finding_charts.mixed_chart(found, rebound),
+            opposite_order.share_chart(found.share) if found.share else None,
+            opposite_order.dose_chart(found.dose, largest) if found.dose else None,
+            opposite_order.mixed_chart(found, rebound),
         )
     )
     if not charts:
         return None
     model = f"the model aligned on {found.n_pos:,} examples" if found.n_pos else "one model"
     left = sum(s.left_out for s in (found.share,) if s is not None)
-    note = f"{words.count(left, 'attacker')} left out: alignment had gained nothing there."
+    note = f"{formatting.count(left, 'attacker')} left out: alignment had gained nothing there."
     return Section(
         "attackers",
         "Attackers",
@@ -132,10 +129,10 @@ def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | No
 
 
 def realign_section(found: Realign) -> Section | None:
-    charts = there([finding_charts.realign_chart(found)])
+    charts = there([opposite_order.realign_chart(found)])
     notes = []
     if found.examples is not None:
-        text = words.with_limits(Estimate.of(found.examples), sign=True)
+        text = formatting.with_limits(Estimate.of(found.examples), sign=True)
         notes.append(
             f"Between two heights that both alignments pass, second minus first: {text} examples; "
             "below 0 the second is faster from equal height too."
@@ -150,8 +147,8 @@ def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
     one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
     charts = there(
         (
-            finding_charts.orders_chart(one, two) if one and two else None,
-            finding_charts.gains_chart(here, there_),
+            opposite_order.orders_chart(one, two) if one and two else None,
+            opposite_order.gains_chart(here, there_),
         )
     )
     if not charts:
@@ -162,11 +159,11 @@ def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
 
 def rates_section(found: Rates) -> Section | None:
     paths = [found.path(phase) for phase in ("align", "perturb")]
-    drawn = [rate_charts.path_chart(path) for path in paths if path is not None]
-    charts = there([rate_charts.per_example_chart(found), *drawn])
+    drawn = [rates.path_chart(path) for path in paths if path is not None]
+    charts = there([rates.per_example_chart(found), *drawn])
     if not charts:
         return None
-    notes = (rate_charts.normalised_words(found.sets, found.depth), *rate_charts.k_words(found))
+    notes = (rates.normalised_words(found.sets, found.depth), *rates.k_words(found))
     return Section(
         "rates",
         "Compression rates",

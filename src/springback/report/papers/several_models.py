@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import (
-    boost_charts,
-    boost_finding_charts,
-    boost_story,
-    card_grids,
-    model_charts,
-    words,
-)
+from springback.report import elasticity_card, formatting
+from springback.report.boost import chapter, logit_errors, methods
 from springback.report.cards import Comparison, Models, Reproduction
+from springback.report.components import Section, there
+from springback.report.papers import model_charts
 from springback.report.schema import Cell
-from springback.report.sections import Section, there
 
 
 def sections(
@@ -37,15 +32,15 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
                 f"comparison{suffix}",
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
-                there([boost_charts.methods_chart(cell.methods, f"methods{suffix}")]),
-                notes=boost_story.cut_notes(cell.methods),
-                grids=(boost_story.methods_grid(cell.methods),),
+                there([methods.methods_chart(cell.methods, f"methods{suffix}")]),
+                notes=chapter.cut_notes(cell.methods),
+                grids=(chapter.methods_grid(cell.methods),),
             )
         )
     if cell.difficulty is not None:
-        told += boost_story.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
+        told += chapter.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
     if cell.curve:
-        chart = boost_finding_charts.lambda_chart(cell.curve, f"theory-lambda{suffix}")
+        chart = logit_errors.lambda_chart(cell.curve, f"theory-lambda{suffix}")
         lead = "Does the error that theory predicts move as NLL and accuracy do?"
         told.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
     return told
@@ -54,9 +49,9 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
 def _published(found: Reproduction) -> Section:
     grids = []
     if found.published is not None:
-        grids.append(card_grids.figures_grid("Published", found.published))
+        grids.append(elasticity_card.figures_grid("Published", found.published))
     if found.measured is not None:
-        grids.append(card_grids.figures_grid("Measured here", found.measured))
+        grids.append(elasticity_card.figures_grid("Measured here", found.measured))
     source = found.published.source if found.published is not None else ""
     notes = [f"Published: {source}"] if source else []
     if found.published is None:
@@ -67,10 +62,10 @@ def _published(found: Reproduction) -> Section:
         "published",
         "Published and measured",
         found.question,
-        notes=tuple(map(words.sentence, notes)),
+        notes=tuple(map(formatting.sentence, notes)),
         grids=tuple(grids),
         missing="" if grids else "Nothing was measured.",
-        reading=f"The paper: {words.sentence(found.paper)}" if found.paper else "",
+        reading=f"The paper: {formatting.sentence(found.paper)}" if found.paper else "",
         beside=len(grids) > 1,
     )
 
@@ -83,7 +78,7 @@ def _models(models: Models) -> list[Section]:
             "How strongly does each model spring back?",
             reading="Each card is of one audit: where a line does not say otherwise, of the most "
             "aligned model, with 95 % intervals over the seeds below the values.",
-            grids=(card_grids.cards_grid(models),),
+            grids=(elasticity_card.cards_grid(models),),
         )
     ]
     if len(models.studies) > 1 and (charts := model_charts.main_charts(models)):
@@ -97,7 +92,7 @@ def _models(models: Models) -> list[Section]:
 def _differences(comparison: Comparison, models: Models) -> Section:
     tests = [d for d in comparison.differences if d.p_holm is not None]
     found = [d for d in tests if d.label in ("higher", "lower")]
-    chance = words.number(100 * (1 - comparison.level), 2)
+    chance = formatting.number(100 * (1 - comparison.level), 2)
     notes = []
     if tests:
         notes.append(
@@ -113,6 +108,6 @@ def _differences(comparison: Comparison, models: Models) -> Section:
         "Differences",
         "Which differences between the models are more than chance?",
         notes=tuple(notes),
-        warnings=tuple(map(words.sentence, comparison.notes)),
-        grids=card_grids.difference_grids(comparison, models),
+        warnings=tuple(map(formatting.sentence, comparison.notes)),
+        grids=elasticity_card.difference_grids(comparison, models),
     )

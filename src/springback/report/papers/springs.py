@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report.papers.theorem import legend, log_axis, power
 from springback.report.theme import LIGHT, series
-from springback.report.theory_charts import legend, log_axis, power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,10 +25,10 @@ def interval_words(found: Mapping[str, Any] | None) -> str:
     """Mean and bounds; a dash where there is none."""
     if found is None or found["mean"] is None:
         return "–"
-    text = words.number(found["mean"])
+    text = formatting.number(found["mean"])
     if found["low"] is None or found["high"] is None:
         return text
-    return f"{text} ({words.number(found['low'])} to {words.number(found['high'])})"
+    return f"{text} ({formatting.number(found['low'])} to {formatting.number(found['high'])})"
 
 
 def _groups(cells: Cells, dose: float) -> dict[tuple[str, str], list[Cell]]:
@@ -81,7 +81,7 @@ def fitted_chart(cells: Cells, dose: float) -> Chart | None:
     rows = tuple(
         (
             label,
-            words.plain(c["k"]),
+            formatting.plain(c["k"]),
             interval_words(c["fitted_k"]),
             interval_words(c["predicted"]["fitted_k"]),
             f"{100 * c['opposite']:.0f}",
@@ -145,7 +145,7 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
     rows = tuple(
         (
             label,
-            words.plain(c["k"]),
+            formatting.plain(c["k"]),
             interval_words(c["balance"]),
             interval_words(c["predicted"]["balance"]),
             interval_words(c["total"]),
@@ -189,7 +189,7 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
                 rows += [
                     (
                         f"{label}, {ARMS[arm]}",
-                        words.plain(c["l"]),
+                        formatting.plain(c["l"]),
                         interval_words(c["products"][i]),
                         interval_words(c["predicted"]["products"][i]),
                     )
@@ -239,8 +239,8 @@ def exact_chart(cells: Cells) -> Chart | None:
     rows = tuple(
         (
             f"{SETS[i]}, {c['arrangement']}",
-            words.plain(c["k"]),
-            words.plain(c["l"]),
+            formatting.plain(c["k"]),
+            formatting.plain(c["l"]),
             interval_words(c["changes"][i]),
             interval_words(c["predicted"]["changes"][i]),
         )
@@ -279,7 +279,7 @@ def forms_chart(controls: Cells, dose: float) -> Chart | None:
     rows = tuple(
         (
             label,
-            words.plain(c["k"]),
+            formatting.plain(c["k"]),
             interval_words(c["balance"]),
             interval_words(c["fitted_k"]),
         )

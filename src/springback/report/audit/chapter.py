@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from springback.report import (
-    audit_charts,
-    card_grids,
-    finding_story,
-    protection_story,
-    resistance_charts,
-    size_charts,
-    words,
-)
+from springback.report import elasticity_card, formatting
+from springback.report.audit import more_alignment, phases, protections_story, resistance
+from springback.report.audit import rebound as audit_charts
 from springback.report.cards import Card
-from springback.report.draw import Chart
+from springback.report.components import Fact, Section, fact, last, not_measured, there
+from springback.report.figure import Chart
 from springback.report.schema import Audit, Pair, Probe, Rebound
-from springback.report.sections import Fact, Section, fact, last, not_measured, there
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
@@ -36,7 +30,7 @@ def facts(audit: Audit) -> tuple[Fact, ...]:
         if rebound.half_dose:
             half = max(rebound.half_dose, key=lambda h: h.n_pos)
             largest = max(rebound.doses, default=None)
-            text = size_charts.half_dose_words(half, largest)
+            text = more_alignment.half_dose_words(half, largest)
             note = f"aligned on {half.n_pos:,}"
             unit = "examples" if text[-1].isdigit() else ""
             told.append(Fact("Dose that undoes half", text, unit, note))
@@ -64,20 +58,20 @@ def sections(audit: Audit) -> tuple[Section, ...]:
     told: list[Section | None] = []
     rebound = audit.rebound
     if audit.card is not None:
-        told.append(finding_story.card_section(audit.card))
+        told.append(phases.card_section(audit.card))
     if rebound is not None:
         told += _rebound_sections(rebound, audit)
     elif "rebound" in audit.silent:
         told.append(not_measured("rebound", "Rebound"))
     if audit.rates is not None:
-        told.append(finding_story.rates_section(audit.rates))
+        told.append(phases.rates_section(audit.rates))
     if audit.attackers is not None:
-        told.append(finding_story.attackers_section(audit.attackers, rebound))
-    told += protection_story.sections(audit.protections, audit.repair)
+        told.append(phases.attackers_section(audit.attackers, rebound))
+    told += protections_story.sections(audit.protections, audit.repair)
     if audit.realign is not None:
-        told.append(finding_story.realign_section(audit.realign))
+        told.append(phases.realign_section(audit.realign))
     if rebound is not None and audit.opposite is not None:
-        told.append(finding_story.symmetry_section(rebound, audit.opposite))
+        told.append(phases.symmetry_section(rebound, audit.opposite))
     if audit.resistance:
         told.append(_resistance(audit.resistance, audit.card, audit.resistance_data))
     elif "resistance" in audit.silent:
@@ -87,11 +81,11 @@ def sections(audit: Audit) -> tuple[Section, ...]:
 
 def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
     charts = (
-        resistance_charts.pairs_chart(pairs, data=data),
-        resistance_charts.pairs_chart(pairs, excess=True, data=data),
+        resistance.pairs_chart(pairs, data=data),
+        resistance.pairs_chart(pairs, excess=True, data=data),
     )
-    ratios = words.listing(
-        f"{words.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
+    ratios = formatting.listing(
+        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
     )
     tested = card is not None and bool(card.pairs)
     note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
@@ -101,7 +95,7 @@ def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
         "Is it easier to lead the model back than to lead it on?",
         there(charts),
         (note,) if ratios and not tested else (),
-        grids=(card_grids.pairs_grid(card),) if card is not None and tested else (),
+        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
     )
 
 
@@ -127,13 +121,13 @@ def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
     ]
     margin = by_key.get("margin")
     share = audit_charts.dose_chart(margin) if margin else None
-    doses = (*there([share]), *finding_story.dose_charts_of(audit, rebound))
+    doses = (*there([share]), *phases.dose_charts_of(audit, rebound))
     if doses:
         lead = "How many examples of the opposite undo the alignment?"
-        notes = [*finding_story.dose_notes(audit)]
+        notes = [*phases.dose_notes(audit)]
         sections.append(Section("dose", "Dose to undo", lead, doses, tuple(notes)))
     if audit.phases is not None:
-        sections.append(finding_story.phases_section(audit.phases))
+        sections.append(phases.phases_section(audit.phases))
     if sizes := _size_charts(rebound):
         lead = "Does a model that was aligned further fall faster?"
         slopes = tuple(_slopes(rebound, audit))
@@ -146,14 +140,14 @@ def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
     name = probe.title if probe else key.replace("_", " ")
     if probe and key.endswith("_se"):
         name += ", standard error from the choice of texts,"
-    return f"{name} {words.number(value)}" + (f" {probe.unit}" if probe else "")
+    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
 
 
 def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
     over = _over(rebound)
     return there(
         (
-            size_charts.by_size_chart(
+            more_alignment.by_size_chart(
                 "alignment-fall",
                 "How far it falls",
                 "fall of the margin, nats/token",
@@ -161,7 +155,7 @@ def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
                 "grows with alignment.",
                 rebound.fall,
             ),
-            size_charts.by_size_chart(
+            more_alignment.by_size_chart(
                 "alignment-share",
                 "What share is lost",
                 "share of the gain lost, %",
@@ -178,13 +172,13 @@ def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
     """What each doubling changes, as far as no card says it."""
     said = []
     if (slope := rebound.fall_per_log2) is not None and audit.card is None:
-        text = words.both(slope, sign=True)
+        text = formatting.both(slope, sign=True)
         said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
     if (slope := rebound.share_per_log2) is not None and audit.card is None:
-        text = words.both(slope, 100, sign=True)
+        text = formatting.both(slope, 100, sign=True)
         said.append(f"Each doubling of alignment changes the share lost by {text} points.")
     if audit.phases is not None and (slope := audit.phases.decay) is not None:
-        text = words.both(slope, 100, sign=True)
+        text = formatting.both(slope, 100, sign=True)
         said.append(
             "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "
             f"curves at one rate, by {text} points of the gain."

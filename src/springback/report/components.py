@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from springback.report import words
-from springback.report.draw import Chart
+from springback.report import formatting
+from springback.report.figure import Chart
 from springback.report.values import AtSize, Interval
 
 
@@ -44,7 +44,7 @@ class Grid:
     label: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    words: frozenset[int] = frozenset()
+    formatting: frozenset[int] = frozenset()
     titled: bool = False
     folded: bool = False
 
@@ -90,9 +90,9 @@ def last(values: Sequence[AtSize]) -> tuple[int, Interval] | None:
 
 
 def fact(label: str, found: Interval, unit: str, scale: float = 1.0, sign: bool = False) -> Fact:
-    inside = words.bounds(found, scale, sign)
+    inside = formatting.bounds(found, scale, sign)
     note = f"{inside} (95 %)" if inside else ("one value, no interval" * (found.n == 1))
-    return Fact(label, words.value(found, scale, sign), unit, note)
+    return Fact(label, formatting.value(found, scale, sign), unit, note)
 
 
 def not_measured(name: str, title: str) -> Section:

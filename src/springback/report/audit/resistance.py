@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.schema import Pair
 from springback.report.theme import LIGHT, series
 from springback.report.values import Interval
@@ -55,7 +55,7 @@ def pairs_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> 
         figure, (axes,) = panel(title, above, legend, plot_height=height, left=78)
         for row, (_, forward, inverse) in enumerate(shown):
             _dumbbell(axes, row, forward, inverse)
-        axes.set_yticks(range(len(shown)), [words.short(p, 10) for p, _, _ in shown])
+        axes.set_yticks(range(len(shown)), [formatting.short(p, 10) for p, _, _ in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.grid(True, axis="x")
@@ -68,12 +68,17 @@ def pairs_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> 
         name,
         title,
         f"Dot chart of {title}, nats per token, per pair of slices. "
-        + "; ".join(f"{p}: forward {words.value(a)}, inverse {words.value(b)}" for p, a, b in shown)
+        + "; ".join(
+            f"{p}: forward {formatting.value(a)}, inverse {formatting.value(b)}"
+            for p, a, b in shown
+        )
         + ".",
-        reading + " " + words.interval_note((v for _, *both in shown for v in both), "Whiskers"),
+        reading
+        + " "
+        + formatting.interval_note((v for _, *both in shown for v in both), "Whiskers"),
         Table(
             ("pair", "forward", "inverse"),
-            tuple((p, words.both(a), words.both(b)) for p, a, b in shown),
+            tuple((p, formatting.both(a), formatting.both(b)) for p, a, b in shown),
         ),
         figure,
     )

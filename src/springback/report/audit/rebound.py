@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.schema import Curve, Probe, Rebound
 from springback.report.theme import LIGHT, series
 
@@ -42,7 +42,7 @@ MEANING = {
 
 def band_note(rebound: Rebound, drawn: bool) -> str:
     """Where the band comes from, or why there is none."""
-    seeds = words.count(len(rebound.seeds), "seed")
+    seeds = formatting.count(len(rebound.seeds), "seed")
     if drawn:
         return f"Bands are 95 % intervals over {seeds}."
     if len(rebound.seeds) == 1:
@@ -92,7 +92,7 @@ def _slug(key: str) -> str:
 
 
 def _unit(probe: Probe) -> str:
-    return words.short(probe.unit + (f"  ({probe.direction})" if probe.direction else ""), 58)
+    return formatting.short(probe.unit + (f"  ({probe.direction})" if probe.direction else ""), 58)
 
 
 def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
@@ -104,15 +104,19 @@ def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
 
 def curves_in_words(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> str:
     said = []
-    decimals = words.common_decimals(m for c in curves for m in c.mean)
+    decimals = formatting.common_decimals(m for c in curves for m in c.mean)
     for curve in curves:
         known = [d for d, m in zip(curve.dose, curve.mean, strict=True) if math.isfinite(m)]
-        begin, end = (words.value(curve.at(d), decimals=decimals) for d in (known[0], known[-1]))
-        said.append(
-            f"{what} {curve.n_pos:,}: {begin} at {words.plain(known[0])} examples, "
-            f"{end} at {words.plain(known[-1])}"
+        begin, end = (
+            formatting.value(curve.at(d), decimals=decimals) for d in (known[0], known[-1])
         )
-    start = f" Start model: {words.value(probe.start, decimals=decimals)}." if probe.start else ""
+        said.append(
+            f"{what} {curve.n_pos:,}: {begin} at {formatting.plain(known[0])} examples, "
+            f"{end} at {formatting.plain(known[-1])}"
+        )
+    start = (
+        f" Start model: {formatting.value(probe.start, decimals=decimals)}." if probe.start else ""
+    )
     return (
         f"Line chart of {probe.title}, {probe.unit}, against examples of the opposite. "
         + "; ".join(said)
@@ -123,13 +127,13 @@ def curves_in_words(probe: Probe, curves: Sequence[Curve], what: str = "aligned 
 
 def curve_table(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> Table:
     doses = sorted({d for c in curves for d in c.dose if math.isfinite(d)})
-    decimals = words.common_decimals(m for c in curves for m in c.mean)
+    decimals = formatting.common_decimals(m for c in curves for m in c.mean)
     rows = [
-        (words.plain(dose), *(words.both(c.at(dose), decimals=decimals) for c in curves))
+        (formatting.plain(dose), *(formatting.both(c.at(dose), decimals=decimals) for c in curves))
         for dose in doses
     ]
     if probe.start is not None:
-        start = words.both(probe.start, decimals=decimals)
+        start = formatting.both(probe.start, decimals=decimals)
         rows.append(("start model", *([start] * len(curves))))
     return Table(("dose", *(f"{what} {c.n_pos:,}" for c in curves)), tuple(rows))
 
@@ -176,7 +180,7 @@ def dose_chart(probe: Probe) -> Chart | None:
         _dose_axis(axes, sorted({d for c, _ in shares for d in c.dose}))
         axes.set_xlabel("examples of the opposite, logarithmic")
     rows = tuple(
-        (words.plain(d), *(_share_at(c, s, d) for c, s in shares))
+        (formatting.plain(d), *(_share_at(c, s, d) for c, s in shares))
         for d in sorted({d for c, _ in shares for d in c.dose})
     )
     return Chart(
@@ -185,8 +189,8 @@ def dose_chart(probe: Probe) -> Chart | None:
         "Line chart of the share of the margin's gain that is left against examples of the "
         "opposite. "
         + "; ".join(
-            f"aligned on {c.n_pos:,}: {words.number(100 * s[-1])} % left at "
-            f"{words.plain(c.dose[-1])} examples"
+            f"aligned on {c.n_pos:,}: {formatting.number(100 * s[-1])} % left at "
+            f"{formatting.plain(c.dose[-1])} examples"
             for c, s in shares
         )
         + ".",
@@ -200,7 +204,7 @@ def dose_chart(probe: Probe) -> Chart | None:
 
 def _share_at(curve: Curve, share: Sequence[float], dose: float) -> str:
     found = [s for d, s in zip(curve.dose, share, strict=True) if d == dose]
-    return words.number(100 * found[0]) + " %" if found and math.isfinite(found[0]) else "–"
+    return formatting.number(100 * found[0]) + " %" if found and math.isfinite(found[0]) else "–"
 
 
 def _dose_axis(axes: Axes, doses: Sequence[float]) -> None:
@@ -212,5 +216,5 @@ def _dose_axis(axes: Axes, doses: Sequence[float]) -> None:
     axes.set_xlim(left=-positive[0] * 0.35 if 0 in doses else None)
     every = -(-len(doses) // 8)
     shown = list(doses)[::-1][::every][::-1]
-    axes.set_xticks(shown, [words.plain(d) for d in shown])
+    axes.set_xticks(shown, [formatting.plain(d) for d in shown])
     axes.minorticks_off()

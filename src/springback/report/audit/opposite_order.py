@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import words
-from springback.report.audit_charts import curve_table, curves_in_words, draw_curve, sizes_legend
-from springback.report.draw import Chart, LegendItem, Table, mark, number_axis, panel, style
+from springback.report import formatting
+from springback.report.audit.more_alignment import keep_zero, size_axis
+from springback.report.audit.rebound import curve_table, curves_in_words, draw_curve, sizes_legend
+from springback.report.figure import Chart, LegendItem, Table, mark, number_axis, panel, style
 from springback.report.findings import Attackers, Realign, Sweep
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.schema import Probe, Rebound
-from springback.report.size_charts import keep_zero, size_axis
 from springback.report.theme import LIGHT, series
 from springback.report.values import AtSize, Estimate, Interval
 
@@ -31,8 +31,8 @@ def share_chart(sweep: Sweep) -> Chart | None:
         "Worst beside median: share lost",
         "share of the gain lost, % (left = more durable)",
         "% of the gain",
-        f"Each of {words.count(sweep.attackers, 'attacker')} is a learning rate and a seed. The "
-        "worst gets worse the more are tried: read it with their number.",
+        f"Each of {formatting.count(sweep.attackers, 'attacker')} is a learning rate and a seed. "
+        "The worst gets worse the more are tried: read it with their number.",
         mark=(100.0, "all of the gain"),
     )
     return _sweep_chart(frame, sweep, 100.0, None)
@@ -66,7 +66,8 @@ def _sweep_chart(frame: Frame, sweep: Sweep, scale: float, largest: float | None
     table = Table(
         ("attacker", frame.axis, "which"),
         tuple(
-            (name, words.with_limits(found.scaled(scale)), who or "–") for name, who, found in rows
+            (name, formatting.with_limits(found.scaled(scale)), who or "–")
+            for name, who, found in rows
         ),
     )
     return lines_chart(frame, lines, table)
@@ -91,7 +92,7 @@ def mixed_chart(found: Attackers, rebound: Rebound | None) -> Chart | None:
     lines = [Line(n, Estimate(None) if f is None else Estimate.of(f), "–") for n, f, _ in rows]
     table = Table(
         ("perturbed with", "fall, nats/token", "share of the gain lost, %"),
-        tuple((n, words.both(f), words.both(s, 100)) for n, f, s in rows),
+        tuple((n, formatting.both(f), formatting.both(s, 100)) for n, f, s in rows),
     )
     return lines_chart(frame, lines, table)
 
@@ -117,7 +118,11 @@ def realign_chart(found: Realign) -> Chart | None:
         number_axis(axes.yaxis)
         _beside(axes, pairs)
     rows = tuple(
-        (words.plain(c.count), *(words.both(p) for p in pair), _second_minus_first(c.difference))
+        (
+            formatting.plain(c.count),
+            *(formatting.both(p) for p in pair),
+            _second_minus_first(c.difference),
+        )
         for c, pair in zip(shown, pairs, strict=True)
     )
     return Chart(
@@ -128,7 +133,7 @@ def realign_chart(found: Realign) -> Chart | None:
         + ".",
         "Counted from where each alignment begins: the first at the start model, the second at "
         "the model that was aligned and undone. One that begins lower gains faster for that "
-        "alone. " + words.interval_note((p for pair in pairs for p in pair), "Whiskers"),
+        "alone. " + formatting.interval_note((p for pair in pairs for p in pair), "Whiskers"),
         Table(("examples", "first", "second", "second minus first"), rows),
         figure,
     )
@@ -139,7 +144,7 @@ def _per(found: Interval | None) -> Interval | None:
 
 
 def _second_minus_first(found: Interval | None) -> str:
-    return words.both(_per(found), sign=True)
+    return formatting.both(_per(found), sign=True)
 
 
 def _beside(axes: Axes, pairs: Sequence[Sequence[Interval | None]]) -> None:
@@ -227,7 +232,7 @@ def gains_chart(here: Rebound, there: Rebound) -> Chart | None:
         axes[0].tick_params(labelbottom=False)
         axes[-1].set_xlabel("examples of the first training")
     rows = tuple(
-        (f"{n:,}", *(words.both(v) for v in (*g, *f)))
+        (f"{n:,}", *(formatting.both(v) for v in (*g, *f)))
         for n, g, f in zip(sizes, gains, falls, strict=True)
     )
     return Chart(
@@ -241,7 +246,7 @@ def gains_chart(here: Rebound, there: Rebound) -> Chart | None:
         )
         + ".",
         "If the effect belongs to the model and not to one side, both orders fall. "
-        + words.interval_note((p for row in (*gains, *falls) for p in row), "Whiskers"),
+        + formatting.interval_note((p for row in (*gains, *falls) for p in row), "Whiskers"),
         Table(
             (
                 "first training",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from springback.report import words
+from springback.report import formatting
 from springback.report.cards import (
     Card,
     Comparison,
@@ -17,7 +17,7 @@ from springback.report.cards import (
     Quantity,
     shown_unit,
 )
-from springback.report.sections import Cell, Grid
+from springback.report.components import Cell, Grid
 from springback.report.values import Interval
 
 #: More rows than this stand folded, below those that say something.
@@ -37,9 +37,9 @@ def quantities_grid(label: str, quantities: Sequence[Quantity], first: str = "Qu
 def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
     found, unit = q.shown()
     return (
-        Cell(words.sentence(q.title).removesuffix(".")),
-        Cell(words.estimate(found)),
-        Cell(words.limits(found) or "–"),
+        Cell(formatting.sentence(q.title).removesuffix(".")),
+        Cell(formatting.estimate(found)),
+        Cell(formatting.limits(found) or "–"),
         Cell(unit or "–"),
         Cell(q.label or "–", _reason(q)),
     )
@@ -56,8 +56,8 @@ def pairs_grid(card: Card) -> Grid:
     rows = tuple(
         (
             Cell(q.key, q.title),
-            Cell(words.estimate(q.found)),
-            Cell(words.limits(q.found) or "–"),
+            Cell(formatting.estimate(q.found)),
+            Cell(formatting.limits(q.found) or "–"),
             Cell(q.label or "–", _reason(q)),
         )
         for q in card.pairs
@@ -88,8 +88,8 @@ def _card_cell(q: Quantity | None) -> Cell:
     if q is None:
         return Cell("–")
     found, _ = q.shown()
-    below = (words.limits(found), q.label, "" if found.known else q.reason)
-    return Cell(words.estimate(found), "; ".join(filter(None, dict.fromkeys(below))))
+    below = (formatting.limits(found), q.label, "" if found.known else q.reason)
+    return Cell(formatting.estimate(found), "; ".join(filter(None, dict.fromkeys(below))))
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -97,7 +97,7 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _largest(card: Card | None) -> str:
-    return words.plain(max(card.doses)) if card is not None and card.doses else "–"
+    return formatting.plain(max(card.doses)) if card is not None and card.doses else "–"
 
 
 def report_link(folder: str) -> str:
@@ -134,9 +134,9 @@ def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
     return (
         Cell(models.title(d.quantity), unit),
         Cell(f"{d.a} minus {d.b}"),
-        Cell("open" if found.value is None else words.estimate(found, sign=True)),
-        Cell(words.limits(found, sign=True) or "–"),
-        Cell("–" if d.p_holm is None else words.number(d.p_holm, 2)),
+        Cell("open" if found.value is None else formatting.estimate(found, sign=True)),
+        Cell(formatting.limits(found, sign=True) or "–"),
+        Cell("–" if d.p_holm is None else formatting.number(d.p_holm, 2)),
         Cell(d.label or "–", tone="plain" if d.label else ""),
         Cell(d.method or "–"),
     )
@@ -155,5 +155,5 @@ def figures_grid(label: str, figures: Figures) -> Grid:
 
 def _entry_cell(given: Entry) -> Cell:
     if isinstance(given, Interval):
-        return Cell(words.value(given), words.bounds(given))
-    return Cell(words.entry(given))
+        return Cell(formatting.value(given), formatting.bounds(given))
+    return Cell(formatting.entry(given))

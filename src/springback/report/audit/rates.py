@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import words
-from springback.report.draw import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report import formatting
+from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.findings import RatePath, Rates, RateSet
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
@@ -46,7 +46,7 @@ def path_chart(path: RatePath) -> Chart:
         axes.set_xlabel("examples that align" if align else "examples of the opposite")
     since = "the start model" if align else f"the model aligned on {n} examples"
     rows = tuple(
-        (words.plain(at), *(words.both(s.changes[i], sign=True) for s in path.sets))
+        (formatting.plain(at), *(formatting.both(s.changes[i], sign=True) for s in path.sets))
         for i, at in enumerate(path.examples)
     )
     return Chart(
@@ -54,11 +54,11 @@ def path_chart(path: RatePath) -> Chart:
         title,
         f"Line chart of the change of the rate since {since}, by set. "
         + "; ".join(
-            f"{title_of(s.name)}: {words.both(s.changes[-1], sign=True)}" for s in path.sets
+            f"{title_of(s.name)}: {formatting.both(s.changes[-1], sign=True)}" for s in path.sets
         )
         + ".",
         f"Since {since}; above 0 = compressed worse. "
-        + words.interval_note((c for s in path.sets for c in s.changes), "Bands"),
+        + formatting.interval_note((c for s in path.sets for c in s.changes), "Bands"),
         Table(("examples", *(title_of(s.name) for s in path.sets)), rows),
         figure,
     )
@@ -70,7 +70,7 @@ def per_example_chart(found: Rates) -> Chart | None:
     lines, rows = [], []
     for path in shown:
         what = "aligning" if path.phase == "align" else "opposite"
-        first = words.plain(path.examples[1]) if len(path.examples) > 1 else "0"
+        first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
         for one in path.sets:
             label = f"{title_of(one.name)} set, over the first {first} {what} examples"
             lines.append(Line(label, _milli(one.first)))
@@ -93,7 +93,7 @@ def _milli(found: Interval) -> Estimate:
 
 
 def _cell(found: Interval) -> str:
-    return words.both(found, MILLI, sign=True)
+    return formatting.both(found, MILLI, sign=True)
 
 
 def k_words(found: Rates) -> list[str]:
@@ -101,16 +101,18 @@ def k_words(found: Rates) -> list[str]:
     said = []
     for fit in found.fits:
         where = "while aligning" if fit.phase == "align" else "under the opposite"
-        text = f"Aligned on {fit.n_pos:,}, {where}, over {words.plain(fit.examples)} examples: "
+        text = (
+            f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.examples)} examples: "
+        )
         if fit.k is None:
             text += (
                 "no k, for the aligning and the pre-training set's rates move opposite ways in "
                 f"{100 * fit.opposite:.0f} % of the seeds only."
             )
         else:
-            text += f"k = {words.both(fit.k)}."
+            text += f"k = {formatting.both(fit.k)}."
         if fit.volumes is not None and fit.phase == "perturb":
-            text += f" By volumes {words.number(fit.volumes)}."
+            text += f" By volumes {formatting.number(fit.volumes)}."
         said.append(text)
     return said
 
@@ -118,9 +120,9 @@ def k_words(found: Rates) -> list[str]:
 def normalised_words(sets: Sequence[RateSet], depth: int) -> str:
     """Rates of the start model, and what is taken off them."""
     each = "; ".join(
-        f"{title_of(s.name)} ({s.source}, {words.count(s.texts, 'text')}): "
-        f"{words.number(s.bits_per_byte)} bits/byte, rate {words.number(s.rate)}, normalised "
-        f"{words.number(s.normalised)} bits/token (M = {s.leaves:,})"
+        f"{title_of(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
+        f"{formatting.number(s.bits_per_byte)} bits/byte, rate {formatting.number(s.rate)}, "
+        f"normalised {formatting.number(s.normalised)} bits/token (M = {s.leaves:,})"
         for s in sets
     )
-    return f"Start model, trees pruned to {words.count(depth, 'token')}: {each}."
+    return f"Start model, trees pruned to {formatting.count(depth, 'token')}: {each}."
