@@ -21,43 +21,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "springback"
 
 LAYERS: dict[int, tuple[str, ...]] = {
     1: ("core", "errors", "progress"),
-    2: (
-        "results",
-        "data",
-        "store",
-        "slices",
-        "stats",
-        "elasticity",
-        "weights",
-        "contrast",
-        "grading",
-        "provenance",
-        "theory",
-        "logit_errors",
-    ),
-    3: (
-        "quiet",
-        "embedded",
-        "hub",
-        "models",
-        "encode",
-        "training",
-        "decoding",
-        "compression",
-        "integrations",
-        "finetune",
-        "decode",
-        "probes",
-        "scratch",
-        "leafmodel",
-        "sweep",
-        "bend",
-        "execute",
-        "scan",
-        "inference",
-        "engines",
-        "codec",
-    ),
+    2: ("results", "data", "stats", "elasticity", "weights", "theory"),
+    3: ("models", "training", "decoding", "probes", "inference", "compression", "integrations"),
     4: ("jobs", "report"),
     5: ("cli", "__init__", "__main__"),
 }
@@ -69,33 +34,34 @@ ONLY = {"report": {"core", "errors", "results"}}
 APART = {("jobs", "report")}
 
 _TWO_AND_THREE = {*LAYERS[2], *LAYERS[3]}
-#: Where each third-party library may be imported; one that is not listed may be nowhere.
+#: Where each third-party library may be imported: units, or single files by their dotted name below
+#: springback; one that is not listed may be nowhere.
 THIRD_PARTY: dict[str, set[str]] = {
     "numpy": {*_TWO_AND_THREE, *LAYERS[4]},
     "scipy": _TWO_AND_THREE,
-    "torch": {*LAYERS[3], "contrast"},
+    "torch": {*LAYERS[3], "jobs.papers.theory.leaf_model"},
     "safetensors": {*LAYERS[3], "weights"},
-    "transformers": set(LAYERS[3]),
-    "tokenizers": {"scratch", "models"},
+    "transformers": {*LAYERS[3], "jobs.papers.theory.leaf_model"},
+    "tokenizers": {"models"},
     "huggingface_hub": set(LAYERS[3]),
     "accelerate": set(LAYERS[3]),
     "peft": set(LAYERS[3]),
     "trl": set(LAYERS[3]),
     "gguf": set(LAYERS[3]),
-    "constriction": {"codec", "compression"},
-    "datasets": {*LAYERS[3], "slices", "data"},
-    "ray": {"execute", "integrations"},
-    "fsspec": {"execute", "integrations"},
-    "pyarrow": {*LAYERS[3], "slices", "data"},
+    "constriction": {"compression"},
+    "datasets": {*LAYERS[3], "data"},
+    "ray": {"integrations"},
+    "fsspec": {"integrations"},
+    "pyarrow": {*LAYERS[3], "data"},
     "vaderSentiment": _TWO_AND_THREE - {"stats", "elasticity"},
-    "fastapi": {"engines", "integrations", "cli"},
-    "starlette": {"engines", "integrations"},
-    "uvicorn": {"engines", "integrations", "cli"},
-    "lm_eval": {"engines", "integrations", "cli"},
-    "vllm": {"engines", "integrations"},
-    "mlflow": {"engines", "integrations"},
-    "wandb": {"engines", "integrations"},
-    "pydantic": {"jobs", "engines", "integrations"},
+    "fastapi": {"integrations", "cli"},
+    "starlette": {"integrations"},
+    "uvicorn": {"integrations", "cli"},
+    "lm_eval": {"integrations", "cli"},
+    "vllm": {"integrations"},
+    "mlflow": {"integrations"},
+    "wandb": {"integrations"},
+    "pydantic": {"results", "jobs", "integrations"},
     "yaml": {"jobs"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
@@ -117,6 +83,11 @@ class Module:
     def unit(self) -> str:
         """The module directly below springback that this one is or belongs to."""
         return unit_of(self.name)
+
+    @property
+    def below(self) -> str:
+        """The dotted name without ``springback``."""
+        return self.name.partition(".")[2]
 
 
 def unit_of(dotted: str) -> str:
@@ -173,10 +144,11 @@ def own_fault(unit: str, target: str) -> str | None:
     return None
 
 
-def foreign_fault(unit: str, target: str) -> str | None:
-    """What is wrong with ``unit`` importing somebody else's module ``target``, if anything."""
+def foreign_fault(module: Module, target: str) -> str | None:
+    """What is wrong with ``module`` importing somebody else's module ``target``, if anything."""
     top = target.split(".")[0]
-    if top in sys.stdlib_module_names or unit in THIRD_PARTY.get(top, ()):
+    allowed = THIRD_PARTY.get(top, set())
+    if top in sys.stdlib_module_names or {module.unit, module.below} & allowed:
         return None
     if top not in THIRD_PARTY:
         return f"imports {top}, which is not listed in THIRD_PARTY"
@@ -187,6 +159,7 @@ def faults(modules: Mapping[str, Module]) -> list[str]:
     """One line for each import that breaks the rules, each module without a layer, each circle."""
     found: list[str] = []
     uses: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {name: set() for name in modules}
     for module in modules.values():
         if module.unit not in LAYER:
             found.append(f"{module.name} has no layer: add {module.unit} to LAYERS")
@@ -194,16 +167,27 @@ def faults(modules: Mapping[str, Module]) -> list[str]:
         below = uses.setdefault(module.unit, set())
         for line, target in imports(module, modules):
             ours = target == "springback" or target.startswith("springback.")
-            fault = (own_fault if ours else foreign_fault)(module.unit, target)
+            fault = own_fault(module.unit, target) if ours else foreign_fault(module, target)
             if fault:
                 found.append(f"{module.name}:{line} {fault}")
             if ours and unit_of(target) != module.unit:
                 below.add(unit_of(target))
+            elif target in modules and target != "springback":
+                files[module.name].add(target)
+    return [*found, *circles(uses), *circles(files)]
+
+
+def circles(uses: Mapping[str, set[str]]) -> list[str]:
+    """One line for the first circle among units or files, if there is one.
+
+    A package's ``__init__`` that gathers the names of its files counts as a file: a file of the
+    package that imports from it goes in a circle.
+    """
     try:
         graphlib.TopologicalSorter(uses).prepare()
     except graphlib.CycleError as error:
-        found.append(f"imports go in a circle: {' -> '.join(reversed(error.args[1]))}")
-    return found
+        return [f"imports go in a circle: {' -> '.join(reversed(error.args[1]))}"]
+    return []
 
 
 def test_every_module_keeps_to_its_layer() -> None:
