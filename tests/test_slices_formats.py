@@ -448,8 +448,8 @@ def test_a_missing_package_names_the_extra_to_install(
 HUB_SCRIPT = """
 import sys
 from springback.errors import DataError
-from springback.slices import load_rows, load_slice
-from springback.slices._records import hub_records
+from springback.data import load_rows, load_slice
+from springback.data.records import hub_records
 records = list(hub_records(sys.argv[1], None, "train", None))
 assert [r.where for r in records] == ["row 1", "row 2"]
 assert [r.values for r in records] == [{"text": "a"}, {"text": "b"}]
