@@ -15,7 +15,7 @@ from springback.models.loading import KEPT_PRODUCTS, tune_allocator
 #: which glibc keeps.  Prints RssAnon in MB before, with it and after.
 SCRIPT = """
 import ctypes
-from springback.models import release_memory, tune_allocator
+from springback.models.loading import release_memory, tune_allocator
 
 def resident():
     for line in open("/proc/self/status"):

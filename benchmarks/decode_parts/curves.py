@@ -99,7 +99,7 @@ HELD = """
 import sys
 import torch
 from springback.inference import load
-from springback.models import load_model, resolve
+from springback.models.loading import load_model, resolve
 if sys.argv[1] != "imports":
     loaded = load(sys.argv[2]) if sys.argv[1] == "pair" else None
     models = (loaded.expert, loaded.amateur) if loaded else (load_model(resolve(sys.argv[2])),)
