@@ -12,8 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from springback.decoding import DecodeSettings, Hooks, contrast
-from springback.decoding.noise import KeyedNoise, noise_of
-from springback.decoding.sampling import Answer, Chooser, penalised
+from springback.decoding.sampling import Answer, Chooser, KeyedNoise, noise_of, penalised
 from springback.decoding.settings import check
 from springback.errors import SpringbackError
 

@@ -52,11 +52,11 @@ def diagnose() -> list[Finding]:
 
     Loads torch (some seconds), since only torch knows what it can use.
     """
-    models, fault = _load("models")
-    embedded, _ = _load("embedded")
+    models, fault = _load("models.loading")
+    builtin, _ = _load("models.builtin")
     findings = [*_versions(), _device(models, fault), _memory()]
-    if embedded is not None:
-        findings += [*_cache(embedded), *_embedded(embedded)]
+    if builtin is not None:
+        findings += [*_cache(builtin), *_builtin(builtin)]
     return findings + _extras()
 
 
@@ -105,8 +105,8 @@ def _memory() -> Finding:
     return Finding("memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", enough, advice)
 
 
-def _cache(embedded: ModuleType) -> Iterator[Finding]:
-    folder: Path = embedded.cache_folder()
+def _cache(builtin: ModuleType) -> Iterator[Finding]:
+    folder: Path = builtin.cache_folder()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     writable = os.access(_existing(folder), os.W_OK)
     advice = "" if writable else "not writable; set SPRINGBACK_CACHE to a folder that is"
@@ -126,9 +126,9 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _embedded(embedded: ModuleType) -> Iterator[Finding]:
-    for name, spec in embedded.EMBEDDED.items():
-        folder = embedded.embedded_folder(spec)
+def _builtin(builtin: ModuleType) -> Iterator[Finding]:
+    for name, spec in builtin.EMBEDDED.items():
+        folder = builtin.embedded_folder(spec)
         if (folder / "config.json").is_file():
             yield Finding(f"model {name}", f"ready, {folder}", True, "")
         elif all(package_version(wheel.package) is not None for wheel in spec.wheels):

@@ -23,6 +23,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from springback.compression.container import Group
+from springback.decoding.buffer_layer import BufferLayer
 from springback.errors import CodecError, MissingExtraError, ModelError
 
 #: Probabilities are multiples of 2 ** -PRECISION: what constriction's default coder works with.
@@ -83,22 +84,14 @@ class _Place:
     filled: int = 0
 
 
-class _Layer(DynamicLayer):
+class _Layer(BufferLayer):  # type: ignore[no-untyped-call]
     """Keys and values of one layer in buffers made once: (rows, heads, columns, width)."""
 
     def __init__(self, place: _Place) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.place = place
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.keys, keys = self._extend(self.keys, key_states)
-        self.values, values = self._extend(self.values, value_states)
-        self.is_initialized = True
-        return keys, values
-
-    def _extend(self, buffer: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, buffer: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
         place, rows = self.place, new.shape[0]
         if buffer is None:
             buffer = new.new_zeros(place.rows, new.shape[1], place.columns, new.shape[3])

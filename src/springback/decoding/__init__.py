@@ -10,8 +10,7 @@ from springback.decoding.drafts import Speculation
 from springback.decoding.fast import decode_fast
 from springback.decoding.lambda_grid import Forks, decode_variants
 from springback.decoding.plain import decode, sampling_groups
-from springback.decoding.settings import DecodeSettings, Hooks
-from springback.decoding.work import Decoded, Work
+from springback.decoding.settings import Decoded, DecodeSettings, Hooks, Work
 
 __all__ = [
     "ContrastConfig",

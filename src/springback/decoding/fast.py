@@ -28,14 +28,12 @@ from springback.decoding.drafts import (
     Speculation,
 )
 from springback.decoding.lora_pair import twin_of
-from springback.decoding.noise import noise_of
 from springback.decoding.plain import batches, decode
 from springback.decoding.ragged_cache import Half, TwinHalf, croppable
-from springback.decoding.sampling import Answer, Chooser
-from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, check
+from springback.decoding.sampling import Answer, Chooser, noise_of
+from springback.decoding.settings import NO_HOOKS, Decoded, DecodeSettings, Hooks, Work, check
 from springback.decoding.speculative import Batch
 from springback.decoding.static_cache import CACHES, Halves
-from springback.decoding.work import Decoded, Work
 from springback.errors import SpringbackError, describe
 
 Pair = tuple[PreTrainedModel, PreTrainedModel | None]

@@ -15,10 +15,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from springback.decoding import contrast
-from springback.decoding.noise import noise_of
-from springback.decoding.sampling import Answer, Chooser, penalised
-from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, check
-from springback.decoding.work import Work
+from springback.decoding.sampling import Answer, Chooser, noise_of, penalised
+from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, Work, check
 from springback.errors import ModelError, describe
 
 

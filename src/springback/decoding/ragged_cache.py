@@ -11,12 +11,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+
+from springback.decoding.buffer_layer import BufferLayer
 
 #: What a pass takes beside its tokens, in tokens: reading the weights, launching.
 CPU_PASS, DEVICE_PASS = 50, 512
@@ -40,22 +41,14 @@ class _Call:
     targets: Tensor | None = None  # (rows, new): columns written; None: the next of all rows
 
 
-class _Layer(DynamicLayer):
+class _Layer(BufferLayer):  # type: ignore[no-untyped-call]
     """Keys and values of one layer: (rows, heads, columns, width)."""
 
     def __init__(self, call: _Call) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.call = call
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.keys, keys = self._extend(self.keys, key_states)
-        self.values, values = self._extend(self.values, value_states)
-        self.is_initialized = True
-        return keys, values
-
-    def _extend(self, buffer: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, buffer: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor]:
         """The buffer with ``new`` written, and what of it the rows taking part may see."""
         call = self.call
         if buffer is None or buffer.shape[2] < call.columns:

@@ -14,7 +14,7 @@ from springback.decoding.deferral import Trust
 from springback.decoding.drafts import ModelDrafts, NgramIndex, Pace
 from springback.decoding.ragged_cache import Half, TwinHalf
 from springback.decoding.sampling import Answer, Chooser, penalised
-from springback.decoding.work import Work
+from springback.decoding.settings import Work
 
 #: What asking the amateur about a batch costs, in rounds of the expert.
 ASKING = 1.0

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.loading import check_same_tokenizer, load_model, load_tokenizer
+from springback.models.weight_step import move_
 from springback.weights import tensor_names
-
-#: Elements moved at a time: bounds what float64 costs in memory.
-BLOCK = 1 << 22
 
 _FLOATS = {
     "float64": torch.float64,
@@ -62,7 +58,10 @@ class Sweep:
             early = dict(self.early.named_parameters())
             ft = dict(self.ft.named_parameters())
             for name, parameter in self.expert.named_parameters():
-                _set(parameter, early[name], ft[name], mu, self.stored[name])
+                if mu == 0:  # as in springback.weights: -0.0 stays
+                    parameter.copy_(ft[name])
+                    continue
+                move_(parameter, ft[name], early[name], mu, base=ft[name], stored=self.stored[name])
             self.mu = mu
         return self.expert
 
@@ -84,27 +83,3 @@ def stored_dtypes(folder: str, model: PreTrainedModel) -> dict[str, torch.dtype]
             )
         found[name] = stored.get(name) or next(iter(kinds))
     return found
-
-
-def _set(parameter: Tensor, early: Tensor, ft: Tensor, mu: float, stored: torch.dtype) -> None:
-    """Put ft + mu * (ft - early), rounded to ``stored``, into ``parameter``, block by block."""
-    if mu == 0:  # as in springback.weights: -0.0 stays
-        parameter.copy_(ft)
-        return
-    flat = parameter.view(-1)
-    before, after = early.reshape(-1), ft.reshape(-1)
-    for first in range(0, flat.numel(), BLOCK):
-        here = slice(first, first + BLOCK)
-        base = after[here].double()
-        step = base - before[here].double()
-        step *= mu
-        step += base
-        flat[here] = _rounded(step, stored)
-
-
-def _rounded(values: Tensor, stored: torch.dtype) -> Tensor:
-    """Float64 values rounded once to ``stored`` (torch goes to float16 by way of float32)."""
-    if stored is not torch.float16:
-        return values.to(stored)
-    with np.errstate(over="ignore"):
-        return torch.from_numpy(values.cpu().numpy().astype(np.float16)).to(values.device)

@@ -32,8 +32,7 @@ from springback.models.loading import Model, trainable
 from springback.models.quiet import old_names_allowed, quiet
 from springback.training.examples import Labelled, Preference, Prompt
 from springback.training.memory.microbatches import cut, groups
-from springback.training.task import Task
-from springback.training.trainer import Batches, Watched
+from springback.training.trainer import Batches, Task, Watched
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours

@@ -28,8 +28,15 @@ from springback.training.batches import (
 from springback.training.examples import Example, Examples, check_examples
 from springback.training.lora import has_lora
 from springback.training.memory.malloc import large_blocks_apart
-from springback.training.task import Task
-from springback.training.trainer import STATE_VERSION, Loop, State, Watched, arguments, untouched
+from springback.training.trainer import (
+    STATE_VERSION,
+    Loop,
+    State,
+    Task,
+    Watched,
+    arguments,
+    untouched,
+)
 
 
 def finetune(

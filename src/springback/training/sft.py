@@ -11,8 +11,7 @@ from transformers import TrainingArguments
 from springback.models.encoding import Encoded, pad_batch
 from springback.training.memory.chunked_loss import ChunkedLoss
 from springback.training.memory.microbatches import pieces
-from springback.training.task import Task
-from springback.training.trainer import Batches, Watched
+from springback.training.trainer import Batches, Task, Watched
 
 
 class SFT(Watched):

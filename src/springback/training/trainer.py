@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
-from springback.models.loading import Model, read_weights, trainable, write_weights
+from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
 from springback.progress import Progress
 from springback.results.store import read_json, whole_folder, write_json
 from springback.training.batches import Marks, Resume
-from springback.training.forwards import set_forward
+from springback.training.examples import Examples
 from springback.training.memory import microbatches
 from springback.training.memory.malloc import Heap
 
@@ -293,3 +294,49 @@ class State:
         if "cuda" in self._random:
             torch.cuda.set_rng_state(self._random["cuda"], self.model.device)
         self._random = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a trainer needs.
+
+    ``start``: the trainable weights as the run found them, where its algorithm needs them later.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    examples: Examples
+    recipe: Recipe
+    batches: list[list[int]]
+    seen: list[int]
+    state: State
+    optimizers: tuple[torch.optim.Optimizer, Any]
+    progress: Progress
+    start: dict[str, Tensor] | None = None
+
+    @property
+    def beta(self) -> float:
+        return self.recipe.beta or 0.0
+
+    def autocast(self) -> torch.autocast:
+        """What the recipe's precision means for a forward pass."""
+        enabled = self.recipe.precision == "bf16-mixed"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=enabled)
+
+
+def set_forward(module: Any, forward: Any) -> None:
+    """Put back what :func:`vars` had as the instance's forward (None: the class's own)."""
+    if forward is None:
+        vars(module).pop("forward", None)
+    else:
+        module.forward = forward
+
+
+@contextmanager
+def forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """Within, the modules have these forwards."""
+    with ExitStack() as stack:
+        for module, forward in stand_ins:
+            stack.callback(set_forward, module, vars(module).get("forward"))
+            module.forward = forward
+        yield

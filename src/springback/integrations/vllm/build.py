@@ -6,12 +6,55 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.folder import FOLDER_KEY, Folder, open_folder
+from springback.integrations.vllm.request_lambda import Combiner, table_of
 from springback.models.hub import local_folder
 from springback.results.store import read_json
 
 EXPERT, AMATEUR, BASE = "expert", "amateur", "base"
+
+
+class TwoRoles(nn.Module):
+    """What both vLLM classes share: the folder, how logits combine, and that token ids go in.
+
+    ``inner`` is the half whose embeddings vLLM's interface may ask for.
+    """
+
+    #: vLLM falls back to pickles otherwise.
+    fall_back_to_pt_during_load = False
+    inner: str
+
+    def __init__(self, vllm_config: Any) -> None:
+        super().__init__()
+        self.folder = folder_of(vllm_config.model_config)
+        self.combine = Combiner(self.folder.lam, self.folder.alpha, table_of(vllm_config))
+
+    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
+        """Asked for by vLLM's interface; a pair embeds for itself."""
+        embedded: Tensor = getattr(self, self.inner).embed_input_ids(input_ids)
+        return embedded
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states (tokens, expert + amateur); ``input_ids``, ``positions``: (tokens,).
+
+        Raises ValueError for embeddings instead of token ids.
+        """
+        if input_ids is None or inputs_embeds is not None:
+            raise ValueError("a pair takes token ids, not embeddings: each half embeds its own way")
+        return self.hidden_states(input_ids, positions)
+
+    def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """(tokens, expert + amateur)."""
+        raise NotImplementedError
 
 
 def folder_of(model_config: Any) -> Folder:

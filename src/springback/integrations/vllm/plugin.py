@@ -24,7 +24,7 @@ def register() -> None:
             check(vllm_config)
 
     known = ModelRegistry.get_supported_archs()
-    for name, place in ((PAIR, "pair:Pair"), (TWIN, "twin:Twin")):
+    for name, place in ((PAIR, "two_models:Pair"), (TWIN, "two_adapters:Twin")):
         if name not in known:
             ModelRegistry.register_model(name, f"springback.integrations.vllm.{place}")
         MODELS_CONFIG_MAP[name] = Checked

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from springback.decoding.lora_pair import refuse_more
 from springback.errors import ModelError, describe
-from springback.integrations.vllm.build import AMATEUR, BASE, build, folder_of
-from springback.integrations.vllm.request_lambda import Combiner, table_of
+from springback.integrations.vllm.build import AMATEUR, BASE, TwoRoles, build
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
 from springback.weights.io.stream import Reader
 
@@ -77,16 +76,15 @@ class TwinLinear(nn.Module):
         return found
 
 
-class Twin(nn.Module):
+class Twin(TwoRoles):
     """vLLM's own class for the base, with both adapters put in once its weights are there."""
 
-    fall_back_to_pt_during_load = False
+    inner = BASE
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__()
+        super().__init__(vllm_config)
         from vllm.model_executor.models.utils import maybe_prefix
 
-        self.folder = folder_of(vllm_config.model_config)
         assert self.folder.adapter is not None
         assert self.folder.amateur is not None
         self.adapters = [open_adapter(self.folder.adapter), open_adapter(self.folder.amateur)]
@@ -94,24 +92,10 @@ class Twin(nn.Module):
             refuse_more(adapter)
         check_bases(self.adapters[::-1])
         self.base = build(vllm_config, BASE, maybe_prefix(prefix, BASE))
-        self.combine = Combiner(self.folder.lam, self.folder.alpha, table_of(vllm_config))
         _double_attention(self.base, vllm_config.compilation_config.static_forward_context)
 
-    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        """Asked for by vLLM's interface."""
-        embedded: Tensor = self.base.embed_input_ids(input_ids)
-        return embedded
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        """``input_ids``, ``positions``: (tokens,).  Returns (tokens, expert + amateur)."""
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError("a pair takes token ids, not embeddings")
+    def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """(tokens, expert + amateur)."""
         both = self.base(input_ids.repeat(2), positions.repeat(2))  # (2 tokens, width)
         return torch.cat(both.chunk(2), -1)
 

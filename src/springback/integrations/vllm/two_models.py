@@ -6,15 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from springback.errors import ModelError, describe
-from springback.integrations.vllm.build import AMATEUR, EXPERT, build, folder_of, vocabulary
+from springback.integrations.vllm.build import AMATEUR, EXPERT, TwoRoles, build, vocabulary
 from springback.integrations.vllm.folder import LAZY_KEY
-from springback.integrations.vllm.request_lambda import Combiner, table_of
 
 
-class Pair(nn.Module):
+class Pair(TwoRoles):
     """Each half is a vLLM model with layers, and so a KV cache, of its own.
 
     ``forward`` returns the hidden states of both side by side (tokens, expert + amateur), so that
@@ -25,16 +24,15 @@ class Pair(nn.Module):
     these are has to be known before going on: free on a CPU, a wait for the stream on a GPU.
     """
 
-    #: vLLM falls back to pickles otherwise.
-    fall_back_to_pt_during_load = False
+    inner = EXPERT
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__()
+        super().__init__(vllm_config)
         from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
         from vllm.model_executor.models.utils import maybe_prefix
         from vllm.platforms import current_platform
 
-        folder = folder_of(vllm_config.model_config)
+        folder = self.folder
         assert folder.amateur is not None
         self.expert = build(vllm_config, EXPERT, maybe_prefix(prefix, EXPERT))
         self.amateur = build(vllm_config, AMATEUR, maybe_prefix(prefix, AMATEUR), folder.amateur)
@@ -49,7 +47,6 @@ class Pair(nn.Module):
                 )
             )
         self.width = int(configs[0].get_text_config().hidden_size)
-        self.combine = Combiner(folder.lam, folder.alpha, table_of(vllm_config))
         alone = vllm_config.parallel_config.tensor_parallel_size == 1
         asked = getattr(vllm_config.model_config.hf_config, LAZY_KEY, current_platform.is_cpu())
         self.lazy = bool(asked) and alone  # of several ranks not all have the logits
@@ -59,21 +56,8 @@ class Pair(nn.Module):
             )
         ]
 
-    def embed_input_ids(self, input_ids: Tensor) -> Tensor:
-        """Asked for by vLLM's interface; each half embeds for itself."""
-        embedded: Tensor = self.expert.embed_input_ids(input_ids)
-        return embedded
-
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-    ) -> Tensor:
-        """``input_ids``, ``positions``: (tokens,)."""
-        if input_ids is None or inputs_embeds is not None:
-            raise ValueError("a pair takes token ids: each half embeds them its own way")
+    def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """(tokens, expert + amateur)."""
         return torch.cat([half(input_ids, positions) for half in (self.expert, self.amateur)], -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:

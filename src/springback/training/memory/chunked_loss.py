@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from springback.models.loading import Model
-from springback.training.forwards import forwards
+from springback.training.trainer import forwards
 
 #: Positions whose logits exist at one time.
 CHUNK = 224
