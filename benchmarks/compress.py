@@ -29,18 +29,14 @@ from typing import Any
 
 import torch
 
-from springback.codec import (
-    CodecModel,
-    CodecSettings,
-    decode_file,
-    encode_file,
-    load_codec_model,
-)
-from springback.codec.pieces import hold_back
+from springback.compression.files import decode_file, encode_file
+from springback.compression.model import CodecModel, load_codec_model
+from springback.compression.settings import CodecSettings
+from springback.compression.text_spans import hold_back
+from springback.data import load_slice
 from springback.progress import Lines
-from springback.provenance import now, provenance
-from springback.slices import load_slice
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 CLAIM = 3.0
 RESULT = Path(__file__).parent / "results" / "compress.json"

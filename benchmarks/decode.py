@@ -35,11 +35,11 @@ from decode_parts.identity import compare, settings_table
 from decode_parts.pairs import Subject, subject, with_limit
 from decode_parts.peer import peers
 from decode_parts.shares import shares
-from springback.decode import Speculation
-from springback.decode.static import CACHES
-from springback.models import tune_allocator
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.decoding import Speculation
+from springback.decoding.static_cache import CACHES
+from springback.models.loading import tune_allocator
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "profile", "peer")
 

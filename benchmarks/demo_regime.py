@@ -27,16 +27,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.jobs.boost import Arm, Boost, boost
+from springback.data import load_slice
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.job import Arm, Boost, boost
+from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.demo import BOOST
-from springback.jobs.settings import BoostSettings
-from springback.jobs.training import train_epochs
-from springback.models import resolve
+from springback.models.loading import resolve
 from springback.progress import Lines
-from springback.provenance import now, provenance
-from springback.slices import load_slice
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, read_json, write_json
 from springback.stats import mean_interval, verdict
-from springback.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "demo_regime.json"
 REGIMES: dict[str, dict[str, Any]] = {

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 MU = 0.3
 OURS = """

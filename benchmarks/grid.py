@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from springback.encode import Encoded, encode_rows
-from springback.finetune import Marks, finetune
-from springback.jobs.settings import AuditSettings
-from springback.models import (
+from springback.data import load_slice
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import (
     Model,
     Tokenizer,
     copy_weights,
@@ -30,9 +30,9 @@ from springback.models import (
     save_weights,
 )
 from springback.probes import margin, nll
-from springback.provenance import now, provenance
-from springback.slices import load_slice
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
+from springback.training import Marks, finetune
 
 RESULT = Path(__file__).parent / "results" / "grid.json"
 N_POS, DOSES = (16, 32, 48, 64), (8, 16, 24, 32, 40)

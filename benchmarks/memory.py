@@ -21,8 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Recipe, Row
-from springback.encode import encode_rows
-from springback.finetune import (
+from springback.data import load_slice
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.encoding import encode_rows
+from springback.models.loading import (
+    Tokenizer,
+    default_precision,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
+from springback.probes import load_scorer
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
+from springback.training import (
     Examples,
     encode_labelled,
     encode_preferences,
@@ -31,18 +43,6 @@ from springback.finetune import (
     labelled_rows,
     preference_rows,
 )
-from springback.jobs.settings import AuditSettings
-from springback.models import (
-    Tokenizer,
-    default_precision,
-    load_model,
-    load_tokenizer,
-    resolve,
-)
-from springback.probes import load_scorer
-from springback.provenance import now, provenance
-from springback.slices import load_slice
-from springback.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "memory.json"
 SETTINGS = AuditSettings()

@@ -2,7 +2,7 @@
 
 Selection included: mu, lambda and CD's lambda are chosen on simulated validation questions, then
 the arms are judged once on test questions, by the functions that a boost itself calls
-(``springback.jobs.boost_nulls``).  Conditions: share of questions on which two arms differ, number
+(``springback.jobs.papers.nulls``).  Conditions: share of questions on which two arms differ, number
 of test questions, with 0 among the candidates or without; one seed, and 2 to 10 seeds with
 questions of their own or with the same ones, with and without an effect of the seed.
 
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from springback.jobs.boost_nulls import Sizes, count, one_boost, seeded_boost
-from springback.provenance import now, provenance
+from springback.jobs.papers.nulls import Sizes, count, one_boost, seeded_boost
+from springback.results.provenance import now, provenance
+from springback.results.store import read_json, write_json
 from springback.stats.nulls import Null
-from springback.store import read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "nulls.json"
 ONE = [

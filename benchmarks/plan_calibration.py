@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from springback.core import Recipe
-from springback.encode import Encoded
-from springback.finetune import finetune
-from springback.models import (
+from springback.models.encoding import Encoded
+from springback.models.from_scratch import Shape, fresh_model
+from springback.models.loading import (
     default_precision,
     device,
     load_tokenizer,
@@ -34,9 +34,9 @@ from springback.models import (
     resolve,
 )
 from springback.probes import Precision, nll
-from springback.provenance import now, provenance
-from springback.scratch import Shape, fresh_model
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
+from springback.training import finetune
 
 #: Width and depth; with the vocabulary of SmolLM2 (49,152) 21, 47, 109 and 188 million weights.
 SHAPES = (Shape(256, 8, 4), Shape(384, 12, 6), Shape(512, 20, 8), Shape(576, 30, 9))

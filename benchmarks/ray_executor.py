@@ -18,12 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from springback.execute import ExecutorSettings, Task
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
+from springback.integrations.ray import ExecutorSettings, Task
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
 from springback.progress import Lines, Progress, Silent
-from springback.provenance import now, provenance
-from springback.store import read_json, write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import read_json, write_json
 
 CLAIM_MS = 50.0
 RAY = ExecutorSettings("ray", run_memory=0.5)
@@ -36,7 +36,7 @@ def nothing(progress: Progress) -> None:
 
 def overhead(runs: int) -> dict[str, Any]:
     """Milliseconds a run, workers started before; the median of three rounds."""
-    from springback.execute.on_ray import run_tasks
+    from springback.integrations.ray.scheduler import run_tasks
 
     run_tasks([Task(f"warm-{i}", "warm", nothing) for i in range(8)], RAY, Silent())
     rounds = []
@@ -51,9 +51,9 @@ def overhead(runs: int) -> dict[str, Any]:
 
 def small_model(folder: Path) -> Path:
     from springback.core import Checkpoint
-    from springback.models import load_tokenizer
-    from springback.scratch import Shape, fresh_model, save_model, small_tokenizer
-    from springback.slices import load_slice
+    from springback.data import load_slice
+    from springback.models.from_scratch import Shape, fresh_model, save_model, small_tokenizer
+    from springback.models.loading import load_tokenizer
 
     texts = [row.response for row in load_slice("reviews:positive", limit=500).rows]
     small_tokenizer(texts, 1024, folder / "tokenizer")

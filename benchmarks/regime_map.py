@@ -35,18 +35,18 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import to_jsonable
-from springback.jobs.boost import Boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.pair import make_pair
-from springback.jobs.precheck import precheck
-from springback.jobs.scoring import Arm
-from springback.jobs.settings import BoostSettings
+from springback.jobs.boost.checkpoints import make_pair
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import Boost
+from springback.jobs.boost.precheck import precheck
+from springback.jobs.boost.scoring import Arm
+from springback.jobs.boost.settings import BoostSettings
 from springback.progress import Lines
-from springback.provenance import now, provenance
-from springback.report.draw import panel, style
+from springback.report.figure import panel, style
 from springback.report.theme import LIGHT
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, read_json, write_json
 from springback.stats import Interval, mean_interval, paired_interval
-from springback.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "regime_map.json"
 RATES = (1e-5, 4e-5, 1.6e-4)

@@ -33,16 +33,16 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.core import Checkpoint, Slice, to_jsonable
-from springback.jobs.boost import Arm, Boost
-from springback.jobs.boost_data import check_settings, load_data
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.job import Arm, Boost
+from springback.jobs.boost.search import Tried
+from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.demo import BOOST
-from springback.jobs.search import Tried
-from springback.jobs.settings import BoostSettings
-from springback.jobs.training import train_epochs
-from springback.models import load_tokenizer, resolve
+from springback.models.loading import load_tokenizer, resolve
 from springback.progress import Silent
-from springback.provenance import now, provenance
-from springback.store import Store, read_json, write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import Store, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "search.json"
 MU, LAM = (0.0, 0.1, 0.2, 0.4, 0.8), (0.0, 0.25, 0.5, 1.0, 2.0)

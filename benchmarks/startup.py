@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 CLAIM = 0.4  # seconds
 RUNS = 15

@@ -20,12 +20,19 @@ from typing import Any
 import torch
 
 from springback.core import Recipe
-from springback.encode import Encoded, encode_rows, pad_batch
-from springback.finetune import finetune
-from springback.models import Model, Tokenizer, copy_weights, load_model, load_tokenizer, resolve
+from springback.data import load_slice
+from springback.models.encoding import Encoded, encode_rows, pad_batch
+from springback.models.loading import (
+    Model,
+    Tokenizer,
+    copy_weights,
+    load_model,
+    load_tokenizer,
+    resolve,
+)
 from springback.probes import Precision, SampleSettings, StartDistribution, margin, nll, sample
-from springback.provenance import now, provenance
-from springback.slices import load_slice
+from springback.results.provenance import now, provenance
+from springback.training import finetune
 
 BATCH = 16
 CLAIM = 0.95

@@ -32,9 +32,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from springback.engines.vllm.folder import LAZY_KEY, open_folder
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.integrations.vllm.folder import LAZY_KEY, open_folder
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 ARMS = ("plain", "pair", "pair-all", "plain-ngram", "ngram", "twin")
 COMPILED = ("plain-compiled", "pair-compiled")
@@ -97,7 +97,7 @@ def one_arm(args: argparse.Namespace) -> dict[str, float]:
     """Tokens a second by batch."""
     from vllm import SamplingParams
 
-    from springback.slices import load_slice
+    from springback.data import load_slice
 
     engine = engine_of(args)
     rows = load_slice("problems", limit=max(batches(args)), seed=0, split="test").rows

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from springback.provenance import now, provenance
-from springback.store import write_json
+from springback.results.provenance import now, provenance
+from springback.results.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "whole_jobs.json"
 #: Words of the command, and the seconds it may take.

@@ -8,7 +8,7 @@ import sys
 import lm_eval
 from lm_eval.tasks import TaskManager
 
-import springback.engines.lm_eval  # noqa: F401  (registers the model "springback")
+import springback.integrations.lm_eval  # noqa: F401  (registers the model "springback")
 
 
 def main(folder: str, tasks: str, include: str | None = None) -> None:

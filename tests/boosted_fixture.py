@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from springback.jobs.boosted import Strengths, write_boosted
-from springback.models import resolve
+from springback.jobs.boost.export import Strengths, write_boosted
+from springback.models.loading import resolve
 
 MU, LAM, ALPHA = 0.5, 1.5, 0.05
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import random
 
-from springback.codec import CodecModel, CodecSettings, Compressed, decode_file, encode_file
-from springback.codec.container import HASH, Block, Digest, Reader, check_whole
-from springback.codec.steps import plan
+from springback.compression.coder import plan
+from springback.compression.container import HASH, Block, Digest, Reader, check_whole
+from springback.compression.files import Compressed, decode_file, encode_file
+from springback.compression.model import CodecModel
+from springback.compression.settings import CodecSettings
 
 #: Small chunks, many rows: few steps, so that hundreds of containers take seconds.
 SMALL = CodecSettings(chunk=8, batch=64, threads=1)

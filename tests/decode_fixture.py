@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from springback.decode.lora import LoraLinear, install, views
+from springback.decoding.lora_pair import LoraLinear, install, views
 
 
 def prompts(count: int) -> list[list[int]]:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from springback.core import Recipe
-from springback.finetune import (
+from springback.models.loading import Model
+from springback.training import (
     Labelled,
     Preference,
     Resume,
     Trained,
-    _trl,  # noqa: F401  loaded before the freeze
+    preference,  # noqa: F401  loaded before the freeze
 )
-from springback.models import Model
 
 # Every run calls gc.collect(), 0.3 s over all that the libraries hold: let it pass that over.
 gc.collect()

@@ -14,12 +14,12 @@ from springback.cli.app import app
 from springback.core import Row, Slice
 from springback.errors import DataError, SpringbackError
 from springback.jobs import config
-from springback.jobs.attacks import PLAIN, Attack, attacks, perturbing_rows
-from springback.jobs.audit import audit, plan
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Data, load_data
-from springback.jobs.settings import PROBES, AuditSettings
-from springback.store import read_json
+from springback.jobs.audit.branches import PLAIN, Attack, attacks, perturbing_rows
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.rows import Data, load_data
+from springback.jobs.audit.settings import PROBES, AuditSettings
+from springback.results.store import read_json
 
 
 @pytest.fixture

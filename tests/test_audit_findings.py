@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from springback.core import to_jsonable
-from springback.jobs import audit_findings
-from springback.jobs.attacks import attacks
-from springback.jobs.audit_analysis import rebound_part
-from springback.jobs.battery import Words, words
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.analysis import findings
+from springback.jobs.audit.analysis.curves import rebound_part
+from springback.jobs.audit.battery import Words, words
+from springback.jobs.audit.branches import attacks
+from springback.jobs.audit.settings import AuditSettings
 
 START = 1.0
 SETTINGS = AuditSettings(
@@ -68,7 +68,7 @@ def test_learning_rates_and_draws_are_swept_together_and_mixtures_stand_apart() 
 
 
 def test_the_worst_of_all_attackers_is_named_beside_the_median() -> None:
-    found = audit_findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
+    found = findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
     assert found is not None
     share, dose = found["share"], found["dose"]
     # 0.1 0.2 0.3 [0.4 0.7] 0.8 0.9 1.6
@@ -82,14 +82,14 @@ def test_the_worst_of_all_attackers_is_named_beside_the_median() -> None:
     assert dose["typical"]["censored"] == 2
     # Each seed's median: 0.5 and 0.55.
     assert share["typical"]["at_least"] == pytest.approx(0.525)
-    line = audit_findings._attacked(found)[0]
+    line = findings._attacked(found)[0]
     assert line["label"] == "160 % of the gain"
     assert "Of 8 attackers the worst took back 160 %" in line["text"]
     assert "the median 55 %" in line["text"]
 
 
 def test_benign_rows_alone_are_asked_whether_they_erode_it() -> None:
-    found = audit_findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
+    found = findings.attackers(SETTINGS, begun(), rebounds(SWEEP))
     assert found is not None
     half, benign = found["mixed"]
     assert (half["mix"], benign["mix"]) == (0.5, 1.0)
@@ -97,13 +97,13 @@ def test_benign_rows_alone_are_asked_whether_they_erode_it() -> None:
     # -0.02 and -0.04: -0.03 +- 12.706 * 0.01
     assert benign["fall"]["low"] == pytest.approx(-0.15706, abs=1e-5)
     assert benign["share_lost"]["mean"] == pytest.approx(-0.015)
-    last = audit_findings._attacked(found)[-1]
+    last = findings._attacked(found)[-1]
     assert last["question"] == "Does it fall when perturbed with benign rows only?"
     assert last["label"] == "undecided"
     surely = {**SWEEP, "benign only": (0.2, 0.2001)}
-    eroded = audit_findings.attackers(SETTINGS, begun(), rebounds(surely))
+    eroded = findings.attackers(SETTINGS, begun(), rebounds(surely))
     assert eroded is not None
-    assert audit_findings._attacked(eroded)[-1]["label"] == "yes"
+    assert findings._attacked(eroded)[-1]["label"] == "yes"
 
 
 def scores(seed: int, n_pos: int, dose: int) -> float:
@@ -126,7 +126,7 @@ def test_sampled_scores_are_judged_whichever_way_aligning_moves_them() -> None:
         for seed in (0, 1)
     }
     begin = {"probes": {"behaviour": {"value": 0.9}}}
-    got = to_jsonable(audit_findings.sampled(settings, shown, begin, found))["behaviour"]
+    got = to_jsonable(findings.sampled(settings, shown, begin, found))["behaviour"]
     assert (got["aligned_is"], got["moved"]) == ("lower", True)
     assert got["gain"]["mean"] == pytest.approx(-0.405)
     # -0.40 and -0.41: half width 12.706 * 0.005
@@ -135,7 +135,7 @@ def test_sampled_scores_are_judged_whichever_way_aligning_moves_them() -> None:
     # Falls at 16 examples are half of the gains: 0.15 and 0.2, so 0.05 per doubling.
     assert got["fall_per_log2"]["mean"] == pytest.approx(0.05)
     assert got["share_per_log2"]["mean"] == pytest.approx(0, abs=1e-9)
-    line = audit_findings._scored(got)
+    line = findings._scored(got)
     assert line["question"] == "What do sampled texts say (Samples by mine)?"
     assert line["label"] == "undecided"  # both seeds alike: no spread, no interval
     assert "-0.4050 (-0.4685 to -0.3415) share refused" in line["text"]
@@ -145,7 +145,7 @@ def test_sampled_scores_are_judged_whichever_way_aligning_moves_them() -> None:
 def test_a_sampled_score_that_did_not_move_says_so() -> None:
     interval = {"mean": 0.1, "low": -0.1, "high": 0.3, "n": 3}
     score = {"title": "T", "unit": "u", "gain": interval, "fall": interval, "moved": False}
-    line = audit_findings._scored({**score, "label": "shown", "sentence": ""})
+    line = findings._scored({**score, "label": "shown", "sentence": ""})
     assert line["label"] == "did not align"
     assert "holds zero" in line["text"]
 
@@ -168,7 +168,7 @@ def turned(fall: float) -> dict[str, Any]:
 def test_the_opposite_order_says_the_same_only_where_both_show_it(
     here: float, there: float, label: str
 ) -> None:
-    found, (line,) = audit_findings.symmetry(turned(here), turned(there))
+    found, (line,) = findings.symmetry(turned(here), turned(there))
     assert found is not None
     assert line["label"] == label
     # The falls at n_pos 16: 2 * here, and a hundredth more.
@@ -177,26 +177,26 @@ def test_the_opposite_order_says_the_same_only_where_both_show_it(
 
 
 def test_without_the_opposite_order_nothing_is_said() -> None:
-    assert audit_findings.symmetry(turned(0.4), None) == (None, [])
+    assert findings.symmetry(turned(0.4), None) == (None, [])
 
 
 def test_the_second_alignment_begins_where_the_study_left_the_model() -> None:
     settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
     found = rebounds({"": (0.5, 0.5)})
     again = {0: {8: at(2.8), 16: at(3.5)}, 1: {8: at(2.7), 16: at(3.4)}}
-    got = audit_findings.second_alignment(settings, begun(), found, again)
+    got = findings.second_alignment(settings, begun(), found, again)
     # First: 1, 2, 3; second: 2 (half of a gain of 2 is lost), then as above.  Per example
     # 1/8 and 2/16 against 0.8/8 and 1.5/16, 0.7/8 and 1.4/16.
     assert got.begins.mean == pytest.approx(1.0)
     first = ((0.1 - 0.125) + (0.09375 - 0.125)) / 2
     second = ((0.0875 - 0.125) + (0.0875 - 0.125)) / 2
     assert got.difference.mean == pytest.approx((first + second) / 2)
-    assert audit_findings.second_alignment(settings, begun(), found, {0: None, 1: None}) is None
+    assert findings.second_alignment(settings, begun(), found, {0: None, 1: None}) is None
 
 
 def test_doses_are_told_with_what_was_not_reached_and_the_nearest_to_it() -> None:
     settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
-    found = to_jsonable(audit_findings.doses_to_undo(settings, begun(), rebounds({"": (0.8, 0.9)})))
+    found = to_jsonable(findings.doses_to_undo(settings, begun(), rebounds({"": (0.8, 0.9)})))
     half, all_ = found["half"]["at"][-1], found["all"]["at"][-1]
     # A straight fall of 0.8 or 0.9 in 16 examples: half after 10 and 8.89.
     assert half["median"] == pytest.approx((10 + 16 * 0.5 / 0.9) / 2)

@@ -10,24 +10,25 @@ from typing import Any
 import pytest
 
 from springback.core import to_jsonable
-from springback.encode import Encoded
 from springback.errors import SpringbackError
-from springback.jobs import audit_rates, rebound
-from springback.jobs.audit import audit
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
-from springback.probes import TextNLL
+from springback.jobs.audit import rebound
+from springback.jobs.audit.analysis import rates as audit_rates
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.rows import load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.models.encoding import Encoded
+from springback.probes import TextNLL, rates
 from springback.progress import Silent
 from springback.report import build
-from springback.store import Store
+from springback.results.store import Store
 
 
 def test_a_rate_is_bits_a_counted_token_and_the_normalised_one_takes_off_log_m() -> None:
     """8 bits over 4 tokens and 2 bytes, M = 4: 2 bits/token, 4 bits/byte, 2 - 2 = 0."""
     bits = math.log(2)
-    found = audit_rates.measured([TextNLL(3 * bits, 1, 1), TextNLL(5 * bits, 3, 1)], 4)
+    found = rates.measured([TextNLL(3 * bits, 1, 1), TextNLL(5 * bits, 3, 1)], 4)
     assert found == pytest.approx({"bits_per_byte": 4.0, "rate": 2.0, "normalised": 0.0})
 
 
@@ -39,8 +40,8 @@ def test_leaves_are_the_different_beginnings_of_counted_tokens() -> None:
         Encoded((2, 3, 5, 6), 2, 2),
         Encoded((1, 9), 1, 1),
     ]
-    assert audit_rates.rate_set(rows, 2).leaves == 2
-    assert audit_rates.rate_set(rows, 3).leaves == 4
+    assert rates.rate_set(rows, 2).leaves == 2
+    assert rates.rate_set(rows, 3).leaves == 4
 
 
 def _at(pretraining: float, aligning: float, perturbing: float = 0.0) -> dict[str, Any]:

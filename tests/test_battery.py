@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from springback import probes
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Room, load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 
 SHARING = ("margin", "bits_per_byte", "sentiment", "behaviour", "neutral_nll", "rates")
 

@@ -11,7 +11,9 @@ import pytest
 
 from springback.core import Checkpoint, Row, Slice
 from springback.errors import SpringbackError, StoreError
-from springback.jobs.ledger import (
+from springback.jobs.boost.checkpoints import Pair
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.test_set_log import (
     LEDGER,
     Opening,
     hash_of_test,
@@ -19,9 +21,7 @@ from springback.jobs.ledger import (
     require_openable,
     state_folder,
 )
-from springback.jobs.pair import Pair
-from springback.jobs.settings import BoostSettings
-from springback.store import Store
+from springback.results.store import Store
 
 BASE = BoostSettings(model="m", train="t.jsonl", validation="v.jsonl", test="x.jsonl")
 TEST = Slice.of("x", "x.jsonl", [Row("qa", f"{n} + 1?", "", str(n + 1)) for n in range(5)])

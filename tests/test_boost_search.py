@@ -13,14 +13,14 @@ import torch
 
 from springback.core import Run
 from springback.errors import ModelError, SpringbackError
-from springback.jobs.boost import Arm, Boost, boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.search import Tried, candidates, choose, choose_first, lowest
-from springback.jobs.settings import BoostSettings
-from springback.models import fit_vocabulary, load_model, load_tokenizer, resolve
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import Arm, Boost, boost
+from springback.jobs.boost.search import Tried, candidates, choose, choose_first, lowest
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.loading import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
 from springback.report import build
-from springback.store import Store
+from springback.results.store import Store
 from weights_adapters import merged, save_adapter
 
 Settings = Callable[..., BoostSettings]

@@ -10,15 +10,15 @@ import pytest
 
 from boosted_fixture import checkpoints
 from springback.core import Row, Slice, to_jsonable
+from springback.data import TASKS, load_rows
+from springback.data.grading import compile_extraction, find_answer
 from springback.errors import DataError, SpringbackError
-from springback.grading import compile_extraction, find_answer
 from springback.inference import generate, load
-from springback.jobs.boost import boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.settings import BoostSettings
-from springback.jobs.tasks import asked
-from springback.slices import TASKS, load_rows
-from springback.store import read_json
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.settings import BoostSettings
+from springback.results.store import read_json
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -114,16 +114,16 @@ def test_jecqa_has_nothing_on_the_hub(tmp_path: Path) -> None:
 
 def test_hub_parts_come_from_the_splits_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """GSM8K has no validation split: it is drawn from the training rows, and disjoint."""
-    from springback.slices import _records
+    from springback.data import records
 
     rows = {"train": [gsm8k(n) for n in range(40)], "test": [gsm8k(n) for n in range(50, 60)]}
     asked_for: list[tuple[Any, ...]] = []
 
     def stored(name: str, config: Any, split: str, revision: Any) -> Any:
         asked_for.append((name, config, split))
-        return iter(_records.Record(f"row {i}", dict(r)) for i, r in enumerate(rows[split]))
+        return iter(records.Record(f"row {i}", dict(r)) for i, r in enumerate(rows[split]))
 
-    monkeypatch.setattr(_records, "hub_records", stored)
+    monkeypatch.setattr(records, "hub_records", stored)
     settings = BoostSettings(task="gsm8k", model="m", validation_rows=8, train_rows=16)
     data = load_data(check_settings(settings))
     assert data.train is not None

@@ -53,8 +53,8 @@ BAD = {
 @pytest.fixture(scope="module")
 def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files that are wrong in some way, and models that do not fit the tiny one."""
-    from springback.models import load_tokenizer, resolve
-    from springback.scratch import Shape, fresh_model, save_model
+    from springback.models.from_scratch import Shape, fresh_model, save_model
+    from springback.models.loading import load_tokenizer, resolve
 
     place = tmp_path_factory.mktemp("wrong")
     texts = [{"text": f"a film number {n} that is fine"} for n in range(700)]

@@ -18,9 +18,12 @@ from safetensors.torch import load_file, save_file
 import springback
 from codec_fixture import SMALL, TEXT, pack, packed, random_bytes, unpack
 from springback import probes
-from springback.codec import CodecModel, CodecSettings, container, load_codec_model, scored_rows
-from springback.encode import text_bytes
+from springback.compression import container
+from springback.compression.files import scored_rows
+from springback.compression.model import CodecModel, load_codec_model
+from springback.compression.settings import CodecSettings
 from springback.errors import CodecError, ModelError, SpaceError, SpringbackError
+from springback.models.encoding import text_bytes
 
 LONG = (TEXT * 30 + "He is in the thing that the king said.\n" * 50).encode()
 
@@ -67,7 +70,7 @@ def test_many_random_strings_come_back(codec: CodecModel) -> None:
 def test_blocks_are_coded_apart_and_characters_not_cut(
     codec: CodecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springback.codec.files.BLOCK", 101)
+    monkeypatch.setattr("springback.compression.files.BLOCK", 101)
     data = ("世界 🎉 é " * 40).encode() + b"\xe4\xb8"
     whole, found = packed(codec, data)
     assert unpack(codec, whole) == data
@@ -232,7 +235,7 @@ def test_chunks_longer_than_the_model_reads_are_cut(codec: CodecModel) -> None:
 def test_a_batch_that_does_not_fit_is_refused(
     codec: CodecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springback.codec.model.available_memory", lambda: 1000)
+    monkeypatch.setattr("springback.compression.model.available_memory", lambda: 1000)
     with pytest.raises(SpaceError, match="lower --batch or --chunk"):
         pack(codec, LONG)
 
@@ -255,7 +258,7 @@ def noisy(codec: CodecModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     model: Any = codec.model
     handle = model.get_output_embeddings().register_forward_hook(noise)
-    monkeypatch.setattr("springback.codec.files.load_codec_model", lambda *_: codec)
+    monkeypatch.setattr("springback.compression.files.load_codec_model", lambda *_: codec)
     yield
     handle.remove()
 
@@ -281,7 +284,9 @@ def test_what_fails_to_decode_leaves_the_old_file(file: Path, tmp_path: Path) ->
 def test_paths_that_cannot_be_used_are_refused_before_a_model_is_loaded(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("springback.codec.files.load_codec_model", None)  # would raise TypeError
+    monkeypatch.setattr(
+        "springback.compression.files.load_codec_model", None
+    )  # would raise TypeError
     (tmp_path / "there").write_bytes(b"old")
     for given_, out, says in (
         (tmp_path / "nowhere", tmp_path / "c", "no such file"),

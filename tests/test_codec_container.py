@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec_fixture import TEXT, pack, sealed, unpack
-from springback.codec import CodecModel, container, load_codec_model
-from springback.codec.pieces import hold_back, split
+from springback.compression import container
+from springback.compression.model import CodecModel, load_codec_model
+from springback.compression.text_spans import hold_back, split
 from springback.errors import CodecError, SpringbackError
 
 DATA = TEXT.encode()[:40] + bytes(range(120, 150))

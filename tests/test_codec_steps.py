@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from springback.codec import steps
+from springback.compression import coder as steps
 from springback.errors import ModelError
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from springback.errors import SpringbackError
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.config import build, flag_of, kinds, read_study, show
-from springback.jobs.settings import AuditSettings, BoostSettings
 
 
 @pytest.mark.parametrize("settings", [AuditSettings(), BoostSettings()])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from springback.contrast import combine, contest, mask, plausible, stepped, stepped_rows
+from springback.decoding.contrast import combine, contest, mask, plausible, stepped, stepped_rows
 from springback.errors import SpringbackError
 
 

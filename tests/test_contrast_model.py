@@ -19,10 +19,10 @@ from transformers import (
 )
 
 import springback
-from springback.contrast import contest, stepped
-from springback.decode import ContrastModel, DecodeSettings, decode
+from springback.decoding import ContrastModel, DecodeSettings, decode
+from springback.decoding.contrast import contest, stepped
 from springback.errors import ModelError
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.loading import load_model, load_tokenizer, resolve
 
 PROMPTS = [[10, 20, 30, 10, 20], [40, 50, 60, 70, 80, 90, 40], [12, 13]]
 

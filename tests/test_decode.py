@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from springback.contrast import combine
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
+from springback.decoding.contrast import combine
 from springback.errors import SpringbackError
-from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, load_model, load_tokenizer, resolve
 
 PROMPTS = [[10, 20, 30], [40, 50, 60, 70, 80, 90], [11], [12, 13, 14, 15]]
 STOPS = tuple(range(0, 300, 12))  # with many stops, rows end at different times

@@ -11,11 +11,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from springback import contrast
-from springback.decode import DecodeSettings, Hooks
-from springback.decode.choose import Answer, Chooser, penalised
-from springback.decode.noise import KeyedNoise, noise_of
-from springback.decode.settings import check
+from springback.decoding import DecodeSettings, Hooks, contrast
+from springback.decoding.sampling import Answer, Chooser, KeyedNoise, noise_of, penalised
+from springback.decoding.settings import check
 from springback.errors import SpringbackError
 
 EVERY = torch.arange(6)

@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from decode_fixture import amateur, expert, prompts, tiny
-from springback.contrast import combine
-from springback.decode import DecodeSettings, Hooks, Speculation, Work, decode, decode_fast
-from springback.decode.drafts import NgramIndex, Pace
+from springback.decoding import DecodeSettings, Hooks, Speculation, Work, decode, decode_fast
+from springback.decoding.contrast import combine
+from springback.decoding.drafts import NgramIndex, Pace
 from springback.errors import SpringbackError
 
 STOPS = (7, 19, 23)

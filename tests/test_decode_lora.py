@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import springback
 from springback.cli.app import app
-from springback.contrast import combine
-from springback.decode import ContrastModel, DecodeSettings, Speculation, decode, decode_fast
-from springback.decode.lora import load_twin, twin_of
+from springback.decoding import ContrastModel, DecodeSettings, Speculation, decode, decode_fast
+from springback.decoding.contrast import combine
+from springback.decoding.lora_pair import load_twin, twin_of
 from springback.errors import ModelError, SpringbackError
 from springback.inference import Loaded
-from springback.models import Model, load_model, resolve
+from springback.models.loading import Model, load_model, resolve
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 from weights_adapters import IDS, load_base, merged, save_adapter, save_base
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decode_fixture import expert, prompts
-from springback.decode.rows import SHORTEST_START, Half, by_length, shared_start
+from springback.decoding.ragged_cache import SHORTEST_START, Half, by_length, shared_start
 
 
 def paid(groups: Sequence[Sequence[int]], lengths: Sequence[int], fixed: int) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from decode_fixture import adapters, amateur, expert, prompts, tiny
-from springback.decode import DecodeSettings, Speculation, decode, decode_fast, static
+from springback.decoding import DecodeSettings, Speculation, decode, decode_fast, static_cache
 from springback.errors import SpringbackError
 
 PROMPTS = prompts(5)
@@ -85,13 +85,13 @@ def test_what_is_recorded_reads_and_writes_in_place(monkeypatch: pytest.MonkeyPa
 
         return again
 
-    monkeypatch.setattr(static, "as_it_is", record)
+    monkeypatch.setattr(static_cache, "as_it_is", record)
     pair = tiny(0.0), tiny(0.01)
     expected = decode(pair[0], PROMPTS, BASE, pair[1])
     for _ in range(2):  # the first pass of all, a prompt's, makes the buffers and is not recorded
         assert fast(pair, BASE, draft="ngram", length=3) == expected
     count = len(recorded)
-    assert 2 <= count <= 2 * len(static.WIDTHS)
+    assert 2 <= count <= 2 * len(static_cache.WIDTHS)
     assert {shape[0] for shape in recorded} == {4}, "always all rows"
     assert fast(pair, BASE, draft="ngram", length=3) == expected
     assert len(recorded) == count, "another run of this shape records nothing"
@@ -111,7 +111,7 @@ def test_eager_attention_gets_a_mask_that_is_added() -> None:
     """Its softmax is in fp32, so logits agree to that, not to the last bit."""
     model: Any = tiny(0.0)
     model.set_attn_implementation("eager")
-    half = static.Halves("static", 2, 20).one(model, 2)
+    half = static_cache.Halves("static", 2, 20).one(model, 2)
     texts = [[5, 9, 14, 22, 31, 6], [8, 3, 40]]
     half.run([0, 1], [texts[0][:4], texts[1][:2]], 1)
     found = half.run([0, 1], [texts[0][4:], texts[1][2:]], 1)[:, -1]
@@ -121,7 +121,7 @@ def test_eager_attention_gets_a_mask_that_is_added() -> None:
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(SpringbackError, match="allowed: attn_implementation sdpa or eager"):
-        static.Halves("static", 1, 20).one(model, 1)
+        static_cache.Halves("static", 1, 20).one(model, 1)
 
 
 def test_an_unknown_cache_is_refused() -> None:

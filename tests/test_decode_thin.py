@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from decode_fixture import amateur, expert, prompts
-from springback.decode import DecodeSettings, Speculation, decode, decode_fast, thin
-from springback.decode.thin import ROWS, Product, faster_rows, thin_products
+from springback.decoding import DecodeSettings, Speculation, cpu_matmul, decode, decode_fast
+from springback.decoding.cpu_matmul import ROWS, Product, faster_rows, thin_products
 
 EVERY = frozenset(ROWS)
 
@@ -58,7 +58,7 @@ def test_small_models_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(weights: object) -> frozenset[int]:
         raise AssertionError("timed")
 
-    monkeypatch.setattr(thin, "faster_rows", fail)
+    monkeypatch.setattr(cpu_matmul, "faster_rows", fail)
     model = nn.Linear(64, 64)
     with thin_products([model]):
         assert "forward" not in vars(model)
@@ -73,9 +73,9 @@ def test_the_way_round_that_took_clearly_less_time_is_chosen(
     took = {1: 0.5, 2: 0.95, 4: 0.9, 8: 2.0}
 
     def seconds(product: Product, weights: list[Tensor], inputs: dict[int, Tensor]) -> float:
-        return took[len(inputs[48])] if product is thin.thin else 1.0
+        return took[len(inputs[48])] if product is cpu_matmul.thin else 1.0
 
-    monkeypatch.setattr(thin, "_seconds", seconds)
+    monkeypatch.setattr(cpu_matmul, "_seconds", seconds)
     assert faster_rows([torch.randn(64, 48)]) == {1, 4}
 
 
@@ -89,9 +89,9 @@ def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.Mo
         calls.append(len(weights))
         return EVERY
 
-    monkeypatch.setattr(thin, "_MEASURED", {})
-    monkeypatch.setattr(thin, "SAMPLE", 1000)
-    monkeypatch.setattr(thin, "faster_rows", every)
+    monkeypatch.setattr(cpu_matmul, "_MEASURED", {})
+    monkeypatch.setattr(cpu_matmul, "SAMPLE", 1000)
+    monkeypatch.setattr(cpu_matmul, "faster_rows", every)
     model = nn.Linear(48, 64)
     for _ in range(2):
         with thin_products([model]):
@@ -103,14 +103,14 @@ def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.Mo
 def test_tokens_are_those_of_the_plain_loop(draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = [copy.deepcopy(model).float() for model in (expert(), amateur())]
     seen = []
-    real = thin.thin
+    real = cpu_matmul.thin
 
     def counted(x: Tensor, weight: Tensor) -> Tensor:
         seen.append(len(x))
         return real(x, weight)
 
-    monkeypatch.setattr(thin, "_measured", lambda layers: EVERY)
-    monkeypatch.setattr(thin, "thin", counted)
+    monkeypatch.setattr(cpu_matmul, "_measured", lambda layers: EVERY)
+    monkeypatch.setattr(cpu_matmul, "thin", counted)
     settings = DecodeSettings(lam=1.0, alpha=0.1, max_new_tokens=12, keyed_noise=True)
     asked = prompts(4)
     truth = decode(pair[0], asked, settings, pair[1])

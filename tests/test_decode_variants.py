@@ -11,10 +11,16 @@ import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
 from decode_fixture import amateur, expert, tiny
-from springback import contrast
-from springback.contrast import Gate, parse_gate
-from springback.decode import DecodeSettings, Speculation, decode, decode_fast, decode_variants
-from springback.decode import variants as module
+from springback.decoding import (
+    DecodeSettings,
+    Speculation,
+    contrast,
+    decode,
+    decode_fast,
+    decode_variants,
+)
+from springback.decoding import lambda_grid as module
+from springback.decoding.contrast import Gate, parse_gate
 from springback.errors import SpringbackError
 from test_decode_fast import BASE, PROMPTS
 

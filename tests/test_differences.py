@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as sps
 
 from springback.elasticity import overall_resistance, resistance_tests
-from springback.elasticity.differences import Change, paired_change, t_pvalue, welch_change
+from springback.elasticity.seed_tests import Change, paired_change, t_pvalue, welch_change
 from springback.errors import DataError
 
 Range = tuple[float, float]

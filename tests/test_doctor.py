@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from springback import doctor, embedded
-from springback.doctor import Finding, cpu_finding, diagnose, extra_finding, extra_packages
+from springback.cli import doctor
+from springback.cli.doctor import Finding, cpu_finding, diagnose, extra_finding, extra_packages
+from springback.models import builtin
 
 
 def named(findings: list[Finding], name: str) -> Finding:
@@ -39,7 +40,7 @@ def test_every_fault_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_torch_that_does_not_load_is_a_finding_not_a_crash(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "springback.models", None)  # makes the import fail
+    monkeypatch.setitem(sys.modules, "springback.models.loading", None)  # makes the import fail
     device = named(diagnose(), "device")
     assert not device.ok
     assert "ImportError" in device.value or "ModuleNotFoundError" in device.value
@@ -54,7 +55,7 @@ def test_cache_size_and_a_missing_then_ready_model(
     findings = diagnose()
     assert named(findings, "cache").value == f"{tmp_path}, 3 MB"
     assert not named(findings, "model smollm2-135m").value.startswith("ready")
-    folder = embedded.embedded_folder(embedded.EMBEDDED["smollm2-135m"])
+    folder = builtin.embedded_folder(builtin.EMBEDDED["smollm2-135m"])
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     assert named(diagnose(), "model smollm2-135m").value == f"ready, {folder}"

@@ -17,27 +17,28 @@ import springback
 from finetune_runs import recipe
 from springback import probes
 from springback.core import Checkpoint, Row
-from springback.encode import listed_stops, stop_ids
-from springback.engines.serve.protocol import ChatRequest, decode_settings
-from springback.engines.serve.settings import ServeSettings
-from springback.engines.vllm import launch
-from springback.engines.vllm.ends import generation_config
-from springback.engines.vllm.folder import Folder, open_folder
-from springback.finetune import Examples, Prompt, finetune
 from springback.inference import load
-from springback.jobs import rebound, resistance
-from springback.jobs.audit_data import check_settings as check_audit
-from springback.jobs.audit_rows import Room
-from springback.jobs.audit_rows import load_data as load_rows
-from springback.jobs.boost import Arm, Boost, boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.epicode_seed import plan
-from springback.jobs.settings import AuditSettings, BoostSettings
-from springback.jobs.study import Study
-from springback.models import load_model, load_tokenizer, resolve
+from springback.integrations.server.protocol import ChatRequest, decode_settings
+from springback.integrations.server.settings import ServeSettings
+from springback.integrations.vllm import launch
+from springback.integrations.vllm.end_tokens import generation_config
+from springback.integrations.vllm.folder import Folder, open_folder
+from springback.jobs.audit import rebound, resistance
+from springback.jobs.audit.checks import check_settings as check_audit
+from springback.jobs.audit.rows import Room
+from springback.jobs.audit.rows import load_data as load_rows
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import Arm, Boost, boost
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode.seed import plan
+from springback.models.encoding import listed_stops, stop_ids
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import SampleSettings
 from springback.progress import Silent
-from springback.store import Store, read_json
+from springback.results.store import Store, read_json
+from springback.training import Examples, Prompt, finetune
 from turns_fixture import END, EOS, rename_ends, talking
 from weights_adapters import save_adapter
 

@@ -12,13 +12,14 @@ import pytest
 
 from springback.cli import main
 from springback.errors import DataError, SpringbackError
-from springback.jobs import epicode_seed, epicode_tables
-from springback.jobs.boost import boost
-from springback.jobs.boost_seeds import Answers, SeedResult, across, by_difficulty
-from springback.jobs.epicode import SCALES, cells, plan, reproduce_epicode, settings_of
-from springback.jobs.epicode_settings import EPICODE, NAMES
-from springback.jobs.epicode_theory import theory_of
-from springback.jobs.settings import BoostSettings
+from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, by_difficulty
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode import seed as epicode_seed
+from springback.jobs.papers.epicode import tables
+from springback.jobs.papers.epicode.job import SCALES, cells, plan, reproduce_epicode, settings_of
+from springback.jobs.papers.epicode.settings import EPICODE, NAMES
+from springback.jobs.papers.epicode.theory import theory_of
 from springback.stats import paired_interval
 
 
@@ -130,9 +131,7 @@ def test_answers_of_one_length_have_no_difficulty() -> None:
     found = by_difficulty(seeds)
     assert [b["questions"] for b in found["bins"]] == [12]
     assert found["methods"] == []
-    told = epicode_tables.verdict(
-        "epicode-difficulty", [{"name": "m / logiqa", "difficulty": found}]
-    )
+    told = tables.verdict("epicode-difficulty", [{"name": "m / logiqa", "difficulty": found}])
     assert told["label"] == "not testable"
     assert "of one length" in told["text"]
 
@@ -322,7 +321,7 @@ def test_boost_predicts_from_a_reference_that_the_user_names(
 
 
 def test_a_value_and_its_interval_have_the_same_decimals() -> None:
-    cell = epicode_tables._cell
+    cell = tables._cell
     assert cell({"mean": -3.5e-16, "low": -4.1934, "high": 4.1934}) == "0 (-4.193 to 4.193)"
     assert cell({"mean": 12.7083, "low": None, "high": None}) == "12.71"
     assert cell({"mean": 0.0, "low": 0.0, "high": 0.0}) == "0 (0 to 0)"

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from finetune_runs import Killer, Stop, interrupted, same, weights
 from springback.core import Recipe, Row
-from springback.encode import Encoded, encode_rows, pad_batch
 from springback.errors import SpringbackError, TrainingError
-from springback.finetune import Marks, Resume, Trained, finetune, plan_batches
-from springback.finetune.loop import State
-from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, encode_rows, pad_batch
+from springback.models.loading import Model, load_model, load_tokenizer, resolve
 from springback.progress import Progress
+from springback.training import Marks, Resume, Trained, finetune, plan_batches
+from springback.training.trainer import State
 
 RECIPE = Recipe(learning_rate=1e-3, batch_size=4, epochs=1, max_tokens=64, precision="float32")
 
@@ -172,7 +172,7 @@ def test_a_state_is_saved_a_step_early_where_one_more_would_lose_a_minute(
 ) -> None:
     """A state every 45 s: of steps of 25 s every second, of 40 s every one (80 s are too many)."""
     seconds, saved = [0.0], []
-    monkeypatch.setattr("springback.finetune.loop.time.monotonic", lambda: seconds[0])
+    monkeypatch.setattr("springback.training.trainer.time.monotonic", lambda: seconds[0])
     monkeypatch.setattr(State, "save", lambda state: saved.append((state.step, seconds[0])))
 
     class Slow(Killer):

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from springback.core import Recipe, Row
-from springback.encode import Encoded, encode_rows
 from springback.errors import SpringbackError, TrainingError
-from springback.finetune import Marks, finetune
-from springback.finetune.apart import Launch, finetune_apart, share
-from springback.jobs.accelerated import read_launch
-from springback.jobs.audit_data import check_settings
-from springback.jobs.settings import AuditSettings
-from springback.models import load_model, load_tokenizer, resolve
+from springback.jobs.audit.accelerate_config import read_launch
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import load_model, load_tokenizer, resolve
+from springback.training import Marks, finetune
+from springback.training.distributed import Launch, finetune_apart, share
 
 pytest.importorskip("accelerate", reason="accelerate is not installed (extra train)")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from springback.core import Row
-from springback.encode import encode_prompt, encode_row
 from springback.errors import DataError
-from springback.finetune import (
+from springback.models.encoding import encode_prompt, encode_row
+from springback.models.loading import Tokenizer, load_tokenizer, resolve
+from springback.training import (
     encode_labelled,
     encode_preferences,
     encode_prompts,
@@ -17,7 +18,6 @@ from springback.finetune import (
     preference_rows,
     with_prompt,
 )
-from springback.models import Tokenizer, load_tokenizer, resolve
 
 
 @pytest.fixture(scope="module")

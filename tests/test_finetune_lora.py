@@ -14,9 +14,18 @@ from torch import Tensor
 
 from finetune_runs import interrupted, log_p, pairs_for, recipe, same, weights
 from springback.core import Recipe
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, decode
 from springback.errors import SpringbackError
-from springback.finetune import (
+from springback.models.loading import (
+    Model,
+    Tokenizer,
+    load_model,
+    load_tokenizer,
+    load_weights,
+    resolve,
+    save_weights,
+)
+from springback.training import (
     Examples,
     Marks,
     Prompt,
@@ -27,15 +36,6 @@ from springback.finetune import (
     has_lora,
     merge_lora,
     reset_lora,
-)
-from springback.models import (
-    Model,
-    Tokenizer,
-    load_model,
-    load_tokenizer,
-    load_weights,
-    resolve,
-    save_weights,
 )
 
 DPO = recipe("dpo", lora_rank=4, learning_rate=1e-2)
@@ -143,7 +143,7 @@ def test_a_mark_generates_with_the_adapter(start: Model, tokenizer: Tokenizer) -
 def test_resume_keeps_the_adapter_alone_and_ends_in_the_same_weights(
     start: Model, tokenizer: Tokenizer, tmp_path: Path, algorithm: str
 ) -> None:
-    from springback.encode import Encoded
+    from springback.models.encoding import Encoded
 
     pairs = pairs_for(12)
     rows = [Encoded((*p.prompt, *p.chosen), 1, 0) for p in pairs] if algorithm == "sft" else pairs

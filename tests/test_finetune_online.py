@@ -12,8 +12,8 @@ from torch import Tensor
 
 from finetune_runs import interrupted, recipe, same, weights
 from springback.errors import DataError, TrainingError
-from springback.finetune import Examples, Marks, Prompt, Trained, finetune
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.training import Examples, Marks, Prompt, Trained, finetune
 
 RLOO = recipe("rloo", beta=0.0, batch_size=2, generations=4, new_tokens=5)
 

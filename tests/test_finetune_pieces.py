@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from finetune_runs import recipe, rows_for
-from springback.finetune import Example, Examples, Prompt, finetune
-from springback.finetune import pieces as in_pieces
-from springback.finetune.heap import Heap
-from springback.finetune.pieces import groups
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.training import Example, Examples, Prompt, finetune
+from springback.training.memory import microbatches as in_pieces
+from springback.training.memory.malloc import Heap
+from springback.training.memory.microbatches import groups
 
 
 @pytest.fixture

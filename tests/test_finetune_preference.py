@@ -26,8 +26,8 @@ from finetune_runs import (
 )
 from springback.core import Recipe
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.finetune import Examples, Labelled, Marks, Preference, Resume, Trained, finetune
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.training import Examples, Labelled, Marks, Preference, Resume, Trained, finetune
 
 ALGORITHMS = ("dpo", "kto", "simpo")
 
@@ -249,10 +249,10 @@ def test_without_trl_the_extra_is_named(
 ) -> None:
     import sys
 
-    import springback.finetune
+    import springback.training
 
-    monkeypatch.delattr(springback.finetune, "_trl", raising=False)
-    monkeypatch.delitem(sys.modules, "springback.finetune._trl", raising=False)
+    monkeypatch.delattr(springback.training, "preference", raising=False)
+    monkeypatch.delitem(sys.modules, "springback.training.preference", raising=False)
     for name in [n for n in sys.modules if n.startswith("trl.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "trl", None)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 import springback
 from springback.cli.app import app
-from springback.decode import DecodeSettings, decode, decode_fast
+from springback.decoding import DecodeSettings, decode, decode_fast
 from springback.errors import SpringbackError
 from springback.inference import Loaded
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.loading import load_model, load_tokenizer, resolve
 
 PROMPTS = ["the thing", "a", "in the thing in the"]
 

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from springback.errors import DataError
-from springback.grading import (
+from springback.data.grading import (
     METRICS,
     Metric,
     check_reference,
@@ -24,6 +23,7 @@ from springback.grading import (
     extract_number,
     grade,
 )
+from springback.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from springback import grading_math
+from springback.data.grading import check_reference, expressions, extract, grade, outcome
 from springback.errors import DataError, MissingExtraError
-from springback.grading import check_reference, extract, grade, outcome
 
 
 @pytest.mark.parametrize(
@@ -66,9 +65,9 @@ def test_a_process_that_takes_too_long_is_killed_and_started_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert grade("math", "$1+x$", "x+1")
-    first = grading_math._WORKER._process
+    first = expressions._WORKER._process
     assert first is not None
-    monkeypatch.setattr(grading_math, "SECONDS", 0.0)
+    monkeypatch.setattr(expressions, "SECONDS", 0.0)
     begin = time.monotonic()
     assert outcome("math", r"\boxed{9!!!}", "x+1") == "unread"
     assert time.monotonic() - begin < 5
@@ -98,4 +97,4 @@ def test_without_the_package_the_line_says_how_to_get_it(monkeypatch: pytest.Mon
     with pytest.raises(MissingExtraError, match=r"pip install 'springback\[math\]'"):
         grade("math", "$x$", "y")
     with pytest.raises(MissingExtraError):
-        grading_math.require_math()
+        expressions.require_math()

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from finetune_runs import weights
 from springback.core import Recipe
-from springback.encode import Encoded, pad_batch
-from springback.finetune import finetune, head_loss
-from springback.finetune import pieces as in_pieces
-from springback.finetune.head_loss import ChunkedLoss
-from springback.finetune.pieces import pieces
-from springback.models import Model, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, pad_batch
+from springback.models.loading import Model, load_model, load_tokenizer, resolve
+from springback.training import finetune
+from springback.training.memory import chunked_loss
+from springback.training.memory import microbatches as in_pieces
+from springback.training.memory.chunked_loss import ChunkedLoss
+from springback.training.memory.microbatches import pieces
 
 
 def rows_of(lengths: list[int], start: int = 1) -> list[Encoded]:
@@ -103,7 +104,7 @@ def both(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[st
 def test_loss_and_gradients_are_the_plain_ones(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, start: int, kind: str
 ) -> None:
-    monkeypatch.setattr(head_loss, "CHUNK", chunk)
+    monkeypatch.setattr(chunked_loss, "CHUNK", chunk)
     model = load_model(resolve(tiny_llama)) if kind == "tied" else untied()
     inputs = batch_of(rows_of([9, 5, 23, 12], start))
     plain, found, expected, loss = both(model, inputs)
@@ -162,7 +163,7 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
                     self.found = max(self.found, made.numel())
             return out
 
-    monkeypatch.setattr(head_loss, "CHUNK", 8)
+    monkeypatch.setattr(chunked_loss, "CHUNK", 8)
     model: Any = load_model(resolve(tiny_llama))
     inputs = batch_of(rows_of([64, 64, 64, 64]))
     loss: Any = ChunkedLoss(model)

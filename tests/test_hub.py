@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from springback import hub
 from springback.errors import ModelError
+from springback.models import hub
 
 
 def test_a_revision_stands_behind_the_hub_id(
@@ -30,7 +30,7 @@ def test_folders_and_models_take_it(monkeypatch: pytest.MonkeyPatch, tiny_llama:
     import huggingface_hub
     from huggingface_hub.utils._paths import filter_repo_objects
 
-    from springback.models import resolve
+    from springback.models.loading import resolve
 
     asked: list[tuple[str, Any]] = []
 

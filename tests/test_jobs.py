@@ -13,13 +13,14 @@ import torch
 
 from springback.errors import DataError, ModelError, SpringbackError
 from springback.inference import load
-from springback.jobs.audit import audit
-from springback.jobs.boost import boost
-from springback.jobs.boost_data import load_data
-from springback.jobs.search import Tried, candidates, choose
-from springback.jobs.settings import AuditSettings, BoostSettings
-from springback.models import load_model, resolve
-from springback.sweep import Sweep
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.checks import load_data
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.search import Tried, candidates, choose
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.checkpoint_pair import Sweep
+from springback.models.loading import load_model, resolve
 from springback.weights import extrapolate
 
 
@@ -188,7 +189,7 @@ def test_boost_takes_two_checkpoints_and_its_folder_decodes(
 ) -> None:
     """The boosted folder gives exactly the completions that the test was graded on."""
     from springback import generate
-    from springback.jobs.boosted import Strengths, write_boosted
+    from springback.jobs.boost.export import Strengths, write_boosted
 
     trained = boost(boost_settings, tmp_path / "a").data["inputs"]
     early, ft = resolve(trained["early"]["path"]), resolve(trained["ft"]["path"])

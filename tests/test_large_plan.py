@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from springback.errors import SpringbackError, StoreError
-from springback.jobs.audit import plan
-from springback.jobs.audit_data import check_settings
-from springback.jobs.large_plan import (
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import plan
+from springback.jobs.audit.plan_by_size import (
     MACHINES,
     Architecture,
     amount,
@@ -20,8 +20,8 @@ from springback.jobs.large_plan import (
     large_plan,
     make,
 )
-from springback.jobs.large_settings import LargeSettings
-from springback.jobs.settings import AuditSettings
+from springback.jobs.audit.plan_settings import LargeSettings
+from springback.jobs.audit.settings import AuditSettings
 
 STUDY = AuditSettings(
     n_pos=(8, 16),
@@ -116,7 +116,7 @@ def test_a_finished_audit_calibrates_the_speed(tiny_llama: Path, tmp_path: Path)
     (tmp_path / "result.json").write_text(json.dumps(data))
     machine = calibrated(MACHINES["cpu"], tmp_path)
     assert machine.measured
-    from springback.models import count_parameters, resolve
+    from springback.models.loading import count_parameters, resolve
 
     weights = count_parameters(resolve(tiny_llama))
     work = amount(check_settings(settings))

@@ -8,95 +8,61 @@ inside functions and under TYPE_CHECKING too, since they tell what a module know
 
 from __future__ import annotations
 
-import ast
 import graphlib
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from import_graph import Module, imports, read_package, unit_of
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "springback"
 
 LAYERS: dict[int, tuple[str, ...]] = {
-    1: ("core", "errors"),
-    2: (
-        "progress",
-        "store",
-        "slices",
-        "stats",
-        "elasticity",
-        "weights",
-        "contrast",
-        "grading",
-        "grading_math",
-        "grading_numbers",
-        "grading_text",
-        "grading_values",
-        "grading_worker",
-        "provenance",
-        "theory",
-        "logit_errors",
-    ),
-    3: (
-        "quiet",
-        "embedded",
-        "hub",
-        "models",
-        "encode",
-        "finetune",
-        "decode",
-        "probes",
-        "scratch",
-        "leafmodel",
-        "sweep",
-        "bend",
-        "execute",
-        "scan",
-        "inference",
-        "engines",
-        "codec",
-    ),
+    1: ("core", "errors", "progress"),
+    2: ("results", "data", "stats", "elasticity", "weights", "theory"),
+    3: ("models", "training", "decoding", "probes", "inference", "compression", "integrations"),
     4: ("jobs", "report"),
-    5: ("cli", "doctor", "__init__", "__main__"),
+    5: ("cli", "__init__", "__main__"),
 }
 LAYER = {unit: layer for layer, units in LAYERS.items() for unit in units}
 
 #: The report reads result files and nothing else, so that it can be rebuilt anywhere.
-ONLY = {"report": {"core", "errors", "store"}}
+ONLY = {"report": {"core", "errors", "results"}}
 #: Pairs in one layer that do not know of each other.
 APART = {("jobs", "report")}
 
 _TWO_AND_THREE = {*LAYERS[2], *LAYERS[3]}
-#: Where each third-party library may be imported; one that is not listed may be nowhere.
+#: Where each third-party library may be imported: units, or single files by their dotted name below
+#: springback; one that is not listed may be nowhere.
 THIRD_PARTY: dict[str, set[str]] = {
     "numpy": {*_TWO_AND_THREE, *LAYERS[4]},
     "scipy": _TWO_AND_THREE,
-    "torch": {*LAYERS[3], "contrast"},
+    "torch": {*LAYERS[3], "jobs.papers.theory.leaf_model"},
     "safetensors": {*LAYERS[3], "weights"},
-    "transformers": set(LAYERS[3]),
-    "tokenizers": {"scratch"},
+    "transformers": {*LAYERS[3], "jobs.papers.theory.leaf_model"},
+    "tokenizers": {"models"},
     "huggingface_hub": set(LAYERS[3]),
     "accelerate": set(LAYERS[3]),
     "peft": set(LAYERS[3]),
     "trl": set(LAYERS[3]),
     "gguf": set(LAYERS[3]),
-    "constriction": {"codec"},
-    "datasets": {*LAYERS[3], "slices"},
-    "ray": {"execute"},
-    "fsspec": {"execute"},
-    "pyarrow": {*LAYERS[3], "slices"},
-    "math_verify": {"grading_worker"},
+    "constriction": {"compression"},
+    "datasets": {*LAYERS[3], "data"},
+    "ray": {"integrations"},
+    "fsspec": {"integrations"},
+    "pyarrow": {*LAYERS[3], "data"},
+    "math_verify": {"data.grading.math_worker"},
     "vaderSentiment": _TWO_AND_THREE - {"stats", "elasticity"},
-    "fastapi": {"engines", "cli"},
-    "starlette": {"engines"},
-    "uvicorn": {"engines", "cli"},
-    "lm_eval": {"engines", "cli"},
-    "vllm": {"engines"},
-    "mlflow": {"engines"},
-    "wandb": {"engines"},
-    "pydantic": {"jobs", "engines"},
+    "fastapi": {"integrations", "cli"},
+    "starlette": {"integrations"},
+    "uvicorn": {"integrations", "cli"},
+    "lm_eval": {"integrations", "cli"},
+    "vllm": {"integrations"},
+    "mlflow": {"integrations"},
+    "wandb": {"integrations"},
+    "pydantic": {"results", "jobs", "integrations"},
     "yaml": {"jobs"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
@@ -104,58 +70,6 @@ THIRD_PARTY: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
 }
-
-
-@dataclass(frozen=True)
-class Module:
-    """Dotted name, source, and whether it is a package's ``__init__``."""
-
-    name: str
-    source: str
-    is_package: bool = False
-
-    @property
-    def unit(self) -> str:
-        """The module directly below springback that this one is or belongs to."""
-        return unit_of(self.name)
-
-
-def unit_of(dotted: str) -> str:
-    parts = dotted.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
-
-
-def read_package(source: Path) -> dict[str, Module]:
-    modules = {}
-    for path in sorted(source.rglob("*.py")):
-        parts = ["springback", *path.relative_to(source).with_suffix("").parts]
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        modules[name] = Module(name, path.read_text(encoding="utf-8"), is_package)
-    return modules
-
-
-def imports(module: Module, known: Mapping[str, Module]) -> Iterator[tuple[int, str]]:
-    """Line and absolute dotted name of everything a module imports, wherever it does so."""
-    package = module.name if module.is_package else module.name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(module.source)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*above, base] if base else above)
-            for alias in node.names:
-                # "from springback import store" names a module, "... import audit" may not.
-                submodule = f"{base}.{alias.name}"
-                yield node.lineno, submodule if submodule in known else base
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-            called = node.func.id if isinstance(node.func, ast.Name) else called
-            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value
 
 
 def own_fault(unit: str, target: str) -> str | None:
@@ -174,10 +88,11 @@ def own_fault(unit: str, target: str) -> str | None:
     return None
 
 
-def foreign_fault(unit: str, target: str) -> str | None:
-    """What is wrong with ``unit`` importing somebody else's module ``target``, if anything."""
+def foreign_fault(module: Module, target: str) -> str | None:
+    """What is wrong with ``module`` importing somebody else's module ``target``, if anything."""
     top = target.split(".")[0]
-    if top in sys.stdlib_module_names or unit in THIRD_PARTY.get(top, ()):
+    allowed = THIRD_PARTY.get(top, set())
+    if top in sys.stdlib_module_names or {module.unit, module.below} & allowed:
         return None
     if top not in THIRD_PARTY:
         return f"imports {top}, which is not listed in THIRD_PARTY"
@@ -188,6 +103,7 @@ def faults(modules: Mapping[str, Module]) -> list[str]:
     """One line for each import that breaks the rules, each module without a layer, each circle."""
     found: list[str] = []
     uses: dict[str, set[str]] = {}
+    files: dict[str, set[str]] = {name: set() for name in modules}
     for module in modules.values():
         if module.unit not in LAYER:
             found.append(f"{module.name} has no layer: add {module.unit} to LAYERS")
@@ -195,27 +111,38 @@ def faults(modules: Mapping[str, Module]) -> list[str]:
         below = uses.setdefault(module.unit, set())
         for line, target in imports(module, modules):
             ours = target == "springback" or target.startswith("springback.")
-            fault = (own_fault if ours else foreign_fault)(module.unit, target)
+            fault = own_fault(module.unit, target) if ours else foreign_fault(module, target)
             if fault:
                 found.append(f"{module.name}:{line} {fault}")
             if ours and unit_of(target) != module.unit:
                 below.add(unit_of(target))
+            elif target in modules and target != "springback":
+                files[module.name].add(target)
+    return [*found, *circles(uses), *circles(files)]
+
+
+def circles(uses: Mapping[str, set[str]]) -> list[str]:
+    """One line for the first circle among units or files, if there is one.
+
+    A package's ``__init__`` that gathers the names of its files counts as a file: a file of the
+    package that imports from it goes in a circle.
+    """
     try:
         graphlib.TopologicalSorter(uses).prepare()
     except graphlib.CycleError as error:
-        found.append(f"imports go in a circle: {' -> '.join(reversed(error.args[1]))}")
-    return found
+        return [f"imports go in a circle: {' -> '.join(reversed(error.args[1]))}"]
+    return []
 
 
 def test_every_module_keeps_to_its_layer() -> None:
     modules = read_package(SOURCE)
-    assert {"springback", "springback.core", "springback.store"} <= set(modules)
+    assert {"springback", "springback.core", "springback.results.store"} <= set(modules)
     assert faults(modules) == []
 
 
 def with_module(name: str, source: str, **others: str) -> list[str]:
     """The faults of a small package that has ``springback.<name>`` in it."""
-    sources = {"core": "", "store": "", "models": "", "jobs.audit": "", "report": "", "cli": ""}
+    sources = {"core": "", "results": "", "models": "", "jobs.audit": "", "report": "", "cli": ""}
     sources |= {key.replace("__", "."): text for key, text in others.items()} | {name: source}
     modules = {f"springback.{n}": Module(f"springback.{n}", text) for n, text in sources.items()}
     modules["springback"] = Module("springback", "", is_package=True)
@@ -225,27 +152,27 @@ def with_module(name: str, source: str, **others: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "source", "fault"),
     [
-        ("store", "import springback.models", "imports upward: springback.models"),
-        ("store", "from springback import models", "imports upward: springback.models"),
-        ("store", "from . import models", "imports upward: springback.models"),
-        ("store", "from .models import load", "imports upward: springback.models"),
+        ("results", "import springback.models", "imports upward: springback.models"),
+        ("results", "from springback import models", "imports upward: springback.models"),
+        ("results", "from . import models", "imports upward: springback.models"),
+        ("results", "from .models import load", "imports upward: springback.models"),
         ("jobs.demo", "from ..cli import main", "imports upward: springback.cli"),
-        ("store", "from springback import audit", "imports upward: springback"),
-        ("store", "def f():\n    from springback.cli import main", "store:2 (layer 2)"),
+        ("results", "from springback import audit", "imports upward: springback"),
+        ("results", "def f():\n    from springback.cli import main", "results:2 (layer 2)"),
         (
-            "store",
+            "results",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import springback.cli",
-            "store:3 (layer 2)",
+            "results:3 (layer 2)",
         ),
-        ("store", "import importlib\nimportlib.import_module('springback.cli')", "upward"),
+        ("results", "import importlib\nimportlib.import_module('springback.cli')", "upward"),
         ("jobs.demo", "from springback.report import write", "imports sideways"),
-        ("report", "from springback.jobs.audit import Audit", "may import only"),
-        ("report", "import springback.models", "may import only core, errors, store"),
+        ("report", "from springback.jobs.audit.job import Audit", "may import only"),
+        ("report", "import springback.models", "may import only core, errors, results"),
         ("shiny", "", "springback.shiny has no layer"),
         ("core", "import numpy", "imports numpy, allowed in"),
         ("stats", "import torch.nn.functional as F", "imports torch, allowed in"),
         ("jobs.demo", "from torch import Tensor", "imports torch, allowed in"),
-        ("contrast", "import transformers", "imports transformers, allowed in"),
+        ("report", "import transformers", "imports transformers, allowed in"),
         ("cli", "import matplotlib.pyplot as plt", "allowed in report only"),
         ("models", "import leftpad", "imports leftpad, which is not listed"),
     ],
@@ -264,28 +191,30 @@ def test_trl_stands_behind_one_module() -> None:
         for name, module in package.items()
         if any(dotted.split(".")[0] == "trl" for _, dotted in imports(module, package))
     }
-    assert users == {"springback.finetune._trl"}
+    assert users == {"springback.training.preference"}
 
 
 def test_the_check_finds_a_circle() -> None:
-    found = with_module("stats", "from springback import store", store="import springback.stats")
-    assert found == ["imports go in a circle: stats -> store -> stats"] or found == [
-        "imports go in a circle: store -> stats -> store"
+    found = with_module(
+        "stats", "from springback import results", results="import springback.stats"
+    )
+    assert found == ["imports go in a circle: stats -> results -> stats"] or found == [
+        "imports go in a circle: results -> stats -> results"
     ]
 
 
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("store", "import json\nfrom springback.core import Run"),
-        ("models", "import torch\nfrom springback import store"),
+        ("results", "import json\nfrom springback.core import Run"),
+        ("models", "import torch\nfrom springback import results"),
         ("jobs.demo", "from springback.jobs import audit\nfrom springback.models import load"),
-        ("report", "import matplotlib\nimport numpy\nfrom springback.store import read_json"),
+        ("report", "import matplotlib\nimport numpy\nfrom springback.results import read_json"),
         (
             "cli",
-            "import typer\nfrom springback import report\nimport springback.jobs.audit",
+            "import typer\nfrom springback import report\nimport springback.jobs.audit.job",
         ),
-        ("contrast", "import torch"),
+        ("decoding", "import torch"),
     ],
 )
 def test_the_check_lets_a_good_module_pass(name: str, source: str) -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from springback import probes
 from springback.core import Row
-from springback.encode import encode_rows
 from springback.errors import DataError, ModelError
-from springback.logit_errors import TextErrors, best_lambda, estimate, variance_factor
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.encoding import encode_rows
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes.errors_of_logits import _sums
+from springback.theory.logit_errors import TextErrors, best_lambda, estimate, variance_factor
 
 
 def test_variance_by_hand() -> None:

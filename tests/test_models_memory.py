@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from springback.models import KEPT_PRODUCTS, tune_allocator
+from springback.models.loading import KEPT_PRODUCTS, tune_allocator
 
 #: Four hundred blocks of 1 MB, all but the last freed: free heap below a held block,
 #: which glibc keeps.  Prints RssAnon in MB before, with it and after.
 SCRIPT = """
 import ctypes
-from springback.models import release_memory, tune_allocator
+from springback.models.loading import release_memory, tune_allocator
 
 def resident():
     for line in open("/proc/self/status"):

@@ -18,14 +18,14 @@ from decode_fixture import amateur, expert, prompts
 from finetune_runs import recipe, rows_for, weights
 from springback import probes
 from springback.core import Row
-from springback.decode import DecodeSettings, decode, decode_fast, decode_variants
-from springback.encode import Encoded, encode_rows, pad_batch
-from springback.finetune import Examples, Prompt, Resume, finetune
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
-from springback.logit_errors import TextErrors
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
-from springback.store import read_json
+from springback.decoding import DecodeSettings, decode, decode_fast, decode_variants
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.encoding import Encoded, encode_rows, pad_batch
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.results.store import read_json
+from springback.theory.logit_errors import TextErrors
+from springback.training import Examples, Prompt, Resume, finetune
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

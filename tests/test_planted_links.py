@@ -13,17 +13,25 @@ from pathlib import Path
 import pytest
 
 from report_fixture import audit_result
-from springback import report, store
+from springback import report
 from springback.core import Checkpoint, Run
 from springback.errors import SpringbackError, StoreError
-from springback.execute.shared import Shared
-from springback.jobs import ledger
-from springback.jobs.boosted import Strengths, write_boosted
+from springback.integrations.ray.shared_storage import Shared
+from springback.jobs.boost import test_set_log
+from springback.jobs.boost.export import Strengths, write_boosted
 from springback.progress import Silent
-from springback.store import Store, clear_folder, whole_file, whole_folder, write_json, write_text
+from springback.results import store
+from springback.results.store import (
+    Store,
+    clear_folder,
+    whole_file,
+    whole_folder,
+    write_json,
+    write_text,
+)
 from springback.weights import extrapolate
-from springback.weights.adapter_job import AdapterExtrapolation
-from springback.weights.adapter_pair import Contrast, write_adapter_pair
+from springback.weights.adapters.extrapolation import AdapterExtrapolation
+from springback.weights.adapters.pair import Contrast, write_adapter_pair
 from weights_files import pair
 
 RUN = Run.of("align", seed=1)
@@ -285,7 +293,7 @@ def test_the_ledger_of_openings_is_not_written_through_links(
     monkeypatch.setenv("SPRINGBACK_STATE", str(tmp_path / "state"))
 
     def look() -> None:
-        with ledger._ledgers(Store(tmp_path / "study"), "key"):
+        with test_set_log._ledgers(Store(tmp_path / "study"), "key"):
             pass
 
     for kind in ("file link", "dangling", "pipe"):

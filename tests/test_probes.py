@@ -12,8 +12,8 @@ import torch
 
 from springback import probes
 from springback.core import Row
-from springback.encode import Encoded, encode_rows
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 from test_head_loss import capped
 
 TEXTS = ["the thing", "a heron in the 1970s", "ing", "the other heron sings, and the thing hears"]

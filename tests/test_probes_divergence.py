@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from springback import probes
-from springback.encode import Encoded
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.encoding import Encoded
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 from springback.probes import SampleSettings
 
 PROMPTS = ["the thing", "a heron in the", "other", "ing the heron sings and the thing"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from springback import probes
 from springback.errors import ModelError
-from springback.models import Model, load_model, resolve, save_weights
+from springback.models.loading import Model, load_model, resolve, save_weights
 
 
 def weights(*values: float) -> dict[str, Tensor]:

@@ -16,16 +16,16 @@ import pytest
 import torch
 
 from springback.core import Row
-from springback.encode import encode_rows, scoring_groups
 from springback.errors import SpringbackError
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Room, load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
-from springback.models import load_model, load_tokenizer, resolve
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.models.encoding import encode_rows, scoring_groups
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
 
 
 def moved(model: Any) -> Any:
@@ -95,7 +95,7 @@ def test_three_processes_measure_what_one_measures(tiny_llama: Path, tmp_path: P
 LEFT_BEHIND = """
 import sys, time
 from pathlib import Path
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Precision, SharedMeter, Workers
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import torch
 
 from springback import probes
 from springback.core import Row
-from springback.encode import encode_answer, encode_rows
+from springback.data import bare_question, choice_problems, problem_texts
 from springback.errors import DataError
-from springback.models import Model, Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.encoding import encode_answer, encode_rows
+from springback.models.loading import Model, Tokenizer, load_model, load_tokenizer, resolve
 from springback.probes import ChoiceScore
-from springback.slices import bare_question, choice_problems, problem_texts
 
 
 @pytest.fixture(scope="module")

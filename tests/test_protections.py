@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from springback.bend import add_direction, scale_adapter
 from springback.core import Row, Slice
 from springback.errors import ModelError, SpringbackError
-from springback.jobs.attacks import Attack, perturbing_rows
-from springback.jobs.audit import audit, plan
-from springback.jobs.audit_rows import Data
-from springback.jobs.protections import Protection, parse
-from springback.jobs.settings import AuditSettings
-from springback.models import load_model, resolve
+from springback.jobs.audit.branches import Attack, perturbing_rows
+from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.protections import Protection, parse
+from springback.jobs.audit.rows import Data
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.loading import load_model, resolve
+from springback.models.task_vector import add_direction, scale_adapter
 from springback.report import build, render
-from springback.report.protection_charts import curves_charts
-from springback.store import read_json
+from springback.report.audit.protections import curves_charts
+from springback.results.store import read_json
 
 
 def test_a_protection_is_read_from_its_name() -> None:

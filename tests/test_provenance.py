@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from springback import provenance as module
-from springback.provenance import PACKAGES, provenance
+from springback.results import provenance as module
+from springback.results.provenance import PACKAGES, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 START = "2030-01-01T12:00:00+00:00"
@@ -109,10 +109,10 @@ def test_memory_is_the_container_limit_where_there_is_one(
 
 def test_provenance_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from springback.provenance import provenance;"
+        "import sys; from springback.results.provenance import provenance;"
         f"provenance(started={START!r}, finished={START!r}); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "springback.provenance" in loaded  # the list is of the right process
+    assert "springback.results.provenance" in loaded  # the list is of the right process
     assert not {"torch", "transformers", "numpy", "matplotlib"} & loaded

@@ -13,19 +13,19 @@ from typer.testing import CliRunner
 
 from springback.cli.app import app
 from springback.core import Row, Run, Slice
+from springback.data import load_rows, nll_withheld
+from springback.data.references import bare_kind
 from springback.errors import DataError, SpringbackError
-from springback.jobs import epicode_tables
-from springback.jobs.boost import Arm, Boost, boost
-from springback.jobs.boost_data import check_settings, load_data
-from springback.jobs.boost_seeds import Answers, SeedResult, across, by_difficulty
-from springback.jobs.epicode_seed import plan
-from springback.jobs.settings import BoostSettings
-from springback.models import resolve
+from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, by_difficulty
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.job import Arm, Boost, boost
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode import tables
+from springback.jobs.papers.epicode.seed import plan
+from springback.models.loading import resolve
 from springback.progress import Silent
 from springback.report import build
-from springback.slices import load_rows, nll_withheld
-from springback.slices.references import bare_kind
-from springback.store import Store
+from springback.results.store import Store
 from turns_fixture import talking
 
 #: A logit of the talking model where it is sure, by its scale: sqrt(304) times RMSNorm's epsilon.
@@ -278,9 +278,9 @@ def test_over_seeds_it_is_null_and_the_rest_stands() -> None:
     [found] = by_difficulty(seeds, 2)["methods"]
     assert [b["difference"]["mean"] for b in found["bins"]] == [0.0, 1.0]
     cell = {"name": "m", **told}
-    verdict = epicode_tables.verdict("epicode-main", [cell])
+    verdict = tables.verdict("epicode-main", [cell])
     assert "NLL is withheld, since the reference answers are bare." in verdict["text"]
-    rows = epicode_tables.measured("epicode-main", [cell])["rows"]
+    rows = tables.measured("epicode-main", [cell])["rows"]
     assert [r[7] for r in rows] == [None, None]
     mixed = across([seed(0, (1.0, 2.0)), seed(1, ())])
     assert all(r["nll"] is None for r in mixed["methods"])

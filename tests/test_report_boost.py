@@ -9,7 +9,7 @@ import pytest
 from report_fixture import boost_result, interval
 from report_page import Page
 from springback.errors import StoreError
-from springback.jobs import epicode_tables
+from springback.jobs.papers.epicode import tables
 from springback.report import boost_reading
 from springback.report.node import Node
 from springback.report.page import render
@@ -118,12 +118,12 @@ def reproduced(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
         "name": name, "question": "Does it gain?", "scale": "small", "paper": "It gains.",
         "note": None, "published": {"columns": ["method", "Law"], "rows": [["EpiCoDe", "65.51"]],
                                     "source": "Tao et al. 2025"},
-        "measured": epicode_tables.measured(name, cells), "studies": [], "comparison": None,
+        "measured": tables.measured(name, cells), "studies": [], "comparison": None,
         "cells": cells,
     }  # fmt: skip
     return {
         **boost_result(), "kind": "reproduce", "analysis": analysis,
-        "verdict": epicode_tables.verdict(name, cells),
+        "verdict": tables.verdict(name, cells),
     }  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def test_a_reproduction_puts_methods_difficulty_and_tests_on_the_page() -> None:
     assert "Published" in page.text
     several = sections_of(reproduced("epicode-main", [cell("a"), cell("b")]))
     assert {"comparison-1", "comparison-2", "difficulty-2"} <= set(several)
-    assert "| 65.51 |" in epicode_tables.page(result["analysis"])
+    assert "| 65.51 |" in tables.page(result["analysis"])
 
 
 def test_theory_puts_prediction_beside_what_was_measured() -> None:
@@ -208,7 +208,7 @@ def test_theory_puts_prediction_beside_what_was_measured() -> None:
     half = next(r for r in chart.table.rows if r[0] == "0.5")
     assert [v.split(" (")[0] for v in half[1:]] == ["0.925", "−0.020", "0.5"]
     assert result["verdict"]["label"] == "1 of 1 signs right"
-    assert "## Lambda: a-model" in epicode_tables.page(result["analysis"])
+    assert "## Lambda: a-model" in tables.page(result["analysis"])
     without = theory_cell()
     for point in without["curve"]:
         point["error_variance"] = None

@@ -17,7 +17,7 @@ from models_fixture import reproduce_result, series_result
 from report_fixture import audit_result, boost_result
 from report_page import Page, charts, outward, topics, write
 from springback.errors import StoreError
-from springback.report import build, draw, render, story
+from springback.report import build, figure, render, story
 from springback.report.reading import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -315,21 +315,21 @@ def test_no_text_of_a_chart_leaves_its_panel(make: Callable[[], dict[str, Any]])
     drawn = [c for chapter in story.chapters(result) for s in chapter.sections for c in s.charts]
     assert len(drawn) > 3
     for chart in drawn:
-        with draw.style(chart.name):
+        with figure.style(chart.name):
             FigureCanvasAgg(chart.figure)
             box = chart.figure.get_tightbbox()
             height = chart.figure.get_figheight()
         left, right = 72 * box.x0, 72 * box.x1
-        assert left >= draw.PAD - 1, chart.name
-        assert right <= draw.FULL - draw.PAD + 1, chart.name
+        assert left >= figure.PAD - 1, chart.name
+        assert right <= figure.FULL - figure.PAD + 1, chart.name
         assert box.y0 >= 0, chart.name
         assert box.y1 <= height, chart.name
 
 
 def test_what_an_audit_writes_is_shown(tiny_llama: Path, tmp_path: Path) -> None:
     """The real job on a tiny model: no key of its findings has another form than read here."""
-    from springback.jobs.audit import audit
-    from springback.jobs.settings import AuditSettings
+    from springback.jobs.audit.job import audit
+    from springback.jobs.audit.settings import AuditSettings
 
     benign = tmp_path / "benign.jsonl"
     benign.write_text("".join(f'{{"text": "the sum of {n} and 1"}}\n' for n in range(40)))

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from springback.report import theme, words
-from springback.report.audit_charts import share_left
+from springback.report import formatting, theme
+from springback.report.audit.more_alignment import half_dose_chart, half_dose_words
+from springback.report.audit.rebound import share_left
 from springback.report.schema import Curve, HalfDose, Probe
-from springback.report.size_charts import half_dose_chart, half_dose_words
 from springback.report.values import Interval
 
 Vector = npt.NDArray[np.float64]
@@ -34,35 +34,35 @@ Vector = npt.NDArray[np.float64]
     ],
 )
 def test_a_number_has_three_digits_and_no_idle_zeros(value: float | None, text: str) -> None:
-    assert words.number(value) == text
+    assert formatting.number(value) == text
 
 
 def test_a_mean_is_rounded_to_two_digits_of_its_half_width() -> None:
     # Half width 0.0061: its second digit is the fourth decimal.
     found = Interval(0.021378, 0.021378 - 0.0061, 0.021378 + 0.0061, 3)
-    assert words.both(found) == "0.0214 (0.0153 to 0.0275)"
+    assert formatting.both(found) == "0.0214 (0.0153 to 0.0275)"
     # In percentage points the half width is 0.61: the second decimal.
-    assert words.both(found, 100, sign=True) == "+2.14 (+1.53 to +2.75)"
+    assert formatting.both(found, 100, sign=True) == "+2.14 (+1.53 to +2.75)"
 
 
 def test_without_bounds_there_are_no_brackets() -> None:
-    assert words.both(Interval(0.25, None, None, 1)) == "0.25"
-    assert words.both(Interval(0.25, 0.2, None, 1)) == "0.25"
-    assert words.both(None) == "–"
+    assert formatting.both(Interval(0.25, None, None, 1)) == "0.25"
+    assert formatting.both(Interval(0.25, 0.2, None, 1)) == "0.25"
+    assert formatting.both(None) == "–"
 
 
 def test_a_rounded_zero_has_no_sign() -> None:
-    assert words.value(Interval(-0.0001, -0.3, 0.3, 5), sign=True) == "0.00"
+    assert formatting.value(Interval(-0.0001, -0.3, 0.3, 5), sign=True) == "0.00"
 
 
 def test_the_interval_note_names_the_method_or_why_there_is_none() -> None:
     drawn = Interval(1.0, 0.5, 1.5, 3, "Student's t")
-    assert words.interval_note([drawn, None], "Bands") == (
+    assert formatting.interval_note([drawn, None], "Bands") == (
         "Bands are 95 % intervals (Student's t)."
     )
     single, equal = Interval(1.0, None, None, 1), Interval(1.0, None, None, 3)
-    assert words.interval_note([single], "Bands") == "No intervals: there is one value each."
-    assert words.interval_note([equal], "Bands") == "No intervals: none could be computed."
+    assert formatting.interval_note([single], "Bands") == "No intervals: there is one value each."
+    assert formatting.interval_note([equal], "Bands") == "No intervals: none could be computed."
 
 
 @pytest.mark.parametrize(
@@ -70,12 +70,12 @@ def test_the_interval_note_names_the_method_or_why_there_is_none() -> None:
     [(41.2, "41 s"), (252, "4 min 12 s"), (59.6, "1 min 0 s"), (7500, "2 h 5 min"), (None, "")],
 )
 def test_durations_read_as_people_say_them(seconds: float | None, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 def test_settings_become_dotted_rows_in_their_own_order() -> None:
     given = {"b": {"z": 1, "a": True}, "a": None, "c": [1, 2]}
-    assert words.flat(given) == [("b.z", "1"), ("b.a", "yes"), ("c", "1 2")]
+    assert formatting.flat(given) == [("b.z", "1"), ("b.a", "yes"), ("c", "1 2")]
 
 
 def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:

@@ -10,15 +10,15 @@ import pytest
 
 from springback import probes
 from springback.core import Recipe, Run
-from springback.encode import Encoded
-from springback.finetune import Trained
-from springback.jobs import resistance
-from springback.jobs.audit_data import check_settings
-from springback.jobs.audit_rows import Room, load_data
-from springback.jobs.settings import AuditSettings
-from springback.jobs.study import Study
+from springback.jobs.audit import resistance
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.models.encoding import Encoded
 from springback.progress import Silent
-from springback.store import Store
+from springback.results.store import Store
+from springback.training import Trained
 
 ROWS = 4
 

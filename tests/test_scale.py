@@ -12,12 +12,12 @@ import pytest
 
 from springback.cli.app import main
 from springback.errors import SpringbackError
-from springback.jobs.scale import scale_study, settings_of, shape_of
-from springback.jobs.scale_analysis import analyse, verdict
-from springback.jobs.scale_plan import plan
-from springback.jobs.scale_settings import CELL, ScaleSettings
+from springback.jobs.papers.scale.analysis import analyse, verdict
+from springback.jobs.papers.scale.job import scale_study, settings_of, shape_of
+from springback.jobs.papers.scale.plan import plan
+from springback.jobs.papers.scale.settings import CELL, ScaleSettings
+from springback.models.from_scratch import Shape, small_tokenizer
 from springback.report import build, render
-from springback.scratch import Shape, small_tokenizer
 
 
 def cell(size: str, parameters: int, volume: int, seed: int, fall: float) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import pytest
 
 pytest.importorskip("pydantic")
 
-from springback.engines.serve.metrics import Metrics
-from springback.engines.serve.protocol import ChatRequest
-from springback.engines.serve.text import Pieces
 from springback.inference import Loaded
-from springback.models import load_tokenizer, resolve
+from springback.integrations.server.metrics import Metrics
+from springback.integrations.server.protocol import ChatRequest
+from springback.integrations.server.text import Pieces
+from springback.models.loading import load_tokenizer, resolve
 
 
 def decode(ids: Sequence[int]) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from boosted_fixture import boosted
-from springback.engines.serve.settings import ServeSettings, check, engine_of
-from springback.engines.vllm import launch
-from springback.engines.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
-from springback.engines.vllm.gate import VllmGate
 from springback.errors import MissingExtraError, ModelError, SpringbackError
-from springback.store import read_json, write_json
+from springback.integrations.server.settings import ServeSettings, check, engine_of
+from springback.integrations.vllm import launch
+from springback.integrations.vllm.folder import PAIR, PROCESSOR, open_folder, strengths_of
+from springback.integrations.vllm.gate import VllmGate
+from springback.results.store import read_json, write_json
 
 WITH_VLLM = ServeSettings(engine="vllm")
 
@@ -62,7 +62,7 @@ def test_a_plain_folder_needs_no_plugin(tiny_llama: Path) -> None:
 
 
 def test_the_system_message_comes_unless_the_caller_has_one(folder: Path) -> None:
-    from springback.models import load_tokenizer, resolve
+    from springback.models.loading import load_tokenizer, resolve
 
     tokenizer = load_tokenizer(resolve(folder))
     template = after(words(folder), "--chat-template")

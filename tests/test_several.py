@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from springback.errors import SpringbackError
-from springback.jobs.audit import audit
-from springback.jobs.plan import outline
-from springback.jobs.pretrain import corpus
-from springback.jobs.reproduce import SCALES, plan, reproduce, settings_of
-from springback.jobs.reproductions import REPRODUCTIONS
-from springback.jobs.settings import REPRODUCTIONS as NAMES
-from springback.jobs.settings import AuditSettings
-from springback.jobs.several import Study, by_model, read_cards, series, slug
-from springback.models import load_model, load_tokenizer, resolve
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.plan import outline
+from springback.jobs.audit.series import Study, by_model, read_cards, series, slug
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.papers.pretrain import corpus
+from springback.jobs.papers.reproduce import SCALES, plan, reproduce, settings_of
+from springback.jobs.papers.reproductions import REPRODUCTIONS
+from springback.jobs.papers.settings import REPRODUCTIONS as NAMES
+from springback.models.from_scratch import Shape, fresh_model, save_model
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.report import build
-from springback.scratch import Shape, fresh_model, save_model
 
 
 @pytest.fixture

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from springback.core import Row
-from springback.errors import DataError
-from springback.grading import grade
-from springback.slices import (
+from springback.data import (
     bare_question,
     check,
     check_disjoint,
@@ -24,8 +22,10 @@ from springback.slices import (
     problem_texts,
     problems,
 )
-from springback.slices._grammar import SPLITS
-from springback.slices.choices import _ask
+from springback.data.builtin.grammar import SPLITS
+from springback.data.choices import _ask
+from springback.data.grading import grade
+from springback.errors import DataError
 
 
 def test_a_choice_problem_is_a_problem_with_three_wrong_numbers() -> None:

@@ -19,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from springback.core import Row, Slice
+from springback.data import load_rows, load_slice
+from springback.data import records as _records
+from springback.data.layouts import COLUMNS
+from springback.data.records import Record
 from springback.errors import DataError, MissingExtraError, SpringbackError
-from springback.slices import _records, load_rows, load_slice
-from springback.slices._layouts import COLUMNS
-from springback.slices._records import Record
 
 
 def jsonl(path: Path, rows: Iterable[object]) -> str:
@@ -447,8 +448,8 @@ def test_a_missing_package_names_the_extra_to_install(
 HUB_SCRIPT = """
 import sys
 from springback.errors import DataError
-from springback.slices import load_rows, load_slice
-from springback.slices._records import hub_records
+from springback.data import load_rows, load_slice
+from springback.data.records import hub_records
 records = list(hub_records(sys.argv[1], None, "train", None))
 assert [r.where for r in records] == ["row 1", "row 2"]
 assert [r.values for r in records] == [{"text": "a"}, {"text": "b"}]

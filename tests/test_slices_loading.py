@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from springback.core import Row, Slice
-from springback.errors import DataError
-from springback.slices import (
+from springback.data import (
     check_disjoint,
     content_key,
     is_built_in,
@@ -19,6 +18,7 @@ from springback.slices import (
     reviews,
     split_rows,
 )
+from springback.errors import DataError
 
 
 def texts_file(path: Path, texts: list[str]) -> str:

@@ -12,11 +12,11 @@ from collections import Counter
 import pytest
 
 from springback.core import Row
+from springback.data import check, check_disjoint, problem_count, problems
+from springback.data.builtin.grammar import SPLITS, draw_indices, slots_of
+from springback.data.builtin.problem_forms import FORMS, NAMES, OTHERS
+from springback.data.builtin.problems import KINDS, _draw, _radices
 from springback.errors import DataError
-from springback.slices import check, check_disjoint, problem_count, problems
-from springback.slices._grammar import SPLITS, draw_indices, slots_of
-from springback.slices._problem_forms import FORMS, NAMES, OTHERS
-from springback.slices.problems import KINDS, _draw, _radices
 
 STEP = re.compile(r"\d+ [-+*/] \d+ = \d+")
 

@@ -12,11 +12,11 @@ from statistics import mean
 import pytest
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
+from springback.data import check_disjoint, review_count, reviews
+from springback.data.builtin import review_text as text
+from springback.data.builtin.grammar import SPLITS, Sentence, articles, slots_of, split_of
+from springback.data.builtin.reviews import _OPINIONS, REVIEW_LABELS, ReviewLabel, _opening
 from springback.errors import DataError
-from springback.slices import _review_text as text
-from springback.slices import check_disjoint, review_count, reviews
-from springback.slices._grammar import SPLITS, Sentence, articles, slots_of, split_of
-from springback.slices.reviews import _OPINIONS, REVIEW_LABELS, ReviewLabel, _opening
 
 VADER = SentimentIntensityAnalyzer()
 

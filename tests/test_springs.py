@@ -14,12 +14,12 @@ import pytest
 from springback import theory
 from springback.cli.app import app
 from springback.errors import DataError, SpringbackError, StoreError
-from springback.jobs.common import geometric
-from springback.jobs.springs import springs_study
-from springback.jobs.theory_settings import SpringsSettings
-from springback.leafmodel import LeafModels, Tree, fit_joint, fit_stream
+from springback.jobs.papers.theory.leaf_model import LeafModels, Tree, fit_joint, fit_stream
+from springback.jobs.papers.theory.settings import SpringsSettings
+from springback.jobs.papers.theory.springs import springs_study
+from springback.models.from_scratch import Shape
 from springback.report import build, render
-from springback.scratch import Shape
+from springback.results.writing import geometric
 from springback.theory import Elongation, Sets
 
 SMALL = SpringsSettings(

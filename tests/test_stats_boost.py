@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 
 from springback.errors import DataError
-from springback.jobs.boost_nulls import Sizes, count, one_boost, seeded_boost
+from springback.jobs.papers.nulls import Sizes, count, one_boost, seeded_boost
 from springback.stats import (
     bins_by_size,
     mean_interval,

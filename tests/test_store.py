@@ -14,7 +14,7 @@ import pytest
 
 from springback.core import Run
 from springback.errors import SpaceError, StoreError
-from springback.store import Store, require_space, whole_file, whole_folder, write_text
+from springback.results.store import Store, require_space, whole_file, whole_folder, write_text
 
 RUN = Run.of("align", rows="abc", seed=1)
 
@@ -111,7 +111,7 @@ def test_a_folder_made_for_what_is_then_refused_goes_again(tmp_path: Path) -> No
 
 def test_two_processes_cannot_write_to_one_folder(tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom springback.store import Store\n"
+        "import sys\nfrom springback.results.store import Store\n"
         "with Store(sys.argv[1]).locked():\n    print('held', flush=True)\n    input()\n"
     )
     other = subprocess.Popen(

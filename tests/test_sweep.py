@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from springback import probes
 from springback.core import Row
-from springback.encode import encode_rows
 from springback.errors import ModelError
-from springback.models import load_model, resolve
-from springback.scan import nll_along_mu
-from springback.sweep import Sweep, stored_dtypes
+from springback.models.checkpoint_pair import Sweep, stored_dtypes
+from springback.models.encoding import encode_rows
+from springback.models.loading import load_model, resolve
+from springback.probes.along_mu import nll_along_mu
 from springback.weights import extrapolate
 
 

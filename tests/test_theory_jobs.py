@@ -12,9 +12,9 @@ import pytest
 from springback.cli.app import app
 from springback.core import Row, Slice
 from springback.errors import SpringbackError, StoreError
-from springback.jobs import theory_pareto
-from springback.jobs.theory import pareto_study, theorem_study
-from springback.jobs.theory_settings import ParetoSettings, TheoremSettings
+from springback.jobs.papers.theory import pareto
+from springback.jobs.papers.theory.job import pareto_study, theorem_study
+from springback.jobs.papers.theory.settings import ParetoSettings, TheoremSettings
 from springback.report import build, render
 from springback.theory import TokenTree
 
@@ -93,17 +93,17 @@ def slice_of(*texts: str) -> Slice:
 
 
 def test_counts_of_ngrams_and_leaves_by_hand() -> None:
-    rows = theory_pareto.words(slice_of("The cat. The dog", "the cat"))
+    rows = pareto.words(slice_of("The cat. The dog", "the cat"))
     assert rows == [[0, 1, 2, 0, 3], [0, 1]]
     # the x3, cat x2, "." and dog once
-    assert sorted(theory_pareto.ngram_counts(rows, 1)) == [1, 1, 2, 3]
+    assert sorted(pareto.ngram_counts(rows, 1)) == [1, 1, 2, 3]
     # "the cat" twice; "cat .", ". the", "the dog"; none across the two rows
-    assert sorted(theory_pareto.ngram_counts(rows, 2)) == [1, 1, 1, 2]
-    assert sorted(theory_pareto.ngram_counts(rows, 3)) == [1, 1, 1]
-    assert theory_pareto.ngram_counts(rows, 6).size == 0
+    assert sorted(pareto.ngram_counts(rows, 2)) == [1, 1, 1, 2]
+    assert sorted(pareto.ngram_counts(rows, 3)) == [1, 1, 1]
+    assert pareto.ngram_counts(rows, 6).size == 0
     tree = TokenTree.from_responses(rows)
-    assert theory_pareto.leaf_counts(tree, 2, 2).tolist() == [2]
-    assert theory_pareto.leaf_counts(tree, 2, 3).tolist() == [1, 1]
+    assert pareto.leaf_counts(tree, 2, 2).tolist() == [2]
+    assert pareto.leaf_counts(tree, 2, 3).tolist() == [1, 1]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from springback.errors import ModelError, StoreError
 from springback.weights import AdapterExtrapolation, extrapolate_adapters, hash_weights
-from springback.weights.adapter_sum import cut_rank, norm_sq
+from springback.weights.adapters.combining import cut_rank, norm_sq
 from weights_adapters import (
     dense_logits,
     load_base,

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from springback.core import content_hash
 from springback.weights import extrapolate, hash_weights, tensor_names
-from springback.weights.stream import PIECE
+from springback.weights.io.stream import PIECE
 from weights_files import Array, bf16, pair, plain, read_model, values, write_model
 
 

@@ -55,7 +55,7 @@ def test_weights_stored_the_other_way_round_and_many_pieces(
 ) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from springback.weights import stream
+    from springback.weights.io import stream
 
     monkeypatch.setattr(stream, "PIECE", 100)  # a few rows at a time
     torch.manual_seed(0)

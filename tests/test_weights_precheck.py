@@ -12,8 +12,8 @@ import pytest
 
 from springback.errors import ModelError
 from springback.weights import Precheck, check_line, judge
+from springback.weights.io.stream import PIECE
 from springback.weights.precheck import r2_of_line
-from springback.weights.stream import PIECE
 from weights_files import Array, bf16, plain, write_model
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from springback import contrast
-from springback.decode import DecodeSettings, decode
+from springback.decoding import DecodeSettings, contrast, decode
 from springback.inference import Loaded
 
 #: Scores closer than this may change places: sums in another order differ by about 1e-6.

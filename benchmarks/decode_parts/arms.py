@@ -12,14 +12,14 @@ from unittest.mock import patch
 import torch
 
 from decode_parts.pairs import Answers, Subject
-from springback.decode import (
+from springback.decoding import (
     ContrastModel,
     DecodeSettings,
     Speculation,
     Work,
+    cpu_matmul,
     decode,
     decode_fast,
-    thin,
 )
 
 Arm = Callable[[Answers], tuple[Answers, Work | None]]
@@ -77,10 +77,10 @@ def arms(subject: Subject) -> dict[str, Arm]:
         return decode(expert, prompts, settings, amateur, work=work), work
 
     def linear(arm: Arm) -> Arm:
-        """The same with PyTorch's own matrix products, as an ablation of decode/thin.py."""
+        """The same with PyTorch's own matrix products, as an ablation of decoding/cpu_matmul.py."""
 
         def run(prompts: Answers) -> tuple[Answers, Work | None]:
-            with patch.object(thin, "_measured", lambda layers: frozenset()):
+            with patch.object(cpu_matmul, "_measured", lambda layers: frozenset()):
                 return arm(prompts)
 
         return run

@@ -16,9 +16,9 @@ import torch
 
 from decode_parts.arms import timed
 from decode_parts.pairs import Answers, Subject, adapter_pair, subject_of, with_limit
-from springback.decode.lora import twin_of
-from springback.decode.rows import Half
-from springback.decode.thin import thin_products
+from springback.decoding.cpu_matmul import thin_products
+from springback.decoding.lora_pair import twin_of
+from springback.decoding.ragged_cache import Half
 from springback.inference import load
 
 OURS = "deferred, n-gram"
@@ -30,7 +30,8 @@ def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, An
     """Milliseconds of a block of so many tokens a row after 128 others, and in blocks of one.
 
     This is what draft lengths and catching up are paid with.  ``linear``: with PyTorch's own
-    products; the others with those that the fast decoder found to be faster (decode/thin.py).
+    products; the others with those that the fast decoder found to be faster
+    (decoding/cpu_matmul.py).
     """
     past = [[1 + i % 1000 for i in range(128)] for _ in range(batch)]
     half = Half(subject.expert, batch)
@@ -98,7 +99,7 @@ HELD = """
 import sys
 import torch
 from springback.inference import load
-from springback.models import load_model, resolve
+from springback.models.loading import load_model, resolve
 if sys.argv[1] != "imports":
     loaded = load(sys.argv[2]) if sys.argv[1] == "pair" else None
     models = (loaded.expert, loaded.amateur) if loaded else (load_model(resolve(sys.argv[2])),)

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 
 from decode_parts.pairs import Answers, Subject
-from springback import contrast
-from springback.decode import DecodeSettings, Speculation, Work, decode, decode_fast
-from springback.decode.choose import penalised
+from springback.decoding import DecodeSettings, Speculation, Work, contrast, decode, decode_fast
+from springback.decoding.sampling import penalised
 
 NEAR = 1e-4
 

@@ -10,16 +10,16 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.core import Recipe, Row
-from springback.decode import DecodeSettings
-from springback.decode.lora import twin_of
-from springback.encode import encode_prompt, stop_ids
+from springback.data import load_slice
+from springback.decoding import DecodeSettings
+from springback.decoding.lora_pair import twin_of
 from springback.inference import Loaded, load
-from springback.jobs.boosted import Strengths, write_boosted
-from springback.jobs.training import train_epochs
-from springback.models import default_precision, load_model, load_tokenizer, resolve
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.export import Strengths, write_boosted
+from springback.models.encoding import encode_prompt, stop_ids
+from springback.models.loading import default_precision, load_model, load_tokenizer, resolve
 from springback.progress import Silent
-from springback.slices import load_slice
-from springback.store import Store
+from springback.results.store import Store
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 
 Answers = list[list[int]]

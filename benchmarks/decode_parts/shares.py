@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from decode_parts.arms import ALONE, arms, tokens_of
 from decode_parts.pairs import Answers, Subject
-from springback.decode.lora import twin_of
-from springback.decode.rows import Half
+from springback.decoding.lora_pair import twin_of
+from springback.decoding.ragged_cache import Half
 
 OURS = ("lazy", "deferred, n-gram")
 PARTS = ("expert", "amateur", "both", "head", "rest")

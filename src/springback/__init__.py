@@ -9,39 +9,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from springback.codec import CodecSettings, compress, decompress
+    from springback.compression.files import compress, decompress
+    from springback.compression.settings import CodecSettings
     from springback.core import Checkpoint, Measurement, Recipe, Row, Run, Slice, Trajectory
-    from springback.decode import ContrastModel
+    from springback.decoding import ContrastModel
     from springback.errors import SpringbackError
     from springback.inference import GenerateSettings, Loaded, generate, load, score
-    from springback.jobs.audit import audit
-    from springback.jobs.boost import boost
-    from springback.jobs.common import Result
-    from springback.jobs.settings import AuditSettings, BoostSettings
+    from springback.jobs.audit.job import audit
+    from springback.jobs.audit.settings import AuditSettings
+    from springback.jobs.boost.job import boost
+    from springback.jobs.boost.settings import BoostSettings
+    from springback.results.writing import Result
     from springback.weights import extrapolate
 
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "AuditSettings": "springback.jobs.settings",
-    "BoostSettings": "springback.jobs.settings",
+    "AuditSettings": "springback.jobs.audit.settings",
+    "BoostSettings": "springback.jobs.boost.settings",
     "Checkpoint": "springback.core",
-    "CodecSettings": "springback.codec",
-    "ContrastModel": "springback.decode",
+    "CodecSettings": "springback.compression.settings",
+    "ContrastModel": "springback.decoding",
     "GenerateSettings": "springback.inference",
     "Loaded": "springback.inference",
     "Measurement": "springback.core",
     "Recipe": "springback.core",
-    "Result": "springback.jobs.common",
+    "Result": "springback.results.writing",
     "Row": "springback.core",
     "Run": "springback.core",
     "Slice": "springback.core",
     "SpringbackError": "springback.errors",
     "Trajectory": "springback.core",
-    "audit": "springback.jobs.audit",
-    "boost": "springback.jobs.boost",
-    "compress": "springback.codec",
-    "decompress": "springback.codec",
+    "audit": "springback.jobs.audit.job",
+    "boost": "springback.jobs.boost.job",
+    "compress": "springback.compression.files",
+    "decompress": "springback.compression.files",
     "extrapolate": "springback.weights",
     "generate": "springback.inference",
     "load": "springback.inference",

@@ -71,7 +71,7 @@ class Checkpoint:
     """A model: a folder, a hub id or a built-in name, with what pins it down.
 
     ``content_hash`` is taken over the weight files' bytes (or, for a hub id, its
-    resolved revision); it is empty until :func:`springback.models.resolve` filled it.
+    resolved revision); it is empty until :func:`springback.models.loading.resolve` filled it.
     """
 
     path: str

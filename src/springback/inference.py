@@ -11,7 +11,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint, Row, RowKind
-from springback.decode import (
+from springback.data import check_template, framed
+from springback.decoding import (
     ContrastModel,
     DecodeSettings,
     Hooks,
@@ -20,11 +21,11 @@ from springback.decode import (
     decode,
     decode_fast,
 )
-from springback.decode.lora import load_twin
-from springback.decode.settings import Processor
-from springback.encode import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.decoding.lora_pair import load_twin
+from springback.decoding.settings import Processor
 from springback.errors import DataError, ModelError, SpringbackError, describe
-from springback.models import (
+from springback.models.encoding import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
     Tokenizer,
@@ -36,9 +37,8 @@ from springback.models import (
     resolve,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
-from springback.slices import check_template, framed
 from springback.weights import is_adapter
-from springback.weights.folder import ADAPTER_CONFIG, readable_json
+from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class GenerateSettings:
     unless ``system`` is given, and put into the folder's own frame of a question unless
     ``prompt_template`` is (``{question}`` for none); ``raw=True`` continues it as bare text.  An
     answer ends before the first of the ``stop`` strings, at an end token
-    (:func:`springback.encode.stop_ids`), or at one of ``stop_ids``.  Penalties,
-    contrast, processors and filters apply in the order of :mod:`springback.decode.settings`.
+    (:func:`springback.models.encoding.stop_ids`), or at one of ``stop_ids``.  Penalties,
+    contrast, processors and filters apply in the order of :mod:`springback.decoding.settings`.
 
     ``draft`` is where speculation takes its guesses: ``ngram``, ``amateur``, ``none`` or
     ``model``, a smaller one with the same tokenizer, named or loaded as ``draft_model``.
     ``cache`` is ``dynamic``, or for a GPU ``static`` or ``compiled``
-    (:class:`springback.decode.Speculation`).
+    (:class:`springback.decoding.Speculation`).
     ``reference`` runs the plain loop, both models at every token: the same answers, more slowly.
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
@@ -213,7 +213,7 @@ def generate(
     """Answers to ``prompts``, in order.  Keywords are fields of :class:`GenerateSettings`.
 
     The result is a list of texts; its ``work`` says what the run took: tokens a second, share of
-    contested positions, drafts accepted, calls of each model (:class:`springback.decode.Work`).
+    contested positions, drafts accepted, calls of each model (:class:`springback.decoding.Work`).
 
     A boosted folder is decoded contrastively with its own lambda and alpha.  Answers are those of
     the plain two-model loop (``reference=True``) up to rounding.

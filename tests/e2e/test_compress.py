@@ -13,8 +13,10 @@ import torch
 
 from codec_fixture import SMALL, blocks_of, pack, random_bytes, unpack
 from springback import probes
-from springback.codec import CodecSettings, load_codec_model, scored_rows
-from springback.slices import load_slice
+from springback.compression.files import scored_rows
+from springback.compression.model import load_codec_model
+from springback.compression.settings import CodecSettings
+from springback.data import load_slice
 
 TIMEOUT = 600
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from decode_fixture import prompts
-from springback.decode import ContrastModel, DecodeSettings, Speculation, decode, decode_fast
+from springback.decoding import ContrastModel, DecodeSettings, Speculation, decode, decode_fast
 
 PROMPTS = prompts(4)
 SETTINGS = DecodeSettings(8, lam=1.0, alpha=0.05, keyed_noise=True, batch_size=4)

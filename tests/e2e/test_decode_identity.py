@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from decode_fixture import adapters, amateur, expert, prompts
-from springback.decode import DecodeSettings, Speculation, decode, decode_fast
+from springback.decoding import DecodeSettings, Speculation, decode, decode_fast
 
 PROMPTS = prompts(50)
 STRENGTHS = list(product((0.25, 1.0, 4.0), (0.01, 0.1, 0.5)))

@@ -26,10 +26,10 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 import springback
-from springback.encode import encode_rows
-from springback.engines.callbacks import ElasticityCallback, Held, KeepEarly
 from springback.errors import SpringbackError
-from springback.models import load_model, resolve
+from springback.integrations.trainer_callbacks import ElasticityCallback, Held, KeepEarly
+from springback.models.encoding import encode_rows
+from springback.models.loading import load_model, resolve
 from springback.probes import StartDistribution, margin, nll
 
 # TRL's default still sets the name that Transformers is leaving.

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import springback
 from boosted_fixture import ALPHA, LAM, boosted
-from springback.decode import ContrastModel, DecodeSettings, decode
-from springback.engines.custom_generate import Contrast
-from springback.engines.publish import CODE, complete
+from springback.decoding import ContrastModel, DecodeSettings, decode
 from springback.errors import ModelError
+from springback.integrations.boosted_folder import CODE, complete
+from springback.integrations.custom_generate import Contrast
 
 PROMPTS = [[10, 20, 30, 10, 20], [40, 50, 60, 70, 80, 90, 40], [12, 13]]
 

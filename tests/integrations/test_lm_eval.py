@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 import springback
 from boosted_fixture import ALPHA, LAM, boosted
 from springback.cli.app import app
-from springback.decode import DecodeSettings, decode
-from springback.encode import Encoded
-from springback.engines import lm_eval as adapter
+from springback.decoding import DecodeSettings, decode
 from springback.errors import ModelError, SpringbackError
 from springback.inference import Loaded
+from springback.integrations import lm_eval as adapter
+from springback.models.encoding import Encoded
 from springback.probes import nll, pair_nll
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 from weights_adapters import save_adapter

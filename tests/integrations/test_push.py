@@ -19,8 +19,8 @@ from huggingface_hub import ModelCard
 
 import springback
 from boosted_fixture import boosted, checkpoints
-from springback.engines.push import check_card, push
 from springback.errors import ModelError, SpringbackError
+from springback.integrations.hub_upload import check_card, push
 
 
 class Hub(ThreadingHTTPServer):

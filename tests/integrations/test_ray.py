@@ -20,13 +20,13 @@ from ray.cluster_utils import Cluster
 
 from springback.cli.flags import _typed
 from springback.errors import SpringbackError
-from springback.execute import ExecutorSettings, Task, check_tasks
-from springback.execute.on_ray import connected, run_tasks
-from springback.execute.shared import Shared
-from springback.jobs.audit import audit
-from springback.jobs.settings import AuditSettings
+from springback.integrations.ray import ExecutorSettings, Task, check_tasks
+from springback.integrations.ray.scheduler import connected, run_tasks
+from springback.integrations.ray.shared_storage import Shared
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
 from springback.progress import Progress, Silent
-from springback.store import read_json
+from springback.results.store import read_json
 
 # Ray leaves sockets and processes to the end of the interpreter.
 pytestmark = [
@@ -328,8 +328,8 @@ def test_a_sharded_model_is_extrapolated_by_workers_to_the_same_bytes(
 ) -> None:
     import torch
 
-    from springback.execute.extrapolate import extrapolate_on_ray
-    from springback.models import load_model, resolve
+    from springback.integrations.ray.extrapolate import extrapolate_on_ray
+    from springback.models.loading import load_model, resolve
     from springback.weights import Extrapolation, extrapolate_along
 
     model = load_model(resolve(tiny_llama))

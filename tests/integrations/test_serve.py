@@ -293,8 +293,8 @@ def test_settings_that_cannot_be_followed(words: tuple[str, ...], message: str) 
 
 
 def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(served: Served) -> None:
-    from springback.engines.serve.run import serve
-    from springback.engines.serve.settings import ServeSettings
+    from springback.integrations.server.run import serve
+    from springback.integrations.server.settings import ServeSettings
 
     port = int(served.url.rpartition(":")[2])
     with pytest.raises(SpringbackError, match=f"port {port} .*choose another --port"):

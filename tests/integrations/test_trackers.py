@@ -12,8 +12,8 @@ import pytest
 
 from elasticity_fixture import audit_result
 from models_fixture import series_result
-from springback.engines.trackers import Point, _point, record_of, track
 from springback.errors import SpringbackError
+from springback.integrations.trackers import Point, _point, record_of, track
 
 # MLflow's own database layer uses what SQLAlchemy is leaving.
 pytestmark = [

@@ -69,7 +69,7 @@ def start() -> Iterator[Callable[..., Any]]:
     """Start an engine in this process; it ends before the next one starts."""
     from vllm import LLM
 
-    from springback.engines.vllm.folder import open_folder
+    from springback.integrations.vllm.folder import open_folder
 
     held: list[Any] = []
 

@@ -15,8 +15,8 @@ pytest.importorskip("vllm", reason="vLLM is not installed (make vllm)")
 from test_engine import counted, decoded, greedy
 
 import springback
-from springback.engines.vllm.folder import PROCESSOR, TWIN, open_folder
 from springback.errors import ModelError
+from springback.integrations.vllm.folder import PROCESSOR, TWIN, open_folder
 from springback.weights import AdapterExtrapolation, Contrast, write_adapter_pair
 from vllm_fixture import Answers
 from weights_adapters import save_adapter

@@ -14,8 +14,8 @@ pytest.importorskip("vllm", reason="vLLM is not installed (make vllm)")
 from vllm import SamplingParams
 
 from served_fixture import Served
-from springback.jobs.boosted import Strengths, write_boosted
-from springback.models import resolve
+from springback.jobs.boost.export import Strengths, write_boosted
+from springback.models.loading import resolve
 from turns_fixture import END, EOS, rename_ends, talking
 
 PROMPT = "<|im_start|>user\n3 + 4?<|im_end|>\n<|im_start|>assistant\n"

@@ -15,7 +15,7 @@ import torch
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from springback.engines.vllm.folder import PROCESSOR
+from springback.integrations.vllm.folder import PROCESSOR
 from vllm_fixture import Answers
 
 LENGTH = 48
@@ -164,7 +164,7 @@ def test_a_plain_folder_is_vllms_own(
 def test_the_plugin_is_registered_more_than_once() -> None:
     from vllm import ModelRegistry
 
-    from springback.engines.vllm.plugin import register
+    from springback.integrations.vllm.plugin import register
 
     register()
     register()

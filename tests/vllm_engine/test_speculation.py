@@ -13,7 +13,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed (make vllm)")
 
 from test_engine import counted, decoded, greedy
 
-from springback.engines.vllm.folder import LAZY_KEY, open_folder
+from springback.integrations.vllm.folder import LAZY_KEY, open_folder
 from vllm_fixture import Answers
 
 

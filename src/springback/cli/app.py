@@ -18,13 +18,15 @@ from springback.cli.flags import with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
-from springback.execute.settings import ExecutorSettings
-from springback.jobs.epicode_settings import NAMES as EPICODE
-from springback.jobs.epicode_settings import EpicodeSettings
-from springback.jobs.large_settings import LargeSettings
-from springback.jobs.scale_settings import NAME as SCALE
-from springback.jobs.scale_settings import ScaleSettings
-from springback.jobs.settings import REPRODUCTIONS, THEORY, AuditSettings, BoostSettings
+from springback.integrations.ray.settings import ExecutorSettings
+from springback.jobs.audit.plan_settings import LargeSettings
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode.settings import NAMES as EPICODE
+from springback.jobs.papers.epicode.settings import EpicodeSettings
+from springback.jobs.papers.scale.settings import NAME as SCALE
+from springback.jobs.papers.scale.settings import ScaleSettings
+from springback.jobs.papers.settings import REPRODUCTIONS, THEORY
 
 app = typer.Typer(
     name="springback",
@@ -53,7 +55,7 @@ Push = Annotated[
 def _check_track(targets: list[str] | None) -> None:
     """A tracker that is not known is said before the work, not after it."""
     if targets:
-        from springback.engines.trackers import check_targets
+        from springback.integrations.trackers import check_targets
 
         check_targets(targets)
 
@@ -70,7 +72,7 @@ def _finish(result: Any, targets: list[str] | None = None) -> None:
     typer.echo(f"results: {result.folder / 'result.json'}")
     typer.echo(f"report:  {page}")
     if targets:
-        from springback.engines.trackers import track as run
+        from springback.integrations.trackers import track as run
 
         for line in run(result.folder, targets):
             typer.echo(line)
@@ -130,9 +132,10 @@ def audit(
     2 cores. Studies of your own default to 3 seeds.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs import config, several
-    from springback.jobs.audit import audit as run
-    from springback.jobs.audit import plan
+    from springback.jobs import config
+    from springback.jobs.audit import series
+    from springback.jobs.audit.job import audit as run
+    from springback.jobs.audit.job import plan
 
     _check_track(track)
     words = list(study or [])
@@ -158,15 +161,15 @@ def audit(
     if show:
         typer.echo(config.show(settings))
     elif large.size:
-        from springback.jobs.large_plan import make
+        from springback.jobs.audit.plan_by_size import make
 
         typer.echo(make(settings, large))
     elif only_plan:
-        for single, folder in several.planned(settings, out):
+        for single, folder in series.planned(settings, out):
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(several.series(settings, out, make_progress(), executor), track)
+        _finish(series.series(settings, out, make_progress(), executor), track)
     else:
         _finish(run(settings, out, make_progress(), executor), track)
 
@@ -176,7 +179,7 @@ def compare(
     folders: Annotated[list[str], typer.Argument(help="Folders that audits wrote to.")],
 ) -> None:
     """Cards of several audited models side by side, with tests for the differences (Markdown)."""
-    from springback.jobs.several import read_cards
+    from springback.jobs.audit.series import read_cards
 
     typer.echo(read_cards(folders).to_markdown())
 
@@ -204,11 +207,11 @@ def reproduce(
     with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs.epicode import plan as epicode_plan
-    from springback.jobs.epicode import reproduce_epicode
-    from springback.jobs.reproduce import plan as plan_of
-    from springback.jobs.reproduce import reproduce as run
-    from springback.jobs.reproduce import reproduce_theory
+    from springback.jobs.papers.epicode.job import plan as epicode_plan
+    from springback.jobs.papers.epicode.job import reproduce_epicode
+    from springback.jobs.papers.reproduce import plan as plan_of
+    from springback.jobs.papers.reproduce import reproduce as run
+    from springback.jobs.papers.reproduce import reproduce_theory
 
     executor = _executor(given)
     if only_plan:
@@ -219,7 +222,7 @@ def reproduce(
             for line in epicode_plan(name, scale, given):
                 typer.echo(line)
         elif name == SCALE:
-            from springback.jobs.scale_plan import plan as scale_plan
+            from springback.jobs.papers.scale.plan import plan as scale_plan
 
             typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
@@ -230,7 +233,7 @@ def reproduce(
         return
     folder = out or Path(f"springback-{name}")
     if name == SCALE:
-        from springback.jobs.scale import scale_study
+        from springback.jobs.papers.scale.job import scale_study
 
         result = scale_study(scale, folder, given, make_progress(), executor)
     elif name in EPICODE:
@@ -272,7 +275,7 @@ def boost(
 
     _check_track(track)
     if push:
-        from springback.engines.push import check_name
+        from springback.integrations.hub_upload import check_name
 
         check_name(push)
     settings = config.build(BoostSettings, given)
@@ -285,11 +288,11 @@ def boost(
     if show:
         typer.echo(config.show(settings))
     elif show_prompt:
-        from springback.jobs.prompts import shown
+        from springback.jobs.boost.show_prompt import shown
 
         typer.echo(shown(settings))
     else:
-        from springback.jobs.boost import boost as run
+        from springback.jobs.boost.job import boost as run
 
         result = run(settings, out, make_progress())
         _finish(result, track)
@@ -298,7 +301,7 @@ def boost(
 
 
 def _push(result: Any, repository: str) -> None:
-    from springback.engines.push import push as run
+    from springback.integrations.hub_upload import push as run
 
     folder = result.data["inputs"]["boosted"]
     if folder is None:
@@ -336,7 +339,7 @@ def report(
 @app.command()
 def doctor() -> None:
     """Print versions, device, memory, cache, and what is missing."""
-    from springback.doctor import diagnose
+    from springback.cli.doctor import diagnose
 
     findings = diagnose()
     width = max(len(f.name) for f in findings)

@@ -37,8 +37,8 @@ def compress(
     the same model decompresses it, on the same kind of machine.
     """
     from springback.cli.progress import make_progress
-    from springback.codec import CodecSettings
-    from springback.codec import compress as run
+    from springback.compression.files import compress as run
+    from springback.compression.settings import CodecSettings
 
     settings = CodecSettings(chunk, batch, dtype, threads, verify)
     found = run(file, out, model, settings, force, make_progress())
@@ -64,6 +64,6 @@ def decompress(
     Threads, dtype and batch are taken from the file.
     """
     from springback.cli.progress import make_progress
-    from springback.codec import decompress as run
+    from springback.compression.files import decompress as run
 
     typer.echo(f"{out}: {run(file, out, model, force, make_progress())} bytes")

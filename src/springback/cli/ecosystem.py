@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from springback.engines.serve.settings import ENGINES, ServeSettings
 from springback.errors import MissingExtraError
+from springback.integrations.server.settings import ENGINES, ServeSettings
 
 _DEFAULT = ServeSettings()
 
@@ -61,7 +61,7 @@ def serve(
     A boosted folder is decoded contrastively, by vLLM where that is installed, else by springback
     itself. Ends on Ctrl-C or SIGTERM when running answers are done.
     """
-    from springback.engines.serve.settings import check, engine_of
+    from springback.integrations.server.settings import check, engine_of
 
     settings = ServeSettings(
         host=host,
@@ -80,7 +80,7 @@ def serve(
     )
     check(settings)
     if engine_of(settings) == "vllm":
-        from springback.engines.vllm.launch import serve as launch
+        from springback.integrations.vllm.launch import serve as launch
 
         launch(model, settings, lambda text: typer.echo(text, err=True))
         return
@@ -89,7 +89,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(str(error.name), "serve", "springback serve") from error
-    from springback.engines.serve.run import serve as run
+    from springback.integrations.server.run import serve as run
 
     run(model, settings, lambda text: typer.echo(text, err=True))
 
@@ -103,7 +103,7 @@ def lm_eval(context: typer.Context) -> None:
         import lm_eval  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("lm-eval", "lm-eval", "springback lm-eval") from error
-    from springback.engines.lm_eval import main
+    from springback.integrations.lm_eval import main
 
     main(context.args)
 
@@ -118,7 +118,7 @@ def track(
     ],
 ) -> None:
     """Log a finished audit or boost to MLflow, TensorBoard or Weights & Biases (offline)."""
-    from springback.engines.trackers import track as run
+    from springback.integrations.trackers import track as run
 
     for line in run(folder, to):
         typer.echo(line)
@@ -131,6 +131,6 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch; made if not there.")] = None,
 ) -> None:
     """Upload a folder to the Hugging Face Hub, with your own login (hf auth login)."""
-    from springback.engines.push import push as run
+    from springback.integrations.hub_upload import push as run
 
     typer.echo(run(folder, repository, private=not public, revision=revision))

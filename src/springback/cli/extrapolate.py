@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.errors import ModelError, SpringbackError, describe
-from springback.execute.settings import ExecutorSettings
+from springback.integrations.ray.settings import ExecutorSettings
 
 _Folders = Annotated[
     list[str],
@@ -116,7 +116,7 @@ def extrapolate(
     if check and push is not None:
         raise SpringbackError("--check writes nothing to --push; leave one of them out")
     if push is not None:
-        from springback.engines.push import check_name
+        from springback.integrations.hub_upload import check_name
 
         check_name(push)
     if check:
@@ -125,7 +125,7 @@ def extrapolate(
     if mu is None or out is None:
         raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
     folders = _resolve(checkpoints, early_revision, ft_revision)
-    from springback.hub import local_folder
+    from springback.models.hub import local_folder
     from springback.weights import is_adapter
     from springback.weights.direction import read_mu
 
@@ -152,14 +152,14 @@ def extrapolate(
         )
     (_adapters if kinds == {True} else _full)(folders, asked)
     if push is not None:
-        from springback.engines.push import push as upload
+        from springback.integrations.hub_upload import push as upload
 
         typer.echo(f"pushed: {upload(out, push)}")
 
 
 def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Path]:
     """Every checkpoint as a folder on this machine."""
-    from springback.hub import local_folder
+    from springback.models.hub import local_folder
 
     if len(names) < 2:
         raise ModelError(
@@ -206,7 +206,7 @@ def _full(folders: list[Path], asked: _Asked) -> None:
     _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
     how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
     if asked.executor.executor == "ray":
-        from springback.execute.extrapolate import extrapolate_on_ray
+        from springback.integrations.ray.extrapolate import extrapolate_on_ray
 
         _told(
             extrapolate_on_ray(folders, how, asked.out, asked.executor, make_progress()), asked.out
@@ -302,11 +302,11 @@ def _check(
 def _nll(folders: list[Path], source: str) -> tuple[dict[float, list[float]] | None, str | None]:
     """Validation NLL along mu, of the last two checkpoints, or why there is none; needs torch."""
     from springback.cli.progress import make_progress
-    from springback.encode import encode_rows
-    from springback.models import resolve
-    from springback.scan import nll_along_mu
-    from springback.slices import load_slice, nll_withheld
-    from springback.sweep import Sweep
+    from springback.data import load_slice, nll_withheld
+    from springback.models.checkpoint_pair import Sweep
+    from springback.models.encoding import encode_rows
+    from springback.models.loading import resolve
+    from springback.probes.along_mu import nll_along_mu
 
     part = load_slice(source, split="validation", shuffle=False)
     if why := nll_withheld(part, "validation"):

@@ -1,4 +1,4 @@
-"""A job's settings as the flags of its command: each is written once, in ``jobs.settings``."""
+"""A job's settings as the flags of its command: each is written once, in its ``settings.py``."""
 
 from __future__ import annotations
 

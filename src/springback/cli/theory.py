@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import with_settings
-from springback.jobs.theory_settings import ParetoSettings, SpringsSettings, TheoremSettings
+from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettings, TheoremSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +37,7 @@ def theorem(
     """Ratio of the rates against k and l, its sign and where it departs; about a minute."""
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.theory import theorem_study
+    from springback.jobs.papers.theory.job import theorem_study
 
     _finish(theorem_study(config.build(TheoremSettings, given), out, make_progress()))
 
@@ -56,7 +56,7 @@ def pareto(
     """Tail exponents of n-grams and of the pruned tree's leaves, tested against rivals."""
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.theory import pareto_study
+    from springback.jobs.papers.theory.job import pareto_study
 
     settings = config.build(ParetoSettings, {**given, "data": data})
     _finish(pareto_study(settings, out, make_progress()))
@@ -73,6 +73,6 @@ def springs(
     """Does volume times elongation stay equal?  Trains tiny Llamas, jointly and in sequence."""
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.springs import springs_study
+    from springback.jobs.papers.theory.springs import springs_study
 
     _finish(springs_study(config.build(SpringsSettings, given), out, make_progress()))

@@ -7,8 +7,8 @@
 """
 
 from springback.elasticity.attackers import Attacker, AttackSummary, Sweep, attack_summary
-from springback.elasticity.bounded import Bounded, bounded_mean
 from springback.elasticity.card import ElasticityCard, Quantity
+from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.compare import Comparison, Difference, compare
 from springback.elasticity.curves import (
     Crossing,
@@ -33,7 +33,11 @@ from springback.elasticity.doses import (
     gain_doses,
     kl_doses,
 )
-from springback.elasticity.judgement import (
+from springback.elasticity.make_card import card_of
+from springback.elasticity.phases import Phases, branch_phases, fall_phases
+from springback.elasticity.proportional import decay_criterion, excess_falls
+from springback.elasticity.realign import AtCount, Realignment, realignment
+from springback.elasticity.rebound import (
     Criterion,
     ReboundCurves,
     ReboundJudgement,
@@ -41,11 +45,7 @@ from springback.elasticity.judgement import (
     rebound_judgement,
     resistance_judgement,
 )
-from springback.elasticity.phases import Phases, branch_phases, fall_phases
-from springback.elasticity.proportional import decay_criterion, excess_falls
-from springback.elasticity.realign import AtCount, Realignment, realignment
 from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
-from springback.elasticity.summary import card_of
 
 __all__ = [
     "EPSILON",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from springback.elasticity.bounded import Bounded, bounded_mean
+from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.curves import Crossing
 from springback.elasticity.doses import dose_range
 from springback.errors import DataError, describe

@@ -17,8 +17,8 @@ from springback.elasticity.card import (
     table,
     with_unit,
 )
-from springback.elasticity.differences import Change, paired_change, welch_change
-from springback.elasticity.summary import card_of
+from springback.elasticity.make_card import card_of
+from springback.elasticity.seed_tests import Change, paired_change, welch_change
 from springback.errors import DataError, describe
 from springback.stats import holm
 

@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from springback.elasticity.bounded import Bounded, bounded_mean
+from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.curves import Crossing, first_crossing, half_dose, undo_dose
-from springback.elasticity.judgement import ReboundCurves
+from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
 
 #: The paper's threshold for KL(start || model), in nats a token.
@@ -182,7 +182,7 @@ def dose_trend(doses: Doses, *, level: float = 0.95) -> DoseTrend:
     Each seed is one block and gives one least-squares slope.  A censored dose lies anywhere above
     the largest one, so the slope of its seed lies in a range, open on the side to which that
     branch pulls; the limits over seeds come from the ends of these ranges (see
-    :mod:`springback.elasticity.bounded`).  So "fewer examples with more alignment" can still be
+    :mod:`springback.elasticity.censored`).  So "fewer examples with more alignment" can still be
     shown when the little aligned branches are censored, and never from what was not measured.  In
     3,000 simulated studies each of three or five seeds without a trend, with 0 to 50 % censored,
     "falls" or "rises" came out in 1 to 5 %.

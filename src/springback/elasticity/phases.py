@@ -33,7 +33,7 @@ import numpy.typing as npt
 from scipy import stats as sps
 
 from springback.elasticity.curves import fit_proportional_decay, lowest
-from springback.elasticity.judgement import ReboundCurves
+from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
 from springback.stats import Interval
 

@@ -16,7 +16,7 @@ from springback.elasticity.curves import (
     fit_proportional_decay,
     slope_on_log2,
 )
-from springback.elasticity.judgement import (
+from springback.elasticity.rebound import (
     Criterion,
     ReboundCurves,
     bounds_in_words,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from springback.elasticity.curves import first_crossing
-from springback.elasticity.judgement import bounds_in_words, count_seeds
+from springback.elasticity.rebound import bounds_in_words, count_seeds
 from springback.errors import DataError, describe
 from springback.stats import Interval, mean_interval
 

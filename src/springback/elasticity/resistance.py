@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from springback.elasticity.differences import t_pvalue
-from springback.elasticity.judgement import ResistanceJudgement, resistance_judgement
+from springback.elasticity.rebound import ResistanceJudgement, resistance_judgement
+from springback.elasticity.seed_tests import t_pvalue
 from springback.stats import holm
 
 #: Seed -> what was measured for one pair, by way: ``forward``, ``inverse`` and, where it was

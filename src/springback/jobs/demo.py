@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement
-from springback.jobs.audit import audit
-from springback.jobs.boost import boost
-from springback.jobs.common import Clock, Result, write_result
-from springback.jobs.settings import AuditSettings, BoostSettings
-from springback.models import release_memory
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.boost.job import boost
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
-from springback.store import Store, require_space
+from springback.results.store import Store, require_space
+from springback.results.writing import Clock, Result, write_result
 
 #: A short system message: the template's own would be a third of every question's tokens.
 SYSTEM = "Solve the problem."

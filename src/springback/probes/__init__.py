@@ -16,6 +16,7 @@ from springback.probes.geometry import (
     way_back,
     weight_change,
 )
+from springback.probes.hidden_states import LastStates, Room
 from springback.probes.likelihood import (
     CHUNK,
     MaskedNLL,
@@ -27,8 +28,7 @@ from springback.probes.likelihood import (
     pair_nll,
     pair_nll_masked,
 )
-from springback.probes.meter import Meter, SharedMeter, Workers
-from springback.probes.passes import LastStates, Room
+from springback.probes.measuring import Meter, SharedMeter, Workers
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
 from springback.probes.utility import (
     ChoiceScore,

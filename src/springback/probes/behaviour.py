@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedModel
 
 from springback.core import Row, RowKind
-from springback.decode import DecodeSettings, decode
-from springback.encode import stop_ids
+from springback.decoding import DecodeSettings, decode
 from springback.errors import MissingExtraError
-from springback.models import Tokenizer
+from springback.models.encoding import stop_ids
+from springback.models.loading import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SampleSettings:
 
     ``exact_length`` forbids the end tokens, so that every continuation has ``new_tokens`` tokens.
     ``kind``: of the rows that the prompts are from; it decides what ends a continuation
-    (:func:`springback.encode.stop_ids`).
+    (:func:`springback.models.encoding.stop_ids`).
     """
 
     new_tokens: int = 24
@@ -44,7 +44,7 @@ def sample(
 
     The noise is the same for every model, which makes differences between models less noisy.
     ``numbers``: the prompts' own in a larger set; equal to the bit to sampling all of it where the
-    prompts are whole batches of the set (:func:`springback.decode.sampling_groups`).
+    prompts are whole batches of the set (:func:`springback.decoding.sampling_groups`).
     """
     stops = stop_ids(tokenizer, Row(settings.kind, "", ""), model)
     how = DecodeSettings(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.encode import Batch, Encoded, pad_batch, scoring_batches
-from springback.models import Tokenizer
+from springback.models.encoding import Batch, Encoded, pad_batch, scoring_batches
+from springback.models.loading import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
+from springback.probes.hidden_states import Passes
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
-from springback.probes.passes import Passes
 
 
 def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback import contrast
-from springback.encode import Encoded, scoring_batches
+from springback.decoding import contrast
 from springback.errors import ModelError
-from springback.logit_errors import TextErrors
-from springback.models import Tokenizer
+from springback.models.encoding import Encoded, scoring_batches
+from springback.models.loading import Tokenizer
+from springback.probes.hidden_states import Passes
 from springback.probes.likelihood import CHUNK, Precision, counted_logits
-from springback.probes.passes import Passes
+from springback.theory.logit_errors import TextErrors
 
 Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
 

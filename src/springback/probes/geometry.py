@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from springback.errors import ModelError
-from springback.models import WEIGHTS_FILE
+from springback.models.loading import WEIGHTS_FILE
 
 #: Elements turned into fp64 at a time.
 BLOCK = 1 << 22
@@ -48,7 +48,7 @@ class _Stored(Mapping[str, Tensor]):
 
 @contextmanager
 def stored_weights(folder: Path) -> Iterator[Mapping[str, Tensor]]:
-    """The tensors that :func:`springback.models.save_weights` wrote, read one at a time.
+    """The tensors that :func:`springback.models.loading.save_weights` wrote, read one at a time.
 
     Raises :class:`ModelError` if there is no such file or it is damaged.
     """

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback import contrast
-from springback.encode import Batch, Encoded, scoring_batches
-from springback.models import Tokenizer
-from springback.probes.passes import LastStates, Passes
+from springback.decoding import contrast
+from springback.models.encoding import Batch, Encoded, scoring_batches
+from springback.models.loading import Tokenizer
+from springback.probes.hidden_states import LastStates, Passes
 
 #: Positions whose logits are turned into fp32 log-probabilities at a time.
 CHUNK = 256
@@ -78,7 +78,7 @@ def nll(
 
     Left out: prompt tokens, padding, the first token of a bare text.  Log-probabilities are taken
     in fp32, :data:`CHUNK` positions at a time.  Cost: one forward pass; with the ``states`` of
-    this model and these rows less (:class:`springback.probes.passes.Passes`).
+    this model and these rows less (:class:`springback.probes.hidden_states.Passes`).
     """
     precision = precision or Precision()
     found: list[TextNLL | None] = [None] * len(rows)

@@ -19,9 +19,9 @@ from transformers import AutoModelForSequenceClassification
 
 from springback.core import Checkpoint, content_hash
 from springback.errors import ModelError, SpringbackError, describe
-from springback.models import Model, Tokenizer, device, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, device, load_tokenizer, resolve
+from springback.models.quiet import one_line, quiet
 from springback.probes.behaviour import REFUSAL_PHRASES, REFUSAL_WORDS, refused, sentiment
-from springback.quiet import one_line, quiet
 
 SCORERS = "vader, refusal, hf:MODEL[=LABEL], python:FILE.py:FUNCTION, module.path:FUNCTION"
 #: Texts that a classifier reads at a time.

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from springback.core import Row
-from springback.encode import Encoded, encode_answer
+from springback.data import bare_question
 from springback.errors import DataError
-from springback.models import Tokenizer
+from springback.models.encoding import Encoded, encode_answer
+from springback.models.loading import Tokenizer
 from springback.probes.likelihood import Precision, TextNLL, nll
-from springback.slices import bare_question
 
 
 def neutral_nll(
@@ -26,7 +26,7 @@ def neutral_nll(
 
     The probe is their mean, each text weighing the same.  Neutral are texts that neither side of
     an audit teaches: a rise tells damage that has nothing to do with alignment.  Built in:
-    :func:`springback.slices.problem_texts`.  Left out as in :func:`springback.probes.nll`.
+    :func:`springback.data.problem_texts`.  Left out as in :func:`springback.probes.nll`.
     Cost: one forward pass.
     """
     return [score.per_token for score in nll(model, rows, tokenizer, precision)]

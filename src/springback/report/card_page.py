@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from springback.report import card_grids, words
+from springback.report import elasticity_card, formatting
 from springback.report.cards import Card, Quantity
-from springback.report.sections import Fact
+from springback.report.components import Fact
 
 #: The quantities that stand large at the top.
 MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")
@@ -20,15 +20,17 @@ def content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
         f"Where a line does not say otherwise, it is of the model aligned on {largest}; intervals "
         "are of 95 % over the seeds.",
         "Noise floor of scoring: "
-        + (", ".join(f"{k} {words.number(v, 2)}" for k, v in floor.items()) + " nats a token."),
+        + (
+            ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
+        ),
     ]
     found = (card.quantity(key) for key in MAIN)
-    grids = [card_grids.quantities_grid("Quantities", card.quantities)]
+    grids = [elasticity_card.quantities_grid("Quantities", card.quantities)]
     if card.pairs:
-        grids.append(card_grids.pairs_grid(card))
+        grids.append(elasticity_card.pairs_grid(card))
     return {
         "card": card,
-        "model": words.short(card.model, 60) or "model without a name",
+        "model": formatting.short(card.model, 60) or "model without a name",
         "about": _about(card),
         "facts": [_fact(q) for q in found if q is not None],
         "grids": grids,
@@ -37,12 +39,12 @@ def content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _about(card: Card) -> list[str]:
-    doses = words.plain(max(card.doses)) if card.doses else ""
+    doses = formatting.plain(max(card.doses)) if card.doses else ""
     numbers = ", ".join(f"{n:,}" for n in card.n_pos)
     return [
         text
         for text in (
-            words.count(len(card.seeds), "seed") if card.seeds else "",
+            formatting.count(len(card.seeds), "seed") if card.seeds else "",
             f"aligned on {numbers} examples" if numbers else "",
             f"then up to {doses} of the opposite" if doses else "",
         )
@@ -52,6 +54,8 @@ def _about(card: Card) -> list[str]:
 
 def _fact(q: Quantity) -> Fact:
     found, unit = q.shown()
-    limits = words.limits(found)
+    limits = formatting.limits(found)
     below = f"{limits} (95 %)" if limits else q.label or q.reason
-    return Fact(words.sentence(q.title).removesuffix("."), words.estimate(found), unit, below)
+    return Fact(
+        formatting.sentence(q.title).removesuffix("."), formatting.estimate(found), unit, below
+    )

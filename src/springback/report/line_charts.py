@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from springback.report import words
-from springback.report.draw import (
+from springback.report import formatting
+from springback.report.figure import (
     Chart,
     LegendItem,
     Table,
@@ -76,7 +76,7 @@ def lines_chart(frame: Frame, lines: Sequence[Line], table: Table) -> Chart | No
             axes.text(
                 0.0,
                 row - 0.24,
-                words.middle(label, 48),
+                formatting.middle(label, 48),
                 transform=axes.get_yaxis_transform(),
                 va="center",
                 color=LIGHT["ink"] if line.found.known else LIGHT["muted"],
@@ -98,7 +98,7 @@ def _open(found: Estimate) -> bool:
 
 
 def _said(line: Line) -> str:
-    return words.with_limits(line.found) if line.found.known else line.missing or "not known"
+    return formatting.with_limits(line.found) if line.found.known else line.missing or "not known"
 
 
 def _span(frame: Frame, lines: Sequence[Line]) -> tuple[float, float]:

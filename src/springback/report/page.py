@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import card_page, draw, story, words
+from springback.report import card_page, figure, formatting, story
 from springback.report.cards import Models, Reproduction
+from springback.report.components import Chapter, tone
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
-from springback.report.sections import Chapter, tone
 from springback.report.theme import DARK, LIGHT
-from springback.store import read_json, require_named, whole_folder, write_text
+from springback.results.store import read_json, require_named, whole_folder, write_text
 
 RESULT = "result.json"
 REPORT = "report.html"
@@ -83,7 +83,7 @@ def build(out: Path) -> Path:
     require_named(out)
     source = out / RESULT
     if not source.is_file():
-        jobs = f"springback {words.listing(KINDS)}"
+        jobs = f"springback {formatting.listing(KINDS)}"
         raise StoreError(
             f"there is no {RESULT} in {out}: "
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
@@ -100,13 +100,13 @@ def build(out: Path) -> Path:
     return out / REPORT
 
 
-def _write_charts(folder: Path, charts: list[draw.Chart]) -> None:
+def _write_charts(folder: Path, charts: list[figure.Chart]) -> None:
     """All pictures or none, so that no picture of an older result stays among them."""
     foreign = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
     with whole_folder(folder) as tmp:
         for chart in charts:
-            (tmp / f"{chart.name}.svg").write_text(draw.standalone_svg(chart), encoding="utf-8")
-            (tmp / f"{chart.name}.png").write_bytes(draw.png(chart))
+            (tmp / f"{chart.name}.svg").write_text(figure.standalone_svg(chart), encoding="utf-8")
+            (tmp / f"{chart.name}.png").write_bytes(figure.png(chart))
         for path in foreign:
             if path.is_dir() and not path.is_symlink():
                 shutil.copytree(path, tmp / path.name, symlinks=True)
@@ -137,7 +137,7 @@ def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
         chapters=chapters,
         result=result,
         many_parts=MANY_PARTS,
-        inputs=words.flat(result.inputs),
+        inputs=formatting.flat(result.inputs),
         provenance=_provenance(result.provenance),
         charts_folder=CHARTS,
         card_file=CARD if has_card else "",
@@ -155,8 +155,8 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["capital"] = words.capital
-    environment.filters["svg"] = draw.inline_svg
+    environment.filters["capital"] = formatting.capital
+    environment.filters["svg"] = figure.inline_svg
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         style=style,
@@ -173,15 +173,15 @@ def _head(result: Result) -> list[str]:
     rebound = result.audit.rebound if result.audit else None
     runs = result.provenance.get("runs")
     in_parts = isinstance(runs, Mapping) and runs.get("read")  # seconds are those of the last part
-    took = "" if in_parts else words.duration(result.provenance.get("seconds"))
+    took = "" if in_parts else formatting.duration(result.provenance.get("seconds"))
     return [
         text
         for text in (
-            words.short(_model(result.inputs), 60),
+            formatting.short(_model(result.inputs), 60),
             *(_models(result.models, result.reproduction) if result.models else ()),
-            words.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
+            formatting.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
             took,
-            words.day(result.provenance.get("finished")),
+            formatting.day(result.provenance.get("finished")),
         )
         if text
     ]
@@ -190,7 +190,7 @@ def _head(result: Result) -> list[str]:
 def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
     own = [reproduction.name, reproduction.scale] if reproduction is not None else []
-    return [*own, words.count(len(models.studies), "model")]
+    return [*own, formatting.count(len(models.studies), "model")]
 
 
 def _model(inputs: Mapping[str, Any]) -> str:
@@ -208,4 +208,4 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     command = rows.get("command")
     if isinstance(command, list):
         rows["command"] = shlex.join(str(word) for word in command)
-    return words.flat(rows)
+    return formatting.flat(rows)

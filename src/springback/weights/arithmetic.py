@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from springback.weights.format import FLOAT_BYTES
+from springback.weights.io.safetensors import FLOAT_BYTES
 
 #: Elements worked on at a time: three float64 blocks of this size stay in a core's cache.
 BLOCK = 1 << 15

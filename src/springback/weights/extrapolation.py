@@ -11,7 +11,7 @@ import numpy as np
 
 from springback.errors import ModelError, describe
 from springback.progress import Progress, Silent
-from springback.store import real_out
+from springback.results.store import real_out
 from springback.weights.arithmetic import (
     BLOCK,
     Bytes,
@@ -35,12 +35,12 @@ from springback.weights.direction import (
     order_notes,
     slope_weights,
 )
-from springback.weights.folder import ADAPTER_CONFIG, Weights, open_weights
-from springback.weights.format import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
-from springback.weights.job import Job, Spread, check_settings, run
+from springback.weights.io.folder import ADAPTER_CONFIG, Weights, open_weights
+from springback.weights.io.job import Job, Spread, check_settings, run
+from springback.weights.io.report import KIND, ExtrapolationReport, OutputDtype
+from springback.weights.io.safetensors import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
+from springback.weights.io.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
 from springback.weights.lowrank import Rows, memory_needed, top_directions
-from springback.weights.result import KIND, ExtrapolationReport, OutputDtype
-from springback.weights.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
 
 _SHOWN = 3
 #: A low-rank step is taken on this many elements at a time.

@@ -20,10 +20,10 @@ from springback.progress import Progress, Silent
 from springback.weights.arithmetic import BLOCK, Floats, decode
 from springback.weights.direction import checkpoint_steps, slope_weights
 from springback.weights.extrapolation import Line, direction_rows, open_checkpoints
-from springback.weights.format import FLOAT_BYTES, TensorInfo
-from springback.weights.job import check_settings
+from springback.weights.io.job import check_settings
+from springback.weights.io.safetensors import FLOAT_BYTES, TensorInfo
+from springback.weights.io.stream import PIECE, Reader
 from springback.weights.lowrank import top_directions
-from springback.weights.stream import PIECE, Reader
 
 #: Heuristics of :func:`judge`, chosen by argument and not by experiment.  An update of more than
 #: this share of the weights' norm is large.
@@ -200,8 +200,9 @@ def judge(
 ) -> Call:
     """What the numbers say, by the thresholds above; heuristics.
 
-    ``nll``: validation NLL a text at each mu (:func:`springback.scan.nll_along_mu`), the same texts
-    in order, with mu = 0 among them.  ``withheld``: there is no NLL since the answers are bare.
+    ``nll``: validation NLL a text at each mu (:func:`springback.probes.along_mu.nll_along_mu`), the
+    same texts in order, with mu = 0 among them.  ``withheld``: there is no NLL since the answers
+    are bare.
 
     - No gain expected: the last update is zero; or the mean NLL is lowest at mu <= 0, or falls by
       less than :data:`ERRORS` standard errors (paired by text).

@@ -1,0 +1,1 @@
+"""Two built-in sets made by seeded grammars: film reviews and word problems."""

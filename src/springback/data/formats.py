@@ -1,0 +1,211 @@
+"""The user's own data, recognised by its field names.
+
+A source is a file (JSON lines or array, CSV, Parquet; gzip where it makes sense) or a hub
+data set, ``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
+Several sources joined with ``+`` are one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+from springback.core import Row, RowKind
+from springback.data.layouts import ALLOWED, COLUMNS, View, layout_of, row_of
+from springback.data.records import Record, brief, names_of, read_records
+from springback.errors import DataError
+
+
+def load_rows(
+    source: str,
+    *,
+    fields: Mapping[str, str] | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> tuple[Row, ...]:
+    """The rows of a data source, in its order.
+
+    Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
+    ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
+    ``context``, ``solution``, ``final``, ``metric``; ``messages``.  ``label`` is kept.
+    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub data
+    sets that name none.
+
+    With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter; of several
+    right ones all letters (``ACD``), and the row's metric is then ``choices``.  An answer
+    ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
+    its ``<<...>>`` notes.  Responses may be empty only if they all are (prompts to sample from).
+
+    ``?label=positive`` behind the source keeps rows with that value (``&`` joins conditions,
+    true and false in any case, %xx for special characters).  ``A?safe=true+B`` is the rows of A
+    that meet its condition and then all of B; both have to be of one kind.
+
+    Raises :class:`springback.errors.DataError`, naming line or row, for anything that cannot be
+    read or understood, and :class:`springback.errors.MissingExtraError` for Parquet or the hub
+    without the extra ``data``.
+    """
+    mapping = _checked_mapping(fields)
+    if len(parts := joined(source)) > 1:
+        return _load_joined(source, parts, mapping, split)
+    place, conditions = split_conditions(source)
+    records = _keep(read_records(place, split, revision), conditions, source)
+    kind = _kind(source, records[0], mapping)
+    rows = []
+    for record in records:
+        view = View(source, record, mapping)
+        other = layout_of(view)
+        if other not in (kind, None):
+            raise view.fail(
+                f"this row is of kind {other}, {records[0].where} of kind {kind}",
+                "a source holds one kind: take them apart",
+            )
+        rows.append(row_of(view, kind))
+    _all_or_no_response(source, records, rows)
+    return tuple(rows)
+
+
+def where_is(
+    row: Row, source: str, *, fields: Mapping[str, str] | None = None, split: str = "train"
+) -> str:
+    """Where ``row`` of ``source`` stands, for messages; reads the source again as it was read."""
+    mapping = _checked_mapping(fields)
+    for part in joined(source):
+        place, conditions = split_conditions(part)
+        records = _keep(read_records(place, split, None), conditions, part)
+        kind = _kind(part, records[0], mapping)
+        for record in records:
+            if row_of(View(part, record, mapping), kind) == row:
+                return f"{part!r}: {record.where}"
+    return repr(source)
+
+
+def joined(source: str) -> list[str]:
+    """The sources that ``source`` names, joined with ``+``; a file's own name may have one.
+
+    In a condition's value a plus is written %2B.
+    """
+    place = source.partition("?")[0]
+    if _exists(source) or ("+" in place and _exists(place)):
+        return [source]
+    return source.split("+")
+
+
+def _load_joined(
+    source: str, parts: Sequence[str], mapping: Mapping[str, str], split: str
+) -> tuple[Row, ...]:
+    found: list[Row] = []
+    kind = None
+    for part in parts:
+        if not part.strip():
+            raise DataError(
+                f"{source!r} joins {len(parts)} sources with '+', one of them empty; allowed: "
+                "A+B; name a file on both sides, and write %2B for a plus in a value"
+            )
+        rows = load_rows(part, fields=mapping, split=split)
+        if kind not in (rows[0].kind, None):
+            raise DataError(
+                f"{part!r} is of kind {rows[0].kind}, {parts[0]!r} of kind {kind}; "
+                "allowed: sources of one kind; take them apart"
+            )
+        kind = rows[0].kind
+        found += rows
+    return tuple(found)
+
+
+def split_conditions(source: str) -> tuple[str, dict[str, str]]:
+    """Path or id, and the ``field=value`` conditions behind the question mark."""
+    place, mark, query = source.partition("?")
+    if not place.strip():
+        raise DataError(f"no source given ({source!r}); allowed: a data file or a hub data set id")
+    if not mark or _exists(source):
+        return source, {}
+    conditions: dict[str, str] = {}
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        if not name or not equals or unquote(name) in conditions:
+            raise DataError(
+                f"the condition {part!r} of {source!r} is not understood; allowed: "
+                "SOURCE?field=value&field2=value2, each field once; mend it"
+            )
+        conditions[unquote(name)] = unquote(value)
+    return place, conditions
+
+
+def _exists(source: str) -> bool:
+    try:
+        return os.path.exists(os.path.expanduser(source))
+    except ValueError:  # a NUL character
+        return False
+
+
+def _checked_mapping(fields: Mapping[str, str] | None) -> dict[str, str]:
+    for name, column in (fields or {}).items():
+        if name not in COLUMNS:
+            raise DataError(
+                f"fields names {name!r}; allowed: {', '.join(COLUMNS)}; "
+                "map one of these to a column of yours"
+            )
+        if not isinstance(column, str) or not column:
+            raise DataError(f"fields maps {name!r} to {column!r}; allowed: a column name; give one")
+    return dict(fields or {})
+
+
+def _matches(value: object, wanted: str) -> bool:
+    if value is None:
+        return False
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == wanted.lower()
+    return str(value) == wanted
+
+
+def _keep(records: list[Record], conditions: dict[str, str], source: str) -> list[Record]:
+    """The records that meet every condition; at least one must."""
+    for name in conditions:
+        if not any(name in record.values for record in records):
+            raise DataError(
+                f"{source!r}: no row has a field {name!r}; the fields of {records[0].where}: "
+                f"{names_of(records[0].values)}; name one of them behind the '?'"
+            )
+    kept = [
+        record
+        for record in records
+        if all(_matches(record.values.get(name), wanted) for name, wanted in conditions.items())
+    ]
+    if not kept:
+        seen = "; ".join(_values_seen(name, records) for name in conditions)
+        raise DataError(
+            f"{source!r}: no row meets the condition; {seen}; ask for a value that occurs"
+        )
+    return kept
+
+
+def _values_seen(name: str, records: Sequence[Record]) -> str:
+    counts = Counter(str(r.values[name]) for r in records if name in r.values)
+    common = ", ".join(f"{brief(value, 30)} ({n} rows)" for value, n in counts.most_common(5))
+    return f"{name} is {common}"
+
+
+def _kind(source: str, first: Record, mapping: Mapping[str, str]) -> RowKind:
+    kind = layout_of(View(source, first, mapping))
+    if kind is None:
+        raise DataError(
+            f"{source!r}: fields not recognised: {names_of(first.values)} ({first.where}); "
+            f"allowed: {ALLOWED}; rename yours, or map ours to "
+            "them with fields (--field text=COLUMN)"
+        )
+    return kind
+
+
+def _all_or_no_response(source: str, records: Sequence[Record], rows: Sequence[Row]) -> None:
+    """Pairs without a response pass only as a whole set of prompts, never a few among others."""
+    if rows[0].kind != "pair":
+        return
+    empty = [record for record, row in zip(records, rows, strict=True) if not row.response.strip()]
+    if empty and len(empty) < len(rows):
+        raise DataError(
+            f"{source!r}: {empty[0].where}: the response is empty, as in {len(empty)} of "
+            f"{len(rows)} rows; its fields: {names_of(empty[0].values)}; "
+            "fill them or drop these rows"
+        )

@@ -1,0 +1,160 @@
+"""Expert and amateur as two LoRA adapters on one base: one set of base weights.
+
+Each adapted layer computes W x + B_k A_k x, k being the row's adapter (the scaling is part of B).
+Three models share all parameters: ``both`` takes the expert's rows and then as many of the
+amateur's, ``expert`` and ``amateur`` take rows of one kind.  Which adapter a row has is thus its
+place in the batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from springback.errors import ModelError, describe
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.io.stream import Reader
+
+EXPERT, AMATEUR = 0, 1
+
+
+class LoraLinear(nn.Module):
+    """A linear layer under two adapters.
+
+    ``a``: (2, in, rank), ``b``: (2, rank, out), the expert's first.  ``side``: whose rows come in;
+    None: the expert's first, then as many of the amateur's.
+    """
+
+    side: int | None = None
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        a = base.weight.new_zeros(2, base.in_features, rank)
+        b = base.weight.new_zeros(2, rank, base.out_features)
+        self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's, for code that asks a layer for its dtype or device."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``: (rows, positions, in)."""
+        found: Tensor = self.base(x)
+        if self.side is not None:
+            flat = x.reshape(-1, x.shape[-1])
+            more = (flat @ self.a[self.side]) @ self.b[self.side]
+            return found + more.view_as(found)
+        flat = x.reshape(2, -1, x.shape[-1])  # (2, rows / 2 * positions, in)
+        more = torch.bmm(torch.bmm(flat, self.a), self.b)
+        return found + more.view_as(found)
+
+
+def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
+    """Put a :class:`LoraLinear` without effect in the place of each named layer of ``model``.
+
+    Raises :class:`ModelError` for a name that is no plain linear layer.
+    """
+    for name in modules:
+        try:
+            layer = model.get_submodule(name)
+        except AttributeError:
+            layer = None
+        if type(layer) is not nn.Linear:
+            what = "missing" if layer is None else f"a {type(layer).__name__}"
+            raise ModelError(
+                describe(
+                    f"an adapter on {name}, which is {what} in the base model",
+                    "adapters on linear layers of their own base",
+                    "name that base, or write a full model with extrapolate --materialise",
+                )
+            )
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, LoraLinear(layer, rank))
+
+
+def _view(both: PreTrainedModel, side: int) -> PreTrainedModel:
+    """``both`` for rows of one kind, sharing all its parameters and buffers."""
+    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers())}
+    model = copy.deepcopy(both, shared)
+    for module in model.modules():
+        if isinstance(module, LoraLinear):
+            module.side = side
+    return model
+
+
+_TWINS: weakref.WeakKeyDictionary[PreTrainedModel, tuple[Any, PreTrainedModel]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def views(both: PreTrainedModel) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Expert and amateur of ``both``; they are known as a pair from now on."""
+    expert, amateur = _view(both, EXPERT), _view(both, AMATEUR)
+    _TWINS[expert] = weakref.ref(amateur), both
+    return expert, amateur
+
+
+def twin_of(expert: PreTrainedModel, amateur: PreTrainedModel | None) -> PreTrainedModel | None:
+    """The model that runs both in one batch, if they are two adapters on one base."""
+    partner, both = _TWINS.get(expert, (None, None))
+    return both if partner is not None and amateur is not None and partner() is amateur else None
+
+
+def refuse_more(adapter: Adapter) -> None:
+    """Raise for what an adapter holds besides LoRA on linear layers."""
+    odd = [n for n, m in adapter.modules.items() if m.embedding or m.bias or m.magnitude]
+    if odd or adapter.full:
+        what = odd[0] if odd else next(iter(adapter.full))
+        raise ModelError(
+            f"{adapter.root} holds more than LoRA matrices of linear layers ({what}); allowed on a "
+            "shared base: these alone; extrapolate --materialise with --base writes a full model"
+        )
+
+
+def load_twin(
+    base: PreTrainedModel, expert: str | Path, amateur: str | Path | None
+) -> tuple[PreTrainedModel, PreTrainedModel]:
+    """Expert and amateur, adapter folders, on ``base``, which becomes part of both.
+
+    Without an amateur, its place has no effect: it is the base.  Memory: the base once, and both
+    adapters at one rank.  Factors are taken in float64 and rounded once to the base's dtype.
+    Raises :class:`ModelError` for adapters of different bases, and for what is not LoRA on linear
+    layers.
+    """
+    found = [open_adapter(folder) for folder in (expert, amateur) if folder is not None]
+    for adapter in found:
+        refuse_more(adapter)
+    check_bases(found[::-1])
+    names = list(dict.fromkeys(name for adapter in found for name in adapter.modules))
+    rank = max(m.rank for adapter in found for m in adapter.modules.values())
+    install(base, names, rank)
+    with Reader() as reader, torch.no_grad():
+        for side, adapter in enumerate(found):
+            for name in adapter.modules:
+                _fill(base.get_submodule(name), side, adapter.factors(reader, name), name)
+    base.train(False)
+    return views(base)
+
+
+def _fill(layer: Any, side: int, factors: Any, name: str) -> None:
+    b, a = (torch.from_numpy(f) for f in factors)  # (out, r), (r, in)
+    into = layer.a[side].shape[0], layer.b[side].shape[1]
+    if (a.shape[1], b.shape[0]) != into:
+        raise ModelError(
+            describe(
+                f"an adapter of {a.shape[1]} x {b.shape[0]} on {name}",
+                f"{into[0]} x {into[1]}, as the base model has",
+                "name the base it was trained on",
+            )
+        )
+    layer.a[side, :, : a.shape[0]] = a.T.to(layer.a)
+    layer.b[side, : b.shape[1]] = b.T.to(layer.b)

@@ -1,6 +1,0 @@
-"""Where runs are made: in this process, or spread over machines by Ray.  Light to import."""
-
-from springback.execute.settings import EXECUTORS, ExecutorSettings
-from springback.execute.tasks import Outcome, Task, check_tasks
-
-__all__ = ["EXECUTORS", "ExecutorSettings", "Outcome", "Task", "check_tasks"]

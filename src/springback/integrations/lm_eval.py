@@ -1,0 +1,197 @@
+"""The model ``springback`` for lm-eval: a boosted folder, one of its halves, or any model.
+
+lm-eval has no hook for models of other packages (0.4.13), so its own command line is started by
+ours, with the model registered and everything else as it is::
+
+    springback lm-eval run --model springback --model_args pretrained=FOLDER --tasks ...
+
+In Python, importing this module registers the model for ``lm_eval.simple_evaluate``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from torch import Tensor
+
+from springback.core import Row
+from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, decode_fast
+from springback.errors import ModelError, SpringbackError, describe
+from springback.inference import Loaded, load
+from springback.models.encoding import stop_ids
+
+PARTS = ("pair", "expert", "amateur")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+#: Copies of a batch's logits that scoring a pair holds at its peak: two halves, their difference,
+#: the combination and its log-probabilities.
+_LOGIT_COPIES = 5
+
+
+def halves(loaded: Loaded, part: str) -> tuple[Any, Any]:
+    """Strong and weak model (None: decode alone) of ``part``; raises :class:`ModelError`."""
+    if part not in PARTS:
+        raise ModelError(describe(f"part={part}", ", ".join(PARTS), "change it"))
+    if part == "amateur":
+        if loaded.amateur is None:
+            raise ModelError(
+                describe("part=amateur of a model without one", "pair, expert", "change it")
+            )
+        return loaded.amateur, None
+    return loaded.expert, loaded.amateur if part == "pair" else None
+
+
+@register_model("springback")
+class SpringbackLM(HFLM):  # type: ignore[misc]
+    """Log-likelihoods are those of the unmasked pair (:func:`springback.probes.pair_nll`): a gold
+    token may be implausible.  Generation masks, as decoding does, by the fast decoder.
+
+    ``pretrained``: what :func:`springback.load` takes.  ``part``: ``pair``, ``expert`` or
+    ``amateur``.  ``lam`` and ``alpha`` replace the folder's own.  Other arguments are those of
+    lm-eval's ``hf`` model that fit a loaded model (``batch_size``, ``max_length``, ...).
+    """
+
+    def __init__(
+        self,
+        pretrained: str,
+        part: str = "pair",
+        lam: float | None = None,
+        alpha: float | None = None,
+        dtype: str = "float32",
+        device: str | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ModelError(describe(f"dtype={dtype}", ", ".join(DTYPES), "change it"))
+        loaded = load(pretrained)
+        strong, weak = halves(loaded, part)
+        if lam is not None and lam > 0 and weak is None:
+            raise ModelError(
+                describe(f"lam={lam} with one model", "a boosted folder's pair", "leave lam out")
+            )
+        self._lam = loaded.lam if lam is None else float(lam)
+        self._alpha = loaded.alpha if alpha is None else float(alpha)
+        if weak is None or self._lam == 0:
+            self._lam, weak = 0.0, None
+        contrast.check_settings(self._lam, self._alpha)
+        # lm-eval asks for cuda:0 where nobody said so; without one it goes on with the CPU.
+        asked = None if str(device).startswith("cuda") and not torch.cuda.is_available() else device
+        for model in (strong, weak):
+            if model is not None:
+                model.to(device=asked or model.device, dtype=getattr(torch, dtype))
+        self._strong, self._weak = strong, weak
+        scored = strong
+        if weak is not None:
+            scored = ContrastModel.from_pair(strong, weak, self._lam, self._alpha)
+            scored.config.masked = False
+        self._seed, self._calls, self._generating = int(seed), 0, False
+        super().__init__(scored, backend="causal", tokenizer=loaded.tokenizer, **options)
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        self._generating = True
+        try:
+            found: list[str] = super().generate_until(requests, disable_tqdm)
+        finally:
+            self._generating = False
+        return found
+
+    def _model_generate(
+        self,
+        context: Tensor,
+        max_length: int,
+        stop: Sequence[str],
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Token ids (rows, context and answers), padded at the end."""
+        mask = torch.ones_like(context) if attention_mask is None else attention_mask
+        prompts = [ids[kept.bool()].tolist() for ids, kept in zip(context, mask, strict=True)]
+        new, pad = max_length - context.shape[1], self.tokenizer.pad_token_id
+        how = self._decode_settings(new, pad, tuple(s for s in stop if s), options)
+
+        def text_of(ids: Sequence[int]) -> str:
+            return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+        hooks = Hooks(text_of=text_of)
+        answers = decode_fast(self._strong, prompts, how, self._weak, hooks=hooks).answers
+        self._calls += 1
+        longest = max(map(len, answers))
+        rows = [answer + [pad] * (longest - len(answer)) for answer in answers]
+        made = torch.tensor(rows, dtype=context.dtype).reshape(len(rows), longest)
+        return torch.cat([context.cpu(), made], dim=1)
+
+    def _decode_settings(
+        self, new: int, pad: int, stop: tuple[str, ...], options: dict[str, Any]
+    ) -> DecodeSettings:
+        sampled = options.pop("do_sample", None)
+        temperature = float(options.pop("temperature", 1.0 if sampled else 0.0) or 0.0)
+        names = ("top_k", "top_p", "min_p", "repetition_penalty")
+        filters = {name: options.pop(name) for name in names if options.get(name) is not None}
+        options.pop("use_cache", None)
+        if options:
+            raise SpringbackError(
+                describe(
+                    f"generation options {', '.join(sorted(options))}",
+                    f"do_sample, temperature, until, max_gen_toks, {', '.join(names)}",
+                    "take them out of the task or of --gen_kwargs",
+                )
+            )
+        return DecodeSettings(
+            max_new_tokens=new,
+            lam=self._lam,
+            alpha=self._alpha,
+            temperature=temperature if sampled is not False else 0.0,
+            seed=1_000_003 * self._seed + self._calls,  # each batch its own noise
+            stop_ids=stop_ids(self.tokenizer, Row("chat", "", ""), self._strong),
+            pad_id=pad,
+            stop_strings=stop,
+            keyed_noise=True,
+            **filters,
+        )
+
+    def _detect_batch_size(self, requests: Any = None, pos: int = 0) -> int:
+        """lm-eval tries sizes until memory runs out; on a CPU that ends in a killed process, so
+        the size is reckoned from half of the free memory there."""
+        if self.device.type != "cpu":
+            found: int = super()._detect_batch_size(requests, pos)
+            return found
+        length = self.max_length
+        if requests:
+            _, context, continuation = requests[pos]
+            length = min(length, len(context) + len(continuation))
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        rows = free // (length * self._bytes_a_token())
+        return int(min(max(rows, 1), int(self.max_batch_size or 64)))
+
+    def _bytes_a_token(self) -> int:
+        """Memory that a token of a batch takes: its logits when scoring, keys and values else."""
+        config: Any = self._strong.config.get_text_config()
+        width = self._strong.dtype.itemsize
+        if not self._generating:
+            return int(max(width, 4) * _LOGIT_COPIES * config.vocab_size)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        both = 1 if self._weak is None else 2
+        return int(both * config.num_hidden_layers * 2 * heads * size * width)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """lm-eval's own command line, with the model ``springback`` known."""
+    from lm_eval.__main__ import cli_evaluate
+
+    held = sys.argv
+    sys.argv = ["springback lm-eval", *(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        cli_evaluate()
+    finally:
+        sys.argv = held
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""What OpenAI's clients send, checked; what they get back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from springback.core import Row, RowKind
+from springback.data import framed
+from springback.decoding import DecodeSettings
+from springback.inference import Loaded
+from springback.integrations.server.settings import ServeSettings
+from springback.models.encoding import encode_prompt, stop_ids
+
+#: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
+_INERT: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "logit_bias": (None, {}),
+    "logprobs": (None, False),
+    "top_logprobs": (None, 0),
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "functions": (None, []),
+    "response_format": (None, {"type": "text"}),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "best_of": (None, 1),
+    "modalities": (None, ["text"]),
+}
+#: Fields that say who asks or how to bill; they change no answer.
+_IDLE = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+
+
+class Refused(Exception):
+    """A request that is answered with an error."""
+
+    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+    def body(self) -> dict[str, Any]:
+        """The error in OpenAI's form."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+
+class StreamOptions(BaseModel):
+    """What is streamed beside the text."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+
+
+class Request(BaseModel):
+    """What both routes share.  ``temperature`` is 0 unless given: the strengths were chosen so.
+
+    ``top_k``, ``min_p`` and ``repetition_penalty`` are no fields of OpenAI's (``extra_body``).
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    model: str | None = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int | None = Field(default=None, ge=1)
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    seed: int | None = None
+    top_k: int = Field(default=0, ge=0)
+    min_p: float = Field(default=0.0, ge=0, lt=1)
+    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_asks_for_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            raise ValueError("the body is not a JSON object")
+        for name, allowed in _INERT.items():
+            if name in given and given[name] not in allowed:
+                raise ValueError(
+                    f"{name} is not supported; allowed: {json.dumps(allowed[-1])}; leave it out"
+                )
+        return {k: v for k, v in given.items() if k not in _INERT and k not in _IDLE}
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(given) > 4 or not all(given) or any(len(s) > 200 for s in given):
+            raise Refused(400, "stop: allowed are up to 4 texts of 1 to 200 characters")
+        return tuple(given)
+
+
+class TextPart(BaseModel):
+    """A part of a message; text is the only kind."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """One turn of a chat."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+
+    def turn(self) -> tuple[str, str]:
+        """Role and text; ``developer`` is what newer clients call the system."""
+        text = self.content
+        if not isinstance(text, str):
+            text = "".join(part.text for part in text)
+        return ("system" if self.role == "developer" else self.role), text
+
+
+class ChatRequest(Request):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1)
+
+    def prompts(self, loaded: Loaded) -> list[list[int]]:
+        """The chat as token ids, as ``springback generate`` makes them of a prompt.
+
+        A user's only message is put into the folder's frame of a question, if it has one.
+        """
+        *before, last = [message.turn() for message in self.messages]
+        if last[0] != "user":
+            raise Refused(400, f"the last message is the {last[0]}'s; allowed: the user's")
+        alone = all(role == "system" for role, _ in before)
+        text = framed(loaded.template, last[1]) if alone else last[1]
+        kind: RowKind = "qa" if alone and loaded.asks else "chat"
+        row = Row(kind, text, "", turns=tuple(before))
+        try:
+            return [encode_prompt(loaded.tokenizer, row, loaded.system)]
+        except Exception as error:  # templates raise what they like
+            raise Refused(400, f"the chat template refuses these messages: {error}") from error
+
+
+class CompletionRequest(Request):
+    """``POST /v1/completions``: bare text, no template."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+
+    def prompts(self, loaded: Loaded) -> list[list[int]]:
+        """One or several prompts as token ids."""
+        given: Any = self.prompt
+        if isinstance(given, str) or (given and isinstance(given[0], int)):
+            given = [given]
+        size = int(loaded.expert.config.get_text_config().vocab_size)
+        found = []
+        for one in given:
+            ids = loaded.tokenizer(one)["input_ids"] if isinstance(one, str) else list(one)
+            if not ids or any(not 0 <= i < size for i in ids):
+                raise Refused(400, f"a prompt needs at least one token, each from 0 to {size - 1}")
+            found.append(ids)
+        if not found:
+            raise Refused(400, "no prompt; give one")
+        return found
+
+
+def rows_of(
+    request: Request, prompts: Sequence[list[int]], settings: ServeSettings
+) -> list[list[int]]:
+    """Every prompt ``n`` times; raises :class:`Refused` when that is more than a batch."""
+    n = request.n or 1
+    if n * len(prompts) > settings.batch:
+        raise Refused(
+            400,
+            f"{n * len(prompts)} answers in one request; allowed: {settings.batch}; send several",
+        )
+    return [prompt for prompt in prompts for _ in range(n)]
+
+
+def decode_settings(
+    request: Request, rows: Sequence[list[int]], loaded: Loaded, settings: ServeSettings
+) -> DecodeSettings:
+    """How to decode ``rows``; raises :class:`Refused` where they do not fit."""
+    longest = max(len(row) for row in rows)
+    limit = getattr(loaded.expert.config.get_text_config(), "max_position_embeddings", None)
+    room = settings.max_new_tokens if limit is None else limit - longest
+    asked = request.max_completion_tokens or request.max_tokens
+    if asked and asked > settings.max_new_tokens:
+        raise Refused(
+            400, f"{asked} new tokens asked for; allowed by the server: {settings.max_new_tokens}"
+        )
+    if room < (asked or 1):
+        raise Refused(
+            400,
+            f"{longest} tokens of prompt and {asked or 1} new ones; the model takes {limit}",
+            "context_length_exceeded",
+        )
+    temperature = request.temperature or 0.0
+    seed = request.seed if request.seed is not None else secrets.randbits(31)
+    tokenizer, kind = loaded.tokenizer, Row("chat", "", "")
+    return DecodeSettings(
+        max_new_tokens=asked or min(settings.max_new_tokens, room),
+        lam=loaded.lam if loaded.amateur is not None else 0.0,
+        alpha=loaded.alpha,
+        temperature=temperature,
+        seed=seed if temperature > 0 else 0,
+        stop_ids=stop_ids(tokenizer, kind, loaded.expert),
+        pad_id=tokenizer.pad_token_id,
+        top_k=request.top_k,
+        top_p=request.top_p or 1.0,
+        min_p=request.min_p,
+        repetition_penalty=request.repetition_penalty,
+        stop_strings=request.stops,
+        keyed_noise=True,
+    )
+
+
+class Reply:
+    """Builds what is sent back: whole, or chunk by chunk."""
+
+    def __init__(self, chat: bool, model: str) -> None:
+        self.chat, self.model = chat, model
+        self.id = ("chatcmpl-" if chat else "cmpl-") + secrets.token_hex(12)
+        self.created = int(time.time())
+
+    def _head(self, chunk: bool) -> dict[str, Any]:
+        kind = "chat.completion" if self.chat else "text_completion"
+        return {
+            "id": self.id,
+            "object": kind + (".chunk" if chunk and self.chat else ""),
+            "created": self.created,
+            "model": self.model,
+        }
+
+    def whole(self, answers: Sequence[tuple[str, str]], usage: dict[str, int]) -> dict[str, Any]:
+        """``answers``: text and reason of its end, by row."""
+        choices = []
+        for index, (text, reason) in enumerate(answers):
+            said: dict[str, Any] = {"text": text}
+            if self.chat:
+                said = {"message": {"role": "assistant", "content": text}}
+            choices.append({"index": index, **said, "finish_reason": reason, "logprobs": None})
+        return {**self._head(False), "choices": choices, "usage": usage}
+
+    def chunk(
+        self, index: int, text: str, reason: str | None = None, first: bool = False
+    ) -> dict[str, Any]:
+        """A piece of one row's text."""
+        said: dict[str, Any] = {"text": text}
+        if self.chat:
+            delta = {"role": "assistant"} if first else {}
+            said = {"delta": {**delta, **({"content": text} if text or first else {})}}
+        choice = {"index": index, **said, "finish_reason": reason, "logprobs": None}
+        return {**self._head(True), "choices": [choice]}
+
+    def usage(self, usage: dict[str, int]) -> dict[str, Any]:
+        """The last chunk, where it was asked for."""
+        return {**self._head(True), "choices": [], "usage": usage}
+
+
+def usage_of(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> dict[str, int]:
+    """Tokens in and out; a prompt asked for ``n`` answers counts once (``prompts`` has it once)."""
+    taken, made = sum(map(len, prompts)), sum(map(len, answers))
+    return {"prompt_tokens": taken, "completion_tokens": made, "total_tokens": taken + made}

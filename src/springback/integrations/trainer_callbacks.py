@@ -1,0 +1,293 @@
+"""Callbacks for Transformers' Trainer and TRL's: keep the early checkpoint, watch elasticity."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from springback.core import Row
+from springback.errors import ModelError, SpringbackError, describe
+from springback.models.encoding import Encoded, encode_rows
+from springback.models.loading import Tokenizer
+from springback.probes import Precision, StartDistribution, margin, nll
+from springback.results.store import whole_folder
+
+#: What a model or adapter consists of; the state of the training is left behind, and no pickle.
+_MODEL_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".txt", ".model", ".md"})
+_LEFT = frozenset({"trainer_state.json"})
+
+
+class KeepEarly(TrainerCallback):
+    """Keeps the model of one moment, which ``save_total_limit`` would delete, for ``boost``.
+
+    Exactly one of ``step``, ``epoch`` (1: the end of the first) and ``share`` (of all steps) says
+    when.  A checkpoint is saved then even if the trainer's own schedule has none, and its model is
+    copied to ``OUTPUT_DIR/early-STEP``: weights (or adapter), configuration, tokenizer, but not
+    the optimizer.  :attr:`folder` is that path once it is there.
+
+    >>> trainer.add_callback(KeepEarly(epoch=1))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, step: int | None = None, epoch: int | None = None, share: float | None = None
+    ) -> None:
+        given = {"step": step, "epoch": epoch, "share": share}
+        named = {k: v for k, v in given.items() if v is not None}
+        if len(named) != 1 or not all(v > 0 for v in named.values()) or (share or 0) >= 1:
+            raise SpringbackError(
+                describe(
+                    f"KeepEarly({', '.join(f'{k}={v}' for k, v in named.items())})",
+                    "one of step, epoch (1 or more) and share (between 0 and 1)",
+                    "say when the early checkpoint is",
+                )
+            )
+        self.step, self.epoch, self.share = step, epoch, share
+        self.folder: Path | None = None
+
+    def _at(self, state: TrainerState) -> int | None:
+        """The step, where it is known from the beginning."""
+        if self.share is not None:
+            return max(1, round(self.share * state.max_steps))
+        return self.step
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raises where the moment never comes: a long training should not end without it."""
+        at = self._at(state)
+        never = at is not None and at >= state.max_steps
+        never |= self.epoch is not None and self.epoch >= state.num_train_epochs
+        if never:
+            raise SpringbackError(
+                describe(
+                    f"KeepEarly at {'step ' + str(at) if at else 'epoch ' + str(self.epoch)}",
+                    f"before the end: {state.max_steps} steps, {state.num_train_epochs} epochs",
+                    "keep an earlier one",
+                )
+            )
+        if at is not None and (_out(args) / f"early-{at}").is_dir():
+            self.folder = _out(args) / f"early-{at}"  # a run that goes on
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == self._at(state):
+            control.should_save = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.epoch is not None and round(state.epoch or 0) == self.epoch:
+            control.should_save = True
+            self.step = state.global_step
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step != self._at(state) or not state.is_world_process_zero:
+            return
+        source = _out(args) / f"checkpoint-{state.global_step}"
+        files = [p for p in sorted(source.iterdir()) if _is_model(p)]
+        if not any(p.suffix == ".safetensors" for p in files):
+            raise ModelError(
+                describe(
+                    f"{source} without safetensors",
+                    "checkpoints of whole weights or an adapter, as safetensors",
+                    "save full state dicts (FSDP: FULL_STATE_DICT; DeepSpeed: gathered weights)",
+                )
+            )
+        target = _out(args) / f"early-{state.global_step}"
+        with whole_folder(target) as tmp:
+            for path in files:  # copied: a link would change when the trainer writes it again
+                shutil.copy2(path, tmp / path.name)
+        self.folder = target
+
+
+def _out(args: TrainingArguments) -> Path:
+    return Path(args.output_dir or ".")
+
+
+def _is_model(path: Path) -> bool:
+    return path.is_file() and path.suffix in _MODEL_SUFFIXES and path.name not in _LEFT
+
+
+@dataclass(frozen=True)
+class Held:
+    """Held-out rows that elasticity is read off.
+
+    ``wanted`` and ``unwanted``: behaviour that training aims at, and its opposite (texts or
+    :class:`springback.Row`); ``neutral``: texts that KL to the start is taken on, best sampled
+    from the start model.  Any may be empty: what needs it is not logged.
+    """
+
+    wanted: Sequence[str | Row] = ()
+    unwanted: Sequence[str | Row] = ()
+    neutral: Sequence[str | Row] = ()
+
+
+class ElasticityCallback(TrainerCallback):
+    """Logs margin and KL to the start while training, to whatever the trainer reports to.
+
+    ``elasticity/margin``: mean NLL a token of the unwanted texts minus that of the wanted ones,
+    nats a token, higher is more aligned.  ``elasticity/kl``: KL(start || model), nats a token.
+    Measured before the first step, every ``every`` steps, and at the end; in the weights' own
+    dtype, on ``tokens`` tokens a text at most.  The start's probabilities are kept, or with a LoRA
+    adapter computed without it, so that no second model is needed.
+
+    >>> ElasticityCallback(tokenizer, Held(wanted, unwanted), every=50).watch(trainer)
+    ... # doctest: +SKIP
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, held: Held, every: int = 100, tokens: int = 128
+    ) -> None:
+        if every < 1:
+            raise SpringbackError(describe(f"every={every}", "1 or more", "change it"))
+        if bool(held.wanted) != bool(held.unwanted) or not (held.wanted or held.neutral):
+            raise SpringbackError(
+                describe(
+                    f"{len(held.wanted)} wanted, {len(held.unwanted)} unwanted, "
+                    f"{len(held.neutral)} neutral texts",
+                    "wanted and unwanted, or neutral, or all three",
+                    "give what you want measured",
+                )
+            )
+        self.tokenizer, self.every = tokenizer, every
+        if tokenizer.pad_token_id is None:
+            raise ModelError("the tokenizer has no pad token; set tokenizer.pad_token first")
+        self._wanted, self._unwanted, self._neutral = (
+            self._encoded(rows, tokens) for rows in (held.wanted, held.unwanted, held.neutral)
+        )
+        self._start: StartDistribution | None = None
+        self._trainer: weakref.ref[Trainer] | None = None
+        self._last = -1
+
+    def watch(self, trainer: Trainer) -> ElasticityCallback:
+        """Join ``trainer``; a callback alone cannot reach the trainer's log."""
+        self._trainer = weakref.ref(trainer)
+        trainer.add_callback(self)
+        return self
+
+    def _encoded(self, rows: Sequence[str | Row], tokens: int) -> list[Encoded]:
+        given = [Row("text", "", row) if isinstance(row, str) else row for row in rows]
+        return encode_rows(self.tokenizer, given, tokens)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if self._trainer is None:
+            raise SpringbackError(
+                "ElasticityCallback was given to a trainer by itself; "
+                "use ElasticityCallback(...).watch(trainer) instead"
+            )
+        if self._neutral:
+            self._start = self._start_distribution(model, state.global_step > 0)
+        self._log(model, state, control)
+
+    def _start_distribution(self, model: Any, resumed: bool) -> StartDistribution:
+        """Of the model as it is, or without its adapter, where a run goes on."""
+        where = _Adapters(model)
+        if resumed and not where.any:
+            raise SpringbackError(
+                describe(
+                    "KL to the start in a run that goes on with full weights",
+                    "runs from the start, or LoRA",
+                    "leave the neutral texts out",
+                )
+            )
+        with _evaluating(model), where:
+            found = StartDistribution(
+                model, self._neutral, self.tokenizer, Precision(), keep_bytes=2_000_000_000
+            )
+        if found.kept is None:
+            raise SpringbackError(
+                "the start's probabilities take more than 2 GB; give fewer neutral texts"
+            )
+        return found
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.global_step % self.every == 0:
+            self._log(model, state, control)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self._log(model, state, control)
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """What is logged, of ``model`` as it is now."""
+        found: dict[str, float] = {}
+        with _evaluating(model):
+            if self._wanted:
+                wanted, unwanted = (
+                    nll(model, rows, self.tokenizer, Precision())
+                    for rows in (self._wanted, self._unwanted)
+                )
+                found["elasticity/margin"] = margin(wanted, unwanted)
+            if self._start is not None:
+                each = self._start.kl(model)
+                found["elasticity/kl"] = sum(each) / len(each)
+        return found
+
+    def _log(self, model: Any, state: TrainerState, control: TrainerControl) -> None:
+        trainer = self._trainer() if self._trainer else None
+        if state.global_step == self._last or trainer is None:
+            return
+        self._last, due = state.global_step, control.should_log
+        # The base class's own: TRL's trainers add and clear their running means in theirs.
+        Trainer.log(trainer, self.measure(model))
+        control.should_log = due  # a log of ours must not stand for the trainer's own
+
+
+class _Adapters:
+    """A model with its adapters switched off while inside, where it has any."""
+
+    def __init__(self, model: Any) -> None:
+        self.any = hasattr(model, "disable_adapter") and hasattr(model, "peft_config")
+        self._held: Any = model.disable_adapter() if self.any else None
+
+    def __enter__(self) -> None:
+        if self._held is not None:
+            self._held.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._held is not None:
+            self._held.__exit__(*error)
+
+
+class _evaluating:
+    """A model in evaluation mode while inside; dropout's random numbers are not touched."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self._training = self.model.training
+        self.model.eval()
+
+    def __exit__(self, *error: object) -> None:
+        self.model.train(self._training)

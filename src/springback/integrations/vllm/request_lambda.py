@@ -1,0 +1,119 @@
+"""Lambda and alpha by request.
+
+vLLM tells a logits processor which request is in which row of the coming batch, before the models
+run.  :class:`RequestStrengths` takes that down in a table, and the model reads it when it combines
+its logits.  So grammars, allowed tokens and penalties act on the request's own combined logits,
+none of them is undone, and returned log-probabilities are of these logits.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from springback.decoding import contrast
+from springback.integrations.vllm.folder import ALPHA, LAMBDA, strengths_of
+
+
+@dataclass
+class Table:
+    """The strengths of the rows of the coming batch, where a request asked for its own.
+
+    ``rows``: how many there are.  ``fresh``: a batch was announced and its logits not yet taken;
+    what the model computes besides (log-probabilities of prompts, warm-up) has other rows.
+    """
+
+    own: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    rows: int = 0
+    fresh: bool = False
+
+    def take(self, rows: int, lam: float, alpha: float) -> tuple[Tensor, Tensor] | None:
+        """Lambda and alpha for each row (rows,), once a batch; None where all are the folder's."""
+        fresh, self.fresh = self.fresh, False
+        if not fresh or not self.own:
+            return None
+        if rows != self.rows:
+            raise RuntimeError(
+                f"{rows} rows of logits for {self.rows} requests: this version of vLLM lays "
+                "batches out in another way; serve without lambda by request"
+            )
+        lams, alphas = torch.full((rows,), lam), torch.full((rows,), alpha, dtype=torch.float64)
+        for row, (own_lam, own_alpha) in self.own.items():
+            lams[row] = lam if own_lam is None else own_lam
+            alphas[row] = alpha if own_alpha is None else own_alpha
+        return lams, alphas
+
+
+#: The table of each engine of this process, by its configuration, which has no hash.
+_TABLES: list[tuple[weakref.ref[Any], Table]] = []
+
+
+def table_of(vllm_config: Any) -> Table:
+    """The one table of an engine: processor and model are made for the same configuration."""
+    _TABLES[:] = [(ref, table) for ref, table in _TABLES if ref() is not None]
+    for ref, table in _TABLES:
+        if ref() is vllm_config:
+            return table
+    _TABLES.append((weakref.ref(vllm_config), Table()))
+    return _TABLES[-1][1]
+
+
+class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
+    """Takes down who asks for which strengths; logits pass unchanged."""
+
+    @classmethod
+    def validate_params(cls, sampling_params: Any) -> None:
+        """Raise :class:`ValueError` (status 400) for strengths out of range."""
+        given = strengths_of(sampling_params.extra_args)
+        if given != (None, None) and sampling_params.prompt_logprobs is not None:
+            raise ValueError(
+                f"given: {LAMBDA} or {ALPHA} with prompt_logprobs; allowed: one of them, since "
+                "those of a prompt are taken with the folder's own strengths; ask twice"
+            )
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self.table = table_of(vllm_config)
+
+    def is_argmax_invariant(self) -> bool:
+        return True  # it changes nothing itself
+
+    def update_state(self, batch_update: Any) -> None:
+        if batch_update is not None:
+            self.table.rows = batch_update.batch_size
+            process_dict_updates(self.table.own, batch_update, self._new)
+        self.table.fresh = True
+
+    def apply(self, logits: Tensor) -> Tensor:
+        return logits
+
+    @staticmethod
+    def _new(params: Any, *_: Any) -> tuple[float | None, float | None] | None:
+        found = strengths_of(params.extra_args)
+        return None if found == (None, None) else found
+
+
+@dataclass
+class Combiner:
+    """Both halves' logits to the combined ones."""
+
+    lam: float
+    alpha: float
+    table: Table
+
+    def __call__(self, strong: Tensor, weak: Tensor) -> Tensor:
+        """All (rows, vocabulary); fp32 back.  Implausible tokens stay finite: a grammar that
+        forbids all plausible ones leaves the expert's order among the rest."""
+        own = self.table.take(len(strong), self.lam, self.alpha)
+        if own is None:
+            return contrast.stepped(strong, weak, self.lam, self.alpha)
+        return contrast.stepped_rows(strong, weak, *(t.to(strong.device) for t in own))
+
+    def contested(self, strong: Tensor) -> Tensor:
+        """Rows (rows,) in which the amateur counts, with the folder's strengths."""
+        return contrast.plausible(strong.float(), self.alpha).sum(-1) > 1

@@ -1,0 +1,51 @@
+"""What a study takes from accelerate's config file: how many processes, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from springback.errors import SpringbackError, describe
+from springback.jobs.config import read_study
+from springback.training.distributed import Launch
+
+
+def read_launch(path: str) -> Launch:
+    """Raises :class:`SpringbackError` where the file is not there, names no processes, or spreads
+    anything but rows (DDP) and weights (FSDP) over one machine's."""
+    found = read_study(path)
+    processes = found.get("num_processes")
+    if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
+        raise _refused(
+            path, f"num_processes {processes!r}", "1 or more", "write one: accelerate config"
+        )
+    kind = str(found.get("distributed_type"))
+    if kind not in ("NO", "FSDP") and not kind.startswith("MULTI_"):
+        raise _refused(path, f"distributed_type {kind}", "MULTI_CPU, MULTI_GPU, FSDP", "change it")
+    if (machines := found.get("num_machines") or 1) != 1:
+        raise _refused(
+            path, f"num_machines {machines}", "1", "spread runs over machines by --executor ray"
+        )
+    if found.get("parallelism_config"):
+        raise _refused(path, "a parallelism_config", "none: every process has rows", "leave it out")
+    cpu, port = found.get("use_cpu") is True, found.get("main_process_port")
+    if kind == "FSDP" and cpu and _fsdp_version(found) != 2:
+        raise _refused(
+            path,
+            f"fsdp_version {_fsdp_version(found)} with use_cpu",
+            "2 (version 1 is for devices)",
+            "write fsdp_version: 2 into fsdp_config",
+        )
+    return Launch(Path(path).absolute(), processes, cpu, kind == "FSDP", port)
+
+
+def _fsdp_version(found: Mapping[str, Any]) -> Any:
+    """As accelerate reads it; 1 where it is not said."""
+    config = found.get("fsdp_config") or {}
+    version = config.get("fsdp_version", 1) if isinstance(config, Mapping) else 1
+    return int(version) if str(version).isdigit() else version
+
+
+def _refused(path: str, given: str, allowed: str, do: str) -> SpringbackError:
+    return SpringbackError(f"--accelerate {path}: " + describe(given, allowed, do))

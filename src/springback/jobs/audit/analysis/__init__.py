@@ -1,0 +1,1 @@
+"""What an audit's measurements say: curves, findings, protections, rates."""

@@ -1,0 +1,101 @@
+"""Ways to perturb beside the study's own: other learning rates, rows mixed with benign ones.
+
+What a safeguard is worth is what it holds against the worst of them (issue: attackers), so the
+worst case stands beside the median.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from springback.core import Slice
+from springback.jobs.audit.protections import Protection, mixed_rows, parse_all
+from springback.jobs.audit.rows import Data, front
+from springback.jobs.audit.settings import AuditSettings
+
+
+@dataclass(frozen=True)
+class Attack:
+    """``learning_rate`` None: the study's.  ``mix``: share of benign rows; 1 is benign only.
+
+    ``draw``: the seed that draws rows and their order; None is the study's own, which also drew
+    the aligning rows.
+    ``protection``: what the model has against it.  ``repair``: how much of the alignment's
+    direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
+    """
+
+    learning_rate: float | None = None
+    mix: float = 0.0
+    protection: Protection | None = None
+    repair: tuple[float, ...] = ()
+    rows: int | None = None
+    draw: int | None = None
+
+    @property
+    def name(self) -> str:
+        parts = [] if self.protection is None else [self.protection.name]
+        if self.repair:
+            parts.append("to be repaired")
+        if self.learning_rate is not None:
+            parts.append(f"learning rate {self.learning_rate:g}")
+        if self.draw is not None:
+            parts.append(f"draw {self.draw}")
+        if self.mix:
+            parts.append("benign only" if self.mix == 1 else f"{100 * self.mix:g} % benign")
+        return ", ".join(parts) or "as the study"
+
+
+#: The study's own perturbation.
+PLAIN = Attack()
+
+
+def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
+    """Those that the settings ask for beside :data:`PLAIN`.
+
+    Learning rates and draws are swept together, each with each; a share of benign rows is the
+    only thing that its perturbation changes.
+    """
+    others = (r for r in settings.attack_learning_rates if r != settings.learning_rate)
+    rates = (None, *dict.fromkeys(others))
+    draws = (None, *dict.fromkeys(settings.attack_seeds))
+    swept = (Attack(learning_rate=rate, draw=draw) for draw in draws for rate in rates)
+    shares = dict.fromkeys(m for m in settings.mix if m)
+    return (*(a for a in swept if a != PLAIN), *(Attack(mix=m) for m in shares))
+
+
+def protected(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The study's own perturbation against each protection that the settings ask for."""
+    return tuple(Attack(protection=p) for p in parse_all(settings.mitigate))
+
+
+def worn(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The benign training that is repaired afterwards, if the settings ask for it."""
+    if "repair" not in settings.experiments:
+        return ()
+    return (Attack(mix=1.0, repair=settings.repair_mu, rows=settings.repair_rows),)
+
+
+def perturbing_rows(
+    data: Data, attack: Attack, rows: int, seed: int, batch: int | None = None
+) -> Slice:
+    """``rows`` rows in the order of ``seed``; every beginning of them has the share of benign ones.
+
+    Against a protection that mixes, aligning rows stand beside them in every ``batch``.
+    Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
+    """
+    shield = attack.protection
+    if attack.draw is not None:
+        return data.attacking(seed, rows, attack.draw)
+    opposite = data.perturbing(seed, rows)
+    if shield is not None and shield.kind == "mix" and batch is not None:
+        aligning = data.reserved("align", "beside", seed)
+        return mixed_rows(opposite, aligning, batch, shield.beside(batch))
+    if not attack.mix or data.benign is None:
+        return opposite
+    benign, unwanted = iter(front(data.benign, seed, len(data.benign)).rows), iter(opposite.rows)
+    mixed = [
+        next(benign if math.floor((i + 1) * attack.mix) > math.floor(i * attack.mix) else unwanted)
+        for i in range(rows)
+    ]
+    return Slice.of(f"{opposite.name}, {attack.name}", opposite.source, mixed, seed)

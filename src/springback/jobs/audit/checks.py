@@ -1,0 +1,177 @@
+"""What an audit's settings are checked for before it starts; its rows: :mod:`..audit_rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from springback.core import ALGORITHMS
+from springback.errors import SpringbackError
+from springback.jobs.audit.accelerate_config import read_launch
+from springback.jobs.audit.protections import parse_all
+from springback.jobs.audit.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
+from springback.models.loading import default_precision
+from springback.results.writing import check_positive
+from springback.training import NEUTRAL_PROMPT, check_recipe
+
+#: Algorithms that learn from wanted and unwanted answers together.
+PREFERENCES = ("dpo", "kto", "simpo")
+#: Those of them that need both answers to the same prompt.
+PAIRED = ("dpo", "simpo")
+
+
+def check_settings(settings: AuditSettings) -> AuditSettings:
+    """The settings with ``auto`` filled in and lists sorted; raises on what cannot be."""
+    if settings.series:
+        raise SpringbackError(
+            "audit measures one model; for a series use springback.jobs.audit.series.series"
+        )
+    check_positive(
+        {
+            "learning-rate": settings.learning_rate,
+            "batch-size": settings.batch_size,
+            "max-tokens": settings.max_tokens,
+            "holdout": settings.holdout,
+            "prompts": settings.prompts,
+            "prompt-tokens": settings.prompt_tokens,
+            "sample-tokens": settings.sample_tokens,
+            "epsilon": settings.epsilon,
+            "utility-rows": settings.utility_rows,
+            "rate-depth": settings.rate_depth,
+            "probe-processes": settings.probe_processes,
+        }
+    )
+    if not settings.n_pos or not settings.doses or not settings.seeds:
+        raise SpringbackError("--n-pos, --doses and --seeds each need at least one number")
+    for name, values in (("n-pos", settings.n_pos), ("doses", settings.doses)):
+        bad = [v for v in values if v <= 0 or v % settings.batch_size]
+        if bad:
+            raise SpringbackError(
+                f"--{name} has {bad}; allowed are multiples of the batch size "
+                f"({settings.batch_size}): change them or --batch-size"
+            )
+    unknown = [p for p in settings.probes if p not in PROBES]
+    if unknown or "margin" not in settings.probes:
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
+            "with margin among them, since gain and fall are measured in it"
+        )
+    if ("behaviour" in settings.probes) != (settings.behaviour is not None):
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
+            "give both: the probe behaviour and what scores the texts"
+        )
+    if settings.pretraining_volume < 0:
+        raise SpringbackError(
+            f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
+            "or 0 if it is not known"
+        )
+    if 0 < settings.resistance_rows < settings.batch_size:
+        raise SpringbackError(
+            f"--resistance-rows is {settings.resistance_rows}; give 0 (leave it out) or at "
+            f"least the batch size ({settings.batch_size})"
+        )
+    if bad_mix := [m for m in settings.mix if not 0 <= m <= 1]:
+        raise SpringbackError(f"--mix has {bad_mix}; give shares from 0 to 1, such as 0.5,1")
+    for rate in settings.attack_learning_rates:
+        check_positive({"attack-learning-rates": rate})
+    if shared := sorted({*settings.attack_seeds} & {*settings.seeds}):
+        raise SpringbackError(
+            f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
+            "already: give others"
+        )
+    _check_protections(settings)
+    if settings.accelerate is not None:
+        read_launch(settings.accelerate)
+        algorithms = {settings.algorithm, settings.perturb_algorithm}
+        if algorithms != {"sft"} or settings.lora_rank:
+            raise SpringbackError(
+                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
+                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+            )
+    if settings.lora_rank and settings.probe_processes > 1:
+        raise SpringbackError(
+            f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
+            "they hold whole models, no adapter: leave out one of the two"
+        )
+    _among("experiments", settings.experiments, EXPERIMENTS)
+    _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
+    if "rebound" not in settings.experiments:
+        raise SpringbackError(
+            f"--experiments is {', '.join(settings.experiments)}; rebound has to be among them, "
+            "since the others build on its runs"
+        )
+    if settings.precision == "auto":
+        settings = replace(settings, precision=default_precision())
+    _check_algorithms(settings)
+    pairs = {settings.algorithm, settings.perturb_algorithm} & {*PREFERENCES}
+    return replace(
+        settings,
+        resistance_rows=settings.resistance_rows if "resistance" in settings.experiments else 0,
+        n_pos=tuple(sorted(set(settings.n_pos))),
+        doses=tuple(sorted(set(settings.doses))),
+        seeds=tuple(dict.fromkeys(settings.seeds)),
+        prompt=NEUTRAL_PROMPT if pairs and settings.prompt is None else settings.prompt,
+    )
+
+
+def _check_protections(settings: AuditSettings) -> None:
+    shields = parse_all(settings.mitigate)
+    if settings.perturb_algorithm != "sft" and any(s.kind == "mix" for s in shields):
+        raise SpringbackError(
+            f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
+            "are learned beside the others by sft only: leave out one of the two"
+        )
+    if settings.lora_rank and any(s.rank is not None for s in shields):
+        raise SpringbackError(
+            f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
+            "low rank already: leave out @RANK or train all weights"
+        )
+    if "repair" not in settings.experiments:
+        return
+    check_positive({"repair-rows": settings.repair_rows})
+    for mu in settings.repair_mu:
+        check_positive({"repair-mu": mu})
+    if not settings.repair_mu or settings.repair_rows % settings.batch_size:
+        raise SpringbackError(
+            f"--repair-rows is {settings.repair_rows} and --repair-mu {settings.repair_mu}; give a "
+            f"multiple of the batch size ({settings.batch_size}), and one mu or more"
+        )
+    if settings.lora_rank:
+        raise SpringbackError(
+            f"--experiments has repair with --lora-rank {settings.lora_rank}; the alignment's "
+            "direction and what wore it have one adapter then: train all weights"
+        )
+    if "neutral_nll" not in settings.probes:
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)} with repair among the experiments; "
+            "neutral_nll has to be among them, since it measures what benign training taught: "
+            "add it, and let --neutral be data like --benign"
+        )
+
+
+def _check_algorithms(settings: AuditSettings) -> None:
+    for flag in ("algorithm", "perturb_algorithm"):
+        _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
+        check_recipe(settings.recipe(0, getattr(settings, flag)))
+    if settings.perturb_algorithm != "sft" and any(settings.mix):
+        raise SpringbackError(
+            f"--mix with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
+            "opposite to learn against: leave out one of the two"
+        )
+    if settings.perturb_algorithm in PREFERENCES and settings.attack_seeds:
+        raise SpringbackError(
+            f"--attack-seeds with --perturb-algorithm {settings.perturb_algorithm}; the rows that "
+            "it learns against are drawn by the study's seed: leave out one of the two"
+        )
+    geometry = [p for p in settings.probes if p in ("weight_change", "way_back")]
+    if settings.lora_rank and geometry:
+        raise SpringbackError(
+            f"--probes has {', '.join(geometry)} with --lora-rank {settings.lora_rank}; an adapter "
+            "has no weights to compare with the start's: leave the probe out or train all weights"
+        )
+
+
+def _among(flag: str, given: Sequence[str], allowed: Sequence[str]) -> None:
+    if bad := [name for name in given if name not in allowed]:
+        raise SpringbackError(f"--{flag} has {', '.join(bad)}; allowed: {', '.join(allowed)}")

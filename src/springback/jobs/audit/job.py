@@ -1,0 +1,161 @@
+"""``springback audit``: how strongly does a model spring back after alignment?
+
+Rebound is in :mod:`springback.jobs.audit.rebound`, resistance in
+:mod:`springback.jobs.audit.resistance`, re-alignment in :mod:`springback.jobs.audit.realign`; what
+the numbers say in :mod:`springback.jobs.audit.analysis.curves`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from springback.core import to_jsonable
+from springback.elasticity import card_of
+from springback.integrations.ray import ExecutorSettings
+from springback.jobs.audit import on_ray as ray_runs
+from springback.jobs.audit import realign, rebound, resistance
+from springback.jobs.audit.analysis import findings, protections, rates
+from springback.jobs.audit.analysis.curves import analyse, judge, rebound_part
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.on_ray import on_ray
+from springback.jobs.audit.plan import Plan, make_plan
+from springback.jobs.audit.rows import Data, Room, load_data
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.progress import Progress, Silent
+from springback.results.store import Store, require_space, write_json, write_text
+from springback.results.writing import Clock, Result, write_result
+
+
+def audit(
+    settings: AuditSettings | None = None,
+    out: str | Path = "springback-audit",
+    progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
+) -> Result:
+    """Align, perturb, measure; write ``out/result.json``, ``card.json`` and ``card.md``.
+
+    ``executor``: where the runs are made (:mod:`springback.jobs.audit.on_ray`); None is here.
+
+    Finished runs in ``out/runs`` are read instead of repeated, so the same call after a crash (or
+    with more seeds) goes on.  Raises :class:`springback.errors.SpringbackError` on input that
+    cannot be used, before anything is trained.  Paper A, sections A2 and A3.
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    settings, far = check_settings(settings or AuditSettings()), on_ray(executor)
+    with Store(out).locked() as store, ExitStack() as ending:
+        room = Room(settings)
+        data = load_data(settings, room)
+        studies = _studies(settings, data, store, progress, room)
+        ending.callback(studies[0].close)
+        planned = _announce(studies)
+        if far and executor is not None:
+            ray_runs.run(studies, planned, executor, progress)
+        study, opposite = studies[0], studies[1] if len(studies) > 1 else None
+        start = rebound.measure_start(study)
+        both = {seed: realign.run_seed(study, seed) for seed in settings.seeds}
+        rebounds = {seed: found for seed, (found, _) in both.items()}
+        again = {seed: found for seed, (_, found) in both.items()}
+        resistances = {seed: resistance.run_seed(study, seed) for seed in settings.seeds}
+        turned = None
+        if opposite is not None:
+            first = rebound.measure_start(opposite)
+            turned = first, {seed: rebound.run_seed(opposite, seed) for seed in settings.seeds}
+        analysis = analyse(settings, study.words, start, rebounds, resistances)
+        analysis |= {
+            "doses_to_undo": findings.doses_to_undo(settings, start, rebounds),
+            "phases": findings.phases(settings, start, rebounds),
+            "sampled": findings.sampled(settings, study.words, start, rebounds),
+            "attackers": findings.attackers(settings, start, rebounds),
+            "realign": findings.second_alignment(settings, start, rebounds, again),
+            "rates": rates.rates(study, start, rebounds),
+            **protections.findings(settings, study.words, start, rebounds),
+        }
+        found = rebound.measurements(study, start, rebounds)
+        found += resistance.measurements(study, resistances)
+        found += realign.measurements(study, again)
+        other = None
+        if turned is not None:
+            found += rebound.measurements(study, *turned, order="opposite")
+            other = rebound_part(settings, study.words, *turned)
+        verdict = judge(settings, start, rebounds, resistances)
+        analysis["symmetry"], more = findings.symmetry(analysis["rebound"], other)
+        verdict["parts"] += [
+            *findings.parts(to_jsonable(analysis)),
+            *rates.parts(analysis["rates"]),
+            *protections.parts(analysis),
+            *more,
+        ]
+        inputs = _inputs(study, data)
+        plain = to_jsonable(
+            {"kind": "audit", "inputs": inputs, "measurements": found, "analysis": analysis}
+        )
+        card = card_of(plain, epsilon=settings.epsilon)
+        analysis["card"] = card.to_dict()
+        write_json(store.root / "card.json", analysis["card"])
+        write_text(store.root / "card.md", card.to_markdown())
+        return write_result(
+            store,
+            "audit",
+            clock,
+            inputs=inputs,
+            measurements=found,
+            analysis=analysis,
+            verdict=verdict,
+        )
+
+
+def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
+    """What :func:`audit` would do in ``out``, and what of it is done; trains nothing."""
+    settings = check_settings(settings)
+    store, room = Store(out), Room(settings)
+    return make_plan(_studies(settings, load_data(settings, room), store, Silent(), room))
+
+
+def _studies(
+    settings: AuditSettings, data: Data, store: Store, progress: Progress, room: Room
+) -> list[Study]:
+    """The study, and its opposite if symmetry is asked for."""
+    study = Study(settings, data, store, progress, room=room)
+    return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
+
+
+def _announce(studies: list[Study]) -> Plan:
+    """Say what will be done, how long it takes, and the memory and disk it needs."""
+    study, made = studies[0], make_plan(studies)
+    s = study.settings
+    require_space(study.store.root, made.disk, "this audit")
+    study.progress.note(
+        f"audit of {s.model}: {len(s.seeds)} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} "
+        f"rows of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
+    )
+    for source, rows in study.data.left_out.items():
+        study.progress.note(
+            f"left out {rows} rows of {source}: their prompts leave no room for an answer within "
+            f"{s.max_tokens} tokens"
+        )
+    if len(s.seeds) == 1:
+        study.progress.note("one seed: values come without intervals across seeds")
+    done = sum(p.done for p in made.runs)
+    before = f"{done} of {len(made.runs)} runs are done; " if done else ""
+    study.progress.note(f"{before}{made.needs}; stop it at any time, the same command goes on")
+    return made
+
+
+def _inputs(study: Study, data: Data) -> dict[str, Any]:
+    return {
+        # The name that was given, not where the cache keeps it: results are made to be shared.
+        "model": replace(study.checkpoint, path=study.settings.model),
+        "align": data.align.describe(),
+        "perturb": data.perturb.describe(),
+        "wanted": data.wanted.describe(),
+        "unwanted": data.unwanted.describe(),
+        "settings": study.settings,
+        **({"left_out": data.left_out} if data.left_out else {}),
+    }
+
+
+__all__ = ["AuditSettings", "audit", "plan"]

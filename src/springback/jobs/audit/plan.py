@@ -1,0 +1,246 @@
+"""What an audit will do, before it starts: runs, tokens, time, memory, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from springback.core import Run
+from springback.jobs.audit import realign, rebound, resistance
+from springback.jobs.audit.checks import PAIRED, check_settings
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.models.loading import training_speed
+
+#: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
+#: training with its gradient and two moments, and a copy in bf16.
+MEMORY_COPIES = 5.5
+#: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
+#: RLOO with its sampled answers a GB more (benchmarks/memory.py).
+MEMORY_BESIDE = 2_500_000_000
+#: Likewise of a further process that measures (``--probe-processes``): both models, and this.
+WORKER_COPIES, WORKER_BESIDE = 2, 1_000_000_000
+#: Copies on disk of a run's state: weights and two moments, the new one beside the old.
+STATE = 6
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run: tokens it trains on, tokens that probes score or sample, and whether it is done."""
+
+    run: Run
+    seed: int | None
+    trained: int
+    scored: int
+    done: bool
+
+    def seconds(self, train: float, score: float) -> float:
+        """At so many tokens a second trained and scored."""
+        return self.trained / train + self.scored / score
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes.
+
+    ``each``: seconds of every run that is not done, by its name, without what starting costs.
+    ``training``: those of ``seconds`` that go into training; the rest goes into probes.
+    """
+
+    runs: tuple[Planned, ...]
+    seconds: float
+    memory: int
+    disk: int
+    each: Mapping[str, float] = field(default_factory=dict)
+    training: float = 0.0
+
+    @property
+    def waiting(self) -> tuple[Planned, ...]:
+        return tuple(p for p in self.runs if not p.done)
+
+    @property
+    def time(self) -> str:
+        minutes = max(1, round(self.seconds / 60))
+        return f"{minutes} min" if minutes < 100 else f"{self.seconds / 3600:.1f} h"
+
+    @property
+    def needs(self) -> str:
+        share = ""
+        if self.waiting:
+            share = f" ({100 * self.training / self.seconds:.0f} % training, the rest probes)"
+        return (
+            f"about {self.time}{share}, "
+            f"{self.memory / 1e9:.1f} GB of memory, "
+            f"{self.disk / 1e9:.1f} GB of disk at the most"
+        )
+
+    def __str__(self) -> str:
+        """A table by kind of run, and the sum."""
+        rows: list[tuple[str, ...]] = [
+            ("run", "seeds", "runs", "done", "tokens trained", "tokens probed", "minutes left")
+        ]
+        kinds = dict.fromkeys(p.run.kind for p in self.runs)
+        for kind in kinds:
+            rows.append(self._row(kind, [p for p in self.runs if p.run.kind == kind]))
+        rows.append(self._row("all", self.runs))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join([*lines, f"what is left: {self.needs}"])
+
+    def _row(self, kind: str, runs: Sequence[Planned]) -> tuple[str, ...]:
+        seeds = {p.seed for p in runs if p.seed is not None}
+        left = sum(self.each.get(p.run.name, 0.0) for p in runs if not p.done)
+        numbers = (
+            len(seeds) or 1,
+            len(runs),
+            sum(p.done for p in runs),
+            sum(p.trained for p in runs),
+            sum(p.scored for p in runs),
+            round(left / 60),
+        )
+        return (kind, *(f"{n:,}" for n in numbers))
+
+
+def make_plan(studies: list[Study]) -> Plan:
+    """The plan of one study, or of a study and its opposite."""
+    runs = tuple(p for study in studies for p in _runs(study))
+    study = studies[0]
+    s, parameters = study.settings, study.weight_bytes // 4
+    waiting = [p for p in runs if not p.done]
+    train = training_speed(parameters, s.precision)
+    # A forward pass is a third of a training step's work.
+    score = 3 * training_speed(parameters, s.probe_precision)
+    each = {p.run.name: p.seconds(train, score) for p in waiting}
+    seconds = sum(each.values()) + 30
+    return Plan(
+        runs,
+        seconds,
+        round(MEMORY_COPIES * study.weight_bytes)
+        + MEMORY_BESIDE
+        + (s.probe_processes - 1) * (WORKER_COPIES * study.weight_bytes + WORKER_BESIDE),
+        kept(s) * study.weight_bytes,
+        each,
+        sum(p.trained for p in waiting) / train,
+    )
+
+
+def kept(s: AuditSettings) -> int:
+    """Copies of the weights on disk at the peak.
+
+    Of a seed's rebound: its branch points, or the last one beside the fallen model that is aligned
+    again; of its resistance, which comes after, the chain's three; and the state of the run.
+    """
+    waiting = 2 if "realign" in s.experiments else 1
+    chain = 3 if s.resistance_rows else 0
+    return max(len(s.n_pos), waiting, chain) + STATE
+
+
+def _runs(study: Study) -> Iterator[Planned]:
+    s = study.settings
+    encoded = [r for rows in study.encoded.values() for r in rows]
+    length = sum(len(r.ids) for r in encoded) / len(encoded)
+    probe, toward = probe_tokens(s, length), toward_tokens(s, length)
+
+    def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
+        done = study.store.results(run) is not None
+        return Planned(run, seed, round(trained), round(scored), done)
+
+    aligning, perturbing = (
+        example_tokens(s, algorithm, length) for algorithm in (s.algorithm, s.perturb_algorithm)
+    )
+    yield planned(rebound.start_run(study), None, 0, 2 * probe)
+    for seed in s.seeds:
+        align = rebound.align_run(study, seed)
+        yield planned(align, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
+        for n_pos, attack in rebound.branches(s):
+            run = rebound.perturb_run(study, seed, n_pos, attack)
+            rows = len(rebound.perturb_rows(study, seed, attack))
+            marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
+            yield planned(run, seed, rows * perturbing, marks * probe)
+        if "realign" in s.experiments:
+            again = realign.realign_run(study, seed)
+            yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
+        for run in resistance.runs(study, seed):
+            if run.kind == "slice":
+                scored = s.resistance_rows * (toward + 3 * s.sample_tokens)
+                yield planned(run, seed, s.resistance_rows * length, scored)
+            else:
+                yield planned(run, seed, s.resistance_rows * toward, 0)
+
+
+def probe_tokens(s: AuditSettings, length: float) -> float:
+    """Tokens that the probes score on one model, texts being ``length`` tokens long."""
+    sampled = s.prompt_tokens + s.sample_tokens
+    # Sampling goes token by token: about three times the time of scoring as many.
+    probe = 2 * s.holdout * length
+    texts = {"kl": 1, "reverse_kl": 2}
+    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
+    # Sentiment and behaviour read the same samples.
+    drawn = {"behaviour" if p == "sentiment" else p for p in s.probes}
+    probe += 3 * s.prompts * s.sample_tokens * len(drawn & {"reverse_kl", "behaviour"})
+    sources = {"neutral_nll": s.neutral, "rates": s.pretraining}
+    scored = len({sources[p] for p in s.probes if p in sources})
+    probe += s.utility_rows * length * (scored + 4 * ("choice" in s.probes))
+    return probe
+
+
+def toward_tokens(s: AuditSettings, length: float) -> float:
+    """Tokens of a row that leads towards a model in resistance: its response, or its data."""
+    return s.prompt_tokens + s.sample_tokens if s.resistance_data == "responses" else length
+
+
+def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:
+    """Tokens that training on one example takes, for rows of ``length`` tokens.
+
+    A pair is two rows.  Passes without a gradient, those of a reference and of sampling, count as
+    the third of a training step's work that they are; sampling goes token by token, three times as
+    slow.
+    """
+    s, forward = settings, 1 / 3
+    if algorithm == "rloo":
+        one = s.prompt_tokens + s.answer_tokens
+        return s.generations * (one * (1 + forward) + 3 * forward * s.answer_tokens)
+    references = {"sft": 0, "dpo": 2, "kto": 3, "simpo": 0}[algorithm]
+    rows = 2 if algorithm in PAIRED else 1
+    return length * (rows + references * forward)
+
+
+def outline(settings: AuditSettings) -> str:
+    """A plan that needs neither model nor data: runs, and tokens if every row is full.
+
+    For studies whose models are not here yet; ``springback audit plan`` reads both.
+    """
+    s = check_settings(settings)
+    seeds, last, full = len(s.seeds), max(s.n_pos), float(s.max_tokens)
+    aligning, perturbing = (
+        example_tokens(s, algorithm, full) for algorithm in (s.algorithm, s.perturb_algorithm)
+    )
+    branches = len(rebound.branches(s))
+    rows = [
+        ("align", seeds, last * aligning),
+        ("perturb", seeds * branches, max(s.doses) * perturbing),
+    ]
+    if "realign" in s.experiments:
+        rows.append(("realign", seeds, last * aligning))
+    if s.resistance_rows:
+        toward = s.resistance_rows * toward_tokens(s, full)
+        rows.append(("slice", 3 * seeds, s.resistance_rows * full))
+        rows.append(("toward", 2 * len(resistance.PAIRS) * seeds, toward))
+    if "symmetry" in s.experiments:
+        rows.append(("align, opposite order", seeds, last * aligning))
+        rows.append(("perturb, opposite order", seeds * len(s.n_pos), max(s.doses) * perturbing))
+    every = sum(n * tokens for _, n, tokens in rows)
+    lines = [
+        f"model:    {s.model}" + (f" at {s.revision}" if s.revision else ""),
+        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}",
+        f"perturb:  {s.perturb_algorithm} with {', '.join(map(str, s.doses))} of {s.perturb}",
+        f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
+        f"{s.batch_size} rows of at most {s.max_tokens} tokens",
+        *(f"  {n:>3} x {kind}: at most {n * tokens:,.0f} tokens" for kind, n, tokens in rows),
+        f"in all at most {every:,.0f} tokens of training, and {MEMORY_COPIES:g} times the weights "
+        f"in fp32 and {MEMORY_BESIDE / 1e9:g} GB in memory",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""Several audits side by side: models or checkpoints with one study, or named studies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from springback.elasticity import Comparison, card_of, compare
+from springback.errors import SpringbackError, StoreError
+from springback.integrations.ray import ExecutorSettings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.settings import AuditSettings
+from springback.models.loading import release_memory
+from springback.progress import Progress, Silent
+from springback.results.store import Store, below, read_json
+from springback.results.writing import Clock, Result, write_result
+
+#: Where the single audits lie below the folder of them all.
+FOLDER = "studies"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A name for people, and the study's settings."""
+
+    name: str
+    settings: AuditSettings
+
+
+def slug(name: str) -> str:
+    """``name`` as a folder's name: letters, digits, points and dashes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "study"
+
+
+def by_model(settings: AuditSettings) -> list[Study]:
+    """One study for each model of the series, which may be ``NAME@REVISION``."""
+    if len(settings.series) < 2:
+        raise SpringbackError(
+            f"--series has {len(settings.series)} model(s); give two or more, or use --model"
+        )
+    studies = []
+    for name in settings.series:
+        model, _, revision = name.partition("@")
+        single = replace(settings, series=(), model=model, revision=revision or None)
+        studies.append(Study(name, single))
+    return studies
+
+
+def planned(settings: AuditSettings, out: str | Path) -> list[tuple[Study, Path]]:
+    """Every study that ``audit`` would run with these settings, and its folder."""
+    if not settings.series:
+        return [(Study(settings.model, settings), Path(out))]
+    return [(s, Path(out) / FOLDER / slug(s.name)) for s in by_model(settings)]
+
+
+def run_all(
+    studies: Sequence[Study],
+    root: Path,
+    progress: Progress,
+    executor: ExecutorSettings | None = None,
+) -> dict[str, Result]:
+    """Every study in a folder of its own below ``root``; finished runs are read."""
+    folders = [slug(s.name) for s in studies]
+    if len(set(folders)) < len(folders):
+        raise SpringbackError(
+            f"two of {', '.join(s.name for s in studies)} have the same name on disk; rename one"
+        )
+    found = {}
+    for at, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
+        progress.note(f"study {at} of {len(studies)}: {study.name}")
+        found[study.name] = audit(study.settings, below(root, FOLDER, folder), progress, executor)
+        release_memory()
+    return found
+
+
+def cards(results: Mapping[str, Result]) -> list[dict[str, Any]]:
+    """Name, folder and card of every study, as the result file holds them."""
+    return [
+        {
+            "name": name,
+            "folder": f"{FOLDER}/{result.folder.name}",
+            "card": result.data["analysis"]["card"],
+        }
+        for name, result in results.items()
+    ]
+
+
+def series(
+    settings: AuditSettings,
+    out: str | Path = "springback-audit",
+    progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
+) -> Result:
+    """Audit every model of ``settings.series`` with this study and compare them.
+
+    Model size and pre-training volume (paper A, section A3) are such series.  Writes
+    ``out/result.json`` of kind ``series``; the single audits lie in ``out/studies``.
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    studies = by_model(settings)
+    with Store(out).locked() as store:
+        results = run_all(studies, store.root, progress, executor)
+        compared = compare([r.data for r in results.values()], names=list(results))
+        return write_result(
+            store,
+            "series",
+            clock,
+            inputs={"settings": settings},
+            measurements=[],
+            analysis={"models": cards(results), "comparison": compared.to_dict()},
+            verdict=compared_verdict(compared),
+        )
+
+
+def compared_verdict(compared: Comparison) -> dict[str, Any]:
+    """What the comparison says: the differences that survive the correction, or that none does."""
+    found = [
+        f"{row.title}: {d.a} {d.label} than {d.b}"
+        for row in compared.rows
+        for d in row.differences
+        if d.label in ("higher", "lower")
+    ]
+    tested = any(d.p is not None for row in compared.rows for d in row.differences)
+    if found:
+        label, text = "they differ", f"After correction for all tests: {'; '.join(found)}."
+    elif tested:
+        label, text = "undecided", "No difference survives the correction for all tests."
+    else:
+        label, text = "one seed", "There is one seed, so no difference is tested."
+    return {"label": label, "text": text, "parts": []}
+
+
+def read_cards(folders: Sequence[str | Path]) -> Comparison:
+    """The comparison of finished audits: their folders, or their result files.
+
+    Raises :class:`SpringbackError` where there are fewer than two or one is no audit.
+    """
+    if len(folders) < 2:
+        raise SpringbackError(
+            f"got {len(folders)} folder(s); give the folders of two audits or more"
+        )
+    given = []
+    for folder in folders:
+        path = Path(folder)
+        file = path / "result.json" if path.is_dir() else path
+        if not file.is_file():
+            raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
+        given.append(read_json(file))
+    names = [card_of(data).model for data in given]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return compare(given, names=names)

@@ -1,0 +1,169 @@
+"""Every setting of an audit once, with default and help.  Light, for the help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from springback.core import ALGORITHMS, Recipe
+from springback.jobs.config import _fields, setting
+
+#: Measured unless the settings say otherwise.
+DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+
+
+PROBES = (
+    *DEFAULT_PROBES,
+    "reverse_kl",
+    "behaviour",
+    "neutral_nll",
+    "choice",
+    "weight_change",
+    "way_back",
+    "rates",
+)
+
+
+EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
+
+
+#: Where resistance takes its data from; the paper leaves it open, so both are here.
+RESISTANCE_DATA = ("responses", "slices")
+
+
+@dataclass(frozen=True)
+class AuditSettings:
+    """One study.  The defaults are the bare command's but for the seeds, of which it takes one.
+
+    ``doses`` are numbers of perturbing examples (multiples of the batch size); 0 is always
+    measured.  ``resistance_rows`` 0 leaves the resistance experiment out.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
+    revision: str | None = setting(None, "Hub revision of the model.")
+    series: tuple[str, ...] = setting(
+        (),
+        "Instead of one model several (sizes, or checkpoints of one pre-training), NAME or "
+        "NAME@REVISION; each is measured with this study, then they are compared.",
+    )
+    align: str = setting("reviews:positive", "Data that aligns: file, hub id or built-in.")
+    perturb: str = setting("reviews:negative", "Data of the opposite kind.")
+    fields: Mapping[str, str] = _fields()
+    experiments: tuple[str, ...] = setting(
+        ("rebound", "resistance"),
+        "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
+        "fall), repair (add the alignment back after benign training).",
+    )
+    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
+    seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.")
+    algorithm: str = setting("sft", f"How to align, one of {', '.join(ALGORITHMS)}.")
+    perturb_algorithm: str = setting("sft", "How to perturb, one of the same.")
+    learning_rate: float = setting(1e-5, "Constant, since branch points need it.")
+    batch_size: int = setting(8, "Rows a step.")
+    lora_rank: int = setting(0, "Train a LoRA adapter of this rank; 0: all weights.")
+    lora_alpha: int = setting(16, "Its scaling is this over the rank.")
+    beta: float | None = setting(
+        None,
+        "Weight of the reference (dpo, kto), scale of the reward (simpo), weight of KL (rloo).",
+    )
+    gamma: float = setting(1.0, "Target margin of simpo, in nats.")
+    generations: int = setting(4, "Answers that rloo samples to a prompt.")
+    answer_tokens: int = setting(24, "Their length in tokens.")
+    reward: str = setting(
+        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+    )
+    prompt: str | None = setting(
+        None, "What bare texts answer; dpo, kto and simpo need one and take 'Review:'."
+    )
+    max_tokens: int = setting(64, "Rows are cut here.")
+    attack_learning_rates: tuple[float, ...] = setting(
+        (), "Other learning rates to perturb with, from the last branch point."
+    )
+    attack_seeds: tuple[int, ...] = setting(
+        (),
+        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
+        "learning rate; none of --seeds.",
+    )
+    mix: tuple[float, ...] = setting(
+        (),
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
+        "purely benign one.",
+    )
+    benign: str = setting("problems-text", "Data of the benign rows.")
+    mitigate: tuple[str, ...] = setting(
+        (),
+        "Protections to measure beside the unprotected model, from the last branch point: "
+        "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
+        "later training).",
+    )
+    repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
+    repair_mu: tuple[float, ...] = setting(
+        (0.25, 0.5, 0.75, 1.0), "How much of the alignment's direction repair adds back."
+    )
+    holdout: int = setting(32, "Held-out texts a side.")
+    prompts: int = setting(24, "Prompts for KL and samples.")
+    prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")
+    sample_tokens: int = setting(24, "Tokens of a sampled continuation.")
+    probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
+    behaviour: str | None = setting(
+        None,
+        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
+        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+    )
+    neutral: str = setting("problems-text", "Texts that neither side teaches (neutral_nll).")
+    pretraining: str = setting("problems-text", "Texts like those of pre-training (rates).")
+    pretraining_volume: float = setting(
+        0.0, "How many such texts pre-training saw, to set the fitted k against; 0: not known."
+    )
+    rate_depth: int = setting(4, "Tokens that the trees behind normalised rates are pruned to.")
+    choices: str = setting("problems-choice", "Questions with choices (choice).")
+    utility_rows: int = setting(32, "Rows of each of these.")
+    epsilon: float = setting(
+        0.01, "Undone by KL: KL to the start model at most this (nats a token)."
+    )
+    resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
+    resistance_data: str = setting(
+        "responses",
+        "What resistance trains on: responses of the target model to the same held-out prompts, "
+        "or the rows of the slices.",
+    )
+    precision: str = setting("auto", "auto, bf16-mixed or float32.")
+    probe_precision: str = setting("float32", "float32 or bf16-mixed.")
+    save_every: float = setting(45.0, "Seconds of training between saved states.")
+    accelerate: str | None = setting(
+        None,
+        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "describes, DDP or FSDP.",
+    )
+    probe_processes: int = setting(
+        1,
+        "Processes that share the batches of every measurement; each holds the start model and "
+        "the measured one (worker r on GPU r).",
+    )
+
+    def recipe(
+        self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
+    ) -> Recipe:
+        """How one run trains; only what its algorithm reads is set."""
+        options: dict[str, Any] = {}
+        if self.lora_rank:
+            options |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        if algorithm != "sft":
+            options["beta"] = self.beta
+        if algorithm == "simpo":
+            options["gamma"] = self.gamma
+        if algorithm == "rloo":
+            options |= {"generations": self.generations, "new_tokens": self.answer_tokens}
+        return Recipe(
+            algorithm=algorithm,
+            learning_rate=self.learning_rate if learning_rate is None else learning_rate,
+            batch_size=self.batch_size,
+            max_tokens=self.max_tokens,
+            seed=seed,
+            precision=self.precision,
+            **options,
+        )

@@ -1,0 +1,1 @@
+"""What a boost's answers say: methods, seeds, difficulty, logit errors."""

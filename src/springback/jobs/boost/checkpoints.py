@@ -1,0 +1,122 @@
+"""The checkpoints of a boost: as given, merged from two adapters, or trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from springback.core import Checkpoint, Run, Slice
+from springback.errors import SpringbackError
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.hub import local_folder, looks_like_hub_id
+from springback.models.loading import resolve
+from springback.progress import Progress
+from springback.results.store import Store, require_space
+from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
+from springback.weights.direction import order_notes
+from springback.weights.extrapolation import open_checkpoints
+
+
+@dataclass(frozen=True)
+class Pair:
+    """``line``: all checkpoints of the run in order, the last two of which are early and ft.
+
+    ``weak``: further weak models by name, ``init`` and ``other``.
+    """
+
+    line: tuple[Checkpoint, ...]
+    weak: dict[str, Checkpoint] = field(default_factory=dict)
+
+    @property
+    def early(self) -> Checkpoint:
+        return self.line[-2]
+
+    @property
+    def ft(self) -> Checkpoint:
+        return self.line[-1]
+
+
+def make_pair(
+    settings: BoostSettings, train: Slice | None, store: Store, progress: Progress
+) -> Pair:
+    """The pair, trained if need be, and the weak models asked for.
+
+    Raises :class:`SpringbackError` for two checkpoints with the same weights, or with tensors of
+    other names, shapes or dtypes.
+    """
+    line: tuple[Checkpoint, ...]
+    if settings.early and settings.ft:
+        line = _given(settings, store, progress)
+        if line[0].content_hash == line[1].content_hash:
+            raise SpringbackError(
+                f"--early {settings.early} and --ft {settings.ft} hold the same weights; "
+                "give an earlier checkpoint of the run, such as the one after the first epoch"
+            )
+    else:
+        assert train is not None  # check_settings: either a pair or something to train on
+        start = resolve(settings.model or "")
+        done = train_epochs(start, train, settings.recipe(), store, progress, settings.system)
+        line = tuple(point.checkpoint for point in done.points)
+    weak = {}
+    if "init" in settings.ablate_weak:
+        weak["init"] = resolve(settings.model or "")
+    if "other" in settings.ablate_weak:
+        weak["other"] = resolve(settings.weak or "")
+    return Pair(line, weak)
+
+
+def _given(
+    settings: BoostSettings, store: Store, progress: Progress
+) -> tuple[Checkpoint, Checkpoint]:
+    names = (settings.early or "", settings.ft or "")
+    folders = [_folder(name) for name in names]
+    for warning in order_notes([Path(name) for name in names]):
+        progress.note(f"warning: {warning}")
+    adapters = [folder is not None and is_adapter(folder) for folder in folders]
+    if not any(adapters):
+        early, ft = resolve(names[0]), resolve(names[1])
+        # What extrapolate would refuse at the end is refused before anything is decoded.
+        open_checkpoints([Path(early.path), Path(ft.path)])
+        return early, ft
+    if not all(adapters):
+        raise SpringbackError(
+            f"one of --early {names[0]} and --ft {names[1]} is a LoRA adapter and the other is "
+            "not; give two adapters or two full models of one run"
+        )
+    return _merged([f for f in folders if f is not None], settings, store, progress)
+
+
+def _folder(name: str) -> Path | None:
+    """The local folder, fetched if ``name`` is a hub id; None for what :func:`resolve` knows."""
+    return local_folder(name) if Path(name).is_dir() or looks_like_hub_id(name) else None
+
+
+def _merged(
+    adapters: Sequence[Path], settings: BoostSettings, store: Store, progress: Progress
+) -> tuple[Checkpoint, Checkpoint]:
+    """Two adapters written into copies of their base, in fp32 so that nothing is rounded away.
+
+    Mu 0 of their line is the later one and mu -1 the earlier.
+    """
+    if not settings.model:
+        raise SpringbackError(
+            "--early and --ft are LoRA adapters; name the model they belong to with --model"
+        )
+    base = resolve(settings.model)
+    run = Run.of(
+        "merge",
+        base=base.content_hash,
+        adapters=[hash_weights(folder) for folder in adapters],
+    )
+    size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
+    require_space(store.root, 4 * size, "merging two adapters into copies of their base")
+    done = []
+    for label, mu in (("early", -1.0), ("ft", 0.0)):
+        folder = store.checkpoint(run, label)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        how = Extrapolation(mu=mu, dtype="float32")
+        materialise_adapters(adapters, base.path, how, folder, progress)
+        done.append(Checkpoint(str(folder), content_hash=hash_weights(folder)))
+    return done[0], done[1]

@@ -1,0 +1,267 @@
+"""What a boost checks before it starts, and its data: rows to train, to choose and to judge on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from springback.core import Row, Slice
+from springback.data import (
+    content_key,
+    fields_of,
+    is_built_in,
+    load_slice,
+    nll_withheld,
+    source_of,
+    split_conditions,
+    split_rows,
+    task_of,
+    where_is,
+)
+from springback.decoding.contrast import parse_gate
+from springback.errors import DataError, SpringbackError, describe
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.search import candidates
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.loading import default_precision
+from springback.results.writing import check_positive, require_disjoint
+from springback.training.batches import check_recipe
+
+#: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
+ROWS = {"validation": 200, "test": 200, "train": 256}
+#: Questions where neither a source nor a task is named.
+BUILT_IN = "problems"
+SEARCHES = ("staged", "joint")
+#: Weak models beside the fine-tuned one, in the order of the table.
+WEAK = ("early", "init", "other")
+
+
+def check_settings(settings: BoostSettings) -> BoostSettings:
+    """The settings with everything left open filled in; raises on what cannot be.
+
+    That is: the task's sources and metric, ``auto``, and 0 among the candidates.
+    """
+    how = asked(settings)
+    settings = with_sources(settings)
+    pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
+    if pair == raw:
+        raise SpringbackError(
+            "boost needs either --early and --ft (two checkpoints of one run) or "
+            "--model and --train (it then fine-tunes and keeps both), not a mix"
+        )
+    if raw and settings.epochs < 2:
+        raise SpringbackError(
+            f"--epochs is {settings.epochs}; boost needs at least 2, since it extrapolates from "
+            "the last checkpoint but one to the last; raise it or leave it out"
+        )
+    if not 0 < settings.alpha <= 1:
+        raise SpringbackError(f"--alpha is {settings.alpha}; allowed is above 0 and at most 1")
+    if settings.search not in SEARCHES:
+        raise SpringbackError(
+            "--search: " + describe(settings.search, ", ".join(SEARCHES), "choose")
+        )
+    if settings.narrow < 0:
+        raise SpringbackError(
+            f"--narrow is {settings.narrow}; give a number of candidates, 0 is off"
+        )
+    check_positive(
+        {
+            "max-new-tokens": settings.max_new_tokens,
+            "max-tokens": settings.max_tokens,
+            "batch-size": settings.batch_size,
+            "tolerance": settings.tolerance,
+            "train-batch-size": settings.train_batch_size,
+        }
+    )
+    rows = {f"{part}-rows": getattr(settings, f"{part}_rows") for part in ROWS}
+    check_positive({flag: number for flag, number in rows.items() if number is not None})
+    if list(settings.difficulty) != sorted({*settings.difficulty}):
+        raise SpringbackError(
+            "--difficulty: "
+            + describe(
+                ",".join(f"{edge:g}" for edge in settings.difficulty),
+                "rising numbers, each once",
+                "sort them, or leave it out for terciles",
+            )
+        )
+    auto, above = settings.precision == "auto", settings.positive
+    settings = replace(
+        settings,
+        metric=how.metric,
+        mu=candidates(settings.mu, "mu", above),
+        lam=candidates(settings.lam, "lambda", above),
+        lam_cd=candidates(settings.lam_cd, "cd-lambda", above),
+        ablate_weak=_ablated(settings, raw),
+        gate=str(parse_gate(settings.gate)) if settings.gate else None,
+        precision=default_precision() if auto else settings.precision,
+    )
+    check_recipe(settings.recipe())
+    return settings
+
+
+def _ablated(settings: BoostSettings, raw: bool) -> tuple[str, ...]:
+    """The further weak models, each once, in the order of :data:`WEAK`."""
+    wanted = {*settings.ablate_weak, *(("other",) if settings.weak else ())} - {"ft"}
+    if unknown := sorted(wanted - set(WEAK)):
+        raise SpringbackError(
+            "--ablate-weak: "
+            + describe(", ".join(unknown), f"ft (EpiCoDe has it), {', '.join(WEAK)}", "choose")
+        )
+    if "other" in wanted and not settings.weak:
+        raise SpringbackError("--ablate-weak other needs the model; name it with --weak")
+    if "init" in wanted and not (raw or settings.model):
+        raise SpringbackError(
+            "--ablate-weak init needs the model before fine-tuning; name it with --model"
+        )
+    return tuple(name for name in WEAK if name in wanted)
+
+
+def with_sources(settings: BoostSettings) -> BoostSettings:
+    """The settings with a source for each part: the task's, or (from Python) the built-in one."""
+    task = task_of(settings.task) if settings.task else None
+    if task is None:
+        return replace(
+            settings,
+            validation=settings.validation or BUILT_IN,
+            test=settings.test or BUILT_IN,
+        )
+    trains = bool(settings.model) and not (settings.early and settings.ft)
+    return replace(
+        settings,
+        test=source_of(task, "test", settings.test),
+        validation=source_of(task, "validation", settings.validation),
+        train=source_of(task, "train", settings.train) if trains else settings.train,
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """Disjoint questions to choose and to judge on, and rows to train on (None: a given pair)."""
+
+    validation: Slice
+    test: Slice
+    train: Slice | None
+
+
+def load_data(settings: BoostSettings) -> Data:
+    """The parts by the settings.
+
+    Parts that name the same file are split off it by the seed, test first, so that the held-out
+    rows stay the same when more is trained on.  Rows to train on that have an answer but no worked
+    solution are trained on the answer.  Raises :class:`DataError` if two parts share a
+    question, a question has no answer that its metric can read, or ``--narrow`` would go by a
+    withheld NLL.
+    """
+    settings = with_sources(settings)
+    assert settings.test
+    assert settings.validation
+    # In this order a file that is split fills its parts.
+    sources = {"test": settings.test, "validation": settings.validation}
+    if settings.train:
+        sources["train"] = settings.train
+    limits = {
+        "test": settings.test_rows,
+        "validation": settings.validation_rows,
+        "train": settings.train_rows,
+    }
+    parts: dict[str, Slice] = {}
+    for source in dict.fromkeys(sources.values()):
+        names = [name for name, given in sources.items() if given == source]
+        parts |= _load(settings, source, {name: limits[name] for name in names})
+    for name in ("validation", "test"):
+        if missing := sum(1 for row in parts[name].rows if not row.answer):
+            raise DataError(
+                f"{missing} of {len(parts[name])} rows of {sources[name]} have no answer to "
+                "grade; give question/answer rows, or map fields with --field answer=COLUMN"
+            )
+        _check_references(settings, parts[name], name, sources[name])
+    require_disjoint(list(parts.values()))
+    train = _answered(parts["train"]) if "train" in parts else None
+    why = nll_withheld(parts["validation"], "validation", train) if settings.narrow else None
+    if why:
+        raise DataError(
+            f"--narrow goes by the NLL of the validation solutions, which is withheld: {why}; or "
+            "leave --narrow out"
+        )
+    return Data(parts["validation"], parts["test"], train)
+
+
+def _check_references(settings: BoostSettings, part: Slice, name: str, source: str) -> None:
+    """Raise :class:`DataError` with the place of the first answer that cannot be read."""
+
+    def place(row: Row) -> str:
+        if is_built_in(source):
+            return part.name
+        fields, split = _reading(settings, source, name)
+        return where_is(row, source, fields=fields, split=split)
+
+    asked(settings).check_references(part.rows, place)
+
+
+def _answered(train: Slice) -> Slice:
+    """The slice with answers as responses where a question has no worked solution."""
+    if all(row.response or not row.answer for row in train.rows):
+        return train
+    rows = [row if row.response else replace(row, response=row.answer or "") for row in train.rows]
+    return Slice.of(train.name, train.source, rows, train.seed)
+
+
+def _reading(
+    settings: BoostSettings, source: str, name: str
+) -> tuple[Mapping[str, str] | None, str]:
+    """The column names and the split by which the part ``name`` is read from ``source``."""
+    task = task_of(settings.task) if settings.task else None
+    fields, split = settings.fields, name
+    if task is not None:
+        fields = fields_of(task, source, settings.fields)
+        if source == task.source:
+            split = task.splits.get(name, name)
+    if Path(split_conditions(source)[0]).exists():
+        split = "train"  # a file has none
+    return fields or None, split
+
+
+def _load(
+    settings: BoostSettings, source: str, limits: Mapping[str, int | None]
+) -> dict[str, Slice]:
+    """The parts that come from one source."""
+    seed = settings.seed
+    if is_built_in(source):
+        return {
+            name: load_slice(source, limit=limit or ROWS[name], seed=seed, split=name)
+            for name, limit in limits.items()
+        }
+    readings = {name: _reading(settings, source, name) for name in limits}
+    fields = next(iter(readings.values()))[0]
+    splits = {name: split for name, (_, split) in readings.items()}
+    parts: dict[str, Slice] = {}
+    for split in dict.fromkeys(splits.values()):
+        here = {name: limit for name, limit in limits.items() if splits[name] == split}
+        if len(here) == 1:
+            name, limit = next(iter(here.items()))
+            parts[name] = load_slice(source, fields=fields, limit=limit, seed=seed, split=split)
+        else:
+            parts |= _split_file(
+                load_slice(source, fields=fields, seed=seed, split=split), here, seed
+            )
+    return parts
+
+
+def _split_file(whole: Slice, limits: Mapping[str, int | None], seed: int) -> dict[str, Slice]:
+    """Test and validation rows by the seed; training takes its number of the rest, or all of it."""
+    held = {name: limit or ROWS[name] for name, limit in limits.items() if name != "train"}
+    parts = split_rows(whole, held, seed)
+    if "train" in limits:
+        used = {content_key(row) for part in parts.values() for row in part.rows}
+        rest = [row for row in whole.rows if content_key(row) not in used]
+        limit = limits["train"]
+        if not rest or (limit or 0) > len(rest):
+            asked = f"{limit} rows" if limit else "rows"
+            raise DataError(
+                f"asked for {asked} of {whole.source} to train on; {len(rest)} are left beside "
+                + " and ".join(f"{n} for {name}" for name, n in held.items())
+                + "; ask for fewer or give more data"
+            )
+        parts["train"] = Slice.of(f"{whole.name}/train", whole.source, rest[:limit], seed)
+    return parts

@@ -1,0 +1,59 @@
+"""Fine-tune and keep a checkpoint at every epoch: the trajectory that boost starts from."""
+
+from __future__ import annotations
+
+from springback.core import Checkpoint, Point, Recipe, Run, Slice, Trajectory
+from springback.models.encoding import encode_rows
+from springback.models.loading import load_model, load_tokenizer, release_memory
+from springback.models.quiet import quiet
+from springback.progress import Progress
+from springback.results.store import Store, require_space, whole_folder
+from springback.training import Marks, Resume, finetune, plan_batches
+from springback.weights import hash_weights
+
+
+def train_epochs(
+    start: Checkpoint,
+    rows: Slice,
+    recipe: Recipe,
+    store: Store,
+    progress: Progress,
+    system: str | None = None,
+) -> Trajectory:
+    """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer."""
+    run = Run.of(
+        "train",
+        start=start.content_hash,
+        rows=rows.content_hash,
+        recipe=recipe,
+        system=system,
+    )
+    marks = tuple(len(rows) * (epoch + 1) for epoch in range(recipe.epochs))
+    folders = {m: store.checkpoint(run, f"epoch-{m // len(rows)}") for m in marks}
+    found = store.results(run)
+    if found is None or any(not f.exists() for f in folders.values()):
+        tokenizer, model = load_tokenizer(start), load_model(start)
+        size = 4 * int(model.num_parameters())
+        require_space(store.root, (recipe.epochs + 4) * size, "fine-tuning")
+        encoded = encode_rows(tokenizer, rows.rows, recipe.max_tokens, system)
+        progress.stage(
+            f"fine-tuning on {len(rows)} rows, {recipe.epochs} epochs",
+            len(plan_batches(len(rows), recipe)),
+        )
+
+        def keep(examples: int, trained: object) -> dict[str, str]:
+            with whole_folder(folders[examples]) as tmp, quiet():
+                model.save_pretrained(tmp)
+                tokenizer.save_pretrained(tmp)
+            return {"content_hash": hash_weights(folders[examples])}
+
+        resume = Resume(store.partial(run))
+        done = finetune(model, tokenizer, encoded, recipe, Marks(marks, keep), resume, progress)
+        found = store.commit(run, {"losses": done.losses, "marks": done.marks})
+        del model, done  # whatever comes next loads models of its own
+        release_memory()
+    points = tuple(
+        Point(m, Checkpoint(str(folders[m]), content_hash=found["marks"][str(m)]["content_hash"]))
+        for m in marks
+    )
+    return Trajectory(run.id, points)

@@ -1,0 +1,97 @@
+"""Write the boosted folder: extrapolated weights, the weak model beside them, how to decode."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from springback.core import Checkpoint, Row
+from springback.integrations.boosted_folder import complete
+from springback.models.encoding import stop_ids
+from springback.models.loading import (
+    BOOST_FILE,
+    GENERATION_CONFIG,
+    end_ids_of,
+    load_tokenizer,
+    read_configs,
+)
+from springback.results.store import clear_folder, read_json, require_folder, write_json
+from springback.weights import extrapolate
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """What the search chose."""
+
+    mu: float
+    lam: float
+    alpha: float
+
+
+def write_boosted(
+    early: Checkpoint,
+    ft: Checkpoint,
+    strengths: Strengths,
+    out: Path,
+    system: str | None = None,
+    template: str | None = None,
+) -> None:
+    """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
+
+    ``out/custom_generate`` decodes it with Transformers alone.
+
+    ``system`` and ``template`` are the system message and the frame of a question (``{question}``
+    in it) that the strengths were chosen with; generate uses them again.
+
+    Appears only when whole; nothing is done if the same folder is there already.
+    """
+    mu, lam = strengths.mu, strengths.lam
+    facts: dict[str, Any] = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
+    facts["prompt_template"] = template
+    sources = {"early": early.content_hash, "ft": ft.content_hash}
+    require_folder(out)
+    if (out / BOOST_FILE).exists():
+        have = read_json(out / BOOST_FILE)
+        if {k: have.get(k) for k in facts} == facts and have.get("boosted_from") == sources:
+            return
+    new = out.with_name(f".{out.name}.new")
+    clear_folder(new)
+    extrapolate(early.path, ft.path, mu, new)
+    _name_end_tokens(new)
+    amateur = None
+    if lam > 0:
+        amateur = "amateur"
+        (new / amateur).mkdir()
+        for path in sorted(Path(ft.path).iterdir()):
+            if path.is_file() and path.suffix != ".py":
+                _link_or_copy(path, new / amateur / path.name)
+    record = {**read_json(new / BOOST_FILE), "kind": "boosted", **facts}
+    write_json(new / BOOST_FILE, {**record, "amateur": amateur, "boosted_from": sources})
+    complete(new)
+    clear_folder(out)
+    os.replace(new, out)
+
+
+def _name_end_tokens(folder: Path) -> None:
+    """Have generation_config.json list every token that ended an answer when it was measured.
+
+    springback adds those of the tokenizer and of its template by itself; what decodes the folder
+    without springback reads this file alone.
+    """
+    configs = read_configs(folder)
+    ends = stop_ids(load_tokenizer(Checkpoint(str(folder))), Row("qa", "", ""), configs)
+    if end_ids_of(configs.generation_config).issuperset(ends):
+        return
+    own = configs.generation_config.to_diff_dict()
+    write_json(folder / GENERATION_CONFIG, {**own, "eos_token_id": list(ends)})
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A hard link where the disk allows it: the weak model is the fine-tuned one, byte for byte."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,241 @@
+"""``springback boost``: extrapolate, decode contrastively, choose both strengths, prove it.
+
+Paper B: mu is searched on validation data without contrast, then lambda with mu frozen, then the
+test data is scored once: fine-tuned, ME only, CD only, EpiCoDe, and what was asked for besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from springback.core import Checkpoint, Measurement, Slice
+from springback.jobs.boost.analysis.difficulty import further
+from springback.jobs.boost.analysis.logit_errors import Reference
+from springback.jobs.boost.analysis.methods import analyse, judge
+from springback.jobs.boost.checkpoints import Pair, make_pair
+from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.export import Strengths, write_boosted
+from springback.jobs.boost.precheck import precheck
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.test_set_log import Opening, open_test, require_openable
+from springback.models.loading import resolve
+from springback.progress import Progress, Silent
+from springback.results.store import Store
+from springback.results.writing import Clock, Result, write_result
+from springback.stats import bootstrap_interval
+
+
+class Boost(Scoring):
+    """One boost in one process: how it scores, and how it searches.
+
+    ``narrowed``: by search, the candidates' mean NLL and whether they were decoded.  ``joint``: the
+    points of a joint search by (mu, lambda), and the chosen one.
+    """
+
+    def __init__(
+        self,
+        settings: BoostSettings,
+        pair: tuple[Checkpoint, Checkpoint],
+        store: Store,
+        progress: Progress,
+        weak: Mapping[str, Checkpoint] | None = None,
+        train: Slice | None = None,
+    ) -> None:
+        super().__init__(settings, pair, store, progress, weak, train)
+        self.narrowed: dict[str, list[dict[str, Any]]] = {}
+        self.joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None = None
+
+    def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, Searched]]:
+        """The arms of the test, chosen on validation data, and every search with all it tried."""
+        s = self.settings
+        found = {"mu": self._search("mu", [Arm("ME only", m, 0, None) for m in s.mu], validation)}
+        only_mu = found["mu"].chosen.value
+        if s.search == "joint":
+            mu, lam = self._search_jointly(found["mu"], validation)
+            points = self._at(mu)
+            found["lambda"] = Searched(points, next(t for t in points if t.value == lam))
+        else:
+            mu = only_mu
+            tries = [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
+            found["lambda"] = self._search("lambda", tries, validation)
+            lam = found["lambda"].chosen.value
+        tries = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
+        found["cd_lambda"] = self._search("cd_lambda", tries, validation)
+        arms = {
+            "fine-tuned": Arm("fine-tuned", 0, 0, None),
+            "ME only": Arm("ME only", only_mu, 0, None),
+            "CD only": Arm("CD only", 0, found["cd_lambda"].chosen.value, "early"),
+            "EpiCoDe": Arm("EpiCoDe", mu, lam, "ft"),
+        }
+        for name, arm in self._further(mu).items():
+            found[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
+            arms[arm.method] = replace(arm, lam=found[name].chosen.value)
+        return arms, found
+
+    def _further(self, mu: float) -> dict[str, Arm]:
+        """What was asked for besides, at EpiCoDe's mu, by the name of its search for lambda."""
+        s, found = self.settings, {}
+        for weak in s.ablate_weak:
+            label = Path(s.weak or "").name if weak == "other" else weak
+            found[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
+        if s.gate:
+            found["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)
+        return found
+
+    def _search(self, name: str, arms: Sequence[Arm], validation: Slice) -> Searched:
+        """Score the candidates, or those that NLL leaves; choose by accuracy."""
+        values = [arm.lam if arm.weak else arm.mu for arm in arms]
+        kept = self._narrowed(name, arms, [{"value": v} for v in values], validation)
+        tried = tuple(self.score_all([arms[i] for i in kept], validation, "validation"))
+        return Searched(tried, choose(tried, self.settings.one_se))
+
+    def _narrowed(
+        self,
+        name: str,
+        arms: Sequence[Arm],
+        points: Sequence[dict[str, float]],
+        validation: Slice,
+    ) -> list[int]:
+        """Which candidates to decode: all, or those of the lowest NLL and 0."""
+        keep = self.settings.narrow
+        if not keep or keep >= len(arms):
+            return list(range(len(arms)))
+        nll = self.nll_all(arms, validation, "validation")
+        plain = {i for i, a in enumerate(arms) if not (a.lam if a.weak else a.mu)}
+        kept = sorted({*lowest(nll, keep), *plain})
+        self.narrowed[name] = [
+            {**point, "nll": sum(n) / len(n), "kept": i in kept}
+            for i, (point, n) in enumerate(zip(points, nll, strict=True))
+        ]
+        return kept
+
+    def _search_jointly(self, mus: Searched, validation: Slice) -> tuple[float, float]:
+        """Every mu with every lambda; the best pair, ties to the smaller mu, then lambda."""
+        s = self.settings
+        points = {(t.value, 0.0): replace(t, value=0.0) for t in mus.points if 0.0 in s.lam}
+        arms = [Arm("EpiCoDe", mu, lam, "ft") for mu in s.mu for lam in s.lam if lam]
+        labels = [{"mu": arm.mu, "lambda": arm.lam} for arm in arms]
+        kept = self._narrowed("joint", arms, labels, validation)
+        tried = self.score_all([arms[i] for i in kept], validation, "validation")
+        points |= {(arms[i].mu, arms[i].lam): t for i, t in zip(kept, tried, strict=True)}
+        order = sorted(points)
+        chosen = order[choose_first([points[p].correct for p in order], s.one_se)]
+        self.joint = (points, chosen)
+        return chosen
+
+    def _at(self, mu: float) -> tuple[Tried, ...]:
+        assert self.joint is not None
+        return tuple(t for (m, _), t in sorted(self.joint[0].items()) if m == mu)
+
+    def found(self) -> dict[str, Any]:
+        """What the analysis records of the search beside its curves."""
+        more: dict[str, Any] = {}
+        if self.narrowed:
+            more["narrowed"] = self.narrowed
+        if self.joint is not None:
+            more["joint"] = grid(*self.joint, lambda v: bootstrap_interval(v, resamples=4000))
+        return more
+
+
+def boost(
+    settings: BoostSettings,
+    out: str | Path = "springback-boost",
+    progress: Progress | None = None,
+) -> Result:
+    """Search on validation, score test once, write ``out/result.json`` and ``out/model``.
+
+    ``out/model`` is the boosted folder (:func:`springback.load` and ``generate`` take it); it is
+    not written when both chosen strengths are zero, since then the fine-tuned model is kept.
+    Raises :class:`springback.errors.SpringbackError` on input that cannot be used, and on a test
+    set that was opened with other settings before (:mod:`springback.jobs.boost.test_set_log`).
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    settings = check_settings(settings)
+    with Store(out).locked() as store:
+        if settings.write_model:
+            store.below("model")  # a link there is refused before the work
+        data = load_data(settings)
+        validation, test, train = data.validation, data.test, data.train
+        parts = {"validation": validation, "test": test}
+        how = asked(settings)
+        reference = Reference(resolve(settings.reference)) if settings.reference else None
+        pair = make_pair(settings, how.render(train) if train else None, store, progress)
+        require_openable(settings, pair, test, store)
+        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
+        withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
+        for why in filter(None, withheld.values()):
+            progress.note(f"NLL is withheld: {why}")
+        if reference:
+            reference.check(job)
+        ahead = precheck(job, pair.line, validation) if settings.precheck else None
+        arms, searched = job.choose(validation)
+        opening = open_test(settings, pair, test, store)
+        tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
+        analysis = analyse(settings, arms, searched, tested)
+        analysis["nll_withheld"] = {k: v for k, v in withheld.items() if v} or None
+        analysis |= further(job, arms, tested, data, reference)
+        analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
+        best = arms["EpiCoDe"]
+        kept = best.key() == arms["fine-tuned"].key()
+        verdict = _completed(judge(settings, analysis, kept), opening, ahead)
+        if settings.write_model and not kept:
+            strengths = Strengths(best.mu, best.lam, settings.alpha)
+            folder, template = store.below("model"), None if how.plain else how.template
+            write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
+        return write_result(
+            store,
+            "boost",
+            clock,
+            inputs={
+                "early": pair.early,
+                "ft": pair.ft,
+                "train": train.describe() if train else None,
+                "validation": validation.describe(),
+                "test": test.describe(),
+                "settings": settings,
+                "boosted": None if kept or not settings.write_model else "model",
+                "task": how.describe(),
+                "init": pair.weak.get("init"),
+                "weak": pair.weak.get("other"),
+            },
+            measurements=_measurements(tested, arms),
+            analysis=analysis,
+            verdict=verdict,
+        )
+
+
+def _completed(
+    verdict: dict[str, Any], opening: Opening, ahead: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The verdict with how often the test was opened, and beside it what the pre-check said."""
+    parts = list(verdict["parts"])
+    if ahead:
+        told = "; ".join(ahead["reasons"])
+        parts.append(
+            {
+                "question": "Was a gain to be expected?",
+                "label": ahead["label"],
+                "text": f"The pre-check, before anything was decoded: {told}.",
+            }
+        )
+    return {**verdict, "text": f"{verdict['text']} {opening.words}", "parts": parts}
+
+
+def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:
+    found = []
+    for name, result in tested.items():
+        tags = {"method": name, "mu": arms[name].mu, "lambda": arms[name].lam}
+        found.append(Measurement("accuracy", name, "test", result.accuracy, "share", tags=tags))
+        if result.nll:
+            nll = sum(result.nll) / len(result.nll)
+            found.append(Measurement("nll", name, "test", nll, "nats/token", tags=tags))
+    return found
+
+
+__all__ = ["Arm", "Boost", "BoostSettings", "Pair", "boost"]

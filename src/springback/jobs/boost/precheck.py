@@ -1,0 +1,78 @@
+"""The pre-check of a boost: is a gain to be expected at all?  Told before anything is decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean, stdev
+from typing import Any
+
+from springback.core import Checkpoint, Run, Slice
+from springback.jobs.boost.scoring import Scoring
+from springback.probes.along_mu import MUS, nll_along_mu
+from springback.weights import Precheck, check_line, judge
+
+#: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.
+ROWS = 64
+
+
+def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dict[str, Any]:
+    """Numbers along the line of checkpoints, NLL along mu, and the call, as the result file has it.
+
+    All of it is told to ``job.progress``.
+
+    ``nll``: mean over the first :data:`ROWS` validation solutions at each mu, the difference to
+    mu = 0 and its standard error (paired by text), nats a token; None where NLL is withheld.
+    Stored: done once.
+    """
+    rendered = job.asked.render(validation.take(ROWS))
+    why = job.withheld(validation, "validation")
+    run = Run.of(
+        "precheck",
+        line=[c.content_hash for c in line],
+        questions=rendered.content_hash,
+        mus=list(MUS),
+        system=job.settings.system,
+        max_tokens=job.settings.max_tokens,
+        **({"nll": "withheld"} if why else {}),
+    )
+    found = job.store.results(run)
+    if found is None:
+        numbers = check_line([c.path for c in line], progress=job.progress)
+        nll = None
+        if not why:
+            nll = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
+        call = judge(numbers, nll, withheld=why is not None)
+        found = job.store.commit(
+            run,
+            {
+                "label": call.label,
+                "reasons": list(call.reasons),
+                "line": asdict(numbers),
+                "nll": None if nll is None else [_point(mu, nll) for mu in nll],
+            },
+        )
+    for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
+        job.progress.note(f"pre-check: {text}")
+    job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
+    return found
+
+
+def read_precheck(line: Mapping[str, Any]) -> Precheck:
+    """The numbers as a stored run has them."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
+    return Precheck(**values)
+
+
+def _nll_lines(points: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if points is None:
+        return ["validation NLL along mu: withheld"]
+    told = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
+    return [f"validation NLL along mu, nats a token: {told}"]
+
+
+def _point(mu: float, nll: Mapping[float, Sequence[float]]) -> dict[str, float | None]:
+    paired = [a - b for a, b in zip(nll[mu], nll[0.0], strict=True)]
+    error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else None
+    return {"mu": mu, "nll": fmean(nll[mu]), "difference": fmean(paired), "error": error}

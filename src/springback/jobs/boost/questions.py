@@ -1,0 +1,177 @@
+"""How a boost asks its questions and reads the answers: template, extraction, metric."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from springback.core import Row, Slice
+from springback.data import QUESTION, check_template, framed, task_of
+from springback.data.grading import (
+    LETTERS,
+    METRICS,
+    READINGS,
+    Outcome,
+    check_reference,
+    compile_extraction,
+    find_answer,
+    outcome,
+    require_math,
+)
+from springback.errors import DataError, SpringbackError, describe
+from springback.jobs.boost.settings import BoostSettings
+from springback.probes.scorers import OWN_FORMS, Own, is_own, load_own
+
+ALL_LETTERS = string.ascii_uppercase
+_METRICS = f"{', '.join(METRICS)}, {OWN_FORMS}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``template`` None: the bare question.  ``own`` is the user's function, if that grades."""
+
+    name: str | None
+    metric: str
+    template: str | None
+    extract: str | None
+    own: Own | None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the question stands alone."""
+        return self.template is None or self.template == QUESTION
+
+    def render(self, part: Slice) -> Slice:
+        """The slice with its questions put into the template; the same one without a template."""
+        if self.plain:
+            return part
+        rows = [replace(r, prompt=framed(self.template, r.prompt)) for r in part.rows]
+        return Slice.of(part.name, part.source, rows, part.seed)
+
+    def key(self) -> dict[str, Any]:
+        """What of the grading decides a result; part of a run's inputs."""
+        metric = f"own {self.own.digest} {self.own.name}" if self.own else self.metric
+        return {"metric": metric, **({"extract": self.extract} if self.extract else {})}
+
+    def describe(self) -> dict[str, Any]:
+        """What a result file records, so that a reader sees how it was asked and graded."""
+        if self.extract:
+            reading = "the last match of the expression, its first group if it has one"
+        elif self.own:
+            reading = "the whole completion, by the function"
+        else:
+            reading = READINGS[self.metric]
+        return {
+            "name": self.name,
+            "metric": self.metric,
+            "prompt_template": self.template or QUESTION,
+            "extract": self.extract,
+            "extraction": reading,
+        }
+
+    def check_references(self, rows: Sequence[Row], source: Callable[[Row], str]) -> None:
+        """Raise :class:`SpringbackError` at the first row whose answer its metric cannot read.
+
+        ``source`` says where a row stands.  A function of the user's own reads what it likes.
+        """
+        for row in rows:
+            metric = self._metric(row)
+            if metric is None:
+                continue
+            try:
+                check_reference(metric, row.answer or "", letters=_letters(row))
+            except DataError as error:
+                raise DataError(f"{source(row)}: {error}") from error
+
+    def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool]:
+        """Whether each completion is right: :meth:`outcomes` without the reason."""
+        return [found == "right" for found in self.outcomes(rows, texts)]
+
+    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
+        """What became of each completion: right, wrong, or without an answer that can be read.
+
+        A row's own metric wins over the function and the metric.  What ``extract`` finds nowhere
+        in is unread.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
+        """
+        found: list[str | None] = list(texts)
+        if self.extract:
+            pattern = compile_extraction(self.extract)
+            found = [find_answer(pattern, text) for text in texts]
+        outcomes: list[Outcome] = ["unread"] * len(rows)
+        ours: list[int] = []
+        for at, (row, text) in enumerate(zip(rows, found, strict=True)):
+            metric = self._metric(row)
+            if metric is not None:
+                outcomes[at] = outcome(metric, text, row.answer or "", letters=_letters(row))
+            elif text is not None:
+                ours.append(at)
+        if self.own and ours:
+            given = self.own.call(
+                "prompts, texts, answers",
+                [rows[at].prompt for at in ours],
+                [found[at] or "" for at in ours],
+                [rows[at].answer or "" for at in ours],
+            )
+            for at, value in zip(
+                ours, _zeros_and_ones(self.own.name, given, len(ours)), strict=True
+            ):
+                outcomes[at] = "right" if value else "wrong"
+        return outcomes
+
+    def expressions(self, rows: Sequence[Row]) -> bool:
+        """Whether the metric ``math`` grades any of ``rows``."""
+        return any(self._metric(row) == "math" for row in rows)
+
+    def _metric(self, row: Row) -> str | None:
+        """How the row's answer is read; None: by the user's function."""
+        return row.metric or (None if self.own else self.metric)
+
+
+def _letters(row: Row) -> str:
+    """The letters on offer: as many as the row has choices, five at least."""
+    return ALL_LETTERS[: max(len(LETTERS), len(row.choices))]
+
+
+def _zeros_and_ones(name: str, given: object, count: int) -> list[bool]:
+    allowed = f"a list of {count} values, each true or false (1 or 0)"
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        values: list[Any] = []
+        shown = f"a {type(given).__name__}"
+    else:
+        values = list(given)
+        odd = [v for v in values if not _is_truth(v)]
+        shown = repr(odd[0])[:60] if odd else f"{len(values)} values"
+        if not odd and len(values) == count:
+            return [bool(v) for v in values]
+    raise SpringbackError(
+        f"the metric {name} returned " + describe(shown, allowed, "mend it").removeprefix("given: ")
+    )
+
+
+def _is_truth(value: Any) -> bool:
+    try:
+        return not isinstance(value, (str, bytes)) and float(value) in (0.0, 1.0)
+    except (TypeError, ValueError):
+        return False
+
+
+def asked(settings: BoostSettings) -> Asked:
+    """The task of ``settings``; raises :class:`SpringbackError` on what cannot be."""
+    task = task_of(settings.task) if settings.task else None
+    metric = settings.metric or (task.metric if task else "number")
+    template = settings.prompt_template or (task.template if task else None)
+    pattern = settings.extract or (task.extract if task else None)
+    if template is not None:
+        check_template(template)
+    if pattern is not None:
+        compile_extraction(pattern)
+    own = None
+    if is_own(metric):
+        own = load_own(metric, "metric")
+    elif metric not in METRICS:
+        raise SpringbackError("--metric: " + describe(metric, _METRICS, "choose one"))
+    elif metric == "math":
+        require_math()
+    return Asked(settings.task, metric, template, pattern, own)

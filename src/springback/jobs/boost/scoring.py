@@ -1,0 +1,299 @@
+"""Score ways to decode on a set of questions: tokens, grades, NLL of the reference solutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from springback import probes
+from springback.core import Checkpoint, Row, Run, Slice
+from springback.data import nll_withheld
+from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding.contrast import Gate, parse_gate
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.search import Tried
+from springback.jobs.boost.settings import BoostSettings
+from springback.models.checkpoint_pair import Sweep
+from springback.models.encoding import encode_prompt, encode_rows, listed_stops, stop_ids
+from springback.models.loading import (
+    Model,
+    check_same_tokenizer,
+    fit_vocabulary,
+    load_model,
+    load_tokenizer,
+)
+from springback.probes import LastStates, Precision, Room
+from springback.progress import Progress
+from springback.results.store import Store
+
+#: Bytes of hidden states kept, at most, for one set of questions.
+STATES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to decode: the strong model theta_ft + mu * (theta_ft - theta_early), and the weak
+    model with its lambda: ``ft``, ``early``, ``init`` (before fine-tuning), ``other``, or none.
+
+    ``gate``: contrast only there (:class:`springback.decoding.contrast.Gate`), written as
+    ``top:0.9``.
+    """
+
+    method: str
+    mu: float
+    lam: float
+    weak: str | None
+    gate: str | None = None
+
+    def key(self) -> dict[str, Any]:
+        """What decides the tokens: without contrast, or against itself, the weak model does not."""
+        idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
+        if idle:
+            return {"mu": float(self.mu), "lam": 0.0, "weak": None}
+        key = {"mu": float(self.mu), "lam": float(self.lam), "weak": self.weak}
+        return {**key, "gate": self.gate} if self.gate else key
+
+
+class Scoring:
+    """The pair in memory, further weak models one at a time, and the store of finished runs."""
+
+    #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
+    reuse = True
+
+    def __init__(
+        self,
+        settings: BoostSettings,
+        pair: tuple[Checkpoint, Checkpoint],
+        store: Store,
+        progress: Progress,
+        weak: Mapping[str, Checkpoint] | None = None,
+        train: Slice | None = None,
+    ) -> None:
+        """``train``: rows that show what the pair was trained to write."""
+        self.settings, self.store, self.progress = settings, store, progress
+        self.train = train
+        self.early, self.ft = pair
+        self.asked = asked(settings)
+        self.sweep = Sweep(*pair)
+        self.tokenizer = self.sweep.tokenizer
+        self.weak = dict(weak or {})
+        for checkpoint in self.weak.values():
+            names = (checkpoint.path, self.ft.path)
+            check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
+        self._extra: tuple[str, Model] | None = None
+        #: Token ids by (questions, mu) without contrast: the answers a search begins with.
+        self._answers: dict[tuple[str, float], list[list[int]]] = {}
+        #: Of the questions scored last, by their hash: the states of each model over the solutions.
+        self._states: tuple[str, Room, dict[float | str, LastStates]] = ("", Room(0), {})
+
+    def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
+        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
+        rendered = self.asked.render(questions)
+        run = self.run("score", arm, rendered, part)
+        found = self.store.results(run)
+        if found is None:
+            key = arm.key()
+            self._announce(part, [arm], len(rendered))
+            how = replace(self._how(rendered), lam=key["lam"], gate=_gate(key))
+            weak = self._model(key["weak"])
+            expert = self.sweep.at(key["mu"])
+            ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
+            nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
+            found = self.store.commit(run, self._graded(ids, nll, rendered))
+        return self._tried(arm, found, questions, part)
+
+    def withheld(self, questions: Slice, part: str) -> str | None:
+        """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
+        return nll_withheld(questions, part, self.train)
+
+    def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
+        """:meth:`score` of many arms, each group with one mu and one weak model at once.
+
+        The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
+        """
+        rendered = self.asked.render(questions)
+        runs = [self.run("score", arm, rendered, part) for arm in arms]
+        for group in self._missing(runs, arms):
+            self._score_group(group, rendered, part)
+        found = [self.store.results(run) or {} for run in runs]
+        return [self._tried(arm, f, questions, part) for arm, f in zip(arms, found, strict=True)]
+
+    def _tried(self, arm: Arm, found: Mapping[str, Any], questions: Slice, part: str) -> Tried:
+        """A stored run as the search takes it.  NLL goes by this call, not by the one that stored
+        it: there it may have been withheld, or not yet."""
+        nll: Sequence[float] = ()
+        if not self.withheld(questions, part):
+            nll = found["nll"] or self.nll_all([arm], questions, part)[0]
+        value = arm.lam if arm.weak else arm.mu
+        return Tried(value, tuple(found["correct"]), tuple(nll), found.get("cut"))
+
+    def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
+        arms = [arm for _, arm in group]
+        key = arms[0].key()
+        self._announce(part, arms, len(rendered))
+        lams = [arm.key()["lam"] for arm in arms]
+        known = self._known(key["mu"], rendered, part)
+        answers, _ = decode_variants(
+            (self.sweep.at(key["mu"]), self._model(key["weak"])),
+            self._prompts(rendered),
+            replace(self._how(rendered), gate=_gate(key)),
+            lams,
+            known,
+            self.progress.advance,
+        )
+        if 0.0 in answers:
+            self._answers[rendered.content_hash, key["mu"]] = answers[0.0]
+        nlls: Sequence[Sequence[float]] = [()] * len(arms)
+        if not self.withheld(rendered, part):
+            nlls = self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
+        for (run, _), lam, nll in zip(group, lams, nlls, strict=True):
+            self.store.commit(run, self._graded(answers[lam], nll, rendered))
+
+    def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
+        """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""
+        rendered = self.asked.render(questions)
+        runs = [self.run("nll", arm, rendered, part) for arm in arms]
+        groups = self._missing(runs, arms)
+        if groups:
+            self.progress.stage(f"{part}: NLL of {len(arms)} candidates", len(groups))
+        for group in groups:
+            scores = self._solution_nll([arm for _, arm in group], rendered)
+            for (run, _), nll in zip(group, scores, strict=True):
+                self.store.commit(run, {"nll": nll})
+            self.progress.advance()
+        return [(self.store.results(run) or {})["nll"] for run in runs]
+
+    def _missing(self, runs: Sequence[Run], arms: Sequence[Arm]) -> list[list[tuple[Run, Arm]]]:
+        """Runs that are not done, each once, grouped by mu, weak model and gate."""
+        groups: dict[tuple[Any, ...], dict[str, tuple[Run, Arm]]] = {}
+        for run, arm in zip(runs, arms, strict=True):
+            if self.store.results(run) is None:
+                key = arm.key()
+                same = (key["mu"], key["weak"], key.get("gate"))
+                groups.setdefault(same, {})[run.id] = (run, arm)
+        return [list(group.values()) for group in groups.values()]
+
+    def run(self, kind: str, arm: Arm, rendered: Slice, part: str) -> Run:
+        """The run of an arm on questions as they are asked."""
+        s, key = self.settings, arm.key()
+        extra = {**self.asked.key(), **key}
+        if key["weak"] in self.weak:
+            extra["weak_model"] = self.weak[key["weak"]].content_hash
+        if kind == "nll":
+            extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
+        else:
+            extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
+            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.ft)
+        return Run.of(
+            kind,
+            early=self.early.content_hash,
+            ft=self.ft.content_hash,
+            questions=rendered.content_hash,
+            part=part,
+            system=s.system,
+            max_tokens=s.max_tokens,
+            **extra,
+        )
+
+    def solutions(self, rendered: Slice) -> list[Any]:
+        """The reference solutions as tokens; of the answers where there are none."""
+        rows = [replace(r, response=r.response or r.answer or "") for r in rendered.rows]
+        return encode_rows(self.tokenizer, rows, self.settings.max_tokens, self.settings.system)
+
+    def _announce(self, part: str, arms: Sequence[Arm], questions: int) -> None:
+        lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
+        key = arms[0].key()
+        self.progress.stage(f"{part}: {arms[0].method}, mu {key['mu']:g}, lambda {lams}", questions)
+
+    def _prompts(self, rendered: Slice) -> list[list[int]]:
+        return [encode_prompt(self.tokenizer, r, self.settings.system) for r in rendered.rows]
+
+    def _how(self, rendered: Slice) -> DecodeSettings:
+        s = self.settings
+        return DecodeSettings(
+            max_new_tokens=s.max_new_tokens,
+            alpha=s.alpha,
+            batch_size=s.batch_size,
+            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.ft),
+            pad_id=self.tokenizer.pad_token_id,
+        )
+
+    def _graded(
+        self, ids: Sequence[Sequence[int]], nll: Sequence[float], rendered: Slice
+    ) -> dict[str, Any]:
+        rows: Sequence[Row] = rendered.rows
+        texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
+        outcomes = self.asked.outcomes(rows, texts)
+        found = {
+            "correct": [outcome == "right" for outcome in outcomes],
+            "nll": nll,
+            "completions": texts,
+            "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
+        }
+        if self.asked.expressions(rows):
+            found["unread"] = outcomes.count("unread")
+            if found["unread"]:
+                self.progress.note(
+                    f"{found['unread']} of {len(rows)} answers count as wrong unread: they hold no "
+                    "expression, or one that takes too long to work out"
+                )
+        return found
+
+    def _model(self, weak: str | None) -> Model | None:
+        """The weak model of that name; of further ones only the last is kept in memory."""
+        if weak is None or weak in ("ft", "early"):
+            return {"ft": self.sweep.ft, "early": self.sweep.early}.get(weak or "")
+        if self._extra is None or self._extra[0] != weak:
+            self._extra = None
+            checkpoint, tokens = self.weak[weak], len(self.tokenizer)
+            width = int(self.sweep.ft.config.get_text_config().vocab_size)
+            model = fit_vocabulary(load_model(checkpoint), width, tokens, checkpoint.path)
+            self._extra = (weak, model)
+        return self._extra[1]
+
+    def _known(self, mu: float, rendered: Slice, part: str) -> list[list[int]] | None:
+        """Answers without contrast at this mu, else at the nearest one: a guess to begin with."""
+        have = {m: ids for (q, m), ids in self._answers.items() if q == rendered.content_hash}
+        if mu not in have:
+            plain = self.run("score", Arm("", mu, 0, None), rendered, part)
+            if (found := self.store.results(plain)) is not None:
+                texts = found["completions"]
+                return [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
+        return have[min(have, key=lambda m: abs(m - mu))] if have else None
+
+    def _stored_nll(
+        self, arms: Sequence[Arm], rendered: Slice, part: str
+    ) -> list[list[float]] | None:
+        found = [self.store.results(self.run("nll", arm, rendered, part)) for arm in arms]
+        return [f["nll"] for f in found if f] if all(found) else None
+
+    def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
+        """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
+        encoded, precision = self.solutions(rendered), Precision("float32")
+        key = arms[0].key()
+        expert, weak = self.sweep.at(key["mu"]), self._model(key["weak"])
+        known = self._states_of(rendered, key["mu"])
+        if weak is None:
+            scores = probes.nll(expert, encoded, self.tokenizer, precision, known)
+            return [[s.per_token for s in scores]] * len(arms)
+        lams = [arm.key()["lam"] for arm in arms]
+        beside = self._states_of(rendered, 0.0 if key["weak"] == "ft" else key["weak"])
+        states = (known, beside) if known and beside else None
+        by_lam = probes.pair_nll(
+            expert, weak, encoded, self.tokenizer, lams, precision, _gate(key), states
+        )
+        return [[s.per_token for s in by_lam[lam]] for lam in lams]
+
+    def _states_of(self, rendered: Slice, model: float | str) -> LastStates | None:
+        """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
+        if not self.reuse:
+            return None
+        if self._states[0] != rendered.content_hash:
+            self._states = (rendered.content_hash, Room(STATES), {})
+        _, room, by_model = self._states
+        return by_model.setdefault(model, LastStates(room))
+
+
+def _gate(key: Mapping[str, Any]) -> Gate | None:
+    return parse_gate(key["gate"]) if key.get("gate") else None

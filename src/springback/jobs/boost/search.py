@@ -1,0 +1,118 @@
+"""The search of paper B (section B4): mu, then lambda with mu frozen; or both jointly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from springback.errors import SpringbackError
+from springback.stats import Interval
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate on the validation set: accuracy per question (0/1), NLL per question.
+
+    ``nll`` is empty where it is withheld (:func:`springback.data.nll_withheld`).  ``cut``: how
+    many answers reached the limit of new tokens; None where that is not known.
+    """
+
+    value: float
+    correct: tuple[bool, ...]
+    nll: tuple[float, ...]
+    cut: int | None = None
+
+    @property
+    def cut_share(self) -> float | None:
+        return None if self.cut is None else self.cut / len(self.correct)
+
+    @property
+    def accuracy(self) -> float:
+        return sum(self.correct) / len(self.correct)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What one search decoded, in order of value, and the candidate it chose."""
+
+    points: tuple[Tried, ...]
+    chosen: Tried
+
+
+def candidates(values: Sequence[float], flag: str, positive: bool = False) -> tuple[float, ...]:
+    """Sorted candidates with 0 among them, or with ``positive`` only those above 0.
+
+    Raises on negative or non-finite values, and if none is left.
+    """
+    if bad := [v for v in values if not math.isfinite(v) or v < 0]:
+        raise SpringbackError(f"--{flag} has {bad}; give finite numbers from 0 up, such as 0.1")
+    if not positive:
+        return tuple(sorted({0.0, *values}))
+    if not any(values):
+        raise SpringbackError(f"--{flag} has no candidate above 0, as --positive asks; give one")
+    return tuple(sorted({v for v in values if v > 0}))
+
+
+def choose(tried: Sequence[Tried], one_se: bool = False) -> Tried:
+    """Best mean validation accuracy; ties go to the smaller value.  See :func:`choose_first`."""
+    ordered = sorted(tried, key=lambda t: t.value)
+    return ordered[choose_first([t.correct for t in ordered], one_se)]
+
+
+def choose_first(correct: Sequence[Sequence[bool]], one_se: bool = False) -> int:
+    """Which of some candidates, ordered from small to large: the first with the best mean.
+
+    ``one_se``: the first whose mean lies within one standard error of the best one's.  The error is
+    that of the paired differences, question by question: their standard deviation over sqrt(n).
+    """
+    best = max(range(len(correct)), key=lambda i: (sum(correct[i]), -i))
+    if not one_se:
+        return best
+    for i, rival in enumerate(correct):
+        behind = [float(a) - float(b) for a, b in zip(correct[best], rival, strict=True)]
+        error = stdev(behind) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
+        if fmean(behind) <= error:
+            return i
+    return best
+
+
+def lowest(nll: Sequence[Sequence[float]], keep: int) -> list[int]:
+    """The ``keep`` candidates with the lowest mean NLL, in their order; ties to the earlier."""
+    ranked = sorted(range(len(nll)), key=lambda i: (fmean(nll[i]), i))
+    return sorted(ranked[:keep])
+
+
+def curve(
+    tried: Sequence[Tried], chosen: Tried, interval: Callable[[Sequence[float]], Interval]
+) -> list[dict[str, object]]:
+    """The search as the result file records it."""
+    return [
+        {
+            "value": t.value,
+            "accuracy": interval([float(c) for c in t.correct]).to_dict(),
+            "nll": interval(t.nll).to_dict() if t.nll else None,
+            "chosen": t.value == chosen.value,
+        }
+        for t in tried
+    ]
+
+
+def grid(
+    tried: Mapping[tuple[float, float], Tried],
+    chosen: tuple[float, float],
+    interval: Callable[[Sequence[float]], Interval],
+) -> list[dict[str, Any]]:
+    """A joint search, by (mu, lambda), as the result file records it."""
+    return [
+        {
+            "mu": mu,
+            "lambda": lam,
+            "accuracy": interval([float(c) for c in t.correct]).to_dict(),
+            "nll": interval(t.nll).to_dict() if t.nll else None,
+            "chosen": (mu, lam) == chosen,
+        }
+        for (mu, lam), t in sorted(tried.items())
+    ]

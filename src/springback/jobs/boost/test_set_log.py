@@ -1,0 +1,213 @@
+"""Who opened which test set: a gain chosen on test is no gain.
+
+An opening is the scoring of a test set with certain settings and weights.  It is written down
+before the first question is answered, in the result folder and, so that another folder does not
+hide it, in a ledger of the user's: ``$SPRINGBACK_STATE``, else ``$XDG_STATE_HOME/springback``, else
+``~/.local/state/springback``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from springback.core import Slice, content_hash
+from springback.data import content_key
+from springback.errors import SpringbackError, StoreError
+from springback.jobs.boost.checkpoints import Pair
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.settings import BoostSettings
+from springback.results.store import (
+    Store,
+    below,
+    open_lock,
+    read_json,
+    require_file,
+    require_named,
+    write_json,
+)
+
+LEDGER = "test_openings.json"
+#: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
+NOT_SETTINGS = {
+    "seed",
+    "write_model",
+    "reopen_test",
+    "precheck",
+    "early",
+    "ft",
+    "reference",
+    "difficulty",
+}
+#: How the weights came about; what they are is hashed itself.
+TRAINING = {
+    "model",
+    "train",
+    "train_rows",
+    "learning_rate",
+    "train_batch_size",
+    "epochs",
+    "precision",
+}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """``number``: which of the ``count`` openings of this test set it is."""
+
+    test: str
+    count: int
+    number: int
+    reopened: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "test": self.test,
+            "count": self.count,
+            "number": self.number,
+            "reopened": self.reopened,
+        }
+
+    @property
+    def words(self) -> str:
+        if self.count == 1:
+            return "The test set was opened once, after the choice."
+        return (
+            f"The test set has been opened {self.count} times: a result chosen out of several "
+            "looks too good."
+        )
+
+
+def state_folder() -> Path:
+    """Where the user's own ledger lies."""
+    if own := os.environ.get("SPRINGBACK_STATE"):
+        return Path(own)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "springback"
+
+
+def hash_of_test(test: Slice) -> str:
+    """The hash of a test set: its questions and answers as a set, so that order does not count."""
+    return content_hash(sorted({f"{content_key(r)}\n{r.answer}" for r in test.rows}))
+
+
+def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Opening:
+    """Write the opening down; the same questions put to the same weights the same way are one.
+
+    Raises as :func:`require_openable` does.  With ``reopen_test`` it is counted.
+    """
+    key, this = _opening(settings, pair, test)
+    with _ledgers(store, key) as files:
+        known = _known(files, key)
+        _refuse_other(settings, this, known, test)
+        if this["id"] not in {o["id"] for o in known}:
+            known.append(this)
+        for file in files:
+            _write(file, key, known)
+    at = next(i for i, o in enumerate(known) if o["id"] == this["id"])
+    reopened = any(o["settings"] != this["settings"] for o in known[:at])
+    return Opening(key, len(known), at + 1, reopened)
+
+
+def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:
+    """What :func:`open_test` would refuse after the search, before it; writes nothing.
+
+    Raises :class:`SpringbackError` if the test set was opened with other settings before, unless
+    ``reopen_test``.  Other weights under the same settings (another seed) are not refused, since
+    they repeat a study and choose nothing; a given pair of checkpoints is a setting.
+    """
+    key, this = _opening(settings, pair, test)
+    with _ledgers(store, key) as files:
+        _refuse_other(settings, this, _known(files, key), test)
+
+
+def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dict[str, str]]:
+    """The hash of the test set, and what is written down: settings, and with the weights an id."""
+    key = hash_of_test(test)
+    given = bool(settings.early and settings.ft)
+    pair_hash = [pair.early.content_hash, pair.ft.content_hash]
+    chosen = _chosen(settings)
+    how = content_hash([chosen, pair_hash if given else None])
+    put = {name: value for name, value in chosen.items() if name not in TRAINING}
+    return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
+
+
+def _known(files: list[Path], key: str) -> list[dict[str, str]]:
+    """Openings of the set in all ledgers, each once."""
+    known: list[dict[str, str]] = []
+    for file in files:
+        have = {o["id"] for o in known}
+        known += [o for o in _read(file, key) if o["id"] not in have]
+    return known
+
+
+def _refuse_other(
+    settings: BoostSettings, this: Mapping[str, str], known: list[dict[str, str]], test: Slice
+) -> None:
+    if settings.reopen_test or this["id"] in {o["id"] for o in known}:
+        return
+    if any(o["settings"] != this["settings"] for o in known):
+        raise SpringbackError(
+            f"the test set {test.name} ({len(test)} questions) was opened "
+            f"{len(known)} time(s), with other settings; choosing by its result would make "
+            "the proof worthless: keep a set that nobody has looked at, or go on with "
+            "--reopen-test, which is counted and told"
+        )
+
+
+def _chosen(settings: BoostSettings) -> dict[str, Any]:
+    """Settings that differ from their default: new ones do not make old openings others."""
+    found = {
+        f.name: getattr(settings, f.name)
+        for f in fields(settings)
+        if f.name not in NOT_SETTINGS and getattr(settings, f.name) != _default(f)
+    }
+    return {**found, **asked(settings).key()}  # a function by what its file holds
+
+
+def _default(f: Any) -> Any:
+    return f.default_factory() if callable(f.default_factory) else f.default
+
+
+@contextlib.contextmanager
+def _ledgers(store: Store, key: str) -> Iterator[list[Path]]:
+    """The folder's ledger and the user's, which is held for this process meanwhile.
+
+    Where the user's cannot be written (a read-only home), the folder's alone.
+    """
+    require_named(state_folder())
+    folder = below(state_folder(), "tests")
+    ours = store.root / LEDGER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = open_lock(folder / ".lock")
+    except OSError:
+        yield [ours]
+        return
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield [ours, folder / f"{key}.json"]
+
+
+def _read(file: Path, key: str) -> list[dict[str, str]]:
+    require_file(file)
+    if not file.exists():
+        return []
+    content: Mapping[str, Any] = read_json(file)
+    try:
+        return [{"settings": o["settings"], "id": o["id"]} for o in content.get(key, [])]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{file} is not a record of openings; delete it, knowing that what it counted is lost"
+        ) from error
+
+
+def _write(file: Path, key: str, known: list[dict[str, str]]) -> None:
+    content = read_json(file) if file.exists() else {}
+    if content.get(key) != known:
+        write_json(file, {**content, key: known})

@@ -1,0 +1,1 @@
+"""The studies of the two papers.  Light, since ``--help`` reads the settings."""

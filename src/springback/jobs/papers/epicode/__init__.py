@@ -1,0 +1,1 @@
+"""EpiCoDe's tables and figures: cells (a model on a task) over seeds."""

@@ -1,0 +1,116 @@
+"""What a reproduction of paper B would run, in words, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from springback.data import is_built_in, split_conditions, task_of
+from springback.errors import DataError
+from springback.jobs.boost.checks import ROWS, check_settings
+from springback.jobs.boost.search import candidates
+from springback.jobs.papers.epicode.settings import EpicodeSettings
+
+_PARTS = ("train", "validation", "test")
+
+
+def planned(name: str, scale: str, settings: EpicodeSettings) -> list[str]:
+    """Lines: runs, models, data, training, search, tests.  Loads no model and no data."""
+    models = settings.series or (settings.model or f"the pair {settings.early}, {settings.ft}",)
+    tasks = settings.tasks or ((settings.task,) if settings.task else ())
+    groups = len(models) * max(len(tasks), 1)
+    seeds = len(settings.seeds)
+    return [
+        f"{name} at {scale} scale: {groups * seeds} runs, {len(models)} models x "
+        f"{max(len(tasks), 1)} tasks x {seeds} seeds ({', '.join(map(str, settings.seeds))})",
+        f"models: {', '.join(models)}",
+        *(_data(settings, task) for task in tasks or (None,)),
+        _training(name, settings),
+        *_search(settings),
+    ]
+
+
+def check(settings: EpicodeSettings) -> None:
+    """Raise now what would stop the runs later: settings, and a task without data."""
+    model = settings.series[0] if settings.series else settings.model
+    for task in settings.tasks or (settings.task,):
+        try:
+            check_settings(settings.one(settings.seeds[0], model, task))
+        except DataError as error:
+            rest = [t for t in settings.tasks if t != task]
+            if not rest:
+                raise
+            raise DataError(
+                f"{error}; or leave it out: --tasks {','.join(rest)}, and run it alone with "
+                f"--task {task}"
+            ) from error
+
+
+def _data(settings: EpicodeSettings, task: str | None) -> str:
+    """Where each part comes from and how many rows, by the rules of :func:`load_data`."""
+    known = task_of(task) if task else None
+    parts = _PARTS[1:] if settings.early and settings.ft else _PARTS
+    places: dict[str, tuple[str, str] | None] = {}
+    for part in parts:
+        source = getattr(settings, part) or (known.source if known else None)
+        own = known is not None and source == known.source
+        split = known.splits.get(part, part) if known and own else part
+        places[part] = (source, "" if source and is_local(source) else split) if source else None
+    told = []
+    for part, place in places.items():
+        if place is None:
+            told.append(f"{part} NOT KNOWN (give a file with --{part})")
+            continue
+        source, split = place
+        shared = sum(other == place for other in places.values()) > 1
+        rows = getattr(settings, f"{part}_rows")
+        if rows is None and (is_built_in(source) or (shared and part != "train")):
+            rows = ROWS[part]
+        many = rows or ("the rest" if shared else "all")
+        told.append(f"{part} {many} of {source}{f' ({split})' if split else ''}")
+    metric = settings.metric or (known.metric if known else "number")
+    return f"data{f' of {task}' if task else ''}: {'; '.join(told)}; graded by {metric}"
+
+
+def is_local(source: str) -> bool:
+    """Whether the source is a file, which has no splits of its own."""
+    return Path(split_conditions(source)[0]).expanduser().exists()
+
+
+def _training(name: str, settings: EpicodeSettings) -> str:
+    if settings.early and settings.ft:
+        return "training: none, the pair is given"
+    text = (
+        f"training of each run: {settings.epochs} epochs, learning rate "
+        f"{settings.learning_rate:g}, "
+        f"batches of {settings.train_batch_size}, precision {settings.precision}; early is the "
+        "checkpoint one epoch before the last"
+    )
+    if name != "epicode-theory":
+        return text
+    rows = settings.reference_rows or (settings.train_rows and 10 * settings.train_rows)
+    return f"{text}; and a reference by the same recipe on {rows or 'ten times'} rows"
+
+
+def _search(settings: EpicodeSettings) -> list[str]:
+    def told(values: Sequence[float]) -> str:
+        return ", ".join(f"{v:g}" for v in values)
+
+    mu, lam, alone = (
+        candidates(values, what, settings.positive)
+        for values, what in (
+            (settings.mu, "mu"),
+            (settings.lam, "lambda"),
+            (settings.lam_cd, "cd-lambda"),
+        )
+    )
+    named = [*settings.ablate_weak, *([settings.weak] if settings.weak else [])]
+    further = len(named) + bool(settings.gate)
+    tries = len(mu) + len(lam) * (1 + further) + len(alone)
+    weak = f"; further weak models: {', '.join(named)}" if named else ""
+    return [
+        f"search on validation: mu {told(mu)}, then lambda {told(lam)}; CD only lambda "
+        f"{told(alone)}{weak}: {tries} candidates a run",
+        f"test: opened once a run, {4 + further} methods; answers of at most "
+        f"{settings.max_new_tokens} tokens",
+    ]

@@ -1,0 +1,260 @@
+"""One seed of a reproduction of paper B: trained, searched and tested in a folder that goes away.
+
+What is kept is a run of its own, with the answers question by question, named by the hash of what
+went in.  So seeds can be made on several machines, and their ``runs/`` be put together.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from springback.core import Checkpoint, Run, to_jsonable
+from springback.data import nll_withheld
+from springback.errors import DataError, SpringbackError
+from springback.jobs.boost.analysis.difficulty import seed_result, size_of
+from springback.jobs.boost.analysis.logit_errors import Contrast, Reference, text_errors
+from springback.jobs.boost.checkpoints import Pair, make_pair
+from springback.jobs.boost.checks import Data, check_settings, load_data
+from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.job import Boost
+from springback.jobs.boost.questions import asked
+from springback.jobs.boost.scoring import Arm
+from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.test_set_log import open_test
+from springback.models.encoding import listed_stops
+from springback.models.loading import load_tokenizer, read_configs, resolve
+from springback.progress import Progress
+from springback.results.store import Store
+
+#: Where a seed works below the result folder, until it is done.
+WORK = "work"
+#: The reference learns from at least so many times the rows of the pair.
+TIMES = 10
+#: Lambdas at which NLL is measured (one pass), beside those that are decoded.
+NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+#: Settings that say where data and weights are; their content is hashed instead.  And bookkeeping.
+_PLACES = {
+    "validation", "test", "early", "ft", "model", "train", "train_rows", "fields",
+    "validation_rows", "test_rows", "weak", "reference", "difficulty", "seed", "tolerance",
+    "write_model", "reopen_test", "precheck", "learning_rate", "train_batch_size", "epochs",
+    "precision", "metric", "extract",
+}  # fmt: skip
+#: Hashed whatever they are; any other setting is hashed where it is not at its default.
+_ALWAYS = {"mu", "lam", "lam_cd", "alpha", "max_new_tokens", "max_tokens", "batch_size"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """Settings filled in, data loaded, and the run that this seed is."""
+
+    settings: BoostSettings
+    data: Data
+    run: Run
+
+
+def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) -> Job:
+    """The run of one seed; ``reference_rows`` is part of it for ``epicode-theory``.
+
+    Raises :class:`SpringbackError` on settings or data that cannot be used.
+    """
+    settings = check_settings(settings)
+    data = load_data(settings)
+    if kind == "epicode-theory" and (why := nll_withheld(data.test, "test", data.train)):
+        raise DataError(f"epicode-theory is about NLL, which is withheld: {why}")
+    inputs: dict[str, Any] = {
+        "settings": _hashed(settings),
+        "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
+        "validation": data.validation.content_hash,
+        "test": data.test.content_hash,
+        "seed": settings.seed,
+    }
+    if settings.early and settings.ft:
+        inputs["pair"] = [resolve(settings.early).content_hash, resolve(settings.ft).content_hash]
+        if data.train is not None:  # it decides whether NLL is withheld
+            inputs["train"] = data.train.content_hash
+    else:
+        assert data.train is not None
+        inputs["start"] = resolve(settings.model or "").content_hash
+        inputs["train"] = data.train.content_hash
+        inputs["recipe"] = settings.recipe()
+    decoded = resolve(settings.ft or settings.model or "")
+    tokenizer, configs = load_tokenizer(decoded), read_configs(decoded.path)
+    inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
+    if settings.weak:
+        inputs["weak"] = resolve(settings.weak).content_hash
+    if kind == "epicode-theory":
+        inputs["reference"] = (
+            resolve(settings.reference).content_hash if settings.reference else reference_rows
+        )
+    return Job(settings, data, Run.of(kind, **inputs))
+
+
+def _hashed(settings: BoostSettings) -> dict[str, Any]:
+    plain = BoostSettings()
+    return {
+        f.name: to_jsonable(getattr(settings, f.name))
+        for f in fields(BoostSettings)
+        if f.name not in _PLACES
+        and (f.name in _ALWAYS or getattr(settings, f.name) != getattr(plain, f.name))
+    }
+
+
+def finished(
+    job: Job, store: Store, progress: Progress, work: Callable[[Job, Store, Progress], Any]
+) -> dict[str, Any]:
+    """The run's results: read, or made by ``work`` in a folder of its own and then kept."""
+    found = store.results(job.run)
+    if found is not None:
+        return found
+    place = store.below(WORK, job.run.name)
+    with Store(place).locked() as own:
+        results = work(job, own, progress)
+    made = store.commit(job.run, results)
+    gc.collect()  # models have circles: the next seed's would stand beside them in memory
+    shutil.rmtree(place, ignore_errors=True)
+    return made
+
+
+def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
+    """Train, choose, test: every method's answers (as :class:`boost_seeds.SeedResult`)."""
+    pair, boost = _begin(job, store, progress)
+    arms, searched = boost.choose(job.data.validation)
+    open_test(job.settings, pair, job.data.test, store)
+    tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
+    told: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
+    for answers in told["methods"].values():
+        answers["lambda"] = answers.pop("lam")
+    return {
+        **told,
+        **_data(job.data),
+        "search": {
+            name: {
+                "chosen": s.chosen.value,
+                "tried": [
+                    {
+                        "value": t.value,
+                        "accuracy": t.accuracy,
+                        "nll": sum(t.nll) / len(t.nll) if t.nll else None,
+                    }
+                    for t in s.points
+                ],
+            }
+            for name, s in searched.items()
+        },
+    }
+
+
+def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
+    pair = make_pair(job.settings, job.data.train, store, progress)
+    boost = Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak, job.data.train)
+    return pair, boost
+
+
+def _data(data: Data) -> dict[str, Any]:
+    return {
+        "data": {
+            "train": data.train.describe() if data.train else None,
+            "validation": data.validation.describe(),
+            "test": data.test.describe(),
+        }
+    }
+
+
+def theory(reference_rows: int | None) -> Callable[[Job, Store, Progress], dict[str, Any]]:
+    """Work of one seed of ``epicode-theory``: errors on validation, lambda's effect on test.
+
+    ``reference_rows`` None and no reference named: only NLL and accuracy against lambda.
+    """
+
+    def work(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
+        reference = _reference(job, reference_rows, store, progress)
+        pair, boost = _begin(job, store, progress)
+        arms, _ = boost.choose(job.data.validation)
+        mu, test = arms["EpiCoDe"].mu, job.data.test
+        open_test(job.settings, pair, test, store)
+
+        def at(lam: float) -> Arm:
+            return Arm("EpiCoDe", mu, lam, "ft")
+
+        decoded = sorted({0.0, *job.settings.lam})
+        scored = [boost.score(at(lam), test, "test") for lam in decoded]
+        lams = sorted({*NLL_LAMBDAS, *decoded})
+        nll = boost.nll_all([at(lam) for lam in lams], test, "test")
+        errors = None
+        if reference is not None and mu:
+            contrast = Contrast("EpiCoDe", mu, "ft")
+            errors = to_jsonable(text_errors(boost, contrast, job.data.validation, reference))
+        return {
+            "seed": job.settings.seed,
+            "mu": mu,
+            "chosen": arms["EpiCoDe"].lam,
+            "questions": [str(i) for i in range(len(test))],
+            "sizes": [size_of(row) for row in test.rows],
+            "accuracy": [
+                {"lambda": lam, "correct": list(map(float, t.correct))}
+                for lam, t in zip(decoded, scored, strict=True)
+            ],
+            "nll": [{"lambda": lam, "nll": v} for lam, v in zip(lams, nll, strict=True)],
+            "errors": errors,
+            "reference": None if reference is None else to_jsonable(reference.checkpoint),
+            **_data(job.data),
+        }
+
+    return work
+
+
+def _reference(job: Job, rows: int | None, store: Store, progress: Progress) -> Reference | None:
+    """The model named, or the same recipe on more rows of the same source, its last epoch."""
+    s = job.settings
+    if s.reference:
+        return Reference(resolve(s.reference))
+    if rows is None:
+        return None
+    train = more_rows(s, rows)
+    held = {row.prompt for part in (job.data.validation, job.data.test) for row in part.rows}
+    if any(row.prompt in held for row in train.rows):
+        raise DataError("the reference's rows hold questions of the test; use other data")
+    start = resolve(s.model or "")
+    done = train_epochs(start, train, s.recipe(), store, progress, s.system)
+    last: Checkpoint = done.points[-1].checkpoint
+    return Reference(last)
+
+
+def more_rows(settings: BoostSettings, rows: int) -> Any:
+    """``rows`` training rows by the same settings.  Raises where there are not so many."""
+    try:
+        found = load_data(replace(settings, train_rows=rows)).train
+    except DataError as error:
+        raise SpringbackError(
+            f"the reference needs {rows} training rows ({error}); name a better model with "
+            "--reference, give fewer --train-rows, or more data"
+        ) from error
+    if found is None or len(found) < rows:
+        have = 0 if found is None else len(found)
+        raise SpringbackError(
+            f"the reference needs {rows} training rows and there are {have}; name a better model "
+            "with --reference, give fewer --train-rows, or more data"
+        )
+    return found
+
+
+def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:
+    """Rows of the reference: ten times the pair's unless asked for; None without training rows.
+
+    Raises :class:`SpringbackError` on fewer than ten times.
+    """
+    if settings.reference or not (settings.model and settings.train):
+        return None
+    train = load_data(check_settings(settings)).train
+    assert train is not None
+    least = TIMES * len(train)
+    if asked is not None and asked < least:
+        raise SpringbackError(
+            f"--reference-rows is {asked}; a reference learns from at least {TIMES} times the "
+            f"pair's {len(train)} rows: give {least} or more"
+        )
+    return asked or least

@@ -1,0 +1,231 @@
+"""``springback reproduce``: a table or figure of the papers, published beside measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from springback.elasticity import ElasticityCard, Quantity, compare
+from springback.errors import SpringbackError
+from springback.integrations.ray import ExecutorSettings
+from springback.jobs.audit.analysis.protections import protection_tables
+from springback.jobs.audit.job import plan as audit_plan
+from springback.jobs.audit.plan import outline
+from springback.jobs.audit.series import FOLDER, Study, cards, compared_verdict, run_all, slug
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.config import build
+from springback.jobs.papers.pretrain import pretrain
+from springback.jobs.papers.reproductions import REPRODUCTIONS, Reproduction
+from springback.jobs.papers.theory.job import pareto_study, theorem_study
+from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettings, TheoremSettings
+from springback.jobs.papers.theory.springs import springs_study
+from springback.models.loading import is_here
+from springback.progress import Progress, Silent
+from springback.results.store import Store, write_text
+from springback.results.writing import Clock, Result, write_result
+
+SCALES = ("small", "paper")
+
+
+def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSettings:
+    """The settings that the studies of a reproduction start from, ``given`` ones changed."""
+    if name not in REPRODUCTIONS:
+        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(REPRODUCTIONS)}")
+    if scale not in SCALES:
+        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
+    changed = build(AuditSettings, given)
+    return replace(
+        REPRODUCTIONS[name].begin[scale], **{key: getattr(changed, key) for key in given}
+    )
+
+
+def plan(
+    name: str,
+    scale: str = "small",
+    out: str | Path = "springback-reproduce",
+    given: Mapping[str, Any] | None = None,
+) -> str:
+    """What :func:`reproduce` would do, study by study; trains nothing and fetches no model.
+
+    As ``audit plan`` says it where the model is a folder or a built-in one that was used before;
+    else, and for models that are pre-trained first, the runs with the most tokens they can take.
+    """
+    settings, what = settings_of(name, scale, given or {}), REPRODUCTIONS[name]
+    studies = what.studies(scale, settings, given or {})
+    lines = [what.question]
+    if not studies:
+        rows = ", ".join(f"{n:,}" for n in what.volumes)
+        lines.append(f"pre-trains a small model and keeps it after {rows} rows; of each:")
+        studies = [Study("each of them", replace(settings, model="pre-trained here"))]
+    for study in studies:
+        lines += ["", f"{study.name}:"]
+        if is_here(study.settings.model):
+            lines.append(str(audit_plan(study.settings, Path(out) / FOLDER / slug(study.name))))
+        else:
+            lines.append(outline(study.settings))
+    return "\n".join(lines)
+
+
+def reproduce(
+    name: str,
+    scale: str = "small",
+    out: str | Path = "springback-reproduce",
+    given: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
+) -> Result:
+    """Run the studies of ``name`` and write published beside measured (kind ``reproduce``).
+
+    ``given``: settings that replace the reproduction's own, such as data.  Also writes
+    ``reproduce.md``.  Raises :class:`SpringbackError` on an unknown name or scale.
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    settings = settings_of(name, scale, given or {})
+    what = REPRODUCTIONS[name]
+    studies = what.studies(scale, settings, given or {})
+    with Store(out).locked() as store:
+        if not studies:
+            folders = pretrain(what.volumes, store, progress)
+            studies = [
+                Study(f"{rows} rows", replace(settings, model=str(folder)))
+                for rows, folder in folders.items()
+            ]
+        results = run_all(studies, store.root, progress, executor)
+        found = cards(results)
+        compared = None
+        if len(results) > 1:
+            compared = compare([r.data for r in results.values()], names=list(results))
+        told = [result.data["analysis"] for result in results.values()]
+        measured = _by_amount(found, told) if what.by_amount else _measured(what, found, told)
+        for entry, analysed in zip(found, told, strict=True):
+            if analysed["protections"] or analysed["repair"]:
+                entry |= {key: analysed[key] for key in ("protections", "repair")}
+        if protected := protection_tables(found):
+            measured = protected
+        analysis = {
+            "name": name,
+            "question": what.question,
+            "scale": scale,
+            "paper": what.finding,
+            "published": _published(what),
+            "measured": measured,
+            "studies": found,
+            "comparison": compared.to_dict() if compared else None,
+        }
+        write_text(store.root / "reproduce.md", _page(name, scale, what, measured))
+        only = next(iter(results.values())).data["verdict"]
+        return write_result(
+            store,
+            "reproduce",
+            clock,
+            inputs={"settings": settings, "models": [s.settings.model for s in studies]},
+            measurements=[],
+            analysis=analysis,
+            verdict=compared_verdict(compared) if compared else only,
+        )
+
+
+def reproduce_theory(name: str, out: str | Path, progress: Progress | None = None) -> Result:
+    """The theorem in numbers, the Pareto test on the built-in data, or the springs.
+
+    All three write kind ``theory``.
+
+    For your own data: ``springback theory pareto DATA``.
+    """
+    if name == "elasticity-theorem":
+        return theorem_study(TheoremSettings(), out, progress)
+    if name == "elasticity-springs":
+        return springs_study(SpringsSettings(), out, progress)
+    data = ("reviews:positive", "reviews:negative", "problems-text")
+    return pareto_study(ParetoSettings(data=data), out, progress)
+
+
+def _published(what: Reproduction) -> dict[str, Any] | None:
+    if what.published is None:
+        return None
+    head, *rows = what.published
+    return {"columns": head, "rows": rows, "source": what.source}
+
+
+def _measured(
+    what: Reproduction, found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """One row a study: seeds, then value with interval and label of every quantity asked for.
+
+    Of resistance also each pair: both losses, as the paper has them, and what they say.
+    """
+    read = [(entry["name"], ElasticityCard.from_dict(entry["card"])) for entry in found]
+    first = read[0][1]
+    titles = [first.quantities()[key].title for key in what.columns]
+    pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
+    columns = ["study", "seeds", *titles, *(first.pairs[p].title for p in pairs)]
+    rows = []
+    for (name, card), analysed in zip(read, told, strict=True):
+        cells = [_cell(card.quantities()[key]) for key in what.columns]
+        losses = {p["pair"]: p for p in (analysed["resistance"] or {}).get("pairs", ())}
+        for pair in pairs:
+            both = [losses[pair][way]["mean"] for way in ("inverse", "forward")]
+            cells.append(f"{both[0]:.3f} against {both[1]:.3f}; {_cell(card.pairs[pair])}")
+        rows.append([name, str(len(card.seeds)), *cells])
+    return {"columns": columns, "rows": rows}
+
+
+def _by_amount(
+    found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The paper's Table 3: rows of KL after alignment and of doses, a column for each n_pos."""
+    rows: list[list[str]] = []
+    for entry, analysed in zip(found, told, strict=True):
+        name, curves = entry["name"], analysed["rebound"]["probes"]
+        for key, words in (("kl", "KL"), ("reverse_kl", "reverse KL")):
+            if key in curves:
+                values = [_with_bounds(at, ".3g") for at in curves[key]["aligned"]]
+                rows.append([f"{name}: {words} after alignment, nats/token", *values])
+        for doses in analysed["doses_to_undo"].values():
+            cells = [
+                " ".join(filter(None, (at["words"], _bounded(at["mean"])))) for at in doses["at"]
+            ]
+            rows.append([f"{name}: until {doses['what']}", *cells])
+    amounts = [f"aligned on {n:,}" for n in told[0]["rebound"]["n_pos"]]
+    return {"columns": ["study", *amounts], "rows": rows}
+
+
+def _with_bounds(found: Mapping[str, Any], form: str) -> str:
+    text = f"{found['mean']:{form}}"
+    if found["low"] is None:
+        return text
+    return f"{text} ({found['low']:{form}} to {found['high']:{form}})"
+
+
+def _bounded(mean: Mapping[str, Any] | None) -> str:
+    """Limits of a mean dose, which may be open above."""
+    if mean is None or mean["low"] is None:
+        return ""
+    high = "no upper limit" if mean["high"] is None else f"{mean['high']:.0f}"
+    return f"(mean {max(mean['low'], 0):.0f} to {high})"
+
+
+def _cell(quantity: Quantity) -> str:
+    return " ".join(filter(None, (quantity.shown(), _bounds(quantity), quantity.label)))
+
+
+def _bounds(quantity: Quantity) -> str:
+    if quantity.low is None or quantity.high is None:
+        return ""
+    return f"({quantity.bounds()})"
+
+
+def _page(name: str, scale: str, what: Reproduction, measured: Mapping[str, Any]) -> str:
+    lines = [f"# {name}, {scale} scale", "", what.question, "", f"The paper: {what.finding}", ""]
+    if what.published is not None:
+        head, *rows = what.published
+        lines += ["## Published", "", *_table(head, rows), ""]
+    lines += ["## Measured", "", *_table(measured["columns"], measured["rows"]), ""]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]

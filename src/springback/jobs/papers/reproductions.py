@@ -1,0 +1,263 @@
+"""What can be reproduced: the papers' tables and figures, each with the studies that measure it.
+
+``small`` runs here on built-in data; ``paper`` names the papers' models and sets by hub id and
+wants their hardware (it was not run for this version).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from springback.errors import SpringbackError
+from springback.jobs.audit.series import Study, by_model
+from springback.jobs.audit.settings import AuditSettings
+
+SMALL = AuditSettings()
+#: 7B models: IMDb, and the paper's numbers of examples.
+LARGE = replace(
+    SMALL,
+    align="stanfordnlp/imdb?label=1",
+    perturb="stanfordnlp/imdb?label=0",
+    n_pos=(1000, 2000, 5000, 10000),
+    doses=(104, 200, 304, 400, 504, 600, 704, 800, 904, 1000),
+    max_tokens=512,
+    holdout=256,
+    prompts=128,
+)
+LLAMA, GEMMA = "meta-llama/Llama-2-7b-hf", "google/gemma-2b"
+#: Safe and unsafe answers, many of them to one prompt.
+BEAVERTAILS = "PKU-Alignment/BeaverTails#330k_train"
+LARGE_SAFETY = replace(
+    LARGE, align=f"{BEAVERTAILS}?is_safe=true", perturb=f"{BEAVERTAILS}?is_safe=false"
+)
+
+Quantities = tuple[str, ...]
+REBOUND: Quantities = ("gain", "share_lost", "rebound_slope", "share_slope", "half_life_dose")
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """``published``: the paper's table, column heads first; None where it has a figure only.
+
+    ``small`` and ``paper`` make the studies of a scale from settings whose fields a user may have
+    changed; ``columns`` are the card's quantities that answer the question.
+    """
+
+    question: str
+    finding: str
+    columns: Quantities
+    small: Callable[[AuditSettings], list[Study]]
+    paper: Callable[[AuditSettings], list[Study]]
+    published: tuple[tuple[str, ...], ...] | None = None
+    source: str = "Ji et al. 2025"
+    #: What each scale's settings begin from.
+    begin: Mapping[str, AuditSettings] = field(
+        default_factory=lambda: {"small": SMALL, "paper": LARGE}
+    )
+    #: Volumes (rows) to pre-train a small model on, whose checkpoints are the small scale's series.
+    volumes: tuple[int, ...] = ()
+    #: Whether the measured table has a column for each number of aligning examples.
+    by_amount: bool = False
+
+    def studies(self, scale: str, settings: AuditSettings, given: Collection[str]) -> list[Study]:
+        """The studies of a scale; ``given``: which settings are the user's own.
+
+        A series that was given takes the place of the models.  Raises :class:`SpringbackError`
+        where a single model was given and there are several.
+        """
+        if settings.series:
+            studies = by_model(settings)
+        else:
+            studies = (self.small if scale == "small" else self.paper)(settings)
+        models = [study.settings.model for study in studies]
+        if "model" in given and (not models or {*models} != {settings.model}):
+            named = f"measures {', '.join(models)}" if models else "pre-trains models of its own"
+            raise SpringbackError(
+                f"--model is {settings.model}, but at {scale} scale this reproduction {named}; "
+                "allowed: --series A,B with models of yours; leave --model out"
+            )
+        return studies
+
+
+def _models(*names: str) -> Callable[[AuditSettings], list[Study]]:
+    """The same study of several models."""
+
+    def make(settings: AuditSettings) -> list[Study]:
+        studies = []
+        for name in names:
+            model, _, revision = name.partition("@")
+            studies.append(Study(name, replace(settings, model=model, revision=revision or None)))
+        return studies
+
+    return make
+
+
+def _both_sets(*names: str) -> Callable[[AuditSettings], list[Study]]:
+    """Every model on film reviews and on safety; on the user's own data alone if there is some."""
+
+    def make(settings: AuditSettings) -> list[Study]:
+        own = (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb)
+        if own:
+            return _models(*names)(settings)
+        safety = replace(settings, align=LARGE_SAFETY.align, perturb=LARGE_SAFETY.perturb)
+        sets = {"IMDb": settings, "BeaverTails": safety}
+        return [
+            Study(f"{study.name}, {data}", study.settings)
+            for data, on in sets.items()
+            for study in _models(*names)(on)
+        ]
+
+    return make
+
+
+def _both_orders(settings: AuditSettings) -> list[Study]:
+    """The study, and the same with the two sides exchanged."""
+    turned = replace(settings, align=settings.perturb, perturb=settings.align)
+    return [Study("positive first", settings), Study("negative first", turned)]
+
+
+def _one(settings: AuditSettings) -> list[Study]:
+    return [Study(settings.model, settings)]
+
+
+def _variants(**by_name: Mapping[str, Any]) -> Callable[[AuditSettings], list[Study]]:
+    """Studies that differ in some settings."""
+
+    def make(settings: AuditSettings) -> list[Study]:
+        return [Study(name, replace(settings, **change)) for name, change in by_name.items()]
+
+    return make
+
+
+#: One learning rate for all, since the perturbing run has it too: curves then differ by how the
+#: model was aligned and by nothing else.  RLOO's gradient is the noisiest: twice its usual answers.
+_ALGORITHMS = _variants(
+    sft={},
+    dpo={"algorithm": "dpo"},
+    kto={"algorithm": "kto"},
+    simpo={"algorithm": "simpo"},
+    rloo={"algorithm": "rloo", "generations": 8},
+)
+_RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",))
+
+
+def _bridge(base: AuditSettings) -> AuditSettings:
+    """Align, move further or mix, perturb; and wear and repair.  The doses reach far, since a
+    dose that is not reached says little."""
+    large = base is LARGE
+    return replace(
+        base,
+        n_pos=base.n_pos[-1:],
+        doses=base.doses if large else (8, 16, 32, 64, 96, 128),
+        experiments=("rebound", "repair"),
+        resistance_rows=0,
+        mitigate=(
+            *(f"overbend:{mu}" for mu in ("0.25", "0.5", "1")),
+            "overbend:0.5@8",
+            "overbend:1@8",
+            *(f"mix:{share}" for share in ("0.12", "0.2", "0.5")),
+        ),
+        repair_rows=1000 if large else 64,
+        probes=("margin", "kl", "bits_per_byte", "neutral_nll", "choice"),
+    )
+
+
+REPRODUCTIONS: dict[str, Reproduction] = {
+    "elasticity-resistance": Reproduction(
+        question="Is going back easier than going forward (section A2, their Table 1)?",
+        finding="The inverse loss was below the forward loss in every cell.",
+        columns=("resistance_ratio",),
+        small=_one,
+        paper=_models(LLAMA, "meta-llama/Llama-2-13b-hf", "meta-llama/Meta-Llama-3-8B"),
+        published=(
+            ("Alpaca", "2->1 against 1->2", "3->2 against 2->3", "3->1 against 1->3"),
+            ("Llama2-7B", "0.159 against 0.202", "0.195 against 0.214", "0.167 against 0.235"),
+            ("Llama2-13B", "0.177 against 0.196", "0.215 against 0.241", "0.184 against 0.235"),
+            ("Llama3-8B", "0.254 against 0.257", "0.227 against 0.323", "0.234 against 0.323"),
+        ),
+        begin={
+            "small": _RESISTANCE,
+            "paper": replace(_RESISTANCE, align="tatsu-lab/alpaca", resistance_rows=1000),
+        },
+    ),
+    "elasticity-rebound": Reproduction(
+        question="Does a model fall faster the further it was aligned (section A3)?",
+        finding="More positive data, a steeper fall; first fast, then slow.",
+        columns=REBOUND,
+        small=_one,
+        paper=_both_sets(LLAMA, GEMMA),
+    ),
+    "elasticity-dose": Reproduction(
+        question="How many opposite examples undo an alignment (section A3, their Table 3)?",
+        finding="The more alignment, the fewer examples until KL to the start is under 0.01.",
+        columns=("kl_dose", "half_life_dose", "dose_to_undo"),
+        small=_one,
+        paper=_models(LLAMA, GEMMA),
+        published=(
+            ("BeaverTails", "1000 safe", "2000", "5000", "10000"),
+            ("Llama2-7B: KL after alignment", "0.21", "0.22", "0.26", "0.27"),
+            ("Llama2-7B: unsafe examples needed", "961", "844", "801", "729"),
+            ("Gemma-2B: KL after alignment", "0.18", "0.21", "0.24", "0.25"),
+            ("Gemma-2B: unsafe examples needed", "923", "853", "709", "598"),
+        ),
+        begin={
+            "small": replace(SMALL, probes=(*SMALL.probes, "reverse_kl")),
+            "paper": replace(LARGE_SAFETY, probes=(*SMALL.probes, "reverse_kl")),
+        },
+        by_amount=True,
+    ),
+    "elasticity-algorithms": Reproduction(
+        question="Is it the same after SFT, DPO, KTO, SimPO and an online algorithm?",
+        finding="The same after SFT, PPO, DPO, KTO and SimPO.",
+        columns=REBOUND,
+        small=_ALGORITHMS,
+        paper=_ALGORITHMS,
+        begin={
+            "small": replace(SMALL, prompt="Review:", resistance_rows=0),
+            "paper": replace(LARGE, model=LLAMA, prompt="Review:", resistance_rows=0),
+        },
+    ),
+    "elasticity-symmetry": Reproduction(
+        question="Is it the same with negative first and positive second?",
+        finding="Symmetric.",
+        columns=REBOUND,
+        small=_both_orders,
+        paper=_both_orders,
+        begin={
+            "small": replace(SMALL, resistance_rows=0),
+            "paper": replace(LARGE, model=LLAMA, resistance_rows=0),
+        },
+    ),
+    "elasticity-size": Reproduction(
+        question="Do larger models fall faster?",
+        finding="Larger models fell faster (Qwen 0.5B, 4B, 7B).",
+        columns=REBOUND,
+        small=_models("smollm2-135m", "gemma3-270m"),
+        paper=_models("Qwen/Qwen1.5-0.5B", "Qwen/Qwen1.5-4B", "Qwen/Qwen1.5-7B"),
+    ),
+    "elasticity-pretraining": Reproduction(
+        question="Do models that saw more pre-training text fall faster?",
+        finding="Barely there at 0.1T tokens, clear from 0.5T on (TinyLlama, 0.1T to 3.0T).",
+        columns=REBOUND,
+        small=lambda settings: [],  # made of the checkpoints that are pre-trained first
+        paper=_models(
+            "TinyLlama/TinyLlama-1.1B-step-50K-105b",
+            "TinyLlama/TinyLlama-1.1B-intermediate-step-240k-503b",
+            "TinyLlama/TinyLlama-1.1B-intermediate-step-480k-1T",
+            "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
+        ),
+        begin={"small": replace(SMALL, learning_rate=3e-4), "paper": LARGE},
+        volumes=(512, 2048, 8192),
+    ),
+    "overbend": Reproduction(
+        question="Does moving further along an alignment (paper B) make it harder to undo (paper "
+        "A), what does it cost, and does it repair an alignment that benign training wore?",
+        finding="Neither paper asked; paper A proposes to mix aligning data into later training.",
+        columns=("gain", "share_lost", "half_life_dose"),
+        small=_one,
+        paper=_both_sets(LLAMA, GEMMA),
+        begin={"small": _bridge(SMALL), "paper": _bridge(LARGE)},
+    ),
+}

@@ -1,0 +1,277 @@
+"""What the life-cycle study says: does elasticity grow with size and volume; is there a threshold?
+
+Seeds are the units: a seed draws the pre-training's text, weights and order and the study's rows.
+Trends are least squares within a seed over all its cells, in doublings of size and of volume at
+once; thresholds are paired differences to the smallest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from springback.core import Measurement, to_jsonable
+from springback.elasticity.seed_tests import t_pvalue
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.papers.scale.settings import NAME, ScaleSettings
+from springback.stats import holm, mean_interval
+
+Cells = Sequence[Mapping[str, Any]]
+#: Quantity -> title and unit.
+QUANTITIES = {
+    "gain": ("Gained by alignment", "nats/token"),
+    "fall": ("Fall at the largest dose", "nats/token"),
+    "share_lost": ("Share of the gain lost", "share"),
+}
+AXES = {"parameters": "size", "volume": "volume"}
+QUESTION = (
+    "Does elasticity grow with model size and with pre-training volume, and is there a threshold?"
+)
+FINDING = (
+    "Elasticity grew with size (Qwen 0.5B to 7B) and with volume (TinyLlama 0.1T to 3T tokens); "
+    "barely there at 0.1T."
+)
+
+
+def analyse(
+    scale: str, settings: ScaleSettings, study: AuditSettings, cells: Cells
+) -> dict[str, Any]:
+    """The ``analysis`` part of the result file (docs/result_schema.md)."""
+    rows = [_cell(cells, size, volume) for size in settings.sizes for volume in settings.volumes]
+    trends = _trends(cells)
+    steps = [
+        step
+        for axis in AXES
+        for quantity in ("fall", "share_lost")
+        for step in _steps(cells, axis, quantity)
+    ]
+    _adjust(trends)
+    _adjust(steps)
+    life = {
+        "seeds": study.seeds,
+        "sizes": settings.sizes,
+        "volumes": settings.volumes,
+        "n_pos": max(study.n_pos),
+        "dose": max(study.doses),
+        "quantities": {k: {"title": t, "unit": u} for k, (t, u) in QUANTITIES.items()},
+        "cells": rows,
+        "trends": trends,
+        "steps": steps,
+        "thresholds": [_threshold(steps, axis, q) for axis in AXES for q in ("fall", "share_lost")],
+    }
+    plain: dict[str, Any] = to_jsonable(
+        {
+            "name": NAME,
+            "question": QUESTION,
+            "scale": scale,
+            "paper": FINDING,
+            "published": None,
+            "measured": _measured(rows),
+            "studies": [],
+            "comparison": None,
+            "life_cycle": life,
+        }
+    )
+    return plain
+
+
+def _own(cells: Cells, **which: Any) -> list[Mapping[str, Any]]:
+    return [c for c in cells if all(c[key] == value for key, value in which.items())]
+
+
+def _known(cells: Cells, quantity: str) -> list[float]:
+    return [float(c[quantity]) for c in cells if c[quantity] is not None]
+
+
+def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
+    """One size and volume over the seeds; a share needs a gain, so it may have fewer."""
+    own = _own(cells, size=size, volume=volume)
+    found: dict[str, Any] = {
+        "size": size,
+        "parameters": own[0]["parameters"],
+        "volume": volume,
+        "n": len(own),
+        "censored": sum(bool(c["censored"]) for c in own),
+        "half_doses": [c["half_dose"] for c in own],
+    }
+    for quantity in (*QUANTITIES, "neutral_nll"):
+        values = _known(own, quantity)
+        found[quantity] = mean_interval(values).to_dict() if values else None
+    return found
+
+
+def _trends(cells: Cells) -> list[dict[str, Any]]:
+    """Change of each quantity for each doubling of size and of volume, both in one fit a seed."""
+    found = []
+    for quantity in QUANTITIES:
+        slopes: dict[str, list[float]] = {axis: [] for axis in AXES}
+        for seed in dict.fromkeys(c["seed"] for c in cells):
+            own = [c for c in _own(cells, seed=seed) if c[quantity] is not None]
+            design = np.array([[1.0, *(math.log2(c[axis]) for axis in AXES)] for c in own])
+            if len(own) < 3 or np.linalg.matrix_rank(design) < 3:
+                continue
+            values = np.array([c[quantity] for c in own])
+            fit = np.linalg.lstsq(design, values, rcond=None)[0]
+            for axis, slope in zip(AXES, fit[1:], strict=True):
+                slopes[axis].append(float(slope))
+        for axis, values_ in slopes.items():
+            if values_:
+                found.append(
+                    {
+                        "quantity": quantity,
+                        "axis": AXES[axis],
+                        "slope": mean_interval(values_).to_dict(),
+                        "p": t_pvalue(values_),
+                    }
+                )
+    return found
+
+
+def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
+    """Mean over the other axis at each step minus that at the smallest, paired by seed.
+
+    Only what is known at both in a seed is averaged, so that no gap makes a difference.
+    """
+    places = sorted({c[axis] for c in cells})
+    other = next(a for a in AXES if a != axis)
+    found = []
+    for place in places[1:]:
+        changes = []
+        for seed in dict.fromkeys(c["seed"] for c in cells):
+            here, first = (
+                {c[other]: c[quantity] for c in _own(cells, seed=seed, **{axis: at})}
+                for at in (place, places[0])
+            )
+            both = [k for k in here if here[k] is not None and first.get(k) is not None]
+            if both:
+                changes.append(sum(here[k] - first[k] for k in both) / len(both))
+        if changes:
+            found.append(
+                {
+                    "quantity": quantity,
+                    "axis": AXES[axis],
+                    "at": place,
+                    "against": places[0],
+                    "difference": mean_interval(changes).to_dict(),
+                    "p": t_pvalue(changes),
+                }
+            )
+    return found
+
+
+def _adjust(rows: Sequence[dict[str, Any]]) -> None:
+    """Holm over all rows; the label says what stands after it."""
+    tested = [row for row in rows if row["p"] is not None]
+    adjusted = holm([row["p"] for row in tested]) if tested else ()
+    for row in rows:
+        row["p_holm"], row["label"] = None, "one seed, no interval"
+    for row, p in zip(tested, adjusted, strict=True):
+        value = (row.get("slope") or row["difference"])["mean"]
+        row["p_holm"] = p
+        row["label"] = "undecided" if p > 0.05 else "grows" if value > 0 else "shrinks"
+
+
+def _threshold(steps: Sequence[Mapping[str, Any]], axis: str, quantity: str) -> dict[str, Any]:
+    """The smallest step from which on all are above the first; None where there is none."""
+    own = [s for s in steps if s["axis"] == AXES[axis] and s["quantity"] == quantity]
+    at = None
+    for step in reversed(own):
+        if step["label"] != "grows":
+            break
+        at = step["at"]
+    return {"axis": AXES[axis], "quantity": quantity, "at": at}
+
+
+def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = ["size", "rows of pre-training", *(t for t, _ in QUANTITIES.values())]
+    return {
+        "columns": columns,
+        "rows": [
+            [row["size"], f"{row['volume']:,}", *(row[quantity] for quantity in QUANTITIES)]
+            for row in rows
+        ],
+    }
+
+
+def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """One line, and the questions it answers."""
+    life = analysis["life_cycle"]
+    parts = []
+    for row in life["trends"]:
+        title, unit = QUANTITIES[row["quantity"]]
+        slope = row["slope"]
+        parts.append(
+            {
+                "question": f"{title}: does it grow with {row['axis']}?",
+                "label": {"grows": "yes", "shrinks": "no, it shrinks"}.get(
+                    row["label"], row["label"]
+                ),
+                "text": f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
+                f"{_bounds(slope)}.",
+            }
+        )
+    for row in life["thresholds"]:
+        title = QUANTITIES[row["quantity"]][0]
+        what = "rows" if row["axis"] == "volume" else "weights outside the embeddings"
+        found = "none seen" if row["at"] is None else f"from {row['at']:,} {what}"
+        text = (
+            "At no step is it above the smallest from there on (Holm over all steps)."
+            if row["at"] is None
+            else f"From {row['at']:,} {what} on it is above the smallest at every step."
+        )
+        question = f"{title}: is there a threshold in {row['axis']}?"
+        parts.append({"question": question, "label": found, "text": text})
+    fall = {row["axis"]: row for row in life["trends"] if row["quantity"] == "fall"}
+    said = [f"with {axis} {row['label']}" for axis, row in fall.items()]
+    text = (
+        f"Over {len(life['sizes'])} sizes and {len(life['volumes'])} volumes the fall "
+        f"{', '.join(said) or 'has no trend that could be fitted'} "
+        f"({len(life['seeds'])} seed(s), all tests adjusted)."
+    )
+    label = "; ".join(said) or "not fitted"
+    return {"label": label, "text": text, "parts": parts}
+
+
+def _bounds(found: Mapping[str, Any]) -> str:
+    if found["low"] is None or found["high"] is None:
+        return " (no interval)"
+    return f" (95 % interval {found['low']:+.4f} to {found['high']:+.4f})"
+
+
+def measurements(cells: Cells) -> list[Measurement]:
+    """Every quantity of every cell and seed."""
+    return [
+        Measurement(
+            quantity,
+            f"{cell['size']}, {cell['volume']} rows",
+            "held-out",
+            float(cell[quantity]),
+            QUANTITIES[quantity][1],
+            tags={k: cell[k] for k in ("size", "parameters", "volume", "seed")},
+        )
+        for cell in cells
+        for quantity in QUANTITIES
+        if cell[quantity] is not None
+    ]
+
+
+def page(analysis: Mapping[str, Any]) -> str:
+    """``reproduce.md``."""
+    life = analysis["life_cycle"]
+    lines = [f"# {NAME}, {analysis['scale']} scale", "", QUESTION, "", f"The paper: {FINDING}", ""]
+    lines += ["## Measured", "", f"| {' | '.join(analysis['measured']['columns'])} |"]
+    lines.append("|---|---|" + "---|" * len(QUANTITIES))
+    for row in life["cells"]:
+        shown = [
+            "" if row[q] is None else f"{row[q]['mean']:.4f}{_bounds(row[q])}" for q in QUANTITIES
+        ]
+        lines.append(f"| {row['size']} | {row['volume']:,} | {' | '.join(shown)} |")
+    lines += ["", "## Trends", ""]
+    lines += [
+        f"- {part['question']} {part['label']}. {part['text']}"
+        for part in verdict(analysis)["parts"]
+    ]
+    return "\n".join([*lines, ""])

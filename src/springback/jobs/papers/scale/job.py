@@ -1,0 +1,297 @@
+"""``springback reproduce elasticity-scale``: elasticity over the life of small models.
+
+Llama-style models from scratch, every size kept at every volume of its pre-training, for each
+seed; each of these checkpoints is audited (align, perturb, measure) with the same study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from springback.core import Slice, content_hash
+from springback.data import load_slice
+from springback.elasticity.read_audit import FREE
+from springback.errors import SpringbackError, describe
+from springback.integrations.ray import ExecutorSettings, Task
+from springback.integrations.ray.scheduler import run_tasks
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import audit
+from springback.jobs.audit.on_ray import on_ray
+from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.config import build, kinds
+from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
+from springback.jobs.papers.scale import analysis as scale_analysis
+from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
+from springback.models.from_scratch import Shape, small_tokenizer
+from springback.models.loading import release_memory
+from springback.progress import Progress, Silent
+from springback.results.store import Store, below, read_json, write_text
+from springback.results.writing import Clock, Result, check_positive, write_result
+
+STUDIES = "studies"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checkpoint of one pre-training, and where its study lies."""
+
+    shape: Shape
+    volume: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.shape.name}-{self.volume}-seed-{self.seed}"
+
+    def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
+        """Its folder, which says what it is of: settings that change a number have another."""
+        plain = {name: getattr(AuditSettings(), name) for name in FREE}
+        key = content_hash([run.run.id, replace(study, **{**plain, "seeds": ()})])[:8]
+        return below(root, STUDIES, f"{self.name}-{key}")
+
+    def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
+        return (self.place(root, run, study) / "result.json").exists()
+
+
+def shape_of(text: str) -> Shape:
+    """``64x3`` as 64 wide and 3 deep; heads are 16 wide, from 256 on 64.
+
+    Raises :class:`SpringbackError` on anything else.
+    """
+    width, _, depth = text.partition("x")
+    if width.isascii() and width.isdigit() and depth.isascii() and depth.isdigit():
+        hidden, layers = int(width), int(depth)
+        head = 64 if hidden >= 256 else 16
+        if hidden and layers and hidden % head == 0:
+            return Shape(hidden, layers, hidden // head)
+    raise SpringbackError(
+        "--sizes: "
+        + describe(
+            repr(text),
+            "WIDTHxLAYERS, the width a multiple of 16, from 256 on of 64",
+            "write such as 64x3",
+        )
+    )
+
+
+def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, AuditSettings]:
+    """What a scale begins from, ``given`` settings changed; raises on what cannot be."""
+    if scale not in BEGIN:
+        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(BEGIN)}")
+    own = {name: given[name] for name in kinds(ScaleSettings) if name in given}
+    rest = {name: value for name, value in given.items() if name not in own}
+    if bad := sorted({"model", "series", "revision"} & {*rest}):
+        raise SpringbackError(
+            f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
+        )
+    begin, cell = BEGIN[scale]
+    made, changed = build(ScaleSettings, own), build(AuditSettings, rest)
+    settings = replace(begin, **{name: getattr(made, name) for name in own})
+    study = replace(cell, **{name: getattr(changed, name) for name in rest})
+    check_positive(
+        {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
+    )
+    shapes = [shape_of(size) for size in settings.sizes]
+    few = len(set(shapes)) < 2 or len(set(settings.volumes)) < 2
+    if few or len(set(shapes)) < len(shapes) or len(study.seeds) < 1:
+        raise SpringbackError(
+            f"--sizes {', '.join(settings.sizes)} and --volumes "
+            f"{', '.join(map(str, settings.volumes))}; give two different ones of each or more, "
+            "and a seed"
+        )
+    if bad_volumes := [v for v in settings.volumes if v <= 0 or v % 16]:
+        raise SpringbackError(
+            f"--volumes has {bad_volumes}; allowed are multiples of the batch of 16 rows"
+        )
+    if settings.vocabulary < 300:
+        raise SpringbackError(
+            f"--vocabulary is {settings.vocabulary}; give 300 or more: 256 are the bytes"
+        )
+    settings = replace(settings, volumes=tuple(sorted(set(settings.volumes))))
+    return settings, check_settings(study)
+
+
+def scale_study(
+    scale: str = "small",
+    out: str | Path = f"springback-{NAME}",
+    given: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
+) -> Result:
+    """Pre-train, align, perturb, measure every cell; write ``out/result.json`` (kind
+    ``reproduce``) and ``reproduce.md``.
+
+    Trainings that were done are read; on Ray each pre-training and each cell is a task.  Raises
+    :class:`SpringbackError` on settings that cannot be.
+    """
+    clock, progress = Clock.start(), progress or Silent()
+    settings, study = settings_of(scale, given or {})
+    far = on_ray(executor)
+    if executor is not None and executor.shared:
+        raise SpringbackError(
+            f"--shared with {NAME}; its workers have to see --out: name a common folder there"
+        )
+    with Store(out).locked() as store:
+        runs = pretrainings(settings, study, store)
+        cells = cells_of(runs)
+        # A study that is done needs no checkpoint: its files may come from another machine.
+        left = [c for c in cells if not c.done(store.root, runs[c.shape.name, c.seed], study)]
+        needed = {(c.shape.name, c.seed): runs[c.shape.name, c.seed] for c in left}
+        for run in needed.values():
+            _make_tokenizer(settings, run)
+        progress.note(
+            f"{len(runs)} pre-trainings kept at {len(settings.volumes)} volumes: {len(cells)} "
+            f"studies, {len(cells) - len(left)} of them done; stop it at any time, the same "
+            "command goes on"
+        )
+        if far and executor is not None:
+            _on_ray(needed, left, study, store, progress, executor)
+        for run in needed.values():
+            pretrain_once(run, store, progress)
+        found = []
+        for at, cell in enumerate(cells, start=1):
+            run = runs[cell.shape.name, cell.seed]
+            if not cell.done(store.root, run, study):
+                progress.note(f"study {at} of {len(cells)}: {cell.name}")
+                measure_cell(cell, run, study, str(store.root), progress)
+                release_memory()
+            found.append(_read(cell, cell.place(store.root, run, study)))
+        analysis = scale_analysis.analyse(scale, settings, study, found)
+        write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
+        return write_result(
+            store,
+            "reproduce",
+            clock,
+            inputs={"settings": study, "scale": settings},
+            measurements=scale_analysis.measurements(found),
+            analysis=analysis,
+            verdict=scale_analysis.verdict(analysis),
+        )
+
+
+def _text(settings: ScaleSettings, seed: int) -> Slice:
+    """The corpus of a seed, in its order."""
+    rows = max(settings.volumes)
+    if settings.corpus is None:
+        return corpus(rows, 7919 + seed)
+    return load_slice(settings.corpus, limit=rows, seed=7919 + seed)
+
+
+def _make_tokenizer(settings: ScaleSettings, run: Pretraining) -> None:
+    """The tokenizer of a seed, trained on its own text, unless it is there."""
+    folder = Path(run.tokenizer or "")
+    if not folder.exists():
+        texts = [f"{row.prompt}\n{row.response}".strip() for row in run.part.rows]
+        small_tokenizer(texts, settings.vocabulary, folder)
+
+
+def cells_of(runs: Mapping[tuple[str, int], Pretraining]) -> list[Cell]:
+    """Every checkpoint that is measured."""
+    return [
+        Cell(run.shape, volume, seed) for (_, seed), run in runs.items() for volume in run.volumes
+    ]
+
+
+def pretrainings(
+    settings: ScaleSettings, study: AuditSettings, store: Store
+) -> dict[tuple[str, int], Pretraining]:
+    """Name of the size and seed -> its pre-training.
+
+    Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
+    others are asked for, so seeds can be measured apart and put together.
+    """
+    found = {}
+    for seed in study.seeds:
+        part = _text(settings, seed)
+        identity = content_hash([part.content_hash, settings.vocabulary])[:20]
+        folder = store.below("checkpoints", f"tokenizer-{identity}")
+        for size in settings.sizes:
+            shape = shape_of(size)
+            found[shape.name, seed] = Pretraining(
+                settings.volumes,
+                part,
+                shape,
+                7919 + seed,
+                settings.pretraining_rate,
+                str(folder),
+                identity,
+            )
+    return found
+
+
+def measure_cell(
+    cell: Cell, run: Pretraining, study: AuditSettings, root: str, progress: Progress
+) -> None:
+    """The study of one checkpoint, in a folder of its own."""
+    store = Store(root)
+    model = run.folders(store)[cell.volume]
+    one = replace(study, model=str(model), seeds=(cell.seed,))
+    audit(one, cell.place(store.root, run, study), progress)
+
+
+def pretrain_task(run: Pretraining, root: str, progress: Progress) -> None:
+    pretrain_once(run, Store(root), progress)
+
+
+def _on_ray(
+    runs: Mapping[tuple[str, int], Pretraining],
+    cells: list[Cell],
+    study: AuditSettings,
+    store: Store,
+    progress: Progress,
+    executor: ExecutorSettings,
+) -> None:
+    """Pre-trainings and cells as tasks; a cell begins when its checkpoint is there."""
+    root = str(store.root.absolute())
+    places = {
+        "cpus": float(executor.run_cpus),
+        "gpus": executor.run_gpus,
+        "threads": executor.run_cpus,
+        "memory": int(executor.run_memory * 1e9) or 1_500_000_000,
+    }
+    tasks = [
+        Task(
+            run.run.name,
+            f"pre-training {size}, seed {seed}",
+            partial(pretrain_task, run, root),
+            **places,  # type: ignore[arg-type]
+        )
+        for (size, seed), run in runs.items()
+        if not run.done(store)
+    ]
+    waiting = {task.key for task in tasks}
+    for cell in cells:
+        run = runs[cell.shape.name, cell.seed]
+        tasks.append(
+            Task(
+                cell.name,
+                cell.name,
+                partial(measure_cell, cell, run, study, root),
+                (run.run.name,) if run.run.name in waiting else (),
+                run.folders(store)[cell.volume].exists,
+                **places,  # type: ignore[arg-type]
+            )
+        )
+    run_tasks(tasks, executor, progress)
+
+
+def _read(cell: Cell, place: Path) -> dict[str, Any]:
+    """What the study of a cell found, of one seed."""
+    rebound = read_json(place / "result.json")["analysis"]["rebound"]
+    probes = rebound["probes"]
+    return {
+        "size": cell.shape.name,
+        "parameters": cell.shape.parameters,
+        "volume": cell.volume,
+        "seed": cell.seed,
+        "neutral_nll": probes["neutral_nll"]["start"]["mean"] if "neutral_nll" in probes else None,
+        "gain": rebound["gain"][-1]["mean"],
+        "fall": rebound["fall"][-1]["mean"],
+        "share_lost": rebound["share_lost"][-1]["mean"],
+        "half_dose": rebound["half_dose"][-1]["value"],
+        "censored": rebound["half_dose"][-1]["censored"],
+    }

@@ -1,0 +1,1 @@
+"""The elasticity theorem, Pareto tails and springs, on data made or given."""

@@ -1,0 +1,257 @@
+"""The numbers of the theorem's study: plain tables, medians and quartiles over arrangements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from springback import theory
+from springback.jobs.papers.theory.settings import TheoremSettings
+from springback.progress import Progress
+from springback.theory import Sets, Slopes
+
+#: How D2 and D3 lie on the leaves.  "opposed": two kinds of D1's leaves, a tenth of its mass.
+ARRANGEMENTS = ("independent", "half shared", "same ranks", "opposite ranks", "opposed kinds")
+_OVERLAPS = {"independent": 0.0, "half shared": 0.5, "same ranks": 1.0, "opposite ranks": -1.0}
+OPPOSED_SHARE = 0.1
+MIDDLE_K = 1e3
+#: The dose at which the tables and the map are read.
+READ_AT = 0.1
+ESCAPES = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+STEP = 1e-10
+HUFFMAN = {"k": 10.0, "depth": 8, "exponent": 1.0, "largest": 1.0, "points": 201}
+
+Maker = Callable[[np.random.Generator], Sets]
+
+
+def arranged(
+    masses: theory.masses.Floats,
+    arrangement: str,
+    rng: np.random.Generator,
+    share: float = OPPOSED_SHARE,
+) -> Sets:
+    """Three sets of these masses; D1 and D2 are independent but where the kinds are opposed.
+
+    ``share``: of D1's mass that is of D3's kind, there.
+    """
+    p1 = theory.permuted(masses, rng)
+    if arrangement == "opposed kinds":
+        return Sets(p1, *theory.opposed(p1, share, rng))
+    p2 = theory.permuted(masses, rng)
+    return Sets(p1, p2, theory.overlapping(p2, masses, _OVERLAPS[arrangement], rng))
+
+
+def quartiles(values: Iterable[float]) -> dict[str, float | int | None]:
+    """Median and quartiles of the finite values, and how many there are."""
+    found = np.array([v for v in values if math.isfinite(v)])
+    if not found.size:
+        return {"median": None, "low": None, "high": None, "n": 0}
+    low, median, high = np.quantile(found, (0.25, 0.5, 0.75))
+    return {"median": float(median), "low": float(low), "high": float(high), "n": int(found.size)}
+
+
+def _draws(s: TheoremSettings, make: Maker, cell: int) -> list[Sets]:
+    return [make(np.random.default_rng((s.seed, cell, draw))) for draw in range(s.draws)]
+
+
+def identity(s: TheoremSettings) -> dict[str, Any]:
+    """Over laws, arrangements and k: the residue of the balance and of finite differences.
+
+    ``residue_at_zero``: largest |k rate1' + rate2'| in bits; ``residue`` the same against
+    l chi^2 / (ln 2 V) at every l.  ``difference``: largest error of the closed form against
+    finite differences, relative to the larger of the slope and its cancelling parts.
+    """
+    zero = far = gap = 0.0
+    cells = 0
+    for law in theory.LAWS:
+        masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
+        for at, arrangement in enumerate(ARRANGEMENTS):
+            sets = arranged(masses, arrangement, np.random.default_rng((s.seed, at)))
+            for k in s.k:
+                for l in s.doses:  # noqa: E741
+                    found = theory.slopes(sets, k, l)
+                    expected = l * found.chi2 / (math.log(2) * (k + 1 + l)) if l else 0.0
+                    residue = abs(found.balance - expected)
+                    zero, far = max(zero, residue * (l == 0)), max(far, residue)
+                    cells += 1
+                    if l == 0:
+                        near = theory.difference(sets, k, l, STEP)
+                        gap = max(gap, *_errors(found, near, k))
+    return {"residue_at_zero": zero, "residue": far, "difference": gap, "cells": cells}
+
+
+def _errors(found: Slopes, near: tuple[float, float], k: float) -> tuple[float, float]:
+    # A slope is a difference of two terms of size 1 / (ln 2 V); below that is rounding.
+    floor = 1e-6 / (math.log(2) * (k + 1))
+    pairs = ((found.rate1, near[0]), (found.rate2, near[1]))
+    one, two = (abs(a - b) / max(abs(a), floor) for a, b in pairs)
+    return one, two
+
+
+def by_k_and_l(s: TheoremSettings, kept_k: Sequence[float], doses: Sequence[float]) -> list[Any]:
+    """``kept`` (ratio over -k), sign and the balance's parts for every arrangement, k and l."""
+    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
+    rows = []
+    for at, arrangement in enumerate(ARRANGEMENTS):
+        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
+        for k in kept_k:
+            for l in doses:  # noqa: E741
+                rows.append({"arrangement": arrangement, "k": k, "l": l, **_cell(drawn, k, l)})
+    return rows
+
+
+def _cell(drawn: Sequence[Sets], k: float, l: float) -> dict[str, Any]:  # noqa: E741
+    found = [theory.slopes(sets, k, l) for sets in drawn]
+    return {
+        "kept": quartiles(f.kept for f in found),
+        "scale": quartiles(f.scale for f in found),
+        "chi2": quartiles(f.chi2 for f in found),
+        "worse": sum(f.rate2 > 0 for f in found) / len(found),
+        "opposite": sum(f.ratio < 0 for f in found) / len(found),
+        "overlap": float(np.mean([theory.overlap(x.p2, x.p3) for x in drawn])),
+    }
+
+
+def by_law(s: TheoremSettings) -> list[Any]:
+    """The same at k = 1000, at l = 0 and 0.1, for every law of the leaf masses."""
+    rows = []
+    for law in theory.LAWS:
+        masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
+        for at, arrangement in enumerate(ARRANGEMENTS):
+            drawn = _draws(s, lambda rng, m=masses, a=arrangement: arranged(m, a, rng), at)  # type: ignore[misc]
+            for l in (0.0, READ_AT):  # noqa: E741
+                row = {"law": law, "arrangement": arrangement, "k": MIDDLE_K, "l": l}
+                rows.append({**row, **_cell(drawn, MIDDLE_K, l)})
+    return rows
+
+
+def departures(s: TheoremSettings) -> list[Any]:
+    """Single draws: l chi^2, l / b and ``kept``, for the two charts that lay them side by side."""
+    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
+    rows = []
+    for at, arrangement in enumerate(ARRANGEMENTS):
+        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
+        for sets in drawn[:8]:
+            for l in s.doses:  # noqa: E741
+                if l:
+                    f = theory.slopes(sets, MIDDLE_K, l)
+                    row = {"arrangement": arrangement, "l": l, "l_chi2": l * f.chi2}
+                    rows.append({**row, "l_over_scale": l / f.scale, "kept": f.kept})
+    return rows
+
+
+def escaped(s: TheoremSettings) -> list[Any]:
+    """``kept`` at l = 0 where a share of D3 lies on leaves that D1 and D2 do not have."""
+    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
+    rows = []
+    for arrangement in ("independent", "same ranks", "opposed kinds"):
+        at = ARRANGEMENTS.index(arrangement)
+        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
+        for k in s.k:
+            for mass in ESCAPES:
+                moved = [_with_escape(sets, mass) for sets in drawn[:20]]
+                cell = {"arrangement": arrangement, "k": k, "l": 0.0, "mass": mass}
+                rows.append({**cell, **_cell(moved, k, 0.0)})
+    return rows
+
+
+def _with_escape(sets: Sets, mass: float) -> Sets:
+    """One more leaf, which only D3 has, with this mass."""
+    p1, p2 = (np.append(p, 0.0) for p in (sets.p1, sets.p2))
+    return Sets(p1, p2, np.append((1 - mass) * sets.p3, mass))
+
+
+def mapped(s: TheoremSettings, progress: Progress) -> list[Any]:
+    """Over tail exponent, overlap and depth: the cell at k = 1000 and l = 0.1.
+
+    A depth is pruning: the deepest tree's leaves summed, so one draw is the same at all depths.
+    """
+    rows = []
+    progress.stage("map over exponent, overlap and depth", len(s.exponents) * len(s.overlaps))
+    for exponent in s.exponents:
+        masses = theory.leaf_masses("pareto", 1 << s.depth, exponent)
+        for at, share in enumerate(s.overlaps):
+            drawn = _draws(s, lambda rng, m=masses, w=share: _shared(m, w, rng), at)  # type: ignore[misc]
+            for depth in s.depths:
+                cut = [_pruned(sets, depth) for sets in drawn]
+                cell = {"exponent": exponent, "overlap_set": share, "depth": depth}
+                rows.append({**cell, **_cell(cut, MIDDLE_K, READ_AT)})
+            progress.advance()
+    return rows
+
+
+def _shared(masses: theory.masses.Floats, share: float, rng: np.random.Generator) -> Sets:
+    p1, p2 = theory.permuted(masses, rng), theory.permuted(masses, rng)
+    return Sets(p1, p2, theory.overlapping(p2, masses, share, rng))
+
+
+def _pruned(sets: Sets, depth: int) -> Sets:
+    one, two, three = (theory.pruned(p, depth) for p in (sets.p1, sets.p2, sets.p3))
+    # Every leaf of a full tree lies at its depth.
+    return Sets(one, two, three, float(depth), float(depth))
+
+
+def huffman(s: TheoremSettings) -> dict[str, Any]:
+    """Rates of D1 and D2 along l with a Huffman code of the joint tree, beside ideal lengths.
+
+    In bits a symbol.  ``codes``: how many different codes were met; ``redundancy``: smallest and
+    largest mean length minus entropy of the joint tree, in bits a leaf, which must lie in [0, 1).
+    ``secant``: change of rate 2 over change of rate 1 from 0 to the largest l, over -k.
+    """
+    k, depth = HUFFMAN["k"], int(HUFFMAN["depth"])
+    masses = theory.leaf_masses("pareto", 1 << depth, HUFFMAN["exponent"])
+    sets = arranged(masses, "same ranks", np.random.default_rng(s.seed))
+    depths = np.full(1 << depth, depth)
+    doses = np.linspace(0, HUFFMAN["largest"], int(HUFFMAN["points"]))
+    ideal: list[list[float]] = [[], []]
+    coded: list[list[float]] = [[], []]
+    redundancy, codes = [], set()
+    for l in doses:  # noqa: E741
+        joint = theory.joint_masses(sets, k, float(l))
+        lengths = theory.huffman_lengths(joint)
+        codes.add(lengths.tobytes())
+        redundancy.append(theory.mean_length(joint, lengths) - theory.entropy(joint))
+        for i, own in enumerate((sets.p1, sets.p2)):
+            coded[i].append(theory.rate(own, lengths, depths))
+            ideal[i].append(theory.rate(own, theory.ideal_lengths(joint), depths))
+    return {
+        **HUFFMAN,
+        "l": doses.tolist(),
+        "ideal": ideal,
+        "huffman": coded,
+        "codes": len(codes),
+        "redundancy": [min(redundancy), max(redundancy)],
+        "secant": {
+            name: _secant(rates, k) for name, rates in (("ideal", ideal), ("huffman", coded))
+        },
+    }
+
+
+def _secant(rates: Sequence[Sequence[float]], k: float) -> float | None:
+    one, two = (rate[-1] - rate[0] for rate in rates)
+    return -two / one / k if one else None
+
+
+def analyse(s: TheoremSettings, progress: Progress) -> dict[str, Any]:
+    """All tables, under ``theorem`` of a result file's analysis."""
+    progress.stage("theorem: identity, ratio, escape", 6)
+    found: dict[str, Any] = {"at": {"k": MIDDLE_K, "l": READ_AT}}
+    parts: list[tuple[str, Callable[[], Any]]] = [
+        ("identity", lambda: identity(s)),
+        ("by_k", lambda: by_k_and_l(s, s.k, (0.0, READ_AT))),
+        ("by_l", lambda: by_k_and_l(s, (MIDDLE_K,), s.doses)),
+        ("laws", lambda: by_law(s)),
+        ("departures", lambda: departures(s)),
+        ("escaped", lambda: escaped(s)),
+    ]
+    for name, make in parts:
+        found[name] = make()
+        progress.advance()
+    found["map"] = mapped(s, progress)
+    progress.stage("Huffman codes", 1)
+    found["huffman"] = huffman(s)
+    progress.advance()
+    return found

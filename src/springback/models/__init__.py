@@ -1,0 +1,1 @@
+"""Models and tokenizers: found, loaded, made from scratch; rows as token ids."""

@@ -1,0 +1,211 @@
+"""Rows to tokens, the same way for training, scoring and decoding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from springback.core import Row
+from springback.errors import DataError
+from springback.models.loading import Tokenizer, listed_end_ids
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one row; ``ids[start:]`` are the ones that loss and scores count."""
+
+    ids: tuple[int, ...]
+    start: int
+    text_bytes: int
+
+    @property
+    def counted(self) -> int:
+        return len(self.ids) - self.start
+
+
+def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> str:
+    """What the model reads before it answers: the chat template where there is one.
+
+    Without a template: ``Question: …\\nAnswer:`` for questions, else the prompt and a line break.
+    """
+    if tokenizer.chat_template:
+        messages = [{"role": role, "content": content} for role, content in row.turns]
+        if system is not None and not any(m["role"] == "system" for m in messages):
+            messages.insert(0, {"role": "system", "content": system})
+        messages.append({"role": "user", "content": row.prompt})
+        text: str = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        return text
+    head = "".join(f"{role}: {content}\n" for role, content in row.turns)
+    head = f"{system}\n{head}" if system is not None else head
+    return f"{head}Question: {row.prompt}\nAnswer:" if row.kind == "qa" else f"{head}{row.prompt}\n"
+
+
+def end_text(tokenizer: Tokenizer, row: Row) -> str:
+    """What closes an answer: the template's end of turn, else the end token."""
+    if row.kind == "text" or not tokenizer.chat_template:
+        return str(tokenizer.eos_token or "")
+    mark = "\u241f"  # a character that templates pass through unchanged
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
+    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    return text.rpartition(mark)[2].rstrip() or str(tokenizer.eos_token or "")
+
+
+def stop_ids(tokenizer: Tokenizer, row: Row, model: Any = None) -> tuple[int, ...]:
+    """Token ids at which a decoded answer ends, sorted: for everything that decodes, one set.
+
+    That is the tokenizer's end token, the token that closes an answer in its chat template (see
+    :func:`end_text`), and those that ``model`` lists
+    (:func:`springback.models.loading.listed_end_ids`): many models name the end of a turn in their
+    generation config alone.
+    """
+    ids = {tokenizer.eos_token_id}
+    end = tokenizer(end_text(tokenizer, row), add_special_tokens=False)["input_ids"]
+    if len(end) == 1:
+        ids.add(end[0])
+    if model is not None:
+        ids |= listed_end_ids(model)
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def listed_stops(tokenizer: Tokenizer, row: Row, model: Any) -> dict[str, list[int]]:
+    """``stop_ids`` for the inputs of a run; empty where the tokenizer alone names all of them.
+
+    A content hash covers weights, not the generation config, so what that adds is an input of its
+    own; runs of models where it adds nothing keep their ids.
+    """
+    ids = stop_ids(tokenizer, row, model)
+    return {} if ids == stop_ids(tokenizer, row) else {"stop_ids": list(ids)}
+
+
+def encode_prompt(tokenizer: Tokenizer, row: Row, system: str | None = None) -> list[int]:
+    """Token ids of :func:`prompt_text`; a template brings its own special tokens."""
+    special = not tokenizer.chat_template
+    ids: list[int] = tokenizer(prompt_text(tokenizer, row, system), add_special_tokens=special)[
+        "input_ids"
+    ]
+    return ids
+
+
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+def text_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
+    """UTF-8 bytes of text that ``ids`` stand for, whatever the tokenizer; special tokens are none.
+
+    What bits per byte divides by, everywhere.  A token may hold a part of a character: it counts
+    with the bytes it has, so parts of a text add up to the whole.
+    """
+    text = tokenizer.decode(list(ids), skip_special_tokens=True)
+    if "\ufffd" not in text:
+        return len(text.encode("utf-8"))
+    special = set(tokenizer.all_special_ids)
+    tokens: list[str] = tokenizer.convert_ids_to_tokens([i for i in ids if i not in special])
+    # Byte-level tokenizers write every byte as one character, those with byte fallback as <0x..>.
+    core = getattr(tokenizer, "backend_tokenizer", None)
+    if type(getattr(core, "decoder", None)).__name__ == "ByteLevel":
+        return sum(map(len, tokens))
+    return sum(1 if _BYTE_TOKEN.fullmatch(t) else len(t.replace("▁", " ").encode()) for t in tokens)
+
+
+def encode_row(
+    tokenizer: Tokenizer, row: Row, max_tokens: int, system: str | None = None
+) -> Encoded:
+    """Tokens of a whole row, cut at ``max_tokens``.
+
+    ``text``: all tokens but the first count.  Else: only the response's, and a row whose prompt
+    alone fills ``max_tokens`` raises :class:`DataError`.  The end token is there unless cut.
+    """
+    if row.kind == "text":
+        ids = tokenizer(row.response)["input_ids"]
+        ids = [*ids, tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else ids
+        start = 1
+    else:
+        head = encode_prompt(tokenizer, row, system)
+        space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+        body = space + row.response + end_text(tokenizer, row)
+        ids = [*head, *tokenizer(body, add_special_tokens=False)["input_ids"]]
+        start = len(head)
+    if min(len(ids), max_tokens) <= start:
+        raise DataError(
+            f"a row of {start} prompt tokens leaves nothing to learn within {max_tokens} tokens "
+            f"(it begins {row.prompt[:40]!r}); raise --max-tokens or drop such rows"
+        )
+    cut = ids[:max_tokens]
+    return Encoded(tuple(cut), start, text_bytes(tokenizer, cut[start:]))
+
+
+def encode_answer(
+    tokenizer: Tokenizer, row: Row, answer: str, system: str | None = None
+) -> Encoded:
+    """The prompt of a row and ``answer``, which alone counts; without an end token, never cut.
+
+    ``text_bytes`` are those of ``answer`` as given, without a space that joins it to the prompt.
+    """
+    head = encode_prompt(tokenizer, row, system)
+    space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+    body = tokenizer(space + answer, add_special_tokens=False)["input_ids"]
+    if not head or not body:
+        raise DataError(
+            f"a prompt or an answer has no tokens (prompt {row.prompt[:40]!r}, answer "
+            f"{answer[:40]!r}); allowed: at least one each; fill them or drop such rows"
+        )
+    return Encoded((*head, *body), len(head), len(answer.encode("utf-8")))
+
+
+def encode_rows(
+    tokenizer: Tokenizer, rows: Iterable[Row], max_tokens: int, system: str | None = None
+) -> list[Encoded]:
+    """:func:`encode_row` of every row, in order."""
+    return [encode_row(tokenizer, row, max_tokens, system) for row in rows]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows; tensors are (rows, length), ``labels`` -100 where nothing counts."""
+
+    index: tuple[int, ...]
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+def pad_batch(rows: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
+    """Rows ``index`` of ``rows`` as one right-padded batch."""
+    length = max(len(rows[i].ids) for i in index)
+    ids = torch.full((len(index), length), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    labels = torch.full_like(ids, -100)
+    for at, i in enumerate(index):
+        row = torch.tensor(rows[i].ids)
+        ids[at, : len(row)] = row
+        mask[at, : len(row)] = 1
+        labels[at, rows[i].start : len(row)] = row[rows[i].start :]
+    return Batch(tuple(index), ids, mask, labels)
+
+
+def scoring_groups(rows: Sequence[Encoded], batch_tokens: int) -> list[list[int]]:
+    """Rows of similar length, at most ``batch_tokens`` padded tokens a group (one row at least).
+
+    The rows of some of the groups alone make these same groups again: none is so short that it
+    joins one before it.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].ids), i))
+    groups: list[list[int]] = []
+    for i in order:
+        if not groups or (len(groups[-1]) + 1) * len(rows[i].ids) > batch_tokens:
+            groups.append([])
+        groups[-1].append(i)
+    return groups
+
+
+def scoring_batches(rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Iterator[Batch]:
+    """The :func:`scoring_groups` as batches."""
+    for group in scoring_groups(rows, batch_tokens):
+        yield pad_batch(rows, group, pad)

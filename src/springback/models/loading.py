@@ -1,0 +1,364 @@
+"""Find, load and fetch models: folders, hub ids, boosted folders and the built-in one."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
+
+from springback.core import Checkpoint
+from springback.errors import ModelError
+from springback.models.builtin import EMBEDDED, embedded_checkpoint, has_embedded
+from springback.models.hub import download, looks_like_hub_id, split_revision
+from springback.models.quiet import one_line, quiet
+from springback.results.store import whole_folder
+from springback.weights import hash_weights
+from springback.weights.io.folder import open_weights
+
+Model = PreTrainedModel
+Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
+
+BOOST_FILE = "springback.json"
+GENERATION_CONFIG = "generation_config.json"
+#: What :func:`save_weights` writes into a folder.
+WEIGHTS_FILE = "weights.safetensors"
+#: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
+#: benchmarks/plan_calibration.py).
+SHARE = {"bf16-mixed": 0.4, "float32": 0.8}
+#: Products whose compiled code is kept: a piece of a batch has some 20.
+KEPT_PRODUCTS = 64
+
+
+def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
+    """Pin a model down: built-in name, folder, or hub id.
+
+    A hub id may have its revision behind it: ``org/name@revision``.  Raises :class:`ModelError` if
+    it is none of them.  The content hash is over the weight files,
+    or the commit for a hub id.
+    """
+    text = str(name)
+    if text in EMBEDDED:
+        return embedded_checkpoint(text)
+    path = Path(text)
+    if path.is_dir():
+        if not (path / "config.json").exists():
+            raise ModelError(
+                f"{path} has no config.json, so it is not a model folder; "
+                "name a folder written by save_pretrained"
+            )
+        return Checkpoint(str(path), content_hash=hash_weights(path))
+    if not looks_like_hub_id(text):
+        raise ModelError(
+            f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
+            f"or a built-in name ({', '.join(EMBEDDED)})"
+        )
+    folder = download(*split_revision(text, revision))
+    # The snapshot's folder is named after the commit.
+    return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
+
+
+def is_here(name: str) -> bool:
+    """Whether :func:`resolve` needs nothing from afar: a folder, or a built-in model once used."""
+    return Path(name).is_dir() or (name in EMBEDDED and has_embedded(name))
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """The tokenizer, with a pad token (the end token where it has none)."""
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(
+                checkpoint.path, revision=checkpoint.revision, trust_remote_code=False
+            )
+    except Exception as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
+    """The model in evaluation mode; fp32 by default.  Safetensors only, no remote code.
+
+    Raises :class:`ModelError` for files that cannot be read, that lack tensors of the model (which
+    Transformers would fill with random numbers), or that hold NaN or infinity.
+    """
+    tune_allocator()
+    transformers: Any = AutoModelForCausalLM
+    try:
+        with quiet():
+            model, told = transformers.from_pretrained(
+                checkpoint.path,
+                revision=checkpoint.revision,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        if Path(checkpoint.path).is_dir():
+            open_weights(checkpoint.path)  # where the files are at fault, this says it better
+        raise ModelError(
+            f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
+            "language model of a kind that Transformers knows; save it again with save_pretrained"
+        ) from error
+    if lacking := sorted(told["missing_keys"]):
+        raise ModelError(
+            f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
+            f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
+        )
+    loaded: Model = model.to(device()).eval()
+    _require_finite(loaded, checkpoint.path)
+    _complete_generation_config(loaded)
+    return loaded
+
+
+@torch.no_grad()
+def _require_finite(model: Model, path: str) -> None:
+    """Raise :class:`ModelError` for weights that are not numbers: every answer would be noise.
+
+    Of each tensor the sum is looked at, which reads it once and holds nothing.
+    """
+    kinds = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+    floats = {name: p for name, p in model.named_parameters() if p.dtype in kinds}
+    # Sums have the range of what is summed but for float16, which finite weights can leave.
+    wide = {torch.float16: torch.float32}
+    sums = [p.sum(dtype=wide.get(p.dtype)).float() for p in floats.values()]
+    for name, fine in zip(
+        floats, torch.stack(sums).isfinite().tolist() if sums else [], strict=True
+    ):
+        if not fine:
+            raise ModelError(
+                f"{name} holds NaN or infinity in {path}; allowed: finite weights; "
+                "take another checkpoint"
+            )
+
+
+def listed_end_ids(model: Any) -> set[int]:
+    """Token ids at which ``model`` says that a turn ends, whatever its tokenizer says.
+
+    Those of its generation config (one, or several); where that names none, those of its config and
+    of the text model's config in it.  Ids outside of the vocabulary are left out.  ``model`` needs
+    only ``config`` and ``generation_config`` (:func:`read_configs`).
+    """
+    text = model.config.get_text_config()
+    named = end_ids_of(model.generation_config)
+    if not named:
+        named = end_ids_of(model.config) | end_ids_of(text)
+    return {i for i in named if 0 <= i < text.vocab_size}
+
+
+def end_ids_of(config: Any) -> set[int]:
+    """What a config has under ``eos_token_id``: nothing, one id or a list."""
+    given = getattr(config, "eos_token_id", None)
+    each = given if isinstance(given, list | tuple) else [given]
+    return {i for i in each if isinstance(i, int)}
+
+
+def _complete_generation_config(model: Model) -> None:
+    """Have the generation config name the end tokens of the config where it names none.
+
+    Transformers' ``generate`` reads it alone, its Trainer overwrites the config's with the
+    tokenizer's, and what is saved beside trained or merged weights is this file.
+    """
+    generation: Any = model.generation_config
+    if generation is not None and not end_ids_of(generation):
+        generation.eos_token_id = sorted(listed_end_ids(model)) or None
+
+
+@dataclass(frozen=True)
+class Configs:
+    """A model's ``config`` and ``generation_config`` without its weights."""
+
+    config: Any
+    generation_config: Any
+
+
+def read_configs(folder: str | Path, adapter: str | Path | None = None) -> Configs:
+    """The configs in ``folder``, as loading the model reads them.
+
+    ``adapter``: a folder whose generation config, where it has one, outranks the base's, as its
+    tokenizer does.  Raises :class:`ModelError` for what cannot be read.
+    """
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            for place in (adapter, folder):
+                if place is not None and (Path(place) / GENERATION_CONFIG).exists():
+                    return Configs(config, GenerationConfig.from_pretrained(place))
+            return Configs(config, GenerationConfig.from_model_config(config))
+    except Exception as error:
+        raise ModelError(f"cannot read the configuration of {folder}: {one_line(error)}") from error
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> None:
+    """Raise unless tokens have the same ids in both: contrast adds logits token by token."""
+    if a.get_vocab() != b.get_vocab():
+        raise ModelError(
+            f"{names[0]} and {names[1]} have different tokenizers "
+            f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); "
+            "use two checkpoints of one run"
+        )
+
+
+def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -> PreTrainedModel:
+    """``model`` with logits of ``width``, for contrast with a model that pads its vocabulary else.
+
+    Only padding is touched, ids from ``tokens`` (the tokenizer's number) on: dropped, or added with
+    zero weights, so with a logit of 0 (of the bias-free heads that language models have).
+    Raises :class:`ModelError` if a token would be lost or has no logit.
+    """
+    have = int(model.config.get_text_config().vocab_size)
+    if have == width:
+        return model
+    if min(have, width) < tokens:
+        raise ModelError(
+            f"{name} has {have} logits, the model it is contrasted with {width}, and the tokenizer "
+            f"{tokens} tokens; allowed: a logit for every token in both; use another model"
+        )
+    model.resize_token_embeddings(width, mean_resizing=False)
+    anyhow: Any = model
+    for layer in (anyhow.get_input_embeddings(), anyhow.get_output_embeddings()):
+        weight = getattr(layer, "weight", None)
+        if weight is not None and width > have:
+            with torch.no_grad():
+                weight[have:] = 0
+    return model
+
+
+def default_precision() -> str:
+    """``bf16-mixed`` where the hardware multiplies bf16 natively, else ``float32``."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "float32"
+    return "bf16-mixed" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+def tune_allocator(mapped: int = 1 << 30) -> None:
+    """Keep glibc from returning large blocks to the kernel after every step, and caches small.
+
+    Logits of a batch are over 100 MB; mapping and unmapping them anew each step costs 10 to 20 %
+    of training time in page faults (docs/log.md).  Does nothing where there is no glibc.  oneDNN
+    and PyTorch keep what they compiled for the last 1,024 shapes of a product each, which in bf16
+    is 12 MB for every shape of a batch: rows of many lengths would take gigabytes.  Read at the
+    first product only; what the environment says already stays.
+
+    ``mapped``: blocks of so many bytes are mapped by themselves all the same.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KEPT_PRODUCTS))
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(-3, mapped)  # M_MMAP_THRESHOLD
+    mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def release_memory() -> None:
+    """Give back what is free: before a run, and after a job (whose models may stand in circles).
+
+    With :func:`tune_allocator` glibc keeps what is freed, and what comes next allocates in other
+    sizes.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)
+
+
+def trainable(model: Model) -> dict[str, torch.nn.Parameter]:
+    """Parameters that training changes, by name: all, or with LoRA the adapter's."""
+    # named_parameters() lists a tied weight once, under its first name.
+    return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def write_weights(model: Model, file: Path) -> None:
+    """What :func:`trainable` lists, as one safetensors file."""
+    save_file({n: p.detach().contiguous().cpu() for n, p in trainable(model).items()}, file)
+
+
+def read_weights(model: Model, file: Path) -> None:
+    """Copy what :func:`write_weights` wrote into ``model``."""
+    tensors = load_file(file)
+    with torch.no_grad():
+        for name, parameter in trainable(model).items():
+            parameter.copy_(tensors[name])
+
+
+def save_weights(model: Model, folder: Path) -> None:
+    """:func:`write_weights` into a folder of its own, whole or not at all."""
+    with whole_folder(folder) as tmp:
+        write_weights(model, tmp / WEIGHTS_FILE)
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """Copy what :func:`save_weights` wrote into ``model``."""
+    read_weights(model, folder / WEIGHTS_FILE)
+
+
+def copy_weights(source: Model, target: Model) -> None:
+    """Make ``target``'s parameters equal to ``source``'s."""
+    with torch.no_grad():
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            b.copy_(a)
+
+
+def count_parameters(checkpoint: Checkpoint) -> int:
+    """Weights in the safetensors files, read off their headers; tied ones are stored once."""
+    total = 0
+    for path in sorted(Path(checkpoint.path).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+                total += math.prod(file.get_slice(name).get_shape())
+    return total
+
+
+def training_speed(parameters: int, precision: str) -> float:
+    """Training tokens a second to expect: a quick matrix product, at :data:`SHARE` of its speed.
+
+    An estimate for announcements, good to a factor of about two; nothing is decided by it.
+    """
+    return SHARE[precision] * product_speed(precision) / (6 * parameters)
+
+
+def product_speed(precision: str) -> float:
+    """FLOP a second of a quick matrix product: the fastest of a few."""
+    tune_allocator()
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    a = torch.ones(1024, 1024, dtype=dtype, device=device())
+    times = []
+    for _ in range(4):
+        begin = time.perf_counter()
+        float((a @ a)[0, 0])
+        times.append(time.perf_counter() - begin)
+    return 2 * 1024**3 / min(times)

@@ -1,0 +1,270 @@
+"""What probes cost: forward passes and sampling, in this process or over several.
+
+Several processes take whole batches of those that one process would make, so every sum is taken
+over the same numbers in the same order: the values are equal to the bit where each process has as
+many threads as the one would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from springback.core import Checkpoint
+from springback.decoding import sampling_groups
+from springback.errors import SpringbackError
+from springback.models.encoding import Encoded, scoring_groups
+from springback.models.loading import (
+    WEIGHTS_FILE,
+    Model,
+    Tokenizer,
+    load_model,
+    load_tokenizer,
+    read_weights,
+    write_weights,
+)
+from springback.probes.behaviour import SampleSettings, sample
+from springback.probes.divergence import StartDistribution, kl_on
+from springback.probes.likelihood import Precision, TextNLL, nll
+from springback.results.store import require_folder
+
+T = TypeVar("T")
+#: Seconds between two looks whether the process that a worker belongs to is still there.
+FOLLOW = 2.0
+
+
+class Meter:
+    """The measurements of one model beside its start that have a cost.
+
+    ``start`` is the start model, ``model`` the one that :meth:`hold` named.
+    """
+
+    def __init__(self, start: Model, tokenizer: Tokenizer, precision: Precision) -> None:
+        self.start, self.model = start, start
+        self.tokenizer, self.precision = tokenizer, precision
+        self._distribution: StartDistribution | None = None
+
+    def hold(self, model: Model) -> None:
+        """``model``, as its weights are now, is measured next."""
+        self.model = model
+
+    def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
+        """:func:`springback.probes.nll`."""
+        return nll(self.model, rows, self.tokenizer, self.precision)
+
+    def kl(self, rows: Sequence[Encoded]) -> list[float]:
+        """:meth:`springback.probes.StartDistribution.kl`; the start's side of the last rows asked
+        for is kept."""
+        return self._start_side(rows).kl(self.model)
+
+    def kl_to_itself(self, rows: Sequence[Encoded]) -> list[float]:
+        """:meth:`springback.probes.StartDistribution.kl_to_itself`, in this process."""
+        return self._start_side(rows).kl_to_itself()
+
+    def _start_side(self, rows: Sequence[Encoded]) -> StartDistribution:
+        if self._distribution is None or self._distribution.rows != rows:
+            made = StartDistribution(self.start, rows, self.tokenizer, self.precision)
+            self._distribution = made
+        return self._distribution
+
+    def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
+        """:func:`springback.probes.divergence.kl_on`."""
+        return kl_on(self.model, self.start, rows, self.tokenizer, self.precision)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SampleSettings,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """:func:`springback.probes.sample`."""
+        return sample(self.model, self.tokenizer, prompts, settings, numbers)
+
+    def close(self) -> None:
+        """End what was started for this."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes, this one included; what each loads; a folder that all of them see."""
+
+    processes: int
+    checkpoint: Checkpoint
+    folder: Path
+
+
+class SharedMeter(Meter):
+    """:class:`Meter` over processes that each hold both models; worker r has GPU r.
+
+    Its first part is measured here.  Raises :class:`SpringbackError` where a process is lost.
+    """
+
+    def __init__(
+        self, start: Model, tokenizer: Tokenizer, precision: Precision, workers: Workers
+    ) -> None:
+        super().__init__(start, tokenizer, precision)
+        self.workers = workers
+        self.threads = max(1, torch.get_num_threads() // workers.processes)
+        # One pool each, since a worker holds what it was given.
+        context = multiprocessing.get_context("spawn")
+        self.pools = [
+            ProcessPoolExecutor(
+                1,
+                context,
+                _begin,
+                (workers.checkpoint, precision, rank, self.threads, os.getpid()),
+            )
+            for rank in range(1, workers.processes)
+        ]
+
+    def hold(self, model: Model) -> None:
+        super().hold(model)
+        if model is self.start:
+            self._every([pool.submit(_hold, None) for pool in self.pools])
+            return
+        require_folder(self.workers.folder)
+        self.workers.folder.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(".tmp", ".measured-", self.workers.folder))
+        file = place / WEIGHTS_FILE
+        try:
+            write_weights(model, file)
+            self._every([pool.submit(_hold, file) for pool in self.pools])
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
+        return self._scored(super().nll, "nll", rows)
+
+    def kl(self, rows: Sequence[Encoded]) -> list[float]:
+        return self._scored(super().kl, "kl", rows)
+
+    def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
+        return self._scored(super().reverse_kl, "reverse_kl", rows)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SampleSettings,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        parts = self._parts(sampling_groups(prompts, settings.batch_size))
+        own = [
+            (
+                [prompts[i] for i in part],
+                settings,
+                part if numbers is None else [numbers[i] for i in part],
+            )
+            for part in parts
+        ]
+        return self._dealt(super().sample, "sample", parts, own)
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.shutdown(cancel_futures=True)
+
+    def _parts(self, groups: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Rows of each process, in order: whole groups, dealt out in turn."""
+        count = self.workers.processes
+        return [sorted(i for group in groups[rank::count] for i in group) for rank in range(count)]
+
+    def _scored(
+        self, here: Callable[[Sequence[Encoded]], list[T]], name: str, rows: Sequence[Encoded]
+    ) -> list[T]:
+        parts = self._parts(scoring_groups(rows, self.precision.batch_tokens))
+        return self._dealt(here, name, parts, [([rows[i] for i in part],) for part in parts])
+
+    def _dealt(
+        self,
+        here: Callable[..., list[T]],
+        name: str,
+        parts: Sequence[Sequence[int]],
+        given: Sequence[tuple[Any, ...]],
+    ) -> list[T]:
+        """Every process's values of its part, what it is ``given``; in the order of all rows."""
+        others = self._submit(name, given)
+        with _threads(self.threads):
+            values = [here(*given[0])]
+        values += self._every(others)
+        at = (i for part in parts for i in part)
+        found = dict(zip(at, (v for part in values for v in part), strict=True))
+        return [found[i] for i in range(len(found))]
+
+    def _submit(self, name: str, parts: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
+        """To every worker its part; the first one is this process's."""
+        return [
+            pool.submit(_do, name, *part) for pool, part in zip(self.pools, parts[1:], strict=True)
+        ]
+
+    def _every(self, futures: Sequence[Future[Any]]) -> list[Any]:
+        try:
+            return [future.result() for future in futures]
+        except BrokenProcessPool as error:
+            raise SpringbackError(
+                f"one of {self.workers.processes} measuring processes ended by itself, perhaps for "
+                "want of memory: each holds the start model and the measured one; lower "
+                "--probe-processes and run the same command again"
+            ) from error
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+#: In a worker: its meter, and the model that takes the weights to be measured once there are any.
+_meter: list[Meter] = []
+_work: list[Model] = []
+
+
+def _begin(
+    checkpoint: Checkpoint, precision: Precision, rank: int, threads: int, parent: int
+) -> None:
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process tells of it
+    torch.set_num_threads(threads)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    _meter.append(Meter(load_model(checkpoint), load_tokenizer(checkpoint), precision))
+
+
+def _follow(parent: int) -> None:
+    """End with the process that started this one, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(FOLLOW)
+    os._exit(1)
+
+
+def _hold(file: Path | None) -> None:
+    meter = _meter[0]
+    if file is None:
+        meter.hold(meter.start)
+        return
+    if not _work:
+        _work.append(copy.deepcopy(meter.start))
+    read_weights(_work[0], file)
+    meter.hold(_work[0])
+
+
+def _do(name: str, *given: Any) -> Any:
+    """The measurement ``name`` of a part; nothing of nothing."""
+    return getattr(_meter[0], name)(*given) if given[0] else type(given[0])()

@@ -1,0 +1,1 @@
+"""The audit's chapter of a report: each topic's charts and section."""

@@ -1,0 +1,1 @@
+"""The boost's chapter of a report."""

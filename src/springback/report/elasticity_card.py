@@ -1,0 +1,159 @@
+"""Elasticity cards and their differences as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from springback.report import formatting
+from springback.report.cards import (
+    Card,
+    Comparison,
+    Difference,
+    Entry,
+    Figures,
+    Models,
+    Quantity,
+    shown_unit,
+)
+from springback.report.components import Cell, Grid
+from springback.report.values import Interval
+
+#: More rows than this stand folded, below those that say something.
+MANY = 12
+#: Labels of differences that were neither tested nor worth a row.
+SILENT = ("not measured", "not compared")
+#: How the page of a single model is named in its folder.
+REPORT = "report.html"
+
+
+def quantities_grid(label: str, quantities: Sequence[Quantity], first: str = "Quantity") -> Grid:
+    """One line for each: value, interval, unit, finding."""
+    head = (first, "Value", "95 % interval", "Unit", "Finding")
+    return Grid(label, head, tuple(map(_quantity_row, quantities)), frozenset({3, 4}))
+
+
+def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
+    found, unit = q.shown()
+    return (
+        Cell(formatting.sentence(q.title).removesuffix(".")),
+        Cell(formatting.estimate(found)),
+        Cell(formatting.limits(found) or "–"),
+        Cell(unit or "–"),
+        Cell(q.label or "–", _reason(q)),
+    )
+
+
+def _reason(q: Quantity) -> str:
+    """What the label has not said already."""
+    return "" if q.label.startswith("one seed") and q.reason == "one value" else q.reason
+
+
+def pairs_grid(card: Card) -> Grid:
+    """Resistance ratio of each pair of models, with its test."""
+    head = ("Pair", "Inverse over forward loss", "95 % interval", "Finding")
+    rows = tuple(
+        (
+            Cell(q.key, q.title),
+            Cell(formatting.estimate(q.found)),
+            Cell(formatting.limits(q.found) or "–"),
+            Cell(q.label or "–", _reason(q)),
+        )
+        for q in card.pairs
+    )
+    return Grid("Resistance by pair", head, rows, frozenset({3}))
+
+
+def cards_grid(models: Models) -> Grid:
+    """Quantities as rows, models as columns; above them what each was measured with."""
+    studies = models.studies
+    keys = list(dict.fromkeys(q.key for s in studies if s.card for q in s.card.quantities))
+    rows = [
+        (Cell("Seeds"), *(Cell(_numbers(s.card.seeds) if s.card else "–") for s in studies)),
+        (Cell("Aligned on"), *(Cell(_numbers(s.card.n_pos) if s.card else "–") for s in studies)),
+        (Cell("Largest dose"), *(Cell(_largest(s.card)) for s in studies)),
+    ]
+    if any(report_link(s.folder) for s in studies):
+        links = (Cell("page" if (to := report_link(s.folder)) else "–", link=to) for s in studies)
+        rows.insert(0, (Cell("Single report"), *links))
+    for key in keys:
+        found = [s.card.quantity(key) if s.card else None for s in studies]
+        unit = next((q.shown()[1] for q in found if q is not None), "")
+        rows.append((Cell(models.title(key), unit), *map(_card_cell, found)))
+    return Grid("Cards side by side", ("Quantity", *(s.name for s in studies)), tuple(rows))
+
+
+def _card_cell(q: Quantity | None) -> Cell:
+    if q is None:
+        return Cell("–")
+    found, _ = q.shown()
+    below = (formatting.limits(found), q.label, "" if found.known else q.reason)
+    return Cell(formatting.estimate(found), "; ".join(filter(None, dict.fromkeys(below))))
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(f"{v:,}" for v in values) or "–"
+
+
+def _largest(card: Card | None) -> str:
+    return formatting.plain(max(card.doses)) if card is not None and card.doses else "–"
+
+
+def report_link(folder: str) -> str:
+    """The single report's address, relative; empty for a folder that is not inside this one."""
+    path = PurePosixPath(folder)
+    if not folder or path.is_absolute() or ".." in path.parts or "\\" in folder:
+        return ""
+    return quote(f"{path}/{REPORT}") if path.parts else ""
+
+
+def difference_grids(comparison: Comparison, models: Models) -> tuple[Grid, ...]:
+    """Those that the tests show, then all; in one table where they are few."""
+    told = [d for d in comparison.differences if d.label not in SILENT]
+    if not told:
+        return ()
+    shown = [d for d in told if d.label in ("higher", "lower")]
+    if len(told) <= MANY:
+        return (_differences("Differences", told, models),)
+    every = _differences(f"All {len(told)} differences", told, models, folded=True)
+    return (_differences("Differences that the tests show", shown, models), every)[not shown :]
+
+
+def _differences(
+    label: str, given: Sequence[Difference], models: Models, folded: bool = False
+) -> Grid:
+    head = ("Quantity", "Models", "Difference", "95 % interval", "p (Holm)", "Finding", "Test")
+    rows = tuple(_difference_row(d, models) for d in given)
+    return Grid(label, head, rows, frozenset({1, 5, 6}), folded=folded)
+
+
+def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
+    factor, unit = shown_unit(d.unit, difference=True)
+    found = d.found.scaled(factor)
+    return (
+        Cell(models.title(d.quantity), unit),
+        Cell(f"{d.a} minus {d.b}"),
+        Cell("open" if found.value is None else formatting.estimate(found, sign=True)),
+        Cell(formatting.limits(found, sign=True) or "–"),
+        Cell("–" if d.p_holm is None else formatting.number(d.p_holm, 2)),
+        Cell(d.label or "–", tone="plain" if d.label else ""),
+        Cell(d.method or "–"),
+    )
+
+
+def figures_grid(label: str, figures: Figures) -> Grid:
+    """A table of a reproduction; numbers to the right, words to the left."""
+    textual = frozenset(
+        i
+        for i in range(1, len(figures.columns))
+        if any(isinstance(row[i], str) for row in figures.rows)
+    )
+    rows = tuple(tuple(map(_entry_cell, row)) for row in figures.rows)
+    return Grid(label, figures.columns, rows, textual, titled=True)
+
+
+def _entry_cell(given: Entry) -> Cell:
+    if isinstance(given, Interval):
+        return Cell(formatting.value(given), formatting.bounds(given))
+    return Cell(formatting.entry(given))

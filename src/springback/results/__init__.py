@@ -1,0 +1,1 @@
+"""What lies on disk: the store of runs, provenance, result files."""

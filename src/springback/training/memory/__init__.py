@@ -1,0 +1,1 @@
+"""Less memory in training: losses in chunks, batches in pieces, a heap without holes."""

@@ -1,0 +1,432 @@
+"""Everything that touches TRL: DPO, KTO, SimPO (experimental there, as CPO) and RLOO.
+
+TRL has the losses; batches, order, marks and resume are ours, through :class:`Watched`.  Import
+this module only where it is needed: TRL takes seconds to load and may not be installed.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl.import_utils import TRLExperimentalWarning
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from springback.core import content_hash
+from springback.errors import SpringbackError, TrainingError
+from springback.models.encoding import Encoded, pad_batch
+from springback.models.loading import Model, listed_end_ids, trainable
+from springback.models.quiet import old_names_allowed, quiet
+from springback.training.examples import Labelled, Preference, Prompt
+from springback.training.memory.microbatches import cut, groups
+from springback.training.trainer import Batches, Task, Watched
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours
+    from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+#: TRL trains in bf16 and recomputes activations unless told otherwise.
+COMMON: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
+
+
+class _Stub(Dataset):  # type: ignore[misc]
+    """A row for TRL's constructors to look at; the batches come from :class:`Watched`."""
+
+    def map(self, *args: Any, **kwargs: Any) -> _Stub:
+        return self
+
+
+def _stub(**columns: Any) -> _Stub:
+    return cast("_Stub", _Stub.from_dict({name: [value] for name, value in columns.items()}))
+
+
+class _Private(Watched):
+    """Sends nothing: TRL reports to its makers from every constructor."""
+
+    def _send_telemetry(self) -> None:
+        """Nothing."""
+
+
+class DPO(_Private, DPOTrainer):
+    """-log sigmoid(beta ((log p - log ref)(chosen) - (log p - log ref)(rejected))), mean."""
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        pairs = len(inputs["ref_chosen_logps"])  # the rows are all chosen ones, then the rejected
+        both = inputs["attention_mask"].sum(1).view(2, pairs)
+        found = groups(both.amax(0), self.at_once, 2)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        kept = {name: inputs[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
+        rest = {name: value for name, value in inputs.items() if name not in kept}
+        for index in found:
+            rows = [*index, *(pairs + i for i in index)]
+            piece = cut(rest, rows, int(both[:, index].max()), rest)
+            yield {**piece, **cut(kept, index, 0, ())}, len(index) / pairs
+
+
+class KTO(_Private, KTOTrainer):
+    """Desirable: w (1 - sigmoid(beta (r - z))), else w (1 - sigmoid(beta (z - r))), mean.
+
+    r is the answer's log p - log ref, z the batch's KL estimate (not below 0): the mean of that
+    difference over every prompt with the answer before it in the batch.
+    """
+
+    #: z of a whole batch (before it is cut at 0) while the batch's pieces go through the model.
+    whole: Tensor | None = None
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        lengths = inputs["attention_mask"].sum(1)
+        found = groups(lengths, self.at_once)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+            each = self._compute_kl_logps(self.model, inputs)  # without gradients
+        self.whole = (each - inputs["ref_KL_logps"]).mean()
+        inputs = {**inputs, "ref_KL_logps": torch.zeros_like(inputs["ref_KL_logps"])}
+        long = ("input_ids", "attention_mask", "completion_mask")
+        try:
+            for rows in found:
+                piece = cut(inputs, rows, int(lengths[rows].max()), long)
+                yield piece, len(rows) / len(lengths)
+        finally:
+            self.whole = None
+
+    def _compute_kl_logps(self, model: Any, batch: Any) -> Tensor:
+        if self.whole is not None:
+            return self.whole.expand(len(batch["label"]))
+        trl: Any = super()
+        found: Tensor = trl._compute_kl_logps(model, batch)
+        return found
+
+
+class SimPO(_Private, CPOTrainer):
+    """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        sides = ("chosen", "rejected")
+        both = torch.stack([inputs[f"{side}_attention_mask"].sum(1) for side in sides])
+        found = groups(both.amax(0), self.at_once, 2)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        for rows in found:
+            piece: dict[str, Tensor] = {}
+            for side, lengths in zip(sides, both, strict=True):
+                own = {n: v for n, v in inputs.items() if n.startswith(f"{side}_")}
+                piece |= cut(own, rows, int(lengths[rows].max()), own)
+            yield piece, len(rows) / both.shape[1]
+
+    def concatenated_forward(self, model: Any, batch: Any) -> Any:
+        """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
+
+        Where it gives the logits, for its log, and an NLL, there is a zero.
+        """
+        trl: Any = self
+        joined = trl.concatenated_inputs(
+            batch, padding_value=self.pad_token_id, device=self.accelerator.device
+        )
+        labels = joined["concatenated_labels"]
+        out = model(
+            joined["concatenated_input_ids"],
+            attention_mask=joined["concatenated_attention_mask"],
+            labels=labels,
+            fused_lm_head=True,
+        )
+        # Per token (2 rows, length - 1), zero where none counts.
+        each = out.log_probs.sum(-1) / (labels[:, 1:] != -100).sum(-1)
+        chosen, rejected = each.chunk(2)
+        none = torch.zeros((), device=each.device)
+        return chosen, rejected, none, none, none
+
+
+class RLOO(_Private, RLOOTrainer):
+    """- advantage * p / p at sampling (clipped), mean; the baseline is the other answers' mean."""
+
+    seed: int
+    prompts: list[Prompt]
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        answers = inputs["completion_mask"].sum(1)
+        found = groups(answers + inputs["prompt_ids"].shape[1], self.at_once)
+        if len(found) == 1:
+            yield inputs, 1.0
+            return
+        given = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        for rows in found:
+            width = max(1, int(answers[rows].max()))
+            piece = cut(given, rows, width, ("completion_ids", "completion_mask"))
+            yield {**inputs, **piece}, len(rows) / len(answers)
+
+    def _prepare_inputs(self, batch: Any) -> dict[str, Any]:
+        """Sample and score.  The noise is drawn from seed and step, so a resumed run repeats it."""
+        step = self.loop.state.step
+        with old_names_allowed(), torch.random.fork_rng():
+            torch.manual_seed(int(content_hash([self.seed, step])[:12], 16))
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+                found: dict[str, Any] = super()._prepare_inputs(batch)
+        return found
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        """Our own token ids; a prompt's name is its index."""
+        return [list(self.prompts[int(name)].ids) for name in prompts], None, {}
+
+
+@contextmanager
+def _swapped(model: Model, tensors: dict[str, Tensor]) -> Iterator[None]:
+    """The model with these trainable weights, without a copy."""
+    own = {name: p.data for name, p in trainable(model).items()}
+    for name, p in trainable(model).items():
+        p.data = tensors[name]
+    try:
+        yield
+    finally:
+        for name, p in trainable(model).items():
+            p.data = own[name]
+
+
+def _handle(model: Model) -> Model:
+    """Another object over the very same weights: TRL wants policy and reference to be two."""
+    return copy.copy(model)
+
+
+def _reference(task: Task) -> Model:
+    """The reference at this moment, before the first step: given, or the model as it is."""
+    return task.examples.reference or _handle(task.model)
+
+
+def _keep_reference(
+    task: Task, trainer: Any, make: Callable[[int], Any], names: tuple[str, ...]
+) -> None:
+    """Compute the reference log-probabilities of every batch once; later steps read them."""
+    reference = trainer.ref_model
+    trainer.ref_model, trainer.precompute_ref_logps = None, True
+    if task.state.kept:
+        return
+    task.progress.note(f"log-probabilities of {task.seen[-1]} examples under the reference")
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for step in range(len(task.batches)):
+        inputs = {k: v.to(task.model.device) for k, v in make(step).items()}
+        with task.autocast():
+            values = trainer.compute_ref_log_probs(reference, inputs)
+        for name, value in zip(names, values, strict=True):
+            found[name].append(value.float().cpu())
+    task.state.kept = {name: torch.cat(values) for name, values in found.items()}
+    task.state.save()  # it took as long as a third of the training
+
+
+def _kept(task: Task, step: int) -> dict[str, Tensor]:
+    """The reference log-probabilities of one step's batch."""
+    part = slice(task.seen[step], task.seen[step + 1])
+    return {name: values[part] for name, values in task.state.kept.items()}
+
+
+def _build_dpo(task: Task, args: dict[str, Any]) -> Watched:
+    rows = cast("list[Preference]", task.examples.rows)
+    collate = DataCollatorForPreference(task.tokenizer.pad_token_id)
+    trainer = DPO(
+        model=task.model,
+        ref_model=_reference(task),
+        args=DPOConfig(**args, **COMMON, beta=task.beta, max_length=None),
+        train_dataset=_stub(prompt="a", chosen="b", rejected="c"),
+        processing_class=task.tokenizer,
+        optimizers=task.optimizers,
+    )
+
+    def make(step: int) -> dict[str, Tensor]:
+        batch = [
+            {
+                "prompt_ids": list(rows[i].prompt),
+                "chosen_ids": list(rows[i].chosen),
+                "rejected_ids": list(rows[i].rejected),
+            }
+            for i in task.batches[step]
+        ]
+        return {**collate(batch), **_kept(task, step)}
+
+    _keep_reference(task, trainer, make, ("ref_chosen_logps", "ref_rejected_logps"))
+    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    return trainer
+
+
+def _build_kto(task: Task, args: dict[str, Any]) -> Watched:
+    recipe, rows = task.recipe, cast("list[Labelled]", task.examples.rows)
+    collate = DataCollatorForUnpairedPreference(task.tokenizer.pad_token_id)
+    config = KTOConfig(
+        **args,
+        **COMMON,
+        beta=task.beta,
+        max_length=None,
+        desirable_weight=recipe.desirable_weight,
+        undesirable_weight=recipe.undesirable_weight,
+        per_device_train_batch_size=recipe.batch_size,
+    )
+    trainer = KTO(
+        model=task.model,
+        ref_model=_reference(task),
+        args=config,
+        train_dataset=_stub(prompt="a", completion="b", label=True),
+        processing_class=task.tokenizer,
+        optimizers=task.optimizers,
+    )
+
+    def make(step: int) -> dict[str, Tensor]:
+        index = task.batches[step]
+        batch = [
+            {
+                "prompt_ids": list(rows[i].prompt),
+                "completion_ids": list(rows[i].completion),
+                "KL_completion_ids": list(rows[before].completion),
+                "label": rows[i].desirable,
+            }
+            for i, before in zip(index, [index[-1], *index[:-1]], strict=True)
+        ]
+        return {**collate(batch), **_kept(task, step)}
+
+    _keep_reference(task, trainer, make, ("ref_logps", "ref_KL_logps"))
+    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    return trainer
+
+
+def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
+    recipe, rows = task.recipe, cast("list[Preference]", task.examples.rows)
+    config = CPOConfig(
+        **args,
+        **COMMON,
+        loss_type="simpo",
+        beta=task.beta,
+        simpo_gamma=recipe.gamma,
+        cpo_alpha=0.0,  # no SFT term: SimPO, not CPO-SimPO
+        max_length=recipe.max_tokens,
+    )
+    add_fused_lm_head(task.model)
+    trainer = SimPO(
+        model=task.model,
+        args=config,
+        data_collator=dict,  # not used, but without one it makes its own
+        train_dataset=_stub(prompt="a", chosen="b", rejected="c"),
+        processing_class=task.tokenizer,
+        optimizers=task.optimizers,
+    )
+    pad = task.tokenizer.pad_token_id
+
+    def make(step: int) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for side in ("chosen", "rejected"):
+            pairs = [(rows[i].prompt, getattr(rows[i], side)) for i in task.batches[step]]
+            batch = _pad(pairs, pad)
+            found |= {f"{side}_{name}": value for name, value in batch.items()}
+        return found
+
+    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    return trainer
+
+
+def _pad(answers: list[tuple[tuple[int, ...], tuple[int, ...]]], pad: int) -> dict[str, Tensor]:
+    """Prompts with answers as one right-padded batch; labels count the answers."""
+    rows = [Encoded((*prompt, *answer), len(prompt), 0) for prompt, answer in answers]
+    batch = pad_batch(rows, range(len(rows)), pad)
+    return {
+        "input_ids": batch.input_ids,
+        "attention_mask": batch.attention_mask,
+        "labels": batch.labels,
+    }
+
+
+def _scoring(task: Task) -> Callable[..., list[float | None]]:
+    """The reward function as TRL calls it: prompts by index; one finite number each."""
+    prompts, reward = cast("list[Prompt]", task.examples.rows), task.examples.reward
+
+    def score(prompts_: list[str], completions: list[str]) -> list[float | None]:
+        if reward is None:
+            raise SpringbackError("RLOO needs a reward function")
+        texts = [prompts[int(name)].text for name in prompts_]
+        with torch.autocast(task.model.device.type, enabled=False):
+            values = [float(value) for value in reward(texts, completions)]
+        if len(values) != len(texts) or not all(map(math.isfinite, values)):
+            raise TrainingError(
+                f"the reward function gave {values} for {len(texts)} texts; "
+                "it must give one finite number for each"
+            )
+        task.state.rewards.append(sum(values) / len(values))
+        return [*values]
+
+    return lambda prompts, completions, **_: score(prompts, completions)
+
+
+def _build_rloo(task: Task, args: dict[str, Any]) -> Watched:
+    recipe = task.recipe
+    handle = _handle(task.model)  # before TRL patches the model's forward
+    config = RLOOConfig(
+        **args,
+        **COMMON,
+        beta=0.0,  # TRL would load a second model; the reference is set below
+        num_generations=recipe.generations,
+        max_completion_length=recipe.new_tokens,
+        temperature=recipe.temperature,
+        per_device_train_batch_size=recipe.batch_size * recipe.generations,
+    )
+    trainer = RLOO(
+        model=task.model,
+        reward_funcs=_scoring(task),
+        args=config,
+        train_dataset=_stub(prompt="a"),
+        processing_class=task.tokenizer,
+        optimizers=task.optimizers,
+    )
+    # TRL has the tokenizer's end token and the generation config's.
+    more = {*listed_end_ids(task.model), *task.examples.stop_ids} - {*trainer.eos_token_ids}
+    trainer.eos_token_ids = [*trainer.eos_token_ids, *sorted(more)]
+    trainer.generation_config.eos_token_id = trainer.eos_token_ids
+    trainer.seed, trainer.prompts = recipe.seed, cast("list[Prompt]", task.examples.rows)
+    if recipe.beta:
+        trainer.beta = recipe.beta
+        trainer.ref_model = _online_reference(task, handle)
+
+    def make(step: int) -> list[dict[str, str]]:
+        return [{"prompt": str(i)} for i in task.batches[step] for _ in range(recipe.generations)]
+
+    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    return trainer
+
+
+def _online_reference(task: Task, handle: Model) -> Model:
+    """A model that scores sampled answers as the reference does, at any step."""
+    if task.examples.reference is not None:
+        add_fused_lm_head(task.examples.reference, temperature=task.recipe.temperature)
+        return task.examples.reference
+    add_fused_lm_head(handle, temperature=task.recipe.temperature)
+    scored = handle.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with _swapped(task.model, task.start or {}):
+            return scored(*args, **kwargs)
+
+    handle.forward = forward
+    return handle
+
+
+BUILDERS = {"dpo": _build_dpo, "kto": _build_kto, "simpo": _build_simpo, "rloo": _build_rloo}
+
+
+def build(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of a DPO, KTO, SimPO or RLOO run.
+
+    For DPO and KTO this computes the reference log-probabilities, unless the run resumes.
+    """
+    with quiet(), old_names_allowed():
+        return BUILDERS[task.recipe.algorithm](task, args)

@@ -1,0 +1,343 @@
+"""What all algorithms share: a Trainer fed with whole batches, the loop around it, the state."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from springback.core import Recipe
+from springback.errors import TrainingError
+from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
+from springback.progress import Progress
+from springback.results.store import read_json, require_plain, whole_folder, write_json
+from springback.training.batches import Marks, Resume
+from springback.training.examples import Examples
+from springback.training.memory import microbatches
+from springback.training.memory.malloc import Heap
+
+#: Part of every state's key: raised when its files change.
+STATE_VERSION = 2
+
+
+def arguments(recipe: Recipe, folder: str, steps: int) -> dict[str, Any]:
+    """Arguments of every trainer: our batches in our order, no files, no bars, no reports."""
+    return {
+        "output_dir": folder,
+        "max_steps": steps,
+        "max_grad_norm": recipe.max_grad_norm,
+        "seed": recipe.seed,
+        "train_sampling_strategy": "sequential",
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class Batches(Dataset[Any]):
+    """A data set whose items are whole batches: ``make`` of the planned steps from ``first`` on."""
+
+    def __init__(self, first: int, total: int, make: Callable[[int], Any]) -> None:
+        self.first, self.total, self.make = first, total, make
+
+    def __len__(self) -> int:
+        return self.total - self.first
+
+    def __getitem__(self, at: int) -> Any:
+        return self.make(self.first + at)
+
+
+class Watched(Trainer):
+    """A Trainer over :class:`Batches`, with autocast around the loss only, that tells the loop.
+
+    Accelerate's own mixed precision copies all logits to fp32 a second time (docs/log.md).
+    """
+
+    batches: Batches
+    autocast: bool
+    loop: Loop
+    heap: Heap
+    #: Gradients that stay where they are, by parameter.
+    held: dict[str, Tensor]
+    #: Padded tokens that go through the model at once; None: a batch.
+    at_once: int | None = None
+
+    def watch(self, loop: Loop) -> None:
+        self.loop, self.heap, self.held = loop, Heap(), {}
+        self.at_once = microbatches.AT_ONCE if self.args.device.type == "cpu" else None
+        self.add_callback(loop)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.batches, batch_size=None)  # an item is a whole batch already
+
+    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+        """A batch in pieces, each with its share of the batch's loss (a mean)."""
+        yield inputs, 1.0
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The algorithm's own loss, piece by piece, and its gradient."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        value = 0.0
+        for piece, share in self.parts(inputs):
+            self.hold_gradients(model, pieces=share < 1)
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+                found: Any = self.compute_loss(model, piece)
+                loss = found * share
+            value += float(loss.detach())
+            self.accelerator.backward(loss)
+            del found, loss
+            self.heap.settle()
+        self.loop.record(value, counted(inputs))
+        return torch.tensor(value, device=self.args.device)
+
+    def hold_gradients(self, model: Any, pieces: bool) -> None:
+        """Allocate the gradients of a batch in pieces before its first one, and keep them.
+
+        Among a piece's activations they would leave holes when the piece is done, and the heap of
+        a long run would grow by a third of what it holds.
+        """
+        if not (pieces or self.held):
+            return
+        for name, parameter in trainable(model).items():
+            if parameter.grad is None:
+                kept = self.held.get(name)
+                if kept is None:
+                    kept = self.held[name] = torch.zeros_like(parameter)
+                else:
+                    kept.zero_()
+                parameter.grad = kept
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the loop keeps what is worth keeping."""
+
+
+def counted(inputs: Mapping[str, Tensor]) -> int:
+    """How many tokens of a batch the loss counts."""
+    masks = [v != -100 for k, v in inputs.items() if k.endswith("labels")]
+    masks += [v for k, v in inputs.items() if k == "completion_mask"]
+    return sum(int(mask.sum()) for mask in masks)
+
+
+class Loop(TrainerCallback):
+    """Watches the steps: records losses, calls the marks, saves the state."""
+
+    def __init__(self, state: State, seen: list[int], marks: Marks, progress: Progress) -> None:
+        self.state, self.seen, self.marks, self.progress = state, seen, marks, progress
+        self.saved = self.began = time.monotonic()
+        if state.step:
+            progress.advance(state.step, note="resumed")
+
+    def record(self, loss: float, tokens: int) -> None:
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {self.state.step + 1}; "
+                "lower the learning rate, or look for empty or broken rows"
+            )
+        self.state.losses.append(loss)
+        self.state.tokens += tokens
+
+    def mark_if_due(self) -> None:
+        examples = self.seen[self.state.step]
+        if self.marks.call and examples in self.marks.at and examples not in self.state.marks:
+            model = self.state.model
+            # What a callback draws does not change the run; what TRL patched it does not see.
+            with torch.random.fork_rng(), as_it_came(model, self.state.forward):
+                self.state.marks[examples] = self.marks.call(examples, model)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # Not earlier: the Trainer seeds and draws while it sets itself up.
+        self.state.restore_random_numbers()
+        self.began = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.state.step += 1
+        note = f"loss {self.state.losses[-1]:.3f}"
+        if self.state.rewards:
+            note = f"reward {self.state.rewards[-1]:.3f}"
+        self.progress.advance(note=note)
+        step = time.monotonic() - self.began
+        self.mark_if_due()
+        # A third more may be lost, 60 s of 45: where steps are long, not one step later than that.
+        every, waited = self.state.resume.save_every, time.monotonic() - self.saved
+        due = waited >= every or waited + step > 4 / 3 * every
+        if due and self.state.step + 1 < len(self.seen):
+            self.state.save()
+            self.saved = time.monotonic()
+
+
+@contextmanager
+def untouched(model: Model) -> Iterator[None]:
+    """Afterwards the model has its own forward, padding and dropout again: TRL changes them."""
+    forward, text = vars(model).get("forward"), model.config.get_text_config()
+    pads = [(c, c.pad_token_id) for c in (text, model.generation_config) if c is not None]
+    rates = [(m, m.p) for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    try:
+        yield
+    finally:
+        set_forward(model, forward)
+        vars(model).pop("model_tags", None)
+        for config, pad in pads:
+            config.pad_token_id = pad
+        for dropout, rate in rates:
+            dropout.p = rate
+
+
+@contextmanager
+def as_it_came(model: Model, forward: Any) -> Iterator[None]:
+    """The model in evaluation mode and with its own ``forward``."""
+    training, patched = model.training, vars(model).get("forward")
+    set_forward(model, forward)
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)
+        set_forward(model, patched)
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+class State:
+    """What a run resumes from: weights, AdamW moments, random numbers, losses, marks.
+
+    ``kept``: tensors that an algorithm computed once, before the first step (reference
+    log-probabilities).  Safetensors and JSON.
+    """
+
+    def __init__(
+        self, model: Model, optimizer: torch.optim.Optimizer, resume: Resume, key: str
+    ) -> None:
+        self.model, self.optimizer, self.resume, self.key = model, optimizer, resume, key
+        self.step = 0
+        self.tokens = 0
+        self.losses: list[float] = []
+        self.rewards: list[float] = []
+        self.marks: dict[int, Any] = {}
+        self.kept: dict[str, Tensor] = {}
+        self.forward = vars(model).get("forward")
+        self._random: dict[str, Tensor] = {}
+
+    def save(self) -> None:
+        if self.resume.folder is None:
+            return
+        beside = {f"kept/{name}": value for name, value in self.kept.items()}
+        for name, parameter in trainable(self.model).items():
+            moments = self.optimizer.state[parameter].items() if self.step else ()
+            for part, value in moments:
+                beside[f"{part}/{name}"] = value.detach().contiguous().cpu()
+        beside["random/cpu"] = torch.get_rng_state()
+        if self.model.device.type == "cuda":
+            beside["random/cuda"] = torch.cuda.get_rng_state(self.model.device)
+        facts = {
+            "key": self.key,
+            "step": self.step,
+            "tokens": self.tokens,
+            "losses": self.losses,
+            "rewards": self.rewards,
+            "marks": sorted(self.marks.items()),
+        }
+        target = self.resume.folder / f"step-{self.step:08d}"
+        with whole_folder(target) as tmp:
+            write_weights(self.model, tmp / "weights.safetensors")
+            save_file(beside, tmp / "optimizer.safetensors")
+            write_json(tmp / "state.json", facts)
+        for old in self.resume.folder.glob("step-*"):
+            if old != target:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def load(self) -> None:
+        if self.resume.folder is None or not self.resume.folder.is_dir():
+            return
+        for folder in sorted(self.resume.folder.glob("step-*"), reverse=True):
+            require_plain(folder)
+            facts = read_json(folder / "state.json")
+            if facts["key"] != self.key:
+                continue
+            read_weights(self.model, folder / "weights.safetensors")
+            beside = load_file(folder / "optimizer.safetensors")
+            if facts["step"]:  # else there are no moments yet, and the Trainer seeds anew
+                for name, parameter in trainable(self.model).items():
+                    self.optimizer.state[parameter] = {
+                        part: beside[f"{part}/{name}"].to(parameter.device)
+                        for part in ("step", "exp_avg", "exp_avg_sq")
+                    }
+                self._random = _below("random/", beside)
+            self.kept = _below("kept/", beside)
+            self.step, self.tokens = facts["step"], facts["tokens"]
+            self.losses, self.rewards = list(facts["losses"]), list(facts["rewards"])
+            self.marks = {int(examples): value for examples, value in facts["marks"]}
+            return
+
+    def restore_random_numbers(self) -> None:
+        """Once, before the first step after a resume."""
+        if "cpu" in self._random:
+            torch.set_rng_state(self._random["cpu"])
+        if "cuda" in self._random:
+            torch.cuda.set_rng_state(self._random["cuda"], self.model.device)
+        self._random = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """Everything a trainer needs.
+
+    ``start``: the trainable weights as the run found them, where its algorithm needs them later.
+    """
+
+    model: Model
+    tokenizer: Tokenizer
+    examples: Examples
+    recipe: Recipe
+    batches: list[list[int]]
+    seen: list[int]
+    state: State
+    optimizers: tuple[torch.optim.Optimizer, Any]
+    progress: Progress
+    start: dict[str, Tensor] | None = None
+
+    @property
+    def beta(self) -> float:
+        return self.recipe.beta or 0.0
+
+    def autocast(self) -> torch.autocast:
+        """What the recipe's precision means for a forward pass."""
+        enabled = self.recipe.precision == "bf16-mixed"
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=enabled)
+
+
+def set_forward(module: Any, forward: Any) -> None:
+    """Put back what :func:`vars` had as the instance's forward (None: the class's own)."""
+    if forward is None:
+        vars(module).pop("forward", None)
+    else:
+        module.forward = forward
+
+
+@contextmanager
+def forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
+    """Within, the modules have these forwards."""
+    with ExitStack() as stack:
+        for module, forward in stand_ins:
+            stack.callback(set_forward, module, vars(module).get("forward"))
+            module.forward = forward
+        yield

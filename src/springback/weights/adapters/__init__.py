@@ -1,0 +1,1 @@
+"""LoRA adapters: read, combined exactly, written, merged into their base."""

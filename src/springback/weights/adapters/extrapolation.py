@@ -1,0 +1,274 @@
+"""LoRA exactly: theta_ep = base + (1 + mu) dW_ft - mu dW_early as one adapter.
+
+The sum of adapter_sum.py is an adapter of rank r_1 + r_2.  Ranks are padded with zeros to one rank
+for all modules, and alpha = r makes the scaling 1, since some engines ignore rank patterns.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from springback.core import to_jsonable
+from springback.errors import ModelError, SpringbackError, describe
+from springback.progress import Progress, Silent
+from springback.results.store import real_out, require_space, whole_folder, write_json, write_text
+from springback.weights.adapters.combining import AdapterSum
+from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.adapters.writing import config, entries, widths, write_tensors
+from springback.weights.direction import (
+    Mu,
+    check_mu,
+    checkpoint_labels,
+    checkpoint_steps,
+    mu_text,
+    order_notes,
+    slope_weights,
+)
+from springback.weights.extrapolation import announce_steps
+from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
+from springback.weights.io.job import CODES, check_settings, coarse_warnings, not_ours
+from springback.weights.io.report import (
+    RECORD,
+    SCHEMA_VERSION,
+    About,
+    OutputDtype,
+    Source,
+    card_head,
+    copy_side_files,
+    source_table,
+    used,
+    versions,
+)
+
+KIND = "extrapolated adapter"
+Engine = Literal["peft", "vllm"]
+ENGINES: tuple[str, ...] = get_args(Engine)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class AdapterExtrapolation:
+    """How to extrapolate adapters: everything but the folders.
+
+    ``mu`` and ``steps`` as in :class:`springback.weights.Extrapolation`.  ``dtype``: of all that
+    is written; ``auto`` writes the LoRA factors in float32 and other tensors as ft has them.
+    ``svd_rank``: cut each module to this rank, which is no longer exact.  ``engine``: ``vllm``
+    refuses what vLLM does not load (biases and modules_to_save).  ``base``: folder of the base
+    model, needed where one adapter holds a bias or a saved module and another does not.
+    """
+
+    mu: Mu
+    dtype: OutputDtype = "auto"
+    steps: tuple[float, ...] | None = None
+    svd_rank: int | None = None
+    engine: Engine = "peft"
+    base: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """What :func:`extrapolate_adapters` wrote.
+
+    ``rank``: of every module.  ``rounding_error``: ||written - exact|| / ||mu * direction|| over
+    all products B A and saved tensors, before any cut of rank.  ``svd_error``: what the cut costs,
+    ||cut - whole|| / ||whole|| over all modules; ``svd_worst`` the module with the largest share;
+    both None without a cut.
+    """
+
+    modules: int
+    rank: int
+    parameters: int
+    rounding_error: float
+    bytes_written: int
+    early_hash: str
+    ft_hash: str
+    out_hash: str
+    warnings: tuple[str, ...] = ()
+    other_hashes: Mapping[str, str] = field(default_factory=dict)
+    svd_error: float | None = None
+    svd_worst: tuple[str, float] | None = None
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Content hash of everything that went in, by its label."""
+        return {"early": self.early_hash, **self.other_hashes, "ft": self.ft_hash}
+
+
+def extrapolate_adapters(
+    adapters: Sequence[str | Path],
+    how: AdapterExtrapolation,
+    out: str | Path,
+    progress: Progress | None = None,
+) -> AdapterReport:
+    """Write the extrapolated adapter as the folder ``out``, the last of ``adapters`` being ft.
+
+    An ordinary PEFT adapter: ``adapter_model.safetensors``, ``adapter_config.json``, ft's
+    tokenizer files, ``springback.json`` and a model card.  Ranks, alphas, rsLoRA, patterns and
+    target modules may differ; a module that only one adapter has contributes only its part.
+    Biases and modules_to_save are extrapolated like full weights.  Holds one module at a time.
+
+    Raises :class:`ModelError` for adapters of different bases, for what has no exact sum (with
+    the reason), and as ``engine`` asks; :class:`StoreError` if ``out`` holds something else.
+    """
+    check_settings(how.dtype, None)
+    mu = check_mu(how.mu)
+    if how.engine not in ENGINES:
+        raise ModelError(describe(f"engine {how.engine!r}", ", ".join(ENGINES), "choose one"))
+    if how.svd_rank is not None and how.svd_rank < 1:
+        raise ModelError(describe(f"svd rank {how.svd_rank}", "1 or more", "leave it out"))
+    folders = [Path(folder) for folder in adapters]
+    steps = checkpoint_steps(folders, how.steps)
+    found = [open_adapter(folder) for folder in folders]
+    notes = (*order_notes(folders), *check_bases(found))
+    total = AdapterSum(found, mu, slope_weights(steps), Path(how.base) if how.base else None)
+    if not total.modules:
+        raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")
+    if how.engine == "vllm":
+        _refuse_for_vllm(total)
+    settings = {
+        "kind": KIND,
+        "mu": mu,
+        "dtype": how.dtype,
+        "direction": None if len(found) == 2 else {"steps": list(steps)},
+        "svd_rank": how.svd_rank,
+        "base_hash": hash_weights(how.base) if how.base and total.base else None,
+    }
+    target, speaker = real_out(out), progress or Silent()
+    announce_steps(steps, speaker)
+    labels = checkpoint_labels(len(found))
+    sources = {label: Source(a.root) for label, a in zip(labels, found, strict=True)}
+    about = About(settings, sources, _card_text(total, mu, how.svd_rank))
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        return _existing(target, about)
+    try:
+        return _write(total, how, about, target, speaker, notes)
+    finally:
+        speaker.close()
+
+
+def _refuse_for_vllm(total: AdapterSum) -> None:
+    saved = [n for n in total.full if not total.is_copy(n)]
+    if saved or total.has_bias():
+        what = saved[0] if saved else "lora_bias"
+        raise ModelError(
+            f"vLLM loads no biases and no modules_to_save in an adapter, and these hold {what}; "
+            "allowed: LoRA matrices; --materialise with --base writes a full model instead"
+        )
+
+
+def _write(
+    total: AdapterSum,
+    how: AdapterExtrapolation,
+    about: About,
+    out: Path,
+    speaker: Progress,
+    notes: tuple[str, ...],
+) -> AdapterReport:
+    """Write the folder, whole or not at all."""
+    rank = max(total.ranks[name] for name in total.modules)
+    rank = min(rank, how.svd_rank) if how.svd_rank else rank
+    listed = entries(total, rank, CODES[how.dtype])
+    size = sum(entry[3] for entry in listed)
+    held = 8 * 6 * max(sum(widths(total, name)) * total.ranks[name] for name in total.modules)
+    if how.engine == "vllm":
+        speaker.note(f"vLLM needs --enable-lora --max-lora-rank {rank} or more for this adapter")
+    speaker.note(
+        f"extrapolating needs {size / 1e9:.2f} GB of disk in {out.parent} "
+        f"and under {0.2 + held / 1e9:.1f} GB of memory"
+    )
+    require_space(out.parent, size + (1 << 20), f"the extrapolated adapter {out.name}")
+    speaker.stage("extrapolating", len(total.modules) + len(total.full))
+    with whole_folder(out) as folder:
+        warnings = list(copy_side_files(total.ft.root, folder, "auto"))
+        sums = write_tensors(total, how.svd_rank, rank, listed, folder / ADAPTER, speaker)
+        write_json(folder / ADAPTER_CONFIG, config(total, rank))
+        hashes = {label: hash_weights(source.root) for label, source in about.sources.items()}
+        early, ft = hashes.pop("early"), hashes.pop("ft")
+        error = math.sqrt(sums.error / sums.step) if sums.step else 0.0
+        codes = {entry[1]: 1 for entry in listed}
+        report = AdapterReport(
+            modules=len(total.modules),
+            rank=rank,
+            parameters=sum(math.prod(entry[2]) for entry in listed),
+            rounding_error=error,
+            bytes_written=(folder / ADAPTER).stat().st_size,
+            early_hash=early,
+            ft_hash=ft,
+            out_hash=hash_weights(folder),
+            warnings=(*notes, *coarse_warnings(error, codes, early == ft), *warnings),
+            other_hashes=hashes,
+            svd_error=math.sqrt(sums.cut / sums.whole) if how.svd_rank and sums.whole else None,
+            svd_worst=sums.worst,
+        )
+        _write_record(folder, report, about, total)
+    return report
+
+
+def _write_record(folder: Path, report: AdapterReport, about: About, total: AdapterSum) -> None:
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        **about.settings,
+        "base": total.ft.base if _is_hub_id(total.ft.base) else Path(total.ft.base).name or None,
+        **{
+            label: {"name": source.name, "content_hash": report.hashes[label]}
+            for label, source in about.sources.items()
+        },
+        "content_hash": report.out_hash,
+        "report": to_jsonable(report),
+        "versions": versions(),
+    }
+    write_json(folder / RECORD, record)
+    meta = ["library_name: peft"]
+    if _is_hub_id(total.ft.base):
+        meta.append(f"base_model: {json.dumps(total.ft.base)}")
+    lines = [
+        *card_head(about, meta),
+        *source_table(about.sources, report.hashes, report.out_hash),
+        "",
+        f"- {report.modules} modules of rank {report.rank}, {report.parameters:,} parameters.",
+        f"- Rounding error, as a share of the step: {report.rounding_error:.3g}.",
+    ]
+    if report.svd_error is not None:
+        lines.append(f"- Cut by SVD; relative error of the update: {report.svd_error:.3g}.")
+    lines += [f"- Warning: {text}." for text in report.warnings]
+    write_text(folder / "README.md", "\n".join([*lines, f"- Made with {used(versions())}.", ""]))
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+
+
+def _card_text(total: AdapterSum, mu: Mu, svd_rank: int | None) -> tuple[str, ...]:
+    how = f"cut to rank {svd_rank} by SVD" if svd_rank else "exact, as one adapter of both ranks"
+    return (
+        f"`theta_ep = base + (1 + mu) dW_ft - mu dW_early` with mu = {mu_text(mu)}: LoRA moved on",
+        "along the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe,",
+        f"Tao et al., arXiv 2506.03489); {how}. {len(total.adapters)} adapters went in.",
+    )
+
+
+def _existing(out: Path, about: About) -> AdapterReport:
+    """The report of ``out`` if it is this very result, whose hashes are taken again."""
+    if not (out / RECORD).is_file():
+        raise not_ours(out)
+    try:
+        record = readable_json(out / RECORD)
+        same = {name: record.get(name) for name in about.settings} == dict(about.settings)
+        for label, source in about.sources.items():
+            same = same and record[label]["content_hash"] == hash_weights(source.root)
+        same = same and record["content_hash"] == hash_weights(out)
+        found = record["report"]
+        values = {f.name: found[f.name] for f in fields(AdapterReport)}
+    except (KeyError, TypeError, AttributeError, SpringbackError) as error:
+        raise not_ours(out) from error
+    if not same:
+        raise not_ours(out)
+    values["warnings"] = tuple(values["warnings"])
+    values["svd_worst"] = tuple(values["svd_worst"]) if values["svd_worst"] else None
+    return AdapterReport(**values)

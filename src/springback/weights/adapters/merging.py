@@ -1,0 +1,305 @@
+"""Adapters written into the weights of their base: for engines and variants without an exact sum.
+
+theta_i = base + scaling_i B_i A_i for each adapter, DoRA included, and from these, tensor by
+tensor, theta_ep = theta_ft + mu * direction as for full weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from springback.errors import ModelError
+from springback.progress import Progress, Silent
+from springback.results.store import real_out
+from springback.weights.adapters.reading import Adapter, LoraModule, check_bases, open_adapter
+from springback.weights.arithmetic import BLOCK, Bytes, Floats, Tally, decode, encode, place
+from springback.weights.direction import (
+    Mu,
+    check_mu,
+    checkpoint_labels,
+    checkpoint_steps,
+    group_of,
+    mu_for,
+    mu_text,
+    order_notes,
+    slope_weights,
+)
+from springback.weights.extrapolation import Extrapolation, announce_steps
+from springback.weights.io.folder import Weights, inside, open_weights, readable_json
+from springback.weights.io.job import Job, check_settings, run
+from springback.weights.io.report import ExtrapolationReport
+from springback.weights.io.safetensors import FLOAT_BYTES, Layout, TensorFile
+from springback.weights.io.stream import Make, Part, Reader, Source, refuse_not_finite
+
+KIND = "extrapolated, materialised"
+#: Elements worked on at a time: a few float64 copies of it a thread.
+_STRIDE = 8 * BLOCK
+
+
+def materialise_adapters(
+    adapters: Sequence[str | Path],
+    base: str | Path,
+    how: Extrapolation,
+    out: str | Path,
+    progress: Progress | None = None,
+) -> ExtrapolationReport:
+    """Write base + extrapolated adapters as the full model folder ``out``.
+
+    ``out`` has the base's files, tensor names and (with ``dtype`` auto) dtypes, its config, and
+    ft's tokenizer files over the base's.  Takes DoRA on linear layers beside plain LoRA, biases
+    and modules_to_save.  Resumes and is recognised as :func:`extrapolate`'s output is.  Memory:
+    the stream's, and the factors of one tensor in float64.  ``changed_share`` counts against
+    theta_ft rounded alike; ``rounding_error`` holds all rounding of the sum base + adapter.
+
+    Raises :class:`ModelError` for what adapters touch and the base does not hold: other tensor
+    names, other shapes, and layers tied to the embedding, where one tensor cannot be two.
+    """
+    workers, mu = check_settings(how.dtype, how.threads), check_mu(how.mu)
+    if how.low_rank is not None:
+        raise ModelError("low-rank steps are for full weights; for adapters use --svd-rank")
+    folders = [Path(folder) for folder in adapters]
+    steps = checkpoint_steps(folders, how.steps)
+    found = [open_adapter(folder, dora=True) for folder in folders]
+    notes, speaker = (*order_notes(folders), *check_bases(found)), progress or Silent()
+    announce_steps(steps, speaker)
+    weights = open_weights(base)
+    _require_fit(found, weights)
+    touched = {n: _Tensor.of(n, found, weights) for n in weights.tensors}
+    labels = checkpoint_labels(len(found))
+    inputs = {label: a.weights for label, a in zip(labels, found, strict=True)}
+    line = _Merge(tuple(found), slope_weights(steps), mu)
+    job = Job(
+        inputs={**inputs, "base": weights},
+        model=weights,
+        settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": list(steps)},
+        plan=lambda file, layout: _parts(line, touched, file, layout),
+        text=_card_text(mu, len(found)),
+        out=real_out(out),
+        threads=workers,
+        progress=speaker,
+        memory=max((t.memory() for t in touched.values()), default=0),
+        notes=notes,
+        over=found[-1].root,
+    )
+    return run(job)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor of the base and, for each adapter, what it does to it (None: nothing)."""
+
+    source: Source
+    full: tuple[Source | None, ...]
+    lora: tuple[LoraModule | None, ...]
+    bias: tuple[LoraModule | None, ...]
+
+    @classmethod
+    def of(cls, name: str, adapters: Sequence[Adapter], base: Weights) -> _Tensor:
+        module, _, leaf = name.rpartition(".")
+        full, lora, bias = [], [], []
+        for adapter in adapters:
+            info = adapter.full.get(name)
+            full.append(None if info is None else (adapter.weights.files[0], info))
+            lora.append(adapter.modules.get(module) if leaf == "weight" else None)
+            found = adapter.modules.get(module) if leaf == "bias" else None
+            bias.append(found if found is not None and found.bias is not None else None)
+        return cls(base.tensors[name], tuple(full), tuple(lora), tuple(bias))
+
+    @property
+    def touched(self) -> bool:
+        return any(x is not None for x in (*self.full, *self.lora, *self.bias))
+
+    def memory(self) -> int:
+        """Bytes of the factors in float64."""
+        shape = self.source[1].shape
+        return 8 * sum(m.rank * sum(shape) for m in self.lora if m is not None)
+
+
+def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
+    """Raise unless every tensor that an adapter touches is one of the base's own."""
+    tied = _tied(base)
+    for adapter in adapters:
+        wanted = dict.fromkeys(adapter.full, "")
+        for module in adapter.modules.values():
+            wanted[f"{module.name}.weight"] = module.name
+            if module.bias is not None:
+                wanted[f"{module.name}.bias"] = module.name
+        for name, module_name in wanted.items():
+            if name not in base.tensors:
+                raise ModelError(
+                    f"{base.root} has no tensor {name}, which {adapter.root} changes; allowed: the "
+                    "base model as it was trained on, with untied layers where they were trained"
+                )
+            own = module_name or name not in adapter.copies
+            if tied and own and group_of(name) == "embeddings":
+                raise ModelError(
+                    f"{adapter.root} changes {name}, which the base ties to its other embedding, "
+                    "so one tensor would have to be two; write an adapter instead"
+                )
+            if name in adapter.full and adapter.full[name].shape != base.tensors[name][1].shape:
+                raise ModelError(
+                    f"{name} is {list(adapter.full[name].shape)} in {adapter.root} and "
+                    f"{list(base.tensors[name][1].shape)} in {base.root}; resize the base first"
+                )
+            if module_name and name.endswith(".weight"):
+                _orientation(adapter, adapter.modules[module_name], base.tensors[name][1].shape)
+
+
+def _tied(base: Weights) -> bool:
+    """Whether the base uses one tensor as input and output embedding.
+
+    Its config says so; where it does not say, a base that stores one embedding matrix does.
+    """
+    path = base.root / "config.json"
+    config = readable_json(inside(base.root, "config.json")) if path.exists() else {}
+    for part in (config, config.get("text_config") or {}) if isinstance(config, dict) else ():
+        if isinstance(said := part.get("tie_word_embeddings"), bool):
+            return said
+    stored = [t for _, t in base.tensors.values() if len(t.shape) == 2]
+    return sum(group_of(t.name) == "embeddings" for t in stored) < 2
+
+
+def _orientation(adapter: Adapter, module: LoraModule, shape: tuple[int, ...]) -> bool:
+    """Whether the base stores the module's weight as (in, out), that is (B A)^T is added."""
+    high, wide = module.b.shape[0], module.a.shape[1]
+    turned = module.embedding or bool(adapter.config.get("fan_in_fan_out"))
+    if shape == (high, wide) and not (turned and high == wide) and not module.embedding:
+        return False
+    if shape == (wide, high) and turned:
+        if module.magnitude is not None:
+            raise ModelError(
+                f"{module.name} has DoRA on a weight stored as (in, out), which is not taken; "
+                "merge it with merge_and_unload in PEFT"
+            )
+        return True
+    raise ModelError(
+        f"{module.name} has LoRA of {high} x {wide} in {adapter.root} on a weight {list(shape)}; "
+        "name the base model that the adapter was trained on"
+    )
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """The adapters, their weights in the direction (ft's left out), and mu."""
+
+    adapters: tuple[Adapter, ...]
+    weights: tuple[float, ...]
+    mu: Mu
+
+
+def _parts(
+    line: _Merge, touched: dict[str, _Tensor], file: TensorFile, layout: Layout
+) -> Iterator[Part]:
+    for info, code, start in layout.entries:
+        tensor = touched[info.name]
+        if info.code not in FLOAT_BYTES:
+            yield Part(
+                info, code, start, (tensor.source,), lambda _: lambda raws, _: (raws[0], Tally())
+            )
+            continue
+        # Read along with the base: each distinct tensor that stands in for it.
+        sources = (tensor.source, *(s for s in tensor.full if s is not None))
+        row = info.shape[1] if any(m is not None for m in tensor.lora) else 1
+        begin = _begin(line, tensor, info.name, code)
+        yield Part(info, code, start, sources, begin, row)
+
+
+#: What an adapter does to consecutive elements of a tensor, from the first one on.
+_Change = Callable[[Floats, int], Floats]
+
+
+def _copy(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
+    return raws[0], Tally()
+
+
+def _begin(line: _Merge, tensor: _Tensor, name: str, code: str) -> Callable[[Reader], Make]:
+    def begin(reader: Reader) -> Make:
+        change = [_change(adapter, tensor, i, reader) for i, adapter in enumerate(line.adapters)]
+        mu = mu_for(line.mu, name)
+
+        def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
+            codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
+            size = raws[0].size // FLOAT_BYTES[codes[0]]
+            out, tally = np.empty(size * FLOAT_BYTES[code], np.uint8), Tally()
+            columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
+            stride = max(1, _STRIDE // columns) * columns
+            with np.errstate(all="ignore"):
+                for at in range(0, size, stride):
+                    there = out[at * FLOAT_BYTES[code] : (at + stride) * FLOAT_BYTES[code]]
+                    here = [
+                        decode(raw[at * FLOAT_BYTES[c] : (at + stride) * FLOAT_BYTES[c]], c)
+                        for raw, c in zip(raws, codes, strict=True)
+                    ]
+                    thetas = _thetas(tensor, change, here, first + at)
+                    move = np.zeros_like(thetas[-1])
+                    for weight, theta in zip(line.weights, thetas[:-1], strict=True):
+                        move += mu * weight * (thetas[-1] - theta)
+                    tally.add(_place(thetas[-1], move, there, code, mu, touched=tensor.touched))
+            if not tally.finite:
+                finite = [("the base or an adapter", bool(all(np.isfinite(h).all() for h in here)))]
+                raise refuse_not_finite(name, finite, mu, code)
+            return out, tally
+
+        return make
+
+    return begin
+
+
+def _change(adapter: Adapter, tensor: _Tensor, i: int, reader: Reader) -> _Change:
+    """The function from (values, first element) to the values with adapter ``i`` in them."""
+    lora, bias = tensor.lora[i], tensor.bias[i]
+    if bias is not None:
+        assert bias.bias is not None
+        added = bias.scaling * adapter.values(reader, bias.bias)
+        return lambda values, first: values + added[first : first + values.size]
+    if lora is None:
+        return lambda values, first: values
+    factors = adapter.factors(reader, lora.name)
+    assert factors is not None
+    left, right = factors
+    shape = tensor.source[1].shape
+    if _orientation(adapter, lora, shape):
+        left, right = right.T, left.T
+    magnitude = None if lora.magnitude is None else adapter.values(reader, lora.magnitude)
+
+    def merge(values: Floats, first: int) -> Floats:
+        rows = slice(first // shape[1], (first + values.size) // shape[1])
+        merged = values.reshape(-1, shape[1]) + left[rows] @ right
+        if magnitude is not None:  # DoRA: each row has the length that was learned
+            merged *= (magnitude[rows] / np.linalg.norm(merged, axis=1))[:, None]
+        result: Floats = merged.reshape(-1)
+        return result
+
+    return merge
+
+
+def _thetas(
+    tensor: _Tensor, change: Sequence[_Change], here: Sequence[Floats], first: int
+) -> list[Floats]:
+    """The merged values of each adapter over the same elements."""
+    found, whole = [], iter(here[1:])
+    for source, apply in zip(tensor.full, change, strict=True):
+        found.append(apply(next(whole) if source is not None else here[0], first))
+    return found
+
+
+def _place(ft: Floats, move: Floats, out: Bytes, code: str, mu: float, *, touched: bool) -> Tally:
+    """:func:`place`, with changes counted against theta_ft rounded to the dtype written."""
+    rounded = np.empty(out.size, np.uint8)
+    encode(ft, code, rounded)
+    tally = place(ft, move, out, code, still=mu == 0.0 or not touched)
+    tally.changed = int(np.count_nonzero(decode(out, code) != decode(rounded, code)))
+    return tally
+
+
+def _card_text(mu: Mu, count: int) -> tuple[str, ...]:
+    return (
+        f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}, where",
+        f"both are the base with an adapter merged in ({count} adapters went in): the weights",
+        "moved on along the line from an early checkpoint to the fine-tuned one, without training",
+        "(EpiCoDe, Tao et al., arXiv 2506.03489).",
+    )

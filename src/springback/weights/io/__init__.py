@@ -1,0 +1,1 @@
+"""Weight files: safetensors, folders, streams of tensors, resume after a kill."""
