@@ -6,7 +6,6 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +47,7 @@ def flag_of(settings: type, name: str) -> str:
     """The flag's name without dashes: ``n-pos`` for ``n_pos``."""
     for f in dataclasses.fields(settings):
         if f.name == name:
-            return "field" if name == "fields" else f.metadata["flag"] or name.replace("_", "-")
+            return f.metadata["flag"] or name.replace("_", "-")
     raise KeyError(name)
 
 
@@ -123,15 +122,3 @@ def show(settings: Any) -> str:
         value = to_jsonable(getattr(settings, f.name))
         lines += [f"# {f.metadata['help']}", f"{f.name}: {json.dumps(value)}", ""]
     return "\n".join(lines)
-
-
-def setting(default: Any, help: str, flag: str | None = None) -> Any:
-    """A field with its help; ``flag`` where the command line's name is another."""
-    return field(default=default, metadata={"help": help, "flag": flag})
-
-
-def _fields() -> Any:
-    return field(
-        default_factory=dict,
-        metadata={"help": "OURS=COLUMN, when the data's columns are not recognised."},
-    )

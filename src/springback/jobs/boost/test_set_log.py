@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +23,13 @@ from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.questions import asked
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import Store, read_json, write_json
+from springback.settings import names_changing
 
 LEDGER = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
-NOT_SETTINGS = {
-    "seed",
-    "write_model",
-    "reopen_test",
-    "precheck",
-    "early",
-    "ft",
-    "reference",
-    "difficulty",
-}
+_NO_CHOICE = names_changing(BoostSettings, "model", "seed", "measurement", "nothing")
 #: How the weights came about; what they are is hashed itself.
-TRAINING = {
-    "model",
-    "train",
-    "train_rows",
-    "learning_rate",
-    "train_batch_size",
-    "epochs",
-    "precision",
-}
+_TRAINING = names_changing(BoostSettings, "training")
 
 
 @dataclass(frozen=True)
@@ -125,7 +109,7 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
     how = content_hash([chosen, pair_hash if given else None])
-    put = {name: value for name, value in chosen.items() if name not in TRAINING}
+    put = {name: value for name, value in chosen.items() if name not in _TRAINING}
     return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
 
 
@@ -154,16 +138,13 @@ def _refuse_other(
 
 def _chosen(settings: BoostSettings) -> dict[str, Any]:
     """Settings that differ from their default: new ones do not make old openings others."""
-    found = {
-        f.name: getattr(settings, f.name)
-        for f in fields(settings)
-        if f.name not in NOT_SETTINGS and getattr(settings, f.name) != _default(f)
+    plain = vars(type(settings)())
+    chosen = {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in _NO_CHOICE and value != plain[name]
     }
-    return {**found, **asked(settings).key()}  # a function by what its file holds
-
-
-def _default(f: Any) -> Any:
-    return f.default_factory() if callable(f.default_factory) else f.default
+    return {**chosen, **asked(settings).key()}  # a function by what its file holds
 
 
 @contextlib.contextmanager

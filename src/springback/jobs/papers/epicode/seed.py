@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from springback.core import Checkpoint, Run, to_jsonable
@@ -27,6 +27,7 @@ from springback.jobs.boost.test_set_log import open_test
 from springback.models.loading import resolve
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.settings import names_changing
 
 #: Where a seed works below the result folder, until it is done.
 WORK = "work"
@@ -34,15 +35,10 @@ WORK = "work"
 TIMES = 10
 #: Lambdas at which NLL is measured (one pass), beside those that are decoded.
 NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-#: Settings that say where data and weights are; their content is hashed instead.  And bookkeeping.
-_PLACES = {
-    "validation", "test", "early", "ft", "model", "train", "train_rows", "fields",
-    "validation_rows", "test_rows", "weak", "reference", "difficulty", "seed", "tolerance",
-    "write_model", "reopen_test", "precheck", "learning_rate", "train_batch_size", "epochs",
-    "precision", "metric", "extract",
-}  # fmt: skip
-#: Hashed whatever they are; any other setting is hashed where it is not at its default.
-_ALWAYS = {"mu", "lam", "lam_cd", "alpha", "max_new_tokens", "max_tokens", "batch_size"}
+#: Settings that are hashed whatever they are, and those that are where they are not at their
+#: default.  Of the others what they name is hashed, or they change no answer.
+_ALWAYS = names_changing(BoostSettings, "decoding")
+_IF_CHANGED = names_changing(BoostSettings, "method", "prompt")
 
 
 @dataclass(frozen=True)
@@ -86,12 +82,8 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
 
 def _hashed(settings: BoostSettings) -> dict[str, Any]:
     plain = BoostSettings()
-    return {
-        f.name: to_jsonable(getattr(settings, f.name))
-        for f in fields(BoostSettings)
-        if f.name not in _PLACES
-        and (f.name in _ALWAYS or getattr(settings, f.name) != getattr(plain, f.name))
-    }
+    changed = [n for n in _IF_CHANGED if getattr(settings, n) != getattr(plain, n)]
+    return {name: to_jsonable(getattr(settings, name)) for name in (*_ALWAYS, *changed)}
 
 
 def finished(

@@ -14,7 +14,6 @@ from typing import Any
 
 from springback.core import Slice, content_hash
 from springback.data import load_slice
-from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError, describe
 from springback.integrations.ray import ExecutorSettings, Task
 from springback.integrations.ray.scheduler import run_tasks
@@ -31,6 +30,7 @@ from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.results.store import Store, read_json, write_text
 from springback.results.writing import Clock, Result, check_positive, write_result
+from springback.settings import names_changing
 
 STUDIES = "studies"
 
@@ -49,8 +49,9 @@ class Cell:
 
     def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
         """Its folder, which says what it is of: settings that change a number have another."""
-        plain = {name: getattr(AuditSettings(), name) for name in FREE}
-        key = content_hash([run.run.id, replace(study, **{**plain, "seeds": ()})])[:8]
+        plain, free = AuditSettings(), names_changing(AuditSettings, "model", "seed", "nothing")
+        same = {name: getattr(plain, name) for name in free}
+        key = content_hash([run.run.id, replace(study, **{**same, "seeds": ()})])[:8]
         return root / STUDIES / f"{self.name}-{key}"
 
     def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
