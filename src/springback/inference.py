@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from springback.models.loading import (
     resolve,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
+from springback.settings import GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
 
@@ -58,7 +59,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class GenerateSettings:
+class GenerateSettings(GenerateOptions):
     """How to answer: greedy, or sampled when ``temperature`` is above 0.
 
     A prompt goes through the model's chat template, after the boosted folder's own system message
@@ -76,22 +77,10 @@ class GenerateSettings:
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
 
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    seed: int = 0
-    system: str | None = None
-    prompt_template: str | None = None
-    raw: bool = False
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    _: KW_ONLY
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
-    draft: str = "ngram"
     draft_model: str | Path | PreTrainedModel | None = None
-    cache: str = "dynamic"
-    reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
 
@@ -323,17 +312,11 @@ def _decode_settings(
     loaded: Loaded, wanted: GenerateSettings, rows: Sequence[Row]
 ) -> DecodeSettings:
     return DecodeSettings(
-        max_new_tokens=wanted.max_new_tokens,
+        **wanted.sampling(),
         lam=loaded.lam,
         alpha=loaded.alpha,
-        temperature=wanted.temperature,
-        seed=wanted.seed,
         stop_ids=_end_ids(loaded, wanted, rows[0]) if rows else (),
         pad_id=loaded.tokenizer.pad_token_id,
-        top_k=wanted.top_k,
-        top_p=wanted.top_p,
-        min_p=wanted.min_p,
-        repetition_penalty=wanted.repetition_penalty,
         stop_strings=wanted.stop,
         keyed_noise=True,
     )

@@ -23,6 +23,7 @@ from torch import Tensor
 from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, decode_fast
 from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
+from springback.settings import FILTERS
 
 PARTS = ("pair", "expert", "amateur")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -129,14 +130,13 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     ) -> DecodeSettings:
         sampled = options.pop("do_sample", None)
         temperature = float(options.pop("temperature", 1.0 if sampled else 0.0) or 0.0)
-        names = ("top_k", "top_p", "min_p", "repetition_penalty")
-        filters = {name: options.pop(name) for name in names if options.get(name) is not None}
+        filters = {name: options.pop(name) for name in FILTERS if options.get(name) is not None}
         options.pop("use_cache", None)
         if options:
             raise SpringbackError(
                 describe(
                     f"generation options {', '.join(sorted(options))}",
-                    f"do_sample, temperature, until, max_gen_toks, {', '.join(names)}",
+                    f"do_sample, temperature, until, max_gen_toks, {', '.join(FILTERS)}",
                     "take them out of the task or of --gen_kwargs",
                 )
             )

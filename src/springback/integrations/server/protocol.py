@@ -16,6 +16,7 @@ from springback.decoding import DecodeSettings
 from springback.inference import Loaded
 from springback.integrations.server.settings import ServeSettings
 from springback.models.encoding import encode_prompt, stop_ids
+from springback.settings import FILTERS, Sampling
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {
@@ -74,9 +75,11 @@ class Request(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     seed: int | None = None
-    top_k: int = Field(default=0, ge=0)
-    min_p: float = Field(default=0.0, ge=0, lt=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    top_k: int = Field(default=Sampling.top_k, ge=0)
+    min_p: float = Field(default=Sampling.min_p, ge=0, lt=1)
+    repetition_penalty: float = Field(
+        default=Sampling.repetition_penalty, gt=0, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -209,10 +212,7 @@ def decode_settings(
         seed=seed if temperature > 0 else 0,
         stop_ids=stop_ids(tokenizer, kind),
         pad_id=tokenizer.pad_token_id,
-        top_k=request.top_k,
-        top_p=request.top_p or 1.0,
-        min_p=request.min_p,
-        repetition_penalty=request.repetition_penalty,
+        **{name: value for name in FILTERS if (value := getattr(request, name)) is not None},
         stop_strings=request.stops,
         keyed_noise=True,
     )
