@@ -109,17 +109,17 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     checkpoint = resolve(model)
     facts = _facts(Path(checkpoint.path))
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    said: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
-    said["asks"] = facts.get("kind") == "boosted"
+    how: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
+    how["asks"] = facts.get("kind") == "boosted"
     if isinstance(expert, ContrastModel):
         pair, lam = expert, expert.config.lam
         amateur = pair.amateur if lam > 0 else None
-        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **said)
+        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **how)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
-        return Loaded(expert, None, tokenizer, **said)
+        return Loaded(expert, None, tokenizer, **how)
     amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
     lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
-    return Loaded(expert, amateur, tokenizer, lam, alpha, **said)
+    return Loaded(expert, amateur, tokenizer, lam, alpha, **how)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -151,13 +151,13 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _weak_folder(folder: Path, facts: Any) -> Path:
     """Where the weak model is; raises :class:`ModelError` unless that is inside ``folder``."""
     name = str(facts.get("amateur", ""))
-    found = (folder / name).resolve()
-    if not name or not found.is_relative_to(folder.resolve()):
+    weak = (folder / name).resolve()
+    if not name or not weak.is_relative_to(folder.resolve()):
         raise ModelError(
             f"{folder / BOOST_FILE} names the weak model {name!r}, which is not inside the folder; "
             "write the folder again"
         )
-    return found
+    return weak
 
 
 def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
@@ -176,11 +176,11 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     weak = _weak_folder(folder, facts) if lam else None
     expert, amateur = load_twin(load_model(checkpoint), folder, weak)
     release_memory()  # factors in float64, and what reading the adapters took
-    own = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
+    here = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
     return Loaded(
         expert,
         amateur if lam else None,
-        load_tokenizer(own),
+        load_tokenizer(here),
         lam,
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
@@ -231,13 +231,13 @@ def generate(
     )
     work = Work()
     if wanted.reference:
-        found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
+        answered = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
         model_of_drafts = _draft_model(loaded, wanted.draft_model)
         guess = Speculation(wanted.draft, model=model_of_drafts, cache=wanted.cache)
         fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
-        found, work = fast.answers, fast.work
-    return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)
+        answered, work = fast.answers, fast.work
+    return Generated([answers.finish(row, tokens) for row, tokens in enumerate(answered)], work)
 
 
 def score(
@@ -274,7 +274,7 @@ def score(
     if masked:
         return pair_nll_masked(both, rows, tokenizer, loaded.lam, loaded.alpha)
     plain = pair_nll(*both, rows, tokenizer, [loaded.lam])[loaded.lam]
-    return [MaskedNLL(found.nats, found.tokens, 0) for found in plain]
+    return [MaskedNLL(scored.nats, scored.tokens, 0) for scored in plain]
 
 
 def _bare(tokenizer: Tokenizer, text: str) -> Encoded:
@@ -298,8 +298,8 @@ def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> 
 
 def _end_ids(loaded: Loaded, wanted: GenerateSettings, row: Row) -> tuple[int, ...]:
     config: Any = loaded.expert.generation_config
-    own = getattr(config, "eos_token_id", None)
-    listed = own if isinstance(own, list | tuple) else [own]
+    ends = getattr(config, "eos_token_id", None)
+    listed = ends if isinstance(ends, list | tuple) else [ends]
     ids = {
         *stop_ids(loaded.tokenizer, row),
         *wanted.stop_ids,
@@ -330,7 +330,7 @@ class _Answers:
     stop: tuple[str, ...]
     on_text: Callable[[int, str], None] | None
     ids: dict[int, list[int]] = field(default_factory=dict)
-    told: dict[int, int] = field(default_factory=dict)  # characters handed out, by row
+    handed_out: dict[int, int] = field(default_factory=dict)  # characters, by row
 
     def text_of(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -355,7 +355,7 @@ class _Answers:
         return text
 
     def _tell(self, row: int, text: str) -> None:
-        have = self.told.get(row, 0)
+        have = self.handed_out.get(row, 0)
         if self.on_text and len(text) > have:
-            self.told[row] = len(text)
+            self.handed_out[row] = len(text)
             self.on_text(row, text[have:])

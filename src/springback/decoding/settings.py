@@ -126,5 +126,5 @@ def check(
 def _positions(model: Any) -> int | None:
     """How many tokens a model was made to read; None where its configuration has no limit."""
     config = getattr(model, "config", None)
-    found = getattr(config and config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    limit = getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None

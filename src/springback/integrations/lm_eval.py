@@ -95,10 +95,10 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         self._generating = True
         try:
-            found: list[str] = super().generate_until(requests, disable_tqdm)
+            answers: list[str] = super().generate_until(requests, disable_tqdm)
         finally:
             self._generating = False
-        return found
+        return answers
 
     def _model_generate(
         self,
@@ -159,8 +159,8 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
         """lm-eval tries sizes until memory runs out; on a CPU that ends in a killed process, so
         the size is reckoned from half of the free memory there."""
         if self.device.type != "cpu":
-            found: int = super()._detect_batch_size(requests, pos)
-            return found
+            size: int = super()._detect_batch_size(requests, pos)
+            return size
         length = self.max_length
         if requests:
             _, context, continuation = requests[pos]

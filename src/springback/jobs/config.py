@@ -95,7 +95,7 @@ def read_study(path: str | Path) -> dict[str, Any]:
 
     place = Path(path)
     try:
-        found = yaml.safe_load(place.read_text(encoding="utf-8"))
+        values = yaml.safe_load(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpringbackError(
             f"cannot read the study file '{path}' ({error.strerror or error}); "
@@ -106,13 +106,13 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise SpringbackError(
             f"'{path}' is not YAML ({first}); write 'name: value' lines"
         ) from error
-    if found is None:
+    if values is None:
         return {}
-    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise SpringbackError(
-            f"'{path}' holds no settings but a {type(found).__name__}; write 'name: value' lines"
+            f"'{path}' holds no settings but a {type(values).__name__}; write 'name: value' lines"
         )
-    return found
+    return values
 
 
 def show(settings: Any) -> str:

@@ -159,15 +159,15 @@ class CompletionRequest(Request):
         if isinstance(given, str) or (given and isinstance(given[0], int)):
             given = [given]
         size = int(loaded.expert.config.get_text_config().vocab_size)
-        found = []
+        prompts = []
         for one in given:
             ids = loaded.tokenizer(one)["input_ids"] if isinstance(one, str) else list(one)
             if not ids or any(not 0 <= i < size for i in ids):
                 raise Refused(400, f"a prompt needs at least one token, each from 0 to {size - 1}")
-            found.append(ids)
-        if not found:
+            prompts.append(ids)
+        if not prompts:
             raise Refused(400, "no prompt; give one")
-        return found
+        return prompts
 
 
 def rows_of(
@@ -239,21 +239,21 @@ class Reply:
         """``answers``: text and reason of its end, by row."""
         choices = []
         for index, (text, reason) in enumerate(answers):
-            said: dict[str, Any] = {"text": text}
+            content: dict[str, Any] = {"text": text}
             if self.chat:
-                said = {"message": {"role": "assistant", "content": text}}
-            choices.append({"index": index, **said, "finish_reason": reason, "logprobs": None})
+                content = {"message": {"role": "assistant", "content": text}}
+            choices.append({"index": index, **content, "finish_reason": reason, "logprobs": None})
         return {**self._head(False), "choices": choices, "usage": usage}
 
     def chunk(
         self, index: int, text: str, reason: str | None = None, first: bool = False
     ) -> dict[str, Any]:
         """A piece of one row's text."""
-        said: dict[str, Any] = {"text": text}
+        content: dict[str, Any] = {"text": text}
         if self.chat:
             delta = {"role": "assistant"} if first else {}
-            said = {"delta": {**delta, **({"content": text} if text or first else {})}}
-        choice = {"index": index, **said, "finish_reason": reason, "logprobs": None}
+            content = {"delta": {**delta, **({"content": text} if text or first else {})}}
+        choice = {"index": index, **content, "finish_reason": reason, "logprobs": None}
         return {**self._head(True), "choices": [choice]}
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:

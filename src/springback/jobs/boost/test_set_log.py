@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,7 @@ class Opening:
     reopened: bool
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "test": self.test,
-            "count": self.count,
-            "number": self.number,
-            "reopened": self.reopened,
-        }
+        return asdict(self)
 
     @property
     def words(self) -> str:
@@ -61,8 +56,8 @@ class Opening:
 
 def state_folder() -> Path:
     """Where the user's own ledger lies."""
-    if own := os.environ.get("SPRINGBACK_STATE"):
-        return Path(own)
+    if named := os.environ.get("SPRINGBACK_STATE"):
+        return Path(named)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "springback"
 
@@ -85,9 +80,9 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
             known.append(this)
         for file in files:
             _write(file, key, known)
-    at = next(i for i, o in enumerate(known) if o["id"] == this["id"])
-    reopened = any(o["settings"] != this["settings"] for o in known[:at])
-    return Opening(key, len(known), at + 1, reopened)
+    index = next(i for i, o in enumerate(known) if o["id"] == this["id"])
+    reopened = any(o["settings"] != this["settings"] for o in known[:index])
+    return Opening(key, len(known), index + 1, reopened)
 
 
 def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:

@@ -90,12 +90,12 @@ def finished(
     job: Job, store: Store, progress: Progress, work: Callable[[Job, Store, Progress], Any]
 ) -> dict[str, Any]:
     """The run's results: read, or made by ``work`` in a folder of its own and then kept."""
-    found = store.results(job.run)
-    if found is not None:
-        return found
+    kept = store.results(job.run)
+    if kept is not None:
+        return kept
     place = store.root / WORK / job.run.name
-    with Store(place).locked() as own:
-        results = work(job, own, progress)
+    with Store(place).locked() as scratch:
+        results = work(job, scratch, progress)
     made = store.commit(job.run, results)
     gc.collect()  # models have circles: the next seed's would stand beside them in memory
     shutil.rmtree(place, ignore_errors=True)
@@ -108,11 +108,11 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
     tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
-    told: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
-    for answers in told["methods"].values():
+    kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
+    for answers in kept["methods"].values():
         answers["lambda"] = answers.pop("lam")
     return {
-        **told,
+        **kept,
         **_data(job.data),
         "search": {
             name: {
@@ -155,13 +155,13 @@ def theory(reference_rows: int | None) -> Callable[[Job, Store, Progress], dict[
         mu, test = arms["EpiCoDe"].mu, job.data.test
         open_test(job.settings, pair, test, store)
 
-        def at(lam: float) -> Arm:
+        def arm(lam: float) -> Arm:
             return Arm("EpiCoDe", mu, lam, "ft")
 
         decoded = sorted({0.0, *job.settings.lam})
-        scored = [boost.score(at(lam), test, "test") for lam in decoded]
+        scored = [boost.score(arm(lam), test, "test") for lam in decoded]
         lams = sorted({*NLL_LAMBDAS, *decoded})
-        nll = boost.nll_all([at(lam) for lam in lams], test, "test")
+        nll = boost.nll_all([arm(lam) for lam in lams], test, "test")
         errors = None
         if reference is not None and mu:
             contrast = Contrast("EpiCoDe", mu, "ft")
@@ -205,19 +205,19 @@ def _reference(job: Job, rows: int | None, store: Store, progress: Progress) -> 
 def more_rows(settings: BoostSettings, rows: int) -> Any:
     """``rows`` training rows by the same settings.  Raises where there are not so many."""
     try:
-        found = load_data(replace(settings, train_rows=rows)).train
+        train = load_data(replace(settings, train_rows=rows)).train
     except DataError as error:
         raise SpringbackError(
             f"the reference needs {rows} training rows ({error}); name a better model with "
             "--reference, give fewer --train-rows, or more data"
         ) from error
-    if found is None or len(found) < rows:
-        have = 0 if found is None else len(found)
+    if train is None or len(train) < rows:
+        have = 0 if train is None else len(train)
         raise SpringbackError(
             f"the reference needs {rows} training rows and there are {have}; name a better model "
             "with --reference, give fewer --train-rows, or more data"
         )
-    return found
+    return train
 
 
 def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:

@@ -153,22 +153,22 @@ def scale_study(
             _on_ray(needed, left, study, store, progress, executor)
         for run in needed.values():
             pretrain_once(run, store, progress)
-        found = []
-        for at, cell in enumerate(cells, start=1):
+        measured = []
+        for number, cell in enumerate(cells, start=1):
             run = runs[cell.shape.name, cell.seed]
             if not cell.done(store.root, run, study):
-                progress.note(f"study {at} of {len(cells)}: {cell.name}")
+                progress.note(f"study {number} of {len(cells)}: {cell.name}")
                 measure_cell(cell, run, study, str(store.root), progress)
                 release_memory()
-            found.append(_read(cell, cell.place(store.root, run, study)))
-        analysis = scale_analysis.analyse(scale, settings, study, found)
+            measured.append(_read(cell, cell.place(store.root, run, study)))
+        analysis = scale_analysis.analyse(scale, settings, study, measured)
         write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
         return write_result(
             store,
             "reproduce",
             clock,
             inputs={"settings": study, "scale": settings},
-            measurements=scale_analysis.measurements(found),
+            measurements=scale_analysis.measurements(measured),
             analysis=analysis,
             verdict=scale_analysis.verdict(analysis),
         )
@@ -205,14 +205,14 @@ def pretrainings(
     Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
     others are asked for, so seeds can be measured apart and put together.
     """
-    found = {}
+    runs = {}
     for seed in study.seeds:
         part = _text(settings, seed)
         identity = content_hash([part.content_hash, settings.vocabulary])[:20]
         folder = store.checkpoints / f"tokenizer-{identity}"
         for size in settings.sizes:
             shape = shape_of(size)
-            found[shape.name, seed] = Pretraining(
+            runs[shape.name, seed] = Pretraining(
                 settings.volumes,
                 part,
                 shape,
@@ -221,7 +221,7 @@ def pretrainings(
                 str(folder),
                 identity,
             )
-    return found
+    return runs
 
 
 def measure_cell(
