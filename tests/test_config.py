@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from springback.cli.app import app
+from springback.cli.flags import FIRST, OTHER
+from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.config import build, flag_of, kinds, read_study, show
+from springback.settings import Changes, names_changing, owner_of
 
 
 @pytest.mark.parametrize("settings", [AuditSettings(), BoostSettings()])
@@ -80,3 +87,54 @@ def test_every_setting_has_a_help_and_a_flag_of_its_own() -> None:
     assert flag_of(BoostSettings, "lam_cd") == "cd-lambda"
     assert kinds(AuditSettings)["n_pos"] == "ints"
     assert kinds(BoostSettings)["train_rows"] == "int"
+
+
+def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
+    words = typing.get_args(Changes)
+    for settings in (AuditSettings, BoostSettings):
+        names = [f.name for f in dataclasses.fields(settings)]
+        assert list(names_changing(settings, *words)) == names
+        assert all(owner_of(settings, name) is not settings for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        (("model", "seed", "measurement", "nothing"),
+         "early ft seed precheck reopen_test reference difficulty write_model"),
+        (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
+        (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size"),
+        (("method", "prompt"),
+         "task prompt_template system search narrow one_se positive ablate_weak gate"),
+    ],
+)  # fmt: skip
+def test_records_and_run_ids_of_a_boost_stay(changes: tuple[Changes, ...], names: str) -> None:
+    """What is written of an opened test set, and what names a seed's run: moving a setting from
+    one of these to another makes old records others."""
+    assert set(names_changing(BoostSettings, *changes)) == set(names.split())
+
+
+def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
+    assert set(FREE) == set(names_changing(AuditSettings, "model", "seed", "nothing"))
+    assert FREE == ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
+
+
+@pytest.mark.parametrize("command", ["audit", "boost", "reproduce", "generate", "extrapolate"])
+def test_the_help_begins_with_ten_flags_at_most_and_groups_the_rest(command: str) -> None:
+    text = CliRunner().invoke(app, [command, "--help"]).stdout
+    groups: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if title := re.fullmatch(r"(\S.*):", line):
+            groups[title[1]] = []
+        elif groups and (flag := re.match(r"  --([a-z-]+)", line)):
+            groups[list(groups)[-1]].append(flag[1])
+    assert list(groups)[1 if "Arguments" in groups else 0] == FIRST
+    assert list(groups)[-1] == OTHER
+    assert 0 < len(groups[FIRST]) <= 10
+    every = [flag for flags in groups.values() for flag in flags]
+    assert len(set(every)) == len(every)
+    settings = {"audit": AuditSettings, "boost": BoostSettings}.get(command)
+    for f in dataclasses.fields(settings) if settings else ():
+        [group] = [title for title, flags in groups.items() if flag_of(settings, f.name) in flags]  # type: ignore[arg-type]
+        assert group in (FIRST, owner_of(settings, f.name).group)  # type: ignore[arg-type]
+    assert set(groups[OTHER]) <= {"track", "push", "show", "show-prompt", "stats", "help"}

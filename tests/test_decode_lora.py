@@ -81,7 +81,7 @@ def test_the_fast_decoder_draws_the_plain_loops_tokens(
     pair: tuple[Model, Model], batch_size: int, temperature: float
 ) -> None:
     settings = DecodeSettings(
-        12, 1.5, 0.05, temperature, batch_size=batch_size, stop_ids=(7, 19), keyed_noise=True
+        12, 1.5, 0.05, batch_size, (7, 19), temperature=temperature, keyed_noise=True
     )
     expected = decode(pair[0], PROMPTS, settings, pair[1])
     assert expected != decode(pair[0], PROMPTS, DecodeSettings(12, stop_ids=(7, 19)))

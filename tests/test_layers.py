@@ -20,7 +20,7 @@ from import_graph import Module, imports, read_package, unit_of
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "springback"
 
 LAYERS: dict[int, tuple[str, ...]] = {
-    1: ("core", "errors", "progress"),
+    1: ("core", "errors", "progress", "settings"),
     2: ("results", "data", "stats", "elasticity", "weights", "theory"),
     3: ("models", "training", "decoding", "probes", "inference", "compression", "integrations"),
     4: ("jobs", "report"),

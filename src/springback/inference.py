@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from springback.models.loading import (
     resolve,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
+from springback.settings import GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
 
@@ -60,7 +61,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class GenerateSettings:
+class GenerateSettings(GenerateOptions):
     """How to answer: greedy, or sampled when ``temperature`` is above 0.
 
     A prompt goes through the model's chat template, after the boosted folder's own system message
@@ -78,22 +79,10 @@ class GenerateSettings:
     ``on_text(row, piece)`` is called with each new piece of an answer's text.
     """
 
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    seed: int = 0
-    system: str | None = None
-    prompt_template: str | None = None
-    raw: bool = False
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    _: KW_ONLY
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
-    draft: str = "ngram"
     draft_model: str | Path | PreTrainedModel | None = None
-    cache: str = "dynamic"
-    reference: bool = False
     processors: tuple[Processor, ...] = ()
     on_text: Callable[[int, str], None] | None = None
 
@@ -122,17 +111,17 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     checkpoint = resolve(model)
     facts = _facts(Path(checkpoint.path))
     expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
-    said: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
-    said["asks"] = facts.get("kind") == "boosted"
+    how: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
+    how["asks"] = facts.get("kind") == "boosted"
     if isinstance(expert, ContrastModel):
         pair, lam = expert, expert.config.lam
         amateur = pair.amateur if lam > 0 else None
-        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **said)
+        return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **how)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
-        return Loaded(expert, None, tokenizer, **said)
+        return Loaded(expert, None, tokenizer, **how)
     amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
     lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
-    return Loaded(expert, amateur, tokenizer, lam, alpha, **said)
+    return Loaded(expert, amateur, tokenizer, lam, alpha, **how)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -164,13 +153,13 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _weak_folder(folder: Path, facts: Any) -> Path:
     """Where the weak model is; raises :class:`ModelError` unless that is inside ``folder``."""
     name = str(facts.get("amateur", ""))
-    found = (folder / name).resolve()
-    if not name or not found.is_relative_to(folder.resolve()):
+    weak = (folder / name).resolve()
+    if not name or not weak.is_relative_to(folder.resolve()):
         raise ModelError(
             f"{folder / BOOST_FILE} names the weak model {name!r}, which is not inside the folder; "
             "write the folder again"
         )
-    return found
+    return weak
 
 
 def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
@@ -192,11 +181,11 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         model.generation_config = read_configs(checkpoint.path, folder).generation_config
     expert, amateur = load_twin(model, folder, weak)
     release_memory()  # factors in float64, and what reading the adapters took
-    own = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
+    here = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
     return Loaded(
         expert,
         amateur if lam else None,
-        load_tokenizer(own),
+        load_tokenizer(here),
         lam,
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
@@ -247,13 +236,13 @@ def generate(
     )
     work = Work()
     if wanted.reference:
-        found = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
+        answered = decode(loaded.expert, ids, how, loaded.amateur, hooks=hooks, work=work)
     else:
         model_of_drafts = _draft_model(loaded, wanted.draft_model)
         guess = Speculation(wanted.draft, model=model_of_drafts, cache=wanted.cache)
         fast = decode_fast(loaded.expert, ids, how, loaded.amateur, hooks=hooks, speculation=guess)
-        found, work = fast.answers, fast.work
-    return Generated([answers.finish(row, tokens) for row, tokens in enumerate(found)], work)
+        answered, work = fast.answers, fast.work
+    return Generated([answers.finish(row, tokens) for row, tokens in enumerate(answered)], work)
 
 
 def score(
@@ -290,7 +279,7 @@ def score(
     if masked:
         return pair_nll_masked(both, rows, tokenizer, loaded.lam, loaded.alpha)
     plain = pair_nll(*both, rows, tokenizer, [loaded.lam])[loaded.lam]
-    return [MaskedNLL(found.nats, found.tokens, 0) for found in plain]
+    return [MaskedNLL(scored.nats, scored.tokens, 0) for scored in plain]
 
 
 def _bare(tokenizer: Tokenizer, text: str) -> Encoded:
@@ -317,17 +306,11 @@ def _decode_settings(
 ) -> DecodeSettings:
     ends = stop_ids(loaded.tokenizer, rows[0], loaded.expert) if rows else ()
     return DecodeSettings(
-        max_new_tokens=wanted.max_new_tokens,
+        **wanted.sampling(),
         lam=loaded.lam,
         alpha=loaded.alpha,
-        temperature=wanted.temperature,
-        seed=wanted.seed,
         stop_ids=tuple(sorted({*ends, *wanted.stop_ids})),
         pad_id=loaded.tokenizer.pad_token_id,
-        top_k=wanted.top_k,
-        top_p=wanted.top_p,
-        min_p=wanted.min_p,
-        repetition_penalty=wanted.repetition_penalty,
         stop_strings=wanted.stop,
         keyed_noise=True,
     )
@@ -341,7 +324,7 @@ class _Answers:
     stop: tuple[str, ...]
     on_text: Callable[[int, str], None] | None
     ids: dict[int, list[int]] = field(default_factory=dict)
-    told: dict[int, int] = field(default_factory=dict)  # characters handed out, by row
+    handed_out: dict[int, int] = field(default_factory=dict)  # characters, by row
 
     def text_of(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -366,7 +349,7 @@ class _Answers:
         return text
 
     def _tell(self, row: int, text: str) -> None:
-        have = self.told.get(row, 0)
+        have = self.handed_out.get(row, 0)
         if self.on_text and len(text) > have:
-            self.told[row] = len(text)
+            self.handed_out[row] = len(text)
             self.on_text(row, text[have:])

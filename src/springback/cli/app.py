@@ -14,7 +14,7 @@ import typer
 from springback.cli import ecosystem
 from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
-from springback.cli.flags import with_settings
+from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError
@@ -42,7 +42,10 @@ app = typer.Typer(
 )
 
 REPRODUCED = (*REPRODUCTIONS, SCALE, *THEORY, *EPICODE)
-Out = Annotated[Path, typer.Option(help="Folder for results; the same command goes on there.")]
+Out = Annotated[
+    Path,
+    typer.Option(help="Folder for results; the same command goes on there.", rich_help_panel=FIRST),
+]
 Track = Annotated[
     list[str] | None,
     typer.Option(help="Log to mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT] at the end."),
@@ -98,16 +101,13 @@ def demo(
     _finish(run(out, quick=quick, seed=seed, progress=make_progress()))
 
 
-def _executor(given: dict[str, Any]) -> ExecutorSettings:
-    """The executor's own of the flags given, taken out of ``given`` and checked."""
-    from springback.jobs import config
-
-    own = {name: given.pop(name) for name in config.kinds(ExecutorSettings) if name in given}
-    return config.build(ExecutorSettings, own).checked()
-
-
-@app.command()
-@with_settings(AuditSettings, also=(ExecutorSettings, LargeSettings))
+@app.command(cls=GroupedCommand)
+@with_settings(
+    AuditSettings,
+    ExecutorSettings,
+    LargeSettings,
+    first="model align perturb experiments n_pos doses seeds algorithm probes",
+)
 def audit(
     given: dict[str, Any],
     study: Annotated[
@@ -143,10 +143,8 @@ def audit(
     files = words[1:] if only_plan else words
     if len(files) > 1:
         raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
-    executor = _executor(given)
-    large = config.build(
-        LargeSettings, {k: given.pop(k) for k in config.kinds(LargeSettings) if k in given}
-    )
+    executor = take(ExecutorSettings, given).checked()
+    large = take(LargeSettings, given)
     if large.size and not only_plan:
         raise SpringbackError("--size is for a plan: springback audit plan --size …")
     values: dict[str, Any] = {}
@@ -184,19 +182,30 @@ def compare(
     typer.echo(read_cards(folders).to_markdown())
 
 
-@app.command()
-@with_settings(AuditSettings, also=(EpicodeSettings, ScaleSettings, ExecutorSettings))
+@app.command(cls=GroupedCommand)
+@with_settings(
+    AuditSettings,
+    EpicodeSettings,
+    ScaleSettings,
+    ExecutorSettings,
+    first="model series align perturb tasks seeds executor",
+)
 def reproduce(
     given: dict[str, Any],
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(REPRODUCED)}.")],
     scale: Annotated[
-        str, typer.Option(help="small (built-in models and data) or paper.")
+        str,
+        typer.Option(help="small (built-in models and data) or paper.", rich_help_panel=FIRST),
     ] = "small",
-    out: Annotated[Path | None, typer.Option(help="Default: springback-NAME.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: springback-NAME.", rich_help_panel=FIRST)
+    ] = None,
     only_plan: Annotated[
         bool,
         typer.Option(
-            "--plan", help="Print the runs of a study of models (not a theory), run nothing."
+            "--plan",
+            help="Print the runs of a study of models (not a theory), run nothing.",
+            rich_help_panel=FIRST,
         ),
     ] = False,
 ) -> None:
@@ -213,7 +222,7 @@ def reproduce(
     from springback.jobs.papers.reproduce import reproduce as run
     from springback.jobs.papers.reproduce import reproduce_theory
 
-    executor = _executor(given)
+    executor = take(ExecutorSettings, given).checked()
     if only_plan:
         if name in THEORY:
             allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
@@ -249,8 +258,8 @@ def reproduce(
     _finish(result)
 
 
-@app.command()
-@with_settings(BoostSettings)
+@app.command(cls=GroupedCommand)
+@with_settings(BoostSettings, first="task validation test early ft model train mu lam")
 def boost(
     given: dict[str, Any],
     out: Out = Path("springback-boost"),
@@ -310,9 +319,10 @@ def _push(result: Any, repository: str) -> None:
         typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
 
 
-app.command()(extrapolate)
+app.command(cls=GroupedCommand)(extrapolate)
 app.add_typer(theory, name="theory")
-for _command in (ecosystem.serve, ecosystem.track, ecosystem.push):
+app.command(cls=GroupedCommand)(ecosystem.serve)
+for _command in (ecosystem.track, ecosystem.push):
     app.command()(_command)
 # Everything behind the first word goes through, --help too.
 _PASSED = {
@@ -323,7 +333,7 @@ _PASSED = {
 app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
 app.command()(compress)
 app.command()(decompress)
-app.command()(generate)
+app.command(cls=GroupedCommand)(generate)
 
 
 @app.command()

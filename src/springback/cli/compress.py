@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from springback.cli.flags import take, with_settings
+from springback.compression.settings import CodecSettings
 
 _Source = Annotated[Path, typer.Argument(metavar="FILE", help="Any file.")]
 _Container = Annotated[Path, typer.Argument(metavar="FILE", help="What compress wrote.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace --out if it exists.")]
 
 
+@with_settings(CodecSettings)
 def compress(
+    given: dict[str, Any],
     file: _Source,
     out: Annotated[Path, typer.Option(help="The compressed file.")],
     model: Annotated[
         str, typer.Option(help="Model folder, hub id or built-in name.")
     ] = "smollm2-135m",
-    chunk: Annotated[
-        int, typer.Option(help="Tokens coded from an empty context; more packs better.")
-    ] = 512,
-    batch: Annotated[
-        int, typer.Option(help="Chunks coded together, at most; more is faster.")
-    ] = 64,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or float64.")] = "float32",
-    threads: Annotated[int | None, typer.Option(help="Default: what torch takes.")] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Decode it again before it appears; twice the time.")
-    ] = False,
     force: _Force = False,
 ) -> None:
     """Compress a file with a language model; any bytes will do, text is what it is good at.
@@ -38,16 +32,14 @@ def compress(
     """
     from springback.cli.progress import make_progress
     from springback.compression.files import compress as run
-    from springback.compression.settings import CodecSettings
 
-    settings = CodecSettings(chunk, batch, dtype, threads, verify)
-    found = run(file, out, model, settings, force, make_progress())
-    line = f"{out}: {found.container_bytes} bytes of {found.original_bytes}"
-    if found.original_bytes:
-        line += f", {found.bits_per_byte:.3f} bits a byte"
-    if found.raw_bytes:
-        line += f", {found.raw_bytes} bytes not as text"
-    typer.echo(line + (", verified" if found.verified else ""))
+    made = run(file, out, model, take(CodecSettings, given), force, make_progress())
+    line = f"{out}: {made.container_bytes} bytes of {made.original_bytes}"
+    if made.original_bytes:
+        line += f", {made.bits_per_byte:.3f} bits a byte"
+    if made.raw_bytes:
+        line += f", {made.raw_bytes} bytes not as text"
+    typer.echo(line + (", verified" if made.verified else ""))
 
 
 def decompress(

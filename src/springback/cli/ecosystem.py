@@ -2,59 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from springback.cli.flags import FIRST, take, with_settings
 from springback.errors import MissingExtraError
-from springback.integrations.server.settings import ENGINES, ServeSettings
-
-_DEFAULT = ServeSettings()
+from springback.integrations.server.settings import ServeSettings
 
 
+@with_settings(ServeSettings, first="host port name engine", leave_out="token")
 def serve(
+    given: dict[str, Any],
     model: Annotated[str, typer.Argument(help="Boosted or plain folder, hub id, built-in name.")],
-    host: Annotated[
-        str, typer.Option(help="Another one than this machine needs a token.")
-    ] = _DEFAULT.host,
-    port: Annotated[int, typer.Option(help="0: any free one.")] = _DEFAULT.port,
-    name: Annotated[
-        str | None, typer.Option(help="What clients call the model. [default: the folder's name]")
-    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="SPRINGBACK_TOKEN",
             help="What clients give as API key; better by SPRINGBACK_TOKEN, which no ps shows.",
             show_default=False,
+            rich_help_panel=FIRST,
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}.")] = _DEFAULT.engine,
-    batch: Annotated[int, typer.Option(help="Answers decoded together.")] = _DEFAULT.batch,
-    queue: Annotated[
-        int, typer.Option(help="Answers that may wait; more are refused with 429.")
-    ] = _DEFAULT.queue,
-    max_new_tokens: Annotated[
-        int, typer.Option(help="Longest answer of one request.")
-    ] = _DEFAULT.max_new_tokens,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request.")] = _DEFAULT.max_body,
-    grace: Annotated[
-        float, typer.Option(help="Seconds that running answers have at the end.")
-    ] = _DEFAULT.grace,
-    speculate: Annotated[
-        int, typer.Option(help="vLLM: tokens drafted from the prompt. 0: none.")
-    ] = _DEFAULT.speculate,
-    per_request: Annotated[
-        bool | None,
-        typer.Option(
-            help="vLLM: requests may name lambda and alpha. [default: unless --speculate]",
-            show_default=False,
-        ),
-    ] = None,
-    vllm: Annotated[
-        str, typer.Option(help="More of vLLM's own options, as one text.", show_default=False)
-    ] = _DEFAULT.vllm_args,
 ) -> None:
     """Serve a model as OpenAI's API: chat, completions, streaming, models, /health, /metrics.
 
@@ -63,21 +34,7 @@ def serve(
     """
     from springback.integrations.server.settings import check, engine_of
 
-    settings = ServeSettings(
-        host=host,
-        port=port,
-        name=name,
-        token=token,
-        engine=engine,
-        batch=batch,
-        queue=queue,
-        max_new_tokens=max_new_tokens,
-        max_body=max_body,
-        grace=grace,
-        speculate=speculate,
-        per_request=per_request,
-        vllm_args=vllm,
-    )
+    settings = replace(take(ServeSettings, given), token=token)
     check(settings)
     if engine_of(settings) == "vllm":
         from springback.integrations.vllm.launch import serve as launch

@@ -9,152 +9,105 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.flags import take, with_settings
 from springback.errors import ModelError, SpringbackError, describe
 from springback.integrations.ray.settings import ExecutorSettings
-
-_Folders = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="EARLY… FT",
-        help="The checkpoints, the last one last: folders, or org/name@revision.",
-    ),
-]
-_Mu = Annotated[
-    str | None,
-    typer.Option(help="How far past the last one: 0.2, or by group: attention=0.2,mlp=0.1."),
-]
-_Out = Annotated[Path | None, typer.Option(help="Folder of the new model or adapter.")]
-_Dtype = Annotated[
-    str, typer.Option(help="auto (as the last checkpoint), float32, bfloat16 or float16.")
-]
-_Threads = Annotated[int | None, typer.Option(help="Default: the processors, at most 8.")]
-_EarlyRevision = Annotated[
-    str | None, typer.Option(help="Hub revision of EARLY; several: one each, with commas.")
-]
-_FtRevision = Annotated[str | None, typer.Option(help="Hub revision of FT.")]
-_Steps = Annotated[
-    str | None,
-    typer.Option(
-        help="Training steps of three or more; default: from names checkpoint-STEP, else even."
-    ),
-]
-_LowRank = Annotated[
-    int | None, typer.Option(help="Move matrices along their top K directions only.")
-]
-_SvdRank = Annotated[int | None, typer.Option(help="Adapters: cut to this rank, no longer exact.")]
-_For = Annotated[str, typer.Option("--for", help="Adapters: peft, or vllm, which loads less.")]
-_Base = Annotated[str | None, typer.Option(help="Adapters: folder or hub id of the base model.")]
-_Lam = Annotated[
-    float | None,
-    typer.Option(help="Adapters: put FT beside, to decode contrastively with this lambda."),
-]
-_Alpha = Annotated[float, typer.Option(help="With --lam: how plausible a token has to be.")]
-_Materialise = Annotated[
-    bool, typer.Option("--materialise", help="Adapters: write a copy of --base with them in it.")
-]
-_Push = Annotated[
-    str | None, typer.Option(help="Upload what was written to the Hub: org/name, private.")
-]
-_Executor = Annotated[str, typer.Option(help="process, or ray: each shard of full weights a task.")]
-_Address = Annotated[str | None, typer.Option(help="Of a running Ray, HOST:PORT or auto.")]
-_Check = Annotated[bool, typer.Option("--check", help="Only say whether it looks safe.")]
-_Validation = Annotated[
-    str | None, typer.Option(help="With --check: rows to take the NLL along mu on.")
-]
+from springback.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """The flags that decide what is written."""
+class RevisionSettings(Settings, group="Checkpoints"):
+    """Where checkpoints on the hub, and their order, come from."""
 
-    mu: Any
-    out: Path
-    dtype: str
-    threads: int | None
-    steps: tuple[float, ...] | None
-    low_rank: int | None
-    svd_rank: int | None
-    engine: str
-    base: Path | None
-    materialise: bool
-    lam: float | None
-    alpha: float
-    executor: ExecutorSettings
+    early_revision: str | None = setting(
+        None, "Hub revision of EARLY; several: one each, with commas."
+    )
+    ft_revision: str | None = setting(None, "Hub revision of FT.")
+    steps: tuple[float, ...] = setting(
+        (),
+        "Training steps of three or more; default: from names checkpoint-STEP, else even.",
+    )
 
 
+@dataclass(frozen=True)
+class AdapterSettings(Settings, group="Adapters"):
+    """What is only for LoRA adapters."""
+
+    svd_rank: int | None = setting(None, "Cut to this rank, no longer exact.")
+    engine: str = setting("peft", "peft, or vllm, which loads less.", flag="for")
+    base: str | None = setting(None, "Folder or hub id of the base model.")
+    lam: float | None = setting(None, "Put FT beside, to decode contrastively with this lambda.")
+    alpha: float = setting(0.1, "With --lam: how plausible a token has to be.")
+    materialise: bool = setting(False, "Write a copy of --base with them in it.")
+
+
+@dataclass(frozen=True)
+class ExtrapolateOptions(AdapterSettings, RevisionSettings):
+    """The flags that decide what is written or checked."""
+
+    mu: str | None = setting(
+        None, "How far past the last one: 0.2, or by group: attention=0.2,mlp=0.1."
+    )
+    out: str | None = setting(None, "Folder of the new model or adapter.")
+    dtype: str = setting("auto", "auto (as the last checkpoint), float32, bfloat16 or float16.")
+    threads: int | None = setting(None, "Default: the processors, at most 8.")
+    low_rank: int | None = setting(None, "Move matrices along their top K directions only.")
+    push: str | None = setting(None, "Upload what was written to the Hub: org/name, private.")
+    check: bool = setting(False, "Only say whether it looks safe.")
+    validation: str | None = setting(None, "With --check: rows to take the NLL along mu on.")
+
+
+@with_settings(
+    ExtrapolateOptions,
+    ExecutorSettings,
+    first="mu out dtype threads low_rank push check validation",
+    leave_out="run_gpus run_memory retries shared",
+)
 def extrapolate(
-    checkpoints: _Folders,
-    mu: _Mu = None,
-    out: _Out = None,
-    dtype: _Dtype = "auto",
-    threads: _Threads = None,
-    early_revision: _EarlyRevision = None,
-    ft_revision: _FtRevision = None,
-    steps: _Steps = None,
-    low_rank: _LowRank = None,
-    svd_rank: _SvdRank = None,
-    engine: _For = "peft",
-    base: _Base = None,
-    lam: _Lam = None,
-    alpha: _Alpha = 0.1,
-    materialise: _Materialise = False,
-    push: _Push = None,
-    check: _Check = False,
-    validation: _Validation = None,
-    executor: _Executor = "process",
-    address: _Address = None,
-    run_cpus: Annotated[int, typer.Option(help="Cores of each shard on Ray.")] = 1,
+    given: dict[str, Any],
+    checkpoints: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EARLY… FT",
+            help="The checkpoints, the last one last: folders, or org/name@revision.",
+        ),
+    ],
 ) -> None:
     """Write the extrapolated model: ft + mu * (ft - early), streamed tensor by tensor.
 
     Two checkpoints or more of one run: full weights, or LoRA adapters, which give one adapter.
     More than two: along the least-squares line through them.
     """
-    taken = _steps(steps)
-    if validation is not None and not check:
+    executor, options = take(ExecutorSettings, given), take(ExtrapolateOptions, given)
+    if options.validation is not None and not options.check:
         raise SpringbackError("--validation is for --check; leave it out, or add --check")
-    if check and push is not None:
+    if options.check and options.push is not None:
         raise SpringbackError("--check writes nothing to --push; leave one of them out")
-    if push is not None:
+    if options.push is not None:
         from springback.integrations.hub_upload import check_name
 
-        check_name(push)
-    if check:
-        _check(_resolve(checkpoints, early_revision, ft_revision), taken, threads, validation)
-        return
-    if mu is None or out is None:
+        check_name(options.push)
+    if not options.check and (options.mu is None or options.out is None):
         raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
-    folders = _resolve(checkpoints, early_revision, ft_revision)
-    from springback.models.hub import local_folder
+    folders = _resolve(checkpoints, options.early_revision, options.ft_revision)
+    if options.check:
+        _check(folders, options)
+        return
     from springback.weights import is_adapter
-    from springback.weights.direction import read_mu
 
-    asked = _Asked(
-        mu=read_mu(mu),
-        out=out,
-        dtype=dtype,
-        threads=threads,
-        steps=taken,
-        low_rank=low_rank,
-        svd_rank=svd_rank,
-        engine=engine,
-        base=None if base is None else local_folder(base),
-        materialise=materialise,
-        lam=lam,
-        alpha=alpha,
-        executor=ExecutorSettings(executor, address, run_cpus).checked(),
-    )
     kinds = {is_adapter(folder) for folder in folders}
     if len(kinds) > 1:
-        given = ", ".join(str(f) for f in folders if is_adapter(f))
+        adapters = ", ".join(str(f) for f in folders if is_adapter(f))
         raise ModelError(
-            describe(f"adapters ({given}) and full models", "one kind", "merge the adapters first")
+            describe(
+                f"adapters ({adapters}) and full models", "one kind", "merge the adapters first"
+            )
         )
-    (_adapters if kinds == {True} else _full)(folders, asked)
-    if push is not None:
+    (_adapters if kinds == {True} else _full)(folders, options, executor.checked())
+    if options.push is not None:
         from springback.integrations.hub_upload import push as upload
 
-        typer.echo(f"pushed: {upload(out, push)}")
+        typer.echo(f"pushed: {upload(Path(options.out or ''), options.push)}")
 
 
 def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Path]:
@@ -179,17 +132,6 @@ def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Pa
     return [local_folder(name, revision or None) for name, revision in pairs]
 
 
-def _steps(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise SpringbackError(
-            f"--steps is '{text}'; give numbers separated by commas, such as 100,200,300"
-        ) from error
-
-
 def _refuse(flags: dict[str, object], kind: str) -> None:
     """Raise for a flag that means nothing for what was given."""
     for flag, value in flags.items():
@@ -197,25 +139,40 @@ def _refuse(flags: dict[str, object], kind: str) -> None:
             raise SpringbackError(f"--{flag} is not for {kind}; leave it out")
 
 
-def _full(folders: list[Path], asked: _Asked) -> None:
+def _full(folders: list[Path], options: ExtrapolateOptions, executor: ExecutorSettings) -> None:
     from springback.cli.progress import make_progress
-    from springback.weights import Extrapolation, extrapolate_along
+    from springback.weights import extrapolate_along
 
-    flags = {"svd-rank": asked.svd_rank, "base": asked.base, "materialise": asked.materialise}
-    flags["lam"] = asked.lam is not None
-    _refuse({**flags, "for": asked.engine != "peft"}, "full weights")
-    how = Extrapolation(asked.mu, asked.dtype, asked.steps, asked.low_rank, asked.threads)  # type: ignore[arg-type]
-    if asked.executor.executor == "ray":
+    _refuse(
+        {
+            "svd-rank": options.svd_rank,
+            "base": options.base,
+            "materialise": options.materialise,
+            "lam": options.lam is not None,
+            "for": options.engine != "peft",
+        },
+        "full weights",
+    )
+    how, out = _dense(options), Path(options.out or "")
+    if executor.executor == "ray":
         from springback.integrations.ray.extrapolate import extrapolate_on_ray
 
-        _told(
-            extrapolate_on_ray(folders, how, asked.out, asked.executor, make_progress()), asked.out
-        )
+        _print_report(extrapolate_on_ray(folders, how, out, executor, make_progress()), out)
         return
-    _told(extrapolate_along(folders, how, asked.out, make_progress()), asked.out)
+    _print_report(extrapolate_along(folders, how, out, make_progress()), out)
 
 
-def _told(report: Any, out: Path) -> None:
+def _dense(options: ExtrapolateOptions) -> Any:
+    """How full weights are extrapolated."""
+    from springback.weights import Extrapolation
+    from springback.weights.direction import read_mu
+
+    o = options
+    mu, dtype, steps = read_mu(o.mu or ""), o.dtype, o.steps or None
+    return Extrapolation(mu, dtype, steps, o.low_rank, o.threads)  # type: ignore[arg-type]
+
+
+def _print_report(report: Any, out: Path) -> None:
     for warning in report.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(
@@ -227,40 +184,40 @@ def _told(report: Any, out: Path) -> None:
     typer.echo(f"model: {out}")
 
 
-def _adapters(folders: list[Path], asked: _Asked) -> None:
+def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: ExecutorSettings) -> None:
     from springback.cli.progress import make_progress
+    from springback.models.hub import local_folder
     from springback.weights import (
         AdapterExtrapolation,
         Contrast,
-        Extrapolation,
         extrapolate_adapters,
         materialise_adapters,
         write_adapter_pair,
     )
 
-    _refuse({"executor": asked.executor.executor != "process"}, "adapters, which are small")
-    _refuse({"low-rank": asked.low_rank}, "adapters (--svd-rank cuts their rank)")
-    if asked.materialise:
-        if asked.base is None:
+    _refuse({"executor": executor.executor != "process"}, "adapters, which are small")
+    _refuse({"low-rank": options.low_rank}, "adapters (--svd-rank cuts their rank)")
+    out, dense = Path(options.out or ""), _dense(options)
+    base = None if options.base is None else local_folder(options.base)
+    if options.materialise:
+        if base is None:
             raise SpringbackError("--materialise needs --base, the folder of the base model")
-        _refuse({"svd-rank": asked.svd_rank, "lam": asked.lam is not None}, "--materialise")
-        dense = Extrapolation(asked.mu, asked.dtype, asked.steps, threads=asked.threads)  # type: ignore[arg-type]
-        report = materialise_adapters(folders, asked.base, dense, asked.out, make_progress())
-        _told(report, asked.out)
+        _refuse({"svd-rank": options.svd_rank, "lam": options.lam is not None}, "--materialise")
+        _print_report(materialise_adapters(folders, base, dense, out, make_progress()), out)
         return
     how = AdapterExtrapolation(
-        mu=asked.mu,
-        dtype=asked.dtype,  # type: ignore[arg-type]
-        steps=asked.steps,
-        svd_rank=asked.svd_rank,
-        engine=asked.engine,  # type: ignore[arg-type]
-        base=asked.base,
+        mu=dense.mu,
+        dtype=dense.dtype,
+        steps=dense.steps,
+        svd_rank=options.svd_rank,
+        engine=options.engine,  # type: ignore[arg-type]
+        base=base,
     )
-    if asked.lam is None:
-        made = extrapolate_adapters(folders, how, asked.out, make_progress())
+    if options.lam is None:
+        made = extrapolate_adapters(folders, how, out, make_progress())
     else:
-        pair = Contrast(asked.lam, asked.alpha)
-        made = write_adapter_pair(folders, how, pair, asked.out, make_progress())
+        pair = Contrast(options.lam, options.alpha)
+        made = write_adapter_pair(folders, how, pair, out, make_progress())
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(
@@ -270,12 +227,10 @@ def _adapters(folders: list[Path], asked: _Asked) -> None:
     if made.svd_error is not None and made.svd_worst is not None:
         name, worst = made.svd_worst
         typer.echo(f"cut by SVD: relative error {made.svd_error:.2g}, at most {worst:.2g} ({name})")
-    typer.echo(f"adapter: {asked.out}")
+    typer.echo(f"adapter: {out}")
 
 
-def _check(
-    folders: list[Path], steps: tuple[float, ...] | None, threads: int | None, rows: str | None
-) -> None:
+def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
     from springback.cli.progress import make_progress
     from springback.weights import check_line, is_adapter, judge
 
@@ -287,15 +242,16 @@ def _check(
                 "boost, with --model naming their base, tells it of adapters too",
             )
         )
-    found = check_line(folders, steps=steps, threads=threads, progress=make_progress())
-    for line in found.lines():
+    steps, threads = options.steps or None, options.threads
+    checked = check_line(folders, steps=steps, threads=threads, progress=make_progress())
+    for line in checked.lines():
         typer.echo(line)
-    nll, why = (None, None) if rows is None else _nll(folders, rows)
+    nll, why = (None, None) if options.validation is None else _nll(folders, options.validation)
     if why:
         typer.echo(f"validation NLL is withheld: {why}")
     for mu, values in (nll or {}).items():
         typer.echo(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")
-    call = judge(found, nll, withheld=why is not None)
+    call = judge(checked, nll, withheld=why is not None)
     typer.echo(f"{call.label} (by rule of thumb): {'; '.join(call.reasons)}")
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from springback.errors import SpringbackError
-from springback.jobs.config import flag_of, kinds
+from springback.jobs.config import build, flag_of, kinds
+from springback.settings import Settings, owner_of
+
+#: Titles in the help: the flags that matter first, and those of the command that are no settings.
+FIRST = "Options"
+OTHER = "Other options"
 
 _METAVARS = {
     "int": "N",
@@ -20,6 +26,28 @@ _METAVARS = {
     "floats": "X,X,…",
     "strs": "TEXT,…",
 }
+_Class = TypeVar("_Class", bound=Settings)
+
+
+class GroupedCommand(TyperCommand):
+    """A command whose help lists its flags by group: :data:`FIRST`, the groups, :data:`OTHER`."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        arguments, groups = [], {FIRST: [], OTHER: []}  # type: ignore[var-annotated]
+        for parameter in self.get_params(ctx):
+            line = parameter.get_help_record(ctx)
+            if line is None:
+                continue
+            if parameter.param_type_name == "argument":
+                arguments.append(line)
+            else:
+                group = getattr(parameter, "rich_help_panel", None) or OTHER
+                groups.setdefault(group, []).append(line)
+        last = groups.pop(OTHER)
+        for title, lines in {"Arguments": arguments, **groups, OTHER: last}.items():
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
 
 
 def _typed(value: Any) -> str:
@@ -30,58 +58,57 @@ def _typed(value: Any) -> str:
 
 
 def _parameter(
-    settings: type, f: dataclasses.Field[Any], kind: str, required: bool
+    settings: type[Settings], f: dataclasses.Field[Any], kind: str, group: str
 ) -> inspect.Parameter:
-    flag = f"--{flag_of(settings, f.name)}"
+    flag, text = f"--{flag_of(settings, f.name)}", f.metadata["help"]
+    hint: Any = str | None
+    names, more = (flag,), dict[str, Any]()
     if kind == "map":
-        hint: Any = Annotated[list[str] | None, typer.Option(flag, help=f.metadata["help"])]
+        hint = list[str] | None
     elif kind == "bool":
-        both = f"{flag}/--no-{flag[2:]}"
-        hint = Annotated[bool | None, typer.Option(both, help=f.metadata["help"])]
+        hint, names = bool | None, (f"{flag}/--no-{flag[2:]}",)
     else:
-        shown = not required and f.default is not None and f.default != ()
-        text = f"{f.metadata['help']} [default: {_typed(f.default)}]" if shown else None
-        option = typer.Option(flag, help=text or f.metadata["help"], metavar=_METAVARS[kind])
-        hint = Annotated[str if required else str | None, option]
-    default = inspect.Parameter.empty if required else None
+        more = {"metavar": _METAVARS[kind]}
+        if f.default is not None and f.default not in ((), ""):
+            text += f" [default: {_typed(f.default)}]"
+    option = typer.Option(*names, help=text, rich_help_panel=group, **more)
     return inspect.Parameter(
-        f.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint
+        f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[hint, option]
     )
 
 
 def with_settings(
-    settings: type,
-    required: tuple[str, ...] = (),
-    leave_out: tuple[str, ...] = (),
-    also: type | tuple[type, ...] = (),
+    *settings: type[Settings], first: str = "", leave_out: str = ""
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make the fields of ``settings`` flags of a command, ``required`` ones without a default.
+    """Make the fields of ``settings`` flags of a command, in groups (:class:`GroupedCommand`).
 
-    ``also``: further settings whose fields become flags where the first ones have none of the name
-    (of one kind where both have it); the command tells them apart.  Fields in ``leave_out`` become
-    no flags; the command has them as arguments of its own.
+    Where several classes have a field of one name, the first one's becomes the flag (of one kind
+    in all); the command tells them apart with :func:`take`.  ``first``: names of the fields whose
+    flags matter first, with spaces between.  Fields in ``leave_out`` become no flags; the command
+    has them as arguments of its own.
 
     The function's ``given`` is a dict of the flags that were given, as text; its other parameters
     stay flags and arguments of their own.
     """
 
     def wrap(function: Callable[..., None]) -> Callable[..., None]:
-        known = kinds(settings)
-        fields = [f for f in dataclasses.fields(settings) if f.name not in leave_out]
-        owner = {f.name: settings for f in fields}
-        for other in also if isinstance(also, tuple) else (also,):
-            more = [f for f in dataclasses.fields(other) if f.name not in owner]
-            known, owner = kinds(other) | known, {f.name: other for f in more} | owner
-            fields += more
-        own = inspect.signature(function, eval_str=True).parameters
-        flags = [_parameter(owner[f.name], f, known[f.name], f.name in required) for f in fields]
-        rest = [p for name, p in own.items() if name != "given"]
+        kind: dict[str, str] = {}
+        flags: dict[str, inspect.Parameter] = {}
+        for cls in settings:
+            known = kinds(cls)
+            for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+                if f.name not in flags and f.name not in leave_out.split():
+                    group = FIRST if f.name in first.split() else owner_of(cls, f.name).group
+                    kind[f.name] = known[f.name]
+                    flags[f.name] = _parameter(cls, f, known[f.name], group)
+        parameters = inspect.signature(function, eval_str=True).parameters
+        rest = [p for name, p in parameters.items() if name != "given"]
 
         def call(**values: Any) -> None:
-            given = {f.name: values.pop(f.name) for f in fields}
+            given = {name: values.pop(name) for name in flags}
             function(
                 given={
-                    name: _mapping(value) if known[name] == "map" else value
+                    name: _mapping(value) if kind[name] == "map" else value
                     for name, value in given.items()
                     if value is not None and value != []
                 },
@@ -90,19 +117,26 @@ def with_settings(
 
         # Typer reads a command's flags off its signature.
         kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in rest]
-        call.__signature__ = inspect.Signature([*kept, *flags])  # type: ignore[attr-defined]
-        call.__annotations__ = {p.name: p.annotation for p in [*kept, *flags]}
+        every = [*flags.values(), *kept]
+        call.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in every}
         call.__name__, call.__doc__ = function.__name__, function.__doc__
         return call
 
     return wrap
 
 
-def _mapping(fields: list[str]) -> dict[str, str]:
-    found = {}
-    for item in fields:
+def take(settings: type[_Class], given: dict[str, Any]) -> _Class:
+    """``settings`` of the flags in ``given`` that are its own, which are taken out of ``given``."""
+    names = [name for name in kinds(settings) if name in given]
+    return build(settings, {name: given.pop(name) for name in names})
+
+
+def _mapping(items: list[str]) -> dict[str, str]:
+    columns = {}
+    for item in items:
         ours, equals, column = item.partition("=")
         if not (ours and equals and column):
             raise SpringbackError(f"--field is '{item}'; give OURS=COLUMN, such as text=review")
-        found[ours] = column
-    return found
+        columns[ours] = column
+    return columns

@@ -43,7 +43,7 @@ def theorem(
 
 
 @app.command()
-@with_settings(ParetoSettings, leave_out=("data",))
+@with_settings(ParetoSettings, leave_out="data")
 def pareto(
     given: dict[str, Any],
     data: Annotated[

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 
 from springback.compression import container
 from springback.errors import SpringbackError, describe
+from springback.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class CodecSettings:
-    """How to compress.
+class CodecSettings(Settings):
+    """How to compress; ``threads`` None takes torch's own number."""
 
-    chunk: tokens coded from an empty context.  Longer packs better, and takes more memory.
-    batch: chunks that go through the model together, at most.  More is faster.
-    dtype: float32, or bfloat16, which is faster on some machines and packs slightly worse.
-    threads: of torch, for coding and decoding; None takes torch's own number.
-    verify: decode what was written before it appears under its name.  Doubles the time.
-    """
-
-    chunk: int = 512
-    batch: int = 64
-    dtype: str = "float32"
-    threads: int | None = None
-    verify: bool = False
+    chunk: int = setting(
+        512, "Tokens coded from an empty context; more packs better and takes more memory."
+    )
+    batch: int = setting(64, "Chunks coded together, at most; more is faster.")
+    dtype: str = setting(
+        "float32",
+        "float32, float16, float64, or bfloat16, which is faster on some machines and packs "
+        "slightly worse.",
+    )
+    threads: int | None = setting(None, "Default: what torch takes.")
+    verify: bool = setting(False, "Decode it again before it appears; twice the time.")
 
     def __post_init__(self) -> None:
         for name, most in (("chunk", 1 << 20), ("batch", 1 << 20), ("threads", MOST_THREADS)):

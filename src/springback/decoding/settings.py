@@ -24,14 +24,15 @@ from torch import Tensor
 
 from springback.decoding import contrast
 from springback.errors import SpringbackError, describe
+from springback.settings import Sampling
 
 #: ``processor(ids (1, tokens), scores (1, vocabulary)) -> scores``, as in Transformers.
 Processor = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class DecodeSettings:
-    """How to decode.  ``temperature`` 0 is greedy; ``lam`` 0 leaves the amateur out.
+class DecodeSettings(Sampling):
+    """How to decode.  ``lam`` 0 leaves the amateur out.
 
     ``stop_ids`` end a row and are not part of its answer; ``forbidden_ids`` are never chosen (with
     the stop ids among them, every answer has ``max_new_tokens`` tokens).  ``stop_strings`` end a
@@ -42,19 +43,12 @@ class DecodeSettings:
     before it.  Only keyed noise lets the fast decoder draw the plain loop's tokens.
     """
 
-    max_new_tokens: int = 128
     lam: float = 0.0
     alpha: float = 0.1
-    temperature: float = 0.0
-    seed: int = 0
     batch_size: int = 32
     stop_ids: tuple[int, ...] = ()
     forbidden_ids: tuple[int, ...] = ()
     pad_id: int = 0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
     stop_strings: tuple[str, ...] = ()
     keyed_noise: bool = False
     gate: contrast.Gate | None = None
@@ -132,8 +126,8 @@ def check(
 def _positions(model: Any) -> int | None:
     """How many tokens a model was made to read; None where its configuration has no limit."""
     config = getattr(model, "config", None)
-    found = getattr(config and config.get_text_config(), "max_position_embeddings", None)
-    return found if isinstance(found, int) and found > 0 else None
+    limit = getattr(config and config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
 
 
 @dataclass

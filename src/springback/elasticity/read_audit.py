@@ -10,9 +10,13 @@ from typing import Any
 from springback.core import content_hash
 from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
+from springback.settings import ExecutionSettings, SubjectSettings, names_changing
 
 #: Settings that two studies may differ in and still be the same study of two models.
-FREE = ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
+FREE = (
+    *names_changing(SubjectSettings, "model", "seed"),
+    *names_changing(ExecutionSettings, "nothing"),
+)
 _SLICES = ("align", "perturb", "wanted", "unwanted")
 #: Tags of the rebound's records.  One with other tags belongs to another part of the study.
 _REBOUND_TAGS = {"phase", "seed", "n_pos", "n_neg", "job"}

@@ -25,6 +25,7 @@ from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, 
 from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
 from springback.models.encoding import stop_ids
+from springback.settings import FILTERS
 
 PARTS = ("pair", "expert", "amateur")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -96,10 +97,10 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         self._generating = True
         try:
-            found: list[str] = super().generate_until(requests, disable_tqdm)
+            answers: list[str] = super().generate_until(requests, disable_tqdm)
         finally:
             self._generating = False
-        return found
+        return answers
 
     def _model_generate(
         self,
@@ -131,14 +132,13 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     ) -> DecodeSettings:
         sampled = options.pop("do_sample", None)
         temperature = float(options.pop("temperature", 1.0 if sampled else 0.0) or 0.0)
-        names = ("top_k", "top_p", "min_p", "repetition_penalty")
-        filters = {name: options.pop(name) for name in names if options.get(name) is not None}
+        filters = {name: options.pop(name) for name in FILTERS if options.get(name) is not None}
         options.pop("use_cache", None)
         if options:
             raise SpringbackError(
                 describe(
                     f"generation options {', '.join(sorted(options))}",
-                    f"do_sample, temperature, until, max_gen_toks, {', '.join(names)}",
+                    f"do_sample, temperature, until, max_gen_toks, {', '.join(FILTERS)}",
                     "take them out of the task or of --gen_kwargs",
                 )
             )
@@ -159,8 +159,8 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
         """lm-eval tries sizes until memory runs out; on a CPU that ends in a killed process, so
         the size is reckoned from half of the free memory there."""
         if self.device.type != "cpu":
-            found: int = super()._detect_batch_size(requests, pos)
-            return found
+            size: int = super()._detect_batch_size(requests, pos)
+            return size
         length = self.max_length
         if requests:
             _, context, continuation = requests[pos]

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import typing
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +47,7 @@ def flag_of(settings: type, name: str) -> str:
     """The flag's name without dashes: ``n-pos`` for ``n_pos``."""
     for f in dataclasses.fields(settings):
         if f.name == name:
-            return "field" if name == "fields" else f.metadata["flag"] or name.replace("_", "-")
+            return f.metadata["flag"] or name.replace("_", "-")
     raise KeyError(name)
 
 
@@ -96,7 +95,7 @@ def read_study(path: str | Path) -> dict[str, Any]:
 
     place = Path(path)
     try:
-        found = yaml.safe_load(place.read_text(encoding="utf-8"))
+        values = yaml.safe_load(place.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpringbackError(
             f"cannot read the study file '{path}' ({error.strerror or error}); "
@@ -107,13 +106,13 @@ def read_study(path: str | Path) -> dict[str, Any]:
         raise SpringbackError(
             f"'{path}' is not YAML ({first}); write 'name: value' lines"
         ) from error
-    if found is None:
+    if values is None:
         return {}
-    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise SpringbackError(
-            f"'{path}' holds no settings but a {type(found).__name__}; write 'name: value' lines"
+            f"'{path}' holds no settings but a {type(values).__name__}; write 'name: value' lines"
         )
-    return found
+    return values
 
 
 def show(settings: Any) -> str:
@@ -123,15 +122,3 @@ def show(settings: Any) -> str:
         value = to_jsonable(getattr(settings, f.name))
         lines += [f"# {f.metadata['help']}", f"{f.name}: {json.dumps(value)}", ""]
     return "\n".join(lines)
-
-
-def setting(default: Any, help: str, flag: str | None = None) -> Any:
-    """A field with its help; ``flag`` where the command line's name is another."""
-    return field(default=default, metadata={"help": help, "flag": flag})
-
-
-def _fields() -> Any:
-    return field(
-        default_factory=dict,
-        metadata={"help": "OURS=COLUMN, when the data's columns are not recognised."},
-    )

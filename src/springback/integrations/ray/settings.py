@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
 from springback.errors import SpringbackError, describe
+from springback.settings import Settings, setting
 
 EXECUTORS = ("process", "ray")
 
 
-def _setting(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help, "flag": None})
-
-
 @dataclass(frozen=True)
-class ExecutorSettings:
+class ExecutorSettings(Settings, group="Executor"):
     """``process``: one run after the other, here.  ``ray``: each run a task of its own."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    executor: str = _setting("process", "process (this one) or ray (each run a task).")
-    address: str | None = _setting(
+    executor: str = setting("process", "process (this one) or ray (each run a task).")
+    address: str | None = setting(
         None, "Of a running Ray, HOST:PORT or auto; without it one is started here."
     )
-    run_cpus: int = _setting(1, "CPU cores, and threads, of each run on Ray.")
-    run_gpus: float = _setting(0.0, "GPUs of each run on Ray, or a share of one.")
-    run_memory: float = _setting(0.0, "GB of memory of each run on Ray; 0: what the plan says.")
-    retries: int = _setting(3, "How often a run is begun again after its worker was lost.")
-    shared: str | None = _setting(
+    run_cpus: int = setting(1, "CPU cores, and threads, of each run on Ray.")
+    run_gpus: float = setting(0.0, "GPUs of each run on Ray, or a share of one.")
+    run_memory: float = setting(0.0, "GB of memory of each run on Ray; 0: what the plan says.")
+    retries: int = setting(3, "How often a run is begun again after its worker was lost.")
+    shared: str | None = setting(
         None,
         "Where workers exchange runs and weights if they do not see --out: any fsspec address, "
         "such as s3://bucket/folder.",

@@ -16,6 +16,7 @@ from springback.decoding import DecodeSettings
 from springback.inference import Loaded
 from springback.integrations.server.settings import ServeSettings
 from springback.models.encoding import encode_prompt, stop_ids
+from springback.settings import FILTERS, Sampling
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {
@@ -74,9 +75,11 @@ class Request(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     seed: int | None = None
-    top_k: int = Field(default=0, ge=0)
-    min_p: float = Field(default=0.0, ge=0, lt=1)
-    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    top_k: int = Field(default=Sampling.top_k, ge=0)
+    min_p: float = Field(default=Sampling.min_p, ge=0, lt=1)
+    repetition_penalty: float = Field(
+        default=Sampling.repetition_penalty, gt=0, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -156,15 +159,15 @@ class CompletionRequest(Request):
         if isinstance(given, str) or (given and isinstance(given[0], int)):
             given = [given]
         size = int(loaded.expert.config.get_text_config().vocab_size)
-        found = []
+        prompts = []
         for one in given:
             ids = loaded.tokenizer(one)["input_ids"] if isinstance(one, str) else list(one)
             if not ids or any(not 0 <= i < size for i in ids):
                 raise Refused(400, f"a prompt needs at least one token, each from 0 to {size - 1}")
-            found.append(ids)
-        if not found:
+            prompts.append(ids)
+        if not prompts:
             raise Refused(400, "no prompt; give one")
-        return found
+        return prompts
 
 
 def rows_of(
@@ -209,10 +212,7 @@ def decode_settings(
         seed=seed if temperature > 0 else 0,
         stop_ids=stop_ids(tokenizer, kind, loaded.expert),
         pad_id=tokenizer.pad_token_id,
-        top_k=request.top_k,
-        top_p=request.top_p or 1.0,
-        min_p=request.min_p,
-        repetition_penalty=request.repetition_penalty,
+        **{name: value for name in FILTERS if (value := getattr(request, name)) is not None},
         stop_strings=request.stops,
         keyed_noise=True,
     )
@@ -239,21 +239,21 @@ class Reply:
         """``answers``: text and reason of its end, by row."""
         choices = []
         for index, (text, reason) in enumerate(answers):
-            said: dict[str, Any] = {"text": text}
+            content: dict[str, Any] = {"text": text}
             if self.chat:
-                said = {"message": {"role": "assistant", "content": text}}
-            choices.append({"index": index, **said, "finish_reason": reason, "logprobs": None})
+                content = {"message": {"role": "assistant", "content": text}}
+            choices.append({"index": index, **content, "finish_reason": reason, "logprobs": None})
         return {**self._head(False), "choices": choices, "usage": usage}
 
     def chunk(
         self, index: int, text: str, reason: str | None = None, first: bool = False
     ) -> dict[str, Any]:
         """A piece of one row's text."""
-        said: dict[str, Any] = {"text": text}
+        content: dict[str, Any] = {"text": text}
         if self.chat:
             delta = {"role": "assistant"} if first else {}
-            said = {"delta": {**delta, **({"content": text} if text or first else {})}}
-        choice = {"index": index, **said, "finish_reason": reason, "logprobs": None}
+            content = {"delta": {**delta, **({"content": text} if text or first else {})}}
+        choice = {"index": index, **content, "finish_reason": reason, "logprobs": None}
         return {**self._head(True), "choices": [choice]}
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:

@@ -7,38 +7,45 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from springback.errors import SpringbackError, describe
+from springback.settings import Settings, setting
 
 #: What can decode behind the server.
 ENGINES = ("auto", "builtin", "vllm")
 
 
 @dataclass(frozen=True)
-class ServeSettings:
-    """``token``: what clients give as their API key; None asks for none, on loopback only.
+class VllmSettings(Settings, group="vLLM"):
+    """What is for vLLM only."""
 
-    ``batch``: rows decoded together; ``queue``: rows that may wait beside them, more are refused
-    with 429.  ``max_new_tokens``: longest answer, and the length where a request names none.
-    ``max_body``: bytes of a request.  ``grace``: seconds that running answers have when the server
-    is told to stop.  ``engine``: ``auto`` is vLLM where it is installed.
+    speculate: int = setting(0, "Tokens drafted from the prompt. 0: none.")
+    per_request: bool | None = setting(
+        None, "Requests may name lambda and alpha. [default: unless --speculate, which excludes it]"
+    )
+    vllm_args: str = setting("", "More of vLLM's own options, as one text.", flag="vllm")
 
-    For vLLM only: ``speculate``, tokens that the prompt drafts (0: none); ``per_request``, whether
-    requests may name lambda and alpha (None: unless there is speculation, which excludes it);
-    ``vllm_args``, further words of vLLM's own command line.
-    """
 
-    host: str = "127.0.0.1"
-    port: int = 8000
-    name: str | None = None
+@dataclass(frozen=True)
+class LimitSettings(Settings, group="Limits"):
+    """What the server takes on, and for how long."""
+
+    batch: int = setting(8, "Answers decoded together.")
+    queue: int = setting(64, "Answers that may wait; more are refused with 429.")
+    max_new_tokens: int = setting(
+        1024, "Longest answer of one request, and its length where the request names none."
+    )
+    max_body: int = setting(1_000_000, "Bytes of a request.")
+    grace: float = setting(20.0, "Seconds that running answers have at the end.")
+
+
+@dataclass(frozen=True)
+class ServeSettings(VllmSettings, LimitSettings):
+    """``token``: what clients give as their API key; None asks for none, on loopback only."""
+
+    host: str = setting("127.0.0.1", "Another one than this machine needs a token.")
+    port: int = setting(8000, "0: any free one.")
+    name: str | None = setting(None, "What clients call the model. [default: the folder's name]")
     token: str | None = field(default=None, repr=False)
-    engine: str = "auto"
-    batch: int = 8
-    queue: int = 64
-    max_new_tokens: int = 1024
-    max_body: int = 1_000_000
-    grace: float = 20.0
-    speculate: int = 0
-    per_request: bool | None = None
-    vllm_args: str = ""
+    engine: str = setting("auto", f"{', '.join(ENGINES)}; auto is vLLM where it is installed.")
 
     @property
     def by_request(self) -> bool:

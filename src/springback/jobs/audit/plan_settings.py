@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from springback.jobs.config import setting
+from springback.settings import Settings, setting
 
 #: Machines that :mod:`springback.jobs.audit.plan_by_size` knows.
 HARDWARE = ("cpu", "a100", "h100", "h200")
 
 
 @dataclass(frozen=True)
-class LargeSettings:
+class LargeSettings(Settings, group="Plan by size"):
     """Only for ``audit plan``: models that need not be there."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     size: tuple[str, ...] = setting(
         (),

@@ -1,13 +1,19 @@
-"""Every setting of an audit once, with default and help.  Light, for the help."""
+"""Every setting of an audit once, in groups, with default and help.  Light, for the help."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from springback.core import ALGORITHMS, Recipe
-from springback.jobs.config import _fields, setting
+from springback.settings import (
+    ExecutionSettings,
+    Settings,
+    SubjectSettings,
+    columns_setting,
+    setting,
+)
 
 #: Measured unless the settings say otherwise.
 DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
@@ -33,25 +39,27 @@ RESISTANCE_DATA = ("responses", "slices")
 
 
 @dataclass(frozen=True)
-class AuditSettings:
-    """One study.  The defaults are the bare command's but for the seeds, of which it takes one.
+class DataSettings(Settings, group="Data", changes="inputs"):
+    """What a model is aligned with, and perturbed with."""
+
+    align: str = setting("reviews:positive", "Data that aligns: file, hub id or built-in.")
+    perturb: str = setting("reviews:negative", "Data of the opposite kind.")
+    fields: Mapping[str, str] = columns_setting()
+
+
+@dataclass(frozen=True)
+class DesignSettings(Settings, group="Study", changes="method"):
+    """Which models, experiments and doses there are.
 
     ``doses`` are numbers of perturbing examples (multiples of the batch size); 0 is always
-    measured.  ``resistance_rows`` 0 leaves the resistance experiment out.
+    measured.
     """
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
-
-    model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
-    revision: str | None = setting(None, "Hub revision of the model.")
     series: tuple[str, ...] = setting(
         (),
         "Instead of one model several (sizes, or checkpoints of one pre-training), NAME or "
         "NAME@REVISION; each is measured with this study, then they are compared.",
     )
-    align: str = setting("reviews:positive", "Data that aligns: file, hub id or built-in.")
-    perturb: str = setting("reviews:negative", "Data of the opposite kind.")
-    fields: Mapping[str, str] = _fields()
     experiments: tuple[str, ...] = setting(
         ("rebound", "resistance"),
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
@@ -59,7 +67,12 @@ class AuditSettings:
     )
     n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
-    seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings, group="Training", changes="training"):
+    """How every run trains."""
+
     algorithm: str = setting("sft", f"How to align, one of {', '.join(ALGORITHMS)}.")
     perturb_algorithm: str = setting("sft", "How to perturb, one of the same.")
     learning_rate: float = setting(1e-5, "Constant, since branch points need it.")
@@ -80,6 +93,13 @@ class AuditSettings:
         None, "What bare texts answer; dpo, kto and simpo need one and take 'Review:'."
     )
     max_tokens: int = setting(64, "Rows are cut here.")
+    precision: str = setting("auto", "auto, bf16-mixed or float32.")
+
+
+@dataclass(frozen=True)
+class AttackSettings(Settings, group="Further attacks, protections and repair", changes="method"):
+    """What is done from the last branch point besides the plain perturbation."""
+
     attack_learning_rates: tuple[float, ...] = setting(
         (), "Other learning rates to perturb with, from the last branch point."
     )
@@ -93,7 +113,7 @@ class AuditSettings:
         "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
         "purely benign one.",
     )
-    benign: str = setting("problems-text", "Data of the benign rows.")
+    benign: str = setting("problems-text", "Data of the benign rows.", changes="inputs")
     mitigate: tuple[str, ...] = setting(
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
@@ -104,6 +124,12 @@ class AuditSettings:
     repair_mu: tuple[float, ...] = setting(
         (0.25, 0.5, 0.75, 1.0), "How much of the alignment's direction repair adds back."
     )
+
+
+@dataclass(frozen=True)
+class ProbeSettings(Settings, group="Probes", changes="measurement"):
+    """What is measured, and on what."""
+
     holdout: int = setting(32, "Held-out texts a side.")
     prompts: int = setting(24, "Prompts for KL and samples.")
     prompt_tokens: int = setting(12, "Length of prompts cut from plain text.")
@@ -114,36 +140,49 @@ class AuditSettings:
         "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
         "python:FILE.py:FUNCTION or package.module:FUNCTION.",
     )
-    neutral: str = setting("problems-text", "Texts that neither side teaches (neutral_nll).")
-    pretraining: str = setting("problems-text", "Texts like those of pre-training (rates).")
+    neutral: str = setting(
+        "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"
+    )
+    pretraining: str = setting(
+        "problems-text", "Texts like those of pre-training (rates).", changes="inputs"
+    )
     pretraining_volume: float = setting(
         0.0, "How many such texts pre-training saw, to set the fitted k against; 0: not known."
     )
     rate_depth: int = setting(4, "Tokens that the trees behind normalised rates are pruned to.")
-    choices: str = setting("problems-choice", "Questions with choices (choice).")
+    choices: str = setting("problems-choice", "Questions with choices (choice).", changes="inputs")
     utility_rows: int = setting(32, "Rows of each of these.")
     epsilon: float = setting(
-        0.01, "Undone by KL: KL to the start model at most this (nats a token)."
+        0.01, "Undone by KL: KL to the start model at most this (nats a token).", changes="verdict"
     )
+    probe_precision: str = setting("float32", "float32 or bf16-mixed.")
+
+
+@dataclass(frozen=True)
+class ResistanceSettings(Settings, group="Resistance", changes="method"):
+    """The experiment on resistance; ``resistance_rows`` 0 leaves it out."""
+
     resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
     resistance_data: str = setting(
         "responses",
         "What resistance trains on: responses of the target model to the same held-out prompts, "
         "or the rows of the slices.",
     )
-    precision: str = setting("auto", "auto, bf16-mixed or float32.")
-    probe_precision: str = setting("float32", "float32 or bf16-mixed.")
-    save_every: float = setting(45.0, "Seconds of training between saved states.")
-    accelerate: str | None = setting(
-        None,
-        "accelerate's config file: training (sft, all weights) goes through the processes that it "
-        "describes, DDP or FSDP.",
-    )
-    probe_processes: int = setting(
-        1,
-        "Processes that share the batches of every measurement; each holds the start model and "
-        "the measured one (worker r on GPU r).",
-    )
+
+
+# A dataclass has its last base's fields first, so the groups stand here from the last to the first.
+@dataclass(frozen=True)
+class AuditSettings(
+    ExecutionSettings,
+    ResistanceSettings,
+    ProbeSettings,
+    AttackSettings,
+    TrainingSettings,
+    DesignSettings,
+    DataSettings,
+    SubjectSettings,
+):
+    """One study.  The defaults are the bare command's but for the seeds, of which it takes one."""
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None

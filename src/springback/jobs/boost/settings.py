@@ -1,45 +1,31 @@
-"""Every setting of a boost once, with default and help.  Light, for the help."""
+"""Every setting of a boost once, in groups, with default and help.  Light, for the help."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from springback.core import Recipe
-from springback.jobs.config import _fields, setting
+from springback.settings import Settings, columns_setting, setting
 
 
 @dataclass(frozen=True)
-class BoostSettings:
-    """One boost: either ``early`` and ``ft``, or ``model`` and ``train`` (it then fine-tunes).
-
-    ``model`` beside a pair names what it was fine-tuned from (for ``ablate_weak`` init).
-    ``lam_cd`` are the candidates of CD only (strong: fine-tuned, weak: early), which has a search
-    of its own.  ``tolerance`` is what "no gain" means, as a share of questions.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+class QuestionSettings(Settings, group="Questions", changes="inputs"):
+    """The questions: where they are, how they are put, how answers are graded."""
 
     task: str | None = setting(
         None,
         "gsm8k, logiqa or jecqa: where its questions are, how they are asked and graded; any "
         "other flag wins.",
+        changes="prompt",
     )
     validation: str | None = setting(
         None, "Questions to choose mu and lambda on (from Python: problems)."
     )
     test: str | None = setting(None, "Questions to judge on, scored once (from Python: problems).")
-    early: str | None = setting(
-        None, "The earlier checkpoint of a run: a folder, or org/name@revision."
-    )
-    ft: str | None = setting(None, "Its last checkpoint.")
-    model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
-    train: str | None = setting(
-        None, "… on these rows. Beside a pair: rows that show what it was trained to write."
-    )
-    train_rows: int | None = setting(None, "Take this many of them.")
-    fields: Mapping[str, str] = _fields()
+    validation_rows: int | None = setting(None, "Take this many.")
+    test_rows: int | None = setting(None, "Take this many.")
+    fields: Mapping[str, str] = columns_setting()
     metric: str | None = setting(
         None,
         "number (unless the task says otherwise), choice, choices (a set of letters), exact, "
@@ -47,17 +33,60 @@ class BoostSettings:
         "called with (prompts, texts, answers); a row's own metric wins.",
     )
     prompt_template: str | None = setting(
-        None, "The user's message, with {question} where the question goes."
+        None, "The user's message, with {question} where the question goes.", changes="prompt"
     )
+    system: str | None = setting(None, "System message of every question.", changes="prompt")
     extract: str | None = setting(
         None,
         "Regular expression that finds the answer in a completion: its last match, the first "
         "group of it. [default: the metric's own reading]",
     )
+
+
+@dataclass(frozen=True)
+class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
+    """The two checkpoints: given, or trained from ``model`` on ``train``.
+
+    ``model`` beside a given pair names what it was fine-tuned from (for ``ablate_weak`` init).
+    """
+
+    early: str | None = setting(
+        None, "The earlier checkpoint of a run: a folder, or org/name@revision.", changes="model"
+    )
+    ft: str | None = setting(None, "Its last checkpoint.", changes="model")
+    model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
+    train: str | None = setting(
+        None, "… on these rows. Beside a pair: rows that show what it was trained to write."
+    )
+    train_rows: int | None = setting(None, "Take this many of them.")
+    learning_rate: float = setting(1e-5, "With --train.")
+    train_batch_size: int = setting(16, "With --train.")
+    epochs: int = setting(2, "With --train, at least 2.")
+    precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
+    seed: int = setting(0, "Of data order and training.", changes="seed")
+
+
+@dataclass(frozen=True)
+class StrengthSettings(Settings, group="Strengths and decoding", changes="decoding"):
+    """Candidates for the strengths, and how answers are decoded.
+
+    ``lam_cd`` are the candidates of CD only (strong: fine-tuned, weak: early), which has a search
+    of its own.
+    """
+
     mu: tuple[float, ...] = setting((0.1, 0.2, 0.4, 0.8), "Candidates; 0 is always one.")
-    lam: tuple[float, ...] = setting((0.5, 1.0, 2.0), "Candidates; 0 is always one.", "lambda")
-    lam_cd: tuple[float, ...] = setting((0.1, 0.2, 0.5), "Candidates of CD only.", "cd-lambda")
+    lam: tuple[float, ...] = setting((0.5, 1.0, 2.0), "Candidates; 0 is always one.", flag="lambda")
+    lam_cd: tuple[float, ...] = setting((0.1, 0.2, 0.5), "Candidates of CD only.", flag="cd-lambda")
     alpha: float = setting(0.1, "Plausibility threshold.")
+    max_new_tokens: int = setting(160, "Longest answer.")
+    max_tokens: int = setting(512, "Rows are cut here in training and scoring.")
+    batch_size: int = setting(32, "Questions decoded at once.")
+
+
+@dataclass(frozen=True)
+class SearchSettings(Settings, group="Search and methods", changes="method"):
+    """How the strengths are searched for, and further methods."""
+
     search: str = setting(
         "staged", "staged: mu, then lambda at that mu (the paper's way); joint: every pair of them."
     )
@@ -76,13 +105,24 @@ class BoostSettings:
         "before fine-tuning), other (--weak).",
     )
     weak: str | None = setting(
-        None, "Another fine-tuned model with the same tokenizer; implies other in --ablate-weak."
+        None,
+        "Another fine-tuned model with the same tokenizer; implies other in --ablate-weak.",
+        changes="inputs",
     )
     gate: str | None = setting(
         None,
         "One more method: contrast only where the expert is uncertain, top:P (its largest "
         "probability is at most P) or entropy:NATS (at least that).",
     )
+
+
+@dataclass(frozen=True)
+class ProofSettings(Settings, group="Proof and results", changes="nothing"):
+    """What is said of the gain, and what is written.
+
+    ``tolerance`` is what "no gain" means, as a share of questions.
+    """
+
     precheck: bool = setting(True, "Say whether a gain is to be expected before it starts.")
     reopen_test: bool = setting(
         False, "Score a test set again that was opened with other settings; it is counted."
@@ -91,23 +131,25 @@ class BoostSettings:
         None,
         "A better model of the same tokenizer (say, the same recipe on ten times the data): the "
         "logit errors against it predict whether contrast helps.",
+        changes="measurement",
     )
     difficulty: tuple[float, ...] = setting(
-        (), "Edges of the bins of difficulty, characters of the reference solution; none: terciles."
+        (),
+        "Edges of the bins of difficulty, characters of the reference solution; none: terciles.",
+        changes="measurement",
     )
-    validation_rows: int | None = setting(None, "Take this many.")
-    test_rows: int | None = setting(None, "Take this many.")
-    max_new_tokens: int = setting(160, "Longest answer.")
-    max_tokens: int = setting(512, "Rows are cut here in training and scoring.")
-    batch_size: int = setting(32, "Questions decoded at once.")
-    system: str | None = setting(None, "System message of every question.")
-    learning_rate: float = setting(1e-5, "With --train.")
-    train_batch_size: int = setting(16, "With --train.")
-    epochs: int = setting(2, "With --train, at least 2.")
-    precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
-    tolerance: float = setting(0.01, "What 'no gain' means, as a share of questions.")
-    seed: int = setting(0, "Of data order and training.")
+    tolerance: float = setting(
+        0.01, "What 'no gain' means, as a share of questions.", changes="verdict"
+    )
     write_model: bool = setting(True, "Write the boosted folder.")
+
+
+# A dataclass has its last base's fields first, so the groups stand here from the last to the first.
+@dataclass(frozen=True)
+class BoostSettings(
+    ProofSettings, SearchSettings, StrengthSettings, CheckpointSettings, QuestionSettings
+):
+    """One boost: either ``early`` and ``ft``, or ``model`` and ``train`` (it then fine-tunes)."""
 
     def recipe(self) -> Recipe:
         return Recipe(

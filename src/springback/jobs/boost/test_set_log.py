@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +31,13 @@ from springback.results.store import (
     require_named,
     write_json,
 )
+from springback.settings import names_changing
 
 LEDGER = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
-NOT_SETTINGS = {
-    "seed",
-    "write_model",
-    "reopen_test",
-    "precheck",
-    "early",
-    "ft",
-    "reference",
-    "difficulty",
-}
+_NO_CHOICE = names_changing(BoostSettings, "model", "seed", "measurement", "nothing")
 #: How the weights came about; what they are is hashed itself.
-TRAINING = {
-    "model",
-    "train",
-    "train_rows",
-    "learning_rate",
-    "train_batch_size",
-    "epochs",
-    "precision",
-}
+_TRAINING = names_changing(BoostSettings, "training")
 
 
 @dataclass(frozen=True)
@@ -66,12 +50,7 @@ class Opening:
     reopened: bool
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "test": self.test,
-            "count": self.count,
-            "number": self.number,
-            "reopened": self.reopened,
-        }
+        return asdict(self)
 
     @property
     def words(self) -> str:
@@ -85,8 +64,8 @@ class Opening:
 
 def state_folder() -> Path:
     """Where the user's own ledger lies."""
-    if own := os.environ.get("SPRINGBACK_STATE"):
-        return Path(own)
+    if named := os.environ.get("SPRINGBACK_STATE"):
+        return Path(named)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "springback"
 
@@ -109,9 +88,9 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
             known.append(this)
         for file in files:
             _write(file, key, known)
-    at = next(i for i, o in enumerate(known) if o["id"] == this["id"])
-    reopened = any(o["settings"] != this["settings"] for o in known[:at])
-    return Opening(key, len(known), at + 1, reopened)
+    index = next(i for i, o in enumerate(known) if o["id"] == this["id"])
+    reopened = any(o["settings"] != this["settings"] for o in known[:index])
+    return Opening(key, len(known), index + 1, reopened)
 
 
 def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:
@@ -133,7 +112,7 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
     how = content_hash([chosen, pair_hash if given else None])
-    put = {name: value for name, value in chosen.items() if name not in TRAINING}
+    put = {name: value for name, value in chosen.items() if name not in _TRAINING}
     return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
 
 
@@ -162,16 +141,13 @@ def _refuse_other(
 
 def _chosen(settings: BoostSettings) -> dict[str, Any]:
     """Settings that differ from their default: new ones do not make old openings others."""
-    found = {
-        f.name: getattr(settings, f.name)
-        for f in fields(settings)
-        if f.name not in NOT_SETTINGS and getattr(settings, f.name) != _default(f)
+    plain = vars(type(settings)())
+    chosen = {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in _NO_CHOICE and value != plain[name]
     }
-    return {**found, **asked(settings).key()}  # a function by what its file holds
-
-
-def _default(f: Any) -> Any:
-    return f.default_factory() if callable(f.default_factory) else f.default
+    return {**chosen, **asked(settings).key()}  # a function by what its file holds
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from springback.core import Checkpoint, Run, to_jsonable
@@ -29,6 +29,7 @@ from springback.models.encoding import listed_stops
 from springback.models.loading import load_tokenizer, read_configs, resolve
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.settings import names_changing
 
 #: Where a seed works below the result folder, until it is done.
 WORK = "work"
@@ -36,15 +37,10 @@ WORK = "work"
 TIMES = 10
 #: Lambdas at which NLL is measured (one pass), beside those that are decoded.
 NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-#: Settings that say where data and weights are; their content is hashed instead.  And bookkeeping.
-_PLACES = {
-    "validation", "test", "early", "ft", "model", "train", "train_rows", "fields",
-    "validation_rows", "test_rows", "weak", "reference", "difficulty", "seed", "tolerance",
-    "write_model", "reopen_test", "precheck", "learning_rate", "train_batch_size", "epochs",
-    "precision", "metric", "extract",
-}  # fmt: skip
-#: Hashed whatever they are; any other setting is hashed where it is not at its default.
-_ALWAYS = {"mu", "lam", "lam_cd", "alpha", "max_new_tokens", "max_tokens", "batch_size"}
+#: Settings that are hashed whatever they are, and those that are where they are not at their
+#: default.  Of the others what they name is hashed, or they change no answer.
+_ALWAYS = names_changing(BoostSettings, "decoding")
+_IF_CHANGED = names_changing(BoostSettings, "method", "prompt")
 
 
 @dataclass(frozen=True)
@@ -95,24 +91,20 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
 
 def _hashed(settings: BoostSettings) -> dict[str, Any]:
     plain = BoostSettings()
-    return {
-        f.name: to_jsonable(getattr(settings, f.name))
-        for f in fields(BoostSettings)
-        if f.name not in _PLACES
-        and (f.name in _ALWAYS or getattr(settings, f.name) != getattr(plain, f.name))
-    }
+    changed = [n for n in _IF_CHANGED if getattr(settings, n) != getattr(plain, n)]
+    return {name: to_jsonable(getattr(settings, name)) for name in (*_ALWAYS, *changed)}
 
 
 def finished(
     job: Job, store: Store, progress: Progress, work: Callable[[Job, Store, Progress], Any]
 ) -> dict[str, Any]:
     """The run's results: read, or made by ``work`` in a folder of its own and then kept."""
-    found = store.results(job.run)
-    if found is not None:
-        return found
+    kept = store.results(job.run)
+    if kept is not None:
+        return kept
     place = store.below(WORK, job.run.name)
-    with Store(place).locked() as own:
-        results = work(job, own, progress)
+    with Store(place).locked() as scratch:
+        results = work(job, scratch, progress)
     made = store.commit(job.run, results)
     gc.collect()  # models have circles: the next seed's would stand beside them in memory
     shutil.rmtree(place, ignore_errors=True)
@@ -125,11 +117,11 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
     tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
-    told: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
-    for answers in told["methods"].values():
+    kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
+    for answers in kept["methods"].values():
         answers["lambda"] = answers.pop("lam")
     return {
-        **told,
+        **kept,
         **_data(job.data),
         "search": {
             name: {
@@ -177,13 +169,13 @@ def theory(reference_rows: int | None) -> Callable[[Job, Store, Progress], dict[
         mu, test = arms["EpiCoDe"].mu, job.data.test
         open_test(job.settings, pair, test, store)
 
-        def at(lam: float) -> Arm:
+        def arm(lam: float) -> Arm:
             return Arm("EpiCoDe", mu, lam, "ft")
 
         decoded = sorted({0.0, *job.settings.lam})
-        scored = [boost.score(at(lam), test, "test") for lam in decoded]
+        scored = [boost.score(arm(lam), test, "test") for lam in decoded]
         lams = sorted({*NLL_LAMBDAS, *decoded})
-        nll = boost.nll_all([at(lam) for lam in lams], test, "test")
+        nll = boost.nll_all([arm(lam) for lam in lams], test, "test")
         errors = None
         if reference is not None and mu:
             contrast = Contrast("EpiCoDe", mu, "ft")
@@ -227,19 +219,19 @@ def _reference(job: Job, rows: int | None, store: Store, progress: Progress) -> 
 def more_rows(settings: BoostSettings, rows: int) -> Any:
     """``rows`` training rows by the same settings.  Raises where there are not so many."""
     try:
-        found = load_data(replace(settings, train_rows=rows)).train
+        train = load_data(replace(settings, train_rows=rows)).train
     except DataError as error:
         raise SpringbackError(
             f"the reference needs {rows} training rows ({error}); name a better model with "
             "--reference, give fewer --train-rows, or more data"
         ) from error
-    if found is None or len(found) < rows:
-        have = 0 if found is None else len(found)
+    if train is None or len(train) < rows:
+        have = 0 if train is None else len(train)
         raise SpringbackError(
             f"the reference needs {rows} training rows and there are {have}; name a better model "
             "with --reference, give fewer --train-rows, or more data"
         )
-    return found
+    return train
 
 
 def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from springback.jobs.boost.settings import BoostSettings
-from springback.jobs.config import setting
+from springback.settings import setting
 
 NAMES = ("epicode-main", "epicode-weak-model", "epicode-difficulty", "epicode-theory")
 SOURCE = "Tao et al. 2025"
 
 
 @dataclass(frozen=True)
-class EpicodeSettings(BoostSettings):
+class EpicodeSettings(BoostSettings, group="epicode-..."):
     """A boost for each seed, and for each model and task if several are named."""
 
     seeds: tuple[int, ...] = setting(

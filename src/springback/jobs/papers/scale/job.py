@@ -14,7 +14,6 @@ from typing import Any
 
 from springback.core import Slice, content_hash
 from springback.data import load_slice
-from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError, describe
 from springback.integrations.ray import ExecutorSettings, Task
 from springback.integrations.ray.scheduler import run_tasks
@@ -31,6 +30,7 @@ from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.results.store import Store, below, read_json, write_text
 from springback.results.writing import Clock, Result, check_positive, write_result
+from springback.settings import names_changing
 
 STUDIES = "studies"
 
@@ -49,8 +49,9 @@ class Cell:
 
     def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
         """Its folder, which says what it is of: settings that change a number have another."""
-        plain = {name: getattr(AuditSettings(), name) for name in FREE}
-        key = content_hash([run.run.id, replace(study, **{**plain, "seeds": ()})])[:8]
+        plain, free = AuditSettings(), names_changing(AuditSettings, "model", "seed", "nothing")
+        same = {name: getattr(plain, name) for name in free}
+        key = content_hash([run.run.id, replace(study, **{**same, "seeds": ()})])[:8]
         return below(root, STUDIES, f"{self.name}-{key}")
 
     def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
@@ -152,22 +153,22 @@ def scale_study(
             _on_ray(needed, left, study, store, progress, executor)
         for run in needed.values():
             pretrain_once(run, store, progress)
-        found = []
-        for at, cell in enumerate(cells, start=1):
+        measured = []
+        for number, cell in enumerate(cells, start=1):
             run = runs[cell.shape.name, cell.seed]
             if not cell.done(store.root, run, study):
-                progress.note(f"study {at} of {len(cells)}: {cell.name}")
+                progress.note(f"study {number} of {len(cells)}: {cell.name}")
                 measure_cell(cell, run, study, str(store.root), progress)
                 release_memory()
-            found.append(_read(cell, cell.place(store.root, run, study)))
-        analysis = scale_analysis.analyse(scale, settings, study, found)
+            measured.append(_read(cell, cell.place(store.root, run, study)))
+        analysis = scale_analysis.analyse(scale, settings, study, measured)
         write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
         return write_result(
             store,
             "reproduce",
             clock,
             inputs={"settings": study, "scale": settings},
-            measurements=scale_analysis.measurements(found),
+            measurements=scale_analysis.measurements(measured),
             analysis=analysis,
             verdict=scale_analysis.verdict(analysis),
         )
@@ -204,14 +205,14 @@ def pretrainings(
     Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
     others are asked for, so seeds can be measured apart and put together.
     """
-    found = {}
+    runs = {}
     for seed in study.seeds:
         part = _text(settings, seed)
         identity = content_hash([part.content_hash, settings.vocabulary])[:20]
         folder = store.below("checkpoints", f"tokenizer-{identity}")
         for size in settings.sizes:
             shape = shape_of(size)
-            found[shape.name, seed] = Pretraining(
+            runs[shape.name, seed] = Pretraining(
                 settings.volumes,
                 part,
                 shape,
@@ -220,7 +221,7 @@ def pretrainings(
                 str(folder),
                 identity,
             )
-    return found
+    return runs
 
 
 def measure_cell(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import setting
+from springback.settings import Settings, setting
 
 NAME = "elasticity-scale"
 
 
 @dataclass(frozen=True)
-class ScaleSettings:
+class ScaleSettings(Settings, group="elasticity-scale"):
     """Llama-style models from scratch: every size at every volume of pre-training, for each seed.
 
     A size is ``WIDTHxLAYERS``; volumes are rows seen.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     sizes: tuple[str, ...] = setting(
         ("32x2", "64x3", "112x4", "192x5"), "Models of elasticity-scale, WIDTHxLAYERS."

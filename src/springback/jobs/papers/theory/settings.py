@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from springback.jobs.config import _fields, setting
+from springback.settings import Settings, columns_setting, setting
 
 
 @dataclass(frozen=True)
-class TheoremSettings:
+class TheoremSettings(Settings):
     """The elasticity theorem in numbers.  Volumes in units of |D2|: k = |D1|, l = |D3|."""
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     depth: int = setting(12, "Depth of the full binary token trees: 2^depth leaves.")
     exponent: float = setting(1.0, "Zipf exponent of the leaf masses outside the map.")
@@ -21,7 +18,7 @@ class TheoremSettings:
         (1e1, 1e2, 1e3, 1e4, 1e5, 1e6), "Volumes of pre-training, in alignment sets."
     )
     doses: tuple[float, ...] = setting(
-        (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3), "Volumes l of perturbation.", "l"
+        (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3), "Volumes l of perturbation.", flag="l"
     )
     exponents: tuple[float, ...] = setting((0.6, 0.8, 1.0, 1.2, 1.5), "Zipf exponents of the map.")
     overlaps: tuple[float, ...] = setting(
@@ -34,13 +31,11 @@ class TheoremSettings:
 
 
 @dataclass(frozen=True)
-class ParetoSettings:
+class ParetoSettings(Settings):
     """Is the Pareto assumption true of real data?"""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
-
     data: tuple[str, ...] = setting((), "Data: files, hub ids or built-in names.")
-    fields: Mapping[str, str] = _fields()
+    fields: Mapping[str, str] = columns_setting()
     rows: int = setting(0, "At most so many rows of each, drawn by the seed; 0 is all.")
     ngrams: tuple[int, ...] = setting((1, 2, 3), "Lengths of n-grams, in words.")
     depths: tuple[int, ...] = setting(
@@ -51,13 +46,11 @@ class ParetoSettings:
 
 
 @dataclass(frozen=True)
-class SpringsSettings:
+class SpringsSettings(Settings):
     """Do data sets pull like springs?  Real trainings of tiny Llamas, in two arms.
 
     Volumes in units of |D2|: k = |D1|, l = |D3|.
     """
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
 
     arrangements: tuple[str, ...] = setting(
         ("opposed kinds", "independent"),
@@ -71,7 +64,7 @@ class SpringsSettings:
     k: tuple[float, ...] = setting(
         (1.0, 3.0, 10.0, 30.0, 100.0), "Volumes of pre-training, in alignment sets."
     )
-    doses: tuple[float, ...] = setting((0.125, 0.5, 1.0), "Volumes l of perturbation.", "l")
+    doses: tuple[float, ...] = setting((0.125, 0.5, 1.0), "Volumes l of perturbation.", flag="l")
     seeds: tuple[int, ...] = setting((0, 1, 2, 3, 4), "Seeds of sets, weights and order.")
     hidden: int = setting(32, "Width of the Llamas.")
     layers: int = setting(2, "Their layers.")

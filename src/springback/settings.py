@@ -1,0 +1,141 @@
+"""What a setting is, and the groups of settings that more than one package reads.
+
+A job's settings are a frozen dataclass that inherits its groups: they are defined together and
+given flat.  Light: standard library only, since the command line's help reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+#: What a setting changes: ``model``, the weights that are studied; ``seed``, which repetition of
+#: the study it is; ``inputs``, what is read beside the model (rows, how their answers are graded,
+#: further models); ``training``, how weights come about; ``method``, which runs, candidates and
+#: methods there are; ``prompt``, how a question is put; ``decoding``, how it is answered;
+#: ``measurement``, what is measured of the same weights or answers; ``verdict``, the threshold of
+#: a label; ``nothing``, no number of the result.
+Changes = Literal[
+    "model", "seed", "inputs", "training", "method", "prompt", "decoding", "measurement",
+    "verdict", "nothing",
+]  # fmt: skip
+
+
+class Settings:
+    """Base of every group of settings: ``class DataSettings(Settings, group=..., changes=...)``.
+
+    ``group`` is the title of its flags in ``--help``; ``changes`` is what each of its settings
+    changes, but for those that say otherwise (:func:`setting`).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+    group: ClassVar[str] = "Settings"
+    changes: ClassVar[Changes | None] = None
+
+    def __init_subclass__(cls, group: str | None = None, changes: Changes | None = None) -> None:
+        cls.group, cls.changes = group or cls.group, changes or cls.changes
+
+
+def setting(
+    default: Any, help: str, *, flag: str | None = None, changes: Changes | None = None
+) -> Any:
+    """A field with its help.
+
+    ``flag`` and ``changes`` where they are not the field's name and what its group changes.
+    """
+    return field(default=default, metadata={"help": help, "flag": flag, "changes": changes})
+
+
+def columns_setting() -> Any:
+    """The field for names of a data set's columns, ``--field OURS=COLUMN``."""
+    text = "OURS=COLUMN, when the data's columns are not recognised."
+    metadata = {"help": text, "flag": "field", "changes": None}
+    return field(default_factory=dict, metadata=metadata)
+
+
+def owner_of(settings: type[Settings], name: str) -> type[Settings]:
+    """The group of ``settings`` that defines the setting ``name``."""
+    bases = [b for b in settings.__mro__ if name in getattr(b, "__dataclass_fields__", {})]
+    return bases[-1]
+
+
+def names_changing(settings: type[Settings], *what: Changes) -> tuple[str, ...]:
+    """Names of the settings that change one of ``what``, in order."""
+    changes = {
+        f.name: f.metadata["changes"] or owner_of(settings, f.name).changes
+        for f in fields(settings)  # type: ignore[arg-type]
+    }
+    return tuple(name for name, word in changes.items() if word in what)
+
+
+@dataclass(frozen=True)
+class SubjectSettings(Settings, group="Model and seeds", changes="model"):
+    """Which model an audit is of, and its repetitions."""
+
+    model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
+    revision: str | None = setting(None, "Hub revision of the model.")
+    seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.", changes="seed")
+
+
+@dataclass(frozen=True)
+class ExecutionSettings(Settings, group="Execution", changes="nothing"):
+    """How an audit is run on its machine."""
+
+    save_every: float = setting(45.0, "Seconds of training between saved states.")
+    accelerate: str | None = setting(
+        None,
+        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "describes, DDP or FSDP.",
+    )
+    probe_processes: int = setting(
+        1,
+        "Processes that share the batches of every measurement; each holds the start model and "
+        "the measured one (worker r on GPU r).",
+    )
+
+
+@dataclass(frozen=True)
+class Sampling(Settings, group="Decoding"):
+    """How tokens are chosen; ``temperature`` 0 is greedy."""
+
+    max_new_tokens: int = setting(128, "Longest answer.")
+    _: KW_ONLY
+    temperature: float = setting(0.0, "0 is greedy.")
+    seed: int = setting(0, "Of sampling.")
+    top_k: int = setting(0, "Sample from this many tokens; 0 is off.")
+    top_p: float = setting(1.0, "Sample from this share; 1 is off.")
+    min_p: float = setting(0.0, "At least this share of the top's p.")
+    repetition_penalty: float = setting(1.0, "Above 1 repeats less.")
+
+    def sampling(self) -> dict[str, Any]:
+        """These settings by name, without those that a class adds to them."""
+        return {f.name: getattr(self, f.name) for f in fields(Sampling)}
+
+
+#: Settings of :class:`Sampling` that the server and lm-eval take under the same names.
+FILTERS = ("top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSettings(Settings, group="Prompt"):
+    """How a prompt is put to the model."""
+
+    system: str | None = setting(None, "System message.")
+    prompt_template: str | None = setting(
+        None, "Frame of a prompt; {question}: none. Default: the boosted folder's."
+    )
+    raw: bool = setting(False, "Continue the text, no chat template.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedSettings(Settings, group="Speed"):
+    """How the same answers are reached sooner."""
+
+    draft: str = setting("ngram", "Speculate by ngram, amateur, model or none.")
+    cache: str = setting("dynamic", "dynamic; on a GPU static (CUDA graphs) or compiled.")
+    reference: bool = setting(False, "Plain loop: the same answers, slower.")
+
+
+@dataclass(frozen=True)
+class GenerateOptions(SpeedSettings, PromptSettings, Sampling):
+    """What ``springback generate`` takes as plain values."""
