@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
+from springback.probes.context import ProbeContext
+from springback.probes.registry import Part, ProbeValue, probe
 
 #: Elements turned into fp64 at a time.
 BLOCK = 1 << 22
@@ -185,3 +187,25 @@ def _names(weights: Sequence[Weights]) -> list[str]:
                 f"{differing[0]}; use checkpoints of one run"
             )
     return first
+
+
+@probe("weight_change", whole_weights=True)
+def _weight_change(context: ProbeContext) -> ProbeValue:
+    """:func:`weight_change` since the start model."""
+    change = weight_change(context.model, context.inputs.start)
+    return {"value": change.relative, "norm": change.norm}
+
+
+def _cosine(value: ProbeValue) -> list[Part]:
+    cosine = value["cosine"]
+    return [] if cosine is None else [Part("way_back_cosine", "held-out", float(cosine), "cosine")]
+
+
+@probe("way_back", parts=_cosine, whole_weights=True)
+def _way_back(context: ProbeContext) -> ProbeValue:
+    """:func:`way_back` since the branch point, which itself counts as 0: it has no way to go."""
+    if context.aligned is None:
+        return {"value": 0.0, "cosine": None}
+    with stored_weights(context.aligned) as branch:
+        way = way_back(context.model, branch, context.inputs.start)
+    return {"value": way.share, "cosine": None if math.isnan(way.cosine) else way.cosine}

@@ -9,8 +9,10 @@ from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.protections import parse_all
-from springback.jobs.audit.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
+from springback.jobs.audit.settings import EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
+from springback.probes.registry import get_probe
+from springback.results.probe_info import PROBES
 from springback.results.writing import check_positive
 from springback.training import NEUTRAL_PROMPT, check_recipe
 
@@ -164,10 +166,10 @@ def _check_algorithms(settings: AuditSettings) -> None:
             f"--attack-seeds with --perturb-algorithm {settings.perturb_algorithm}; the rows that "
             "it learns against are drawn by the study's seed: leave out one of the two"
         )
-    geometry = [p for p in settings.probes if p in ("weight_change", "way_back")]
-    if settings.lora_rank and geometry:
+    whole = [p for p in settings.probes if get_probe(p).whole_weights]
+    if settings.lora_rank and whole:
         raise SpringbackError(
-            f"--probes has {', '.join(geometry)} with --lora-rank {settings.lora_rank}; an adapter "
+            f"--probes has {', '.join(whole)} with --lora-rank {settings.lora_rank}; an adapter "
             "has no weights to compare with the start's: leave the probe out or train all weights"
         )
 

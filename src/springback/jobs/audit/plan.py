@@ -11,6 +11,7 @@ from springback.jobs.audit.checks import PAIRED, check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import training_speed
+from springback.probes.registry import probe_tokens
 
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
 #: training with its gradient and two moments, and a copy in bf16.
@@ -169,22 +170,6 @@ def _runs(study: Study) -> Iterator[Planned]:
                 yield planned(run, seed, s.resistance_rows * length, scored)
             else:
                 yield planned(run, seed, s.resistance_rows * toward, 0)
-
-
-def probe_tokens(s: AuditSettings, length: float) -> float:
-    """Tokens that the probes score on one model, texts being ``length`` tokens long."""
-    sampled = s.prompt_tokens + s.sample_tokens
-    # Sampling goes token by token: about three times the time of scoring as many.
-    probe = 2 * s.holdout * length
-    texts = {"kl": 1, "reverse_kl": 2}
-    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
-    # Sentiment and behaviour read the same samples.
-    drawn = {"behaviour" if p == "sentiment" else p for p in s.probes}
-    probe += 3 * s.prompts * s.sample_tokens * len(drawn & {"reverse_kl", "behaviour"})
-    sources = {"neutral_nll": s.neutral, "rates": s.pretraining}
-    scored = len({sources[p] for p in s.probes if p in sources})
-    probe += s.utility_rows * length * (scored + 4 * ("choice" in s.probes))
-    return probe
 
 
 def toward_tokens(s: AuditSettings, length: float) -> float:

@@ -8,22 +8,10 @@ from typing import Any, ClassVar
 
 from springback.core import ALGORITHMS, Recipe
 from springback.jobs.config import _fields, setting
+from springback.results.probe_info import PROBES
 
 #: Measured unless the settings say otherwise.
 DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
-
-
-PROBES = (
-    *DEFAULT_PROBES,
-    "reverse_kl",
-    "behaviour",
-    "neutral_nll",
-    "choice",
-    "weight_change",
-    "way_back",
-    "rates",
-)
-
 
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
 
