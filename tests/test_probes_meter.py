@@ -95,7 +95,7 @@ def test_three_processes_measure_what_one_measures(tiny_llama: Path, tmp_path: P
 LEFT_BEHIND = """
 import sys, time
 from pathlib import Path
-from springback.models import load_model, load_tokenizer, resolve
+from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Precision, SharedMeter, Workers
 
 if __name__ == "__main__":

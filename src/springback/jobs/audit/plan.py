@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from springback.core import Run
+from springback.core import ALGORITHMS, Run
 from springback.jobs.audit import realign, rebound, resistance
-from springback.jobs.audit.checks import PAIRED, check_settings
+from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import training_speed
@@ -184,13 +184,12 @@ def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> fl
     the third of a training step's work that they are; sampling goes token by token, three times as
     slow.
     """
-    s, forward = settings, 1 / 3
-    if algorithm == "rloo":
+    s, forward, learns = settings, 1 / 3, ALGORITHMS[algorithm].learns
+    forwards = ALGORITHMS[algorithm].forward_passes * forward
+    if learns == "prompts":
         one = s.prompt_tokens + s.answer_tokens
-        return s.generations * (one * (1 + forward) + 3 * forward * s.answer_tokens)
-    references = {"sft": 0, "dpo": 2, "kto": 3, "simpo": 0}[algorithm]
-    rows = 2 if algorithm in PAIRED else 1
-    return length * (rows + references * forward)
+        return s.generations * (one * (1 + forwards) + 3 * forward * s.answer_tokens)
+    return length * ((2 if learns == "pairs" else 1) + forwards)
 
 
 def outline(settings: AuditSettings) -> str:

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from springback.core import ALGORITHMS, Recipe
+from springback.core import ALGORITHMS, Recipe, algorithms_reading
 from springback.jobs.config import _fields, setting
 from springback.results.probe_info import PROBES
 
 #: Measured unless the settings say otherwise.
 DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+
+
+_PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.preference]
+
 
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
 
@@ -56,16 +60,22 @@ class AuditSettings:
     lora_alpha: int = setting(16, "Its scaling is this over the rank.")
     beta: float | None = setting(
         None,
-        "Weight of the reference (dpo, kto), scale of the reward (simpo), weight of KL (rloo).",
+        "By algorithm: "
+        + ", ".join(f"{name} {a.beta_is}" for name, a in ALGORITHMS.items() if a.beta_is)
+        + ".",
     )
-    gamma: float = setting(1.0, "Target margin of simpo, in nats.")
-    generations: int = setting(4, "Answers that rloo samples to a prompt.")
+    gamma: float = setting(
+        1.0, f"Target margin of {', '.join(algorithms_reading('gamma'))}, in nats."
+    )
+    generations: int = setting(
+        4, f"Answers that {', '.join(algorithms_reading('generations'))} samples to a prompt."
+    )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
         "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
     )
     prompt: str | None = setting(
-        None, "What bare texts answer; dpo, kto and simpo need one and take 'Review:'."
+        None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
     )
     max_tokens: int = setting(64, "Rows are cut here.")
     attack_learning_rates: tuple[float, ...] = setting(
@@ -140,12 +150,13 @@ class AuditSettings:
         options: dict[str, Any] = {}
         if self.lora_rank:
             options |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
-        if algorithm != "sft":
-            options["beta"] = self.beta
-        if algorithm == "simpo":
-            options["gamma"] = self.gamma
-        if algorithm == "rloo":
-            options |= {"generations": self.generations, "new_tokens": self.answer_tokens}
+        offered = {
+            "beta": self.beta,
+            "gamma": self.gamma,
+            "generations": self.generations,
+            "new_tokens": self.answer_tokens,
+        }
+        options |= {o: v for o, v in offered.items() if ALGORITHMS[algorithm].reads(o)}
         return Recipe(
             algorithm=algorithm,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,

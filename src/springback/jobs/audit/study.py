@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import Recipe, Run, Slice
+from springback.core import ALGORITHMS, Recipe, Run, Slice
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.rows import Data, Room, load_data
 from springback.jobs.audit.settings import AuditSettings
@@ -154,15 +154,16 @@ class Study(ProbeInputs):
         which way the reward points.
         """
         cut, tokenizer = recipe.max_tokens, self.tokenizer
-        if recipe.algorithm == "sft":
+        learns = ALGORITHMS[recipe.algorithm].learns
+        if learns == "rows":
             return self.encode(part)
-        if recipe.algorithm == "rloo":
+        if learns == "prompts":
             sign = -self.sign if phase == "perturb" else self.sign
             rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
             name = f"{sign:+g} {self.reward.identity}"
             return Examples(rows, reward=partial(_signed, self.reward, sign), name=name)
         other = self._against(phase, recipe.seed).rows
-        if recipe.algorithm == "kto":
+        if learns == "labelled":
             # As many rows as part has, half of them the other side's.
             ours, theirs = part.rows[: -(-len(part) // 2)], other[: len(part) // 2]
             return Examples(encode_labelled(tokenizer, labelled_rows(ours, theirs), cut))
@@ -171,9 +172,10 @@ class Study(ProbeInputs):
 
     def example_inputs(self, recipe: Recipe, phase: str) -> dict[str, Any]:
         """What :meth:`examples` depends on besides the rows: part of the run's id."""
-        if recipe.algorithm == "sft":
+        learns = ALGORITHMS[recipe.algorithm].learns
+        if learns == "rows":
             return {}
-        if recipe.algorithm == "rloo":
+        if learns == "prompts":
             return {"reward": self.reward.identity, "prompt_tokens": self.settings.prompt_tokens}
         return {"against": self._against(phase, recipe.seed).content_hash}
 
