@@ -16,7 +16,7 @@ from springback.training.trainer import Batches, Watched
 class Hinge(Watched):
     """max(0, 1 - mean log p(chosen) + mean log p(rejected)), mean over the pairs."""
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         logits, labels = model(inputs["input_ids"]).logits[:, :-1], inputs["labels"][:, 1:]
         losses = torch.nn.functional.cross_entropy(logits.mT, labels, reduction="none")
         chosen, rejected = (losses.sum(1) / (labels != -100).sum(1)).chunk(2)

@@ -24,6 +24,6 @@ from springback.results.probe_info import ProbeInfo
 def first_token(context: ProbeContext) -> ProbeValue:
     each = []
     for prompt in context.inputs.prompts:
-        logits = context.model(torch.tensor([prompt])).logits[0, -1]
+        logits = context.model(torch.tensor([prompt], device=context.model.device)).logits[0, -1]
         each.append(float(logits.softmax(-1).max()))
     return {**mean_of(each), "least": min(each)}

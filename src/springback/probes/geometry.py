@@ -38,8 +38,8 @@ class _Stored(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
             raise KeyError(name)
-        found: Tensor = self.file.get_tensor(name)
-        return found
+        tensor: Tensor = self.file.get_tensor(name)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -155,11 +155,11 @@ def _blocks(weights: Sequence[Weights]) -> Iterator[tuple[Tensor, ...]]:
         dict(w.named_parameters()) if isinstance(w, nn.Module) else w for w in weights
     ]
     for name in _names(weights):
-        found = [table[name] for table in tables]  # reads a stored tensor once
-        if len({tuple(t.shape) for t in found}) > 1:
-            shapes = " and ".join(str(tuple(t.shape)) for t in found)
+        tensors = [table[name] for table in tables]  # reads a stored tensor once
+        if len({tuple(t.shape) for t in tensors}) > 1:
+            shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
             raise ModelError(f"tensor {name} has shapes {shapes}; use checkpoints of one run")
-        flat = [t.detach().reshape(-1) for t in found]
+        flat = [t.detach().reshape(-1) for t in tensors]
         for at in range(0, len(flat[0]), BLOCK):
             yield tuple(t[at : at + BLOCK].to(flat[0].device, torch.float64) for t in flat)
 

@@ -104,13 +104,13 @@ def choice_rows(
 def choices_scored(rows: Sequence[Row], nlls: Sequence[TextNLL]) -> list[ChoiceScore]:
     """The questions with the scores of their :func:`choice_rows`."""
     answers = [_answer_index(row) for row in rows]
-    scores, found = iter(nlls), []
+    scores, questions = iter(nlls), []
     for row, answer in zip(rows, answers, strict=True):
         ours = [next(scores) for _ in row.choices]
-        found.append(
+        questions.append(
             ChoiceScore(tuple(-s.nats for s in ours), tuple(s.text_bytes for s in ours), answer)
         )
-    return found
+    return questions
 
 
 def _answer_index(row: Row) -> int:
