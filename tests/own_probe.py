@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from springback.probes import Part, ProbeContext, ProbeValue, mean_of, probe
+from springback.probes.context import ProbeContext
+from springback.probes.registry import Part, Probe, ProbeValue, mean_of
 from springback.results.probe_info import ProbeInfo
 
 
-@probe(
+@Probe(
     "first_token",
     ProbeInfo(
         "Probability of the likeliest first token",

@@ -139,15 +139,14 @@ class Algorithm:
 
     ``trainer``: the function that builds its trainer out of a run and the arguments that all
     trainers share, or ``module:function`` of it, which is loaded when it is needed.  ``beta``: the
-    recipe's where it says none; None for an algorithm without.  ``beta_is``: what it weighs.
-    ``options``: the other fields of a recipe that not every algorithm reads and this one does.
+    recipe's where it says none; None for an algorithm without.  ``options``: the other fields of a
+    recipe that not every algorithm reads and this one does.
     ``forward_passes``: passes over a row without a gradient that an example takes, for plans.
     """
 
     learns: ExampleForm
     trainer: str | Callable[..., Any]
     beta: float | None = None
-    beta_is: str = ""
     options: tuple[str, ...] = ()
     forward_passes: int = 0
 
@@ -161,37 +160,24 @@ class Algorithm:
         return option in self.options or (option == "beta" and self.beta is not None)
 
 
+_TRL = "springback.training.preference"
 #: Every algorithm that a recipe may name.  A new one is an entry here and a file with its trainer;
 #: outside the package, an entry made before a recipe names it.
 ALGORITHMS = {
     "sft": Algorithm("rows", "springback.training.sft:build"),
-    "dpo": Algorithm(
-        "pairs",
-        "springback.training.preference:build_dpo",
-        beta=0.1,
-        beta_is="weight of the reference",
-        forward_passes=2,
-    ),
+    "dpo": Algorithm("pairs", f"{_TRL}:build_dpo", beta=0.1, forward_passes=2),
     "kto": Algorithm(
         "labelled",
-        "springback.training.preference:build_kto",
+        f"{_TRL}:build_kto",
         beta=0.1,
-        beta_is="weight of the reference",
         options=("desirable_weight", "undesirable_weight"),
         forward_passes=3,
     ),
-    "simpo": Algorithm(
-        "pairs",
-        "springback.training.preference:build_simpo",
-        beta=2.0,
-        beta_is="scale of the reward",
-        options=("gamma",),
-    ),
+    "simpo": Algorithm("pairs", f"{_TRL}:build_simpo", beta=2.0, options=("gamma",)),
     "rloo": Algorithm(
         "prompts",
-        "springback.training.preference:build_rloo",
+        f"{_TRL}:build_rloo",
         beta=0.05,
-        beta_is="weight of KL",
         options=("generations", "new_tokens", "temperature"),
         forward_passes=1,
     ),

@@ -7,7 +7,6 @@ from springback.probes.behaviour import (
     sample,
     sentiment,
 )
-from springback.probes.context import ProbeContext, ProbeInputs
 from springback.probes.divergence import StartDistribution, continued, reverse_kl
 from springback.probes.errors_of_logits import logit_errors
 from springback.probes.geometry import (
@@ -30,7 +29,6 @@ from springback.probes.likelihood import (
     pair_nll_masked,
 )
 from springback.probes.measuring import Meter, SharedMeter, Workers
-from springback.probes.registry import Part, ProbeValue, mean_of, probe
 from springback.probes.scorers import SCORERS, Scorer, load_scorer
 from springback.probes.utility import (
     ChoiceScore,
@@ -49,11 +47,7 @@ __all__ = [
     "LastStates",
     "MaskedNLL",
     "Meter",
-    "Part",
     "Precision",
-    "ProbeContext",
-    "ProbeInputs",
-    "ProbeValue",
     "Room",
     "SampleSettings",
     "Scorer",
@@ -72,12 +66,10 @@ __all__ = [
     "load_scorer",
     "logit_errors",
     "margin",
-    "mean_of",
     "neutral_nll",
     "nll",
     "pair_nll",
     "pair_nll_masked",
-    "probe",
     "refused",
     "reverse_kl",
     "sample",

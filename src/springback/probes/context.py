@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from springback.core import Checkpoint, Slice
 from springback.data import load_slice
@@ -27,39 +27,9 @@ from springback.probes.scorers import Scorer, load_scorer
 T = TypeVar("T")
 
 
-class ProbeSettings(Protocol):
-    """The settings that probes read; those of an audit have them all."""
-
-    @property
-    def probes(self) -> tuple[str, ...]: ...
-    @property
-    def probe_precision(self) -> str: ...
-    @property
-    def probe_processes(self) -> int: ...
-    @property
-    def max_tokens(self) -> int: ...
-    @property
-    def holdout(self) -> int: ...
-    @property
-    def prompt(self) -> str | None: ...
-    @property
-    def prompts(self) -> int: ...
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def sample_tokens(self) -> int: ...
-    @property
-    def behaviour(self) -> str | None: ...
-    @property
-    def neutral(self) -> str: ...
-    @property
-    def pretraining(self) -> str: ...
-    @property
-    def choices(self) -> str: ...
-    @property
-    def utility_rows(self) -> int: ...
-    @property
-    def rate_depth(self) -> int: ...
+#: An audit's settings (:class:`springback.jobs.audit.settings.AuditSettings`), which are defined
+#: above this layer.  A probe may read any of them.
+ProbeSettings = Any
 
 
 class ProbeInputs:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
 from springback.probes.context import ProbeContext
-from springback.probes.registry import Part, ProbeValue, probe
+from springback.probes.registry import Part, Probe, ProbeValue
 
 #: Elements turned into fp64 at a time.
 BLOCK = 1 << 22
@@ -189,7 +189,7 @@ def _names(weights: Sequence[Weights]) -> list[str]:
     return first
 
 
-@probe("weight_change", whole_weights=True)
+@Probe("weight_change", whole_weights=True)
 def _weight_change(context: ProbeContext) -> ProbeValue:
     """:func:`weight_change` since the start model."""
     change = weight_change(context.model, context.inputs.start)
@@ -201,7 +201,7 @@ def _cosine(value: ProbeValue) -> list[Part]:
     return [] if cosine is None else [Part("way_back_cosine", "held-out", float(cosine), "cosine")]
 
 
-@probe("way_back", parts=_cosine, whole_weights=True)
+@Probe("way_back", parts=_cosine, whole_weights=True)
 def _way_back(context: ProbeContext) -> ProbeValue:
     """:func:`way_back` since the branch point, which itself counts as 0: it has no way to go."""
     if context.aligned is None:

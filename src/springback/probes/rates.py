@@ -10,7 +10,7 @@ from typing import Any
 from springback.models.encoding import Encoded
 from springback.probes.context import ProbeContext, ProbeInputs
 from springback.probes.likelihood import TextNLL, bits_per_byte
-from springback.probes.registry import Part, ProbeValue, probe
+from springback.probes.registry import Part, Probe, ProbeValue
 from springback.theory import TokenTree
 
 #: What is measured of each set, and its unit.
@@ -71,7 +71,7 @@ def _each_set(value: ProbeValue) -> list[Part]:
     ]
 
 
-@probe(
+@Probe(
     "rates",
     cost=lambda s, length: {f"texts of {s.pretraining}": s.utility_rows * length},
     identity=_identity,

@@ -15,7 +15,7 @@ from springback.models.encoding import Encoded, encode_answer
 from springback.models.loading import Tokenizer
 from springback.probes.context import ProbeContext
 from springback.probes.likelihood import Precision, TextNLL, nll
-from springback.probes.registry import ProbeValue, mean_of, probe
+from springback.probes.registry import Probe, ProbeValue, mean_of
 
 
 def neutral_nll(
@@ -34,7 +34,7 @@ def neutral_nll(
     return [score.per_token for score in nll(model, rows, tokenizer, precision)]
 
 
-@probe(
+@Probe(
     "neutral_nll",
     cost=lambda s, length: {f"texts of {s.neutral}": s.utility_rows * length},
     identity=lambda inputs: {"neutral": inputs.rows_of(inputs.settings.neutral).content_hash},
@@ -139,7 +139,7 @@ def choice_accuracy(scores: Sequence[ChoiceScore], *, by_bytes: bool = False) ->
     return sum(right) / len(right)
 
 
-@probe(
+@Probe(
     "choice",
     cost=lambda s, length: {"choices": 4 * s.utility_rows * length},
     identity=lambda inputs: {"choices": inputs.rows_of(inputs.settings.choices).content_hash},

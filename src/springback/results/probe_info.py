@@ -1,7 +1,7 @@
 """The probes by name: how each is shown, and where its function stands.
 
 Loads nothing, so that help, settings and the report may read it.  A new probe is one entry here and
-one file, whose function :func:`springback.probes.registry.probe` registers under the entry's name.
+one file, whose function :class:`springback.probes.registry.Probe` registers under the entry's name.
 A probe outside the package brings its :class:`ProbeInfo` along instead.
 """
 
@@ -15,15 +15,14 @@ class ProbeInfo:
     """How a probe is shown.
 
     ``title``, ``unit`` and ``direction`` (what a higher value means) stand in every result;
-    ``meaning`` is the sentence below its chart.  ``module`` registers the function when it is
-    imported; empty where that has happened already.
+    ``meaning`` is the sentence below its chart.  ``module`` is where its function stands.
     """
 
     title: str
     unit: str
     direction: str
     meaning: str = ""
-    module: str = ""
+    module: str = "springback.probes.registry"
 
 
 PROBES = {
@@ -33,7 +32,6 @@ PROBES = {
         "higher = more aligned",
         "The margin is how much likelier, per token, the model finds held-out texts of the wanted "
         "kind than of the unwanted kind.",
-        "springback.probes.standard",
     ),
     "kl": ProbeInfo(
         "KL to the start model",
@@ -41,14 +39,12 @@ PROBES = {
         "0 = the start model's distribution",
         "The KL divergence is how far the model's next-token distribution has moved from the "
         "start model's, per token; 0 is the start model itself.",
-        "springback.probes.standard",
     ),
     "bits_per_byte": ProbeInfo(
         "Bits per byte of the held-out texts",
         "bits/byte",
         "lower = fits better",
         "Bits per byte is what the model, used as a compressor, spends on a byte of held-out text.",
-        "springback.probes.standard",
     ),
     "sentiment": ProbeInfo(
         "Sentiment of sampled continuations",
@@ -56,7 +52,6 @@ PROBES = {
         "1 = positive",
         "Sentiment is what a word list (VADER) makes of texts that the model writes; it is the "
         "noisiest of the probes.",
-        "springback.probes.standard",
     ),
     "reverse_kl": ProbeInfo(
         "KL from the model to the start model, on the model's own texts",
@@ -64,7 +59,6 @@ PROBES = {
         "0 = the start model's distribution",
         "The reverse KL divergence is taken on texts that the model itself samples: it sees what "
         "the model came to say and the start model would not.",
-        "springback.probes.standard",
     ),
     # Shown as its scorer says (springback.probes.scorers.Scorer).
     "behaviour": ProbeInfo(
@@ -72,7 +66,6 @@ PROBES = {
         "score",
         "",
         "Every sampled continuation gets a number from the scorer that was named.",
-        "springback.probes.standard",
     ),
     "neutral_nll": ProbeInfo(
         "NLL of neutral texts",

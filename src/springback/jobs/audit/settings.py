@@ -60,9 +60,8 @@ class AuditSettings:
     lora_alpha: int = setting(16, "Its scaling is this over the rank.")
     beta: float | None = setting(
         None,
-        "By algorithm: "
-        + ", ".join(f"{name} {a.beta_is}" for name, a in ALGORITHMS.items() if a.beta_is)
-        + ".",
+        "Weight of the reference or of KL, scale of a reward; usually "
+        f"{', '.join(f'{n} {a.beta}' for n, a in ALGORITHMS.items() if a.beta)}.",
     )
     gamma: float = setting(
         1.0, f"Target margin of {', '.join(algorithms_reading('gamma'))}, in nats."

@@ -16,7 +16,9 @@ from springback.jobs.audit.rows import Data, Room, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded
 from springback.models.loading import Model, copy_weights, count_parameters, load_weights
-from springback.probes import ProbeInputs, ProbeValue, registry
+from springback.probes import registry
+from springback.probes.context import ProbeInputs
+from springback.probes.registry import ProbeValue
 from springback.progress import Progress
 from springback.results.probe_info import ProbeInfo
 from springback.results.store import Store, require_space
