@@ -18,7 +18,8 @@ from springback.jobs.audit.branches import PLAIN, Attack, attacks, perturbing_ro
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
 from springback.jobs.audit.rows import Data, load_data
-from springback.jobs.audit.settings import PROBES, AuditSettings
+from springback.jobs.audit.settings import AuditSettings
+from springback.results.probe_info import PROBES
 from springback.results.store import read_json
 
 
@@ -295,7 +296,7 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     texts.write_text("".join(f'{{"text": "the thing is a {n}"}}\n' for n in range(6)))
     every = replace(
         settings,
-        probes=PROBES,
+        probes=tuple(PROBES),
         behaviour="refusal",
         neutral=str(texts),
         utility_rows=3,

@@ -10,9 +10,9 @@ import pytest
 from springback.core import to_jsonable
 from springback.jobs.audit.analysis import findings
 from springback.jobs.audit.analysis.curves import rebound_part
-from springback.jobs.audit.battery import Words, words
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.probe_info import PROBES, ProbeInfo
 
 START = 1.0
 SETTINGS = AuditSettings(
@@ -114,7 +114,7 @@ def scores(seed: int, n_pos: int, dose: int) -> float:
 
 def test_sampled_scores_are_judged_whichever_way_aligning_moves_them() -> None:
     settings = replace(SETTINGS, probes=("margin", "behaviour"))
-    shown = {"behaviour": Words("Samples by mine", "share refused", "higher = refuses more")}
+    shown = {"behaviour": ProbeInfo("Samples by mine", "share refused", "higher = refuses more")}
     found = {
         seed: {
             "aligned": {n: {"behaviour": {"value": scores(seed, n, 0)}} for n in (8, 16)},
@@ -154,7 +154,7 @@ def turned(fall: float) -> dict[str, Any]:
     """The rebound of an order whose seeds lose ``fall`` and a hundredth more of it."""
     settings = replace(SETTINGS, attack_learning_rates=(), attack_seeds=(), mix=())
     found = rebounds({"": (fall, 1.01 * fall)})
-    return rebound_part(settings, words(settings, None), begun(), found)
+    return rebound_part(settings, {p: PROBES[p] for p in settings.probes}, begun(), found)
 
 
 @pytest.mark.parametrize(

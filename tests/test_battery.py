@@ -92,6 +92,6 @@ def test_every_probe_says_beside_others_what_it_says_alone(
         alone = replace(settings, probes=("margin", probe), behaviour=behaviour)
         study = study_of(alone, tmp_path)
         assert study.measure(study.start) == {name: found[name] for name in ("margin", probe)}
-    rows = together.encode(together.neutral)
+    rows = together.encode(together.rows_of(settings.neutral))
     each = probes.neutral_nll(together.start, rows, together.tokenizer, together.precision)
     assert found["neutral_nll"]["per_example"] == each

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.core import BETAS, Recipe, Run, canonical_json, content_hash
+from springback.core import ALGORITHMS, Recipe, Run, canonical_json, content_hash
 
 #: Computed before the fields of preference and online algorithms were added.
 HASHES = {
@@ -25,6 +25,6 @@ def test_fields_added_later_change_the_hash_when_they_are_used() -> None:
 
 
 def test_a_recipe_has_one_spelling() -> None:
-    assert Recipe(algorithm="dpo") == Recipe(algorithm="dpo", beta=BETAS["dpo"])
+    assert Recipe(algorithm="dpo") == Recipe(algorithm="dpo", beta=ALGORITHMS["dpo"].beta)
     assert Recipe(lora_rank=0) == Recipe(lora_rank=None)
     assert Recipe().beta is None

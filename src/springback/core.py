@@ -10,16 +10,12 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 RowKind = Literal["text", "pair", "qa", "chat"]
 
-#: Algorithms a recipe may name; others are refused with this list.
-ALGORITHMS = ("sft", "dpo", "kto", "simpo", "rloo")
-#: What ``beta`` is where a recipe does not say: the usual value of each algorithm.
-BETAS = {"dpo": 0.1, "kto": 0.1, "simpo": 2.0, "rloo": 0.05}
 #: Part of every run's id: raised when a change of the code changes what a run finds.
 RESULTS_VERSION = 1
 SCHEDULES = ("constant", "linear", "cosine")
@@ -58,12 +54,9 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
 
 
-def added(default: Any, *algorithms: str) -> Any:
-    """A field that came after runs were committed: at its default it does not change a hash.
-
-    ``algorithms``: the only ones of a recipe that read it (none named: all do).
-    """
-    return field(default=default, metadata={"added": True, "algorithms": algorithms})
+def added(default: Any) -> Any:
+    """A field that came after runs were committed: at its default it does not change a hash."""
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -135,14 +128,75 @@ class Slice:
         }
 
 
+#: What an example is to an algorithm: a row; two answers to one prompt; an answer with its label;
+#: a prompt whose sampled answers get a reward (:mod:`springback.training.examples`).
+ExampleForm = Literal["rows", "pairs", "labelled", "prompts"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm to fine-tune by.
+
+    ``trainer``: the function that builds its trainer out of a run and the arguments that all
+    trainers share, or ``module:function`` of it, which is loaded when it is needed.  ``beta``: the
+    recipe's where it says none; None for an algorithm without.  ``options``: the other fields of a
+    recipe that not every algorithm reads and this one does.
+    ``forward_passes``: passes over a row without a gradient that an example takes, for plans.
+    """
+
+    learns: ExampleForm
+    trainer: str | Callable[..., Any]
+    beta: float | None = None
+    options: tuple[str, ...] = ()
+    forward_passes: int = 0
+
+    @property
+    def preference(self) -> bool:
+        """Whether it learns from wanted and unwanted answers together."""
+        return self.learns in ("pairs", "labelled")
+
+    def reads(self, option: str) -> bool:
+        """Whether the recipe's field of that name is one of its own."""
+        return option in self.options or (option == "beta" and self.beta is not None)
+
+
+_TRL = "springback.training.preference"
+#: Every algorithm that a recipe may name.  A new one is an entry here and a file with its trainer;
+#: outside the package, an entry made before a recipe names it.
+ALGORITHMS = {
+    "sft": Algorithm("rows", "springback.training.sft:build"),
+    "dpo": Algorithm("pairs", f"{_TRL}:build_dpo", beta=0.1, forward_passes=2),
+    "kto": Algorithm(
+        "labelled",
+        f"{_TRL}:build_kto",
+        beta=0.1,
+        options=("desirable_weight", "undesirable_weight"),
+        forward_passes=3,
+    ),
+    "simpo": Algorithm("pairs", f"{_TRL}:build_simpo", beta=2.0, options=("gamma",)),
+    "rloo": Algorithm(
+        "prompts",
+        f"{_TRL}:build_rloo",
+        beta=0.05,
+        options=("generations", "new_tokens", "temperature"),
+        forward_passes=1,
+    ),
+}
+
+
+def algorithms_reading(option: str) -> list[str]:
+    """The algorithms that a recipe's field belongs to; none where it belongs to all."""
+    return [name for name, algorithm in ALGORITHMS.items() if algorithm.reads(option)]
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to fine-tune.  The learning rate is constant by default, since branch points need it.
 
     ``lora_rank`` None or 0: full weights.  ``beta`` is the weight of the reference (DPO, KTO), the
     reward's scale (SimPO) or the weight of the KL (RLOO); None is the algorithm's usual one
-    (:data:`BETAS`), filled in at once.  ``gamma``: SimPO's target margin, in nats.  RLOO samples
-    ``generations`` answers of at most ``new_tokens`` tokens to every prompt.
+    (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target margin, in nats.  RLOO
+    samples ``generations`` answers of at most ``new_tokens`` tokens to every prompt.
     """
 
     algorithm: str = "sft"
@@ -159,20 +213,20 @@ class Recipe:
     max_grad_norm: float = 1.0
     precision: str = "bf16-mixed"
     lora_alpha: int = added(16)
-    beta: float | None = added(None, *BETAS)
-    gamma: float = added(1.0, "simpo")
-    desirable_weight: float = added(1.0, "kto")
-    undesirable_weight: float = added(1.0, "kto")
-    generations: int = added(4, "rloo")
-    new_tokens: int = added(32, "rloo")
-    temperature: float = added(1.0, "rloo")
+    beta: float | None = added(None)
+    gamma: float = added(1.0)
+    desirable_weight: float = added(1.0)
+    undesirable_weight: float = added(1.0)
+    generations: int = added(4)
+    new_tokens: int = added(32)
+    temperature: float = added(1.0)
 
     def __post_init__(self) -> None:
         # One spelling for one recipe, so that equal work has equal ids.
         if self.lora_rank == 0:
             object.__setattr__(self, "lora_rank", None)
-        if self.beta is None:
-            object.__setattr__(self, "beta", BETAS.get(self.algorithm))
+        if self.beta is None and self.algorithm in ALGORITHMS:
+            object.__setattr__(self, "beta", ALGORITHMS[self.algorithm].beta)
 
 
 @dataclass(frozen=True)

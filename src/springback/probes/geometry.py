@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
+from springback.probes.context import ProbeContext
+from springback.probes.registry import Part, Probe, ProbeValue
 
 #: Elements turned into fp64 at a time.
 BLOCK = 1 << 22
@@ -36,8 +38,8 @@ class _Stored(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.names:
             raise KeyError(name)
-        found: Tensor = self.file.get_tensor(name)
-        return found
+        tensor: Tensor = self.file.get_tensor(name)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -153,11 +155,11 @@ def _blocks(weights: Sequence[Weights]) -> Iterator[tuple[Tensor, ...]]:
         dict(w.named_parameters()) if isinstance(w, nn.Module) else w for w in weights
     ]
     for name in _names(weights):
-        found = [table[name] for table in tables]  # reads a stored tensor once
-        if len({tuple(t.shape) for t in found}) > 1:
-            shapes = " and ".join(str(tuple(t.shape)) for t in found)
+        tensors = [table[name] for table in tables]  # reads a stored tensor once
+        if len({tuple(t.shape) for t in tensors}) > 1:
+            shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
             raise ModelError(f"tensor {name} has shapes {shapes}; use checkpoints of one run")
-        flat = [t.detach().reshape(-1) for t in found]
+        flat = [t.detach().reshape(-1) for t in tensors]
         for at in range(0, len(flat[0]), BLOCK):
             yield tuple(t[at : at + BLOCK].to(flat[0].device, torch.float64) for t in flat)
 
@@ -185,3 +187,25 @@ def _names(weights: Sequence[Weights]) -> list[str]:
                 f"{differing[0]}; use checkpoints of one run"
             )
     return first
+
+
+@Probe("weight_change", whole_weights=True)
+def _weight_change(context: ProbeContext) -> ProbeValue:
+    """:func:`weight_change` since the start model."""
+    change = weight_change(context.model, context.inputs.start)
+    return {"value": change.relative, "norm": change.norm}
+
+
+def _cosine(value: ProbeValue) -> list[Part]:
+    cosine = value["cosine"]
+    return [] if cosine is None else [Part("way_back_cosine", "held-out", float(cosine), "cosine")]
+
+
+@Probe("way_back", parts=_cosine, whole_weights=True)
+def _way_back(context: ProbeContext) -> ProbeValue:
+    """:func:`way_back` since the branch point, which itself counts as 0: it has no way to go."""
+    if context.aligned is None:
+        return {"value": 0.0, "cosine": None}
+    with stored_weights(context.aligned) as branch:
+        way = way_back(context.model, branch, context.inputs.start)
+    return {"value": way.share, "cosine": None if math.isnan(way.cosine) else way.cosine}

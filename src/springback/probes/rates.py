@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from springback.models.encoding import Encoded
-from springback.probes import TextNLL, bits_per_byte
+from springback.probes.context import ProbeContext, ProbeInputs
+from springback.probes.likelihood import TextNLL, bits_per_byte
+from springback.probes.registry import Part, Probe, ProbeValue
 from springback.theory import TokenTree
 
 #: What is measured of each set, and its unit.
@@ -37,3 +40,50 @@ def measured(scores: Sequence[TextNLL], leaves: int) -> dict[str, float]:
         "rate": rate,
         "normalised": rate - math.log2(leaves),
     }
+
+
+def rate_sets(inputs: ProbeInputs) -> dict[str, RateSet]:
+    """The three sets whose rates a study follows, with the leaves of their pruned trees."""
+    s = inputs.settings
+
+    def make() -> dict[str, RateSet]:
+        rows = {
+            "pretraining": inputs.encode(inputs.rows_of(s.pretraining)),
+            "aligning": inputs.encoded["wanted"],
+            "perturbing": inputs.encoded["unwanted"],
+        }
+        return {name: rate_set(part, s.rate_depth) for name, part in rows.items()}
+
+    return inputs.once("rate sets", make)
+
+
+def _identity(inputs: ProbeInputs) -> dict[str, Any]:
+    s = inputs.settings
+    texts = inputs.rows_of(s.pretraining).content_hash
+    return {"pretraining": texts, "rate_depth": s.rate_depth}
+
+
+def _each_set(value: ProbeValue) -> list[Part]:
+    return [
+        Part(f"rates_{name}", texts, float(rates[name]), unit)
+        for texts, rates in value["sets"].items()
+        for name, unit in UNITS.items()
+    ]
+
+
+@Probe(
+    "rates",
+    cost=lambda s, length: {f"texts of {s.pretraining}": s.utility_rows * length},
+    identity=_identity,
+    parts=_each_set,
+)
+def _rates(context: ProbeContext) -> ProbeValue:
+    """:func:`measured` of each set; the value is the rate of the texts like pre-training's."""
+    inputs, sets = context.inputs, rate_sets(context.inputs)
+    scores = {
+        "pretraining": context.scores(inputs.rows_of(inputs.settings.pretraining)),
+        "aligning": context.held_out["wanted"],
+        "perturbing": context.held_out["unwanted"],
+    }
+    rates = {name: measured(scores[name], sets[name].leaves) for name in sets}
+    return {"value": rates["pretraining"]["rate"], "sets": rates}

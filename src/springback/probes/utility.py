@@ -13,7 +13,9 @@ from springback.data import bare_question
 from springback.errors import DataError
 from springback.models.encoding import Encoded, encode_answer
 from springback.models.loading import Tokenizer
+from springback.probes.context import ProbeContext
 from springback.probes.likelihood import Precision, TextNLL, nll
+from springback.probes.registry import Probe, ProbeValue, mean_of
 
 
 def neutral_nll(
@@ -30,6 +32,17 @@ def neutral_nll(
     Cost: one forward pass.
     """
     return [score.per_token for score in nll(model, rows, tokenizer, precision)]
+
+
+@Probe(
+    "neutral_nll",
+    cost=lambda s, length: {f"texts of {s.neutral}": s.utility_rows * length},
+    identity=lambda inputs: {"neutral": inputs.rows_of(inputs.settings.neutral).content_hash},
+)
+def _neutral_nll(context: ProbeContext) -> ProbeValue:
+    """:func:`neutral_nll`."""
+    texts = context.inputs.rows_of(context.settings.neutral)
+    return mean_of([score.per_token for score in context.scores(texts)])
 
 
 @dataclass(frozen=True)
@@ -91,13 +104,13 @@ def choice_rows(
 def choices_scored(rows: Sequence[Row], nlls: Sequence[TextNLL]) -> list[ChoiceScore]:
     """The questions with the scores of their :func:`choice_rows`."""
     answers = [_answer_index(row) for row in rows]
-    scores, found = iter(nlls), []
+    scores, questions = iter(nlls), []
     for row, answer in zip(rows, answers, strict=True):
         ours = [next(scores) for _ in row.choices]
-        found.append(
+        questions.append(
             ChoiceScore(tuple(-s.nats for s in ours), tuple(s.text_bytes for s in ours), answer)
         )
-    return found
+    return questions
 
 
 def _answer_index(row: Row) -> int:
@@ -124,3 +137,19 @@ def choice_accuracy(scores: Sequence[ChoiceScore], *, by_bytes: bool = False) ->
     """
     right = [s.correct_by_bytes if by_bytes else s.correct for s in scores]
     return sum(right) / len(right)
+
+
+@Probe(
+    "choice",
+    cost=lambda s, length: {"choices": 4 * s.utility_rows * length},
+    identity=lambda inputs: {"choices": inputs.rows_of(inputs.settings.choices).content_hash},
+)
+def _choice(context: ProbeContext) -> ProbeValue:
+    """:func:`choice_accuracy` both ways."""
+    rows = context.inputs.rows_of(context.settings.choices).rows
+    scores = choices_scored(rows, context.meter.nll(choice_rows(rows, context.inputs.tokenizer)))
+    return {
+        "value": choice_accuracy(scores),
+        "by_bytes": choice_accuracy(scores, by_bytes=True),
+        "per_example": [float(score.correct) for score in scores],
+    }

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from springback.core import ALGORITHMS, PRECISIONS, SCHEDULES, Recipe
-from springback.errors import DataError, SpringbackError, describe
+from springback.core import ALGORITHMS, PRECISIONS, SCHEDULES, Recipe, algorithms_reading
+from springback.errors import SpringbackError, describe
 from springback.models.loading import Model
 
 #: Called with the number of examples seen and the model; returns what to record (JSON).
@@ -51,7 +51,7 @@ class Trained:
 def check_recipe(recipe: Recipe) -> None:
     """Raise unless every field has an allowed value and is one that the algorithm reads."""
     for value, allowed, flag in (
-        (recipe.algorithm, ALGORITHMS, "algorithm"),
+        (recipe.algorithm, (*ALGORITHMS,), "algorithm"),
         (recipe.schedule, SCHEDULES, "schedule"),
         (recipe.precision, PRECISIONS, "precision"),
     ):
@@ -60,7 +60,7 @@ def check_recipe(recipe: Recipe) -> None:
                 describe(f"{flag} {value!r}", ", ".join(allowed), f"change the {flag}")
             )
     for field in dataclasses.fields(recipe):
-        readers: tuple[str, ...] = field.metadata.get("algorithms", ())
+        readers = algorithms_reading(field.name)
         unread = readers and recipe.algorithm not in readers
         if unread and getattr(recipe, field.name) != field.default:
             given = f"{field.name} {getattr(recipe, field.name)} with algorithm {recipe.algorithm}"
@@ -70,7 +70,7 @@ def check_recipe(recipe: Recipe) -> None:
     lowest = dict.fromkeys(positive, 0.0) | {"generations": 1.0}
     if recipe.lora_rank is not None:
         lowest["lora_rank"] = 0
-    if recipe.algorithm in ("dpo", "kto", "simpo"):
+    if ALGORITHMS[recipe.algorithm].preference and recipe.beta is not None:
         lowest["beta"] = 0
     for name, above in lowest.items():
         value = getattr(recipe, name)
@@ -99,11 +99,6 @@ def plan_batches(rows: int, recipe: Recipe) -> list[list[int]]:
             random.Random(f"{recipe.seed}/{epoch}").shuffle(order)
         size = recipe.batch_size
         batches += [order[i : i + size] for i in range(0, rows, size)]
-    if recipe.algorithm == "kto" and any(len(batch) < 2 for batch in batches):
-        raise DataError(
-            f"KTO estimates its KL within a batch, so every batch needs two rows; {rows} rows in "
-            f"batches of {recipe.batch_size} leave one alone; change the batch size or the rows"
-        )
     return batches
 
 

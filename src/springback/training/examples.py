@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from springback.core import Row
+from springback.core import ALGORITHMS, ExampleForm, Row
 from springback.errors import DataError, describe
 from springback.models.encoding import Encoded, encode_prompt, encode_row
 from springback.models.loading import Model, Tokenizer
@@ -48,13 +48,12 @@ Example = Encoded | Preference | Labelled | Prompt
 #: Prompts and their sampled continuations to one number each; higher is better.
 Reward = Callable[[list[str], list[str]], list[float]]
 
-#: The form of example that each algorithm takes.
-FORMS: dict[str, type] = {
-    "sft": Encoded,
-    "dpo": Preference,
-    "simpo": Preference,
-    "kto": Labelled,
-    "rloo": Prompt,
+#: The class of each form of example that an algorithm may learn from.
+FORMS: dict[ExampleForm, type] = {
+    "rows": Encoded,
+    "pairs": Preference,
+    "labelled": Labelled,
+    "prompts": Prompt,
 }
 
 
@@ -77,7 +76,7 @@ class Examples:
 
 def check_examples(examples: Examples, algorithm: str) -> None:
     """Raise unless there are rows, all of the algorithm's form, and a reward where it needs one."""
-    form = FORMS[algorithm]
+    form = FORMS[ALGORITHMS[algorithm].learns]
     if not examples.rows:
         raise DataError("no rows to train on; give at least one")
     if wrong := next((r for r in examples.rows if not isinstance(r, form)), None):
@@ -88,11 +87,12 @@ def check_examples(examples: Examples, algorithm: str) -> None:
                 "encode the rows for the algorithm (springback.training)",
             )
         )
-    if (algorithm == "rloo") != (examples.reward is not None):
+    if (form is Prompt) != (examples.reward is not None):
+        online = [name for name, other in ALGORITHMS.items() if other.learns == "prompts"]
         raise DataError(
             describe(
                 f"algorithm {algorithm} with{'' if examples.reward else 'out'} a reward function",
-                "a reward function with rloo, and only there",
+                f"a reward function with {', '.join(online)}, and only there",
                 "change the algorithm or Examples(rows, reward=...)",
             )
         )

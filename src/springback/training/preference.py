@@ -26,10 +26,10 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from springback.core import content_hash
-from springback.errors import SpringbackError, TrainingError
+from springback.errors import DataError, SpringbackError, TrainingError
 from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, listed_end_ids, trainable
-from springback.models.quiet import old_names_allowed, quiet
+from springback.models.quiet import old_names_allowed
 from springback.training.examples import Labelled, Preference, Prompt
 from springback.training.memory.microbatches import cut, groups
 from springback.training.trainer import Batches, Task, Watched
@@ -235,7 +235,8 @@ def _kept(task: Task, step: int) -> dict[str, Tensor]:
     return {name: values[part] for name, values in task.state.kept.items()}
 
 
-def _build_dpo(task: Task, args: dict[str, Any]) -> Watched:
+def build_dpo(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of a DPO run; scores every example under the reference unless the run resumes."""
     rows = cast("list[Preference]", task.examples.rows)
     collate = DataCollatorForPreference(task.tokenizer.pad_token_id)
     trainer = DPO(
@@ -263,8 +264,17 @@ def _build_dpo(task: Task, args: dict[str, Any]) -> Watched:
     return trainer
 
 
-def _build_kto(task: Task, args: dict[str, Any]) -> Watched:
+def build_kto(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of a KTO run; scores every example under the reference unless the run resumes.
+
+    Raises :class:`DataError` where a batch has one row.
+    """
     recipe, rows = task.recipe, cast("list[Labelled]", task.examples.rows)
+    if any(len(batch) < 2 for batch in task.batches):
+        raise DataError(
+            f"KTO estimates its KL within a batch, so every batch needs two rows; {len(rows)} rows "
+            f"in batches of {recipe.batch_size} leave one alone; change the batch size or the rows"
+        )
     collate = DataCollatorForUnpairedPreference(task.tokenizer.pad_token_id)
     config = KTOConfig(
         **args,
@@ -302,7 +312,8 @@ def _build_kto(task: Task, args: dict[str, Any]) -> Watched:
     return trainer
 
 
-def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
+def build_simpo(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of a SimPO run; it has no reference."""
     recipe, rows = task.recipe, cast("list[Preference]", task.examples.rows)
     config = CPOConfig(
         **args,
@@ -368,7 +379,8 @@ def _scoring(task: Task) -> Callable[..., list[float | None]]:
     return lambda prompts, completions, **_: score(prompts, completions)
 
 
-def _build_rloo(task: Task, args: dict[str, Any]) -> Watched:
+def build_rloo(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of an RLOO run; the reference scores the answers as they are sampled."""
     recipe = task.recipe
     handle = _handle(task.model)  # before TRL patches the model's forward
     config = RLOOConfig(
@@ -418,15 +430,3 @@ def _online_reference(task: Task, handle: Model) -> Model:
 
     handle.forward = forward
     return handle
-
-
-BUILDERS = {"dpo": _build_dpo, "kto": _build_kto, "simpo": _build_simpo, "rloo": _build_rloo}
-
-
-def build(task: Task, args: dict[str, Any]) -> Watched:
-    """The trainer of a DPO, KTO, SimPO or RLOO run.
-
-    For DPO and KTO this computes the reference log-probabilities, unless the run resumes.
-    """
-    with quiet(), old_names_allowed():
-        return BUILDERS[task.recipe.algorithm](task, args)

@@ -6,17 +6,18 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 from typing import Any
 
 import torch
 from transformers import get_scheduler, set_seed
 
-from springback.core import Recipe, content_hash
+from springback.core import ALGORITHMS, Recipe, content_hash
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.models.encoding import Encoded
 from springback.models.loading import Model, Tokenizer, release_memory, trainable
+from springback.models.quiet import old_names_allowed, quiet
 from springback.progress import Progress, Silent
-from springback.training import sft
 from springback.training.batches import (
     Marks,
     Resume,
@@ -73,7 +74,9 @@ def finetune(
     )
     _allocate(optimizer)
     start = None
-    if recipe.algorithm == "rloo" and recipe.beta and examples.reference is None:
+    # Answers that are sampled on the way are scored by the reference on the way.
+    online = ALGORITHMS[recipe.algorithm].learns == "prompts"
+    if online and recipe.beta and examples.reference is None:
         start = {name: p.detach().clone() for name, p in trainable(model).items()}
     state = State(model, optimizer, resume, _key(examples, recipe, marks))
     state.load()
@@ -147,20 +150,25 @@ def _train(task: Task, loop: Loop) -> None:
                 stack.enter_context(untouched(model))
         if task.recipe.algorithm == "sft":
             stack.enter_context(large_blocks_apart())
-        trainer = _builder(task.recipe.algorithm)(task, arguments(task.recipe, scratch, steps))
+        build = _builder(task.recipe.algorithm)
+        with quiet(), old_names_allowed():
+            trainer = build(task, arguments(task.recipe, scratch, steps))
         trainer.autocast = task.recipe.precision == "bf16-mixed"
         trainer.watch(loop)
         trainer.train()
 
 
 def _builder(algorithm: str) -> Callable[[Task, dict[str, Any]], Watched]:
-    if algorithm == "sft":
-        return sft.build
+    """What builds the algorithm's trainer; its file is loaded when it is needed."""
+    trainer = ALGORITHMS[algorithm].trainer
+    if not isinstance(trainer, str):
+        return trainer
+    module, _, name = trainer.partition(":")
     try:
-        from springback.training import preference
+        build: Callable[[Task, dict[str, Any]], Watched] = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         if package not in ("trl", "datasets"):
             raise
         raise MissingExtraError(package, "train", f"training with {algorithm}") from error
-    return preference.build
+    return build

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.protections import parse_all
-from springback.jobs.audit.settings import EXPERIMENTS, PROBES, RESISTANCE_DATA, AuditSettings
+from springback.jobs.audit.settings import EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
+from springback.probes.registry import get_probe
+from springback.results.probe_info import PROBES
 from springback.results.writing import check_positive
 from springback.training import NEUTRAL_PROMPT, check_recipe
-
-#: Algorithms that learn from wanted and unwanted answers together.
-PREFERENCES = ("dpo", "kto", "simpo")
-#: Those of them that need both answers to the same prompt.
-PAIRED = ("dpo", "simpo")
 
 
 def check_settings(settings: AuditSettings) -> AuditSettings:
@@ -80,6 +77,8 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
             "already: give others"
         )
+    for flag in ("algorithm", "perturb_algorithm"):
+        _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
     _check_protections(settings)
     if settings.accelerate is not None:
         read_launch(settings.accelerate)
@@ -104,7 +103,9 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     if settings.precision == "auto":
         settings = replace(settings, precision=default_precision())
     _check_algorithms(settings)
-    pairs = {settings.algorithm, settings.perturb_algorithm} & {*PREFERENCES}
+    pairs = any(
+        ALGORITHMS[name].preference for name in (settings.algorithm, settings.perturb_algorithm)
+    )
     return replace(
         settings,
         resistance_rows=settings.resistance_rows if "resistance" in settings.experiments else 0,
@@ -117,7 +118,8 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
 
 def _check_protections(settings: AuditSettings) -> None:
     shields = parse_all(settings.mitigate)
-    if settings.perturb_algorithm != "sft" and any(s.kind == "mix" for s in shields):
+    by_rows = ALGORITHMS[settings.perturb_algorithm].learns == "rows"
+    if not by_rows and any(s.kind == "mix" for s in shields):
         raise SpringbackError(
             f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
             "are learned beside the others by sft only: leave out one of the two"
@@ -151,27 +153,27 @@ def _check_protections(settings: AuditSettings) -> None:
 
 
 def _check_algorithms(settings: AuditSettings) -> None:
-    for flag in ("algorithm", "perturb_algorithm"):
-        _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
-        check_recipe(settings.recipe(0, getattr(settings, flag)))
-    if settings.perturb_algorithm != "sft" and any(settings.mix):
+    for algorithm in (settings.algorithm, settings.perturb_algorithm):
+        check_recipe(settings.recipe(0, algorithm))
+    perturbing = ALGORITHMS[settings.perturb_algorithm]
+    if perturbing.learns != "rows" and any(settings.mix):
         raise SpringbackError(
             f"--mix with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
             "opposite to learn against: leave out one of the two"
         )
-    if settings.perturb_algorithm in PREFERENCES and settings.attack_seeds:
+    if perturbing.preference and settings.attack_seeds:
         raise SpringbackError(
             f"--attack-seeds with --perturb-algorithm {settings.perturb_algorithm}; the rows that "
             "it learns against are drawn by the study's seed: leave out one of the two"
         )
-    geometry = [p for p in settings.probes if p in ("weight_change", "way_back")]
-    if settings.lora_rank and geometry:
+    whole = [p for p in settings.probes if get_probe(p).whole_weights]
+    if settings.lora_rank and whole:
         raise SpringbackError(
-            f"--probes has {', '.join(geometry)} with --lora-rank {settings.lora_rank}; an adapter "
+            f"--probes has {', '.join(whole)} with --lora-rank {settings.lora_rank}; an adapter "
             "has no weights to compare with the start's: leave the probe out or train all weights"
         )
 
 
-def _among(flag: str, given: Sequence[str], allowed: Sequence[str]) -> None:
+def _among(flag: str, given: Sequence[str], allowed: Collection[str]) -> None:
     if bad := [name for name in given if name not in allowed]:
         raise SpringbackError(f"--{flag} has {', '.join(bad)}; allowed: {', '.join(allowed)}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from springback.core import Run
+from springback.core import ALGORITHMS, Run
 from springback.jobs.audit import realign, rebound, resistance
-from springback.jobs.audit.checks import PAIRED, check_settings
+from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import training_speed
+from springback.probes.registry import probe_tokens
 
 #: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
 #: training with its gradient and two moments, and a copy in bf16.
@@ -171,22 +172,6 @@ def _runs(study: Study) -> Iterator[Planned]:
                 yield planned(run, seed, s.resistance_rows * toward, 0)
 
 
-def probe_tokens(s: AuditSettings, length: float) -> float:
-    """Tokens that the probes score on one model, texts being ``length`` tokens long."""
-    sampled = s.prompt_tokens + s.sample_tokens
-    # Sampling goes token by token: about three times the time of scoring as many.
-    probe = 2 * s.holdout * length
-    texts = {"kl": 1, "reverse_kl": 2}
-    probe += s.prompts * sampled * sum(texts.get(p, 0) for p in s.probes)
-    # Sentiment and behaviour read the same samples.
-    drawn = {"behaviour" if p == "sentiment" else p for p in s.probes}
-    probe += 3 * s.prompts * s.sample_tokens * len(drawn & {"reverse_kl", "behaviour"})
-    sources = {"neutral_nll": s.neutral, "rates": s.pretraining}
-    scored = len({sources[p] for p in s.probes if p in sources})
-    probe += s.utility_rows * length * (scored + 4 * ("choice" in s.probes))
-    return probe
-
-
 def toward_tokens(s: AuditSettings, length: float) -> float:
     """Tokens of a row that leads towards a model in resistance: its response, or its data."""
     return s.prompt_tokens + s.sample_tokens if s.resistance_data == "responses" else length
@@ -199,13 +184,12 @@ def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> fl
     the third of a training step's work that they are; sampling goes token by token, three times as
     slow.
     """
-    s, forward = settings, 1 / 3
-    if algorithm == "rloo":
+    s, forward, learns = settings, 1 / 3, ALGORITHMS[algorithm].learns
+    forwards = ALGORITHMS[algorithm].forward_passes * forward
+    if learns == "prompts":
         one = s.prompt_tokens + s.answer_tokens
-        return s.generations * (one * (1 + forward) + 3 * forward * s.answer_tokens)
-    references = {"sft": 0, "dpo": 2, "kto": 3, "simpo": 0}[algorithm]
-    rows = 2 if algorithm in PAIRED else 1
-    return length * (rows + references * forward)
+        return s.generations * (one * (1 + forwards) + 3 * forward * s.answer_tokens)
+    return length * ((2 if learns == "pairs" else 1) + forwards)
 
 
 def outline(settings: AuditSettings) -> str:

@@ -17,11 +17,12 @@ from pathlib import Path
 from springback.errors import SpringbackError, StoreError, describe
 from springback.jobs.audit import rebound
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.plan import kept, probe_tokens, toward_tokens
+from springback.jobs.audit.plan import kept, toward_tokens
 from springback.jobs.audit.plan_settings import HARDWARE, LargeSettings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build
 from springback.models.loading import count_parameters, resolve
+from springback.probes.registry import probe_tokens
 from springback.results.store import read_json
 
 #: Bytes a weight: fp32 master, gradient and two moments of AdamW, and the fp32 start model beside.

@@ -14,7 +14,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
-from springback.probes.rates import UNITS as RATE_UNITS
+from springback.probes.registry import get_probe
 from springback.training import Marks
 
 
@@ -275,26 +275,17 @@ def _branch(
 def records(
     study: Study, checkpoint: str, values: dict[str, dict[str, Any]], tags: dict[str, Any]
 ) -> list[Measurement]:
-    """One checkpoint's probes; what they are made of, on its own.
-
-    That is: the NLL of either side's texts, the cosine of the way back, each set's rates.
-    """
-    found = []
+    """One checkpoint's probes and their further parts, after the NLL of either side's texts."""
+    made = []
     for side in ("wanted", "unwanted"):
         each = values["margin"][side]
         nll, unit = sum(each) / len(each), study.words["margin"].unit
-        found.append(Measurement("nll", checkpoint, side, nll, unit, tags=tags))
+        made.append(Measurement("nll", checkpoint, side, nll, unit, tags=tags))
     for probe, value in values.items():
-        unit = study.words[probe].unit
-        found.append(
-            Measurement(probe, checkpoint, "held-out", float(value["value"]), unit, tags=tags)
-        )
-        if value.get("cosine") is not None:
-            cosine = float(value["cosine"])
-            name = f"{probe}_cosine"
-            found.append(Measurement(name, checkpoint, "held-out", cosine, "cosine", tags=tags))
-        for part, rates in value.get("sets", {}).items():
-            for name, unit in RATE_UNITS.items():
-                one = float(rates[name])
-                found.append(Measurement(f"{probe}_{name}", checkpoint, part, one, unit, tags=tags))
-    return found
+        unit, number = study.words[probe].unit, float(value["value"])
+        made.append(Measurement(probe, checkpoint, "held-out", number, unit, tags=tags))
+        for part in get_probe(probe).parts(value):
+            made.append(
+                Measurement(part.name, checkpoint, part.texts, part.value, part.unit, tags=tags)
+            )
+    return made

@@ -15,10 +15,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
-from springback.core import Checkpoint, Row, Slice
+from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
-from springback.jobs.audit.checks import PAIRED, PREFERENCES
 from springback.jobs.audit.protections import most_beside
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import encode_prompt
@@ -201,8 +200,8 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
     """
     longest, dose = max(settings.n_pos), max(settings.doses)
     again = longest if "realign" in settings.experiments else 0
-    both = settings.algorithm in PREFERENCES
-    swapped = settings.perturb_algorithm in PREFERENCES
+    both = ALGORITHMS[settings.algorithm].preference
+    swapped = ALGORITHMS[settings.perturb_algorithm].preference
     back = {
         "align": {
             "resistance": 4 * settings.resistance_rows,
@@ -229,20 +228,22 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
     _check(data)
     data = _with_prompts(data, settings.prompt)
     algorithms = (settings.algorithm, settings.perturb_algorithm)
+    paired = any(ALGORITHMS[name].learns == "pairs" for name in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
-    if len(prompts) < 2 or not {*PAIRED} & {*algorithms}:
+    if len(prompts) < 2 or not paired:
         return data
     return _paired(data, settings, longest, again, dose)
 
 
 def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose: int) -> PairedData:
     """The same data in pairs; raises :class:`DataError` where there are too few."""
-    by_pairs = settings.perturb_algorithm in PAIRED
+    aligns_pairs = ALGORITHMS[settings.algorithm].learns == "pairs"
+    by_pairs = ALGORITHMS[settings.perturb_algorithm].learns == "pairs"
     own = {f.name: getattr(data, f.name) for f in fields(data)}
     paired = PairedData(**own, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs)
     there = len(pairs_of(data.align, data.perturb, 0))
     if there < paired.needed:
-        which = settings.algorithm if settings.algorithm in PAIRED else settings.perturb_algorithm
+        which = settings.algorithm if aligns_pairs else settings.perturb_algorithm
         raise DataError(
             f"{which} learns two answers to one prompt, and the study needs {paired.needed} "
             f"prompts that {settings.align!r} and {settings.perturb!r} both answer, beside "

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from springback.core import ALGORITHMS, Recipe
+from springback.core import ALGORITHMS, Recipe, algorithms_reading
+from springback.results.probe_info import PROBES
 from springback.settings import (
     ExecutionSettings,
     Settings,
@@ -19,16 +20,7 @@ from springback.settings import (
 DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
 
 
-PROBES = (
-    *DEFAULT_PROBES,
-    "reverse_kl",
-    "behaviour",
-    "neutral_nll",
-    "choice",
-    "weight_change",
-    "way_back",
-    "rates",
-)
+_PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.preference]
 
 
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
@@ -81,16 +73,21 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     lora_alpha: int = setting(16, "Its scaling is this over the rank.")
     beta: float | None = setting(
         None,
-        "Weight of the reference (dpo, kto), scale of the reward (simpo), weight of KL (rloo).",
+        "Weight of the reference or of KL, scale of a reward; usually "
+        f"{', '.join(f'{n} {a.beta}' for n, a in ALGORITHMS.items() if a.beta)}.",
     )
-    gamma: float = setting(1.0, "Target margin of simpo, in nats.")
-    generations: int = setting(4, "Answers that rloo samples to a prompt.")
+    gamma: float = setting(
+        1.0, f"Target margin of {', '.join(algorithms_reading('gamma'))}, in nats."
+    )
+    generations: int = setting(
+        4, f"Answers that {', '.join(algorithms_reading('generations'))} samples to a prompt."
+    )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
         "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
     )
     prompt: str | None = setting(
-        None, "What bare texts answer; dpo, kto and simpo need one and take 'Review:'."
+        None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
     )
     max_tokens: int = setting(64, "Rows are cut here.")
     precision: str = setting("auto", "auto, bf16-mixed or float32.")
@@ -191,12 +188,13 @@ class AuditSettings(
         options: dict[str, Any] = {}
         if self.lora_rank:
             options |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
-        if algorithm != "sft":
-            options["beta"] = self.beta
-        if algorithm == "simpo":
-            options["gamma"] = self.gamma
-        if algorithm == "rloo":
-            options |= {"generations": self.generations, "new_tokens": self.answer_tokens}
+        offered = {
+            "beta": self.beta,
+            "gamma": self.gamma,
+            "generations": self.generations,
+            "new_tokens": self.answer_tokens,
+        }
+        options |= {o: v for o, v in offered.items() if ALGORITHMS[algorithm].reads(o)}
         return Recipe(
             algorithm=algorithm,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,

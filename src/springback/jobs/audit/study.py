@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -12,25 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import Checkpoint, Recipe, Row, Run, Slice
-from springback.data import load_slice
-from springback.jobs.audit import battery
+from springback.core import ALGORITHMS, Recipe, Run, Slice
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.rows import Data, Room, load_data
 from springback.jobs.audit.settings import AuditSettings
-from springback.models.encoding import Encoded, encode_rows, stop_ids
-from springback.models.loading import (
-    Model,
-    Tokenizer,
-    copy_weights,
-    count_parameters,
-    load_model,
-    load_weights,
-    read_configs,
-)
-from springback.probes import Meter, Precision, SampleSettings, SharedMeter, Workers
-from springback.probes.rates import RateSet, rate_set
+from springback.models.encoding import Encoded, stop_ids
+from springback.models.loading import Model, copy_weights, count_parameters, load_weights
+from springback.probes import registry
+from springback.probes.context import ProbeInputs
+from springback.probes.registry import ProbeValue
 from springback.progress import Progress
+from springback.results.probe_info import ProbeInfo
 from springback.results.store import Store, require_space
 from springback.training import (
     Examples,
@@ -50,8 +40,11 @@ from springback.training import (
 from springback.training.distributed import finetune_apart
 
 
-class Study:
-    """What every run of an audit works with."""
+class Study(ProbeInputs):
+    """What every run of an audit works with: beside what its probes need, data, model and store."""
+
+    settings: AuditSettings
+    like: Study | None
 
     def __init__(
         self,
@@ -66,24 +59,14 @@ class Study:
 
         ``room``: what the data was loaded with, for its tokenizer.
         """
-        self.settings, self.data, self.store, self.progress = settings, data, store, progress
-        self.like = like
         self.room: Room = like.room if like else room or Room(settings)
-        self.checkpoint: Checkpoint = self.room.checkpoint
-        self.tokenizer: Tokenizer = self.room.tokenizer
-        self.precision = Precision(settings.probe_precision)
-        self.encoded = {
-            part: encode_rows(self.tokenizer, rows.rows, settings.max_tokens)
-            for part, rows in (("wanted", data.wanted), ("unwanted", data.unwanted))
-        }
-        self.prompts = self._prompts()
+        held_out = {"wanted": data.wanted, "unwanted": data.unwanted}
+        super().__init__(
+            settings, self.room.checkpoint, self.room.tokenizer, held_out, store.partials, like
+        )
+        self.data, self.store, self.progress = data, store, progress
         #: Turned round in the opposite order: what is wanted there is a low reward.
         self.sign = -1.0 if like else 1.0
-
-    @cached_property
-    def start(self) -> Model:
-        """The start model, loaded when first needed: a plan does without."""
-        return self.like.start if self.like else load_model(self.checkpoint)
 
     @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
@@ -114,149 +97,20 @@ class Study:
         )
         return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
 
-    def _prompts(self) -> list[list[int]]:
-        """Beginnings of held-out texts, half wanted and half unwanted, or prompts of pairs."""
-        rows = [r for pair in zip(*self.encoded.values(), strict=True) for r in pair]
-        return [list(self.beginning(r)) for r in rows[: self.settings.prompts]]
-
-    def beginning(self, row: Encoded) -> Sequence[int]:
-        """What a continuation of ``row`` is sampled from: its prompt, or first words of a text.
-
-        Texts that all answer one prompt give their first words beside it.
-        """
-        s = self.settings
-        if row.start == 1:
-            return row.ids[: s.prompt_tokens]
-        return row.ids[: row.start + (s.prompt_tokens if s.prompt is not None else 0)]
-
-    def sampling(self, seed: int, exact_length: bool = False) -> SampleSettings:
-        return SampleSettings(
-            new_tokens=self.settings.sample_tokens,
-            seed=seed,
-            exact_length=exact_length,
-            kind=self._sampled.kind,
-        )
-
-    @property
-    def _sampled(self) -> Row:
-        """One of the rows that continuations are sampled for."""
-        return self.data.wanted.rows[0]
-
     @cached_property
-    def stop_inputs(self) -> dict[str, Any]:
-        """What ends a continuation, where the tokenizer's end token is not all of it: part of the
-        id of every run that samples."""
-        ends = stop_ids(self.tokenizer, self._sampled, read_configs(self.checkpoint.path))
-        alone = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
-        return {} if list(ends) == alone else {"stop_ids": list(ends)}
-
-    @cached_property
-    def meter(self) -> Meter:
-        """What measures a model: here, or in the processes that the settings ask for."""
-        if self.like:
-            return self.like.meter
-        given = (self.start, self.tokenizer, self.precision)
-        count = self.settings.probe_processes
-        if count == 1:
-            return Meter(*given)
-        return SharedMeter(*given, Workers(count, self.checkpoint, self.store.partials))
-
-    def close(self) -> None:
-        """End the processes that measure, if there are any."""
-        if "meter" in self.__dict__ and not self.like:
-            self.meter.close()
-            del self.meter
-
-    @cached_property
-    def start_texts(self) -> list[Encoded]:
-        """The prompts with continuations sampled from the start model once, for its KL."""
-        held = self.meter.model
-        self.meter.hold(self.start)
-        found = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
-        self.meter.hold(held)
-        return probes.continued(self.prompts, found)
-
-    def sampled(self) -> list[str]:
-        """A continuation of every prompt, as text; the same noise for every model."""
-        ids = self.meter.sample(self.prompts, self.sampling(1))
-        return [self.tokenizer.decode(i, skip_special_tokens=True) for i in ids]
-
-    @cached_property
-    def scorer(self) -> probes.Scorer | None:
-        """What scores sampled texts in the probe ``behaviour``."""
-        wanted = "behaviour" in self.settings.probes
-        return probes.load_scorer(self.settings.behaviour or "") if wanted else None
-
-    @cached_property
-    def words(self) -> dict[str, battery.Words]:
+    def words(self) -> dict[str, ProbeInfo]:
         """Title, unit and direction of every probe."""
-        return battery.words(self.settings, self.scorer)
+        return registry.infos(self)
 
-    @cached_property
-    def neutral(self) -> Slice:
-        s = self.settings
-        return load_slice(s.neutral, limit=s.utility_rows, split="test")
-
-    @cached_property
-    def pretraining(self) -> Slice:
-        s = self.settings
-        return load_slice(s.pretraining, limit=s.utility_rows, split="test")
-
-    @cached_property
-    def rate_sets(self) -> dict[str, RateSet]:
-        """The three sets whose rates are followed, with the leaves of their pruned trees."""
-        rows = {
-            "pretraining": self.encode(self.pretraining),
-            "aligning": self.encoded["wanted"],
-            "perturbing": self.encoded["unwanted"],
-        }
-        return {name: rate_set(r, self.settings.rate_depth) for name, r in rows.items()}
-
-    @cached_property
-    def choices(self) -> Slice:
-        s = self.settings
-        return load_slice(s.choices, limit=s.utility_rows, split="test")
-
-    def measure(self, model: Model, aligned: Path | None = None) -> dict[str, dict[str, Any]]:
-        """Every probe of the study on one model (:func:`springback.jobs.audit.battery.measure`)."""
-        return battery.measure(self, model, aligned)
-
-    def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
-        """How much scoring itself moves: the start model again, in batches of another size.
-
-        ``margin`` is the absolute difference of the two scorings (nats a token), ``kl`` the KL of
-        the first scoring to the second, ``margin_se`` the standard error from the choice of texts.
-        """
-        other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
-        again = [
-            probes.nll(self.start, self.encoded[part], self.tokenizer, other)
-            for part in ("wanted", "unwanted")
-        ]
-        texts = [measured["margin"][part] for part in ("wanted", "unwanted")]
-        floor = {
-            "margin": abs(probes.margin(*again) - measured["margin"]["value"]),
-            "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
-        }
-        if "kl" in measured:
-            again_kl = self.meter.kl_to_itself(self.start_texts)
-            floor["kl"] = abs(sum(again_kl) / len(again_kl))
-        return floor
+    def measure(self, model: Model, aligned: Path | None = None) -> dict[str, ProbeValue]:
+        """Every probe of the study on one model, which comes from the branch point ``aligned``."""
+        return registry.measure(self, model, aligned)
 
     def probe_inputs(self) -> dict[str, Any]:
         """What a measurement depends on besides the model: part of every run's id."""
         s = self.settings
-        more: dict[str, Any] = {}
-        if self.scorer is not None:
-            more["behaviour"] = self.scorer.identity
-        if "neutral_nll" in s.probes:
-            more["neutral"] = self.neutral.content_hash
-        if "choice" in s.probes:
-            more["choices"] = self.choices.content_hash
-        if "rates" in s.probes:
-            more["pretraining"] = self.pretraining.content_hash
-            more["rate_depth"] = s.rate_depth
         return {
-            **more,
+            **registry.identity(self),
             **self.stop_inputs,
             "start": self.checkpoint.content_hash,
             "wanted": self.data.wanted.content_hash,
@@ -303,17 +157,18 @@ class Study:
         which way the reward points.
         """
         cut, tokenizer = recipe.max_tokens, self.tokenizer
-        if recipe.algorithm == "sft":
+        learns = ALGORITHMS[recipe.algorithm].learns
+        if learns == "rows":
             return self.encode(part)
-        if recipe.algorithm == "rloo":
+        if learns == "prompts":
             sign = -self.sign if phase == "perturb" else self.sign
             rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
             name = f"{sign:+g} {self.reward.identity}"
-            ends = stop_ids(tokenizer, self._sampled)
+            ends = stop_ids(tokenizer, self.sampled_row)
             reward = partial(_signed, self.reward, sign)
             return Examples(rows, reward=reward, name=name, stop_ids=ends)
         other = self._against(phase, recipe.seed).rows
-        if recipe.algorithm == "kto":
+        if learns == "labelled":
             # As many rows as part has, half of them the other side's.
             ours, theirs = part.rows[: -(-len(part) // 2)], other[: len(part) // 2]
             return Examples(encode_labelled(tokenizer, labelled_rows(ours, theirs), cut))
@@ -322,9 +177,10 @@ class Study:
 
     def example_inputs(self, recipe: Recipe, phase: str) -> dict[str, Any]:
         """What :meth:`examples` depends on besides the rows: part of the run's id."""
-        if recipe.algorithm == "sft":
+        learns = ALGORITHMS[recipe.algorithm].learns
+        if learns == "rows":
             return {}
-        if recipe.algorithm == "rloo":
+        if learns == "prompts":
             return {"reward": self.reward.identity, "prompt_tokens": self.settings.prompt_tokens}
         return {"against": self._against(phase, recipe.seed).content_hash}
 
@@ -332,9 +188,6 @@ class Study:
         """The other side's rows that a preference algorithm learns against."""
         side = "align" if phase == "perturb" else "perturb"
         return self.data.reserved(side, f"against {phase}", seed)
-
-    def encode(self, part: Slice) -> list[Encoded]:
-        return encode_rows(self.tokenizer, part.rows, self.settings.max_tokens)
 
     @cached_property
     def weight_bytes(self) -> int:

@@ -10,34 +10,10 @@ from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.schema import Curve, Probe, Rebound
 from springback.report.theme import LIGHT, series
+from springback.results.probe_info import PROBES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-#: What each known probe measures, in one sentence; others are named by title and unit alone.
-MEANING = {
-    "margin": "The margin is how much likelier, per token, the model finds held-out texts of the "
-    "wanted kind than of the unwanted kind.",
-    "kl": "The KL divergence is how far the model's next-token distribution has moved from the "
-    "start model's, per token; 0 is the start model itself.",
-    "bits_per_byte": "Bits per byte is what the model, used as a compressor, spends on a byte of "
-    "held-out text.",
-    "sentiment": "Sentiment is what a word list (VADER) makes of texts that the model writes; it "
-    "is the noisiest of the probes.",
-    "reverse_kl": "The reverse KL divergence is taken on texts that the model itself samples: it "
-    "sees what the model came to say and the start model would not.",
-    "behaviour": "Every sampled continuation gets a number from the scorer that was named.",
-    "neutral_nll": "Neutral texts are ones that neither side teaches; a rise is damage that has "
-    "nothing to do with alignment.",
-    "choice": "Each choice's text is scored as the answer; a question counts as right if the "
-    "right one is the likeliest.",
-    "rates": "The rate is what the model, used as a compressor, spends on a token of texts like "
-    "those of pre-training.",
-    "weight_change": "The length of the change of all weights since the start model, as a share "
-    "of the start's own length.",
-    "way_back": "How much of the way from the aligned weights back to the start's the later "
-    "change has covered: 0 none, 1 all of it, below 0 further away.",
-}
 
 
 def band_note(rebound: Rebound, drawn: bool) -> str:
@@ -69,11 +45,13 @@ def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
         number_axis(axes.yaxis)
     drawn = any(c.low for c in curves)
     unit = f"Unit: {'; '.join(filter(None, (probe.unit, probe.direction)))}."
+    # One that is not known here is shown by title and unit alone.
+    meaning = PROBES[probe.key].meaning if probe.key in PROBES else ""
     return Chart(
         name,
         probe.title,
         curves_in_words(probe, curves),
-        " ".join(filter(None, (MEANING.get(probe.key), unit, band_note(rebound, drawn)))),
+        " ".join(filter(None, (meaning, unit, band_note(rebound, drawn)))),
         curve_table(probe, curves),
         figure,
     )

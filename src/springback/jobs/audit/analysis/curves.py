@@ -7,8 +7,8 @@ from typing import Any
 
 from springback import elasticity
 from springback.jobs.audit.analysis.findings import curves_of
-from springback.jobs.audit.battery import Words
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.probe_info import ProbeInfo
 from springback.stats import Interval, mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
@@ -17,7 +17,7 @@ Resistances = Mapping[int, Mapping[str, Any] | None]
 
 def analyse(
     settings: AuditSettings,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
     resistances: Resistances,
@@ -32,7 +32,7 @@ def analyse(
 
 def rebound_part(
     settings: AuditSettings,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
 ) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _half_dose(n_pos: int, doses: list[int], margins: list[Any], begin: float) -
 
 def _probe(
     name: str,
-    words: Words,
+    words: ProbeInfo,
     settings: AuditSettings,
     start: Mapping[str, Any],
     rebounds: Rebounds,

@@ -10,9 +10,9 @@ from typing import Any
 from springback import elasticity
 from springback.core import to_jsonable
 from springback.elasticity import Attacker, Doses, ReboundCurves
-from springback.jobs.audit.battery import Words
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.probe_info import ProbeInfo
 from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
@@ -73,7 +73,7 @@ def _doses(doses: Doses) -> dict[str, Any]:
 
 def sampled(
     settings: AuditSettings,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
 ) -> dict[str, Any]:

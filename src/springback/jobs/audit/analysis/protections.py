@@ -14,10 +14,10 @@ from springback.core import to_jsonable
 from springback.elasticity import Crossing, bounded_mean, first_crossing
 from springback.elasticity.doses import dose_range
 from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
-from springback.jobs.audit.battery import Words
 from springback.jobs.audit.branches import protected
 from springback.jobs.audit.protections import Protection
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.probe_info import ProbeInfo
 from springback.stats import holm, mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
@@ -27,7 +27,7 @@ COSTS = ("neutral_nll", "choice", "bits_per_byte", "kl")
 
 def findings(
     settings: AuditSettings,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
 ) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _ranges(found: Mapping[int, Crossing], largest: float) -> dict[int, Range]:
 
 def _protection(
     settings: AuditSettings,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
     shield: Protection,
     begin: float,
     plain: Mapping[int, Mapping[int, Any]],
@@ -202,7 +202,7 @@ def _correct(rows: Sequence[dict[str, Any]], what: str) -> None:
 
 
 def _repair(
-    settings: AuditSettings, words: Mapping[str, Words], begin: float, rebounds: Rebounds
+    settings: AuditSettings, words: Mapping[str, ProbeInfo], begin: float, rebounds: Rebounds
 ) -> dict[str, Any]:
     last = max(settings.n_pos)
     first = {seed: got["aligned"][last] for seed, got in rebounds.items()}
@@ -230,7 +230,7 @@ def _point(
     found: Mapping[int, Mapping[float, Any]],
     first: Mapping[int, Any],
     begin: float,
-    words: Mapping[str, Words],
+    words: Mapping[str, ProbeInfo],
 ) -> dict[str, Any]:
     """One strength: alignment and skill, and how both differ from the worn model's."""
     gained = [_margin(row[mu]) - _margin(row[0.0]) for row in found.values()]

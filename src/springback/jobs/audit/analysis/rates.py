@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from springback.probes.rates import rate_sets
 from springback.results.writing import geometric
 from springback.stats import mean_interval
 
@@ -32,15 +33,15 @@ def rates(study: Study, start: Mapping[str, Any], rebounds: Rebounds) -> dict[st
         return None
     sources = {"pretraining": s.pretraining, "aligning": s.align, "perturbing": s.perturb}
     first = start["probes"]["rates"]["sets"]
-    paths = trajectories(s.n_pos, s.doses, start, rebounds)
+    sets, paths = rate_sets(study), trajectories(s.n_pos, s.doses, start, rebounds)
     return {
         "depth": s.rate_depth,
         "sets": [
             {
                 "name": name,
                 "source": sources[name],
-                "texts": len(study.rate_sets[name].rows),
-                "leaves": study.rate_sets[name].leaves,
+                "texts": len(sets[name].rows),
+                "leaves": sets[name].leaves,
                 "start": first[name],
             }
             for name in SETS

@@ -1,0 +1,193 @@
+"""What a probe may ask for: the model under measurement, texts, samples, the start model.
+
+:class:`ProbeInputs` is what every model of a study is measured with, :class:`ProbeContext` is one
+model beside it.  Whatever several probes need is computed on first use and once.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from springback.core import Checkpoint, Slice
+from springback.data import load_slice
+from springback.models.encoding import Encoded, encode_rows, stop_ids
+from springback.models.loading import Model, Tokenizer, load_model, read_configs
+from springback.probes.behaviour import SampleSettings
+from springback.probes.divergence import continued
+from springback.probes.likelihood import Precision, TextNLL, margin, nll
+from springback.probes.measuring import Meter, SharedMeter, Workers
+from springback.probes.scorers import Scorer, load_scorer
+
+T = TypeVar("T")
+
+
+#: An audit's settings (:class:`springback.jobs.audit.settings.AuditSettings`), which are defined
+#: above this layer.  A probe may read any of them.
+ProbeSettings = Any
+
+
+class ProbeInputs:
+    """What every model of a study is measured with.
+
+    ``encoded``: the held-out texts of both sides, ``wanted`` and ``unwanted``.  ``prompts``: token
+    ids that continuations are sampled from.
+    """
+
+    def __init__(
+        self,
+        settings: ProbeSettings,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        held_out: dict[str, Slice],
+        folder: Path,
+        like: ProbeInputs | None = None,
+    ) -> None:
+        """``folder``: where measuring processes exchange weights.
+
+        ``like``: other inputs, whose start model and meter these share.
+        """
+        self.settings, self.checkpoint, self.tokenizer = settings, checkpoint, tokenizer
+        self.folder, self.like = folder, like
+        self.precision = Precision(settings.probe_precision)
+        #: One of the rows that continuations are sampled for.
+        self.sampled_row = held_out["wanted"].rows[0]
+        self.encoded = {side: self.encode(part) for side, part in held_out.items()}
+        # Half of them of wanted and half of unwanted texts.
+        rows = [row for pair in zip(*self.encoded.values(), strict=True) for row in pair]
+        self.prompts = [list(self.beginning(row)) for row in rows[: settings.prompts]]
+        self._made: dict[str, Any] = {}
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` returns, called the first time that ``name`` is asked for."""
+        if name not in self._made:
+            self._made[name] = make()
+        value: T = self._made[name]
+        return value
+
+    @cached_property
+    def start(self) -> Model:
+        """The start model, loaded when first needed: a plan does without."""
+        return self.like.start if self.like else load_model(self.checkpoint)
+
+    @cached_property
+    def meter(self) -> Meter:
+        """What measures a model: here, or in the processes that the settings ask for."""
+        if self.like:
+            return self.like.meter
+        shared = (self.start, self.tokenizer, self.precision)
+        count = self.settings.probe_processes
+        if count == 1:
+            return Meter(*shared)
+        return SharedMeter(*shared, Workers(count, self.checkpoint, self.folder))
+
+    def close(self) -> None:
+        """End the processes that measure, if there are any."""
+        if "meter" in self.__dict__ and not self.like:
+            self.meter.close()
+            del self.meter
+
+    def encode(self, part: Slice) -> list[Encoded]:
+        return encode_rows(self.tokenizer, part.rows, self.settings.max_tokens)
+
+    def beginning(self, row: Encoded) -> Sequence[int]:
+        """What a continuation of ``row`` is sampled from: its prompt, or first words of a text.
+
+        Texts that all answer one prompt give their first words beside it.
+        """
+        s = self.settings
+        if row.start == 1:
+            return row.ids[: s.prompt_tokens]
+        return row.ids[: row.start + (s.prompt_tokens if s.prompt is not None else 0)]
+
+    def sampling(self, seed: int, exact_length: bool = False) -> SampleSettings:
+        return SampleSettings(
+            new_tokens=self.settings.sample_tokens,
+            seed=seed,
+            exact_length=exact_length,
+            kind=self.sampled_row.kind,
+        )
+
+    @cached_property
+    def stop_inputs(self) -> dict[str, Any]:
+        """What ends a continuation, where the tokenizer's end token is not all of it: part of the
+        id of every run that samples."""
+        ends = stop_ids(self.tokenizer, self.sampled_row, read_configs(self.checkpoint.path))
+        alone = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
+        return {} if list(ends) == alone else {"stop_ids": list(ends)}
+
+    def rows_of(self, source: str) -> Slice:
+        """``utility_rows`` held-out rows of a source that is not one of the two sides."""
+        limit = self.settings.utility_rows
+        return self.once(f"rows {source}", lambda: load_slice(source, limit=limit, split="test"))
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """What scores sampled texts in the probe ``behaviour``."""
+        return load_scorer(self.settings.behaviour or "")
+
+    @cached_property
+    def start_texts(self) -> list[Encoded]:
+        """The prompts with continuations sampled from the start model once, for its KL."""
+        held = self.meter.model
+        self.meter.hold(self.start)
+        texts = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
+        self.meter.hold(held)
+        return continued(self.prompts, texts)
+
+    def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
+        """How much scoring itself moves: the start model again, in batches of another size.
+
+        ``margin`` is the absolute difference of the two scorings (nats a token), ``kl`` the KL of
+        the first scoring to the second, ``margin_se`` the standard error from the choice of texts.
+        """
+        other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
+        again = [
+            nll(self.start, self.encoded[side], self.tokenizer, other)
+            for side in ("wanted", "unwanted")
+        ]
+        texts = [measured["margin"][side] for side in ("wanted", "unwanted")]
+        floor = {
+            "margin": abs(margin(*again) - measured["margin"]["value"]),
+            "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
+        }
+        if "kl" in measured:
+            again_kl = self.meter.kl_to_itself(self.start_texts)
+            floor["kl"] = abs(sum(again_kl) / len(again_kl))
+        return floor
+
+
+class ProbeContext:
+    """One model under the probes of a study.
+
+    ``aligned``: weights of the branch point that the model comes from; None where the model is
+    that point itself, or the start.
+    """
+
+    def __init__(self, inputs: ProbeInputs, model: Model, aligned: Path | None = None) -> None:
+        self.inputs, self.model, self.aligned = inputs, model, aligned
+        self.settings, self.meter = inputs.settings, inputs.meter
+        self.meter.hold(model)
+        self._scores: dict[str, list[TextNLL]] = {}
+
+    @cached_property
+    def held_out(self) -> dict[str, list[TextNLL]]:
+        """NLL of the held-out texts, ``wanted`` and ``unwanted``."""
+        return {side: self.meter.nll(rows) for side, rows in self.inputs.encoded.items()}
+
+    def scores(self, part: Slice) -> list[TextNLL]:
+        """NLL of any other texts, one pass however many probes read them."""
+        if part.content_hash not in self._scores:
+            self._scores[part.content_hash] = self.meter.nll(self.inputs.encode(part))
+        return self._scores[part.content_hash]
+
+    @cached_property
+    def samples(self) -> list[str]:
+        """A sampled continuation of every prompt; the same noise for every model."""
+        sampled = self.meter.sample(self.inputs.prompts, self.inputs.sampling(1))
+        return [self.inputs.tokenizer.decode(ids, skip_special_tokens=True) for ids in sampled]
