@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from springback.errors import SpringbackError, StoreError, describe
-from springback.jobs.audit import rebound
+from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.plan import kept, probe_tokens, toward_tokens
+from springback.jobs.audit.plan import kept, probe_tokens
 from springback.jobs.audit.plan_settings import HARDWARE, LargeSettings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build
@@ -120,42 +120,15 @@ class Amount:
 
 def amount(settings: AuditSettings) -> Amount:
     """Of all seeds of a study, every row as long as ``max_tokens``."""
-    runs, trained, scored, moved = map(sum, zip(*_runs(settings), strict=True))
-    return Amount(int(runs), trained, scored, int(moved))
-
-
-def _runs(s: AuditSettings) -> Iterator[tuple[int, float, float, int]]:
-    """Runs, tokens trained, tokens scored, and times the weights move, as the plan has them."""
-    length, probe = float(s.max_tokens), probe_tokens(s, float(s.max_tokens))
-    orders = 2 if "symmetry" in s.experiments else 1
-    for order in range(orders):
-        yield 1, 0.0, 2 * probe, 1
-        plain = replace(
-            s,
-            attack_learning_rates=(),
-            attack_seeds=(),
-            mix=(),
-            mitigate=(),
-            experiments=("rebound",),
-        )
-        one = plain if order else s
-        for _ in s.seeds:
-            yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, len(s.n_pos)
-            for _, attack in rebound.branches(one):
-                batches = max(s.doses) // s.batch_size
-                beside = (
-                    attack.protection.beside(s.batch_size) * batches if attack.protection else 0
-                )
-                rows = (attack.rows or max(s.doses)) + beside
-                marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
-                yield 1, rows * length, marks * probe, 1 + 2 * len(attack.repair)
-    for _ in s.seeds:
-        if "realign" in s.experiments:
-            yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, 2
-        if s.resistance_rows:
-            rows, toward = s.resistance_rows, toward_tokens(s, length)
-            yield 3, 3 * rows * length, 3 * rows * (toward + 3 * s.sample_tokens), 6
-            yield 6, 6 * rows * toward, 0.0, 6
+    s, length = settings, float(settings.max_tokens)
+    probe = probe_tokens(s, length)
+    listed = [run for order in runs.orders(s) for run in runs.of(order)]
+    return Amount(
+        len(listed),
+        sum(run.trained_tokens(s, length) for run in listed),
+        sum(run.scored_tokens(s, length, probe) for run in listed),
+        sum(run.weights_moved for run in listed),
+    )
 
 
 @dataclass(frozen=True)

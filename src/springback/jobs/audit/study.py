@@ -16,7 +16,7 @@ from springback.core import Checkpoint, Recipe, Run, Slice
 from springback.data import load_slice
 from springback.jobs.audit import battery
 from springback.jobs.audit.accelerate_config import read_launch
-from springback.jobs.audit.rows import Data, Room, load_data
+from springback.jobs.audit.rows import Data, PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import (
@@ -49,6 +49,21 @@ from springback.training import (
 from springback.training.distributed import finetune_apart
 
 
+def opposite_order(settings: AuditSettings) -> AuditSettings:
+    """The rebound alone with both sides exchanged: unwanted first, then wanted."""
+    return replace(
+        settings,
+        align=settings.perturb,
+        perturb=settings.align,
+        experiments=("rebound",),
+        resistance_rows=0,
+        attack_learning_rates=(),
+        attack_seeds=(),
+        mix=(),
+        mitigate=(),
+    )
+
+
 class Study:
     """What every run of an audit works with."""
 
@@ -59,17 +74,19 @@ class Study:
         store: Store,
         progress: Progress,
         like: Study | None = None,
-        room: Room | None = None,
+        prompt_filter: PromptFilter | None = None,
     ) -> None:
         """``like``: the study whose opposite this is; they share the model.
 
-        ``room``: what the data was loaded with, for its tokenizer.
+        ``prompt_filter``: what the data was loaded with, for its tokenizer.
         """
         self.settings, self.data, self.store, self.progress = settings, data, store, progress
         self.like = like
-        self.room: Room = like.room if like else room or Room(settings)
-        self.checkpoint: Checkpoint = self.room.checkpoint
-        self.tokenizer: Tokenizer = self.room.tokenizer
+        self.prompt_filter: PromptFilter = (
+            like.prompt_filter if like else prompt_filter or PromptFilter(settings)
+        )
+        self.checkpoint: Checkpoint = self.prompt_filter.checkpoint
+        self.tokenizer: Tokenizer = self.prompt_filter.tokenizer
         self.precision = Precision(settings.probe_precision)
         self.encoded = {
             part: encode_rows(self.tokenizer, rows.rows, settings.max_tokens)
@@ -78,6 +95,8 @@ class Study:
         self.prompts = self._prompts()
         #: Turned round in the opposite order: what is wanted there is a low reward.
         self.sign = -1.0 if like else 1.0
+        #: Runs that were asked for, and their ids, which take a hash of all their rows.
+        self.identities: dict[Any, Run] = {}
 
     @cached_property
     def start(self) -> Model:
@@ -99,19 +118,9 @@ class Study:
 
     def opposite(self) -> Study:
         """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
-        s = self.settings
-        settings = replace(
-            s,
-            align=s.perturb,
-            perturb=s.align,
-            experiments=("rebound",),
-            resistance_rows=0,
-            attack_learning_rates=(),
-            attack_seeds=(),
-            mix=(),
-            mitigate=(),
-        )
-        return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
+        settings = opposite_order(self.settings)
+        data = load_data(settings, self.prompt_filter)
+        return Study(settings, data, self.store, self.progress, like=self)
 
     def _prompts(self) -> list[list[int]]:
         """Beginnings of held-out texts, half wanted and half unwanted, or prompts of pairs."""
@@ -155,9 +164,9 @@ class Study:
         """The prompts with continuations sampled from the start model once, for its KL."""
         held = self.meter.model
         self.meter.hold(self.start)
-        found = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
+        continuations = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
         self.meter.hold(held)
-        return probes.continued(self.prompts, found)
+        return probes.continued(self.prompts, continuations)
 
     def sampled(self) -> list[str]:
         """A continuation of every prompt, as text; the same noise for every model."""

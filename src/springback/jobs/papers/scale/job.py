@@ -18,9 +18,9 @@ from springback.elasticity.read_audit import FREE
 from springback.errors import SpringbackError, describe
 from springback.integrations.ray import ExecutorSettings, Task
 from springback.integrations.ray.scheduler import run_tasks
+from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
-from springback.jobs.audit.on_ray import on_ray
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build, kinds
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
@@ -82,15 +82,15 @@ def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, Au
     """What a scale begins from, ``given`` settings changed; raises on what cannot be."""
     if scale not in BEGIN:
         raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(BEGIN)}")
-    own = {name: given[name] for name in kinds(ScaleSettings) if name in given}
-    rest = {name: value for name, value in given.items() if name not in own}
+    of_scale = {name: given[name] for name in kinds(ScaleSettings) if name in given}
+    rest = {name: value for name, value in given.items() if name not in of_scale}
     if bad := sorted({"model", "series", "revision"} & {*rest}):
         raise SpringbackError(
             f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
         )
     begin, cell = BEGIN[scale]
-    made, changed = build(ScaleSettings, own), build(AuditSettings, rest)
-    settings = replace(begin, **{name: getattr(made, name) for name in own})
+    made, changed = build(ScaleSettings, of_scale), build(AuditSettings, rest)
+    settings = replace(begin, **{name: getattr(made, name) for name in of_scale})
     study = replace(cell, **{name: getattr(changed, name) for name in rest})
     check_positive(
         {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
@@ -130,7 +130,7 @@ def scale_study(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings, study = settings_of(scale, given or {})
-    far = on_ray(executor)
+    on_ray = ray_runs.on_ray(executor)
     if executor is not None and executor.shared:
         raise SpringbackError(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
@@ -148,26 +148,26 @@ def scale_study(
             f"studies, {len(cells) - len(left)} of them done; stop it at any time, the same "
             "command goes on"
         )
-        if far and executor is not None:
-            _on_ray(needed, left, study, store, progress, executor)
+        if on_ray and executor is not None:
+            _make_on_ray(needed, left, study, store, progress, executor)
         for run in needed.values():
             pretrain_once(run, store, progress)
-        found = []
-        for at, cell in enumerate(cells, start=1):
+        measured = []
+        for number, cell in enumerate(cells, start=1):
             run = runs[cell.shape.name, cell.seed]
             if not cell.done(store.root, run, study):
-                progress.note(f"study {at} of {len(cells)}: {cell.name}")
+                progress.note(f"study {number} of {len(cells)}: {cell.name}")
                 measure_cell(cell, run, study, str(store.root), progress)
                 release_memory()
-            found.append(_read(cell, cell.place(store.root, run, study)))
-        analysis = scale_analysis.analyse(scale, settings, study, found)
+            measured.append(_read(cell, cell.place(store.root, run, study)))
+        analysis = scale_analysis.analyse(scale, settings, study, measured)
         write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
         return write_result(
             store,
             "reproduce",
             clock,
             inputs={"settings": study, "scale": settings},
-            measurements=scale_analysis.measurements(found),
+            measurements=scale_analysis.measurements(measured),
             analysis=analysis,
             verdict=scale_analysis.verdict(analysis),
         )
@@ -204,14 +204,14 @@ def pretrainings(
     Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
     others are asked for, so seeds can be measured apart and put together.
     """
-    found = {}
+    by_size_and_seed = {}
     for seed in study.seeds:
         part = _text(settings, seed)
         identity = content_hash([part.content_hash, settings.vocabulary])[:20]
         folder = store.checkpoints / f"tokenizer-{identity}"
         for size in settings.sizes:
             shape = shape_of(size)
-            found[shape.name, seed] = Pretraining(
+            by_size_and_seed[shape.name, seed] = Pretraining(
                 settings.volumes,
                 part,
                 shape,
@@ -220,7 +220,7 @@ def pretrainings(
                 str(folder),
                 identity,
             )
-    return found
+    return by_size_and_seed
 
 
 def measure_cell(
@@ -237,7 +237,7 @@ def pretrain_task(run: Pretraining, root: str, progress: Progress) -> None:
     pretrain_once(run, Store(root), progress)
 
 
-def _on_ray(
+def _make_on_ray(
     runs: Mapping[tuple[str, int], Pretraining],
     cells: list[Cell],
     study: AuditSettings,

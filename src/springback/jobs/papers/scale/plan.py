@@ -86,14 +86,14 @@ def _row(
     runs: Mapping[tuple[str, int], Pretraining],
     shape: Shape,
 ) -> Row:
-    own = {key: run for key, run in runs.items() if run.shape == shape}
+    of_size = {key: run for key, run in runs.items() if run.shape == shape}
     seeds, studies = len(study.seeds), len(study.seeds) * len(settings.volumes)
-    cells = cells_of(own)
-    left = [c for c in cells if not c.done(store.root, own[c.shape.name, c.seed], study)]
+    cells = cells_of(of_size)
+    left = [c for c in cells if not c.done(store.root, of_size[c.shape.name, c.seed], study)]
     measured = len(cells) - len(left)
     # A pre-training is needed for the studies that are left, and for nothing else.
     waiting = {cell.seed for cell in left}
-    made = sum(run.done(store) or seed not in waiting for (_, seed), run in own.items())
+    made = sum(run.done(store) or seed not in waiting for (_, seed), run in of_size.items())
     recipe = Pretraining(settings.volumes, Slice.of("", "", (), 0), shape).recipe
     one = amount(replace(study, seeds=study.seeds[:1]))
     first = max(settings.volumes) * recipe.max_tokens
