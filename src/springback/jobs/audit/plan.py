@@ -83,12 +83,7 @@ class Plan:
         for kind in kinds:
             rows.append(self._row(kind, [p for p in self.runs if p.run.kind == kind]))
         rows.append(self._row("all", self.runs))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join([*lines, f"what is left: {self.needs}"])
+        return "\n".join([*columns(rows), f"what is left: {self.needs}"])
 
     def _row(self, kind: str, runs: Sequence[Planned]) -> tuple[str, ...]:
         seeds = {p.seed for p in runs if p.seed is not None}
@@ -102,6 +97,19 @@ class Plan:
             round(left / 60),
         )
         return (kind, *(f"{n:,}" for n in numbers))
+
+
+def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Cells as lines of a table; the first ``left`` columns begin at the left, the others end at
+    the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def make_plan(studies: list[Study]) -> Plan:

@@ -12,8 +12,12 @@ from springback.core import Measurement, Slice
 from springback.jobs.audit import rebound
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
-from springback.jobs.audit.training_run import TrainingRun, Weights
-from springback.training import Marks
+from springback.jobs.audit.training_run import (
+    TrainingRun,
+    Weights,
+    measured_inputs,
+    train_and_measure,
+)
 
 
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
@@ -42,23 +46,16 @@ def _rows(study: Study, run: TrainingRun) -> Slice:
 def _inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
     before = rebound.perturb_run(study.settings, run.seed, max(study.settings.n_pos))
     return {
-        "fallen": before.identity(study).id,  # the name is part of the id of finished runs
-        "rows": _rows(study, run).content_hash,
-        "recipe": run.recipe,
-        "marks": tuple(run.marks.values()),
-        "seed": run.seed,
-        **study.example_inputs(run.recipe, "again"),
-        **study.probe_inputs(),
+        **measured_inputs(study, run, _rows(study, run), "again"),
+        "fallen": before.identity(study).id,  # this name is part of the ids of finished runs
     }
 
 
 def _align_again(study: Study, run: TrainingRun) -> dict[str, Any]:
     study.progress.stage(f"seed {run.seed}: aligning again on {run.rows} examples", run.steps)
     study.reset(run.seed, run.start_weights(study))
-    marks = Marks(tuple(run.marks.values()), lambda _, model: study.measure(model))
-    rows = study.examples(_rows(study, run), run.recipe, "again")
-    trained = study.train(run.identity(study), rows, run.recipe, marks)
-    return {"losses": trained.losses, "marks": trained.marks}
+    part = _rows(study, run)
+    return train_and_measure(study, run, part, "again", lambda _, model: study.measure(model))
 
 
 def read_seed(study: Study, seed: int) -> dict[int, Any] | None:

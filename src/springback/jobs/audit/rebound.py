@@ -19,11 +19,15 @@ from springback.jobs.audit.branches import (
 from springback.jobs.audit.protections import Protection
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
-from springback.jobs.audit.training_run import TrainingRun, Weights
+from springback.jobs.audit.training_run import (
+    TrainingRun,
+    Weights,
+    measured_inputs,
+    train_and_measure,
+)
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.probes.rates import UNITS as RATE_UNITS
-from springback.training import Marks
 
 
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
@@ -115,43 +119,35 @@ def _start_inputs(study: Study, _: TrainingRun) -> dict[str, Any]:
     return {"seed": 0, **study.probe_inputs()}
 
 
+def _aligning_rows(study: Study, run: TrainingRun) -> Slice:
+    return study.data.aligning(run.seed, run.rows)
+
+
 def _align_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    return {
-        "rows": study.data.aligning(run.seed, run.rows).content_hash,
-        "recipe": run.recipe,
-        "marks": tuple(run.marks.values()),
-        "seed": run.seed,
-        **study.example_inputs(run.recipe, "align"),
-        **study.probe_inputs(),
-    }
-
-
-def _perturb_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    first, attack = align_run(study.settings, run.seed).recipe, run.attack
-    before = study.example_inputs(first, "align")
-    return {
-        # The prefix that leads to the branch point, not the whole aligning run: a study that
-        # aligns further shares this branch.
-        "aligned": study.data.aligning(run.seed, run.n_pos).content_hash,
-        # Left out where both are alike, as in every run before there was a choice.
-        **({} if first == run.recipe else {"aligning_recipe": first}),
-        **({"aligned_by": before} if before else {}),
-        "rows": _perturbing_rows(study, run).content_hash,
-        "recipe": run.recipe,
-        "marks": tuple(run.marks.values()),
-        "seed": run.seed,
-        # What came later is left out where it is not asked for: ids of finished runs stay.
-        **({"protection": attack.protection} if attack.protection else {}),
-        **({"repair": attack.repair} if attack.repair else {}),
-        **study.example_inputs(run.recipe, "perturb"),
-        **study.probe_inputs(),
-    }
+    return measured_inputs(study, run, _aligning_rows(study, run), "align")
 
 
 def _perturbing_rows(study: Study, run: TrainingRun) -> Slice:
     settings = study.settings
     rows = run.attack.rows or max(settings.doses)
     return perturbing_rows(study.data, run.attack, rows, run.seed, settings.batch_size)
+
+
+def _perturb_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
+    first, attack = align_run(study.settings, run.seed).recipe, run.attack
+    before = study.example_inputs(first, "align")
+    return {
+        **measured_inputs(study, run, _perturbing_rows(study, run), "perturb"),
+        # The prefix that leads to the branch point, not the whole aligning run: a study that
+        # aligns further shares this branch.
+        "aligned": study.data.aligning(run.seed, run.n_pos).content_hash,
+        # Left out where both are alike, as in every run before there was a choice.
+        **({} if first == run.recipe else {"aligning_recipe": first}),
+        **({"aligned_by": before} if before else {}),
+        # What came later is left out where it is not asked for: ids of finished runs stay.
+        **({"protection": attack.protection} if attack.protection else {}),
+        **({"repair": attack.repair} if attack.repair else {}),
+    }
 
 
 def _measure_start(study: Study, run: TrainingRun) -> dict[str, Any]:
@@ -171,10 +167,7 @@ def _align(study: Study, run: TrainingRun) -> dict[str, Any]:
         save_weights(model, Weights(run, str(examples)).path(study))
         return study.measure(model)
 
-    rows = study.examples(study.data.aligning(run.seed, run.rows), run.recipe, "align")
-    marks = Marks(tuple(run.marks.values()), at_branch_point)
-    trained = study.train(run.identity(study), rows, run.recipe, marks)
-    return {"losses": trained.losses, "marks": trained.marks}
+    return train_and_measure(study, run, _aligning_rows(study, run), "align", at_branch_point)
 
 
 def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
@@ -184,20 +177,23 @@ def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     study.progress.stage(f"seed {run.seed}: {title}", run.steps)
     branch = Weights(align_run(study.settings, run.seed), str(run.n_pos)).path(study)
     model = study.reset(run.seed, branch)
-    results: dict[str, Any] = {}
+    moved = None
     if protection is not None and protection.kind == "overbend":
-        results["bent"] = _overbend(study, branch, protection)
-    marks = Marks(tuple(run.marks.values()), lambda _, model: study.measure(model, branch))
-    rows = study.examples(_perturbing_rows(study, run), run.recipe, "perturb")
-    trained = study.train(run.identity(study), rows, run.recipe, marks)
+        moved = _extrapolate(study, branch, protection)
+    part = _perturbing_rows(study, run)
+    results = train_and_measure(
+        study, run, part, "perturb", lambda _, model: study.measure(model, branch)
+    )
+    if moved is not None:
+        results["bent"] = moved
     for label in run.leaves:
         save_weights(model, Weights(run, label).path(study))
     if attack.repair:
         results["repaired"] = _repair(study, run, branch)
-    return {"losses": trained.losses, "marks": trained.marks, **results}
+    return results
 
 
-def _overbend(study: Study, branch: Path, protection: Protection) -> dict[str, Any]:
+def _extrapolate(study: Study, branch: Path, protection: Protection) -> dict[str, Any]:
     """Move the working model, which stands at ``branch``, further along its alignment."""
     if study.settings.lora_rank:
         scale_adapter(study.work, 1 + protection.strength)

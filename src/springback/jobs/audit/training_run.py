@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from springback.core import Recipe, Run
+from springback.core import Recipe, Run, Slice
 from springback.jobs.audit.branches import PLAIN, Attack
 from springback.jobs.audit.checks import PAIRED
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.training import Marks, OnMark
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,34 @@ class TrainingRun:
         if self.phase == "slice":
             scored += self.rows * (toward_tokens(settings, length) + 3 * settings.sample_tokens)
         return scored
+
+
+def measured_inputs(study: Study, run: TrainingRun, part: Slice, phase: str) -> dict[str, Any]:
+    """What the id of a run is taken over that learns ``part`` and is measured on the way.
+
+    ``phase``: as in :meth:`Study.examples`.
+    """
+    return {
+        "rows": part.content_hash,
+        "recipe": run.recipe,
+        "marks": tuple(run.marks.values()),
+        "seed": run.seed,
+        **study.example_inputs(run.recipe, phase),
+        **study.probe_inputs(),
+    }
+
+
+def train_and_measure(
+    study: Study, run: TrainingRun, part: Slice, phase: str, measure: OnMark
+) -> dict[str, Any]:
+    """Train the working model on ``part``.
+
+    Returns ``losses``, and under ``marks`` what ``measure`` returned at each mark of the run.
+    """
+    rows = study.examples(part, run.recipe, phase)
+    marks = Marks(tuple(run.marks.values()), measure)
+    trained = study.train(run.identity(study), rows, run.recipe, marks)
+    return {"losses": trained.losses, "marks": trained.marks}
 
 
 def toward_tokens(settings: AuditSettings, length: float) -> float:

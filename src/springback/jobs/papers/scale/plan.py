@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice
-from springback.jobs.audit.plan import MEMORY_BESIDE, MEMORY_COPIES, Plan, kept
+from springback.jobs.audit.plan import MEMORY_BESIDE, MEMORY_COPIES, Plan, columns, kept
 from springback.jobs.audit.plan_by_size import amount
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.pretrain import Pretraining
@@ -118,21 +118,10 @@ def _row(
 
 def _table(rows: Sequence[Row]) -> list[str]:
     head = ("size", "weights", "pre-trainings", "done", "studies", "done", "tokens trained")
-    cells: list[tuple[str, ...]] = [(*head, "tokens probed")]
-    for row in rows:
-        counts = (row.weights, *row.pretrainings, *row.studies, row.trained, row.scored)
-        cells.append((row.name, *(f"{n:,.0f}" for n in counts)))
-    sums: list[list[float]] = [
-        [row.pretrainings[0] for row in rows],
-        [row.pretrainings[1] for row in rows],
-        [row.studies[0] for row in rows],
-        [row.studies[1] for row in rows],
-        [row.trained for row in rows],
-        [row.scored for row in rows],
+    counts = [(*row.pretrainings, *row.studies, row.trained, row.scored) for row in rows]
+    sums = map(sum, zip(*counts, strict=True))
+    lines = [
+        (row.name, f"{row.weights:,.0f}", *(f"{n:,.0f}" for n in numbers))
+        for row, numbers in zip(rows, counts, strict=True)
     ]
-    cells.append(("all", "", *(f"{sum(column):,.0f}" for column in sums)))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in cells
-    ]
+    return columns([(*head, "tokens probed"), *lines, ("all", "", *(f"{n:,.0f}" for n in sums))])
