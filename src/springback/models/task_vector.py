@@ -1,8 +1,8 @@
-"""Weights moved along the task vector of an alignment, in memory.
+"""Weights moved along an alignment, in memory: overbending, and its use as a repair.
 
 ``theta + mu * (theta_aligned - theta_start)``.  With theta the aligned model itself this is paper
-B's extrapolation (ME) applied to paper A's alignment, a protection; with theta a model after later
-training, it adds the alignment back, a repair.  Low-rank: each matrix moves along the top singular
+B's extrapolation (ME) applied to paper A's alignment; with theta a model that later training has
+worn down, it adds the alignment back.  Low-rank: each matrix moves along the top singular
 directions of the difference alone (LoX, Perin et al., arXiv 2506.15606).
 """
 
@@ -25,12 +25,9 @@ BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
-class Shift:
-    """How far weights were moved.
-
-    ``norm``: length of ``mu * direction``.  ``kept``: share of the squared length of the matrices'
-    differences that the kept directions hold; 1 where ``rank`` was None.
-    """
+class Bent:
+    """What was moved: length of ``mu * direction`` and, low-rank, the share of the squared length
+    of the matrices' differences that the kept directions hold (1 for a dense step)."""
 
     norm: float
     kept: float
@@ -43,7 +40,7 @@ def add_direction(
     start: Model,
     mu: float,
     rank: int | None = None,
-) -> Shift:
+) -> Bent:
     """Add ``mu * (aligned - start)`` to the weights of ``model``, in place.
 
     Taken in float64 and rounded once to fp32.  ``aligned``: tensors by the names of the model's
@@ -69,14 +66,14 @@ def add_direction(
                 f"{tuple(behind.shape)}; use checkpoints of one run"
             )
         low = rank if parameter.ndim == 2 and rank is not None and rank < min(ahead.shape) else None
-        step, difference, held = _move(parameter, ahead, behind, mu, low)
-        moved, energy, kept = moved + step, energy + difference, kept + held
+        found = _move(parameter, ahead, behind, mu, low)
+        moved, energy, kept = moved + found[0], energy + found[1], kept + found[2]
     if not math.isfinite(moved):
         raise ModelError(
             f"mu {mu:g} leads to weights that are not finite; give a smaller one, or look at the "
             "checkpoints"
         )
-    return Shift(math.sqrt(moved), kept / energy if energy else 1.0)
+    return Bent(math.sqrt(moved), kept / energy if energy else 1.0)
 
 
 def _move(
@@ -96,9 +93,9 @@ def _move(
         return a - here[first:last].to(rows.device, torch.float64)
 
     def numbers(first: int, last: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        array: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-        array = difference(first, last).cpu().numpy()
-        return array
+        found: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+        found = difference(first, last).cpu().numpy()
+        return found
 
     top = None
     if rank is not None:
@@ -118,13 +115,13 @@ def _move(
 
 @torch.no_grad()
 def scale_adapter(model: Model, factor: float) -> None:
-    """Multiply what a LoRA adapter adds by ``factor``, in place: mu is ``factor - 1``.
+    """Multiply what a LoRA adapter adds by ``factor``, in place: overbending by ``factor - 1``.
 
     Exact in real numbers, since the start has no adapter: (1 + mu) B A.  Raises
     :class:`ModelError` on a model without an adapter.
     """
-    outer = [p for name, p in model.named_parameters() if ".lora_B." in name]
-    if not outer:
+    found = [p for name, p in model.named_parameters() if ".lora_B." in name]
+    if not found:
         raise ModelError("the model has no adapter; use add_direction for full weights")
-    for parameter in outer:
+    for parameter in found:
         parameter.mul_(factor)

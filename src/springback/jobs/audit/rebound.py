@@ -231,28 +231,29 @@ def read_seed(study: Study, seed: int) -> dict[str, Any]:
     {dose: probes}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``.
     """
     aligned, *branches = runs(study.settings, seed)
-    measured: dict[str, Any] = {
+    by_dose = {run: run.measured(study) for run in branches}
+    return {
         "aligned": aligned.measured(study),
-        "perturbed": {},
-        "attacks": {},
-        "protected": {},
-        "repair": None,
+        "perturbed": {run.n_pos: doses for run, doses in by_dose.items() if run.attack == PLAIN},
+        "attacks": {
+            run.attack.name: doses
+            for run, doses in by_dose.items()
+            if run.attack in attacks(study.settings)
+        },
+        "protected": {
+            run.attack.protection.name: doses
+            for run, doses in by_dose.items()
+            if run.attack.protection is not None
+        },
+        "repair": next((_repaired(study, run) for run in branches if run.attack.repair), None),
     }
-    for run in branches:
-        attack, by_dose = run.attack, run.measured(study)
-        if attack == PLAIN:
-            measured["perturbed"][run.n_pos] = by_dose
-        elif attack.protection is not None:
-            measured["protected"][attack.protection.name] = by_dose
-        elif attack.repair:
-            # mu 0 is the model after benign training itself.
-            (unrepaired,) = by_dose.values()
-            repaired = run.results(study)["repaired"]
-            by_mu = {float(mu): values for mu, values in repaired.items()}
-            measured["repair"] = {0.0: unrepaired, **by_mu}
-        else:
-            measured["attacks"][attack.name] = by_dose
-    return measured
+
+
+def _repaired(study: Study, run: TrainingRun) -> dict[float, Any]:
+    """mu -> probes, 0 being the model after benign training itself."""
+    (unrepaired,) = run.measured(study).values()
+    by_mu = run.results(study)["repaired"]
+    return {0.0: unrepaired, **{float(mu): values for mu, values in by_mu.items()}}
 
 
 def measurements(

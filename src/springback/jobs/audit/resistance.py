@@ -40,7 +40,7 @@ def slice_run(settings: AuditSettings, seed: int, k: int) -> TrainingRun:
         "slice",
         seed,
         _learn_slice,
-        _slice_inputs,
+        _run_inputs,
         rows=settings.resistance_rows,
         recipe=settings.recipe(seed),
         starts_from=Weights(slice_run(settings, seed, k - 1), "end") if k > 1 else None,
@@ -55,7 +55,7 @@ def toward_run(settings: AuditSettings, seed: int, source: int, target: int) -> 
         "toward",
         seed,
         _train_toward,
-        _toward_inputs,
+        _run_inputs,
         rows=settings.resistance_rows,
         recipe=settings.recipe(seed),
         starts_from=Weights(slice_run(settings, seed, source), "end"),
@@ -85,11 +85,9 @@ def _inputs(study: Study, seed: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def _slice_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    return _inputs(study, run.seed, stage=run.stage)
-
-
-def _toward_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
+def _run_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
+    if run.phase == "slice":
+        return _inputs(study, run.seed, stage=run.stage)
     return _inputs(study, run.seed, source=run.stage, target=run.target)
 
 

@@ -238,8 +238,8 @@ def load_data(settings: AuditSettings, prompt_filter: PromptFilter | None = None
 def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose: int) -> PairedData:
     """The same data in pairs; raises :class:`DataError` where there are too few."""
     by_pairs = settings.perturb_algorithm in PAIRED
-    plain = {f.name: getattr(data, f.name) for f in fields(data)}
-    paired = PairedData(**plain, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs)
+    own = {f.name: getattr(data, f.name) for f in fields(data)}
+    paired = PairedData(**own, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs)
     there = len(pairs_of(data.align, data.perturb, 0))
     if there < paired.needed:
         which = settings.algorithm if settings.algorithm in PAIRED else settings.perturb_algorithm

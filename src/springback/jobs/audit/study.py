@@ -164,9 +164,9 @@ class Study:
         """The prompts with continuations sampled from the start model once, for its KL."""
         held = self.meter.model
         self.meter.hold(self.start)
-        continuations = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
+        found = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
         self.meter.hold(held)
-        return probes.continued(self.prompts, continuations)
+        return probes.continued(self.prompts, found)
 
     def sampled(self) -> list[str]:
         """A continuation of every prompt, as text; the same noise for every model."""

@@ -204,14 +204,14 @@ def pretrainings(
     Text, tokenizer and order belong to the seed: what one seed finds does not depend on which
     others are asked for, so seeds can be measured apart and put together.
     """
-    by_size_and_seed = {}
+    runs = {}
     for seed in study.seeds:
         part = _text(settings, seed)
         identity = content_hash([part.content_hash, settings.vocabulary])[:20]
         folder = store.checkpoints / f"tokenizer-{identity}"
         for size in settings.sizes:
             shape = shape_of(size)
-            by_size_and_seed[shape.name, seed] = Pretraining(
+            runs[shape.name, seed] = Pretraining(
                 settings.volumes,
                 part,
                 shape,
@@ -220,7 +220,7 @@ def pretrainings(
                 str(folder),
                 identity,
             )
-    return by_size_and_seed
+    return runs
 
 
 def measure_cell(
