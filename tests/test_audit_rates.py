@@ -162,7 +162,7 @@ def test_an_audit_follows_three_rates_and_draws_them(
 def test_runs_without_the_probe_keep_their_ids(settings: AuditSettings, tmp_path: Path) -> None:
     def start_id(changed: AuditSettings) -> str:
         s = check_settings(changed)
-        return rebound.start_run(Study(s, load_data(s), Store(tmp_path), Silent())).id
+        return rebound.start_run().identity(Study(s, load_data(s), Store(tmp_path), Silent())).id
 
     plain = replace(settings, probes=("margin",))
     other = replace(plain, pretraining="problems-text", rate_depth=2, pretraining_volume=0.0)

@@ -11,7 +11,7 @@ import pytest
 
 from springback import probes
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.progress import Silent
@@ -46,8 +46,14 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
 
 def study_of(settings: AuditSettings, out: Path) -> Study:
     settings = check_settings(settings)
-    room = Room(settings)
-    return Study(settings, load_data(settings, room), Store(out), Silent(), room=room)
+    prompt_filter = PromptFilter(settings)
+    return Study(
+        settings,
+        load_data(settings, prompt_filter),
+        Store(out),
+        Silent(),
+        prompt_filter=prompt_filter,
+    )
 
 
 def test_texts_are_sampled_once_and_no_text_is_scored_twice(

@@ -25,7 +25,7 @@ from springback.integrations.vllm.end_tokens import generation_config
 from springback.integrations.vllm.folder import Folder, open_folder
 from springback.jobs.audit import rebound, resistance
 from springback.jobs.audit.checks import check_settings as check_audit
-from springback.jobs.audit.rows import Room
+from springback.jobs.audit.rows import PromptFilter
 from springback.jobs.audit.rows import load_data as load_rows
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
@@ -289,9 +289,12 @@ def test_runs_of_an_audit_have_the_ids_they_had_unless_more_ends_count(
     found = {}
     for name, ends in (("plain", EOS), ("beyond", (EOS, 300)), ("more", (EOS, END))):
         rename_ends(folder, ends)
-        room = Room(settings)
-        study = Study(settings, load_rows(settings, room), Store(tmp_path), Silent(), room=room)
+        kept = PromptFilter(settings)
+        study = Study(
+            settings, load_rows(settings, kept), Store(tmp_path), Silent(), prompt_filter=kept
+        )
         assert study.stop_inputs == ({"stop_ids": [END, EOS]} if name == "more" else {})
-        found[name] = {rebound.start_run(study).id, resistance.slice_run(study, 0, 1).id}
+        planned = (rebound.start_run(), resistance.slice_run(settings, 0, 1))
+        found[name] = {run.identity(study).id for run in planned}
     assert found["plain"] == found["beyond"]
     assert not found["plain"] & found["more"]

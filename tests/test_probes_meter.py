@@ -18,7 +18,7 @@ import torch
 from springback.core import Row
 from springback.errors import SpringbackError
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.encoding import encode_rows, scoring_groups
@@ -141,8 +141,14 @@ def test_a_study_measures_over_processes_as_in_one(tiny_llama: Path, tmp_path: P
     )
     found, ids = [], []
     for settings in (one, replace(one, probe_processes=2)):
-        room = Room(settings)
-        study = Study(settings, load_data(settings, room), Store(tmp_path), Silent(), room=room)
+        prompt_filter = PromptFilter(settings)
+        study = Study(
+            settings,
+            load_data(settings, prompt_filter),
+            Store(tmp_path),
+            Silent(),
+            prompt_filter=prompt_filter,
+        )
         try:
             found.append([study.measure(model) for model in (study.start, moved(study.start))])
         finally:

@@ -10,9 +10,9 @@ import pytest
 
 from springback import probes
 from springback.core import Recipe, Run
-from springback.jobs.audit import resistance
+from springback.jobs.audit import resistance, runs
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.rows import Room, load_data
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.encoding import Encoded
@@ -53,8 +53,14 @@ def study_of(tiny_llama: Path, out: Path, **changes: Any) -> Watched:
         **changes,
     )
     settings = check_settings(settings)
-    room = Room(settings)
-    study = Watched(settings, load_data(settings, room), Store(out), Silent(), room=room)
+    prompt_filter = PromptFilter(settings)
+    study = Watched(
+        settings,
+        load_data(settings, prompt_filter),
+        Store(out),
+        Silent(),
+        prompt_filter=prompt_filter,
+    )
     study.seen = {}
     return study
 
@@ -69,8 +75,9 @@ def nll(study: Study, rows: Sequence[Encoded]) -> float:
 def watched(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
     """The trainings of one seed with their data, what was found, and what the chain left."""
     study = study_of(tiny_llama, tmp_path_factory.mktemp("out"))
-    found = resistance.run_seed(study, 0)
-    chain = {k: study.store.results(resistance.slice_run(study, 0, k)) for k in (1, 2, 3)}
+    runs.make(study, resistance.runs(study.settings, 0))
+    found = resistance.read_seed(study, 0)
+    chain = {k: resistance.slice_run(study.settings, 0, k).results(study) for k in (1, 2, 3)}
     return study, found, chain
 
 
@@ -117,9 +124,11 @@ def test_a_targets_own_nll_is_that_of_its_responses_under_it(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     study = study_of(tiny_llama, tmp_path)
-    found = resistance.slice_once(study, 0, 1)
+    run = resistance.slice_run(study.settings, 0, 1)
+    run.make(study)
+    found = run.results(study)
     rows = resistance._data(study, 0, 1, found["responses"])
-    study.reset(0, study.store.checkpoint(resistance.slice_run(study, 0, 1), "end"))
+    study.reset(0, study.store.checkpoint(run.identity(study), "end"))
     assert found["own_nll"] == pytest.approx(nll(study, rows))
 
 

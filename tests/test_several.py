@@ -12,7 +12,7 @@ import torch
 from springback.errors import SpringbackError
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.plan import outline
-from springback.jobs.audit.series import Study, by_model, read_cards, series, slug
+from springback.jobs.audit.series import NamedStudy, by_model, read_cards, series, slug
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.pretrain import corpus
 from springback.jobs.papers.reproduce import SCALES, plan, reproduce, settings_of
@@ -98,7 +98,7 @@ def test_every_reproduction_has_studies_at_both_scales() -> None:
 
 
 def test_a_reproduction_takes_the_users_data_and_models() -> None:
-    def of(name: str, scale: str = "small", **given: str) -> list[Study]:
+    def of(name: str, scale: str = "small", **given: str) -> list[NamedStudy]:
         return REPRODUCTIONS[name].studies(scale, settings_of(name, scale, given), given)
 
     mine = {"align": "safe.jsonl+more.jsonl", "perturb": "unsafe.jsonl", "n_pos": "256,512"}

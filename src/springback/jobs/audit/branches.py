@@ -1,7 +1,8 @@
-"""Ways to perturb beside the study's own: other learning rates, rows mixed with benign ones.
+"""The ways in which a study perturbs its aligned models.
 
-What a safeguard is worth is what it holds against the worst of them (issue: attackers), so the
-worst case stands beside the median.
+Beside the study's own: other learning rates, other draws of the rows, rows mixed with benign ones,
+and protections.  What a safeguard is worth is what it holds against the worst attack, so the worst
+case is reported beside the median.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def protected(settings: AuditSettings) -> tuple[Attack, ...]:
     return tuple(Attack(protection=p) for p in parse_all(settings.mitigate))
 
 
-def worn(settings: AuditSettings) -> tuple[Attack, ...]:
+def after_benign(settings: AuditSettings) -> tuple[Attack, ...]:
     """The benign training that is repaired afterwards, if the settings ask for it."""
     if "repair" not in settings.experiments:
         return ()
@@ -84,13 +85,13 @@ def perturbing_rows(
     Against a protection that mixes, aligning rows stand beside them in every ``batch``.
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
-    shield = attack.protection
+    protection = attack.protection
     if attack.draw is not None:
         return data.attacking(seed, rows, attack.draw)
     opposite = data.perturbing(seed, rows)
-    if shield is not None and shield.kind == "mix" and batch is not None:
+    if protection is not None and protection.kind == "mix" and batch is not None:
         aligning = data.reserved("align", "beside", seed)
-        return mixed_rows(opposite, aligning, batch, shield.beside(batch))
+        return mixed_rows(opposite, aligning, batch, protection.beside(batch))
     if not attack.mix or data.benign is None:
         return opposite
     benign, unwanted = iter(front(data.benign, seed, len(data.benign)).rows), iter(opposite.rows)

@@ -1,8 +1,7 @@
 """``springback audit``: how strongly does a model spring back after alignment?
 
-Rebound is in :mod:`springback.jobs.audit.rebound`, resistance in
-:mod:`springback.jobs.audit.resistance`, re-alignment in :mod:`springback.jobs.audit.realign`; what
-the numbers say in :mod:`springback.jobs.audit.analysis.curves`.
+Its runs are listed in :mod:`springback.jobs.audit.runs`; what the numbers say is worked out in
+:mod:`springback.jobs.audit.analysis`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from springback.core import to_jsonable
 from springback.elasticity import card_of
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import on_ray as ray_runs
-from springback.jobs.audit import realign, rebound, resistance
+from springback.jobs.audit import realign, rebound, resistance, runs
 from springback.jobs.audit.analysis import findings, protections, rates
 from springback.jobs.audit.analysis.curves import analyse, judge, rebound_part
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.on_ray import on_ray
 from springback.jobs.audit.plan import Plan, make_plan
-from springback.jobs.audit.rows import Data, Room, load_data
+from springback.jobs.audit.rows import Data, PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.progress import Progress, Silent
@@ -45,25 +43,27 @@ def audit(
     cannot be used, before anything is trained.  Paper A, sections A2 and A3.
     """
     clock, progress = Clock.start(), progress or Silent()
-    settings, far = check_settings(settings or AuditSettings()), on_ray(executor)
+    settings = check_settings(settings or AuditSettings())
+    on_ray = ray_runs.on_ray(executor)
     with Store(out).locked() as store, ExitStack() as ending:
-        room = Room(settings)
-        data = load_data(settings, room)
-        studies = _studies(settings, data, store, progress, room)
+        prompt_filter = PromptFilter(settings)
+        data = load_data(settings, prompt_filter)
+        studies = _studies(settings, data, store, progress, prompt_filter)
         ending.callback(studies[0].close)
         planned = _announce(studies)
-        if far and executor is not None:
-            ray_runs.run(studies, planned, executor, progress)
+        if on_ray and executor is not None:
+            ray_runs.make(studies, planned, executor, progress)
+        for study in studies:
+            runs.make(study, runs.of(study.settings))
         study, opposite = studies[0], studies[1] if len(studies) > 1 else None
-        start = rebound.measure_start(study)
-        both = {seed: realign.run_seed(study, seed) for seed in settings.seeds}
-        rebounds = {seed: found for seed, (found, _) in both.items()}
-        again = {seed: found for seed, (_, found) in both.items()}
-        resistances = {seed: resistance.run_seed(study, seed) for seed in settings.seeds}
+        start = rebound.read_start(study)
+        rebounds = {seed: rebound.read_seed(study, seed) for seed in settings.seeds}
+        again = {seed: realign.read_seed(study, seed) for seed in settings.seeds}
+        resistances = {seed: resistance.read_seed(study, seed) for seed in settings.seeds}
         turned = None
         if opposite is not None:
-            first = rebound.measure_start(opposite)
-            turned = first, {seed: rebound.run_seed(opposite, seed) for seed in settings.seeds}
+            first = rebound.read_start(opposite)
+            turned = first, {seed: rebound.read_seed(opposite, seed) for seed in settings.seeds}
         analysis = analyse(settings, study.words, start, rebounds, resistances)
         analysis |= {
             "doses_to_undo": findings.doses_to_undo(settings, start, rebounds),
@@ -74,12 +74,12 @@ def audit(
             "rates": rates.rates(study, start, rebounds),
             **protections.findings(settings, study.words, start, rebounds),
         }
-        found = rebound.measurements(study, start, rebounds)
-        found += resistance.measurements(study, resistances)
-        found += realign.measurements(study, again)
+        records = rebound.measurements(study, start, rebounds)
+        records += resistance.measurements(study, resistances)
+        records += realign.measurements(study, again)
         other = None
         if turned is not None:
-            found += rebound.measurements(study, *turned, order="opposite")
+            records += rebound.measurements(study, *turned, order="opposite")
             other = rebound_part(settings, study.words, *turned)
         verdict = judge(settings, start, rebounds, resistances)
         analysis["symmetry"], more = findings.symmetry(analysis["rebound"], other)
@@ -91,7 +91,7 @@ def audit(
         ]
         inputs = _inputs(study, data)
         plain = to_jsonable(
-            {"kind": "audit", "inputs": inputs, "measurements": found, "analysis": analysis}
+            {"kind": "audit", "inputs": inputs, "measurements": records, "analysis": analysis}
         )
         card = card_of(plain, epsilon=settings.epsilon)
         analysis["card"] = card.to_dict()
@@ -102,7 +102,7 @@ def audit(
             "audit",
             clock,
             inputs=inputs,
-            measurements=found,
+            measurements=records,
             analysis=analysis,
             verdict=verdict,
         )
@@ -111,15 +111,20 @@ def audit(
 def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
     """What :func:`audit` would do in ``out``, and what of it is done; trains nothing."""
     settings = check_settings(settings)
-    store, room = Store(out), Room(settings)
-    return make_plan(_studies(settings, load_data(settings, room), store, Silent(), room))
+    store, prompt_filter = Store(out), PromptFilter(settings)
+    data = load_data(settings, prompt_filter)
+    return make_plan(_studies(settings, data, store, Silent(), prompt_filter))
 
 
 def _studies(
-    settings: AuditSettings, data: Data, store: Store, progress: Progress, room: Room
+    settings: AuditSettings,
+    data: Data,
+    store: Store,
+    progress: Progress,
+    prompt_filter: PromptFilter,
 ) -> list[Study]:
     """The study, and its opposite if symmetry is asked for."""
-    study = Study(settings, data, store, progress, room=room)
+    study = Study(settings, data, store, progress, prompt_filter=prompt_filter)
     return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
 
 

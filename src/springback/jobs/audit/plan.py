@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from springback.core import ALGORITHMS, Run
-from springback.jobs.audit import realign, rebound, resistance
+from springback.core import Run
+from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
@@ -84,12 +84,7 @@ class Plan:
         for kind in kinds:
             rows.append(self._row(kind, [p for p in self.runs if p.run.kind == kind]))
         rows.append(self._row("all", self.runs))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join([*lines, f"what is left: {self.needs}"])
+        return "\n".join([*columns(rows), f"what is left: {self.needs}"])
 
     def _row(self, kind: str, runs: Sequence[Planned]) -> tuple[str, ...]:
         seeds = {p.seed for p in runs if p.seed is not None}
@@ -105,19 +100,32 @@ class Plan:
         return (kind, *(f"{n:,}" for n in numbers))
 
 
+def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Cells as lines of a table; the first ``left`` columns begin at the left, the others end at
+    the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def make_plan(studies: list[Study]) -> Plan:
     """The plan of one study, or of a study and its opposite."""
-    runs = tuple(p for study in studies for p in _runs(study))
+    planned = tuple(p for study in studies for p in _planned(study))
     study = studies[0]
     s, parameters = study.settings, study.weight_bytes // 4
-    waiting = [p for p in runs if not p.done]
+    waiting = [p for p in planned if not p.done]
     train = training_speed(parameters, s.precision)
     # A forward pass is a third of a training step's work.
     score = 3 * training_speed(parameters, s.probe_precision)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
     seconds = sum(each.values()) + 30
     return Plan(
-        runs,
+        planned,
         seconds,
         round(MEMORY_COPIES * study.weight_bytes)
         + MEMORY_BESIDE
@@ -129,67 +137,23 @@ def make_plan(studies: list[Study]) -> Plan:
 
 
 def kept(s: AuditSettings) -> int:
-    """Copies of the weights on disk at the peak.
-
-    Of a seed's rebound: its branch points, or the last one beside the fallen model that is aligned
-    again; of its resistance, which comes after, the chain's three; and the state of the run.
-    """
-    waiting = 2 if "realign" in s.experiments else 1
-    chain = 3 if s.resistance_rows else 0
-    return max(len(s.n_pos), waiting, chain) + STATE
+    """Copies of the weights on disk at the peak: those that runs start from, and a run's state."""
+    return runs.most_weights(runs.of(s)) + STATE
 
 
-def _runs(study: Study) -> Iterator[Planned]:
+def _planned(study: Study) -> Iterator[Planned]:
     s = study.settings
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
-    probe, toward = probe_tokens(s, length), toward_tokens(s, length)
-
-    def planned(run: Run, seed: int | None, trained: float, scored: float) -> Planned:
-        done = study.store.results(run) is not None
-        return Planned(run, seed, round(trained), round(scored), done)
-
-    aligning, perturbing = (
-        example_tokens(s, algorithm, length) for algorithm in (s.algorithm, s.perturb_algorithm)
-    )
-    yield planned(rebound.start_run(study), None, 0, 2 * probe)
-    for seed in s.seeds:
-        align = rebound.align_run(study, seed)
-        yield planned(align, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
-        for n_pos, attack in rebound.branches(s):
-            run = rebound.perturb_run(study, seed, n_pos, attack)
-            rows = len(rebound.perturb_rows(study, seed, attack))
-            marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
-            yield planned(run, seed, rows * perturbing, marks * probe)
-        if "realign" in s.experiments:
-            again = realign.realign_run(study, seed)
-            yield planned(again, seed, max(s.n_pos) * aligning, len(s.n_pos) * probe)
-        for run in resistance.runs(study, seed):
-            if run.kind == "slice":
-                scored = s.resistance_rows * (toward + 3 * s.sample_tokens)
-                yield planned(run, seed, s.resistance_rows * length, scored)
-            else:
-                yield planned(run, seed, s.resistance_rows * toward, 0)
-
-
-def toward_tokens(s: AuditSettings, length: float) -> float:
-    """Tokens of a row that leads towards a model in resistance: its response, or its data."""
-    return s.prompt_tokens + s.sample_tokens if s.resistance_data == "responses" else length
-
-
-def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:
-    """Tokens that training on one example takes, for rows of ``length`` tokens.
-
-    A pair is two rows.  Passes without a gradient, those of a reference and of sampling, count as
-    the third of a training step's work that they are; sampling goes token by token, three times as
-    slow.
-    """
-    s, forward, learns = settings, 1 / 3, ALGORITHMS[algorithm].learns
-    forwards = ALGORITHMS[algorithm].forward_passes * forward
-    if learns == "prompts":
-        one = s.prompt_tokens + s.answer_tokens
-        return s.generations * (one * (1 + forwards) + 3 * forward * s.answer_tokens)
-    return length * ((2 if learns == "pairs" else 1) + forwards)
+    probe = probe_tokens(s, length)
+    for run in runs.of(s):
+        yield Planned(
+            run.identity(study),
+            run.seed if run.rows else None,
+            round(run.trained_tokens(s, length)),
+            round(run.scored_tokens(s, length, probe)),
+            run.done(study),
+        )
 
 
 def outline(settings: AuditSettings) -> str:
@@ -198,32 +162,20 @@ def outline(settings: AuditSettings) -> str:
     For studies whose models are not here yet; ``springback audit plan`` reads both.
     """
     s = check_settings(settings)
-    seeds, last, full = len(s.seeds), max(s.n_pos), float(s.max_tokens)
-    aligning, perturbing = (
-        example_tokens(s, algorithm, full) for algorithm in (s.algorithm, s.perturb_algorithm)
-    )
-    branches = len(rebound.branches(s))
-    rows = [
-        ("align", seeds, last * aligning),
-        ("perturb", seeds * branches, max(s.doses) * perturbing),
-    ]
-    if "realign" in s.experiments:
-        rows.append(("realign", seeds, last * aligning))
-    if s.resistance_rows:
-        toward = s.resistance_rows * toward_tokens(s, full)
-        rows.append(("slice", 3 * seeds, s.resistance_rows * full))
-        rows.append(("toward", 2 * len(resistance.PAIRS) * seeds, toward))
-    if "symmetry" in s.experiments:
-        rows.append(("align, opposite order", seeds, last * aligning))
-        rows.append(("perturb, opposite order", seeds * len(s.n_pos), max(s.doses) * perturbing))
-    every = sum(n * tokens for _, n, tokens in rows)
+    kinds: dict[str, list[float]] = {}
+    for order, suffix in zip(runs.orders(s), ("", ", opposite order"), strict=False):
+        for run in runs.of(order):
+            if run.rows:
+                tokens = run.trained_tokens(order, s.max_tokens)
+                kinds.setdefault(run.phase + suffix, []).append(tokens)
+    every = sum(map(sum, kinds.values()))
     lines = [
         f"model:    {s.model}" + (f" at {s.revision}" if s.revision else ""),
         f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}",
         f"perturb:  {s.perturb_algorithm} with {', '.join(map(str, s.doses))} of {s.perturb}",
         f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
         f"{s.batch_size} rows of at most {s.max_tokens} tokens",
-        *(f"  {n:>3} x {kind}: at most {n * tokens:,.0f} tokens" for kind, n, tokens in rows),
+        *(f"  {len(n):>3} x {kind}: at most {sum(n):,.0f} tokens" for kind, n in kinds.items()),
         f"in all at most {every:,.0f} tokens of training, and {MEMORY_COPIES:g} times the weights "
         f"in fp32 and {MEMORY_BESIDE / 1e9:g} GB in memory",
     ]

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from springback.errors import SpringbackError, StoreError, describe
-from springback.jobs.audit import rebound
+from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.plan import kept, toward_tokens
+from springback.jobs.audit.plan import columns, kept
 from springback.jobs.audit.plan_settings import HARDWARE, LargeSettings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build
@@ -31,7 +31,7 @@ FULL, START = 16, 4
 #: (Korthikanti et al. 2022: 34 in 16 bit).
 ACTIVATIONS = 34
 #: Of a device's memory that weights and activations may fill.
-ROOM = 0.85
+USABLE_MEMORY = 0.85
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def architecture(size: str) -> Architecture:
     """
     if size.upper() in KNOWN:
         return KNOWN[size.upper()]
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([MB]?)", size.upper())
-    weights = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)([MB]?)", size.upper())
+    weights = float(parts[1]) * _UNITS[parts[2]] if parts else 0.0
     if not 1e6 <= weights <= 1e13:
         raise SpringbackError(
             "--size: " + describe(repr(size), f"{', '.join(KNOWN)}, or 1M to 10000B", "write 3B")
@@ -121,42 +121,15 @@ class Amount:
 
 def amount(settings: AuditSettings) -> Amount:
     """Of all seeds of a study, every row as long as ``max_tokens``."""
-    runs, trained, scored, moved = map(sum, zip(*_runs(settings), strict=True))
-    return Amount(int(runs), trained, scored, int(moved))
-
-
-def _runs(s: AuditSettings) -> Iterator[tuple[int, float, float, int]]:
-    """Runs, tokens trained, tokens scored, and times the weights move, as the plan has them."""
-    length, probe = float(s.max_tokens), probe_tokens(s, float(s.max_tokens))
-    orders = 2 if "symmetry" in s.experiments else 1
-    for order in range(orders):
-        yield 1, 0.0, 2 * probe, 1
-        plain = replace(
-            s,
-            attack_learning_rates=(),
-            attack_seeds=(),
-            mix=(),
-            mitigate=(),
-            experiments=("rebound",),
-        )
-        one = plain if order else s
-        for _ in s.seeds:
-            yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, len(s.n_pos)
-            for _, attack in rebound.branches(one):
-                batches = max(s.doses) // s.batch_size
-                beside = (
-                    attack.protection.beside(s.batch_size) * batches if attack.protection else 0
-                )
-                rows = (attack.rows or max(s.doses)) + beside
-                marks = len(rebound.marks_of(s, attack)) + len(attack.repair)
-                yield 1, rows * length, marks * probe, 1 + 2 * len(attack.repair)
-    for _ in s.seeds:
-        if "realign" in s.experiments:
-            yield 1, max(s.n_pos) * length, len(s.n_pos) * probe, 2
-        if s.resistance_rows:
-            rows, toward = s.resistance_rows, toward_tokens(s, length)
-            yield 3, 3 * rows * length, 3 * rows * (toward + 3 * s.sample_tokens), 6
-            yield 6, 6 * rows * toward, 0.0, 6
+    s, length = settings, float(settings.max_tokens)
+    probe = probe_tokens(s, length)
+    listed = [run for order in runs.orders(s) for run in runs.of(order)]
+    return Amount(
+        len(listed),
+        sum(run.trained_tokens(s, length) for run in listed),
+        sum(run.scored_tokens(s, length, probe) for run in listed),
+        sum(run.weights_moved for run in listed),
+    )
 
 
 @dataclass(frozen=True)
@@ -184,11 +157,11 @@ def large_plan(
     trained = model.weights
     memory = (FULL + START) * model.weights
     if settings.lora_rank:
-        own = 14 * model.layers * model.width * settings.lora_rank * 2
-        trained, memory = own, 2 * START * model.weights + FULL * own
+        trained = 14 * model.layers * model.width * settings.lora_rank * 2
+        memory = 2 * START * model.weights + FULL * trained
     tokens = settings.batch_size * settings.max_tokens
     memory += ACTIVATIONS * tokens * model.layers * model.width
-    fits = max(1, math.ceil(memory / (ROOM * machine.memory)))
+    fits = max(1, math.ceil(memory / (USABLE_MEMORY * machine.memory)))
     if devices and devices < fits:
         raise SpringbackError(
             f"--gpus is {devices}; a {model.name} study needs {memory / 1e9:,.0f} GB, so {fits} or "
@@ -245,28 +218,28 @@ def calibrated(machine: Machine, folder: str | Path) -> Machine:
     )
 
 
-def make(settings: AuditSettings, asked: LargeSettings) -> str:
-    """The table of every size asked for, and what of it is measured.
+def make(settings: AuditSettings, large: LargeSettings) -> str:
+    """The table of every size, and which part of it is measured.
 
     Raises :class:`SpringbackError` on what cannot be.
     """
     settings = check_settings(settings)
-    if asked.hardware not in MACHINES:
-        raise SpringbackError(f"--hardware is {asked.hardware}; allowed: {', '.join(MACHINES)}")
-    for flag, value in (("gpus", asked.gpus), ("price", asked.price)):
+    if large.hardware not in MACHINES:
+        raise SpringbackError(f"--hardware is {large.hardware}; allowed: {', '.join(MACHINES)}")
+    for flag, value in (("gpus", large.gpus), ("price", large.price)):
         if value < 0:
             raise SpringbackError(f"--{flag} is {value}; give 0 or more")
-    machine = MACHINES[asked.hardware]
-    if asked.like is not None:
-        machine = calibrated(machine, asked.like)
-    models = [architecture(size) for size in asked.size]
-    plans = [large_plan(settings, m, machine, asked.gpus, asked.price) for m in models]
+    machine = MACHINES[large.hardware]
+    if large.like is not None:
+        machine = calibrated(machine, large.like)
+    models = [architecture(size) for size in large.size]
+    plans = [large_plan(settings, m, machine, large.gpus, large.price) for m in models]
     work = amount(settings)
-    said = (
+    counted = (
         f"{work.runs} runs of {len(settings.seeds)} seed(s): {work.trained:,.0f} tokens trained, "
         f"{work.scored:,.0f} scored, rows taken as {settings.max_tokens} tokens long"
     )
-    return "\n".join([said, *_table(plans, asked.hardware), *_basis(machine)])
+    return "\n".join([counted, *_table(plans, large.hardware), *_basis(machine)])
 
 
 def _table(plans: Sequence[LargePlan], hardware: str) -> list[str]:
@@ -286,8 +259,7 @@ def _table(plans: Sequence[LargePlan], hardware: str) -> list[str]:
                 "" if plan.cost is None else f"{plan.cost:,.2f}",
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
+    return columns(rows, left=0)
 
 
 def _few(value: float) -> str:

@@ -4,7 +4,7 @@
 before they are perturbed; ``overbend:MU@K`` moves each matrix along the top K singular directions
 of the alignment only.  ``mix:SHARE``: later training carries that share of aligning rows beside
 its own (what paper A proposes for the pre-training stage, here for later fine-tuning).  Repair is
-overbending afterwards: the alignment's direction is added to a model that benign training wore.
+the same move afterwards: the alignment's direction is added to a model after benign training.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from springback.errors import SpringbackError, describe
 
 KINDS = ("overbend", "mix")
 #: What a bare name stands for.
-USUAL = {"overbend": 0.5, "mix": 0.2}
+DEFAULT_STRENGTH = {"overbend": 0.5, "mix": 0.2}
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,15 @@ def parse(text: str) -> Protection:
     Raises :class:`SpringbackError` on anything else.
     """
     kind, _, rest = text.partition(":")
-    value, at, rank = rest.partition("@")
+    value, low_rank, rank = rest.partition("@")
     try:
-        found = Protection(
-            kind,
-            float(value) if value else USUAL[kind],
-            int(rank) if at else None,
-        )
+        strength = float(value) if value else DEFAULT_STRENGTH[kind]
+        protection = Protection(kind, strength, int(rank) if low_rank else None)
     except (KeyError, ValueError):
-        found = Protection("", 0.0)
-    good = found.kind == "overbend" and 0 < found.strength < float("inf")
-    good &= found.rank is None or found.rank >= 1
-    if not (good or (found.kind == "mix" and 0 < found.strength < 1 and not at)):
+        protection = Protection("", 0.0)
+    good = protection.kind == "overbend" and 0 < protection.strength < float("inf")
+    good &= protection.rank is None or protection.rank >= 1
+    if not (good or (protection.kind == "mix" and 0 < protection.strength < 1 and not low_rank)):
         raise SpringbackError(
             "--mitigate: "
             + describe(
@@ -66,7 +63,7 @@ def parse(text: str) -> Protection:
                 "name some of these, such as overbend:0.5,mix:0.2",
             )
         )
-    return found
+    return protection
 
 
 def parse_all(texts: tuple[str, ...]) -> tuple[Protection, ...]:
@@ -85,7 +82,7 @@ def mixed_rows(opposite: Slice, aligning: Slice, batch: int, beside: int) -> Sli
     The steps, and the unwanted rows that each of them sees, are those of the unprotected run.
     """
     rows = []
-    for at in range(0, len(opposite), batch):
-        first = at // batch * beside
-        rows += [*opposite.rows[at : at + batch], *aligning.rows[first : first + beside]]
+    for begin in range(0, len(opposite), batch):
+        first = begin // batch * beside
+        rows += [*opposite.rows[begin : begin + batch], *aligning.rows[first : first + beside]]
     return Slice.of(f"{opposite.name}+{aligning.name}", opposite.source, rows, opposite.seed)

@@ -99,13 +99,13 @@ class PairedData(Data):
     def _part(self, side: str, phase: str, seed: int, n: int | None = None) -> Slice:
         """The first ``n`` of the side's answers to the prompts of align, again or perturb."""
         pairs, last = pairs_of(self.align, self.perturb, seed), self.longest + self.again
-        found = {
+        chosen = {
             "align": pairs[::-1][: self.longest],
             "again": pairs[::-1][self.longest : last],
             "perturb": pairs[: self.dose],
         }[phase]
-        pool, at = (self.align, 0) if side == "align" else (self.perturb, 1)
-        return Slice.of(pool.name, pool.source, [pair[at] for pair in found[:n]], seed)
+        pool, column = (self.align, 0) if side == "align" else (self.perturb, 1)
+        return Slice.of(pool.name, pool.source, [pair[column] for pair in chosen[:n]], seed)
 
     def aligning(self, seed: int, n: int) -> Slice:
         return self._part("align", "align", seed, n)
@@ -132,15 +132,15 @@ def pairs_of(align: Slice, perturb: Slice, seed: int) -> tuple[tuple[Row, Row], 
     waiting: dict[object, list[Row]] = defaultdict(list)
     for row in reversed(front(align, seed, len(align)).rows):
         waiting[row.turns, row.prompt].append(row)
-    found = []
+    pairs = []
     for row in front(perturb, seed, len(perturb)).rows:
         if others := waiting[row.turns, row.prompt]:
-            found.append((others.pop(), row))
-    return tuple(found)
+            pairs.append((others.pop(), row))
+    return tuple(pairs)
 
 
-class Room:
-    """The study's model and tokenizer, and whether a row's prompt leaves room for an answer."""
+class PromptFilter:
+    """Whether a row's prompt leaves room for an answer, by the tokenizer of the study's model."""
 
     def __init__(self, settings: AuditSettings) -> None:
         self.settings = settings
@@ -164,9 +164,9 @@ class Room:
             row = with_prompt(row, self.settings.prompt)
         if row.kind == "text":
             return True
-        said = "".join([*(text for _, text in row.turns), row.prompt])
+        texts = "".join([*(text for _, text in row.turns), row.prompt])
         # No token is shorter than a byte, so most rows need not be encoded.
-        if len(said.encode()) + self._around * (1 + len(row.turns)) < self.settings.max_tokens:
+        if len(texts.encode()) + self._around * (1 + len(row.turns)) < self.settings.max_tokens:
             return True
         return len(encode_prompt(self.tokenizer, row)) < self.settings.max_tokens
 
@@ -190,12 +190,12 @@ def front(pool: Slice, seed: int, n: int) -> Slice:
     return _cut(pool, seed, 0, n)
 
 
-def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
+def load_data(settings: AuditSettings, prompt_filter: PromptFilter | None = None) -> Data:
     """The rows by the study's settings; the held-out ones are the same for every seed.
 
     Both sides may answer the same prompts (safe and unsafe answers): prompts are then held out of
-    both sides together.  Rows whose prompt has no room beside it (``room`` None: all have) are left
-    out and counted.  Raises
+    both sides together.  Rows that ``prompt_filter`` refuses are left out and counted (None: it
+    takes all).  Raises
     :class:`DataError` where a source has too few rows, or a row stands on two sides.
     """
     longest, dose = max(settings.n_pos), max(settings.doses)
@@ -211,16 +211,16 @@ def load_data(settings: AuditSettings, room: Room | None = None) -> Data:
         },
         "perturb": {"against align": longest * both, "against again": again * both},
     }
-    align = _Side(settings.align, settings, room, longest + sum(back["align"].values()))
-    perturb = _Side(settings.perturb, settings, room, dose + sum(back["perturb"].values()))
+    align = _Side(settings.align, settings, prompt_filter, longest + sum(back["align"].values()))
+    perturb = _Side(settings.perturb, settings, prompt_filter, dose + sum(back["perturb"].values()))
     wanted, unwanted = align.held(), perturb.held()
     benign = None
     left_out = align.left_out | perturb.left_out
     shares = [m for m in settings.mix if m]
-    worn = settings.repair_rows * ("repair" in settings.experiments)
-    if shares or worn:
-        needed = max(math.ceil(max(shares, default=0) * dose), worn)
-        side = _Side(settings.benign, settings, room, needed)
+    before_repair = settings.repair_rows * ("repair" in settings.experiments)
+    if shares or before_repair:
+        needed = max(math.ceil(max(shares, default=0) * dose), before_repair)
+        side = _Side(settings.benign, settings, prompt_filter, needed)
         benign, left_out = side.front(), left_out | side.left_out
     data = Data(
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
@@ -257,10 +257,11 @@ class _Side:
     """One side's source, read once: held-out rows, and the pool of all others."""
 
     def __init__(
-        self, source: str, settings: AuditSettings, room: Room | None, needed: int
+        self, source: str, settings: AuditSettings, prompt_filter: PromptFilter | None, needed: int
     ) -> None:
         self.source, self.holdout, self.built_in = source, settings.holdout, is_built_in(source)
-        self.needed, self.room, self.max_tokens = needed, room, settings.max_tokens
+        self.needed, self.prompt_filter = needed, prompt_filter
+        self.max_tokens = settings.max_tokens
         limit = max(POOL, self.needed) if self.built_in else None
         every = load_slice(source, fields=settings.fields or None, limit=limit)
         self.rows = self._fitting(every)
@@ -269,9 +270,9 @@ class _Side:
 
     def _fitting(self, part: Slice) -> Slice:
         """Without the rows whose prompt fills all of ``max_tokens``: they have nothing to teach."""
-        if self.room is None:
+        if self.prompt_filter is None:
             return part
-        rows = [row for row in part.rows if self.room.fits(row)]
+        rows = [row for row in part.rows if self.prompt_filter.fits(row)]
         if len(rows) == len(part):
             return part
         if not rows:
@@ -325,9 +326,9 @@ def _check(data: Data) -> None:
             check_disjoint(part, held)
     if all(not row.prompt for row in (*data.wanted.rows, *data.unwanted.rows)):
         check_disjoint(data.wanted, data.unwanted)
-    for at, a in enumerate(given):
+    for i, a in enumerate(given):
         rows = {(row.turns, row.prompt, row.response) for row in a.rows}
-        for b in given[at + 1 :]:
+        for b in given[i + 1 :]:
             if shared := sum((row.turns, row.prompt, row.response) in rows for row in b.rows):
                 raise DataError(
                     f"{shared} of the {len(b)} rows of {b.name!r} ({b.source}) are also in "

@@ -23,7 +23,7 @@ FOLDER = "studies"
 
 
 @dataclass(frozen=True)
-class Study:
+class NamedStudy:
     """A name for people, and the study's settings."""
 
     name: str
@@ -35,7 +35,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "study"
 
 
-def by_model(settings: AuditSettings) -> list[Study]:
+def by_model(settings: AuditSettings) -> list[NamedStudy]:
     """One study for each model of the series, which may be ``NAME@REVISION``."""
     if len(settings.series) < 2:
         raise SpringbackError(
@@ -45,19 +45,19 @@ def by_model(settings: AuditSettings) -> list[Study]:
     for name in settings.series:
         model, _, revision = name.partition("@")
         single = replace(settings, series=(), model=model, revision=revision or None)
-        studies.append(Study(name, single))
+        studies.append(NamedStudy(name, single))
     return studies
 
 
-def planned(settings: AuditSettings, out: str | Path) -> list[tuple[Study, Path]]:
+def planned(settings: AuditSettings, out: str | Path) -> list[tuple[NamedStudy, Path]]:
     """Every study that ``audit`` would run with these settings, and its folder."""
     if not settings.series:
-        return [(Study(settings.model, settings), Path(out))]
+        return [(NamedStudy(settings.model, settings), Path(out))]
     return [(s, Path(out) / FOLDER / slug(s.name)) for s in by_model(settings)]
 
 
 def run_all(
-    studies: Sequence[Study],
+    studies: Sequence[NamedStudy],
     root: Path,
     progress: Progress,
     executor: ExecutorSettings | None = None,
@@ -68,12 +68,13 @@ def run_all(
         raise SpringbackError(
             f"two of {', '.join(s.name for s in studies)} have the same name on disk; rename one"
         )
-    found = {}
-    for at, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
-        progress.note(f"study {at} of {len(studies)}: {study.name}")
-        found[study.name] = audit(study.settings, below(root, FOLDER, folder), progress, executor)
+    results = {}
+    for number, (study, folder) in enumerate(zip(studies, folders, strict=True), start=1):
+        progress.note(f"study {number} of {len(studies)}: {study.name}")
+        place = below(root, FOLDER, folder)
+        results[study.name] = audit(study.settings, place, progress, executor)
         release_memory()
-    return found
+    return results
 
 
 def cards(results: Mapping[str, Result]) -> list[dict[str, Any]]:
@@ -117,15 +118,16 @@ def series(
 
 def compared_verdict(compared: Comparison) -> dict[str, Any]:
     """What the comparison says: the differences that survive the correction, or that none does."""
-    found = [
+    differences = [
         f"{row.title}: {d.a} {d.label} than {d.b}"
         for row in compared.rows
         for d in row.differences
         if d.label in ("higher", "lower")
     ]
     tested = any(d.p is not None for row in compared.rows for d in row.differences)
-    if found:
-        label, text = "they differ", f"After correction for all tests: {'; '.join(found)}."
+    if differences:
+        text = f"After correction for all tests: {'; '.join(differences)}."
+        label = "they differ"
     elif tested:
         label, text = "undecided", "No difference survives the correction for all tests."
     else:

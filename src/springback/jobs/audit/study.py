@@ -12,7 +12,7 @@ from typing import Any
 from springback import probes
 from springback.core import ALGORITHMS, Recipe, Run, Slice
 from springback.jobs.audit.accelerate_config import read_launch
-from springback.jobs.audit.rows import Data, Room, load_data
+from springback.jobs.audit.rows import Data, PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
 from springback.models.loading import Model, copy_weights, count_parameters, load_weights
@@ -40,6 +40,21 @@ from springback.training import (
 from springback.training.distributed import finetune_apart
 
 
+def opposite_order(settings: AuditSettings) -> AuditSettings:
+    """The rebound alone with both sides exchanged: unwanted first, then wanted."""
+    return replace(
+        settings,
+        align=settings.perturb,
+        perturb=settings.align,
+        experiments=("rebound",),
+        resistance_rows=0,
+        attack_learning_rates=(),
+        attack_seeds=(),
+        mix=(),
+        mitigate=(),
+    )
+
+
 class Study(ProbeInputs):
     """What every run of an audit works with: beside what its probes need, data, model and store."""
 
@@ -53,20 +68,29 @@ class Study(ProbeInputs):
         store: Store,
         progress: Progress,
         like: Study | None = None,
-        room: Room | None = None,
+        prompt_filter: PromptFilter | None = None,
     ) -> None:
         """``like``: the study whose opposite this is; they share the model.
 
-        ``room``: what the data was loaded with, for its tokenizer.
+        ``prompt_filter``: what the data was loaded with, for its tokenizer.
         """
-        self.room: Room = like.room if like else room or Room(settings)
+        self.prompt_filter: PromptFilter = (
+            like.prompt_filter if like else prompt_filter or PromptFilter(settings)
+        )
         held_out = {"wanted": data.wanted, "unwanted": data.unwanted}
         super().__init__(
-            settings, self.room.checkpoint, self.room.tokenizer, held_out, store.partials, like
+            settings,
+            self.prompt_filter.checkpoint,
+            self.prompt_filter.tokenizer,
+            held_out,
+            store.partials,
+            like,
         )
         self.data, self.store, self.progress = data, store, progress
         #: Turned round in the opposite order: what is wanted there is a low reward.
         self.sign = -1.0 if like else 1.0
+        #: Runs that were asked for, and their ids, which take a hash of all their rows.
+        self.identities: dict[Any, Run] = {}
 
     @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
@@ -83,19 +107,9 @@ class Study(ProbeInputs):
 
     def opposite(self) -> Study:
         """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
-        s = self.settings
-        settings = replace(
-            s,
-            align=s.perturb,
-            perturb=s.align,
-            experiments=("rebound",),
-            resistance_rows=0,
-            attack_learning_rates=(),
-            attack_seeds=(),
-            mix=(),
-            mitigate=(),
-        )
-        return Study(settings, load_data(settings, self.room), self.store, self.progress, like=self)
+        settings = opposite_order(self.settings)
+        data = load_data(settings, self.prompt_filter)
+        return Study(settings, data, self.store, self.progress, like=self)
 
     @cached_property
     def words(self) -> dict[str, ProbeInfo]:

@@ -13,7 +13,7 @@ from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.analysis.protections import protection_tables
 from springback.jobs.audit.job import plan as audit_plan
 from springback.jobs.audit.plan import outline
-from springback.jobs.audit.series import FOLDER, Study, cards, compared_verdict, run_all, slug
+from springback.jobs.audit.series import FOLDER, NamedStudy, cards, compared_verdict, run_all, slug
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build
 from springback.jobs.papers.pretrain import pretrain
@@ -58,7 +58,7 @@ def plan(
     if not studies:
         rows = ", ".join(f"{n:,}" for n in what.volumes)
         lines.append(f"pre-trains a small model and keeps it after {rows} rows; of each:")
-        studies = [Study("each of them", replace(settings, model="pre-trained here"))]
+        studies = [NamedStudy("each of them", replace(settings, model="pre-trained here"))]
     for study in studies:
         lines += ["", f"{study.name}:"]
         if is_here(study.settings.model):
@@ -89,7 +89,7 @@ def reproduce(
         if not studies:
             folders = pretrain(what.volumes, store, progress)
             studies = [
-                Study(f"{rows} rows", replace(settings, model=str(folder)))
+                NamedStudy(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
             ]
         results = run_all(studies, store.root, progress, executor)

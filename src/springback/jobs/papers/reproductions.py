@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from springback.errors import SpringbackError
-from springback.jobs.audit.series import Study, by_model
+from springback.jobs.audit.series import NamedStudy, by_model
 from springback.jobs.audit.settings import AuditSettings
 
 SMALL = AuditSettings()
@@ -48,8 +48,8 @@ class Reproduction:
     question: str
     finding: str
     columns: Quantities
-    small: Callable[[AuditSettings], list[Study]]
-    paper: Callable[[AuditSettings], list[Study]]
+    small: Callable[[AuditSettings], list[NamedStudy]]
+    paper: Callable[[AuditSettings], list[NamedStudy]]
     published: tuple[tuple[str, ...], ...] | None = None
     source: str = "Ji et al. 2025"
     #: What each scale's settings begin from.
@@ -61,7 +61,9 @@ class Reproduction:
     #: Whether the measured table has a column for each number of aligning examples.
     by_amount: bool = False
 
-    def studies(self, scale: str, settings: AuditSettings, given: Collection[str]) -> list[Study]:
+    def studies(
+        self, scale: str, settings: AuditSettings, given: Collection[str]
+    ) -> list[NamedStudy]:
         """The studies of a scale; ``given``: which settings are the user's own.
 
         A series that was given takes the place of the models.  Raises :class:`SpringbackError`
@@ -81,30 +83,32 @@ class Reproduction:
         return studies
 
 
-def _models(*names: str) -> Callable[[AuditSettings], list[Study]]:
+def _models(*names: str) -> Callable[[AuditSettings], list[NamedStudy]]:
     """The same study of several models."""
 
-    def make(settings: AuditSettings) -> list[Study]:
+    def make(settings: AuditSettings) -> list[NamedStudy]:
         studies = []
         for name in names:
             model, _, revision = name.partition("@")
-            studies.append(Study(name, replace(settings, model=model, revision=revision or None)))
+            studies.append(
+                NamedStudy(name, replace(settings, model=model, revision=revision or None))
+            )
         return studies
 
     return make
 
 
-def _both_sets(*names: str) -> Callable[[AuditSettings], list[Study]]:
+def _both_sets(*names: str) -> Callable[[AuditSettings], list[NamedStudy]]:
     """Every model on film reviews and on safety; on the user's own data alone if there is some."""
 
-    def make(settings: AuditSettings) -> list[Study]:
+    def make(settings: AuditSettings) -> list[NamedStudy]:
         own = (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb)
         if own:
             return _models(*names)(settings)
         safety = replace(settings, align=LARGE_SAFETY.align, perturb=LARGE_SAFETY.perturb)
         sets = {"IMDb": settings, "BeaverTails": safety}
         return [
-            Study(f"{study.name}, {data}", study.settings)
+            NamedStudy(f"{study.name}, {data}", study.settings)
             for data, on in sets.items()
             for study in _models(*names)(on)
         ]
@@ -112,21 +116,21 @@ def _both_sets(*names: str) -> Callable[[AuditSettings], list[Study]]:
     return make
 
 
-def _both_orders(settings: AuditSettings) -> list[Study]:
+def _both_orders(settings: AuditSettings) -> list[NamedStudy]:
     """The study, and the same with the two sides exchanged."""
     turned = replace(settings, align=settings.perturb, perturb=settings.align)
-    return [Study("positive first", settings), Study("negative first", turned)]
+    return [NamedStudy("positive first", settings), NamedStudy("negative first", turned)]
 
 
-def _one(settings: AuditSettings) -> list[Study]:
-    return [Study(settings.model, settings)]
+def _one(settings: AuditSettings) -> list[NamedStudy]:
+    return [NamedStudy(settings.model, settings)]
 
 
-def _variants(**by_name: Mapping[str, Any]) -> Callable[[AuditSettings], list[Study]]:
+def _variants(**by_name: Mapping[str, Any]) -> Callable[[AuditSettings], list[NamedStudy]]:
     """Studies that differ in some settings."""
 
-    def make(settings: AuditSettings) -> list[Study]:
-        return [Study(name, replace(settings, **change)) for name, change in by_name.items()]
+    def make(settings: AuditSettings) -> list[NamedStudy]:
+        return [NamedStudy(name, replace(settings, **change)) for name, change in by_name.items()]
 
     return make
 

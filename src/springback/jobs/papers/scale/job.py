@@ -17,9 +17,9 @@ from springback.data import load_slice
 from springback.errors import SpringbackError, describe
 from springback.integrations.ray import ExecutorSettings, Task
 from springback.integrations.ray.scheduler import run_tasks
+from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
-from springback.jobs.audit.on_ray import on_ray
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import build, kinds
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
@@ -83,15 +83,15 @@ def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, Au
     """What a scale begins from, ``given`` settings changed; raises on what cannot be."""
     if scale not in BEGIN:
         raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(BEGIN)}")
-    own = {name: given[name] for name in kinds(ScaleSettings) if name in given}
-    rest = {name: value for name, value in given.items() if name not in own}
+    of_scale = {name: given[name] for name in kinds(ScaleSettings) if name in given}
+    rest = {name: value for name, value in given.items() if name not in of_scale}
     if bad := sorted({"model", "series", "revision"} & {*rest}):
         raise SpringbackError(
             f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
         )
     begin, cell = BEGIN[scale]
-    made, changed = build(ScaleSettings, own), build(AuditSettings, rest)
-    settings = replace(begin, **{name: getattr(made, name) for name in own})
+    made, changed = build(ScaleSettings, of_scale), build(AuditSettings, rest)
+    settings = replace(begin, **{name: getattr(made, name) for name in of_scale})
     study = replace(cell, **{name: getattr(changed, name) for name in rest})
     check_positive(
         {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
@@ -131,7 +131,7 @@ def scale_study(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings, study = settings_of(scale, given or {})
-    far = on_ray(executor)
+    on_ray = ray_runs.on_ray(executor)
     if executor is not None and executor.shared:
         raise SpringbackError(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
@@ -149,8 +149,8 @@ def scale_study(
             f"studies, {len(cells) - len(left)} of them done; stop it at any time, the same "
             "command goes on"
         )
-        if far and executor is not None:
-            _on_ray(needed, left, study, store, progress, executor)
+        if on_ray and executor is not None:
+            _make_on_ray(needed, left, study, store, progress, executor)
         for run in needed.values():
             pretrain_once(run, store, progress)
         measured = []
@@ -238,7 +238,7 @@ def pretrain_task(run: Pretraining, root: str, progress: Progress) -> None:
     pretrain_once(run, Store(root), progress)
 
 
-def _on_ray(
+def _make_on_ray(
     runs: Mapping[tuple[str, int], Pretraining],
     cells: list[Cell],
     study: AuditSettings,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice
-from springback.jobs.audit.plan import MEMORY_BESIDE, MEMORY_COPIES, Plan, kept
+from springback.jobs.audit.plan import MEMORY_BESIDE, MEMORY_COPIES, Plan, columns, kept
 from springback.jobs.audit.plan_by_size import amount
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.pretrain import Pretraining
@@ -86,14 +86,14 @@ def _row(
     runs: Mapping[tuple[str, int], Pretraining],
     shape: Shape,
 ) -> Row:
-    own = {key: run for key, run in runs.items() if run.shape == shape}
+    of_size = {key: run for key, run in runs.items() if run.shape == shape}
     seeds, studies = len(study.seeds), len(study.seeds) * len(settings.volumes)
-    cells = cells_of(own)
-    left = [c for c in cells if not c.done(store.root, own[c.shape.name, c.seed], study)]
+    cells = cells_of(of_size)
+    left = [c for c in cells if not c.done(store.root, of_size[c.shape.name, c.seed], study)]
     measured = len(cells) - len(left)
     # A pre-training is needed for the studies that are left, and for nothing else.
     waiting = {cell.seed for cell in left}
-    made = sum(run.done(store) or seed not in waiting for (_, seed), run in own.items())
+    made = sum(run.done(store) or seed not in waiting for (_, seed), run in of_size.items())
     recipe = Pretraining(settings.volumes, Slice.of("", "", (), 0), shape).recipe
     one = amount(replace(study, seeds=study.seeds[:1]))
     first = max(settings.volumes) * recipe.max_tokens
@@ -118,21 +118,10 @@ def _row(
 
 def _table(rows: Sequence[Row]) -> list[str]:
     head = ("size", "weights", "pre-trainings", "done", "studies", "done", "tokens trained")
-    cells: list[tuple[str, ...]] = [(*head, "tokens probed")]
-    for row in rows:
-        counts = (row.weights, *row.pretrainings, *row.studies, row.trained, row.scored)
-        cells.append((row.name, *(f"{n:,.0f}" for n in counts)))
-    sums: list[list[float]] = [
-        [row.pretrainings[0] for row in rows],
-        [row.pretrainings[1] for row in rows],
-        [row.studies[0] for row in rows],
-        [row.studies[1] for row in rows],
-        [row.trained for row in rows],
-        [row.scored for row in rows],
+    counts = [(*row.pretrainings, *row.studies, row.trained, row.scored) for row in rows]
+    sums = map(sum, zip(*counts, strict=True))
+    lines = [
+        (row.name, f"{row.weights:,.0f}", *(f"{n:,.0f}" for n in numbers))
+        for row, numbers in zip(rows, counts, strict=True)
     ]
-    cells.append(("all", "", *(f"{sum(column):,.0f}" for column in sums)))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    return [
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in cells
-    ]
+    return columns([(*head, "tokens probed"), *lines, ("all", "", *(f"{n:,.0f}" for n in sums))])
