@@ -92,10 +92,10 @@ def both(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[st
     expected = gradients(model)
     model.zero_grad()
     loss: Any = ChunkedLoss(model)
-    found = loss(inputs, int((inputs["labels"][:, 1:] != -100).sum()))
-    found.root.backward(found.gradient)
+    found = loss(model, inputs, 1 / int((inputs["labels"][:, 1:] != -100).sum()))
+    found.backward()
     assert set(expected) == set(gradients(model))
-    return plain, found.value, expected, loss
+    return plain, found, expected, loss
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 512])
@@ -168,8 +168,8 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
     inputs = batch_of(rows_of([64, 64, 64, 64]))
     loss: Any = ChunkedLoss(model)
     with Largest() as mode:  # type: ignore[no-untyped-call]
-        found = loss(inputs, 252)
-        found.root.backward(found.gradient)
+        found = loss(model, inputs, 1 / 252)
+        found.backward()
     # The middle of an MLP has 4 x 64 x 128 numbers; all logits would be 4 x 64 x 300.
     assert mode.found == 4 * 64 * 128
     assert vars(model.get_output_embeddings()).get("forward") is None  # nothing stays patched

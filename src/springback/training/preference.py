@@ -32,7 +32,7 @@ from springback.models.loading import Model, trainable
 from springback.models.quiet import old_names_allowed, quiet
 from springback.training.examples import Labelled, Preference, Prompt
 from springback.training.memory.microbatches import cut, groups
-from springback.training.trainer import Batches, Task, Watched
+from springback.training.trainer import Task, Watched
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours
@@ -63,19 +63,20 @@ class _Private(Watched):
 class DPO(_Private, DPOTrainer):
     """-log sigmoid(beta ((log p - log ref)(chosen) - (log p - log ref)(rejected))), mean."""
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
         pairs = len(inputs["ref_chosen_logps"])  # the rows are all chosen ones, then the rejected
-        both = inputs["attention_mask"].sum(1).view(2, pairs)
-        found = groups(both.amax(0), self.at_once, 2)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        kept = {name: inputs[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
-        rest = {name: value for name, value in inputs.items() if name not in kept}
-        for index in found:
+        lengths = inputs["attention_mask"].sum(1).view(2, pairs)
+        several = groups(lengths.amax(0), self.at_once, 2)
+        if len(several) == 1:
+            return [(inputs, 1.0)]
+        scores = {name: inputs[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
+        tokens = {name: value for name, value in inputs.items() if name not in scores}
+        parts = []
+        for index in several:
             rows = [*index, *(pairs + i for i in index)]
-            piece = cut(rest, rows, int(both[:, index].max()), rest)
-            yield {**piece, **cut(kept, index, 0, ())}, len(index) / pairs
+            piece = cut(tokens, rows, int(lengths[:, index].max()), tokens)
+            parts.append(({**piece, **cut(scores, index, 0, ())}, len(index) / pairs))
+        return parts
 
 
 class KTO(_Private, KTOTrainer):
@@ -85,51 +86,57 @@ class KTO(_Private, KTOTrainer):
     difference over every prompt with the answer before it in the batch.
     """
 
-    #: z of a whole batch (before it is cut at 0) while the batch's pieces go through the model.
-    whole: Tensor | None = None
+    #: z of a whole batch (before it is cut at 0) while one of its pieces goes through the model.
+    batch_kl: Tensor | None = None
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
         lengths = inputs["attention_mask"].sum(1)
-        found = groups(lengths, self.at_once)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
+        several = groups(lengths, self.at_once)
+        if len(several) == 1:
+            return [(inputs, 1.0)]
         with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
             each = self._compute_kl_logps(self.model, inputs)  # without gradients
-        self.whole = (each - inputs["ref_KL_logps"]).mean()
+        kl = (each - inputs["ref_KL_logps"]).mean()
         inputs = {**inputs, "ref_KL_logps": torch.zeros_like(inputs["ref_KL_logps"])}
         long = ("input_ids", "attention_mask", "completion_mask")
+        parts = []
+        for rows in several:
+            piece: dict[str, Tensor] = cut(inputs, rows, int(lengths[rows].max()), long)
+            parts.append(({**piece, "batch_kl": kl}, len(rows) / len(lengths)))
+        return parts
+
+    def piece_loss(self, model: Any, piece: Any, weight: float) -> Tensor:
+        self.batch_kl = piece.pop("batch_kl", None)
         try:
-            for rows in found:
-                piece = cut(inputs, rows, int(lengths[rows].max()), long)
-                yield piece, len(rows) / len(lengths)
+            return super().piece_loss(model, piece, weight)
         finally:
-            self.whole = None
+            self.batch_kl = None
 
     def _compute_kl_logps(self, model: Any, batch: Any) -> Tensor:
-        if self.whole is not None:
-            return self.whole.expand(len(batch["label"]))
+        if self.batch_kl is not None:
+            return self.batch_kl.expand(len(batch["label"]))
         trl: Any = super()
-        found: Tensor = trl._compute_kl_logps(model, batch)
-        return found
+        logps: Tensor = trl._compute_kl_logps(model, batch)
+        return logps
 
 
 class SimPO(_Private, CPOTrainer):
     """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
         sides = ("chosen", "rejected")
-        both = torch.stack([inputs[f"{side}_attention_mask"].sum(1) for side in sides])
-        found = groups(both.amax(0), self.at_once, 2)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        for rows in found:
+        lengths = torch.stack([inputs[f"{side}_attention_mask"].sum(1) for side in sides])
+        several = groups(lengths.amax(0), self.at_once, 2)
+        if len(several) == 1:
+            return [(inputs, 1.0)]
+        parts = []
+        for rows in several:
             piece: dict[str, Tensor] = {}
-            for side, lengths in zip(sides, both, strict=True):
-                own = {n: v for n, v in inputs.items() if n.startswith(f"{side}_")}
-                piece |= cut(own, rows, int(lengths[rows].max()), own)
-            yield piece, len(rows) / both.shape[1]
+            for side, of_side in zip(sides, lengths, strict=True):
+                tensors = {n: v for n, v in inputs.items() if n.startswith(f"{side}_")}
+                piece |= cut(tensors, rows, int(of_side[rows].max()), tensors)
+            parts.append((piece, len(rows) / lengths.shape[1]))
+        return parts
 
     def concatenated_forward(self, model: Any, batch: Any) -> Any:
         """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
@@ -160,17 +167,18 @@ class RLOO(_Private, RLOOTrainer):
     seed: int
     prompts: list[Prompt]
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
         answers = inputs["completion_mask"].sum(1)
-        found = groups(answers + inputs["prompt_ids"].shape[1], self.at_once)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        given = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-        for rows in found:
+        several = groups(answers + inputs["prompt_ids"].shape[1], self.at_once)
+        if len(several) == 1:
+            return [(inputs, 1.0)]
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+        parts = []
+        for rows in several:
             width = max(1, int(answers[rows].max()))
-            piece = cut(given, rows, width, ("completion_ids", "completion_mask"))
-            yield {**inputs, **piece}, len(rows) / len(answers)
+            piece = cut(tensors, rows, width, ("completion_ids", "completion_mask"))
+            parts.append(({**inputs, **piece}, len(rows) / len(answers)))
+        return parts
 
     def _prepare_inputs(self, batch: Any) -> dict[str, Any]:
         """Sample and score.  The noise is drawn from seed and step, so a resumed run repeats it."""
@@ -259,7 +267,7 @@ def _build_dpo(task: Task, args: dict[str, Any]) -> Watched:
         return {**collate(batch), **_kept(task, step)}
 
     _keep_reference(task, trainer, make, ("ref_chosen_logps", "ref_rejected_logps"))
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
@@ -298,7 +306,7 @@ def _build_kto(task: Task, args: dict[str, Any]) -> Watched:
         return {**collate(batch), **_kept(task, step)}
 
     _keep_reference(task, trainer, make, ("ref_logps", "ref_KL_logps"))
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
@@ -332,7 +340,7 @@ def _build_simpo(task: Task, args: dict[str, Any]) -> Watched:
             found |= {f"{side}_{name}": value for name, value in batch.items()}
         return found
 
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
@@ -396,7 +404,7 @@ def _build_rloo(task: Task, args: dict[str, Any]) -> Watched:
     def make(step: int) -> list[dict[str, str]]:
         return [{"prompt": str(i)} for i in task.batches[step] for _ in range(recipe.generations)]
 
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
