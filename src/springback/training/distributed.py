@@ -149,11 +149,12 @@ def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any
                 child.terminate()
                 raise
         errors.seek(0)
-        messages = [line.strip() for line in errors if "Error" in line]
+        messages = [line.strip() for line in errors if "Error: " in line]
     if status or not (folder / DONE).exists():
         raise TrainingError(
             f"training by accelerate with {launch.config} ended with status {status} "
-            f"({messages[0] if messages else 'no message'}); look at that config, or leave --accelerate out"
+            f"({messages[0] if messages else 'no message'}); look at that config, or leave "
+            "--accelerate out"
         )
     done: dict[str, Any] = read_json(folder / DONE)
     if launch.sharded and not done["sharded"]:
@@ -189,7 +190,7 @@ def _work(folder: Path) -> None:
     names = list(trainable(model))
 
     def write(examples: int, spread: Model) -> bool:
-        """Gather the whole weights, and have the first process write them; whether FSDP has them."""
+        """Have the first process write the whole weights; returns whether FSDP shards them."""
         tensors = _whole(spread)
         if _is_first():
             with whole_folder(_marked(folder, examples)) as tmp:
@@ -219,7 +220,8 @@ def _whole(model: Model) -> dict[str, torch.Tensor]:
     if not torch.distributed.is_initialized():
         return {name: value.cpu() for name, value in model.state_dict().items()}
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return dict(get_model_state_dict(model, options=options))
+    weights: Any = get_model_state_dict(model, options=options)
+    return dict(weights)
 
 
 def _is_sharded(model: Model) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainingArguments
 
-from springback.models.encoding import Encoded, pad_batch
+from springback.models.encoding import Encoded
 from springback.training.batches import share
 from springback.training.memory.chunked_loss import ChunkedLoss
 from springback.training.memory.microbatches import pieces
@@ -47,9 +47,10 @@ class SFT(Watched):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """FSDP of version 1 puts parameters of its own in place of the model's: those are meant."""
+        optimizer = cast("torch.optim.Optimizer", self.optimizer)
         if model is not None:
-            self.optimizer.param_groups[0]["params"] = [*model.parameters()]
-        return self.optimizer
+            optimizer.param_groups[0]["params"] = [*model.parameters()]
+        return optimizer
 
 
 class _SumGradients(TrainerCallback):
@@ -78,27 +79,21 @@ def _shard_on_cpu(accelerator: Any) -> None:
 def build(task: Task, args: dict[str, Any]) -> Watched:
     """The trainer of an SFT run."""
     rows = cast("list[Encoded]", task.examples.rows)
-    pad = task.tokenizer.pad_token_id
     trainer = SFT(model=task.model, args=TrainingArguments(**args))
     # Not through the constructor, which refuses them under FSDP.
     trainer.optimizer, trainer.lr_scheduler = task.optimizers
-    if trainer.is_fsdp_enabled:  # its moments are of whole parameters; it makes others of shards
-        trainer.optimizer.state.clear()
+    if trainer.is_fsdp_enabled:
+        task.state.optimizer.state.clear()  # of whole parameters; those of shards are made anew
         if trainer.args.device.type == "cpu":
             trainer.add_callback(_SumGradients())
     rank, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes
 
     def make(step: int) -> dict[str, Tensor]:
-        planned = task.batches[step]
-        batch = pad_batch(rows, share(planned, rank, processes), pad)
-        labels = batch.labels
-        if rank >= len(planned):  # a row that another process counts already
-            labels = torch.full_like(labels, -100)
-        return {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "labels": labels,
-        }
+        batch = task.batches[step]
+        inputs = task.padded(rows, share(batch, rank, processes))
+        if rank >= len(batch):  # a row that another process counts already
+            inputs["labels"].fill_(-100)
+        return inputs
 
     trainer.batches = task.feed(make)
     trainer.chunked = ChunkedLoss(task.model, in_place=not trainer.is_distributed)

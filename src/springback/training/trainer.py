@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
+from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
 from springback.progress import Progress
 from springback.results.store import read_json, whole_folder, write_json
@@ -84,7 +85,6 @@ class Watched(Trainer):
             self.at_once = microbatches.AT_ONCE
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.batches, batch_size=None)  # an item is a whole batch already
@@ -95,8 +95,9 @@ class Watched(Trainer):
 
     def piece_loss(self, model: Any, piece: Any, weight: float) -> Tensor:
         """What a piece adds to the batch's loss; its backward pass takes the gradients."""
-        loss: Tensor = self.compute_loss(model, piece)
-        return loss * weight
+        loss: Any = self.compute_loss(model, piece)
+        weighted: Tensor = loss * weight
+        return weighted
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The batch's loss and its gradients, piece by piece."""
@@ -137,12 +138,11 @@ class Watched(Trainer):
         """
         for name, parameter in trainable(model).items():
             if parameter.grad is None:
-                kept = self.held.get(name)
-                if kept is None:
-                    kept = self.held[name] = torch.zeros_like(parameter)
+                if name in self.held:
+                    self.held[name].zero_()
                 else:
-                    kept.zero_()
-                parameter.grad = kept
+                    self.held[name] = torch.zeros_like(parameter)
+                parameter.grad = self.held[name]
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the loop keeps what is worth keeping."""
@@ -178,7 +178,11 @@ class Loop(TrainerCallback):
         examples = self.seen[self.state.step]
         if self.marks.call and examples in self.marks.at and examples not in self.state.marks:
             # What a callback draws does not change the run; what TRL patched it does not see.
-            with torch.random.fork_rng(), as_it_came(self.state.model, self.state.forward):
+            with (
+                torch.random.fork_rng(),
+                forwards([(self.state.model, self.state.forward)]),
+                evaluation(self.state.model),
+            ):
                 self.state.marks[examples] = self.marks.call(examples, model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -217,19 +221,6 @@ def untouched(model: Model) -> Iterator[None]:
             config.pad_token_id = pad
         for dropout, rate in rates:
             dropout.p = rate
-
-
-@contextmanager
-def as_it_came(model: Model, forward: Any) -> Iterator[None]:
-    """The model in evaluation mode and with its own ``forward``."""
-    training, patched = model.training, vars(model).get("forward")
-    set_forward(model, forward)
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)
-        set_forward(model, patched)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -319,7 +310,7 @@ class State:
 class Task:
     """Everything a trainer needs.
 
-    ``start``: the trainable weights as the run found them, where its algorithm needs them later.
+    ``start``: the trainable weights before the first step, where the algorithm needs them later.
     """
 
     model: Model
@@ -336,6 +327,15 @@ class Task:
     @property
     def beta(self) -> float:
         return self.recipe.beta or 0.0
+
+    def padded(self, rows: Sequence[Encoded], index: Sequence[int]) -> dict[str, Tensor]:
+        """These rows as a right-padded batch: ids, mask and labels, all (rows, length)."""
+        batch = pad_batch(rows, index, self.tokenizer.pad_token_id)
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "labels": batch.labels,
+        }
 
     def feed(self, make: Callable[[int], Any]) -> Batches:
         """The batches that the run still has to see; ``make`` gives a step's."""
@@ -357,9 +357,20 @@ def set_forward(module: Any, forward: Any) -> None:
 
 @contextmanager
 def forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
-    """Within, the modules have these forwards."""
+    """Within, the modules have these forwards (None: their class's own)."""
     with ExitStack() as stack:
         for module, forward in stand_ins:
             stack.callback(set_forward, module, vars(module).get("forward"))
-            module.forward = forward
+            set_forward(module, forward)
         yield
+
+
+@contextmanager
+def evaluation(model: Model) -> Iterator[None]:
+    """Within, the model is in evaluation mode."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)

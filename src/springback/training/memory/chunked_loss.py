@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from springback.models.loading import Model
-from springback.training.trainer import forwards
+from springback.training.trainer import evaluation, forwards
 
 #: Positions whose logits exist at one time.
 CHUNK = 224
@@ -171,8 +171,8 @@ class ChunkedLoss:
             tokens = int(counted.sum())
             if not tokens:  # a mean of nothing is not a number, even 0 times
                 inputs = {**inputs, "labels": inputs["input_ids"]}
-            own: Tensor = model(**inputs, use_cache=False).loss
-            return own * (tokens * scale)
+            mean: Tensor = model(**inputs, use_cache=False).loss
+            return mean * (tokens * scale)
 
         def loss(hidden: Tensor) -> Tensor:
             """In the head's place: the loss in the form of logits (1, 1, 1)."""
@@ -183,7 +183,8 @@ class ChunkedLoss:
             weight, bias = self.layer.weight, self.layer.bias
             if self.buffers is None or self.buffers.dtype != dtype:
                 self.buffers = _Buffers(weight, dtype)
-            value: Tensor = _HeadLoss.apply(
+            apply: Any = _HeadLoss.apply
+            value: Tensor = apply(
                 rows, weight, bias, self.buffers, targets[counted], scale, self.in_place
             )
             return value.view(1, 1, 1)
@@ -202,18 +203,15 @@ class ChunkedLoss:
         return value
 
     def _is_last(self, model: Any) -> bool:
-        """Whether the head gets all positions, and gives the logits: tried on a row of three ids."""
+        """Whether the head gets all positions and gives the logits; tried on a row of three ids."""
         seen: list[Tensor] = []
 
         def spy(hidden: Tensor) -> Tensor:
             seen.extend((hidden, nn.functional.linear(hidden, self.layer.weight, self.layer.bias)))
             return seen[1]
 
-        training = model.training
-        model.train(False)
         ids = torch.arange(1, 4, device=self.layer.weight.device)[None]
-        with torch.no_grad(), forwards([(self.layer, spy)]):
+        with torch.no_grad(), evaluation(model), forwards([(self.layer, spy)]):
             out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-        model.train(training)
         fits = len(seen) == 2 and seen[0].shape[:2] == ids.shape
         return fits and torch.equal(out.logits.float(), seen[1].float())
