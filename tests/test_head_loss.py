@@ -206,3 +206,30 @@ def test_a_run_in_pieces_is_the_run_in_whole_batches(
     for name, value in weights(pieced).items():
         # AdamW's first steps are of one size whatever the gradient's, so rounding shows there.
         assert (value - weights(whole)[name]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied, with a bias", "capped"])
+def test_gradients_that_autograd_adds_are_those_added_in_place(tiny_llama: Path, kind: str) -> None:
+    """As processes need them, which communicate when autograd adds a gradient."""
+    makes = {"untied, with a bias": untied, "capped": capped}
+    model = makes.get(kind, lambda: load_model(resolve(tiny_llama)))()
+    inputs = batch_of(rows_of([9, 5, 23, 12], 4))
+    ChunkedLoss(model)(model, inputs, 0.5).backward()  # type: ignore[no-untyped-call]
+    expected = gradients(model)
+    model.zero_grad()
+    ChunkedLoss(model, in_place=False)(model, inputs, 0.5).backward()  # type: ignore[no-untyped-call]
+    assert set(gradients(model)) == set(expected)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name])
+
+
+@pytest.mark.parametrize("make", [untied, capped])
+def test_a_batch_that_counts_nothing_has_a_loss_and_gradients_of_zero(make: Any) -> None:
+    """A process without a row of its own takes part in the communication all the same."""
+    model = make()
+    inputs = batch_of(rows_of([9]))
+    inputs["labels"].fill_(-100)
+    loss = ChunkedLoss(model, in_place=False)(model, inputs, 0.5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == 0
+    assert {float(g.abs().max()) for g in gradients(model).values()} == {0.0}
