@@ -17,7 +17,8 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.training import Marks, finetune
-from springback.training.distributed import Launch, finetune_apart, share
+from springback.training.batches import share
+from springback.training.distributed import Launch, finetune_apart
 
 pytest.importorskip("accelerate", reason="accelerate is not installed (extra train)")
 

@@ -92,10 +92,10 @@ def both(model: Any, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[st
     expected = gradients(model)
     model.zero_grad()
     loss: Any = ChunkedLoss(model)
-    found = loss(inputs, int((inputs["labels"][:, 1:] != -100).sum()))
-    found.root.backward(found.gradient)
+    found = loss(model, inputs, 1 / int((inputs["labels"][:, 1:] != -100).sum()))
+    found.backward()
     assert set(expected) == set(gradients(model))
-    return plain, found.value, expected, loss
+    return plain, found, expected, loss
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 512])
@@ -168,8 +168,8 @@ def test_only_a_chunk_of_logits_exists_at_a_time(
     inputs = batch_of(rows_of([64, 64, 64, 64]))
     loss: Any = ChunkedLoss(model)
     with Largest() as mode:  # type: ignore[no-untyped-call]
-        found = loss(inputs, 252)
-        found.root.backward(found.gradient)
+        found = loss(model, inputs, 1 / 252)
+        found.backward()
     # The middle of an MLP has 4 x 64 x 128 numbers; all logits would be 4 x 64 x 300.
     assert mode.found == 4 * 64 * 128
     assert vars(model.get_output_embeddings()).get("forward") is None  # nothing stays patched
@@ -206,3 +206,30 @@ def test_a_run_in_pieces_is_the_run_in_whole_batches(
     for name, value in weights(pieced).items():
         # AdamW's first steps are of one size whatever the gradient's, so rounding shows there.
         assert (value - weights(whole)[name]).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied, with a bias", "capped"])
+def test_gradients_that_autograd_adds_are_those_added_in_place(tiny_llama: Path, kind: str) -> None:
+    """As processes need them, which communicate when autograd adds a gradient."""
+    makes = {"untied, with a bias": untied, "capped": capped}
+    model = makes.get(kind, lambda: load_model(resolve(tiny_llama)))()
+    inputs = batch_of(rows_of([9, 5, 23, 12], 4))
+    ChunkedLoss(model)(model, inputs, 0.5).backward()  # type: ignore[no-untyped-call]
+    expected = gradients(model)
+    model.zero_grad()
+    ChunkedLoss(model, in_place=False)(model, inputs, 0.5).backward()  # type: ignore[no-untyped-call]
+    assert set(gradients(model)) == set(expected)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, expected[name])
+
+
+@pytest.mark.parametrize("make", [untied, capped])
+def test_a_batch_that_counts_nothing_has_a_loss_and_gradients_of_zero(make: Any) -> None:
+    """A process without a row of its own takes part in the communication all the same."""
+    model = make()
+    inputs = batch_of(rows_of([9]))
+    inputs["labels"].fill_(-100)
+    loss = ChunkedLoss(model, in_place=False)(model, inputs, 0.5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == 0
+    assert {float(g.abs().max()) for g in gradients(model).values()} == {0.0}

@@ -102,6 +102,11 @@ def plan_batches(rows: int, recipe: Recipe) -> list[list[int]]:
     return batches
 
 
+def share(batch: Sequence[int], rank: int, processes: int) -> list[int]:
+    """A process's rows of a batch; the first row where there are fewer rows than processes."""
+    return list(batch[rank::processes]) or [batch[0]]
+
+
 def examples_seen(batches: Sequence[Sequence[int]], marks: Marks, recipe: Recipe) -> list[int]:
     """Examples seen before each batch and after the last; raises if a mark is none of them."""
     seen = [0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from springback.core import ALGORITHMS, ExampleForm, Row
 from springback.errors import DataError, describe
@@ -121,11 +122,11 @@ def preference_rows(
             "many, or use KTO, which takes unpaired rows"
         )
     pairs = []
-    for at, both in enumerate(zip(wanted, unwanted, strict=True)):
+    for number, both in enumerate(zip(wanted, unwanted, strict=True), start=1):
         good, bad = (with_prompt(row, prompt) for row in both)
         if (good.prompt, good.turns) != (bad.prompt, bad.turns):
             raise DataError(
-                f"pair {at + 1} has two prompts ({good.prompt[:30]!r} and {bad.prompt[:30]!r}); "
+                f"pair {number} has two prompts ({good.prompt[:30]!r} and {bad.prompt[:30]!r}); "
                 "both answers of a pair need the same one; use KTO, which takes unpaired rows"
             )
         pairs.append((good, replace(bad, kind=good.kind)))
@@ -136,12 +137,9 @@ def labelled_rows(
     wanted: Sequence[Row], unwanted: Sequence[Row], prompt: str = NEUTRAL_PROMPT
 ) -> list[tuple[Row, bool]]:
     """Wanted and unwanted rows in turn, with their label; the rest of the longer side follows."""
-    found: list[tuple[Row, bool]] = []
-    for at in range(max(len(wanted), len(unwanted))):
-        for side, desirable in ((wanted, True), (unwanted, False)):
-            if at < len(side):
-                found.append((with_prompt(side[at], prompt), desirable))
-    return found
+    both = zip_longest(((row, True) for row in wanted), ((row, False) for row in unwanted))
+    labelled = (one for pair in both for one in pair if one is not None)
+    return [(with_prompt(row, prompt), desirable) for row, desirable in labelled]
 
 
 def encode_preferences(
@@ -151,14 +149,14 @@ def encode_preferences(
     system: str | None = None,
 ) -> list[Preference]:
     """Token ids of :func:`preference_rows`; prompt and answer together cut at ``max_tokens``."""
-    found = []
+    encoded = []
     for wanted, unwanted in pairs:
         good = encode_row(tokenizer, wanted, max_tokens, system)
         bad = encode_row(tokenizer, unwanted, max_tokens, system)
-        found.append(
+        encoded.append(
             Preference(good.ids[: good.start], good.ids[good.start :], bad.ids[bad.start :])
         )
-    return found
+    return encoded
 
 
 def encode_labelled(
@@ -168,11 +166,11 @@ def encode_labelled(
     system: str | None = None,
 ) -> list[Labelled]:
     """Token ids of :func:`labelled_rows`; prompt and answer together cut at ``max_tokens``."""
-    found = []
+    encoded = []
     for row, desirable in rows:
         one = encode_row(tokenizer, row, max_tokens, system)
-        found.append(Labelled(one.ids[: one.start], one.ids[one.start :], desirable))
-    return found
+        encoded.append(Labelled(one.ids[: one.start], one.ids[one.start :], desirable))
+    return encoded
 
 
 def encode_prompts(
@@ -182,12 +180,12 @@ def encode_prompts(
     system: str | None = None,
 ) -> list[Prompt]:
     """The rows' prompts; of a bare text its first ``prompt_tokens`` tokens."""
-    found = []
+    prompts = []
     for row in rows:
         if row.kind == "text":
             ids = tokenizer(row.response)["input_ids"][:prompt_tokens]
             text = tokenizer.decode(ids, skip_special_tokens=True)
         else:
             ids, text = encode_prompt(tokenizer, row, system), row.prompt
-        found.append(Prompt(tuple(ids), text))
-    return found
+        prompts.append(Prompt(tuple(ids), text))
+    return prompts

@@ -27,12 +27,12 @@ from trl.trainer.utils import add_fused_lm_head
 
 from springback.core import content_hash
 from springback.errors import DataError, SpringbackError, TrainingError
-from springback.models.encoding import Encoded, pad_batch
+from springback.models.encoding import Encoded
 from springback.models.loading import Model, listed_end_ids, trainable
 from springback.models.quiet import old_names_allowed
 from springback.training.examples import Labelled, Preference, Prompt
-from springback.training.memory.microbatches import cut, groups
-from springback.training.trainer import Batches, Task, Watched
+from springback.training.memory.microbatches import groups
+from springback.training.trainer import Task, Watched
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours
@@ -40,6 +40,10 @@ with warnings.catch_warnings():
 
 #: TRL trains in bf16 and recomputes activations unless told otherwise.
 COMMON: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
+#: The answers of a SimPO row.
+SIDES = ("chosen", "rejected")
+#: Ends of the names of right-padded inputs (rows, length).
+PADDED = ("input_ids", "attention_mask", "labels", "completion_ids", "completion_mask")
 
 
 class _Stub(Dataset):  # type: ignore[misc]
@@ -53,83 +57,91 @@ def _stub(**columns: Any) -> _Stub:
     return cast("_Stub", _Stub.from_dict({name: [value] for name, value in columns.items()}))
 
 
-class _Private(Watched):
-    """Sends nothing: TRL reports to its makers from every constructor."""
+class _TRLTrainer(Watched):
+    """One of TRL's trainers, that takes a large batch in pieces and sends nothing to TRL's makers.
+
+    The batch's loss is the mean of its rows'.
+    """
+
+    #: Sequences of a row: 2 where it is a pair of answers.
+    sequences = 1
 
     def _send_telemetry(self) -> None:
-        """Nothing."""
+        """Nothing; TRL would report from every constructor."""
+
+    def lengths(self, inputs: Any) -> Tensor:
+        """Tokens of every row's longest sequence, (rows,)."""
+        lengths: Tensor = inputs["attention_mask"].sum(1).view(self.sequences, -1).amax(0)
+        return lengths
+
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
+        lengths = self.lengths(inputs)
+        before = inputs["prompt_ids"].shape[1] if "prompt_ids" in inputs else 0
+        pieces = groups(lengths + before, self.at_once, self.sequences)
+        if len(pieces) == 1:
+            return [(inputs, 1.0)]
+        return [(_piece(inputs, rows, lengths), len(rows) / len(lengths)) for rows in pieces]
 
 
-class DPO(_Private, DPOTrainer):
+def _piece(inputs: dict[str, Any], rows: list[int], lengths: Tensor) -> dict[str, Any]:
+    """Rows of a batch, right-padded as far as they need it.
+
+    ``lengths`` (all rows,).  A tensor may hold one block of all rows after the other, as the chosen
+    answers and then the rejected ones.
+    """
+    width = max(1, int(lengths[rows].max()))
+    piece = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, Tensor):
+            blocks = range(0, len(value), len(lengths))
+            piece[name] = value[[first + row for first in blocks for row in rows]]
+            if name.endswith(PADDED):
+                piece[name] = piece[name][:, :width]
+    return piece
+
+
+class DPO(_TRLTrainer, DPOTrainer):
     """-log sigmoid(beta ((log p - log ref)(chosen) - (log p - log ref)(rejected))), mean."""
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
-        pairs = len(inputs["ref_chosen_logps"])  # the rows are all chosen ones, then the rejected
-        both = inputs["attention_mask"].sum(1).view(2, pairs)
-        found = groups(both.amax(0), self.at_once, 2)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        kept = {name: inputs[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
-        rest = {name: value for name, value in inputs.items() if name not in kept}
-        for index in found:
-            rows = [*index, *(pairs + i for i in index)]
-            piece = cut(rest, rows, int(both[:, index].max()), rest)
-            yield {**piece, **cut(kept, index, 0, ())}, len(index) / pairs
+    sequences = 2  # the inputs have all chosen answers, then all rejected ones
 
 
-class KTO(_Private, KTOTrainer):
+class KTO(_TRLTrainer, KTOTrainer):
     """Desirable: w (1 - sigmoid(beta (r - z))), else w (1 - sigmoid(beta (z - r))), mean.
 
     r is the answer's log p - log ref, z the batch's KL estimate (not below 0): the mean of that
     difference over every prompt with the answer before it in the batch.
     """
 
-    #: z of a whole batch (before it is cut at 0) while the batch's pieces go through the model.
-    whole: Tensor | None = None
-
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
-        lengths = inputs["attention_mask"].sum(1)
-        found = groups(lengths, self.at_once)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-            each = self._compute_kl_logps(self.model, inputs)  # without gradients
-        self.whole = (each - inputs["ref_KL_logps"]).mean()
-        inputs = {**inputs, "ref_KL_logps": torch.zeros_like(inputs["ref_KL_logps"])}
-        long = ("input_ids", "attention_mask", "completion_mask")
-        try:
-            for rows in found:
-                piece = cut(inputs, rows, int(lengths[rows].max()), long)
-                yield piece, len(rows) / len(lengths)
-        finally:
-            self.whole = None
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
+        parts = super().parts(inputs)
+        if len(parts) > 1:
+            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
+                logps = self._compute_kl_logps(self.model, inputs)  # without gradients
+            # z of the whole batch, before it is cut at 0
+            batch_kl = (logps - inputs["ref_KL_logps"]).mean()
+            for piece, _ in parts:
+                piece["batch_kl"] = batch_kl
+                piece["ref_KL_logps"].zero_()  # what TRL subtracts is subtracted here already
+        return parts
 
     def _compute_kl_logps(self, model: Any, batch: Any) -> Tensor:
-        if self.whole is not None:
-            return self.whole.expand(len(batch["label"]))
+        if "batch_kl" in batch:  # out of the piece, whose rest TRL hands to the model
+            known: Tensor = batch.pop("batch_kl")
+            return known.expand(len(batch["label"]))
         trl: Any = super()
-        found: Tensor = trl._compute_kl_logps(model, batch)
-        return found
+        logps: Tensor = trl._compute_kl_logps(model, batch)
+        return logps
 
 
-class SimPO(_Private, CPOTrainer):
+class SimPO(_TRLTrainer, CPOTrainer):
     """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
-        sides = ("chosen", "rejected")
-        both = torch.stack([inputs[f"{side}_attention_mask"].sum(1) for side in sides])
-        found = groups(both.amax(0), self.at_once, 2)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        for rows in found:
-            piece: dict[str, Tensor] = {}
-            for side, lengths in zip(sides, both, strict=True):
-                own = {n: v for n, v in inputs.items() if n.startswith(f"{side}_")}
-                piece |= cut(own, rows, int(lengths[rows].max()), own)
-            yield piece, len(rows) / both.shape[1]
+    sequences = 2
+
+    def lengths(self, inputs: Any) -> Tensor:
+        chosen, rejected = (inputs[f"{side}_attention_mask"].sum(1) for side in SIDES)
+        return torch.maximum(chosen, rejected)
 
     def concatenated_forward(self, model: Any, batch: Any) -> Any:
         """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
@@ -154,23 +166,16 @@ class SimPO(_Private, CPOTrainer):
         return chosen, rejected, none, none, none
 
 
-class RLOO(_Private, RLOOTrainer):
+class RLOO(_TRLTrainer, RLOOTrainer):
     """- advantage * p / p at sampling (clipped), mean; the baseline is the other answers' mean."""
 
     seed: int
     prompts: list[Prompt]
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
-        answers = inputs["completion_mask"].sum(1)
-        found = groups(answers + inputs["prompt_ids"].shape[1], self.at_once)
-        if len(found) == 1:
-            yield inputs, 1.0
-            return
-        given = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
-        for rows in found:
-            width = max(1, int(answers[rows].max()))
-            piece = cut(given, rows, width, ("completion_ids", "completion_mask"))
-            yield {**inputs, **piece}, len(rows) / len(answers)
+    def lengths(self, inputs: Any) -> Tensor:
+        """Tokens of every answer; the prompts before them keep their padding."""
+        answers: Tensor = inputs["completion_mask"].sum(1)
+        return answers
 
     def _prepare_inputs(self, batch: Any) -> dict[str, Any]:
         """Sample and score.  The noise is drawn from seed and step, so a resumed run repeats it."""
@@ -178,8 +183,8 @@ class RLOO(_Private, RLOOTrainer):
         with old_names_allowed(), torch.random.fork_rng():
             torch.manual_seed(int(content_hash([self.seed, step])[:12], 16))
             with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-                found: dict[str, Any] = super()._prepare_inputs(batch)
-        return found
+                scored: dict[str, Any] = super()._prepare_inputs(batch)
+        return scored
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Our own token ids; a prompt's name is its index."""
@@ -189,14 +194,14 @@ class RLOO(_Private, RLOOTrainer):
 @contextmanager
 def _swapped(model: Model, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The model with these trainable weights, without a copy."""
-    own = {name: p.data for name, p in trainable(model).items()}
+    policy = {name: p.data for name, p in trainable(model).items()}
     for name, p in trainable(model).items():
         p.data = tensors[name]
     try:
         yield
     finally:
         for name, p in trainable(model).items():
-            p.data = own[name]
+            p.data = policy[name]
 
 
 def _handle(model: Model) -> Model:
@@ -218,14 +223,14 @@ def _keep_reference(
     if task.state.kept:
         return
     task.progress.note(f"log-probabilities of {task.seen[-1]} examples under the reference")
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    scores: dict[str, list[Tensor]] = {name: [] for name in names}
     for step in range(len(task.batches)):
         inputs = {k: v.to(task.model.device) for k, v in make(step).items()}
         with task.autocast():
             values = trainer.compute_ref_log_probs(reference, inputs)
         for name, value in zip(names, values, strict=True):
-            found[name].append(value.float().cpu())
-    task.state.kept = {name: torch.cat(values) for name, values in found.items()}
+            scores[name].append(value.float().cpu())
+    task.state.kept = {name: torch.cat(values) for name, values in scores.items()}
     task.state.save()  # it took as long as a third of the training
 
 
@@ -260,7 +265,7 @@ def build_dpo(task: Task, args: dict[str, Any]) -> Watched:
         return {**collate(batch), **_kept(task, step)}
 
     _keep_reference(task, trainer, make, ("ref_chosen_logps", "ref_rejected_logps"))
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
@@ -308,7 +313,7 @@ def build_kto(task: Task, args: dict[str, Any]) -> Watched:
         return {**collate(batch), **_kept(task, step)}
 
     _keep_reference(task, trainer, make, ("ref_logps", "ref_KL_logps"))
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 
@@ -333,29 +338,19 @@ def build_simpo(task: Task, args: dict[str, Any]) -> Watched:
         processing_class=task.tokenizer,
         optimizers=task.optimizers,
     )
-    pad = task.tokenizer.pad_token_id
 
     def make(step: int) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for side in ("chosen", "rejected"):
+        inputs: dict[str, Tensor] = {}
+        for side in SIDES:
             pairs = [(rows[i].prompt, getattr(rows[i], side)) for i in task.batches[step]]
-            batch = _pad(pairs, pad)
-            found |= {f"{side}_{name}": value for name, value in batch.items()}
-        return found
+            # Labels count the answers.
+            joined = [Encoded((*prompt, *answer), len(prompt), 0) for prompt, answer in pairs]
+            batch = task.padded(joined, range(len(joined)))
+            inputs |= {f"{side}_{name}": value for name, value in batch.items()}
+        return inputs
 
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
-
-
-def _pad(answers: list[tuple[tuple[int, ...], tuple[int, ...]]], pad: int) -> dict[str, Tensor]:
-    """Prompts with answers as one right-padded batch; labels count the answers."""
-    rows = [Encoded((*prompt, *answer), len(prompt), 0) for prompt, answer in answers]
-    batch = pad_batch(rows, range(len(rows)), pad)
-    return {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "labels": batch.labels,
-    }
 
 
 def _scoring(task: Task) -> Callable[..., list[float | None]]:
@@ -412,7 +407,7 @@ def build_rloo(task: Task, args: dict[str, Any]) -> Watched:
     def make(step: int) -> list[dict[str, str]]:
         return [{"prompt": str(i)} for i in task.batches[step] for _ in range(recipe.generations)]
 
-    trainer.batches = Batches(task.state.step, len(task.batches), make)
+    trainer.batches = task.feed(make)
     return trainer
 
 

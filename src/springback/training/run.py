@@ -82,7 +82,7 @@ def finetune(
     state.load()
     release_memory()
     loop = Loop(state, seen, marks, progress)
-    loop.mark_if_due()  # the state before the first batch, or one saved just before a mark
+    loop.mark_if_due(model)  # the state before the first batch, or one saved just before a mark
     if state.step < len(batches):
         schedule = _schedule(recipe, optimizer, state.step, len(batches))
         both = (optimizer, schedule)

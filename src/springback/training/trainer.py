@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 
 from springback.core import Recipe
 from springback.errors import TrainingError
+from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
 from springback.progress import Progress
 from springback.results.store import read_json, require_plain, whole_folder, write_json
@@ -46,6 +47,7 @@ def arguments(recipe: Recipe, folder: str, steps: int) -> dict[str, Any]:
         "logging_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        "ddp_find_unused_parameters": False,
     }
 
 
@@ -58,8 +60,8 @@ class Batches(Dataset[Any]):
     def __len__(self) -> int:
         return self.total - self.first
 
-    def __getitem__(self, at: int) -> Any:
-        return self.make(self.first + at)
+    def __getitem__(self, index: int) -> Any:
+        return self.make(self.first + index)
 
 
 class Watched(Trainer):
@@ -79,51 +81,68 @@ class Watched(Trainer):
 
     def watch(self, loop: Loop) -> None:
         self.loop, self.heap, self.held = loop, Heap(), {}
-        self.at_once = microbatches.AT_ONCE if self.args.device.type == "cpu" else None
+        if self.args.device.type == "cpu" and not self.is_distributed:
+            self.at_once = microbatches.AT_ONCE
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
-        self.remove_callback(ProgressCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.batches, batch_size=None)  # an item is a whole batch already
 
-    def parts(self, inputs: Any) -> Iterator[tuple[Any, float]]:
-        """A batch in pieces, each with its share of the batch's loss (a mean)."""
-        yield inputs, 1.0
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
+        """A batch in pieces, each with the weight of its loss: its share of a batch's mean."""
+        return [(inputs, 1.0)]
+
+    def piece_loss(self, model: Any, piece: Any, weight: float) -> Tensor:
+        """What a piece adds to the batch's loss; its backward pass takes the gradients."""
+        loss: Any = self.compute_loss(model, piece)
+        weighted: Tensor = loss * weight
+        return weighted
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The algorithm's own loss, piece by piece, and its gradient."""
+        """The batch's loss and its gradients, piece by piece."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        value = 0.0
-        for piece, share in self.parts(inputs):
-            self.hold_gradients(model, pieces=share < 1)
-            with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.autocast):
-                found: Any = self.compute_loss(model, piece)
-                loss = found * share
-            value += float(loss.detach())
-            self.accelerator.backward(loss)
-            del found, loss
-            self.heap.settle()
-        self.loop.record(value, counted(inputs))
+        value, parts = 0.0, self.parts(inputs)
+        if len(parts) > 1 or self.held:
+            self.hold_gradients(model)
+        kind = self.args.device.type
+        # One autocast around all pieces: it keeps the weights that it has rounded to bf16.
+        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
+            for piece, weight in parts:
+                loss = self.piece_loss(model, piece, weight)
+                value += float(loss.detach())
+                with torch.autocast(kind, enabled=False):
+                    self.accelerator.backward(loss)
+                del loss
+                self.heap.settle()
+        value = self.total(value) / self.accelerator.num_processes
+        self.loop.record(value, int(self.total(counted(inputs))))
         return torch.tensor(value, device=self.args.device)
 
-    def hold_gradients(self, model: Any, pieces: bool) -> None:
+    @property
+    def is_distributed(self) -> bool:
+        """Whether the run's processes share its gradients: DDP or FSDP, of one process or more."""
+        return str(self.accelerator.distributed_type.value) != "NO"
+
+    def total(self, number: float) -> float:
+        """The sum of a number over the run's processes."""
+        one = torch.tensor(number, dtype=torch.float64, device=self.args.device)
+        return float(self.accelerator.reduce(one, "sum"))
+
+    def hold_gradients(self, model: Any) -> None:
         """Allocate the gradients of a batch in pieces before its first one, and keep them.
 
         Among a piece's activations they would leave holes when the piece is done, and the heap of
         a long run would grow by a third of what it holds.
         """
-        if not (pieces or self.held):
-            return
         for name, parameter in trainable(model).items():
             if parameter.grad is None:
-                kept = self.held.get(name)
-                if kept is None:
-                    kept = self.held[name] = torch.zeros_like(parameter)
+                if name in self.held:
+                    self.held[name].zero_()
                 else:
-                    kept.zero_()
-                parameter.grad = kept
+                    self.held[name] = torch.zeros_like(parameter)
+                parameter.grad = self.held[name]
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the loop keeps what is worth keeping."""
@@ -154,12 +173,16 @@ class Loop(TrainerCallback):
         self.state.losses.append(loss)
         self.state.tokens += tokens
 
-    def mark_if_due(self) -> None:
+    def mark_if_due(self, model: Model) -> None:
+        """Call the mark, if there is one, with ``model``: the run's, or FSDP's around it."""
         examples = self.seen[self.state.step]
         if self.marks.call and examples in self.marks.at and examples not in self.state.marks:
-            model = self.state.model
             # What a callback draws does not change the run; what TRL patched it does not see.
-            with torch.random.fork_rng(), as_it_came(model, self.state.forward):
+            with (
+                torch.random.fork_rng(),
+                forwards([(self.state.model, self.state.forward)]),
+                evaluation(self.state.model),
+            ):
                 self.state.marks[examples] = self.marks.call(examples, model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -174,7 +197,7 @@ class Loop(TrainerCallback):
             note = f"reward {self.state.rewards[-1]:.3f}"
         self.progress.advance(note=note)
         step = time.monotonic() - self.began
-        self.mark_if_due()
+        self.mark_if_due(kwargs["model"])
         # A third more may be lost, 60 s of 45: where steps are long, not one step later than that.
         every, waited = self.state.resume.save_every, time.monotonic() - self.saved
         due = waited >= every or waited + step > 4 / 3 * every
@@ -198,19 +221,6 @@ def untouched(model: Model) -> Iterator[None]:
             config.pad_token_id = pad
         for dropout, rate in rates:
             dropout.p = rate
-
-
-@contextmanager
-def as_it_came(model: Model, forward: Any) -> Iterator[None]:
-    """The model in evaluation mode and with its own ``forward``."""
-    training, patched = model.training, vars(model).get("forward")
-    set_forward(model, forward)
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(training)
-        set_forward(model, patched)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -301,7 +311,7 @@ class State:
 class Task:
     """Everything a trainer needs.
 
-    ``start``: the trainable weights as the run found them, where its algorithm needs them later.
+    ``start``: the trainable weights before the first step, where the algorithm needs them later.
     """
 
     model: Model
@@ -319,6 +329,19 @@ class Task:
     def beta(self) -> float:
         return self.recipe.beta or 0.0
 
+    def padded(self, rows: Sequence[Encoded], index: Sequence[int]) -> dict[str, Tensor]:
+        """These rows as a right-padded batch: ids, mask and labels, all (rows, length)."""
+        batch = pad_batch(rows, index, self.tokenizer.pad_token_id)
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "labels": batch.labels,
+        }
+
+    def feed(self, make: Callable[[int], Any]) -> Batches:
+        """The batches that the run still has to see; ``make`` gives a step's."""
+        return Batches(self.state.step, len(self.batches), make)
+
     def autocast(self) -> torch.autocast:
         """What the recipe's precision means for a forward pass."""
         enabled = self.recipe.precision == "bf16-mixed"
@@ -335,9 +358,20 @@ def set_forward(module: Any, forward: Any) -> None:
 
 @contextmanager
 def forwards(stand_ins: Iterable[tuple[Any, Any]]) -> Iterator[None]:
-    """Within, the modules have these forwards."""
+    """Within, the modules have these forwards (None: their class's own)."""
     with ExitStack() as stack:
         for module, forward in stand_ins:
             stack.callback(set_forward, module, vars(module).get("forward"))
-            module.forward = forward
+            set_forward(module, forward)
         yield
+
+
+@contextmanager
+def evaluation(model: Model) -> Iterator[None]:
+    """Within, the model is in evaluation mode."""
+    training = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -4,15 +4,17 @@ Logits are the largest thing in a step of a small model: 16 rows of 512 tokens o
 49,152 are 1.6 GB in fp32, and a plain loss holds three or four such tensors.  Here the head runs
 over :data:`CHUNK` counted positions at a time, and each chunk's gradients are taken at once, so
 that its logits can go before the next chunk's come.  The arithmetic is the plain one; nothing is
-computed twice, and positions that do not count are not computed at all.  What a chunk needs is
-allocated once a run, and the gradients of head and embedding are added where they belong: blocks
-of 50 and 110 MB that come and go beside a batch's activations would leave holes in the heap, and
-the embedding's are zero but for the rows that a batch has.
+computed twice, and positions that do not count are not computed at all.
+
+The loss takes the head's place in the model's own forward pass, so a model that is spread over
+processes (DDP, FSDP) communicates as for any other loss.  In one process the gradients of head and
+embedding are added where they belong: blocks of 50 and 110 MB that come and go beside a batch's
+activations would leave holes in the heap, and the embedding's are zero but for the rows that a
+batch has.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 from transformers.loss.loss_utils import ForCausalLMLoss
 
 from springback.models.loading import Model
-from springback.training.trainer import forwards
+from springback.training.trainer import evaluation, forwards
 
 #: Positions whose logits exist at one time.
 CHUNK = 224
@@ -29,65 +31,79 @@ CHUNK = 224
 BLOCK = 8192
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss and where its backward pass begins: ``root.backward(gradient)``."""
+class _Buffers:
+    """What a chunk of logits needs, allocated once a run; ``dtype`` is that of the products."""
 
-    value: Tensor
-    root: Tensor
-    gradient: Tensor | None = None
-
-
-class _Head:
-    """NLLs under a linear head, a chunk at a time, in buffers of its own."""
-
-    def __init__(self, layer: nn.Linear, dtype: torch.dtype) -> None:
-        self.layer, self.dtype = layer, dtype
-        weight = layer.weight
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         low = dtype in (torch.bfloat16, torch.float16)
-        make: Any = {"device": weight.device}
-        shape = (CHUNK, len(weight))
-        self.wide = torch.empty(shape, dtype=torch.float32 if low else dtype, **make)
-        self.logits = torch.empty(shape, dtype=dtype, **make) if low else self.wide
-        self.weight = torch.empty_like(weight, dtype=dtype) if low else weight.detach()
+        shape, device = (CHUNK, len(weight)), weight.device
+        self.wide = torch.empty(shape, dtype=torch.float32 if low else dtype, device=device)
+        self.logits = torch.empty(shape, dtype=dtype, device=device) if low else self.wide
+        self._rounded = torch.empty_like(weight, dtype=dtype) if low else None
 
-    def __call__(self, hidden: Tensor, targets: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        """``scale`` times the summed NLL of ``targets`` (n,); its gradient by ``hidden`` (n, d).
+    def rounded(self, weight: Tensor) -> Tensor:
+        """The head's weight in ``dtype``."""
+        return weight if self._rounded is None else self._rounded.copy_(weight)
 
-        The gradients by the head's own parameters are added to theirs.  With p the softmax, that
-        by the logits is ``scale * (p - onehot(target))``.  Products are of ``dtype``, sums and the
-        softmax fp32, as in the plain loss under autocast.
-        """
-        weight, bias = self.layer.weight, self.layer.bias
-        if self.weight.dtype != weight.dtype:
-            self.weight.copy_(weight)
-        x, of_hidden = hidden.to(self.dtype), torch.empty_like(hidden)
-        total = torch.zeros((), dtype=self.wide.dtype, device=hidden.device)
-        for at in range(0, len(targets), CHUNK):
-            part = slice(at, at + CHUNK)
-            gold = targets[part, None]
-            logits, p = self.logits[: len(gold)], self.wide[: len(gold)]  # (chunk, vocabulary)
-            torch.mm(x[part], self.weight.T, out=logits)
-            if bias is not None:
-                logits += bias.to(self.dtype)
-            if p is not logits:
-                p.copy_(logits)
-            p -= p.amax(-1, keepdim=True)
-            of_gold = p.gather(-1, gold)
-            norm = p.exp_().sum(-1, keepdim=True)
-            total += scale * (norm.log() - of_gold).sum()
-            p *= scale / norm
-            p.scatter_add_(-1, gold, torch.full_like(of_gold, -scale))
-            g = p if p is logits else logits.copy_(p)
-            of_hidden[part] = (g @ self.weight).to(hidden.dtype)
-            if bias is not None and bias.requires_grad:
-                _gradient(bias).add_(p.sum(0))
-            if weight.requires_grad:
-                of_weight = _gradient(weight)
-                for rows in range(0, len(weight), BLOCK):
-                    block = slice(rows, rows + BLOCK)
-                    of_weight[block] += g[:, block].T @ x[part]
-        return total, of_hidden
+
+class _HeadLoss(torch.autograd.Function):
+    """``scale`` times the summed NLL of ``targets`` (n,) under a linear head of ``hidden`` (n, d).
+
+    All gradients are taken in the forward pass, as those of the loss itself: its backward pass has
+    to begin with 1.  With p the softmax, the gradient by the logits is
+    ``scale * (p - onehot(target))``.  Products are of the buffers' type, sums and the softmax fp32,
+    as in the plain loss under autocast.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        buffers: _Buffers,
+        targets: Tensor,
+        scale: float,
+        in_place: bool,
+    ) -> Tensor:
+        of_hidden = torch.empty_like(hidden)
+        gradient = _gradient if in_place else torch.zeros_like
+        of_weight = gradient(weight) if ctx.needs_input_grad[1] else None
+        of_bias = gradient(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        total = torch.zeros((), dtype=buffers.wide.dtype, device=hidden.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            x, w = hidden.to(buffers.dtype), buffers.rounded(weight)
+            for first in range(0, len(targets), CHUNK):
+                part = slice(first, first + CHUNK)
+                gold = targets[part, None]
+                # Both are (chunk, vocabulary).
+                logits, p = buffers.logits[: len(gold)], buffers.wide[: len(gold)]
+                torch.mm(x[part], w.T, out=logits)
+                if bias is not None:
+                    logits += bias.to(buffers.dtype)
+                if p is not logits:
+                    p.copy_(logits)
+                p -= p.amax(-1, keepdim=True)
+                of_gold = p.gather(-1, gold)
+                norm = p.exp_().sum(-1, keepdim=True)
+                total += scale * (norm.log() - of_gold).sum()
+                p *= scale / norm
+                p.scatter_add_(-1, gold, torch.full_like(of_gold, -scale))
+                g = p if p is logits else logits.copy_(p)
+                of_hidden[part] = (g @ w).to(hidden.dtype)
+                if of_bias is not None:
+                    of_bias.add_(p.sum(0))
+                if of_weight is not None:
+                    for row in range(0, len(weight), BLOCK):
+                        block = slice(row, row + BLOCK)
+                        of_weight[block] += g[:, block].T @ x[part]
+        ctx.gradients = (of_hidden, None, None) if in_place else (of_hidden, of_weight, of_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.gradients, None, None, None, None)
 
 
 def _gradient(parameter: Tensor) -> Tensor:
@@ -125,66 +141,77 @@ def _is_plain(layer: Any) -> bool:
 
 
 class ChunkedLoss:
-    """NLL of counted tokens, summed over a batch and divided by ``total`` (nats a token).
+    """NLL of counted tokens, summed over a batch and multiplied by a scale.
 
     Where the model's head is not a plain linear layer, what it gives is not what the model returns
     as logits (a cap or a scale behind it), or the model has a loss of its own, that loss is taken.
+    ``model`` is the model before it is spread over processes.  ``in_place``: add the gradients of
+    head and embedding to their parameters' own; for one process only.
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, in_place: bool = True) -> None:
         untyped: Any = model
         self.layer: Any = untyped.get_output_embeddings()
         self.embedding: Any = untyped.get_input_embeddings()
-        self.head: _Head | None = None
+        self.in_place = in_place
+        self.buffers: _Buffers | None = None
         usual = getattr(model, "loss_function", None) is ForCausalLMLoss
-        #: Whether the model's own loss has to be taken; None: not known before the first batch.
-        self.plain: bool | None = None if usual and type(self.layer) is nn.Linear else True
+        #: Whether the model's own loss is taken.
+        self.plain = not (usual and type(self.layer) is nn.Linear and self._is_last(model))
 
-    def __call__(self, inputs: dict[str, Tensor], total: int) -> Loss:
-        """``inputs``: ids, mask and labels (rows, length), right-padded.
+    def __call__(self, model: Any, inputs: dict[str, Tensor], scale: float) -> Tensor:
+        """A number whose backward pass, begun with 1, adds all gradients to their parameters.
 
-        The head's gradients are added to its parameters here, the others' by going back from the
-        root.  Where autocast is on, the head's products are of its type.
+        ``model``: the model, or what spreads it over processes.  ``inputs``: ids, mask and labels
+        (rows, length), right-padded.  Where autocast is on, the head's products are of its type.
         """
         targets = inputs["labels"][:, 1:]  # (rows, length - 1)
         counted = targets != -100
-        if not self.plain and (hidden := self._hidden(inputs)) is not None:
-            root = hidden[:, :-1][counted]  # (counted, width)
-            device = root.device.type
-            low = torch.is_autocast_enabled(device)
-            dtype = torch.get_autocast_dtype(device) if low else root.dtype
-            if self.head is None or self.head.dtype != dtype:
-                self.head = _Head(self.layer, dtype)
-            with torch.no_grad(), torch.autocast(device, enabled=False):
-                value, gradient = self.head(root.detach(), targets[counted], 1.0 / total)
-            return Loss(value, root, gradient)
-        loss = self.model(**inputs, use_cache=False).loss * (int(counted.sum()) / total)
-        return Loss(loss.detach(), loss)
+        if self.plain:
+            tokens = int(counted.sum())
+            if not tokens:  # a mean of nothing is not a number, even 0 times
+                inputs = {**inputs, "labels": inputs["input_ids"]}
+            mean: Tensor = model(**inputs, use_cache=False).loss
+            return mean * (tokens * scale)
 
-    def _hidden(self, inputs: dict[str, Tensor]) -> Tensor | None:
-        """What the head is given (rows, length, width); None if that does not decide the logits."""
-        seen: list[Tensor] = []
-        known = self.plain is not None
+        def loss(hidden: Tensor) -> Tensor:
+            """In the head's place: the loss in the form of logits (1, 1, 1)."""
+            rows = hidden[:, :-1][counted]  # (counted, width)
+            device, dtype = rows.device.type, rows.dtype
+            if torch.is_autocast_enabled(device):
+                dtype = torch.get_autocast_dtype(device)
+            weight, bias = self.layer.weight, self.layer.bias
+            if self.buffers is None or self.buffers.dtype != dtype:
+                self.buffers = _Buffers(weight, dtype)
+            apply: Any = _HeadLoss.apply
+            value: Tensor = apply(
+                rows, weight, bias, self.buffers, targets[counted], scale, self.in_place
+            )
+            return value.view(1, 1, 1)
 
-        def instead(hidden: Tensor) -> Tensor:
-            """The head's place while the model runs: it keeps what it gets."""
-            last = hidden[:, -1:]
-            out = last if known else nn.functional.linear(last, self.layer.weight, self.layer.bias)
-            seen.extend((hidden, out.detach()))
-            return out
-
-        stand_ins = [(self.layer, instead)]
-        if _is_plain(self.embedding) and self.embedding.weight.requires_grad:
+        stand_ins: list[tuple[Any, Any]] = [(self.layer, loss)]
+        if self.in_place and _is_plain(self.embedding) and self.embedding.weight.requires_grad:
             weight, padding = self.embedding.weight, self.embedding.padding_idx
             stand_ins.append((self.embedding, partial(_Lookup.apply, weight, padding)))
         with forwards(stand_ins):
-            out = self.model(
+            out = model(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 use_cache=False,
             )
-        if self.plain is None:
-            fits = len(seen) == 2 and seen[0].shape[:2] == inputs["input_ids"].shape
-            self.plain = not (fits and torch.equal(out.logits.float(), seen[1].float()))
-        return None if self.plain else seen[0]
+        value: Tensor = out.logits.view(())
+        return value
+
+    def _is_last(self, model: Any) -> bool:
+        """Whether the head gets all positions and gives the logits; tried on a row of three ids."""
+        seen: list[Tensor] = []
+
+        def spy(hidden: Tensor) -> Tensor:
+            seen.extend((hidden, nn.functional.linear(hidden, self.layer.weight, self.layer.bias)))
+            return seen[1]
+
+        ids = torch.arange(1, 4, device=self.layer.weight.device)[None]
+        with torch.no_grad(), evaluation(model), forwards([(self.layer, spy)]):
+            out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        fits = len(seen) == 2 and seen[0].shape[:2] == ids.shape
+        return fits and torch.equal(out.logits.float(), seen[1].float())

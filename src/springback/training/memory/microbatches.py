@@ -24,14 +24,14 @@ def groups(lengths: Tensor, most: int | None, each: int = 1) -> list[list[int]]:
     rows = len(lengths)
     if most is None or rows * each * int(lengths.max()) <= most:
         return [list(range(rows))]
-    found: list[list[int]] = []
+    full: list[list[int]] = []
     waiting: list[int] = []
     for row in torch.argsort(lengths, stable=True).tolist():
         if waiting and (len(waiting) + 1) * each * int(lengths[row]) > most:
-            found.append(waiting)
+            full.append(waiting)
             waiting = []
         waiting.append(row)
-    return [*found, waiting]
+    return [*full, waiting]
 
 
 def pieces(inputs: Mapping[str, Tensor], most: int | None) -> Iterator[dict[str, Tensor]]:
