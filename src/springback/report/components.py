@@ -44,7 +44,7 @@ class Grid:
     label: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    formatting: frozenset[int] = frozenset()
+    words: frozenset[int] = frozenset()
     titled: bool = False
     folded: bool = False
 
