@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from springback.report import formatting
@@ -17,7 +18,7 @@ from springback.report.cards import (
     Quantity,
     shown_unit,
 )
-from springback.report.components import Cell, Grid
+from springback.report.components import Cell, Fact, Grid, Section
 from springback.report.values import Interval
 
 #: More rows than this stand folded, below those that say something.
@@ -157,3 +158,69 @@ def _entry_cell(given: Entry) -> Cell:
     if isinstance(given, Interval):
         return Cell(formatting.value(given), formatting.bounds(given))
     return Cell(formatting.entry(given))
+
+
+def card_section(card: Card) -> Section:
+    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
+    seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
+    return Section(
+        "card",
+        "Elasticity card",
+        "How strongly does this model spring back?",
+        reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
+        f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
+        grids=(quantities_grid("Elasticity card", card.quantities),),
+    )
+
+
+#: The quantities that stand large at the top.
+MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")
+
+
+def content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
+    """What the template is given; ``floor``: by probe, how far scoring alone moves it."""
+    largest = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    notes = [
+        f"Where a line does not say otherwise, it is of the model aligned on {largest}; intervals "
+        "are of 95 % over the seeds.",
+        "Noise floor of scoring: "
+        + (
+            ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
+        ),
+    ]
+    found = (card.quantity(key) for key in MAIN)
+    grids = [quantities_grid("Quantities", card.quantities)]
+    if card.pairs:
+        grids.append(pairs_grid(card))
+    return {
+        "card": card,
+        "model": formatting.short(card.model, 60) or "model without a name",
+        "about": _about(card),
+        "facts": [_fact(q) for q in found if q is not None],
+        "grids": grids,
+        "notes": notes if floor else notes[:1],
+    }
+
+
+def _about(card: Card) -> list[str]:
+    doses = formatting.plain(max(card.doses)) if card.doses else ""
+    numbers = ", ".join(f"{n:,}" for n in card.n_pos)
+    return [
+        text
+        for text in (
+            formatting.count(len(card.seeds), "seed") if card.seeds else "",
+            f"aligned on {numbers} examples" if numbers else "",
+            f"then up to {doses} of the opposite" if doses else "",
+        )
+        if text
+    ]
+
+
+def _fact(q: Quantity) -> Fact:
+    found, unit = q.shown()
+    limits = formatting.limits(found)
+    below = f"{limits} (95 %)" if limits else q.label or q.reason
+    return Fact(
+        formatting.sentence(q.title).removesuffix("."), formatting.estimate(found), unit, below
+    )

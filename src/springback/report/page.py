@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import card_page, figure, formatting, story
+from springback.report import elasticity_card, figure, formatting, page
+from springback.report.audit import chapter as audit_chapter
+from springback.report.audit import protections
+from springback.report.boost import chapter as boost_chapter
 from springback.report.cards import Models, Reproduction
-from springback.report.components import Chapter, tone
+from springback.report.components import Chapter, Section, tone
+from springback.report.papers import life_cycle, several_models, theory
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
@@ -61,7 +65,7 @@ def render(result: Mapping[str, Any]) -> str:
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
     parsed = parse(result)
-    return _html(parsed, story.chapters(parsed))
+    return _html(parsed, page.chapters(parsed))
 
 
 def render_card(result: Mapping[str, Any]) -> str | None:
@@ -88,7 +92,7 @@ def build(out: Path) -> Path:
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
     result = parse(read_json(source))
-    chapters = story.chapters(result)
+    chapters = page.chapters(result)
     html = _html(result, chapters)
     charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
     _write_charts(out / CHARTS, charts)
@@ -118,7 +122,7 @@ def _ours(path: Path) -> bool:
 def _card_html(result: Result) -> str | None:
     if result.audit is None or result.audit.card is None:
         return None
-    content = card_page.content(result.audit.card, result.audit.noise_floor)
+    content = elasticity_card.content(result.audit.card, result.audit.noise_floor)
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
@@ -206,3 +210,35 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(command, list):
         rows["command"] = shlex.join(str(word) for word in command)
     return formatting.flat(rows)
+
+
+def chapters(result: Result) -> tuple[Chapter, ...]:
+    """One chapter for each job that was run; a null job of a demo is named as not run."""
+    if result.theory is not None:
+        return theory.chapters(result.theory)
+    both = result.kind == "demo"
+    told = []
+    if result.audit is not None:
+        title = "Does it spring back?" if both else ""
+        told.append(
+            Chapter(title, audit_chapter.facts(result.audit), audit_chapter.sections(result.audit))
+        )
+    if result.boost is not None:
+        title = "Can it be made better without training?" if both else ""
+        told.append(
+            Chapter(title, boost_chapter.facts(result.boost), boost_chapter.sections(result.boost))
+        )
+    if result.models is not None:
+        found = several_models.sections(result.models, result.reproduction, result.cells)
+        several = len(result.protected) > 1
+        for at, (name, shields, repair) in enumerate(result.protected, start=1):
+            suffix = f"-{at}" if several else ""
+            found += protections.sections(shields, repair, name, suffix)
+        if result.life_cycle is not None:
+            found += life_cycle.sections(result.life_cycle)
+        told.append(Chapter("", (), found))
+    for job in ("audit", "boost"):
+        if both and job in result.silent:
+            missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
+            told.append(Chapter("", (), (missing,)))
+    return tuple(told)

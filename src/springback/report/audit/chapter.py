@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from springback.report import elasticity_card, formatting
-from springback.report.audit import more_alignment, phases, protections_story, resistance
+from springback.report import elasticity_card
+from springback.report.audit import (
+    attackers,
+    doses,
+    opposite_order,
+    phases,
+    protections,
+    rates,
+    realign,
+)
 from springback.report.audit import rebound as audit_charts
-from springback.report.cards import Card
+from springback.report.audit.more_alignment import _over, _size_charts, _slopes
+from springback.report.audit.rebound import _floor_words
+from springback.report.audit.resistance import _resistance
 from springback.report.components import Fact, Section, fact, last, not_measured, there
-from springback.report.figure import Chart
-from springback.report.schema import Audit, Pair, Probe, Rebound
+from springback.report.schema import Audit, Pair, Rebound
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
@@ -30,7 +37,7 @@ def facts(audit: Audit) -> tuple[Fact, ...]:
         if rebound.half_dose:
             half = max(rebound.half_dose, key=lambda h: h.n_pos)
             largest = max(rebound.doses, default=None)
-            text = more_alignment.half_dose_words(half, largest)
+            text = doses.half_dose_words(half, largest)
             note = f"aligned on {half.n_pos:,}"
             unit = "examples" if text[-1].isdigit() else ""
             told.append(Fact("Dose that undoes half", text, unit, note))
@@ -49,54 +56,29 @@ def _goes_back_easier(pair: Pair) -> bool:
     return bool(known) and all(back.mean < on.mean for back, on in known)
 
 
-def _over(rebound: Rebound) -> str:
-    dose = rebound.fall_dose
-    return " to the opposite" if dose is None else f" over {dose:,} examples of the opposite"
-
-
 def sections(audit: Audit) -> tuple[Section, ...]:
     told: list[Section | None] = []
     rebound = audit.rebound
     if audit.card is not None:
-        told.append(phases.card_section(audit.card))
+        told.append(elasticity_card.card_section(audit.card))
     if rebound is not None:
         told += _rebound_sections(rebound, audit)
     elif "rebound" in audit.silent:
         told.append(not_measured("rebound", "Rebound"))
     if audit.rates is not None:
-        told.append(phases.rates_section(audit.rates))
+        told.append(rates.rates_section(audit.rates))
     if audit.attackers is not None:
-        told.append(phases.attackers_section(audit.attackers, rebound))
-    told += protections_story.sections(audit.protections, audit.repair)
+        told.append(attackers.attackers_section(audit.attackers, rebound))
+    told += protections.sections(audit.protections, audit.repair)
     if audit.realign is not None:
-        told.append(phases.realign_section(audit.realign))
+        told.append(realign.realign_section(audit.realign))
     if rebound is not None and audit.opposite is not None:
-        told.append(phases.symmetry_section(rebound, audit.opposite))
+        told.append(opposite_order.symmetry_section(rebound, audit.opposite))
     if audit.resistance:
         told.append(_resistance(audit.resistance, audit.card, audit.resistance_data))
     elif "resistance" in audit.silent:
         told.append(not_measured("resistance-pairs", "Resistance"))
     return tuple(section for section in told if section is not None)
-
-
-def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
-    charts = (
-        resistance.pairs_chart(pairs, data=data),
-        resistance.pairs_chart(pairs, excess=True, data=data),
-    )
-    ratios = formatting.listing(
-        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
-    )
-    tested = card is not None and bool(card.pairs)
-    note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
-    return Section(
-        "resistance-pairs",
-        "Resistance",
-        "Is it easier to lead the model back than to lead it on?",
-        there(charts),
-        (note,) if ratios and not tested else (),
-        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
-    )
 
 
 def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
@@ -120,12 +102,12 @@ def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
         )
     ]
     margin = by_key.get("margin")
-    share = audit_charts.dose_chart(margin) if margin else None
-    doses = (*there([share]), *phases.dose_charts_of(audit, rebound))
-    if doses:
+    share = doses.dose_chart(margin) if margin else None
+    drawn = (*there([share]), *doses.dose_charts_of(audit, rebound))
+    if drawn:
         lead = "How many examples of the opposite undo the alignment?"
-        notes = [*phases.dose_notes(audit)]
-        sections.append(Section("dose", "Dose to undo", lead, doses, tuple(notes)))
+        notes = [*doses.dose_notes(audit)]
+        sections.append(Section("dose", "Dose to undo", lead, drawn, tuple(notes)))
     if audit.phases is not None:
         sections.append(phases.phases_section(audit.phases))
     if sizes := _size_charts(rebound):
@@ -133,54 +115,3 @@ def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
         slopes = tuple(_slopes(rebound, audit))
         sections.append(Section("more-alignment", "Effect of more alignment", lead, sizes, slopes))
     return sections
-
-
-def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
-    probe = probes.get(key.removesuffix("_se"))
-    name = probe.title if probe else key.replace("_", " ")
-    if probe and key.endswith("_se"):
-        name += ", standard error from the choice of texts,"
-    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
-
-
-def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
-    over = _over(rebound)
-    return there(
-        (
-            more_alignment.by_size_chart(
-                "alignment-fall",
-                "How far it falls",
-                "fall of the margin, nats/token",
-                f"What is lost{over}, in nats per token: the absolute fall. Rebound says that it "
-                "grows with alignment.",
-                rebound.fall,
-            ),
-            more_alignment.by_size_chart(
-                "alignment-share",
-                "What share is lost",
-                "share of the gain lost, %",
-                f"What is lost{over}, as a share of what alignment had gained. Equal shares mean "
-                "that the fall only keeps pace with the height; a rising share is more than that.",
-                rebound.share_lost,
-                100,
-            ),
-        )
-    )
-
-
-def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
-    """What each doubling changes, as far as no card says it."""
-    said = []
-    if (slope := rebound.fall_per_log2) is not None and audit.card is None:
-        text = formatting.both(slope, sign=True)
-        said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
-    if (slope := rebound.share_per_log2) is not None and audit.card is None:
-        text = formatting.both(slope, 100, sign=True)
-        said.append(f"Each doubling of alignment changes the share lost by {text} points.")
-    if audit.phases is not None and (slope := audit.phases.decay) is not None:
-        text = formatting.both(slope, 100, sign=True)
-        said.append(
-            "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "
-            f"curves at one rate, by {text} points of the gain."
-        )
-    return said

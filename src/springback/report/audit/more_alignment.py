@@ -6,79 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import HalfDose
+from springback.report.components import there
+from springback.report.figure import Chart, Table, number_axis, panel, style, whisker
+from springback.report.schema import Audit, Rebound
 from springback.report.theme import LIGHT, series
 from springback.report.values import AtSize
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
-    """The dose that undoes half of the gain against ``n_pos``; open where none did.
-
-    None where no alignment gained anything: there is nothing to undo then.
-    """
-    if not any(h.censored or h.value is not None for h in halves):
-        return None
-    name, title = "dose-half", "Dose that undoes half"
-    reached = [h for h in halves if h.value is not None and not h.censored]
-    beyond = [h for h in halves if h.censored]
-    blue, marker = series(0)
-    legend = [LegendItem("reached", blue, marker)] if reached else []
-    if beyond:
-        hollow = LegendItem("not within the doses tried", LIGHT["s2"], "^", lone=True, hollow=True)
-        legend.append(hollow)
-    with style(name):
-        figure, (axes,) = panel(title, "examples of the opposite (higher = more durable)", legend)
-        sizes = [h.n_pos for h in halves]
-        heights = [h.value or 0.0 for h in reached]
-        axes.plot(
-            [sizes.index(h.n_pos) for h in reached],
-            heights,
-            color=blue,
-            marker=marker,
-            linewidth=2,
-            markersize=7,
-        )
-        top = max([*heights, *(h.value or largest or 0.0 for h in beyond)])
-        axes.plot(
-            [sizes.index(h.n_pos) for h in beyond],
-            [h.value or largest or top for h in beyond],
-            color=LIGHT["s2"],
-            marker="^",
-            linestyle="None",
-            markersize=8,
-            markerfacecolor=LIGHT["card"],
-            markeredgewidth=1.8,
-        )
-        axes.set_ylim(0, top * 1.15 or 1.0)
-        size_axis(axes, sizes)
-        number_axis(axes.yaxis)
-    texts = [(f"{h.n_pos:,}", half_dose_words(h, largest)) for h in halves]
-    return Chart(
-        name,
-        title,
-        "Chart of the number of examples of the opposite that undo half of the gain. "
-        + "; ".join(f"aligned on {n}: {text}" for n, text in texts)
-        + ".",
-        "The number of examples of the opposite after which half of what alignment gained in "
-        "margin is lost. Lower means undone sooner. An open triangle stands at the largest dose "
-        "tried where half was never lost: the true dose lies above it.",
-        Table(("aligned on", "dose that undoes half"), tuple(texts)),
-        figure,
-    )
-
-
-def half_dose_words(half: HalfDose, largest: float | None) -> str:
-    """The dose in words: a number, or what is known where half was not lost."""
-    if half.value is None and not half.censored:
-        return "no gain to undo"
-    if half.censored or half.value is None:
-        beyond = half.value if half.value is not None else largest
-        return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
-    return formatting.number(half.value, 2 if half.value < 100 else 3)
 
 
 def size_axis(axes: Axes, sizes: Sequence[int]) -> None:
@@ -135,3 +70,51 @@ def keep_zero(axes: Axes, values: Sequence[float]) -> None:
     room = 0.12 * (high - low or 1.0)
     axes.set_ylim(low - room if low < 0 else 0.0, high + room if high > 0 else 0.0)
     axes.axhline(0, color=LIGHT["axis"], linewidth=1.2)
+
+
+def _over(rebound: Rebound) -> str:
+    dose = rebound.fall_dose
+    return " to the opposite" if dose is None else f" over {dose:,} examples of the opposite"
+
+
+def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
+    over = _over(rebound)
+    return there(
+        (
+            by_size_chart(
+                "alignment-fall",
+                "How far it falls",
+                "fall of the margin, nats/token",
+                f"What is lost{over}, in nats per token: the absolute fall. Rebound says that it "
+                "grows with alignment.",
+                rebound.fall,
+            ),
+            by_size_chart(
+                "alignment-share",
+                "What share is lost",
+                "share of the gain lost, %",
+                f"What is lost{over}, as a share of what alignment had gained. Equal shares mean "
+                "that the fall only keeps pace with the height; a rising share is more than that.",
+                rebound.share_lost,
+                100,
+            ),
+        )
+    )
+
+
+def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
+    """What each doubling changes, as far as no card says it."""
+    said = []
+    if (slope := rebound.fall_per_log2) is not None and audit.card is None:
+        text = formatting.both(slope, sign=True)
+        said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
+    if (slope := rebound.share_per_log2) is not None and audit.card is None:
+        text = formatting.both(slope, 100, sign=True)
+        said.append(f"Each doubling of alignment changes the share lost by {text} points.")
+    if audit.phases is not None and (slope := audit.phases.decay) is not None:
+        text = formatting.both(slope, 100, sign=True)
+        said.append(
+            "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "
+            f"curves at one rate, by {text} points of the gain."
+        )
+    return said

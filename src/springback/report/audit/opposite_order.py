@@ -8,143 +8,17 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.audit.more_alignment import keep_zero, size_axis
 from springback.report.audit.rebound import curve_table, curves_in_words, draw_curve, sizes_legend
+from springback.report.components import Section, there
 from springback.report.figure import Chart, LegendItem, Table, mark, number_axis, panel, style
-from springback.report.findings import Attackers, Realign, Sweep
-from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.schema import Probe, Rebound
 from springback.report.theme import LIGHT, series
-from springback.report.values import AtSize, Estimate, Interval
+from springback.report.values import Estimate, Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Rates are for each example in the file; a hundred of them make readable numbers.
-EXAMPLES = 100
 #: What ``n_pos`` counts in either order.
 FIRST = "first on"
-
-
-def share_chart(sweep: Sweep) -> Chart | None:
-    """Share of the gain that the worst attacker took back, beside the median."""
-    frame = Frame(
-        "attackers-share",
-        "Worst beside median: share lost",
-        "share of the gain lost, % (left = more durable)",
-        "% of the gain",
-        f"Each of {formatting.count(sweep.attackers, 'attacker')} is a learning rate and a seed. "
-        "The worst gets worse the more are tried: read it with their number.",
-        mark=(100.0, "all of the gain"),
-    )
-    return _sweep_chart(frame, sweep, 100.0, None)
-
-
-def dose_chart(sweep: Sweep, largest: float | None) -> Chart | None:
-    """Dose at which the worst attacker had undone the alignment, beside the median."""
-    frame = Frame(
-        "attackers-dose",
-        "Worst beside median: dose to undo",
-        "examples that undo all (right = more durable)",
-        "examples of the opposite",
-        "The worst attacker needs the fewest examples. An attacker who did not undo all counts as "
-        "beyond the largest dose tried.",
-        mark=None if largest is None else (largest, "largest dose tried"),
-    )
-    return _sweep_chart(frame, sweep, 1.0, largest)
-
-
-def _sweep_chart(frame: Frame, sweep: Sweep, scale: float, largest: float | None) -> Chart | None:
-    def one(value: float | None) -> Estimate:
-        return Estimate(value) if value is not None else Estimate(None, at_least=largest)
-
-    typical = sweep.typical if largest is None else sweep.typical.above_zero()
-    rows = [
-        ("worst", sweep.worst_by, one(sweep.worst)),
-        ("median", sweep.median_by, one(sweep.median)),
-        ("typical", "mean over the seeds of each one's median", typical),
-    ]
-    lines = [Line(f"{name}: {who}", found.scaled(scale), "not known") for name, who, found in rows]
-    table = Table(
-        ("attacker", frame.axis, "which"),
-        tuple(
-            (name, formatting.with_limits(found.scaled(scale)), who or "–")
-            for name, who, found in rows
-        ),
-    )
-    return lines_chart(frame, lines, table)
-
-
-def mixed_chart(found: Attackers, rebound: Rebound | None) -> Chart | None:
-    """Fall under perturbations mixed with benign rows, beside the study's own."""
-    if not found.mixed:
-        return None
-    rows = [(m.name, m.fall, m.share_lost) for m in found.mixed]
-    if rebound is not None and found.n_pos is not None:
-        own = (_at(rebound.fall, found.n_pos), _at(rebound.share_lost, found.n_pos))
-        rows.insert(0, ("opposite rows only, as the study", *own))
-    frame = Frame(
-        "attackers-mixed",
-        "Mixed perturbations",
-        "fall of the margin, nats/token (left = more durable)",
-        "nats/token",
-        "The same number of rows, a share of them benign. Benign rows alone teach nothing "
-        "unwanted: what falls under them falls by any further training.",
-    )
-    lines = [Line(n, Estimate(None) if f is None else Estimate.of(f), "–") for n, f, _ in rows]
-    table = Table(
-        ("perturbed with", "fall, nats/token", "share of the gain lost, %"),
-        tuple((n, formatting.both(f), formatting.both(s, 100)) for n, f, s in rows),
-    )
-    return lines_chart(frame, lines, table)
-
-
-def _at(values: Sequence[AtSize], n_pos: int) -> Interval | None:
-    return next((v.value for v in values if v.n_pos == n_pos), None)
-
-
-def realign_chart(found: Realign) -> Chart | None:
-    """First beside second alignment: margin gained for each 100 examples, at equal counts."""
-    shown = [c for c in found.counts if c.first is not None and c.second is not None]
-    if not shown:
-        return None
-    name, title = "realign-gain", "First and second alignment"
-    unit = f"margin gained per {EXAMPLES} examples, nats/token"
-    legend = [LegendItem(n, *series(i), lone=True) for i, n in enumerate(("first", "second"))]
-    pairs = [[_per(c.first), _per(c.second)] for c in shown]
-    with style(name):
-        figure, (axes,) = panel(title, unit, legend)
-        known = [v for pair in pairs for p in pair if p for v in Estimate.of(p).known]
-        keep_zero(axes, known)
-        size_axis(axes, [round(c.count) for c in shown])
-        number_axis(axes.yaxis)
-        _beside(axes, pairs)
-    rows = tuple(
-        (
-            formatting.plain(c.count),
-            *(formatting.both(p) for p in pair),
-            _second_minus_first(c.difference),
-        )
-        for c, pair in zip(shown, pairs, strict=True)
-    )
-    return Chart(
-        name,
-        title,
-        f"Dot chart of {unit}, against examples of alignment. "
-        + "; ".join(f"after {n}: first {a}, second {b}" for n, a, b, _ in rows)
-        + ".",
-        "Counted from where each alignment begins: the first at the start model, the second at "
-        "the model that was aligned and undone. One that begins lower gains faster for that "
-        "alone. " + formatting.interval_note((p for pair in pairs for p in pair), "Whiskers"),
-        Table(("examples", "first", "second", "second minus first"), rows),
-        figure,
-    )
-
-
-def _per(found: Interval | None) -> Interval | None:
-    return None if found is None else found.scaled(EXAMPLES)
-
-
-def _second_minus_first(found: Interval | None) -> str:
-    return formatting.both(_per(found), sign=True)
 
 
 def _beside(axes: Axes, pairs: Sequence[Sequence[Interval | None]]) -> None:
@@ -256,3 +130,17 @@ def gains_chart(here: Rebound, there: Rebound) -> Chart | None:
         ),
         figure,
     )
+
+
+def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
+    one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
+    charts = there(
+        (
+            orders_chart(one, two) if one and two else None,
+            gains_chart(here, there_),
+        )
+    )
+    if not charts:
+        return None
+    lead = "Is it the same when the unwanted side comes first?"
+    return Section("symmetry", "Opposite order", lead, charts)

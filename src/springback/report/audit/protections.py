@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.report import formatting
+from springback.report.components import Section, there
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.line_charts import Frame, Line, lines_chart
+from springback.report.node import form_of
 from springback.report.theme import LIGHT, series
 from springback.report.values import Estimate, Interval
 
@@ -243,4 +245,54 @@ def pareto_chart(found: Found, suffix: str = "") -> Chart:
             tuple(rows),
         ),
         figure,
+    )
+
+
+def sections(
+    protections: Found | None, repair: Found | None, name: str = "", suffix: str = ""
+) -> tuple[Section, ...]:
+    """Their sections; ``name`` and ``suffix`` tell several studies on one page apart.
+
+    Raises :class:`StoreError` where they have not the form that the job writes.
+    """
+    told = []
+    of = f": {name}" if name else ""
+    with form_of("analysis.protections or analysis.repair", "audit"):
+        if protections:
+            told.append(_protections(protections, of, suffix))
+        if repair:
+            told.append(_repair(repair, of, suffix))
+    return tuple(told)
+
+
+def _protections(found: Found, of: str, suffix: str) -> Section:
+    drawn = there(
+        (
+            *curves_charts(found, suffix),
+            dose_chart(found, suffix),
+            left_chart(found, suffix) if found["rows"] else None,
+            cost_chart(found, suffix),
+        )
+    )
+    return Section(
+        f"protections{suffix}",
+        f"Protections{of}",
+        "What makes the alignment harder to undo, and at what price?",
+        drawn,
+        reading=f"All of the model aligned on {found['n_pos']:,} examples, and paired by seed. "
+        "mu: the aligned weights are moved further along the alignment by that much of its "
+        "length; with a rank, along so many directions of each matrix. Findings are adjusted by "
+        "Holm over the protections.",
+    )
+
+
+def _repair(found: Found, of: str, suffix: str) -> Section:
+    return Section(
+        f"repair{suffix}",
+        f"Repair{of}",
+        "Can an alignment that benign training wore be added back?",
+        (pareto_chart(found, suffix),),
+        reading=f"The model aligned on {found['n_pos']:,} examples was trained on "
+        f"{found['rows']:,} rows of {found['benign']}; the skill is scored on "
+        f"{found['skill']['source']}.",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import formatting
+from springback.report.components import Section, there
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.findings import RatePath, Rates, RateSet
 from springback.report.line_charts import Frame, Line, lines_chart
@@ -126,3 +127,22 @@ def normalised_words(sets: Sequence[RateSet], depth: int) -> str:
         for s in sets
     )
     return f"Start model, trees pruned to {formatting.count(depth, 'token')}: {each}."
+
+
+def rates_section(found: Rates) -> Section | None:
+    paths = [found.path(phase) for phase in ("align", "perturb")]
+    drawn = [path_chart(path) for path in paths if path is not None]
+    charts = there([per_example_chart(found), *drawn])
+    if not charts:
+        return None
+    notes = (normalised_words(found.sets, found.depth), *k_words(found))
+    return Section(
+        "rates",
+        "Compression rates",
+        "Whose rate moves how much per example?",
+        charts,
+        notes,
+        reading="A set's rate is the model's code length for its held-out texts, in bits a token. "
+        "k is how many times as far the aligning set's rate moves as that of texts like "
+        "pre-training's, the other way, over the first mark: a geometric mean over the seeds.",
+    )

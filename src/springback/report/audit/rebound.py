@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from springback.report import formatting
@@ -138,83 +138,9 @@ def curve_table(probe: Probe, curves: Sequence[Curve], what: str = "aligned on")
     return Table(("dose", *(f"{what} {c.n_pos:,}" for c in curves)), tuple(rows))
 
 
-def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:
-    """What is left of alignment's gain at each dose, 1 at dose 0 and 0 at the start model.
-
-    The ratio of the curve's means, (m(dose) - start) / (m(0) - start); None where alignment
-    moved the probe by nothing, or the start is unknown.
-    """
-    if probe.start is None or not curve.mean or curve.dose[0] != 0:
-        return None
-    gain = curve.mean[0] - probe.start.mean
-    if not math.isfinite(gain) or gain <= 0:
-        return None
-    return tuple((m - probe.start.mean) / gain for m in curve.mean)
-
-
-def dose_chart(probe: Probe) -> Chart | None:
-    """The share of the gain that is left against the dose, on a logarithmic axis."""
-    shares = [(c, s) for c in probe.curves if (s := share_left(probe, c)) is not None]
-    if not shares:
-        return None
-    legend = sizes_legend((c.n_pos, probe.curves.index(c)) for c, _ in shares)
-    legend.append(LegendItem("half undone", LIGHT["muted"], None))
-    name = "dose-share"
-    with style(name):
-        title = "What is left of the alignment"
-        figure, (axes,) = panel(title, "share of the gain in margin left, %", legend)
-        for curve, share in shares:
-            colour, marker = series(probe.curves.index(curve))
-            axes.plot(
-                curve.dose,
-                [100 * s for s in share],
-                color=colour,
-                marker=marker,
-                markersize=5.5,
-                linewidth=2,
-            )
-        axes.axhline(50, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, 0), max(high, 105))
-        number_axis(axes.yaxis)
-        _dose_axis(axes, sorted({d for c, _ in shares for d in c.dose}))
-        axes.set_xlabel("examples of the opposite, logarithmic")
-    rows = tuple(
-        (formatting.plain(d), *(_share_at(c, s, d) for c, s in shares))
-        for d in sorted({d for c, _ in shares for d in c.dose})
-    )
-    return Chart(
-        name,
-        title,
-        "Line chart of the share of the margin's gain that is left against examples of the "
-        "opposite. "
-        + "; ".join(
-            f"aligned on {c.n_pos:,}: {formatting.number(100 * s[-1])} % left at "
-            f"{formatting.plain(c.dose[-1])} examples"
-            for c, s in shares
-        )
-        + ".",
-        "100 % is the aligned model, 0 % the start model; the dashed line marks half undone, and "
-        "where a line crosses it is the dose that undoes half. The share is a ratio of the means "
-        "in the chart above, so it has no band.",
-        Table(("dose", *(f"aligned on {c.n_pos:,}" for c, _ in shares)), rows),
-        figure,
-    )
-
-
-def _share_at(curve: Curve, share: Sequence[float], dose: float) -> str:
-    found = [s for d, s in zip(curve.dose, share, strict=True) if d == dose]
-    return formatting.number(100 * found[0]) + " %" if found and math.isfinite(found[0]) else "–"
-
-
-def _dose_axis(axes: Axes, doses: Sequence[float]) -> None:
-    """Doses by their logarithm with 0 one step to the left, each labelled where there is room."""
-    positive = [d for d in doses if d > 0]
-    if not positive:
-        return
-    axes.set_xscale("symlog", linthresh=positive[0], linscale=1.0, base=2)
-    axes.set_xlim(left=-positive[0] * 0.35 if 0 in doses else None)
-    every = -(-len(doses) // 8)
-    shown = list(doses)[::-1][::every][::-1]
-    axes.set_xticks(shown, [formatting.plain(d) for d in shown])
-    axes.minorticks_off()
+def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
+    probe = probes.get(key.removesuffix("_se"))
+    name = probe.title if probe else key.replace("_", " ")
+    if probe and key.endswith("_se"):
+        name += ", standard error from the choice of texts,"
+    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")

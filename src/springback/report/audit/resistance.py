@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from springback.report import formatting
+from springback.report import elasticity_card, formatting
+from springback.report.cards import Card
+from springback.report.components import Section, there
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.schema import Pair
 from springback.report.theme import LIGHT, series
@@ -92,3 +94,23 @@ def _dumbbell(axes: Axes, row: int, forward: Interval, inverse: Interval) -> Non
         colour, marker = series(index)
         whisker(axes, row + shift, value, colour, across=True)
         axes.plot([value.mean], [row + shift], color=colour, marker=marker, markersize=7.5)
+
+
+def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
+    charts = (
+        pairs_chart(pairs, data=data),
+        pairs_chart(pairs, excess=True, data=data),
+    )
+    ratios = formatting.listing(
+        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
+    )
+    tested = card is not None and bool(card.pairs)
+    note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
+    return Section(
+        "resistance-pairs",
+        "Resistance",
+        "Is it easier to lead the model back than to lead it on?",
+        there(charts),
+        (note,) if ratios and not tested else (),
+        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
+    )

@@ -5,64 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from springback.report import formatting
-from springback.report.boost_findings import Difficulty, LambdaPoint
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report.boost_findings import LambdaPoint
+from springback.report.components import Cell, Grid, Section, there
+from springback.report.figure import Chart, Table, number_axis, panel, style, whisker
+from springback.report.schema import Boost
 from springback.report.theme import LIGHT, series
 from springback.report.values import Interval
-
-
-def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | None:
-    """Difference to the fine-tuned model in each bin, a marker for each method."""
-    shown = [m for m in found.methods if any(m.differences)]
-    if not shown or not found.bins:
-        return None
-    title = "Effect by difficulty"
-    legend = [LegendItem(m.method, *series(i), lone=True) for i, m in enumerate(shown)]
-    labels = [f"{formatting.plain(b.low)}–{formatting.plain(b.high)}" for b in found.bins]
-    with style(name):
-        figure, (axes,) = panel(title, "accuracy, points (up = better)", legend)
-        axes.axhline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        for i, method in enumerate(shown):
-            colour, marker = series(i)
-            aside = 0.12 * (i - (len(shown) - 1) / 2)
-            for at, value in enumerate(method.differences):
-                if value is not None:
-                    whisker(axes, at + aside, value.scaled(100), colour)
-                    axes.plot(
-                        [at + aside], [100 * value.mean], color=colour, marker=marker, markersize=7
-                    )
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.5, len(labels) - 0.5)
-        number_axis(axes.yaxis)
-        axes.set_xlabel(found.unit)
-    rows = tuple(
-        (
-            m.method,
-            *(formatting.both(d, 100, sign=True) for d in m.differences),
-            formatting.both(m.trend, 100, sign=True),
-            "–" if m.p_holm is None else formatting.number(m.p_holm, 2),
-        )
-        for m in shown
-    )
-    counts = formatting.listing(
-        f"{label}: {b.questions} questions" for label, b in zip(labels, found.bins, strict=True)
-    )
-    return Chart(
-        name,
-        title,
-        "Dot chart of the difference in accuracy to the fine-tuned model by length of the "
-        "reference solution. "
-        + "; ".join(
-            f"{m.method}: " + ", ".join(formatting.value(d, 100, sign=True) for d in m.differences)
-            for m in shown
-        )
-        + ".",
-        f"Questions by the length of their reference solution ({counts}). Hardest minus easiest is "
-        "a slope over the rank of that length, tested for all questions at once. "
-        + formatting.interval_note((d for m in shown for d in m.differences), "Whiskers"),
-        Table(("method", *labels, "hardest minus easiest", "p (Holm)"), rows),
-        figure,
-    )
 
 
 def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> Chart | None:
@@ -125,3 +73,35 @@ def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> 
 def _span(places: Sequence[float]) -> tuple[float, float]:
     room = 0.04 * (max(places) - min(places) or 1.0)
     return min(places) - room, max(places) + room
+
+
+def _diagnostics(boost: Boost) -> Section:
+    head = (
+        "Contrast", "Prediction", "rho k", "k", "rho", "Best lambda", "Chosen", "Contested, %",
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(c.method, f"{c.strong} against {c.weak}"),
+            Cell(c.label or "–"),
+            *(_both(v) for v in (c.rho_k, c.k, c.rho, c.best_lambda)),
+            Cell("–" if c.chosen is None else formatting.plain(c.chosen)),
+            _both(c.contested, 100),
+        )
+        for c in boost.contrasts
+    )
+    return Section(
+        "diagnostics",
+        "Why contrast helps, or not",
+        "Are the errors of the two models so alike, and the weak one's so much larger, that "
+        "subtracting helps?",
+        there([lambda_chart(boost.curve)]),
+        grids=(Grid("Logit errors", head, rows, frozenset({1})),),
+        reading="Errors are those of the logits against the reference model, at plausible tokens "
+        "of the validation solutions. The weak model's is k times as large, rho is their "
+        "correlation: contrast shrinks the error where rho k is above 1. The reference's own error "
+        "counts in both, which raises rho.",
+    )
+
+
+def _both(found: Interval | None, scale: float = 1) -> Cell:
+    return Cell(formatting.value(found, scale), formatting.bounds(found, scale))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import elasticity_card, formatting
-from springback.report.boost import chapter, logit_errors, methods
-from springback.report.cards import Comparison, Models, Reproduction
+from springback.report.boost import difficulty, logit_errors, methods
+from springback.report.cards import Comparison, Models, Quantity, Reproduction
 from springback.report.components import Section, there
-from springback.report.papers import model_charts
+from springback.report.figure import Chart, Table
+from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.schema import Cell
+from springback.report.values import Estimate
 
 
 def sections(
@@ -33,12 +35,12 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
                 there([methods.methods_chart(cell.methods, f"methods{suffix}")]),
-                notes=chapter.cut_notes(cell.methods),
-                grids=(chapter.methods_grid(cell.methods),),
+                notes=methods.cut_notes(cell.methods),
+                grids=(methods.methods_grid(cell.methods),),
             )
         )
     if cell.difficulty is not None:
-        told += chapter.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
+        told += difficulty.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
     if cell.curve:
         chart = logit_errors.lambda_chart(cell.curve, f"theory-lambda{suffix}")
         lead = "Does the error that theory predicts move as NLL and accuracy do?"
@@ -81,7 +83,7 @@ def _models(models: Models) -> list[Section]:
             grids=(elasticity_card.cards_grid(models),),
         )
     ]
-    if len(models.studies) > 1 and (charts := model_charts.main_charts(models)):
+    if len(models.studies) > 1 and (charts := main_charts(models)):
         lead = "How do they differ in what counts?"
         told.append(Section("by-model", "Model by model", lead, charts))
     if models.comparison is not None:
@@ -111,3 +113,72 @@ def _differences(comparison: Comparison, models: Models) -> Section:
         warnings=tuple(map(formatting.sentence, comparison.notes)),
         grids=elasticity_card.difference_grids(comparison, models),
     )
+
+
+#: By quantity: title, how to read it, and the value that a dashed line marks.
+MAIN: dict[str, tuple[str, str, tuple[float, str] | None]] = {
+    "gain": ("Gained by aligning", "What alignment added to the margin.", (0.0, "no gain")),
+    "share_lost": (
+        "Share lost",
+        "What the opposite took back of the gain at the largest dose.",
+        (100.0, "all of the gain"),
+    ),
+    "rebound_slope": (
+        "Rebound slope",
+        "How much further the margin falls for each doubling of alignment; above 0 is the "
+        "paper's finding.",
+        (0.0, "no steeper"),
+    ),
+    "resistance_ratio": (
+        "Resistance ratio",
+        "Loss going back over loss going forward; below 1 going back is easier.",
+        (1.0, "as hard"),
+    ),
+    "half_life_dose": (
+        "Half-life dose",
+        "Examples of the opposite that undo half of the gain; fewer is undone sooner.",
+        None,
+    ),
+}
+
+
+def main_charts(models: Models) -> tuple[Chart, ...]:
+    """A chart of each main quantity by model, of those that some model has."""
+    return tuple(c for key in MAIN if (c := _chart(models, key)) is not None)
+
+
+def _chart(models: Models, key: str) -> Chart | None:
+    title, reading, mark = MAIN[key]
+    found = [(s.name, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
+    unit = next((q.shown()[1] for _, q in found if q is not None), "")
+    lines = [
+        Line(_name(name, q), Estimate(None) if q is None else q.shown()[0], _missing(q))
+        for name, q in found
+    ]
+    frame = Frame(
+        f"models-{key.replace('_', '-')}",
+        title,
+        unit,
+        "",
+        reading,
+        mark,
+        zero=key != "resistance_ratio",
+    )
+    rows = tuple(
+        (name, formatting.with_limits(line.found), _finding(q))
+        for line, (name, q) in zip(lines, found, strict=True)
+    )
+    return lines_chart(frame, lines, Table(("model", unit, "finding"), rows))
+
+
+def _name(name: str, q: Quantity | None) -> str:
+    """What did not align says so in the chart itself: its other values mean little."""
+    return f"{name} ({q.label})" if q is not None and q.label == "did not align" else name
+
+
+def _missing(q: Quantity | None) -> str:
+    return "no card" if q is None else q.reason or "not measured"
+
+
+def _finding(q: Quantity | None) -> str:
+    return "–" if q is None else q.label or "–"
