@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import elasticity_card, figure, formatting, page
+from springback.report import elasticity_card, formatting, picture
 from springback.report.audit import chapter as audit_chapter
-from springback.report.audit import protections
+from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
 from springback.report.cards import Models, Reproduction
 from springback.report.components import Chapter, Section, tone
-from springback.report.papers import life_cycle, several_models, theory
+from springback.report.figure import Chart
+from springback.report.papers import several_models, theory
+from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
@@ -65,7 +67,7 @@ def render(result: Mapping[str, Any]) -> str:
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
     parsed = parse(result)
-    return _html(parsed, page.chapters(parsed))
+    return _html(parsed, chapters(parsed))
 
 
 def render_card(result: Mapping[str, Any]) -> str | None:
@@ -92,9 +94,9 @@ def build(out: Path) -> Path:
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
     result = parse(read_json(source))
-    chapters = page.chapters(result)
-    html = _html(result, chapters)
-    charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
+    content = chapters(result)
+    html = _html(result, content)
+    charts = [c for chapter in content for s in chapter.sections for c in s.charts]
     _write_charts(out / CHARTS, charts)
     card = _card_html(result)
     if card is not None:
@@ -103,13 +105,41 @@ def build(out: Path) -> Path:
     return out / REPORT
 
 
-def _write_charts(folder: Path, charts: list[figure.Chart]) -> None:
+def chapters(result: Result) -> tuple[Chapter, ...]:
+    """One chapter for each job that was run; a null job of a demo is named as not run."""
+    if result.theory is not None:
+        return theory.chapters(result.theory)
+    both = result.kind == "demo"
+    parts = []
+    if (audit := result.audit) is not None:
+        title = "Does it spring back?" if both else ""
+        parts.append(Chapter(title, audit_chapter.facts(audit), audit_chapter.sections(audit)))
+    if (boost := result.boost) is not None:
+        title = "Can it be made better without training?" if both else ""
+        parts.append(Chapter(title, boost_chapter.facts(boost), boost_chapter.sections(boost)))
+    if result.models is not None:
+        sections = several_models.sections(result.models, result.reproduction, result.cells)
+        several = len(result.protected) > 1
+        for number, (name, protections, repair) in enumerate(result.protected, start=1):
+            suffix = f"-{number}" if several else ""
+            sections += protection_sections(protections, repair, name, suffix)
+        if result.life_cycle is not None:
+            sections += life_cycle_sections(result.life_cycle)
+        parts.append(Chapter("", (), sections))
+    for job in ("audit", "boost"):
+        if both and job in result.silent:
+            missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
+            parts.append(Chapter("", (), (missing,)))
+    return tuple(parts)
+
+
+def _write_charts(folder: Path, charts: list[Chart]) -> None:
     """All pictures or none, so that no picture of an older result stays among them."""
     foreign = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
     with whole_folder(folder) as tmp:
         for chart in charts:
-            (tmp / f"{chart.name}.svg").write_text(figure.standalone_svg(chart), encoding="utf-8")
-            (tmp / f"{chart.name}.png").write_bytes(figure.png(chart))
+            (tmp / f"{chart.name}.svg").write_text(picture.standalone_svg(chart), encoding="utf-8")
+            (tmp / f"{chart.name}.png").write_bytes(picture.png(chart))
         for path in foreign:
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, tmp / path.name)
@@ -122,7 +152,7 @@ def _ours(path: Path) -> bool:
 def _card_html(result: Result) -> str | None:
     if result.audit is None or result.audit.card is None:
         return None
-    content = elasticity_card.content(result.audit.card, result.audit.noise_floor)
+    content = elasticity_card.page_content(result.audit.card, result.audit.noise_floor)
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
@@ -157,7 +187,7 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["capital"] = formatting.capital
-    environment.filters["svg"] = figure.inline_svg
+    environment.filters["svg"] = picture.inline_svg
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         style=style,
@@ -190,17 +220,17 @@ def _head(result: Result) -> list[str]:
 
 def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
-    own = [reproduction.name, reproduction.scale] if reproduction is not None else []
-    return [*own, formatting.count(len(models.studies), "model")]
+    named = [reproduction.name, reproduction.scale] if reproduction is not None else []
+    return [*named, formatting.count(len(models.studies), "model")]
 
 
 def _model(inputs: Mapping[str, Any]) -> str:
     """The path or name of the model at the root of the inputs, or of a demo's first job."""
     for key in ("model", "ft", "audit", "boost"):
-        found = inputs.get(key)
-        if isinstance(found, Mapping):
-            path = found.get("path")
-            return path if isinstance(path, str) else _model(found)
+        named = inputs.get(key)
+        if isinstance(named, Mapping):
+            path = named.get("path")
+            return path if isinstance(path, str) else _model(named)
     return ""
 
 
@@ -210,35 +240,3 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     if isinstance(command, list):
         rows["command"] = shlex.join(str(word) for word in command)
     return formatting.flat(rows)
-
-
-def chapters(result: Result) -> tuple[Chapter, ...]:
-    """One chapter for each job that was run; a null job of a demo is named as not run."""
-    if result.theory is not None:
-        return theory.chapters(result.theory)
-    both = result.kind == "demo"
-    told = []
-    if result.audit is not None:
-        title = "Does it spring back?" if both else ""
-        told.append(
-            Chapter(title, audit_chapter.facts(result.audit), audit_chapter.sections(result.audit))
-        )
-    if result.boost is not None:
-        title = "Can it be made better without training?" if both else ""
-        told.append(
-            Chapter(title, boost_chapter.facts(result.boost), boost_chapter.sections(result.boost))
-        )
-    if result.models is not None:
-        found = several_models.sections(result.models, result.reproduction, result.cells)
-        several = len(result.protected) > 1
-        for at, (name, shields, repair) in enumerate(result.protected, start=1):
-            suffix = f"-{at}" if several else ""
-            found += protections.sections(shields, repair, name, suffix)
-        if result.life_cycle is not None:
-            found += life_cycle.sections(result.life_cycle)
-        told.append(Chapter("", (), found))
-    for job in ("audit", "boost"):
-        if both and job in result.silent:
-            missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
-            told.append(Chapter("", (), (missing,)))
-    return tuple(told)

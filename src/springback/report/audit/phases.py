@@ -1,7 +1,4 @@
-"""What the page tells of an audit's further findings: card, phases, attackers, opposite order.
-
-The verdict's parts have a sentence for each; here stand the numbers behind it.
-"""
+"""Phases: whether the margin falls fast first and slowly then, as a table."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ def phases_section(phases: Phases) -> Section | None:
         "Best shape of one phase",
         "Lead of two lines, AICc",
     )
-    rows = tuple(map(_phases_row, phases.branches))
+    rows = tuple(map(_row, phases.branches))
     return Section(
         "phases",
         "Phases",
@@ -40,28 +37,26 @@ def phases_section(phases: Phases) -> Section | None:
     )
 
 
-def _phases_row(b: Branch) -> tuple[Cell, ...]:
-    before, after = b.slopes or (None, None)
-    hundred = EXAMPLES
+def _row(branch: Branch) -> tuple[Cell, ...]:
+    slopes = [None if s is None else EXAMPLES * s for s in branch.slopes or (None, None)]
     return (
-        Cell(f"{b.n_pos:,}"),
-        Cell(b.label or "–", _phases_words(b)),
-        Cell(formatting.value(b.breakpoint), formatting.bounds(b.breakpoint)),
-        Cell(formatting.number(None if before is None else hundred * before, sign=True)),
-        Cell(formatting.number(None if after is None else hundred * after, sign=True)),
-        Cell(b.single or "–"),
-        Cell(formatting.number(b.lead, sign=True)),
+        Cell(f"{branch.n_pos:,}"),
+        Cell(branch.label or "–", _words(branch)),
+        Cell(formatting.value(branch.breakpoint), formatting.bounds(branch.breakpoint)),
+        *(Cell(formatting.number(slope, sign=True)) for slope in slopes),
+        Cell(branch.single or "–"),
+        Cell(formatting.number(branch.lead, sign=True)),
     )
 
 
-def _phases_words(b: Branch) -> str:
+def _words(branch: Branch) -> str:
     """What two phases are like; nothing is said where they are not claimed."""
-    if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
+    if branch.label != "two phases" or branch.slopes is None or branch.breakpoint is None:
         return ""
-    before, after = b.slopes
-    point = f"up to {formatting.value(b.breakpoint)} examples"
+    before, after = branch.slopes
+    point = f"up to {formatting.value(branch.breakpoint)} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"
-    one, two = ("falls" if slope < 0 else "rises" for slope in b.slopes)
+    one, two = ("falls" if slope < 0 else "rises" for slope in branch.slopes)
     return f"{one} {point}, then {two}"

@@ -1,73 +1,49 @@
-"""What the page tells of a boost, in order."""
+"""The chapter of a boost: its key numbers, and its sections in order."""
 
 from __future__ import annotations
 
 from springback.report import formatting
-from springback.report.boost import methods as boost_charts
 from springback.report.boost.difficulty import difficulty_sections
-from springback.report.boost.logit_errors import _diagnostics
-from springback.report.boost.methods import cut_notes, methods_grid
-from springback.report.boost.search import _precheck, search_chart
-from springback.report.components import Fact, Section, fact, not_measured, there
+from springback.report.boost.logit_errors import logit_errors_section
+from springback.report.boost.methods import methods_section
+from springback.report.boost.search import search_section
+from springback.report.components import Fact, Section, fact, not_measured
 from springback.report.schema import Boost
 
 
 def facts(boost: Boost) -> tuple[Fact, ...]:
-    methods = boost.methods or ()
-    told: list[Fact] = []
-    plain = next((m for m in methods if m.method == "fine-tuned"), None)
-    best = next((m for m in methods if m.method == "EpiCoDe"), None)
-    if plain is not None and plain.accuracy is not None:
-        told.append(fact(f"Accuracy, {plain.method}", plain.accuracy, "%", 100))
-    if best is not None:
-        if best.accuracy is not None:
-            told.append(fact(f"Accuracy, {best.method}", best.accuracy, "%", 100))
-        if best.difference is not None:
-            told.append(fact("Difference", best.difference, "points", 100, sign=True))
-        if best.nll_difference is not None:
-            label = "Difference in NLL (lower = better)"
-            told.append(fact(label, best.nll_difference, "nats/token", sign=True))
-    chosen = [
-        formatting.plain(c.value)
-        for key in ("mu", "lambda")
-        for c in boost.search.get(key, ())
-        if c.chosen
+    """Accuracy of the fine-tuned model and of EpiCoDe, their difference, and what was chosen."""
+    by_name = {m.method: m for m in boost.methods or ()}
+    plain, best = by_name.get("fine-tuned"), by_name.get("EpiCoDe")
+    numbers = [
+        fact(f"Accuracy, {m.method}", m.accuracy, "%", 100)
+        for m in (plain, best)
+        if m is not None and m.accuracy is not None
     ]
-    if chosen:
-        told.append(Fact("mu, lambda chosen", ", ".join(chosen), "", "on validation; 0 = as it is"))
-    return tuple(told)
+    if best is not None and best.difference is not None:
+        numbers.append(fact("Difference", best.difference, "points", 100, sign=True))
+    if best is not None and best.nll_difference is not None:
+        label = "Difference in NLL (lower = better)"
+        numbers.append(fact(label, best.nll_difference, "nats/token", sign=True))
+    searched = [c for key in ("mu", "lambda") for c in boost.search.get(key, ())]
+    if chosen := ", ".join(formatting.plain(c.value) for c in searched if c.chosen):
+        numbers.append(Fact("mu, lambda chosen", chosen, "", "on validation; 0 = as it is"))
+    return tuple(numbers)
 
 
 def sections(boost: Boost) -> tuple[Section, ...]:
-    told: list[Section] = []
+    """What was measured, in order; what the file says was not is named as missing."""
+    parts: list[Section | None] = []
     if boost.methods:
-        told.append(
-            Section(
-                "comparison",
-                "Methods",
-                "Ways to use the same two checkpoints, once each on the test set.",
-                there([boost_charts.methods_chart(boost.methods)]),
-                notes=(*((boost.power,) if boost.power else ()), *cut_notes(boost.methods)),
-                warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
-                grids=(methods_grid(boost.methods),),
-            )
-        )
+        parts.append(methods_section(boost.methods, boost))
     elif "methods" in boost.silent:
-        told.append(not_measured("comparison", "Methods"))
-    charts = there([search_chart(k, c) for k, c in boost.search.items()])
-    if charts:
-        lead = "Which mu and lambda does the validation set choose?"
-        reading = (
-            "Tried on the validation set only, first mu, then lambda. 0 leaves the model as it is; "
-            "the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
-            "is a filled square; candidates stand evenly spaced."
-        )
-        notes = (_precheck(boost.precheck),) if boost.precheck else ()
-        told.append(Section("search", "Search", lead, charts, notes, reading=reading))
-    elif "search" in boost.silent:
-        told.append(not_measured("search", "Search"))
+        parts.append(not_measured("comparison", "Methods"))
+    search = search_section(boost.search, boost.precheck)
+    if search is None and "search" in boost.silent:
+        search = not_measured("search", "Search")
+    parts.append(search)
     if boost.difficulty is not None:
-        told += difficulty_sections(boost.difficulty)
+        parts += difficulty_sections(boost.difficulty)
     if boost.contrasts:
-        told.append(_diagnostics(boost))
-    return tuple(told)
+        parts.append(logit_errors_section(boost.contrasts, boost.curve))
+    return tuple(section for section in parts if section is not None)

@@ -1,63 +1,51 @@
-"""Charts of a boost: the search for mu and lambda, and the methods against the fine-tuned model."""
+"""The methods of a boost against the fine-tuned model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from springback.report import formatting
-from springback.report.components import Cell, Grid, tone
-from springback.report.figure import Chart, Table, number_axis, panel, style, whisker
-from springback.report.schema import Method
-from springback.report.theme import LIGHT, series
+from springback.report import figure, formatting
+from springback.report.components import Cell, Grid, Section, there, tone
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
+from springback.report.schema import Boost, Method
 from springback.report.values import Interval
 
-if TYPE_CHECKING:
-    pass
+#: From this share on of cut answers the page says what that does to accuracy.
+MANY_CUT = 0.1
+
+
+def methods_section(methods: Sequence[Method], boost: Boost) -> Section:
+    return Section(
+        "comparison",
+        "Methods",
+        "Ways to use the same two checkpoints, once each on the test set.",
+        there([methods_chart(methods)]),
+        notes=(*((boost.power,) if boost.power else ()), *cut_notes(methods)),
+        warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
+        grids=(methods_grid(methods),),
+    )
 
 
 def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | None:
     """Each method's difference to the fine-tuned model, in points of accuracy."""
-    compared = [(m, m.difference) for m in methods if m.difference is not None]
-    if not compared:
-        return None
-    title = "Difference to the fine-tuned model"
-    colour, marker = series(0)
-    with style(name):
-        figure, (axes,) = panel(
-            title,
+    compared = [(m.method, m.difference) for m in methods if m.difference is not None]
+    return figure.rows(
+        Caption(
+            name,
+            "Difference to the fine-tuned model",
+            "Percentage points of accuracy on the test set, question by question against the "
+            "fine-tuned model, which is the dashed line: an interval that crosses it cannot tell "
+            "gain from harm.",
+        ),
+        Plot(
             "accuracy on the test set, points (right = better)",
-            plot_height=max(110, 44 * len(compared) + 20),
-            left=96,
-        )
-        axes.axvline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        for row, (_, difference) in enumerate(compared):
-            whisker(axes, row, difference.scaled(100), colour, across=True)
-            axes.plot([100 * difference.mean], [row], color=colour, marker=marker, markersize=8)
-        axes.set_yticks(range(len(compared)), [formatting.short(m.method, 13) for m, _ in compared])
-        axes.set_ylim(len(compared) - 0.5, -0.5)
-        axes.margins(x=0.08)
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
-        number_axis(axes.xaxis)
-        axes.set_xlabel("points against the fine-tuned model")
-    rows = tuple((m.method, formatting.both(d, 100, sign=True)) for m, d in compared)
-    return Chart(
-        name,
-        title,
-        "Dot chart of the difference in accuracy to the fine-tuned model, in percentage points. "
-        + "; ".join(f"{method}: {text}" for method, text in rows)
-        + ".",
-        "Percentage points of accuracy on the test set, question by question against the "
-        "fine-tuned model, which is the dashed line: an interval that crosses it cannot tell gain "
-        "from harm. " + formatting.interval_note((d for _, d in compared), "Whiskers"),
-        Table(("method", "difference, points"), rows),
-        figure,
+            [Series("", [d.scaled(100) for _, d in compared], join="")],
+            Level(0.0),
+            name="difference, points",
+            signed=True,
+        ),
+        Axis("points against the fine-tuned model", [m for m, _ in compared], head="method"),
     )
-
-
-#: From this share on of cut answers the page says what that does to accuracy.
-MANY_CUT = 0.1
 
 
 def methods_grid(methods: Sequence[Method]) -> Grid:
@@ -84,8 +72,8 @@ def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
 
 
 def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
-    def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
-        return Cell(formatting.value(found, scale, sign), formatting.bounds(found, scale, sign))
+    def cell(value: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
+        return Cell(formatting.value(value, scale, sign), formatting.bounds(value, scale, sign))
 
     def p(value: float | None) -> tuple[Cell, ...]:
         return (Cell("–" if value is None else formatting.number(value, 2)),) if tested else ()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
 from springback.report.schema import Candidate
-from springback.report.theme import LIGHT, series
 from springback.report.values import Interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 #: Per search: symbol, title, what is tried.
 SEARCHES = {
@@ -51,94 +46,56 @@ SEARCHES = {
 }
 
 
+def search_section(
+    search: Mapping[str, Sequence[Candidate]], precheck: Sequence[str]
+) -> Section | None:
+    """A chart for each search; ``precheck``: its label, then its reasons."""
+    charts = there([search_chart(key, candidates) for key, candidates in search.items()])
+    if not charts:
+        return None
+    return Section(
+        "search",
+        "Search",
+        "Which mu and lambda does the validation set choose?",
+        charts,
+        (_precheck_words(*precheck),) if precheck else (),
+        reading="Tried on the validation set only, first mu, then lambda. 0 leaves the model as it "
+        "is; the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
+        "is a filled square; candidates stand evenly spaced.",
+    )
+
+
+def _precheck_words(label: str, *reasons: str) -> str:
+    why = f" ({'; '.join(reasons)})" if reasons else ""
+    return formatting.sentence(f"The pre-check, before anything was decoded: {label}{why}")
+
+
 def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
     """Accuracy over NLL on the validation set for each candidate, the chosen one marked."""
     symbol, title, tried = SEARCHES[key]
-    measures: list[tuple[str, str, Callable[[Candidate], Interval | None], float]] = [
-        ("accuracy", "accuracy, % (higher = better)", lambda c: c.accuracy, 100.0),
-        (
-            "NLL",
-            "NLL of the reference solutions, nats/token (lower = better)",
-            lambda c: c.nll,
-            1.0,
-        ),
+
+    def plot(above: str, value: Callable[[Candidate], Interval | None]) -> Plot:
+        values = [value(c) for c in candidates]
+        chosen = [v if c.chosen else None for c, v in zip(candidates, values, strict=True)]
+        every = range(len(values))
+        series = [Series("", values, join=":", hollow=every), Series("chosen", chosen, join="")]
+        return Plot(above, series)
+
+    plots = [
+        plot("accuracy, % (higher = better)", lambda c: c.accuracy and c.accuracy.scaled(100)),
+        plot("NLL of the reference solutions, nats/token (lower = better)", lambda c: c.nll),
     ]
-    shown = [m for m in measures if any(m[2](c) for c in candidates)]
-    if not shown:
-        return None
-    chosen = [i for i, c in enumerate(candidates) if c.chosen]
-    name = f"search-{key.replace('_', '-')}"
-    first, *others = [m[1] for m in shown]
-    legend = [LegendItem("chosen", *series(1), lone=True)] if chosen else []
-    with style(name):
-        figure, axes = panel(title, first, legend, (None, *others), plot_height=128)
-        for i, (_, _, read, scale) in enumerate(shown):
-            _draw_candidates(axes[i], [read(c) for c in candidates], chosen, scale)
-            _candidate_axis(axes[i], candidates)
-            number_axis(axes[i].yaxis)
-            if i < len(shown) - 1:
-                axes[i].tick_params(labelbottom=False)
-        axes[-1].set_xlabel(symbol)
-    picks = formatting.listing(formatting.plain(candidates[i].value) for i in chosen) or "none"
+    plots = [p for p in plots if any(v is not None for v in p.series[0].values)]
     rows = tuple(
         (
-            formatting.plain(c.value) + (" (chosen)" if c.chosen else ""),
-            *(formatting.both(read(c), scale) for _, _, read, scale in shown),
+            formatting.plain(candidate.value) + " (chosen)" * candidate.chosen,
+            *(formatting.both(value) for value in values),
         )
-        for c in candidates
+        for candidate, *values in zip(candidates, *(p.series[0].values for p in plots), strict=True)
     )
-    return Chart(
-        name,
-        title,
-        f"Dot chart of {formatting.listing(m[0] for m in shown)} on the validation set against "
-        f"{symbol}. "
-        + "; ".join(
-            f"{symbol} {formatting.plain(c.value)}: "
-            + ", ".join(f"{n} {formatting.value(read(c), s)}" for n, _, read, s in shown)
-            for c in candidates
-        )
-        + f". Chosen: {picks}.",
-        f"Here {symbol} is {tried}. "
-        + formatting.interval_note(
-            (read(c) for _, _, read, _ in shown for c in candidates), "Whiskers"
-        ),
-        Table((symbol, *(m[1].split(" (")[0] for m in shown)), rows),
-        figure,
+    return figure.points(
+        Caption(f"search-{key.replace('_', '-')}", title, f"Here {symbol} is {tried}."),
+        plots,
+        Axis(symbol, [formatting.plain(c.value) for c in candidates], dodge=0.0),
+        Table((symbol, *(p.short for p in plots)), rows),
     )
-
-
-def _draw_candidates(
-    axes: Axes, values: Sequence[Interval | None], chosen: Sequence[int], scale: float
-) -> None:
-    plain, _ = series(0)
-    picked, square = series(1)
-    means = [math.nan if v is None else v.mean * scale for v in values]
-    axes.plot(range(len(values)), means, color=plain, linewidth=1.2, linestyle=":")
-    for i, value in enumerate(values):
-        if value is None:
-            continue
-        colour = picked if i in chosen else plain
-        whisker(axes, i, value.scaled(scale), colour)
-        axes.plot(
-            [i],
-            [value.mean * scale],
-            color=colour,
-            marker=square if i in chosen else "o",
-            markersize=8 if i in chosen else 6.5,
-            markerfacecolor=colour if i in chosen else LIGHT["card"],
-            markeredgewidth=1.8,
-        )
-    axes.margins(y=0.15)
-
-
-def _candidate_axis(axes: Axes, candidates: Sequence[Candidate]) -> None:
-    every = -(-len(candidates) // 9)
-    shown = range(0, len(candidates), every)
-    axes.set_xticks(shown, [formatting.plain(candidates[i].value) for i in shown])
-    axes.set_xlim(-0.5, len(candidates) - 0.5)
-
-
-def _precheck(said: Sequence[str]) -> str:
-    label, *reasons = said
-    told = f" ({'; '.join(reasons)})" if reasons else ""
-    return formatting.sentence(f"The pre-check, before anything was decoded: {label}{told}")
