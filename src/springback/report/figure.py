@@ -7,7 +7,8 @@
     )
 
 ``lines`` draws numbers against numbers, ``points`` numbers at named places side by side, ``rows``
-numbers at named places one below the other.  Each returns None where no value is known.
+numbers at named places one below the other.  Each returns None where no value is known.  A
+``table`` stands in place of the one that is made of the values.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ def rows(caption: Caption, plot: Plot, axis: Axis, table: Table | None = None) -
         legend = _legend(caption, [plot])
         figure, (axes,) = panel(caption.title, [plot.above], legend, height, left=12, right=20)
         draw_rows(axes, plot, axis)
-    ours = _table(caption, [plot], axis)
-    alt = f"{caption.title}: dot chart of {plot.above}. {_by_place(ours)}"
-    reading = _reading(caption, [plot])
-    return Chart(caption.name, caption.title, caption.alt or alt, reading, table or ours, figure)
+    values = _by_place(_table(caption, [plot], replace(axis, columns={})))
+    alt = caption.alt or f"{caption.title}: dot chart of {plot.above}. {values}"
+    shown = table or _table(caption, [plot], axis)
+    return Chart(caption.name, caption.title, alt, _reading(caption, [plot]), shown, figure)
 
 
 def equal_spans(plots: Sequence[Plot]) -> list[Plot]:
@@ -188,12 +189,13 @@ def _columns(caption: Caption, plots: Sequence[Plot]) -> list[_Column]:
 
 
 def _table(caption: Caption, plots: Sequence[Plot], axis: Axis) -> Table:
-    """A row for each place or number of the axis, a column for each series."""
+    """A row for each place or number of the axis, a column for each series, and further ones."""
     columns = _columns(caption, plots)
     head = (axis.head or axis.label, *(column.name for column in columns))
     if axis.places:
         cells = [[c.words(value) for value in c.series.values] for c in columns]
-        return Table(head, tuple(zip(axis.places, *cells, strict=True)))
+        every = zip(axis.places, *cells, *axis.columns.values(), strict=True)
+        return Table((*head, *axis.columns), tuple(every))
     values = [dict(zip(c.series.places, c.series.values, strict=True)) for c in columns]
     table = [
         (formatting.plain(x), *(c.words(v.get(x)) for c, v in zip(columns, values, strict=True)))
@@ -222,12 +224,13 @@ def _by_series(caption: Caption, plots: Sequence[Plot], axis: Axis) -> str:
 
 
 def _by_place(table: Table, what: str = "") -> str:
-    """Every value in words, place after place."""
+    """Every value in words, place after place; ``what``: what a number as a place counts."""
     texts = []
     for place, *cells in table.rows:
         named = zip(table.head[1:], cells, strict=True)
         words = ", ".join(f"{head} {cell}" if len(cells) > 1 else cell for head, cell in named)
-        texts.append(f"{what} {place}: {words}".strip())
+        named_place = f"{what} {place}" if what and place[:1].isdigit() else place
+        texts.append(f"{named_place}: {words}")
     return "; ".join(texts) + "."
 
 

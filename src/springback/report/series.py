@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from springback.report.values import Estimate, Interval
@@ -156,13 +156,15 @@ class Plot:
 class Axis:
     """What the values are set against: numbers, or places by name.
 
-    ``head``: what the table calls it; ``unit``: what the alternative text counts.  ``doses``: by
-    the logarithm, with 0.  ``dodge``: the step between series of one place; None: what is usual.
+    ``head``: what the table calls it; ``columns``: what else that says of each place; ``unit``:
+    what the alternative text counts.  ``doses``: by the logarithm, with 0.  ``dodge``: the step
+    between series of one place; None: what is usual.
     """
 
     label: str
     places: Sequence[str] = ()
     head: str = ""
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unit: str = ""
     scale: Literal["numbers", "log", "doses"] = "numbers"
     limits: tuple[float, float] | None = None

@@ -93,7 +93,7 @@ def _sweep_chart(
         caption,
         Plot(above, [Series("", shown, join="")], level, zero=True),
         Axis(unit, [f"{name}: {by}" for name, by in zip(names, which, strict=True)]),
-        Table(("attacker", unit, "which"), rows),
+        table=Table(("attacker", unit, "which"), rows),
     )
 
 
@@ -117,10 +117,11 @@ def _mixed_chart(attackers: Attackers, rebound: Rebound | None) -> Chart | None:
             [Series("", ["–" if fall is None else fall for _, fall, _ in rows], join="")],
             zero=True,
         ),
-        Axis("nats/token", [name for name, _, _ in rows]),
-        Table(
-            ("perturbed with", "fall, nats/token", "share of the gain lost, %"),
-            tuple((n, formatting.both(f), formatting.both(s, 100)) for n, f, s in rows),
+        Axis(
+            "nats/token",
+            [name for name, _, _ in rows],
+            "perturbed with",
+            {"share of the gain lost, %": [formatting.both(share, 100) for _, _, share in rows]},
         ),
     )
 

@@ -158,7 +158,7 @@ def _by_size(
         caption,
         Plot(ABOVE, [series], level, zero=True),
         size_axis(sizes),
-        table,
+        table=table,
     )
 
 

@@ -126,10 +126,8 @@ def _curve_series(name: str, curve: Part) -> Series:
 def _dose_chart(study: Part, suffix: str) -> Chart | None:
     """Unwanted examples until half of the unprotected gain is lost, one line a protection."""
     rows = study["rows"]
-    names = [PLAIN, *(r["name"] for r in rows)]
     doses = [study["plain"]["dose"], *(r["dose"]["found"] for r in rows)]
     known = [_estimate(dose).above_zero() for dose in doses]
-    cells = [("–", "–"), *((_change(r), r["dose"]["label"]) for r in rows)]
     return figure.rows(
         Caption(
             f"protection-dose{suffix}",
@@ -141,20 +139,17 @@ def _dose_chart(study: Part, suffix: str) -> Chart | None:
             "unwanted examples (right = more durable)",
             [Series("", [dose if dose.known else "no gain to undo" for dose in known], join="")],
             Level(float(max(study["doses"])), "largest dose tried"),
+            name="unwanted examples until half is lost",
             zero=True,
         ),
-        Axis("unwanted examples", names),
-        Table(
-            (
-                "protection",
-                "unwanted examples until half is lost",
-                "against unprotected",
-                "finding",
-            ),
-            tuple(
-                (name, formatting.with_limits(dose), *both)
-                for name, dose, both in zip(names, known, cells, strict=True)
-            ),
+        Axis(
+            "unwanted examples",
+            [PLAIN, *(r["name"] for r in rows)],
+            "protection",
+            {
+                "against unprotected": ["–", *map(_change, rows)],
+                "finding": ["–", *(r["dose"]["label"] for r in rows)],
+            },
         ),
     )
 
@@ -170,25 +165,14 @@ def _change(row: Part) -> str:
 def _left_chart(study: Part, suffix: str) -> Chart | None:
     """Margin at the largest dose against unprotected, beside the price before any dose."""
     rows = study["rows"]
-    costs = [key for key in study["costs"] if key in rows[0]["cost"]["aligned"]]
     left = [_interval(r["left"]["difference"]) for r in rows]
-    table = Table(
-        (
-            "protection",
-            "margin left against unprotected",
-            "finding",
-            *(f"{study['costs'][key]}, before any dose" for key in costs),
-        ),
-        tuple(
-            (
-                r["name"],
-                formatting.both(margin, sign=True),
-                r["left"]["label"],
-                *(formatting.both(_interval(r["cost"]["aligned"][c]), sign=True) for c in costs),
-            )
-            for r, margin in zip(rows, left, strict=True)
-        ),
-    )
+    prices = {
+        f"{title}, before any dose": [
+            formatting.both(_interval(r["cost"]["aligned"][key]), sign=True) for r in rows
+        ]
+        for key, title in study["costs"].items()
+        if key in rows[0]["cost"]["aligned"]
+    }
     return figure.rows(
         Caption(
             f"protection-left{suffix}",
@@ -196,11 +180,20 @@ def _left_chart(study: Part, suffix: str) -> Chart | None:
             "Protected minus unprotected after the largest dose. The table has what the protection "
             "costs before any unwanted example.",
         ),
-        Plot("against unprotected, nats/token (right = better)", [Series("", left, join="")],
-             zero=True),
-        Axis("nats/token", [r["name"] for r in rows]),
-        table,
-    )  # fmt: skip
+        Plot(
+            "against unprotected, nats/token (right = better)",
+            [Series("", left, join="")],
+            name="margin left against unprotected",
+            zero=True,
+            signed=True,
+        ),
+        Axis(
+            "nats/token",
+            [r["name"] for r in rows],
+            "protection",
+            {"finding": [r["left"]["label"] for r in rows], **prices},
+        ),
+    )
 
 
 def _cost_chart(study: Part, suffix: str) -> Chart | None:
@@ -218,6 +211,7 @@ def _cost_chart(study: Part, suffix: str) -> Chart | None:
         Plot(
             "NLL against unprotected, nats/token (left = cheaper)",
             [Series("", costs, join="")],
+            name="NLL of neutral texts against unprotected",
             zero=True,
             signed=True,
         ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from springback.report import figure, formatting
 from springback.report.components import Section, there
-from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.report.findings import RateFit, RatePath, Rates, RateSet
 
 TITLES = {
@@ -63,16 +63,14 @@ def path_chart(path: RatePath) -> Chart | None:
 
 def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
     """Change of each set's rate for each example, over the first mark of the trajectories."""
-    values = []
-    rows = []
+    names = []
     for path in paths:
         what = "aligning" if path.phase == "align" else "opposite"
         first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
-        for s in path.sets:
-            label = f"{_title(s.name)} set, over the first {first} {what} examples"
-            values.append(s.first.scaled(MILLI))
-            cells = (formatting.both(slope, MILLI, sign=True) for slope in (s.first, s.whole))
-            rows.append((label, *cells))
+        over = f"set, over the first {first} {what} examples"
+        names += [f"{_title(s.name)} {over}" for s in path.sets]
+    moves = [s for path in paths for s in path.sets]
+    whole = [formatting.both(s.whole, MILLI, sign=True) for s in moves]
     return figure.rows(
         Caption(
             "rebound-rates-each",
@@ -83,13 +81,16 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
         ),
         Plot(
             "0.001 bits/token for each example (left = compressed better)",
-            [Series("", values, join="")],
+            [Series("", [s.first.scaled(MILLI) for s in moves], join="")],
+            name="first mark, 0.001 bits/token for each",
             zero=True,
+            signed=True,
         ),
-        Axis("0.001 bits/token for each example", [row[0] for row in rows]),
-        Table(
-            ("set", "first mark, 0.001 bits/token for each", "whole trajectory, the same"),
-            tuple(rows),
+        Axis(
+            "0.001 bits/token for each example",
+            names,
+            "set",
+            {"whole trajectory, the same": whole},
         ),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from springback.report import figure, formatting
 from springback.report.components import Section
-from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.report.findings import Realign
 from springback.report.values import Estimate, Interval
 
@@ -30,11 +30,9 @@ def realign_section(realign: Realign) -> Section | None:
 def realign_chart(realign: Realign) -> Chart | None:
     """First beside second alignment: margin gained for each 100 examples, at equal counts."""
     counts = [c for c in realign.counts if c.first is not None and c.second is not None]
-    places = [formatting.plain(c.count) for c in counts]
     first = [_per_hundred(c.first) for c in counts]
     second = [_per_hundred(c.second) for c in counts]
     difference = [formatting.both(_per_hundred(c.difference), sign=True) for c in counts]
-    cells = ([formatting.both(v) for v in first], [formatting.both(v) for v in second], difference)
     return figure.points(
         Caption(
             "realign-gain",
@@ -48,10 +46,11 @@ def realign_chart(realign: Realign) -> Chart | None:
             [Series("first", first, join=""), Series("second", second, join="")],
             zero=True,
         ),
-        Axis("examples of alignment", places, head="examples"),
-        Table(
-            ("examples", "first", "second", "second minus first"),
-            tuple(zip(places, *cells, strict=True)),
+        Axis(
+            "examples of alignment",
+            [formatting.plain(c.count) for c in counts],
+            "examples",
+            {"second minus first": difference},
         ),
     )
 

@@ -59,7 +59,7 @@ def losses_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") ->
     return figure.rows(
         caption,
         Plot(
-            "per pair of slices (left = easier)",
+            "loss for each pair of slices (left = easier)",
             [
                 Series("forward", [forward for _, forward, _ in known], join=""),
                 Series("inverse", [inverse for _, _, inverse in known], join=""),

@@ -39,7 +39,9 @@ def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
             Level(0.0),
         ),
         Axis(difficulty.unit, places),
-        Table(("method", *places, "hardest minus easiest", "p (Holm)"), tuple(map(_row, methods))),
+        table=Table(
+            ("method", *places, "hardest minus easiest", "p (Holm)"), tuple(map(_row, methods))
+        ),
     )
 
 

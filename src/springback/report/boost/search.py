@@ -97,5 +97,5 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
         Caption(f"search-{key.replace('_', '-')}", title, f"Here {symbol} is {tried}."),
         plots,
         Axis(symbol, [formatting.plain(c.value) for c in candidates], dodge=0.0),
-        Table((symbol, *(p.short for p in plots)), rows),
+        table=Table((symbol, *(p.short for p in plots)), rows),
     )

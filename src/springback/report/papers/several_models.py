@@ -10,7 +10,7 @@ from springback.report.boost.logit_errors import lambda_chart
 from springback.report.boost.methods import cut_notes, methods_chart, methods_grid
 from springback.report.cards import Comparison, Models, Quantity, Reproduction, Study
 from springback.report.components import Section, there
-from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Value
 from springback.report.schema import Cell
 
 #: By quantity: title, how to read it, and the value that a dashed line marks.
@@ -147,10 +147,7 @@ def quantity_chart(models: Models, key: str) -> Chart | None:
     quantities = [(s, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
     unit = next((q.shown()[1] for _, q in quantities if q is not None), "")
     values = [_value(q) for _, q in quantities]
-    rows = tuple(
-        (s.name, "–" if q is None else formatting.with_limits(q.shown()[0]), (q and q.label) or "–")
-        for s, q in quantities
-    )
+    findings = ["–" if q is None else q.label or "–" for _, q in quantities]
     return figure.rows(
         Caption(f"models-{key.replace('_', '-')}", title, reading),
         Plot(
@@ -159,8 +156,7 @@ def quantity_chart(models: Models, key: str) -> Chart | None:
             None if marked is None else Level(*marked),
             zero=key != "resistance_ratio",
         ),
-        Axis("", [_name(s, q) for s, q in quantities]),
-        Table(("model", unit, "finding"), rows),
+        Axis("", [_name(s, q) for s, q in quantities], "model", {"finding": findings}),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from springback.report import figure, formatting
@@ -115,30 +116,36 @@ def _by_arm(cells: Cells, dose: float) -> dict[str, list[Part]]:
     return groups
 
 
-def _against_k(groups: Mapping[str, Cells], key: str) -> list[Series]:
-    return [
+def _k_chart(
+    caption: Caption,
+    plot: Plot,
+    groups: Mapping[str, Cells],
+    columns: Mapping[str, Callable[[Part], str]],
+) -> Chart | None:
+    """A line against k for each group; the series of ``plot`` come after them."""
+    key = "fitted_k" if plot.log else "balance"
+    series = [
         Series(name, [_interval(c[key]) for c in cells], [c["k"] for c in cells])
         for name, cells in groups.items()
     ]
+    rows = tuple(
+        (name, formatting.plain(c["k"]), *(words(c) for words in columns.values()))
+        for name, cells in groups.items()
+        for c in cells
+    )
+    return figure.lines(
+        caption,
+        replace(plot, series=[*series, *plot.series]),
+        Axis(K, scale="log", dodge=0.04),
+        Table(("sets", "k", *columns), rows),
+    )
 
 
 def fitted_chart(cells: Cells, dose: float) -> Chart | None:
     """-d2 / d1 against k, both on logarithmic axes; the dashed line is the invariant."""
     groups = _by_arm(cells, dose)
     ks = sorted({c["k"] for some in groups.values() for c in some})
-    rows = tuple(
-        (
-            name,
-            formatting.plain(c["k"]),
-            _words(c["fitted_k"]),
-            _words(c["predicted"]["fitted_k"]),
-            f"{100 * c['opposite']:.0f}",
-            _resolved_words(c["resolved"]),
-        )
-        for name, some in groups.items()
-        for c in some
-    )
-    return figure.lines(
+    return _k_chart(
         Caption(
             "theory-springs-k",
             "Does -d2 / d1 follow k?",
@@ -149,24 +156,16 @@ def fitted_chart(cells: Cells, dose: float) -> Chart | None:
         ),
         Plot(
             "-d2 / d1 (geometric mean over seeds)",
-            [
-                *_against_k(groups, "fitted_k"),
-                Series("equal to k", ks, ks, join="--", reference=True),
-            ],
+            [Series("equal to k", ks, ks, join="--", reference=True)],
             log=True,
         ),
-        Axis(K, scale="log", dodge=0.04),
-        Table(
-            (
-                "sets and arm",
-                "k",
-                "-d2 / d1",
-                "exact, joint optimum",
-                "seeds with opposite signs, %",
-                "above the noise",
-            ),
-            rows,
-        ),
+        groups,
+        {
+            "-d2 / d1": lambda c: _words(c["fitted_k"]),
+            "exact, joint optimum": lambda c: _words(c["predicted"]["fitted_k"]),
+            "seeds with opposite signs, %": lambda c: f"{100 * c['opposite']:.0f}",
+            "above the noise": lambda c: _resolved_words(c["resolved"]),
+        },
     )
 
 
@@ -179,19 +178,7 @@ def _resolved_words(resolved: Sequence[bool] | None) -> str:
 
 def balance_chart(cells: Cells, dose: float) -> Chart | None:
     """(n1 d1 + n2 d2) / (|n1 d1| + |n2 d2|) against k."""
-    groups = _by_arm(cells, dose)
-    rows = tuple(
-        (
-            name,
-            formatting.plain(c["k"]),
-            _words(c["balance"]),
-            _words(c["predicted"]["balance"]),
-            _words(c["total"]),
-        )
-        for name, some in groups.items()
-        for c in some
-    )
-    return figure.lines(
+    return _k_chart(
         Caption(
             "theory-springs-balance",
             "Do the two products cancel?",
@@ -199,9 +186,13 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
             "or -1 where one product is nothing beside the other or both have one sign.",
             intervals=OVER_SEEDS,
         ),
-        Plot(BALANCE, _against_k(groups, "balance"), Level(0.0), limits=(-1.15, 1.15)),
-        Axis(K, scale="log", dodge=0.04),
-        Table(("sets and arm", "k", "balance", "exact, joint optimum", "with D3"), rows),
+        Plot(BALANCE, (), Level(0.0), limits=(-1.15, 1.15)),
+        _by_arm(cells, dose),
+        {
+            "balance": lambda c: _words(c["balance"]),
+            "exact, joint optimum": lambda c: _words(c["predicted"]["balance"]),
+            "with D3": lambda c: _words(c["total"]),
+        },
     )
 
 
@@ -314,12 +305,7 @@ def forms_chart(controls: Cells, dose: float) -> Chart | None:
         if cell["l"] == dose:
             name = f"{cell['arrangement']}, {_form(cell['order'])}"
             groups.setdefault(name, []).append(cell)
-    rows = tuple(
-        (name, formatting.plain(c["k"]), _words(c["balance"]), _words(c["fitted_k"]))
-        for name, some in groups.items()
-        for c in some
-    )
-    return figure.lines(
+    return _k_chart(
         Caption(
             "theory-springs-forms",
             "The same without training",
@@ -328,9 +314,12 @@ def forms_chart(controls: Cells, dose: float) -> Chart | None:
             "joint loss is 0, whatever the form of the model.",
             intervals="",
         ),
-        Plot(BALANCE, _against_k(groups, "balance"), Level(0.0)),
-        Axis(K, scale="log", dodge=0.03),
-        Table(("sets and model", "k", "balance", "-d2 / d1"), rows),
+        Plot(BALANCE, (), Level(0.0)),
+        groups,
+        {
+            "balance": lambda c: _words(c["balance"]),
+            "-d2 / d1": lambda c: _words(c["fitted_k"]),
+        },
     )
 
 

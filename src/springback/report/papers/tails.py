@@ -45,7 +45,7 @@ def exponents_chart(data: Rows) -> Chart | None:
             [_exponents(d, names) for d in data],
         ),
         Axis("alpha", names),
-        Table(HEAD, cells),
+        table=Table(HEAD, cells),
     )
 
 

@@ -290,21 +290,12 @@ def huffman_chart(huffman: Part) -> Chart | None:
     )
     plots = [
         Plot(
-            f"change of D{number}'s rate, 0.001 bits a symbol",
-            [
-                Series(
-                    label,
-                    [1000 * (rate - huffman[code][number - 1][0])
-                     for rate in huffman[code][number - 1]],
-                    huffman["l"],
-                    markers=False,
-                    steps=code == "huffman",
-                )
-                for code, label in codes.items()
-            ],
+            f"change of D{i + 1}'s rate, 0.001 bits a symbol",
+            [_huffman_series(huffman, code, label, i) for code, label in codes.items()],
+            name=f"D{i + 1}",
         )
-        for number in (1, 2)
-    ]  # fmt: skip
+        for i in range(2)
+    ]
     rows = tuple(
         (label, formatting.number(huffman["secant"][code])) for code, label in codes.items()
     )
@@ -314,3 +305,10 @@ def huffman_chart(huffman: Part) -> Chart | None:
         Axis("l = |D3| / |D2|"),
         Table(("code", f"{KEPT}, over the whole range"), rows),
     )
+
+
+def _huffman_series(huffman: Part, code: str, label: str, which: int) -> Series:
+    """Change of the rate of D1 or D2 since l = 0, thousandths of a bit."""
+    rates = huffman[code][which]
+    changes = [1000 * (rate - rates[0]) for rate in rates]
+    return Series(label, changes, huffman["l"], markers=False, steps=code == "huffman")
