@@ -276,7 +276,7 @@ def _scale_along(axes: Axes, axis: Axis, places: Sequence[float]) -> None:
     """Scale, ticks and limits of the x axis."""
     if axis.places:
         shown = range(0, len(axis.places), -(-len(axis.places) // MANY))
-        axes.set_xticks(shown, [axis.places[i] for i in shown])
+        axes.set_xticks(shown, [(axis.ticks or axis.places)[i] for i in shown])
         axes.set_xlim(-0.5, len(axis.places) - 0.5)
     elif axis.scale == "doses":
         dose_axis(axes, sorted(set(places)))
@@ -308,7 +308,9 @@ def _draw_series(
         _plot(axes, places, means, across, c=colour, ls=series.join, lw=width, drawstyle=how)
     size = 6.5 if len(places) <= MANY_POINTS else 4.0
     for hollow in (False, True) if series.markers and marker else ():
-        some = [i for i, m in enumerate(means) if m == m and (i in series.hollow) is hollow]
+        some = [
+            i for i, m in enumerate(means) if not math.isnan(m) and (i in series.hollow) is hollow
+        ]
         look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": size, "ls": ""}
         look |= {"markerfacecolor": LIGHT["card"], "markeredgewidth": 1.7} if hollow else {}
         _plot(axes, [places[i] for i in some], [means[i] for i in some], across, **look)

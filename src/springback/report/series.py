@@ -140,9 +140,10 @@ class Plot:
         known = [*self.hold, *(v for e in estimates for v in e.known if math.isfinite(v))]
         known += [0.0] * self.zero
         known += [] if self.level is None else [self.level.mean]
-        low, high = min(known, default=0.0), max(known, default=1.0)
         if self.log:
-            return low / 1.5, high * 1.5
+            positive = [v for v in known if v > 0]
+            return min(positive, default=0.1) / 1.5, max(positive, default=1.0) * 1.5
+        low, high = min(known, default=0.0), max(known, default=1.0)
         room = 0.08 * (high - low or abs(high) or 1.0)
         above = room * (2 if any(map(is_open, estimates)) else 1)
         edge = edge and self.zero
@@ -157,8 +158,8 @@ class Axis:
     """What the values are set against: numbers, or places by name.
 
     ``head``: what the table calls it; ``columns``: what else that says of each place; ``unit``:
-    what the alternative text counts.  ``doses``: by the logarithm, with 0.  ``dodge``: the step
-    between series of one place; None: what is usual.
+    what the alternative text counts; ``ticks``: short forms of the places.  ``scale`` "doses" is
+    logarithmic with 0.  ``dodge``: the step between series of one place; None: what is usual.
     """
 
     label: str
@@ -166,6 +167,7 @@ class Axis:
     head: str = ""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unit: str = ""
+    ticks: Sequence[str] = ()
     scale: Literal["numbers", "log", "doses"] = "numbers"
     limits: tuple[float, float] | None = None
     dodge: float | None = None

@@ -61,7 +61,12 @@ def _chart(study: Part, quantity: str, axis: str) -> Chart | None:
     return figure.points(
         Caption(f"life-{quantity.replace('_', '-')}-{trend}", title, ""),
         Plot(unit, series, zero=True),
-        Axis(label, [_short(p) for p in places], dodge=0.06),
+        Axis(
+            label,
+            [formatting.plain(p) for p in places],
+            ticks=[_short(p) for p in places],
+            dodge=0.06,
+        ),
     )
 
 
