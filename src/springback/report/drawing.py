@@ -253,7 +253,7 @@ def draw_rows(axes: Axes, plot: Plot, axis: Axis) -> None:
     axes.grid(True, axis="x")
     number_axis(axes.xaxis)
     axes.set_xlabel(axis.label)
-    for row, (name, value) in enumerate(zip(axis.places, plot.series[0].values, strict=True)):
+    for row, (name, value) in enumerate(zip(axis.names, plot.series[0].values, strict=True)):
         if plot.level is not None:  # beside the values only, so that it crosses no name
             ends = (row - 0.04, row + 0.36)
             axes.vlines(plot.level.mean, *ends, colors=LIGHT["muted"], linestyles="--", lw=1.5)
@@ -276,7 +276,7 @@ def _scale_along(axes: Axes, axis: Axis, places: Sequence[float]) -> None:
     """Scale, ticks and limits of the x axis."""
     if axis.places:
         shown = range(0, len(axis.places), -(-len(axis.places) // MANY))
-        axes.set_xticks(shown, [(axis.ticks or axis.places)[i] for i in shown])
+        axes.set_xticks(shown, [axis.names[i] for i in shown])
         axes.set_xlim(-0.5, len(axis.places) - 0.5)
     elif axis.scale == "doses":
         dose_axis(axes, sorted(set(places)))

@@ -79,7 +79,7 @@ def rows(caption: Caption, plot: Plot, axis: Axis, table: Table | None = None) -
         legend = _legend(caption, [plot])
         figure, (axes,) = panel(caption.title, [plot.above], legend, height, left=12, right=20)
         draw_rows(axes, plot, axis)
-    values = _by_place(_table(caption, [plot], replace(axis, columns={})))
+    values = _by_place(_table(caption, [plot], replace(axis, places=axis.names, columns={})))
     alt = caption.alt or f"{caption.title}: dot chart of {plot.above}. {values}"
     shown = table or _table(caption, [plot], axis)
     return Chart(caption.name, caption.title, alt, _reading(caption, [plot]), shown, figure)

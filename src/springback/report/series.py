@@ -158,8 +158,9 @@ class Axis:
     """What the values are set against: numbers, or places by name.
 
     ``head``: what the table calls it; ``columns``: what else that says of each place; ``unit``:
-    what the alternative text counts; ``ticks``: short forms of the places.  ``scale`` "doses" is
-    logarithmic with 0.  ``dodge``: the step between series of one place; None: what is usual.
+    what the alternative text counts; ``ticks``: what the drawing calls the places, if otherwise.
+    ``scale`` "doses" is logarithmic with 0.  ``dodge``: the step between series of one place;
+    None: what is usual.
     """
 
     label: str
@@ -171,6 +172,11 @@ class Axis:
     scale: Literal["numbers", "log", "doses"] = "numbers"
     limits: tuple[float, float] | None = None
     dodge: float | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The places as they are drawn."""
+        return self.ticks or self.places
 
 
 def estimate_of(value: Value) -> Estimate:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from springback.report import figure, formatting
 from springback.report.components import Section, there
-from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.report.findings import Attackers, Sweep
 from springback.report.schema import Rebound
 from springback.report.values import AtSize, Estimate, Interval
@@ -84,16 +84,17 @@ def _sweep_chart(
 ) -> Chart | None:
     names = ("worst", "median", "typical")
     which = (sweep.worst_by, sweep.median_by, "mean over the seeds of each one's median")
-    rows = tuple(
-        (name, formatting.with_limits(value), by or "–")
-        for name, value, by in zip(names, values, which, strict=True)
-    )
     shown = [value if value.known else "not known" for value in values]
     return figure.rows(
         caption,
-        Plot(above, [Series("", shown, join="")], level, zero=True),
-        Axis(unit, [f"{name}: {by}" for name, by in zip(names, which, strict=True)]),
-        table=Table(("attacker", unit, "which"), rows),
+        Plot(above, [Series("", shown, join="")], level, name=unit, zero=True),
+        Axis(
+            unit,
+            names,
+            "attacker",
+            {"which": [by or "–" for by in which]},
+            ticks=[f"{name}: {by}" for name, by in zip(names, which, strict=True)],
+        ),
     )
 
 

@@ -156,7 +156,13 @@ def quantity_chart(models: Models, key: str) -> Chart | None:
             None if marked is None else Level(*marked),
             zero=key != "resistance_ratio",
         ),
-        Axis("", [_name(s, q) for s, q in quantities], "model", {"finding": findings}),
+        Axis(
+            "",
+            [s.name for s, _ in quantities],
+            "model",
+            {"finding": findings},
+            ticks=[_name(s, q) for s, q in quantities],
+        ),
     )
 
 
