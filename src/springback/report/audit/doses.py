@@ -145,7 +145,7 @@ def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart 
         Caption(name, title, counted, intervals=""),
         Series("of the mean curve", list(map(value, halves)), join=""),
         [h.n_pos for h in halves],
-        largest,
+        largest if any(h.censored for h in halves) else None,
         Table(("aligned on", "dose that undoes half"), rows),
     )
 
