@@ -42,7 +42,7 @@ from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.progress import Lines
-from springback.report.figure import panel, style
+from springback.report.drawing import panel, style
 from springback.report.theme import LIGHT
 from springback.results.provenance import now, provenance
 from springback.results.store import Store, read_json, write_json
@@ -160,7 +160,7 @@ def draw(regimes: dict[str, Any], file: Path) -> None:
     colours = {"helps": LIGHT["good"], "harms": LIGHT["bad"], "nothing": LIGHT["muted"]}
     title, unit = "Where extrapolation helps", "change of NLL at the best mu above 0, nats a token"
     with style("regime-map"):
-        figure, (axes,) = panel(title, unit, plot_height=270, left=66)
+        figure, (axes,) = panel(title, [unit], plot_height=270, left=66)
         for x, rows in enumerate(ROWS):
             for y, rate in enumerate(RATES):
                 if (found := regimes.get(f"{rate:g} / {rows} rows")) is None:

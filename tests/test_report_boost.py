@@ -12,9 +12,8 @@ from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
 from springback.report import boost_reading
 from springback.report.node import Node
-from springback.report.page import render
+from springback.report.page import chapters, render
 from springback.report.reading import parse
-from springback.report.story import chapters
 
 
 def difficulty(name: str = "EpiCoDe") -> dict[str, Any]:

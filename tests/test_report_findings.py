@@ -17,7 +17,8 @@ from models_fixture import reproduce_result, series_result
 from report_fixture import audit_result, boost_result
 from report_page import Page, charts, outward, topics, write
 from springback.errors import StoreError
-from springback.report import build, figure, render, story
+from springback.report import build, drawing, render
+from springback.report.page import chapters
 from springback.report.reading import parse
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
@@ -312,16 +313,16 @@ def test_a_wrong_finding_is_refused_in_one_line_that_names_the_key(
 def test_no_text_of_a_chart_leaves_its_panel(make: Callable[[], dict[str, Any]]) -> None:
     """Measured in the bundled font, which is wider than those of most systems."""
     result = parse(make())
-    drawn = [c for chapter in story.chapters(result) for s in chapter.sections for c in s.charts]
+    drawn = [c for chapter in chapters(result) for s in chapter.sections for c in s.charts]
     assert len(drawn) > 3
     for chart in drawn:
-        with figure.style(chart.name):
+        with drawing.style(chart.name):
             FigureCanvasAgg(chart.figure)
             box = chart.figure.get_tightbbox()
             height = chart.figure.get_figheight()
         left, right = 72 * box.x0, 72 * box.x1
-        assert left >= figure.PAD - 1, chart.name
-        assert right <= figure.FULL - figure.PAD + 1, chart.name
+        assert left >= drawing.PAD - 1, chart.name
+        assert right <= drawing.FULL - drawing.PAD + 1, chart.name
         assert box.y0 >= 0, chart.name
         assert box.y1 <= height, chart.name
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from springback.report import formatting, theme
-from springback.report.audit.more_alignment import half_dose_chart, half_dose_words
-from springback.report.audit.rebound import share_left
+from springback.report.audit.doses import half_dose_chart, half_dose_words, share_left
 from springback.report.schema import Curve, HalfDose, Probe
 from springback.report.values import Interval
 

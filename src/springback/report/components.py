@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from springback.report import formatting
-from springback.report.figure import Chart
+from springback.report.series import Chart
 from springback.report.values import AtSize, Interval
 
 
@@ -89,10 +89,10 @@ def last(values: Sequence[AtSize]) -> tuple[int, Interval] | None:
     return max(known, key=lambda pair: pair[0]) if known else None
 
 
-def fact(label: str, found: Interval, unit: str, scale: float = 1.0, sign: bool = False) -> Fact:
-    inside = formatting.bounds(found, scale, sign)
-    note = f"{inside} (95 %)" if inside else ("one value, no interval" * (found.n == 1))
-    return Fact(label, formatting.value(found, scale, sign), unit, note)
+def fact(label: str, mean: Interval, unit: str, scale: float = 1.0, sign: bool = False) -> Fact:
+    inside = formatting.bounds(mean, scale, sign)
+    note = f"{inside} (95 %)" if inside else ("one value, no interval" * (mean.n == 1))
+    return Fact(label, formatting.value(mean, scale, sign), unit, note)
 
 
 def not_measured(name: str, title: str) -> Section:

@@ -1,9 +1,10 @@
-"""Elasticity cards and their differences as tables."""
+"""Elasticity cards and their differences: as tables, as a section, and as a page of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from springback.report import formatting
@@ -17,13 +18,15 @@ from springback.report.cards import (
     Quantity,
     shown_unit,
 )
-from springback.report.components import Cell, Grid
+from springback.report.components import Cell, Fact, Grid, Section
 from springback.report.values import Interval
 
 #: More rows than this stand folded, below those that say something.
 MANY = 12
 #: Labels of differences that were neither tested nor worth a row.
 SILENT = ("not measured", "not compared")
+#: The quantities that stand large at the top of the card's own page.
+MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")
 #: How the page of a single model is named in its folder.
 REPORT = "report.html"
 
@@ -35,11 +38,11 @@ def quantities_grid(label: str, quantities: Sequence[Quantity], first: str = "Qu
 
 
 def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
-    found, unit = q.shown()
+    estimate, unit = q.shown()
     return (
         Cell(formatting.sentence(q.title).removesuffix(".")),
-        Cell(formatting.estimate(found)),
-        Cell(formatting.limits(found) or "–"),
+        Cell(formatting.estimate(estimate)),
+        Cell(formatting.limits(estimate) or "–"),
         Cell(unit or "–"),
         Cell(q.label or "–", _reason(q)),
     )
@@ -78,18 +81,18 @@ def cards_grid(models: Models) -> Grid:
         links = (Cell("page" if (to := report_link(s.folder)) else "–", link=to) for s in studies)
         rows.insert(0, (Cell("Single report"), *links))
     for key in keys:
-        found = [s.card.quantity(key) if s.card else None for s in studies]
-        unit = next((q.shown()[1] for q in found if q is not None), "")
-        rows.append((Cell(models.title(key), unit), *map(_card_cell, found)))
+        quantities = [s.card.quantity(key) if s.card else None for s in studies]
+        unit = next((q.shown()[1] for q in quantities if q is not None), "")
+        rows.append((Cell(models.title(key), unit), *map(_card_cell, quantities)))
     return Grid("Cards side by side", ("Quantity", *(s.name for s in studies)), tuple(rows))
 
 
 def _card_cell(q: Quantity | None) -> Cell:
     if q is None:
         return Cell("–")
-    found, _ = q.shown()
-    below = (formatting.limits(found), q.label, "" if found.known else q.reason)
-    return Cell(formatting.estimate(found), "; ".join(filter(None, dict.fromkeys(below))))
+    estimate, _ = q.shown()
+    below = (formatting.limits(estimate), q.label, "" if estimate.known else q.reason)
+    return Cell(formatting.estimate(estimate), "; ".join(filter(None, dict.fromkeys(below))))
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -110,14 +113,17 @@ def report_link(folder: str) -> str:
 
 def difference_grids(comparison: Comparison, models: Models) -> tuple[Grid, ...]:
     """Those that the tests show, then all; in one table where they are few."""
-    told = [d for d in comparison.differences if d.label not in SILENT]
-    if not told:
+    every = [d for d in comparison.differences if d.label not in SILENT]
+    if not every:
         return ()
-    shown = [d for d in told if d.label in ("higher", "lower")]
-    if len(told) <= MANY:
-        return (_differences("Differences", told, models),)
-    every = _differences(f"All {len(told)} differences", told, models, folded=True)
-    return (_differences("Differences that the tests show", shown, models), every)[not shown :]
+    if len(every) <= MANY:
+        return (_differences("Differences", every, models),)
+    shown = [d for d in every if d.label in ("higher", "lower")]
+    grids = (
+        _differences("Differences that the tests show", shown, models),
+        _differences(f"All {len(every)} differences", every, models, folded=True),
+    )
+    return grids if shown else grids[1:]
 
 
 def _differences(
@@ -130,12 +136,12 @@ def _differences(
 
 def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
     factor, unit = shown_unit(d.unit, difference=True)
-    found = d.found.scaled(factor)
+    difference = d.found.scaled(factor)
     return (
         Cell(models.title(d.quantity), unit),
         Cell(f"{d.a} minus {d.b}"),
-        Cell("open" if found.value is None else formatting.estimate(found, sign=True)),
-        Cell(formatting.limits(found, sign=True) or "–"),
+        Cell("open" if difference.value is None else formatting.estimate(difference, sign=True)),
+        Cell(formatting.limits(difference, sign=True) or "–"),
         Cell("–" if d.p_holm is None else formatting.number(d.p_holm, 2)),
         Cell(d.label or "–", tone="plain" if d.label else ""),
         Cell(d.method or "–"),
@@ -157,3 +163,67 @@ def _entry_cell(given: Entry) -> Cell:
     if isinstance(given, Interval):
         return Cell(formatting.value(given), formatting.bounds(given))
     return Cell(formatting.entry(given))
+
+
+def card_section(card: Card) -> Section:
+    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
+    seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
+    return Section(
+        "card",
+        "Elasticity card",
+        "How strongly does this model spring back?",
+        reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
+        f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
+        grids=(quantities_grid("Elasticity card", card.quantities),),
+    )
+
+
+def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
+    """What the template of the card's own page is given.
+
+    ``floor``: by probe, how far scoring alone moves it.
+    """
+    largest = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    notes = [
+        f"Where a line does not say otherwise, it is of the model aligned on {largest}; intervals "
+        "are of 95 % over the seeds.",
+        "Noise floor of scoring: "
+        + (
+            ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
+        ),
+    ]
+    main = (card.quantity(key) for key in MAIN)
+    grids = [quantities_grid("Quantities", card.quantities)]
+    if card.pairs:
+        grids.append(pairs_grid(card))
+    return {
+        "card": card,
+        "model": formatting.short(card.model, 60) or "model without a name",
+        "about": _about(card),
+        "facts": [_fact(q) for q in main if q is not None],
+        "grids": grids,
+        "notes": notes if floor else notes[:1],
+    }
+
+
+def _about(card: Card) -> list[str]:
+    doses = formatting.plain(max(card.doses)) if card.doses else ""
+    numbers = ", ".join(f"{n:,}" for n in card.n_pos)
+    return [
+        text
+        for text in (
+            formatting.count(len(card.seeds), "seed") if card.seeds else "",
+            f"aligned on {numbers} examples" if numbers else "",
+            f"then up to {doses} of the opposite" if doses else "",
+        )
+        if text
+    ]
+
+
+def _fact(q: Quantity) -> Fact:
+    estimate, unit = q.shown()
+    limits = formatting.limits(estimate)
+    below = f"{limits} (95 %)" if limits else q.label or q.reason
+    title = formatting.sentence(q.title).removesuffix(".")
+    return Fact(title, formatting.estimate(estimate), unit, below)

@@ -1,328 +1,251 @@
-"""One panel of a chart, drawn on a fixed grid of pixels, and its three forms.
+"""Charts by description: a section says what is shown, and it is drawn, named and tabled here.
 
-A panel is 420 px wide, so that it is legible one to one on a phone and two fit beside each
-other on a desk.  The page cuts off the margins and the title, for it has a heading of its own.
-Drawing uses Matplotlib's objects only: no pyplot, no state outside the figure.
+    figure.lines(
+        Caption("dose-share", "What is left", "100 % is the aligned model."),
+        Plot("share of the gain left, %", [Series("64", (100, 52), x=(0, 16))]),
+        Axis("examples of the opposite"),
+    )
+
+``lines`` draws numbers against numbers, ``points`` numbers at named places side by side, ``rows``
+numbers at named places one below the other.  Each returns None where no value is known.  A
+``table`` stands in place of the one that is made of the values.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-import warnings
-import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from springback.report.formatting import short
-from springback.report.theme import LIGHT, series, themed
+from springback.report import formatting, theme
+from springback.report.drawing import LegendItem, draw_plot, draw_rows, panel, style
+from springback.report.series import (
+    Axis,
+    Caption,
+    Chart,
+    Level,
+    Plot,
+    Series,
+    Table,
+    Value,
+    estimate_of,
+    is_open,
+)
+from springback.report.theme import LIGHT
 from springback.report.values import Estimate, Interval
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+__all__ = [
+    "Axis",
+    "Caption",
+    "Chart",
+    "Level",
+    "Plot",
+    "Series",
+    "Table",
+    "Value",
+    "equal_spans",
+    "lines",
+    "points",
+    "rows",
+]
 
-WIDTH = 420
-PAD = 14  # space around the panel in its own files, which the page cuts off
-TITLE = 44  # height of the strip above that the page cuts off too
-ROW = 19  # one line of the header: the unit, then the legend
-FULL = WIDTH + 2 * PAD
-FOOT = 46  # tick labels and the name of the x axis
-RIGHT = 14
-FONT = 12.5
-
-_SVG = "{http://www.w3.org/2000/svg}"
-_XLINK = "{http://www.w3.org/1999/xlink}href"
-_ID_LINK = re.compile(r"url\(#([^)]*)\)")
-_LONG_DECIMAL = re.compile(r"(\.\d{2})\d+")
-
-
-@dataclass(frozen=True)
-class Table:
-    """The numbers behind a chart; the first column names the row."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+#: Height of a chart's plots in pixels, by their number.
+HEIGHTS = {1: 200, 2: 140, 3: 124}
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A drawn chart.
+def lines(
+    caption: Caption, plots: Plot | Sequence[Plot], axis: Axis, table: Table | None = None
+) -> Chart | None:
+    """Numbers against numbers, the plots one above the other along the same axis."""
+    return _upright("line", caption, plots, axis, table)
 
-    ``name`` is its file name without the ending, ``alt`` what it shows in words for who
-    cannot see it, ``reading`` how to read it.
+
+def points(
+    caption: Caption, plots: Plot | Sequence[Plot], axis: Axis, table: Table | None = None
+) -> Chart | None:
+    """Numbers at the places of an axis, those of one place side by side."""
+    return _upright("dot", caption, plots, axis, table)
+
+
+def rows(caption: Caption, plot: Plot, axis: Axis, table: Table | None = None) -> Chart | None:
+    """Numbers at the places of ``axis`` one below the other, its label along the values.
+
+    The first series' words for a missing value stand beside the name of the place.
     """
+    if not _known([plot]):
+        return None
+    height = max(110, 46 * len(axis.places) + 20)
+    with style(caption.name):
+        legend = _legend(caption, [plot])
+        figure, (axes,) = panel(caption.title, [plot.above], legend, height, left=12, right=20)
+        draw_rows(axes, plot, axis)
+    values = _by_place(_table(caption, [plot], replace(axis, places=axis.names, columns={})))
+    alt = caption.alt or f"{caption.title}: dot chart of {plot.above}. {values}"
+    shown = table or _table(caption, [plot], axis)
+    return Chart(caption.name, caption.title, alt, _reading(caption, [plot]), shown, figure)
+
+
+def equal_spans(plots: Sequence[Plot]) -> list[Plot]:
+    """The plots with scales that span as much, so that slopes can be compared."""
+    ends = [plot.extent() for plot in plots]
+    half = max((high - low for low, high in ends), default=0.0) / 2
+    middles = [(low + high) / 2 for low, high in ends]
+    return [replace(p, limits=(m - half, m + half)) for p, m in zip(plots, middles, strict=True)]
+
+
+def _upright(
+    kind: str, caption: Caption, given: Plot | Sequence[Plot], axis: Axis, table: Table | None
+) -> Chart | None:
+    plots = [given] if isinstance(given, Plot) else given
+    if not _known(plots):
+        return None
+    with style(caption.name):
+        height = HEIGHTS[min(len(plots), max(HEIGHTS))]
+        above = [plot.above for plot in plots]
+        figure, drawn = panel(caption.title, above, _legend(caption, plots), height)
+        for axes, plot in zip(drawn, plots, strict=True):
+            draw_plot(axes, plot, axis)
+        ends = [end for axes in drawn for end in axes.get_xlim()]
+        for axes in drawn:
+            axes.set_xlim(min(ends), max(ends))
+            axes.tick_params(labelbottom=axes is drawn[-1])
+        drawn[-1].set_xlabel(axis.label)
+    shown = table or _table(caption, plots, axis)
+    by_place = _by_place(shown, shown.head[0])
+    words = _by_series(caption, plots, axis) if kind == "line" else by_place
+    words += "".join(
+        f" {formatting.capital(plot.level.label)}: {formatting.number(plot.level.mean)}."
+        for plot in plots
+        if plot.level is not None and plot.level.label
+    )
+    what = formatting.listing(plot.short for plot in plots)
+    alt = f"{caption.title}: {kind} chart of {what} against {axis.label}. {words}"
+    reading = _reading(caption, plots)
+    return Chart(caption.name, caption.title, caption.alt or alt, reading, shown, figure)
+
+
+def _known(plots: Sequence[Plot]) -> bool:
+    """Whether there is any value to draw."""
+    return any(e.known for plot in plots for series in plot.measured for e in series.estimates)
+
+
+def _legend(caption: Caption, plots: Sequence[Plot]) -> list[LegendItem]:
+    """The series, what an open triangle is, and the dashed lines; each label once."""
+    items, dashed = [LegendItem(caption.legend)], []
+    for plot in plots:
+        for i, series in enumerate(plot.series):
+            colour, marker = theme.series(i if series.index is None else series.index)
+            line = "" if series.join == ":" else series.join
+            if series.reference:
+                dashed.append(LegendItem(series.label, LIGHT["muted"], line="--"))
+            elif any(e.value is not None for e in series.estimates):
+                marker = marker if series.markers else ""
+                items.append(LegendItem(series.label, colour, marker, line))
+        if plot.level is not None:
+            dashed.append(LegendItem(plot.level.label, LIGHT["muted"], line="--"))
+    if any(is_open(e) for plot in plots for series in plot.series for e in series.estimates):
+        items.append(LegendItem("lies beyond", LIGHT["s2"], "^", hollow=True))
+    return list({item.label: item for item in (*items, *dashed) if item.label}.values())
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A series with the name of its column; ``decimals``: of all its numbers, None as each has."""
 
     name: str
-    title: str
-    alt: str
-    reading: str
-    table: Table
-    figure: Figure
+    plot: Plot
+    series: Series
+    decimals: int | None
+
+    def words(self, value: Value, bounds: bool = True) -> str:
+        """A value as a cell of the table has it; without ``bounds`` the mean alone."""
+        sign = self.plot.signed
+        if isinstance(value, str):
+            return value
+        if isinstance(value, Estimate):
+            return formatting.with_limits(value, sign)
+        if isinstance(value, (int, float)):
+            if self.decimals is None or not math.isfinite(value):
+                return formatting.number(value, sign=sign)
+            value = Interval(value, None, None, 1)
+        form = formatting.both if bounds else formatting.value
+        return form(value, sign=sign, decimals=self.decimals)
 
 
-@dataclass(frozen=True)
-class LegendItem:
-    """One entry: line and marker; ``marker`` None draws a dashed line, "" words alone.
-
-    ``lone`` leaves the line out, ``hollow`` the marker's inside.
-    """
-
-    label: str
-    colour: str
-    marker: str | None
-    lone: bool = False
-    hollow: bool = False
-
-
-@contextlib.contextmanager
-def style(salt: str) -> Iterator[None]:
-    """Matplotlib's own defaults, whatever the user's matplotlibrc says, and our few changes."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(), warnings.catch_warnings():
-        # A name in a script that the bundled font lacks: the SVG carries it as text all the same.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        mpl.rcdefaults()
-        mpl.rcParams.update(
-            {
-                "svg.fonttype": "none",
-                "svg.hashsalt": salt,
-                "text.parse_math": False,
-                "font.size": FONT,
-                "text.color": LIGHT["ink"],
-                "axes.labelcolor": LIGHT["muted"],
-                "axes.edgecolor": LIGHT["axis"],
-                "axes.linewidth": 1.0,
-                "axes.facecolor": "none",
-                "figure.facecolor": LIGHT["card"],
-                "axes.grid": True,
-                "axes.axisbelow": True,
-                "grid.color": LIGHT["grid"],
-                "grid.linewidth": 1.0,
-                "axes.spines.top": False,
-                "axes.spines.right": False,
-                "axes.spines.left": False,
-                "xtick.color": LIGHT["axis"],
-                "ytick.color": LIGHT["axis"],
-                "xtick.labelcolor": LIGHT["muted"],
-                "ytick.labelcolor": LIGHT["muted"],
-                "xtick.major.size": 4.0,
-                "ytick.major.size": 0.0,
-                "xtick.minor.size": 0.0,
-                "ytick.major.pad": 6.0,
-                "axes.labelsize": FONT,
-                "xtick.labelsize": FONT,
-                "ytick.labelsize": FONT,
-            }
-        )
-        yield
+def _columns(caption: Caption, plots: Sequence[Plot]) -> list[_Column]:
+    """Every series with its name; its column's decimals where a plot wants them equal."""
+    columns = []
+    for plot in plots:
+        means = (e.value for series in plot.measured for e in series.estimates)
+        decimals = formatting.common_decimals(m for m in means if m is not None)
+        for series in plot.measured:
+            name = f"{caption.legend} {series.label}".strip()
+            if len(plot.measured) == 1 and (len(plots) > 1 or not name):
+                name = plot.short
+            elif len(plots) > 1:
+                name = f"{name}, {plot.short}"
+            columns.append(_Column(name, plot, series, decimals if plot.equal_decimals else None))
+    return columns
 
 
-def panel(
-    title: str,
-    above: str,
-    legend: Sequence[LegendItem] = (),
-    plots: Sequence[str | None] = (None,),
-    plot_height: int = 190,
-    left: int = 58,
-    right: int = RIGHT,
-) -> tuple[Figure, list[Axes]]:
-    """A figure with its title, unit and legend, and one pair of axes per entry of ``plots``.
-
-    ``above`` names the y axis in words over the first axes; the entries of ``plots`` do so
-    for each (None: nothing more is written).  Heights, ``left`` and ``right`` are in pixels.
-    """
-    from matplotlib.figure import Figure
-
-    rows = _legend_rows(legend)
-    head = TITLE + ROW + ROW * len(rows) + 8
-    gap = 34
-    height = head + len(plots) * plot_height + (len(plots) - 1) * gap + FOOT + PAD
-    figure = Figure(figsize=(FULL / 72, height / 72), dpi=72)
-    figure.patch.set_gid("background")
-
-    def write(x: float, y: float, text: str, **how: Any) -> None:
-        figure.text((PAD + x) / FULL, 1 - y / height, text, va="top", ha="left", **how)
-
-    write(0, PAD, short(title, 48), size=14, weight="bold", gid="title")
-    write(0, TITLE, above, color=LIGHT["muted"])
-    _write_legend(figure, rows, height)
-    axes = []
-    for i, name in enumerate(plots):
-        top = head + i * (plot_height + gap)
-        box = ((PAD + left) / FULL, 1 - (top + plot_height) / height)
-        size = ((WIDTH - left - right) / FULL, plot_height / height)
-        axes.append(figure.add_axes((*box, *size)))
-        axes[-1].grid(False, axis="x")
-        if name is not None:
-            write(0, top - 22, name, color=LIGHT["muted"])
-    return figure, axes
+def _table(caption: Caption, plots: Sequence[Plot], axis: Axis) -> Table:
+    """A row for each place or number of the axis, a column for each series, and further ones."""
+    columns = _columns(caption, plots)
+    head = (axis.head or axis.label, *(column.name for column in columns))
+    if axis.places:
+        cells = [[c.words(value) for value in c.series.values] for c in columns]
+        every = zip(axis.places, *cells, *axis.columns.values(), strict=True)
+        return Table((*head, *axis.columns), tuple(every))
+    values = [dict(zip(c.series.places, c.series.values, strict=True)) for c in columns]
+    table = [
+        (formatting.plain(x), *(c.words(v.get(x)) for c, v in zip(columns, values, strict=True)))
+        for x in sorted({x for column in values for x in column})
+    ]
+    levels = [c.plot.level for c in columns]
+    if any(level and isinstance(level.value, Interval) for level in levels):  # it was measured too
+        label = next(level.label for level in levels if level)
+        given = zip(columns, levels, strict=True)
+        table.append((label, *(c.words(level.value if level else None) for c, level in given)))
+    return Table(head, tuple(table))
 
 
-def _handle_width(item: LegendItem) -> float:
-    return 0.0 if item.marker == "" else 18.0 if item.lone else 27.0
+def _by_series(caption: Caption, plots: Sequence[Plot], axis: Axis) -> str:
+    """First and last value of each series in words."""
+    texts = []
+    for column in _columns(caption, plots):
+        every = zip(column.series.places, column.series.values, strict=True)
+        known = [(x, value) for x, value in every if estimate_of(value).known]
+        ends = [
+            f"{column.words(value, bounds=False)} at {formatting.plain(x)} {axis.unit}".strip()
+            for x, value in known[:: max(1, len(known) - 1)]
+        ]
+        texts.append(f"{column.name}: {', '.join(ends) or 'not known'}")
+    return "; ".join(texts) + "."
 
 
-def _item_width(item: LegendItem) -> float:
-    """Pixels: a handle, the label at the mean width of this font's letters, and a gap."""
-    return _handle_width(item) + 0.6 * FONT * len(item.label) + 15
+def _by_place(table: Table, what: str = "") -> str:
+    """Every value in words, place after place; ``what``: what a number as a place counts."""
+    texts = []
+    for place, *cells in table.rows:
+        named = zip(table.head[1:], cells, strict=True)
+        words = ", ".join(f"{head} {cell}" if len(cells) > 1 else cell for head, cell in named)
+        named_place = f"{what} {place}" if what and place[:1].isdigit() else place
+        texts.append(f"{named_place}: {words}")
+    return "; ".join(texts) + "."
 
 
-def _legend_rows(legend: Sequence[LegendItem]) -> list[list[LegendItem]]:
-    rows: list[list[LegendItem]] = []
-    used = float(WIDTH)
-    for item in legend:
-        if not rows or used + _item_width(item) > WIDTH + 15:
-            rows.append([])
-            used = 0.0
-        rows[-1].append(item)
-        used += _item_width(item)
-    return rows
-
-
-def _write_legend(figure: Figure, rows: Sequence[Sequence[LegendItem]], height: int) -> None:
-    for i, row in enumerate(rows):
-        x, y = float(PAD), 1 - (TITLE + ROW * (i + 1) + ROW / 2) / height
-        for item in row:
-            handle = _handle_width(item)
-            if handle:
-                _write_handle(figure, item, x, y)
-            colour = LIGHT["ink"] if handle else LIGHT["muted"]
-            figure.text((x + handle) / FULL, y, item.label, color=colour, va="center_baseline")
-            x += _item_width(item)
-
-
-def _write_handle(figure: Figure, item: LegendItem, x: float, y: float) -> None:
-    from matplotlib.lines import Line2D
-
-    length = 12 if item.lone else 21
-    if not item.lone:
-        line = Line2D([x / FULL, (x + length) / FULL], [y, y], color=item.colour, linewidth=2)
-        if item.marker is None:
-            line.set(linestyle="--", linewidth=1.5)
-        figure.add_artist(line)
-    if item.marker:
-        figure.add_artist(
-            Line2D(
-                [(x + length / 2) / FULL],
-                [y],
-                color=item.colour,
-                marker=item.marker,
-                markersize=6.5,
-                markeredgewidth=1.6 if item.hollow else 1.0,
-                markerfacecolor=LIGHT["card"] if item.hollow else item.colour,
-            )
-        )
-
-
-def number_axis(axis: Axis) -> None:
-    """Few, plain numbers along an axis: no offset, no powers of ten."""
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
-    plain = ScalarFormatter(useOffset=False)
-    plain.set_scientific(False)
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(plain)
-
-
-def whisker(axes: Axes, place: float, value: Interval, colour: str, across: bool = False) -> None:
-    """The interval as a line at ``place``: upright, or lying where ``across``; none, no line."""
-    if value.bounds is None:
-        return
-    low, high = value.bounds
-    (axes.hlines if across else axes.vlines)(place, low, high, color=colour, linewidth=2)
-
-
-def open_item() -> LegendItem:
-    """The legend's entry for what :func:`mark` draws where a value is left open."""
-    return LegendItem("lies beyond", LIGHT["s2"], "^", lone=True, hollow=True)
-
-
-def mark(axes: Axes, place: float, found: Estimate, index: int, across: bool = False) -> None:
-    """A marker with its interval, upright or lying, in the colours of the series ``index``.
-
-    A value known only to lie above a bound is an open triangle there, and a dashed line leads
-    from it to the end of the axis, whose limits have to be set before.
-    """
-    colour, marker = series(index)
-    line = axes.hlines if across else axes.vlines
-    if found.value is not None:
-        if found.low is not None and found.high is not None:
-            line(place, found.low, found.high, color=colour, linewidth=2)
-        _point(axes, place, found.value, across, color=colour, marker=marker, markersize=7.5)
-    elif found.at_least is not None:
-        colour = LIGHT["s2"]
-        end = (axes.get_xlim() if across else axes.get_ylim())[1]
-        if found.low is not None:
-            line(place, found.low, found.at_least, color=colour, linewidth=2)
-        line(place, found.at_least, end, color=colour, linewidth=1.5, linestyle="--")
-        hollow = {"markerfacecolor": LIGHT["card"], "markeredgewidth": 1.8, "markersize": 8}
-        look = ">" if across else "^"
-        _point(axes, place, found.at_least, across, color=colour, marker=look, **hollow)
-
-
-def _point(axes: Axes, place: float, value: float, across: bool, **look: Any) -> None:
-    x, y = (value, place) if across else (place, value)
-    axes.plot([x], [y], linestyle="None", **look)
-
-
-def standalone_svg(chart: Chart) -> str:
-    """The chart as an SVG file of its own: light, with its title, the same bytes every time."""
-    with style(chart.name):
-        out = io.BytesIO()
-        chart.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue().decode("utf-8")
-
-
-def png(chart: Chart) -> bytes:
-    """The chart as a PNG at three pixels a unit: light, with its title."""
-    with style(chart.name):
-        out = io.BytesIO()
-        chart.figure.savefig(out, format="png", dpi=216, metadata={"Software": None})
-    return out.getvalue()
-
-
-def inline_svg(chart: Chart) -> str:
-    """The chart as an ``<svg>`` element for a page that sets the theme's variables.
-
-    Its title strip is cut off and its background left out, its ids begin with the chart's name
-    so that no two charts of a page share one, its colours are variables, and nothing in it
-    styles the page around it.
-    """
-    root = ET.fromstring(standalone_svg(chart))
-    height = float(root.attrib["viewBox"].split()[3])
-    for parent in list(root.iter()):
-        for child in list(parent):
-            unwanted = child.tag in (f"{_SVG}metadata", f"{_SVG}style")
-            if unwanted or child.attrib.get("id") in ("title", "background"):
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.removeprefix(_SVG)
-        element.attrib = dict(
-            _inline_attribute(chart.name, key, text) for key, text in element.attrib.items()
-        )
-        element.tail = None
-        if element.tag != "text":
-            element.text = None
-    root.attrib = {
-        "viewBox": f"{PAD} {TITLE - 4} {WIDTH} {height - TITLE + 4 - PAD:g}",
-        "role": "img",
-        "aria-label": chart.alt,
-    }
-    return ET.tostring(root, encoding="unicode")
-
-
-def _inline_attribute(name: str, key: str, text: str) -> tuple[str, str]:
-    if key == "id":
-        return key, f"{name}-{text}"
-    if key == _XLINK:
-        return "href", text.replace("#", f"#{name}-", 1)
-    if key == "style":
-        text = re.sub(r"font-family: [^;]*;? ?", "", text)
-        return key, themed(text)
-    text = _ID_LINK.sub(rf"url(#{name}-\1)", text)
-    return key, _LONG_DECIMAL.sub(r"\1", text.replace("\n", "")) if key == "d" else text
+def _reading(caption: Caption, plots: Sequence[Plot]) -> str:
+    """How to read the chart, and what its intervals are."""
+    note = caption.intervals
+    if note is None:
+        values = [v for plot in plots for series in plot.measured for v in series.values]
+        intervals = [v for v in values if isinstance(v, Interval)]
+        estimates = [v for v in values if isinstance(v, Estimate)]
+        band = any(series.band for plot in plots for series in plot.series)
+        if intervals:
+            note = formatting.interval_note(intervals, "Bands" if band else "Whiskers")
+        elif any(e.low is not None or e.high is not None for e in estimates):
+            note = "Whiskers are 95 % intervals over the seeds."
+        else:
+            note = "There are no intervals." if estimates else ""
+    return f"{caption.reading} {note}".strip()

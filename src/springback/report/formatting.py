@@ -48,6 +48,13 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}".replace("-", MINUS)
 
 
+def power(value: float) -> str:
+    """1000 as "1e3": short enough for a tick."""
+    if 0.01 <= value < 1000:
+        return plain(value)
+    return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+
 def value(
     interval: Interval | None, scale: float = 1.0, sign: bool = False, decimals: int | None = None
 ) -> str:
@@ -57,7 +64,7 @@ def value(
     """
     if interval is None:
         return "–"
-    return _one(interval.mean * scale, _own(interval, scale, decimals), sign)
+    return _one(interval.mean * scale, _decimals_of(interval, scale, decimals), sign)
 
 
 def bounds(
@@ -66,7 +73,7 @@ def bounds(
     """The interval as words, rounded as its mean is; empty where there is none."""
     if interval is None or interval.bounds is None:
         return ""
-    shown = _own(interval, scale, decimals)
+    shown = _decimals_of(interval, scale, decimals)
     low, high = (_one(b * scale, shown, sign) for b in interval.bounds)
     return f"{low} to {high}"
 
@@ -79,34 +86,34 @@ def both(
     return value(interval, scale, sign, decimals) + (f" ({inside})" if inside else "")
 
 
-def estimate(found: Estimate, sign: bool = False) -> str:
+def estimate(known: Estimate, sign: bool = False) -> str:
     """The value, or what is known of it: "24.4", "more than 18.6", a dash."""
-    if found.value is not None:
-        return value(_closed(found, found.value), sign=sign)
-    if found.at_least is not None:
-        return f"more than {value(_closed(found, found.at_least), sign=sign)}"
-    return "–" if found.at_most is None else f"less than {number(found.at_most, sign=sign)}"
+    if known.value is not None:
+        return value(_closed(known, known.value), sign=sign)
+    if known.at_least is not None:
+        return f"more than {value(_closed(known, known.at_least), sign=sign)}"
+    return "–" if known.at_most is None else f"less than {number(known.at_most, sign=sign)}"
 
 
-def limits(found: Estimate, sign: bool = False) -> str:
+def limits(known: Estimate, sign: bool = False) -> str:
     """The interval as words, an open side said to be open; empty where there is none."""
-    low, high = (number(v, sign=sign) for v in (found.low, found.high))
-    if found.low is not None and found.high is not None:
-        middle = found.low if found.value is None else found.value
-        return bounds(_closed(found, middle), sign=sign)
-    if found.low is not None:
+    low, high = (number(v, sign=sign) for v in (known.low, known.high))
+    if known.low is not None and known.high is not None:
+        middle = known.low if known.value is None else known.value
+        return bounds(_closed(known, middle), sign=sign)
+    if known.low is not None:
         return f"from {low}, no upper limit"
-    return "" if found.high is None else f"up to {high}, no lower limit"
+    return "" if known.high is None else f"up to {high}, no lower limit"
 
 
-def with_limits(found: Estimate, sign: bool = False) -> str:
+def with_limits(known: Estimate, sign: bool = False) -> str:
     """Value and, in brackets, interval."""
-    inside = limits(found, sign)
-    return estimate(found, sign) + (f" ({inside})" if inside else "")
+    inside = limits(known, sign)
+    return estimate(known, sign) + (f" ({inside})" if inside else "")
 
 
-def _closed(found: Estimate, middle: float) -> Interval:
-    return Interval(middle, found.low, found.high, 1)
+def _closed(known: Estimate, middle: float) -> Interval:
+    return Interval(middle, known.low, known.high, 1)
 
 
 def entry(given: str | float | Interval | None) -> str:
@@ -126,7 +133,7 @@ def _one(value: float, decimals: int | None, sign: bool) -> str:
     return number(value, sign=sign) if decimals is None else _fixed(value, decimals, sign)
 
 
-def _own(interval: Interval, scale: float, decimals: int | None) -> int | None:
+def _decimals_of(interval: Interval, scale: float, decimals: int | None) -> int | None:
     """Decimals for mean and bounds alike; None where each is better written on its own."""
     if decimals is not None or interval.bounds is None:
         return decimals

@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import card_page, figure, formatting, story
+from springback.report import elasticity_card, formatting, picture
+from springback.report.audit import chapter as audit_chapter
+from springback.report.audit.protections import protection_sections
+from springback.report.boost import chapter as boost_chapter
 from springback.report.cards import Models, Reproduction
-from springback.report.components import Chapter, tone
+from springback.report.components import Chapter, Section, tone
+from springback.report.figure import Chart
+from springback.report.papers import several_models, theory
+from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.reading import parse
 from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
@@ -61,7 +67,7 @@ def render(result: Mapping[str, Any]) -> str:
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
     parsed = parse(result)
-    return _html(parsed, story.chapters(parsed))
+    return _html(parsed, chapters(parsed))
 
 
 def render_card(result: Mapping[str, Any]) -> str | None:
@@ -89,9 +95,9 @@ def build(out: Path) -> Path:
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
     result = parse(read_json(source))
-    chapters = story.chapters(result)
-    html = _html(result, chapters)
-    charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
+    content = chapters(result)
+    html = _html(result, content)
+    charts = [c for chapter in content for s in chapter.sections for c in s.charts]
     _write_charts(out / CHARTS, charts)
     card = _card_html(result)
     if card is not None:
@@ -100,13 +106,41 @@ def build(out: Path) -> Path:
     return out / REPORT
 
 
-def _write_charts(folder: Path, charts: list[figure.Chart]) -> None:
+def chapters(result: Result) -> tuple[Chapter, ...]:
+    """One chapter for each job that was run; a null job of a demo is named as not run."""
+    if result.theory is not None:
+        return theory.chapters(result.theory)
+    both = result.kind == "demo"
+    parts = []
+    if (audit := result.audit) is not None:
+        title = "Does it spring back?" if both else ""
+        parts.append(Chapter(title, audit_chapter.facts(audit), audit_chapter.sections(audit)))
+    if (boost := result.boost) is not None:
+        title = "Can it be made better without training?" if both else ""
+        parts.append(Chapter(title, boost_chapter.facts(boost), boost_chapter.sections(boost)))
+    if result.models is not None:
+        sections = several_models.sections(result.models, result.reproduction, result.cells)
+        several = len(result.protected) > 1
+        for number, (name, protections, repair) in enumerate(result.protected, start=1):
+            suffix = f"-{number}" if several else ""
+            sections += protection_sections(protections, repair, name, suffix)
+        if result.life_cycle is not None:
+            sections += life_cycle_sections(result.life_cycle)
+        parts.append(Chapter("", (), sections))
+    for job in ("audit", "boost"):
+        if both and job in result.silent:
+            missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
+            parts.append(Chapter("", (), (missing,)))
+    return tuple(parts)
+
+
+def _write_charts(folder: Path, charts: list[Chart]) -> None:
     """All pictures or none, so that no picture of an older result stays among them."""
     foreign = [p for p in folder.iterdir() if not _ours(p)] if folder.is_dir() else []
     with whole_folder(folder) as tmp:
         for chart in charts:
-            (tmp / f"{chart.name}.svg").write_text(figure.standalone_svg(chart), encoding="utf-8")
-            (tmp / f"{chart.name}.png").write_bytes(figure.png(chart))
+            (tmp / f"{chart.name}.svg").write_text(picture.standalone_svg(chart), encoding="utf-8")
+            (tmp / f"{chart.name}.png").write_bytes(picture.png(chart))
         for path in foreign:
             if path.is_dir() and not path.is_symlink():
                 shutil.copytree(path, tmp / path.name, symlinks=True)
@@ -121,7 +155,7 @@ def _ours(path: Path) -> bool:
 def _card_html(result: Result) -> str | None:
     if result.audit is None or result.audit.card is None:
         return None
-    content = card_page.content(result.audit.card, result.audit.noise_floor)
+    content = elasticity_card.page_content(result.audit.card, result.audit.noise_floor)
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
@@ -156,7 +190,7 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["capital"] = formatting.capital
-    environment.filters["svg"] = figure.inline_svg
+    environment.filters["svg"] = picture.inline_svg
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(
         style=style,
@@ -189,17 +223,17 @@ def _head(result: Result) -> list[str]:
 
 def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
-    own = [reproduction.name, reproduction.scale] if reproduction is not None else []
-    return [*own, formatting.count(len(models.studies), "model")]
+    named = [reproduction.name, reproduction.scale] if reproduction is not None else []
+    return [*named, formatting.count(len(models.studies), "model")]
 
 
 def _model(inputs: Mapping[str, Any]) -> str:
     """The path or name of the model at the root of the inputs, or of a demo's first job."""
     for key in ("model", "ft", "audit", "boost"):
-        found = inputs.get(key)
-        if isinstance(found, Mapping):
-            path = found.get("path")
-            return path if isinstance(path, str) else _model(found)
+        named = inputs.get(key)
+        if isinstance(named, Mapping):
+            path = named.get("path")
+            return path if isinstance(path, str) else _model(named)
     return ""
 
 

@@ -1,45 +1,50 @@
-"""What the page tells of an audit, in order."""
+"""The chapter of an audit: its key numbers, and its sections in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
-from springback.report import elasticity_card, formatting
-from springback.report.audit import more_alignment, phases, protections_story, resistance
-from springback.report.audit import rebound as audit_charts
-from springback.report.cards import Card
-from springback.report.components import Fact, Section, fact, last, not_measured, there
-from springback.report.figure import Chart
-from springback.report.schema import Audit, Pair, Probe, Rebound
+from springback.report import elasticity_card
+from springback.report.audit.attackers import attackers_section
+from springback.report.audit.doses import dose_section, half_dose_words
+from springback.report.audit.more_alignment import fall_words, more_alignment_section
+from springback.report.audit.opposite_order import opposite_order_section
+from springback.report.audit.phases import phases_section
+from springback.report.audit.protections import protection_sections
+from springback.report.audit.rates import rates_section
+from springback.report.audit.realign import realign_section
+from springback.report.audit.rebound import rebound_section
+from springback.report.audit.resistance import resistance_section
+from springback.report.components import Fact, Section, fact, last, not_measured
+from springback.report.schema import Audit, Pair, Rebound
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
     """None where there is a card, which holds the same numbers and more."""
     if audit.card is not None:
         return ()
-    told: list[Fact] = []
-    rebound = audit.rebound
-    if rebound is not None:
-        if (found := last(rebound.gain)) is not None:
-            label = f"Gained by {found[0]:,} examples of alignment"
-            told.append(fact(label, found[1], "nats/token"))
-        if (found := last(rebound.fall)) is not None:
-            told.append(fact(f"Lost again{_over(rebound)}", found[1], "nats/token"))
-        if (found := last(rebound.share_lost)) is not None:
-            told.append(fact("Share of the gain lost", found[1], "%", 100))
-        if rebound.half_dose:
-            half = max(rebound.half_dose, key=lambda h: h.n_pos)
-            largest = max(rebound.doses, default=None)
-            text = more_alignment.half_dose_words(half, largest)
-            note = f"aligned on {half.n_pos:,}"
-            unit = "examples" if text[-1].isdigit() else ""
-            told.append(Fact("Dose that undoes half", text, unit, note))
+    numbers = [] if audit.rebound is None else _rebound_facts(audit.rebound)
     if audit.resistance:
         easier = sum(map(_goes_back_easier, audit.resistance))
         value = f"{easier} of {len(audit.resistance)}"
         note = "inverse loss lower, raw and in excess"
-        told.append(Fact("Going back is easier in", value, "pairs", note))
-    return tuple(told)
+        numbers.append(Fact("Going back is easier in", value, "pairs", note))
+    return tuple(numbers)
+
+
+def _rebound_facts(rebound: Rebound) -> list[Fact]:
+    numbers = []
+    if (gain := last(rebound.gain)) is not None:
+        label = f"Gained by {gain[0]:,} examples of alignment"
+        numbers.append(fact(label, gain[1], "nats/token"))
+    if (fall := last(rebound.fall)) is not None:
+        numbers.append(fact(f"Lost again{fall_words(rebound)}", fall[1], "nats/token"))
+    if (share := last(rebound.share_lost)) is not None:
+        numbers.append(fact("Share of the gain lost", share[1], "%", 100))
+    if rebound.half_dose:
+        half = max(rebound.half_dose, key=lambda h: h.n_pos)
+        text = half_dose_words(half, max(rebound.doses, default=None))
+        unit = "examples" if text[-1].isdigit() else ""
+        numbers.append(Fact("Dose that undoes half", text, unit, f"aligned on {half.n_pos:,}"))
+    return numbers
 
 
 def _goes_back_easier(pair: Pair) -> bool:
@@ -49,138 +54,27 @@ def _goes_back_easier(pair: Pair) -> bool:
     return bool(known) and all(back.mean < on.mean for back, on in known)
 
 
-def _over(rebound: Rebound) -> str:
-    dose = rebound.fall_dose
-    return " to the opposite" if dose is None else f" over {dose:,} examples of the opposite"
-
-
 def sections(audit: Audit) -> tuple[Section, ...]:
-    told: list[Section | None] = []
-    rebound = audit.rebound
-    if audit.card is not None:
-        told.append(phases.card_section(audit.card))
+    """What was measured, in order; what the file says was not is named as missing."""
+    rebound, card = audit.rebound, audit.card
+    parts: list[Section | None] = []
+    if card is not None:
+        parts.append(elasticity_card.card_section(card))
     if rebound is not None:
-        told += _rebound_sections(rebound, audit)
+        parts.append(rebound_section(rebound, audit.noise_floor))
+        parts.append(dose_section(audit, rebound))
+        parts.append(phases_section(audit.phases) if audit.phases else None)
+        parts.append(more_alignment_section(rebound, audit))
     elif "rebound" in audit.silent:
-        told.append(not_measured("rebound", "Rebound"))
-    if audit.rates is not None:
-        told.append(phases.rates_section(audit.rates))
-    if audit.attackers is not None:
-        told.append(phases.attackers_section(audit.attackers, rebound))
-    told += protections_story.sections(audit.protections, audit.repair)
-    if audit.realign is not None:
-        told.append(phases.realign_section(audit.realign))
+        parts.append(not_measured("rebound", "Rebound"))
+    parts.append(rates_section(audit.rates) if audit.rates else None)
+    parts.append(attackers_section(audit.attackers, rebound) if audit.attackers else None)
+    parts += protection_sections(audit.protections, audit.repair)
+    parts.append(realign_section(audit.realign) if audit.realign else None)
     if rebound is not None and audit.opposite is not None:
-        told.append(phases.symmetry_section(rebound, audit.opposite))
+        parts.append(opposite_order_section(rebound, audit.opposite))
     if audit.resistance:
-        told.append(_resistance(audit.resistance, audit.card, audit.resistance_data))
+        parts.append(resistance_section(audit.resistance, card, audit.resistance_data))
     elif "resistance" in audit.silent:
-        told.append(not_measured("resistance-pairs", "Resistance"))
-    return tuple(section for section in told if section is not None)
-
-
-def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
-    charts = (
-        resistance.pairs_chart(pairs, data=data),
-        resistance.pairs_chart(pairs, excess=True, data=data),
-    )
-    ratios = formatting.listing(
-        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
-    )
-    tested = card is not None and bool(card.pairs)
-    note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
-    return Section(
-        "resistance-pairs",
-        "Resistance",
-        "Is it easier to lead the model back than to lead it on?",
-        there(charts),
-        (note,) if ratios and not tested else (),
-        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
-    )
-
-
-def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
-    floor = audit.noise_floor
-    by_key = {p.key: p for p in rebound.probes}
-    order = sorted(by_key, key=lambda key: {"margin": 0, "kl": 1}.get(key, 2))
-    curves = there([audit_charts.rebound_chart(rebound, by_key[k]) for k in order])
-    notes = []
-    if floor:
-        said = "; ".join(_floor_words(k, v, by_key) for k, v in floor.items())
-        notes.append(f"Noise floor, from scoring the start model twice: {said}.")
-    sections: list[Section | None] = [
-        Section(
-            "rebound",
-            "Rebound",
-            "What becomes of the aligned model when it is trained on the opposite?",
-            curves,
-            tuple(notes),
-            reading="Each line starts at a model aligned on that many examples and follows it "
-            "while it is trained on the opposite. The dashed line is the start model.",
-        )
-    ]
-    margin = by_key.get("margin")
-    share = audit_charts.dose_chart(margin) if margin else None
-    doses = (*there([share]), *phases.dose_charts_of(audit, rebound))
-    if doses:
-        lead = "How many examples of the opposite undo the alignment?"
-        notes = [*phases.dose_notes(audit)]
-        sections.append(Section("dose", "Dose to undo", lead, doses, tuple(notes)))
-    if audit.phases is not None:
-        sections.append(phases.phases_section(audit.phases))
-    if sizes := _size_charts(rebound):
-        lead = "Does a model that was aligned further fall faster?"
-        slopes = tuple(_slopes(rebound, audit))
-        sections.append(Section("more-alignment", "Effect of more alignment", lead, sizes, slopes))
-    return sections
-
-
-def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
-    probe = probes.get(key.removesuffix("_se"))
-    name = probe.title if probe else key.replace("_", " ")
-    if probe and key.endswith("_se"):
-        name += ", standard error from the choice of texts,"
-    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
-
-
-def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
-    over = _over(rebound)
-    return there(
-        (
-            more_alignment.by_size_chart(
-                "alignment-fall",
-                "How far it falls",
-                "fall of the margin, nats/token",
-                f"What is lost{over}, in nats per token: the absolute fall. Rebound says that it "
-                "grows with alignment.",
-                rebound.fall,
-            ),
-            more_alignment.by_size_chart(
-                "alignment-share",
-                "What share is lost",
-                "share of the gain lost, %",
-                f"What is lost{over}, as a share of what alignment had gained. Equal shares mean "
-                "that the fall only keeps pace with the height; a rising share is more than that.",
-                rebound.share_lost,
-                100,
-            ),
-        )
-    )
-
-
-def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
-    """What each doubling changes, as far as no card says it."""
-    said = []
-    if (slope := rebound.fall_per_log2) is not None and audit.card is None:
-        text = formatting.both(slope, sign=True)
-        said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
-    if (slope := rebound.share_per_log2) is not None and audit.card is None:
-        text = formatting.both(slope, 100, sign=True)
-        said.append(f"Each doubling of alignment changes the share lost by {text} points.")
-    if audit.phases is not None and (slope := audit.phases.decay) is not None:
-        text = formatting.both(slope, 100, sign=True)
-        said.append(
-            "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "
-            f"curves at one rate, by {text} points of the gain."
-        )
-    return said
+        parts.append(not_measured("resistance-pairs", "Resistance"))
+    return tuple(section for section in parts if section is not None)

@@ -1,23 +1,20 @@
-"""Charts of doses to undo by the amount of alignment, those that were not reached left open."""
+"""Doses to undo: the share of the gain that is left, and doses by the amount of alignment."""
 
 from __future__ import annotations
 
-from springback.report import formatting
+import math
+from collections.abc import Sequence
+
+from springback.report import figure, formatting
 from springback.report.audit.more_alignment import size_axis
-from springback.report.figure import (
-    Chart,
-    LegendItem,
-    Table,
-    mark,
-    number_axis,
-    open_item,
-    panel,
-    style,
-)
-from springback.report.findings import DoseAt, Doses
-from springback.report.theme import LIGHT, series
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
+from springback.report.findings import Doses
+from springback.report.schema import Audit, Curve, HalfDose, Probe, Rebound
 from springback.report.values import Estimate
 
+ABOVE = "examples of the opposite (higher = more durable)"
+NO_GAIN = "no gain to undo"
 #: By key: name of the chart, title, what is counted.
 KNOWN = {
     "half": (
@@ -44,60 +41,132 @@ KNOWN = {
 }
 
 
-def to_undo_chart(doses: Doses) -> Chart | None:
-    """The mean dose over the seeds against ``n_pos``; None where it is defined nowhere."""
-    name, title, counted = KNOWN[doses.key]
-    shown = [(i, at.found.above_zero()) for i, at in enumerate(doses.at) if at.found is not None]
-    if not any(found.known for _, found in shown):
+def dose_section(audit: Audit, rebound: Rebound) -> Section | None:
+    """Of older files the dose of half the gain alone; None where nothing is known."""
+    margin = next((p for p in rebound.probes if p.key == "margin"), None)
+    charts = [share_chart(margin)] if margin else []
+    if audit.doses:
+        charts += map(to_undo_chart, audit.doses)
+    else:
+        charts.append(half_dose_chart(rebound.half_dose, max(rebound.doses, default=None)))
+    # A trend that the verdict does not tell, for it has no part for this dose.
+    notes = tuple(
+        f"On the model's own texts: {formatting.sentence(d.trend.sentence)}"
+        for d in audit.doses
+        if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
+    )
+    lead = "How many examples of the opposite undo the alignment?"
+    drawn = there(charts)
+    return Section("dose", "Dose to undo", lead, drawn, notes) if drawn else None
+
+
+def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:
+    """What is left of alignment's gain at each dose, 1 at dose 0 and 0 at the start model.
+
+    The ratio of the curve's means, (m(dose) - start) / (m(0) - start); None where alignment
+    moved the probe by nothing, or the start is unknown.
+    """
+    if probe.start is None or not curve.mean or curve.dose[0] != 0:
         return None
-    reached = [f for _, f in shown if f.value is not None]
-    legend = [LegendItem("mean over the seeds", *series(0), lone=True)] if reached else []
-    if len(reached) < len(shown):
-        legend.append(open_item())
-    if doses.largest is not None:
-        legend.append(LegendItem("largest dose tried", LIGHT["muted"], None))
-    with style(name):
-        above = "examples of the opposite (higher = more durable)"
-        figure, (axes,) = panel(title, above, legend)
-        numbers = [v for _, found in shown for v in found.known]
-        axes.set_ylim(0, 1.15 * max(*numbers, doses.largest or 0.0, 1e-9))
-        size_axis(axes, [at.n_pos for at in doses.at])
-        number_axis(axes.yaxis)
-        if doses.largest is not None:
-            axes.axhline(doses.largest, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        for place, found in shown:
-            mark(axes, place, found, 0)
-    table = _table(doses)
-    if doses.key in ("kl", "reverse_kl"):
-        counted = f"{counted}: {doses.what}."
-    return Chart(
-        name,
-        title,
-        f"Dot chart of the examples of the opposite, {doses.what}, against examples of alignment. "
-        + "; ".join(f"aligned on {row[0]}: {row[1]}" for row in table.rows[: len(doses.at)])
-        + ".",
-        counted + _how(shown),
-        table,
-        figure,
+    gain = curve.mean[0] - probe.start.mean
+    if not math.isfinite(gain) or gain <= 0:
+        return None
+    return tuple((m - probe.start.mean) / gain for m in curve.mean)
+
+
+def share_chart(probe: Probe) -> Chart | None:
+    """The share of the gain that is left against the dose, on a logarithmic axis."""
+    series = [
+        Series(f"{curve.n_pos:,}", [100 * s for s in share], curve.dose, index=i)
+        for i, curve in enumerate(probe.curves)
+        if (share := share_left(probe, curve)) is not None
+    ]
+    return figure.lines(
+        Caption(
+            "dose-share",
+            "What is left of the alignment",
+            "100 % is the aligned model, 0 % the start model; the dashed line marks half undone, "
+            "and where a line crosses it is the dose that undoes half. The share is a ratio of "
+            "the means in the chart above, so it has no band.",
+            legend="aligned on",
+        ),
+        Plot(
+            "share of the gain in margin left, %",
+            series,
+            Level(50.0, "half undone"),
+            zero=True,
+            hold=(105.0,),
+            equal_decimals=True,
+        ),
+        Axis("examples of the opposite, logarithmic", head="dose", unit="examples", scale="doses"),
     )
 
 
-def _how(shown: list[tuple[int, Estimate]]) -> str:
-    limits = [f for _, f in shown if f.low is not None or f.high is not None]
-    text = " Whiskers are 95 % intervals over the seeds." if limits else " There are no intervals."
-    if any(f.low == 0 for f in limits):
-        text += " They end at 0, since no dose lies below it."
-    return text
-
-
-def _table(doses: Doses) -> Table:
-    rows = [(f"{at.n_pos:,}", _mean(at), at.words) for at in doses.at]
+def to_undo_chart(doses: Doses) -> Chart | None:
+    """The mean dose over the seeds against ``n_pos``; None where it is defined nowhere."""
+    name, title, counted = KNOWN[doses.key]
+    means = [None if d.found is None else d.found.above_zero() for d in doses.at]
+    if doses.key in ("kl", "reverse_kl"):
+        counted = f"{counted}: {doses.what}."
+    if any(mean is not None and mean.low == 0 for mean in means):
+        counted += " Intervals end at 0, since no dose lies below it."
+    rows = [
+        (f"{d.n_pos:,}", "–" if mean is None else formatting.with_limits(mean), d.words)
+        for d, mean in zip(doses.at, means, strict=True)
+    ]
     if doses.trend is not None:
         slope = doses.trend.slope
         text = "–" if slope is None else formatting.with_limits(slope, sign=True)
         rows.append(("change for each doubling", text, doses.trend.label))
-    return Table(("aligned on", "mean over the seeds", "median over the seeds"), tuple(rows))
+    head = ("aligned on", "mean over the seeds", "median over the seeds")
+    return _by_size(
+        Caption(name, title, counted),
+        Series("mean over the seeds", means, join=""),
+        [d.n_pos for d in doses.at],
+        doses.largest,
+        Table(head, tuple(rows)),
+    )
 
 
-def _mean(at: DoseAt) -> str:
-    return "–" if at.found is None else formatting.with_limits(at.found.above_zero())
+def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
+    """The dose that undoes half of the gain against ``n_pos``; open where none did.
+
+    None where no alignment gained anything: there is nothing to undo then.
+    """
+
+    def value(half: HalfDose) -> Value:
+        if half.censored:
+            return Estimate(None, at_least=largest if half.value is None else half.value)
+        return NO_GAIN if half.value is None else half.value
+
+    name, title, counted = KNOWN["half"]
+    rows = tuple((f"{h.n_pos:,}", half_dose_words(h, largest)) for h in halves)
+    return _by_size(
+        Caption(name, title, counted, intervals=""),
+        Series("of the mean curve", list(map(value, halves)), join=""),
+        [h.n_pos for h in halves],
+        largest if any(h.censored for h in halves) else None,
+        Table(("aligned on", "dose that undoes half"), rows),
+    )
+
+
+def _by_size(
+    caption: Caption, series: Series, sizes: Sequence[int], largest: float | None, table: Table
+) -> Chart | None:
+    level = None if largest is None else Level(largest, "largest dose tried")
+    return figure.points(
+        caption,
+        Plot(ABOVE, [series], level, zero=True),
+        size_axis(sizes),
+        table=table,
+    )
+
+
+def half_dose_words(half: HalfDose, largest: float | None) -> str:
+    """The dose in words: a number, or what is known where half was not lost."""
+    if half.value is None and not half.censored:
+        return NO_GAIN
+    if half.censored or half.value is None:
+        beyond = half.value if half.value is not None else largest
+        return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
+    return formatting.number(half.value, 2 if half.value < 100 else 3)

@@ -1,137 +1,88 @@
-"""Charts by the amount of alignment: dose that undoes half, fall, share lost."""
+"""More alignment: fall and share lost by the amount of alignment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import HalfDose
-from springback.report.theme import LIGHT, series
-from springback.report.values import AtSize
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
+from springback.report.schema import Audit, Rebound
+from springback.report.values import AtSize, Interval
 
 
-def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
-    """The dose that undoes half of the gain against ``n_pos``; open where none did.
-
-    None where no alignment gained anything: there is nothing to undo then.
-    """
-    if not any(h.censored or h.value is not None for h in halves):
-        return None
-    name, title = "dose-half", "Dose that undoes half"
-    reached = [h for h in halves if h.value is not None and not h.censored]
-    beyond = [h for h in halves if h.censored]
-    blue, marker = series(0)
-    legend = [LegendItem("reached", blue, marker)] if reached else []
-    if beyond:
-        hollow = LegendItem("not within the doses tried", LIGHT["s2"], "^", lone=True, hollow=True)
-        legend.append(hollow)
-    with style(name):
-        figure, (axes,) = panel(title, "examples of the opposite (higher = more durable)", legend)
-        sizes = [h.n_pos for h in halves]
-        heights = [h.value or 0.0 for h in reached]
-        axes.plot(
-            [sizes.index(h.n_pos) for h in reached],
-            heights,
-            color=blue,
-            marker=marker,
-            linewidth=2,
-            markersize=7,
+def more_alignment_section(rebound: Rebound, audit: Audit) -> Section | None:
+    over = fall_words(rebound)
+    charts = there(
+        (
+            _by_size_chart(
+                Caption(
+                    "alignment-fall",
+                    "How far it falls",
+                    f"What is lost{over}, in nats per token: the absolute fall. Rebound says that "
+                    "it grows with alignment.",
+                ),
+                "fall of the margin, nats/token",
+                rebound.fall,
+            ),
+            _by_size_chart(
+                Caption(
+                    "alignment-share",
+                    "What share is lost",
+                    f"What is lost{over}, as a share of what alignment had gained. Equal shares "
+                    "mean that the fall only keeps pace with the height; a rising share is more "
+                    "than that.",
+                ),
+                "share of the gain lost, %",
+                rebound.share_lost,
+                100,
+            ),
         )
-        top = max([*heights, *(h.value or largest or 0.0 for h in beyond)])
-        axes.plot(
-            [sizes.index(h.n_pos) for h in beyond],
-            [h.value or largest or top for h in beyond],
-            color=LIGHT["s2"],
-            marker="^",
-            linestyle="None",
-            markersize=8,
-            markerfacecolor=LIGHT["card"],
-            markeredgewidth=1.8,
-        )
-        axes.set_ylim(0, top * 1.15 or 1.0)
-        size_axis(axes, sizes)
-        number_axis(axes.yaxis)
-    texts = [(f"{h.n_pos:,}", half_dose_words(h, largest)) for h in halves]
-    return Chart(
-        name,
-        title,
-        "Chart of the number of examples of the opposite that undo half of the gain. "
-        + "; ".join(f"aligned on {n}: {text}" for n, text in texts)
-        + ".",
-        "The number of examples of the opposite after which half of what alignment gained in "
-        "margin is lost. Lower means undone sooner. An open triangle stands at the largest dose "
-        "tried where half was never lost: the true dose lies above it.",
-        Table(("aligned on", "dose that undoes half"), tuple(texts)),
-        figure,
     )
+    lead = "Does a model that was aligned further fall faster?"
+    notes = tuple(_slope_notes(rebound, audit))
+    title = "Effect of more alignment"
+    return Section("more-alignment", title, lead, charts, notes) if charts else None
 
 
-def half_dose_words(half: HalfDose, largest: float | None) -> str:
-    """The dose in words: a number, or what is known where half was not lost."""
-    if half.value is None and not half.censored:
-        return "no gain to undo"
-    if half.censored or half.value is None:
-        beyond = half.value if half.value is not None else largest
-        return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
-    return formatting.number(half.value, 2 if half.value < 100 else 3)
+def fall_words(rebound: Rebound) -> str:
+    """To what, or over what dose, the fall is measured; begins with a space."""
+    dose = rebound.fall_dose
+    return " to the opposite" if dose is None else f" over {dose:,} examples of the opposite"
 
 
-def size_axis(axes: Axes, sizes: Sequence[int]) -> None:
-    axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
-    axes.set_xlim(-0.4, len(sizes) - 0.6)
-    axes.set_xlabel("examples of alignment")
-
-
-def by_size_chart(
-    name: str, title: str, above: str, reading: str, values: Sequence[AtSize], scale: float = 1.0
+def _by_size_chart(
+    caption: Caption, above: str, values: Sequence[AtSize], scale: float = 1.0
 ) -> Chart | None:
-    """Dots with intervals against ``n_pos``, zero always in view; None without values.
-
-    ``scale`` multiplies the values: 100 for a share shown in percent.
-    """
+    """Values against ``n_pos``, times ``scale``: 100 for a share shown in percent."""
     known = [(v.n_pos, v.value.scaled(scale)) for v in values if v.value is not None]
-    if not known:
-        return None
-    sizes = [n for n, _ in known]
-    colour, marker = series(0)
-    with style(name):
-        figure, (axes,) = panel(title, above)
-        for place, (_, found) in enumerate(known):
-            whisker(axes, place, found, colour)
-        means = [found.mean for _, found in known]
-        axes.plot(
-            range(len(known)),
-            means,
-            color=colour,
-            marker=marker,
-            markersize=7.5,
-            linewidth=1.2,
-            linestyle=":",
-        )
-        keep_zero(axes, [b for _, found in known for b in (found.bounds or (found.mean,))])
-        size_axis(axes, sizes)
-        number_axis(axes.yaxis)
-    rows = tuple((f"{n:,}", formatting.both(v)) for n, v in known)
-    return Chart(
-        name,
-        title,
-        f"Dot chart of {above} against examples of alignment. "
-        + "; ".join(f"aligned on {n}: {text}" for n, text in rows)
-        + ".",
-        reading + " " + formatting.interval_note((v for _, v in known), "Whiskers"),
-        Table(("aligned on", above), rows),
-        figure,
+    return figure.points(
+        caption,
+        Plot(above, [Series("", [value for _, value in known], join=":")], zero=True),
+        size_axis([n for n, _ in known]),
     )
 
 
-def keep_zero(axes: Axes, values: Sequence[float]) -> None:
-    """Limits that hold all values and zero, with room on either side where there are values."""
-    low, high = min(*values, 0.0), max(*values, 0.0)
-    room = 0.12 * (high - low or 1.0)
-    axes.set_ylim(low - room if low < 0 else 0.0, high + room if high > 0 else 0.0)
-    axes.axhline(0, color=LIGHT["axis"], linewidth=1.2)
+def size_axis(sizes: Sequence[int]) -> Axis:
+    return Axis("examples of alignment", [f"{n:,}" for n in sizes], head="aligned on")
+
+
+def _slope_notes(rebound: Rebound, audit: Audit) -> list[str]:
+    """What each doubling changes, as far as no card says it."""
+    decay = audit.phases.decay if audit.phases is not None else None
+    slopes: list[tuple[Interval | None, str, float, str]] = [
+        (decay, "fall beyond proportional decay, fitted to the curves at one rate,", 100, "points "
+         "of the gain"),
+    ]  # fmt: skip
+    if audit.card is None:
+        slopes = [
+            (rebound.fall_per_log2, "fall", 1, "nats/token"),
+            (rebound.share_per_log2, "share lost", 100, "points"),
+            *slopes,
+        ]
+    return [
+        f"Each doubling of alignment changes the {what} by "
+        f"{formatting.both(slope, scale, sign=True)} {unit}."
+        for slope, what, scale, unit in slopes
+        if slope is not None
+    ]

@@ -1,51 +1,11 @@
-"""What the page tells of an audit's further findings: card, phases, attackers, opposite order.
-
-The verdict's parts have a sentence for each; here stand the numbers behind it.
-"""
+"""Phases: whether the margin falls fast first and slowly then, as a table."""
 
 from __future__ import annotations
 
-from springback.report import elasticity_card, formatting
-from springback.report.audit import doses as dose_charts
-from springback.report.audit import more_alignment, opposite_order, rates
-from springback.report.cards import Card
-from springback.report.components import Cell, Grid, Section, there
-from springback.report.figure import Chart
-from springback.report.findings import Attackers, Branch, Phases, Rates, Realign
-from springback.report.schema import Audit, Rebound
-from springback.report.values import Estimate
-
-
-def card_section(card: Card) -> Section:
-    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
-    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
-    seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
-    return Section(
-        "card",
-        "Elasticity card",
-        "How strongly does this model spring back?",
-        reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
-        f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
-        grids=(elasticity_card.quantities_grid("Elasticity card", card.quantities),),
-    )
-
-
-def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
-    """Doses to undo by the amount of alignment; of older files that of half the gain alone."""
-    if audit.doses:
-        return there([dose_charts.to_undo_chart(doses) for doses in audit.doses])
-    return there(
-        [more_alignment.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None))]
-    )
-
-
-def dose_notes(audit: Audit) -> tuple[str, ...]:
-    """Trends that the verdict does not tell, for it has no part for this dose."""
-    return tuple(
-        f"On the model's own texts: {formatting.sentence(d.trend.sentence)}"
-        for d in audit.doses
-        if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
-    )
+from springback.report import formatting
+from springback.report.audit.realign import EXAMPLES
+from springback.report.components import Cell, Grid, Section
+from springback.report.findings import Branch, Phases
 
 
 def phases_section(phases: Phases) -> Section | None:
@@ -64,7 +24,7 @@ def phases_section(phases: Phases) -> Section | None:
         "Best shape of one phase",
         "Lead of two lines, AICc",
     )
-    rows = tuple(map(_phases_row, phases.branches))
+    rows = tuple(map(_row, phases.branches))
     return Section(
         "phases",
         "Phases",
@@ -77,100 +37,26 @@ def phases_section(phases: Phases) -> Section | None:
     )
 
 
-def _phases_row(b: Branch) -> tuple[Cell, ...]:
-    before, after = b.slopes or (None, None)
-    hundred = opposite_order.EXAMPLES
+def _row(branch: Branch) -> tuple[Cell, ...]:
+    slopes = [None if s is None else EXAMPLES * s for s in branch.slopes or (None, None)]
     return (
-        Cell(f"{b.n_pos:,}"),
-        Cell(b.label or "–", _phases_words(b)),
-        Cell(formatting.value(b.breakpoint), formatting.bounds(b.breakpoint)),
-        Cell(formatting.number(None if before is None else hundred * before, sign=True)),
-        Cell(formatting.number(None if after is None else hundred * after, sign=True)),
-        Cell(b.single or "–"),
-        Cell(formatting.number(b.lead, sign=True)),
+        Cell(f"{branch.n_pos:,}"),
+        Cell(branch.label or "–", _words(branch)),
+        Cell(formatting.value(branch.breakpoint), formatting.bounds(branch.breakpoint)),
+        *(Cell(formatting.number(slope, sign=True)) for slope in slopes),
+        Cell(branch.single or "–"),
+        Cell(formatting.number(branch.lead, sign=True)),
     )
 
 
-def _phases_words(b: Branch) -> str:
+def _words(branch: Branch) -> str:
     """What two phases are like; nothing is said where they are not claimed."""
-    if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
+    if branch.label != "two phases" or branch.slopes is None or branch.breakpoint is None:
         return ""
-    before, after = b.slopes
-    point = f"up to {formatting.value(b.breakpoint)} examples"
+    before, after = branch.slopes
+    point = f"up to {formatting.value(branch.breakpoint)} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"
-    one, two = ("falls" if slope < 0 else "rises" for slope in b.slopes)
+    one, two = ("falls" if slope < 0 else "rises" for slope in branch.slopes)
     return f"{one} {point}, then {two}"
-
-
-def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | None:
-    largest = max(rebound.doses, default=None) if rebound is not None else None
-    charts = there(
-        (
-            opposite_order.share_chart(found.share) if found.share else None,
-            opposite_order.dose_chart(found.dose, largest) if found.dose else None,
-            opposite_order.mixed_chart(found, rebound),
-        )
-    )
-    if not charts:
-        return None
-    model = f"the model aligned on {found.n_pos:,} examples" if found.n_pos else "one model"
-    left = sum(s.left_out for s in (found.share,) if s is not None)
-    note = f"{formatting.count(left, 'attacker')} left out: alignment had gained nothing there."
-    return Section(
-        "attackers",
-        "Attackers",
-        "What is the alignment worth against the worst of several attackers?",
-        charts,
-        (note,) if left else (),
-        reading=f"All of them train {model} on the opposite.",
-    )
-
-
-def realign_section(found: Realign) -> Section | None:
-    charts = there([opposite_order.realign_chart(found)])
-    notes = []
-    if found.examples is not None:
-        text = formatting.with_limits(Estimate.of(found.examples), sign=True)
-        notes.append(
-            f"Between two heights that both alignments pass, second minus first: {text} examples; "
-            "below 0 the second is faster from equal height too."
-        )
-    if not charts:
-        return None
-    lead = "Is the second alignment faster than the first?"
-    return Section("realign", "Second alignment", lead, charts, tuple(notes))
-
-
-def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
-    one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
-    charts = there(
-        (
-            opposite_order.orders_chart(one, two) if one and two else None,
-            opposite_order.gains_chart(here, there_),
-        )
-    )
-    if not charts:
-        return None
-    lead = "Is it the same when the unwanted side comes first?"
-    return Section("symmetry", "Opposite order", lead, charts)
-
-
-def rates_section(found: Rates) -> Section | None:
-    paths = [found.path(phase) for phase in ("align", "perturb")]
-    drawn = [rates.path_chart(path) for path in paths if path is not None]
-    charts = there([rates.per_example_chart(found), *drawn])
-    if not charts:
-        return None
-    notes = (rates.normalised_words(found.sets, found.depth), *rates.k_words(found))
-    return Section(
-        "rates",
-        "Compression rates",
-        "Whose rate moves how much per example?",
-        charts,
-        notes,
-        reading="A set's rate is the model's code length for its held-out texts, in bits a token. "
-        "k is how many times as far the aligning set's rate moves as that of texts like "
-        "pre-training's, the other way, over the first mark: a geometric mean over the seeds.",
-    )

@@ -1,246 +1,271 @@
-"""Charts of protections and of repair: the fall with and without, dose, margin left, the trade."""
+"""Protections and repair: the fall with and without, dose, margin left, price, the trade."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.line_charts import Frame, Line, lines_chart
-from springback.report.theme import LIGHT, series
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
+from springback.report.node import form_of
 from springback.report.values import Estimate, Interval
 
-Found = Mapping[str, Any]
+Part = Mapping[str, Any]
 #: Protections in one chart: with the unprotected model there is a colour for each.
 MOST = 5
 PLAIN = "unprotected"
 KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in"}
 
 
-def interval_of(found: Found) -> Interval:
-    return Interval(found["mean"], found["low"], found["high"], found["n"])
+def protection_sections(
+    protections: Part | None, repair: Part | None, name: str = "", suffix: str = ""
+) -> tuple[Section, ...]:
+    """Their sections; ``name`` and ``suffix`` tell several studies on one page apart.
+
+    Raises :class:`StoreError` where they have not the form that the job writes.
+    """
+    sections = []
+    of = f": {name}" if name else ""
+    with form_of("analysis.protections or analysis.repair", "audit"):
+        if protections:
+            sections.append(_protections_section(protections, of, suffix))
+        if repair:
+            sections.append(_repair_section(repair, of, suffix))
+    return tuple(sections)
 
 
-def estimate_of(found: Found | None) -> Estimate:
-    if found is None:
+def _protections_section(study: Part, of: str, suffix: str) -> Section:
+    charts = (
+        *curves_charts(study, suffix),
+        _dose_chart(study, suffix),
+        _left_chart(study, suffix) if study["rows"] else None,
+        _cost_chart(study, suffix),
+    )
+    return Section(
+        f"protections{suffix}",
+        f"Protections{of}",
+        "What makes the alignment harder to undo, and at what price?",
+        there(charts),
+        reading=f"All of the model aligned on {study['n_pos']:,} examples, and paired by seed. "
+        "mu: the aligned weights are moved further along the alignment by that much of its "
+        "length; with a rank, along so many directions of each matrix. Findings are adjusted by "
+        "Holm over the protections.",
+    )
+
+
+def _repair_section(repair: Part, of: str, suffix: str) -> Section:
+    return Section(
+        f"repair{suffix}",
+        f"Repair{of}",
+        "Can an alignment that benign training wore be added back?",
+        there([_pareto_chart(repair, suffix)]),
+        reading=f"The model aligned on {repair['n_pos']:,} examples was trained on "
+        f"{repair['rows']:,} rows of {repair['benign']}; the skill is scored on "
+        f"{repair['skill']['source']}.",
+    )
+
+
+def _interval(mean: Part) -> Interval:
+    return Interval(mean["mean"], mean["low"], mean["high"], mean["n"])
+
+
+def _estimate(dose: Part | None) -> Estimate:
+    if dose is None:
         return Estimate(None)
-    return Estimate(found["mean"], found["low"], found["high"], found["at_least"], found["at_most"])
+    return Estimate(dose["mean"], dose["low"], dose["high"], dose["at_least"], dose["at_most"])
 
 
-def curves_charts(found: Found, suffix: str = "") -> list[Chart]:
+def curves_charts(study: Part, suffix: str = "") -> list[Chart]:
     """Margin along the doses, unprotected and with each protection: one chart, or where they are
     many one for each kind, in parts of :data:`MOST`."""
-    rows = found["rows"]
+    rows = study["rows"]
+    title = "Fall with and without"
     if len(rows) <= MOST:
-        return [_curves_chart(found, rows, "Fall with and without", suffix)]
+        return list(there([_curves_chart(study, rows, title, suffix)]))
     charts = []
     for kind in dict.fromkeys(r["kind"] for r in rows):
-        own = [r for r in rows if r["kind"] == kind]
-        for at in range(0, len(own), MOST):
-            part = f"-{kind}" + (f"-{at // MOST + 1}" if len(own) > MOST else "")
-            title = f"Fall with and without: {KINDS[kind]}"
-            charts.append(_curves_chart(found, own[at : at + MOST], title, f"{part}{suffix}"))
-    return charts
+        some = [r for r in rows if r["kind"] == kind]
+        for start in range(0, len(some), MOST):
+            part = f"-{kind}" + (f"-{start // MOST + 1}" if len(some) > MOST else "")
+            shown = some[start : start + MOST]
+            charts.append(_curves_chart(study, shown, f"{title}: {KINDS[kind]}", f"{part}{suffix}"))
+    return list(there(charts))
 
 
-def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) -> Chart:
-    named = [(PLAIN, found["plain"]["curve"]), *((r["name"], r["curve"]) for r in rows)]
-    name = f"protection-curves{suffix}"
-    legend = [LegendItem(n, *series(i)) for i, (n, _) in enumerate(named)]
-    legend.append(LegendItem("start model", LIGHT["muted"], None))
-    with style(name):
-        figure, (axes,) = panel(title, "margin, nats/token  (higher = more aligned)", legend)
-        for i, (_, curve) in enumerate(named):
-            colour, marker = series(i)
-            axes.plot(curve["dose"], curve["mean"], color=colour, marker=marker, ms=5.5, lw=2)
-            if curve["low"] is not None and None not in curve["low"]:
-                axes.fill_between(
-                    curve["dose"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0
-                )
-        axes.axhline(found["start"], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        axes.set_xlabel("unwanted examples")
-        number_axis(axes.yaxis)
-    table = tuple(
-        (
-            formatting.plain(dose),
-            *(formatting.number(c["mean"][c["dose"].index(dose)]) for _, c in named),
-        )
-        for dose in found["doses"]
-    )
-    return Chart(
-        name,
-        title,
-        "Line chart of the margin against unwanted examples. "
-        + "; ".join(
-            f"{n}: {formatting.number(c['mean'][0])} to {formatting.number(c['mean'][-1])}"
-            for n, c in named
-        )
-        + ".",
-        "The dose counts unwanted examples only; aligning rows that are mixed in stand beside "
-        "them. " + ("Bands are 95 % intervals over the seeds." if _several(found) else ""),
-        Table(("dose", *(n for n, _ in named)), table),
-        figure,
+def _curves_chart(study: Part, rows: Sequence[Part], title: str, suffix: str) -> Chart | None:
+    several = len(study["seeds"]) > 1
+    return figure.lines(
+        Caption(
+            f"protection-curves{suffix}",
+            title,
+            "The dose counts unwanted examples only; aligning rows that are mixed in stand beside "
+            "them.",
+            intervals="Bands are 95 % intervals over the seeds." if several else "",
+        ),
+        Plot(
+            "margin, nats/token  (higher = more aligned)",
+            [
+                _curve_series(PLAIN, study["plain"]["curve"]),
+                *(_curve_series(r["name"], r["curve"]) for r in rows),
+            ],
+            Level(study["start"], "start model"),
+            equal_decimals=True,
+        ),
+        Axis("unwanted examples", head="dose"),
     )
 
 
-def _several(found: Found) -> bool:
-    return len(found["seeds"]) > 1
+def _curve_series(name: str, curve: Part) -> Series:
+    count = len(curve["dose"])
+    low, high = (curve[side] or [None] * count for side in ("low", "high"))
+    values = [Interval(*ends, 1) for ends in zip(curve["mean"], low, high, strict=True)]
+    return Series(name, values, curve["dose"], band=0.1)
 
 
-def dose_chart(found: Found, suffix: str = "") -> Chart | None:
+def _dose_chart(study: Part, suffix: str) -> Chart | None:
     """Unwanted examples until half of the unprotected gain is lost, one line a protection."""
-    named = [(PLAIN, found["plain"]["dose"])]
-    named += [(r["name"], r["dose"]["found"]) for r in found["rows"]]
-    lines = [Line(n, estimate_of(d).above_zero(), "no gain to undo") for n, d in named]
-    table = Table(
-        ("protection", "unwanted examples until half is lost", "against unprotected", "finding"),
-        (
-            (PLAIN, formatting.with_limits(lines[0].found), "–", "–"),
-            *(
-                (r["name"], formatting.with_limits(line.found), _change(r), r["dose"]["label"])
-                for r, line in zip(found["rows"], lines[1:], strict=True)
-            ),
+    rows = study["rows"]
+    doses = [study["plain"]["dose"], *(r["dose"]["found"] for r in rows)]
+    known = [_estimate(dose).above_zero() for dose in doses]
+    return figure.rows(
+        Caption(
+            f"protection-dose{suffix}",
+            "Dose to undo half",
+            "Until the margin is halfway between the start and the unprotected aligned model: the "
+            "same height for all.",
+        ),
+        Plot(
+            "unwanted examples (right = more durable)",
+            [Series("", [dose if dose.known else "no gain to undo" for dose in known], join="")],
+            Level(float(max(study["doses"])), "largest dose tried"),
+            name="unwanted examples until half is lost",
+            zero=True,
+        ),
+        Axis(
+            "unwanted examples",
+            [PLAIN, *(r["name"] for r in rows)],
+            "protection",
+            {
+                "against unprotected": ["–", *map(_change, rows)],
+                "finding": ["–", *(r["dose"]["label"] for r in rows)],
+            },
         ),
     )
-    frame = Frame(
-        f"protection-dose{suffix}",
-        "Dose to undo half",
-        "unwanted examples (right = more durable)",
-        "unwanted examples",
-        "Until the margin is halfway between the start and the unprotected aligned model: the "
-        "same height for all.",
-        mark=(float(max(found["doses"])), "largest dose tried"),
-    )
-    return lines_chart(frame, lines, table)
 
 
-def _change(row: Found) -> str:
+def _change(row: Part) -> str:
     change = row["dose"]["difference"]
     if change is None:
         return "–"
-    return formatting.with_limits(
-        Estimate(change["value"], change["low"], change["high"]), sign=True
-    )
+    difference = Estimate(change["value"], change["low"], change["high"])
+    return formatting.with_limits(difference, sign=True)
 
 
-def left_chart(found: Found, suffix: str = "") -> Chart | None:
+def _left_chart(study: Part, suffix: str) -> Chart | None:
     """Margin at the largest dose against unprotected, beside the price before any dose."""
-    lines = [
-        Line(r["name"], Estimate.of(interval_of(r["left"]["difference"]))) for r in found["rows"]
-    ]
-    costs = [key for key in found["costs"] if key in found["rows"][0]["cost"]["aligned"]]
-    table = Table(
-        ("protection", "margin left against unprotected", "finding", *map(_title(found), costs)),
-        tuple(
-            (
-                r["name"],
-                formatting.both(interval_of(r["left"]["difference"]), sign=True),
-                r["left"]["label"],
-                *(formatting.both(interval_of(r["cost"]["aligned"][c]), sign=True) for c in costs),
-            )
-            for r in found["rows"]
+    rows = study["rows"]
+    left = [_interval(r["left"]["difference"]) for r in rows]
+    prices = {
+        f"{title}, before any dose": [
+            formatting.both(_interval(r["cost"]["aligned"][key]), sign=True) for r in rows
+        ]
+        for key, title in study["costs"].items()
+        if key in rows[0]["cost"]["aligned"]
+    }
+    return figure.rows(
+        Caption(
+            f"protection-left{suffix}",
+            "Margin left at the largest dose",
+            "Protected minus unprotected after the largest dose. The table has what the protection "
+            "costs before any unwanted example.",
+        ),
+        Plot(
+            "against unprotected, nats/token (right = better)",
+            [Series("", left, join="")],
+            name="margin left against unprotected",
+            zero=True,
+            signed=True,
+        ),
+        Axis(
+            "nats/token",
+            [r["name"] for r in rows],
+            "protection",
+            {"finding": [r["left"]["label"] for r in rows], **prices},
         ),
     )
-    frame = Frame(
-        f"protection-left{suffix}",
-        "Margin left at the largest dose",
-        "against unprotected, nats/token (right = better)",
-        "nats/token",
-        "Protected minus unprotected after the largest dose. The table has what the protection "
-        "costs before any unwanted example.",
-    )
-    return lines_chart(frame, lines, table)
 
 
-def _title(found: Found) -> Any:
-    return lambda key: f"{found['costs'][key]}, before any dose"
-
-
-def cost_chart(found: Found, suffix: str = "") -> Chart | None:
+def _cost_chart(study: Part, suffix: str) -> Chart | None:
     """What each protection does to neutral texts before any perturbation."""
-    if "neutral_nll" not in found["costs"]:
+    if "neutral_nll" not in study["costs"]:
         return None
-    rows = [(r["name"], interval_of(r["cost"]["aligned"]["neutral_nll"])) for r in found["rows"]]
-    table = Table(
-        ("protection", "NLL of neutral texts against unprotected"),
-        tuple((n, formatting.both(f, sign=True)) for n, f in rows),
+    costs = [_interval(r["cost"]["aligned"]["neutral_nll"]) for r in study["rows"]]
+    return figure.rows(
+        Caption(
+            f"protection-cost{suffix}",
+            "Price in neutral texts",
+            "Protected minus unprotected aligned model, before any unwanted example; above 0 "
+            "neutral texts have become less likely.",
+        ),
+        Plot(
+            "NLL against unprotected, nats/token (left = cheaper)",
+            [Series("", costs, join="")],
+            name="NLL of neutral texts against unprotected",
+            zero=True,
+            signed=True,
+        ),
+        Axis("nats/token", [r["name"] for r in study["rows"]], head="protection"),
     )
-    frame = Frame(
-        f"protection-cost{suffix}",
-        "Price in neutral texts",
-        "NLL against unprotected, nats/token (left = cheaper)",
-        "nats/token",
-        "Protected minus unprotected aligned model, before any unwanted example; above 0 neutral "
-        "texts have become less likely.",
-    )
-    return lines_chart(frame, [Line(n, Estimate.of(f)) for n, f in rows], table)
 
 
-def pareto_chart(found: Found, suffix: str = "") -> Chart:
+def _pareto_chart(repair: Part, suffix: str) -> Chart | None:
     """Alignment against the new skill, a point for each strength of the repair."""
-    name, title = f"repair-pareto{suffix}", "Alignment against the new skill"
-    points: Sequence[Found] = found["points"]
-    before = found["aligned"]
-    legend = [
-        LegendItem("repaired, by mu", *series(0)),
-        LegendItem("aligned, before benign training", *series(1), lone=True),
-        LegendItem("margin of the start model", LIGHT["muted"], None),
-    ]
-    with style(name):
-        figure, (axes,) = panel(title, "margin, nats/token  (higher = more aligned)", legend)
-        colour, marker = series(0)
-        x = [p["skill"]["mean"] for p in points]
-        y = [p["margin"]["mean"] for p in points]
-        axes.plot(x, y, color=colour, marker=marker, ms=7, lw=1.6)
-        for point in points:
-            skill, margin = interval_of(point["skill"]), interval_of(point["margin"])
-            whisker(axes, skill.mean, margin, colour)
-            whisker(axes, margin.mean, skill, colour, across=True)
-            axes.annotate(
-                f"{point['mu']:g}",
-                (skill.mean, margin.mean),
-                xytext=(6, 5),
-                textcoords="offset points",
-                color=LIGHT["ink"],
-            )
-        other, shape = series(1)
-        axes.plot([before["skill"]["mean"]], [before["margin"]["mean"]], shape, color=other, ms=8)
-        axes.axhline(found["start"], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        axes.set_xlabel("NLL of the new skill's texts, nats/token (left = better)")
-        number_axis(axes.xaxis)
-        number_axis(axes.yaxis)
-    rows = [
-        (
-            "aligned, before",
-            formatting.both(interval_of(before["margin"])),
-            formatting.both(interval_of(before["skill"])),
-            "–",
-            "–",
-        )
-    ]
+    points: Sequence[Part] = repair["points"]
+    before = repair["aligned"]
+
+    def series(label: str, measured: Sequence[Part], names: Sequence[str], join: Any) -> Series:
+        margins: list[Value] = [_interval(p["margin"]) for p in measured]
+        skills = [_interval(p["skill"]) for p in measured]
+        return Series(label, margins, skills, join=join, names=names)
+
+    rows = [("aligned, before", before, "–", "–")]
     rows += [
         (
             f"mu {p['mu']:g}",
-            formatting.both(interval_of(p["margin"])),
-            formatting.both(interval_of(p["skill"])),
-            formatting.both(interval_of(p["restored"]), sign=True),
+            p,
+            formatting.both(_interval(p["restored"]), sign=True),
             "no" if p["dominated"] else "yes",
         )
         for p in points
     ]
-    return Chart(
-        name,
-        title,
-        "Margin against NLL of the new skill. "
-        + "; ".join(f"{r[0]}: {r[1]}, {r[2]}" for r in rows)
-        + ".",
-        "mu 0 is the model as benign training left it; each further point has so much of the "
-        "alignment's direction added. Up and to the left is better in both. "
-        "Whiskers are 95 % intervals over the seeds, where there are several.",
+    return figure.lines(
+        Caption(
+            f"repair-pareto{suffix}",
+            "Alignment against the new skill",
+            "mu 0 is the model as benign training left it; each further point has so much of the "
+            "alignment's direction added. Up and to the left is better in both. "
+            "Whiskers are 95 % intervals over the seeds, where there are several.",
+            intervals="",
+        ),
+        Plot(
+            "margin, nats/token  (higher = more aligned)",
+            [
+                series("repaired, by mu", points, [f"{p['mu']:g}" for p in points], "-"),
+                series("aligned, before benign training", [before], (), ""),
+            ],
+            Level(repair["start"], "margin of the start model"),
+        ),
+        Axis("NLL of the new skill's texts, nats/token (left = better)"),
         Table(
             ("model", "margin", "NLL of the new skill", "margin restored", "on the front"),
-            tuple(rows),
+            tuple(
+                (
+                    name,
+                    *(formatting.both(_interval(p[key])) for key in ("margin", "skill")),
+                    *cells,
+                )
+                for name, p, *cells in rows
+            ),
         ),
-        figure,
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
-from springback.report.findings import RatePath, Rates, RateSet
-from springback.report.line_charts import Frame, Line, lines_chart
-from springback.report.theme import LIGHT, series
-from springback.report.values import Estimate, Interval
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
+from springback.report.findings import RateFit, RatePath, Rates, RateSet
 
 TITLES = {
     "pretraining": "like pre-training",
@@ -20,107 +18,103 @@ TITLES = {
 MILLI = 1000.0
 
 
-def title_of(name: str) -> str:
+def rates_section(rates: Rates) -> Section | None:
+    paths = [path for phase in ("align", "perturb") if (path := rates.path(phase)) is not None]
+    charts = there([per_example_chart(paths), *map(path_chart, paths)])
+    if not charts:
+        return None
+    notes = (_start_words(rates.sets, rates.depth), *map(_fit_words, rates.fits))
+    return Section(
+        "rates",
+        "Compression rates",
+        "Whose rate moves how much per example?",
+        charts,
+        notes,
+        reading="A set's rate is the model's code length for its held-out texts, in bits a token. "
+        "k is how many times as far the aligning set's rate moves as that of texts like "
+        "pre-training's, the other way, over the first mark: a geometric mean over the seeds.",
+    )
+
+
+def _title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def path_chart(path: RatePath) -> Chart:
+def path_chart(path: RatePath) -> Chart | None:
     """Change of the three rates since the trajectory began."""
     align = path.phase == "align"
-    n = f"{path.n_pos:,}"
-    name = "alignment-rates" if align else "rebound-rates-sets"
-    title = "Rates while aligning" if align else "Rates while trained on the opposite"
-    legend = [LegendItem(title_of(s.name), *series(i)) for i, s in enumerate(path.sets)]
-    with style(name):
-        figure, (axes,) = panel(title, "change of the rate, bits/token", legend)
-        axes.axhline(0, color=LIGHT["axis"], linewidth=1)
-        for i, one in enumerate(path.sets):
-            colour, marker = series(i)
-            means = [c.mean for c in one.changes]
-            axes.plot(path.examples, means, color=colour, marker=marker, linewidth=2)
-            if all(c.bounds for c in one.changes):
-                lows, highs = zip(*(c.bounds or (0.0, 0.0) for c in one.changes), strict=True)
-                axes.fill_between(path.examples, lows, highs, color=colour, alpha=0.16, linewidth=0)
-        number_axis(axes.yaxis)
-        number_axis(axes.xaxis)
-        axes.set_xlabel("examples that align" if align else "examples of the opposite")
-    since = "the start model" if align else f"the model aligned on {n} examples"
-    rows = tuple(
-        (formatting.plain(at), *(formatting.both(s.changes[i], sign=True) for s in path.sets))
-        for i, at in enumerate(path.examples)
-    )
-    return Chart(
-        name,
-        title,
-        f"Line chart of the change of the rate since {since}, by set. "
-        + "; ".join(
-            f"{title_of(s.name)}: {formatting.both(s.changes[-1], sign=True)}" for s in path.sets
-        )
-        + ".",
-        f"Since {since}; above 0 = compressed worse. "
-        + formatting.interval_note((c for s in path.sets for c in s.changes), "Bands"),
-        Table(("examples", *(title_of(s.name) for s in path.sets)), rows),
-        figure,
+    since = "the start model" if align else f"the model aligned on {path.n_pos:,} examples"
+    return figure.lines(
+        Caption(
+            "alignment-rates" if align else "rebound-rates-sets",
+            "Rates while aligning" if align else "Rates while trained on the opposite",
+            f"Since {since}; above 0 = compressed worse.",
+        ),
+        Plot(
+            "change of the rate, bits/token",
+            [Series(_title(s.name), s.changes, path.examples, band=0.16) for s in path.sets],
+            zero=True,
+            signed=True,
+            equal_decimals=True,
+        ),
+        Axis("examples that align" if align else "examples of the opposite", head="examples"),
     )
 
 
-def per_example_chart(found: Rates) -> Chart | None:
-    """Change of each set's rate for each example, over the first mark of both trajectories."""
-    shown = [path for path in (found.path("align"), found.path("perturb")) if path is not None]
-    lines, rows = [], []
-    for path in shown:
+def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
+    """Change of each set's rate for each example, over the first mark of the trajectories."""
+    names = []
+    for path in paths:
         what = "aligning" if path.phase == "align" else "opposite"
         first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
-        for one in path.sets:
-            label = f"{title_of(one.name)} set, over the first {first} {what} examples"
-            lines.append(Line(label, _milli(one.first)))
-            rows.append((label, _cell(one.first), _cell(one.whole)))
-    frame = Frame(
-        "rebound-rates-each",
-        "Whose rate moves how much",
-        "0.001 bits/token for each example (left = compressed better)",
-        "0.001 bits/token for each example",
-        "Slope from where a trajectory begins to its first mark. The theorem says that under "
-        "perturbing examples the aligning set's moves k times as far as the pre-training set's, "
-        "the other way.",
+        over = f"set, over the first {first} {what} examples"
+        names += [f"{_title(s.name)} {over}" for s in path.sets]
+    moves = [s for path in paths for s in path.sets]
+    whole = [formatting.both(s.whole, MILLI, sign=True) for s in moves]
+    return figure.rows(
+        Caption(
+            "rebound-rates-each",
+            "Whose rate moves how much",
+            "Slope from where a trajectory begins to its first mark. The theorem says that under "
+            "perturbing examples the aligning set's moves k times as far as the pre-training "
+            "set's, the other way.",
+        ),
+        Plot(
+            "0.001 bits/token for each example (left = compressed better)",
+            [Series("", [s.first.scaled(MILLI) for s in moves], join="")],
+            name="first mark, 0.001 bits/token for each",
+            zero=True,
+            signed=True,
+        ),
+        Axis(
+            "0.001 bits/token for each example",
+            names,
+            "set",
+            {"whole trajectory, the same": whole},
+        ),
     )
-    head = ("set", "first mark, 0.001 bits/token for each", "whole trajectory, the same")
-    return lines_chart(frame, lines, Table(head, tuple(rows)))
 
 
-def _milli(found: Interval) -> Estimate:
-    return Estimate.of(found.scaled(MILLI))
-
-
-def _cell(found: Interval) -> str:
-    return formatting.both(found, MILLI, sign=True)
-
-
-def k_words(found: Rates) -> list[str]:
-    """One sentence for each fitted k, and what the volumes say where they are known."""
-    said = []
-    for fit in found.fits:
-        where = "while aligning" if fit.phase == "align" else "under the opposite"
-        text = (
-            f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.examples)} examples: "
+def _fit_words(fit: RateFit) -> str:
+    """The fitted k, and what the volumes say where they are known."""
+    where = "while aligning" if fit.phase == "align" else "under the opposite"
+    text = f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.examples)} examples: "
+    if fit.k is None:
+        text += (
+            "no k, for the aligning and the pre-training set's rates move opposite ways in "
+            f"{100 * fit.opposite:.0f} % of the seeds only."
         )
-        if fit.k is None:
-            text += (
-                "no k, for the aligning and the pre-training set's rates move opposite ways in "
-                f"{100 * fit.opposite:.0f} % of the seeds only."
-            )
-        else:
-            text += f"k = {formatting.both(fit.k)}."
-        if fit.volumes is not None and fit.phase == "perturb":
-            text += f" By volumes {formatting.number(fit.volumes)}."
-        said.append(text)
-    return said
+    else:
+        text += f"k = {formatting.both(fit.k)}."
+    if fit.volumes is not None and fit.phase == "perturb":
+        text += f" By volumes {formatting.number(fit.volumes)}."
+    return text
 
 
-def normalised_words(sets: Sequence[RateSet], depth: int) -> str:
+def _start_words(sets: Sequence[RateSet], depth: int) -> str:
     """Rates of the start model, and what is taken off them."""
     each = "; ".join(
-        f"{title_of(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
+        f"{_title(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
         f"{formatting.number(s.bits_per_byte)} bits/byte, rate {formatting.number(s.rate)}, "
         f"normalised {formatting.number(s.normalised)} bits/token (M = {s.leaves:,})"
         for s in sets

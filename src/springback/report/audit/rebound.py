@@ -1,198 +1,91 @@
-"""Charts of an audit along the doses: every probe, and the share of the gain that is left."""
+"""Rebound: every probe while the aligned model is trained on the opposite."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.report.schema import Curve, Probe, Rebound
-from springback.report.theme import LIGHT, series
 from springback.results.probe_info import PROBES
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+
+def rebound_section(rebound: Rebound, floor: Mapping[str, float]) -> Section:
+    """A chart for each probe; ``floor``: by probe, how far scoring alone moves it."""
+    probes = {p.key: p for p in rebound.probes}
+    order = sorted(probes, key=lambda key: {"margin": 0, "kl": 1}.get(key, 2))
+    notes: tuple[str, ...] = ()
+    if floor:
+        words = "; ".join(_floor_words(key, value, probes) for key, value in floor.items())
+        notes = (f"Noise floor, from scoring the start model twice: {words}.",)
+    return Section(
+        "rebound",
+        "Rebound",
+        "What becomes of the aligned model when it is trained on the opposite?",
+        there([rebound_chart(rebound, probes[key]) for key in order]),
+        notes,
+        reading="Each line starts at a model aligned on that many examples and follows it "
+        "while it is trained on the opposite. The dashed line is the start model.",
+    )
 
 
-def band_note(rebound: Rebound, drawn: bool) -> str:
-    """Where the band comes from, or why there is none."""
-    seeds = formatting.count(len(rebound.seeds), "seed")
-    if drawn:
-        return f"Bands are 95 % intervals over {seeds}."
-    if len(rebound.seeds) == 1:
-        return "There is one seed, so no band is drawn."
-    return "No interval was computed, so no band is drawn."
+def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
+    probe = probes.get(key.removesuffix("_se"))
+    name = probe.title if probe else key.replace("_", " ")
+    if probe and key.endswith("_se"):
+        name += ", standard error from the choice of texts,"
+    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
 
 
 def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
     """A probe against the examples of the opposite, one line per ``n_pos``; None without curves."""
     curves = [c for c in probe.curves if any(map(math.isfinite, c.mean))]
-    if not curves:
-        return None
-    name = f"rebound-{_slug(probe.key)}"
-    legend = sizes_legend((c.n_pos, i) for i, c in enumerate(curves))
-    if probe.start is not None:
-        legend.append(LegendItem("start model", LIGHT["muted"], None))
-    with style(name):
-        figure, (axes,) = panel(probe.title, _unit(probe), legend)
-        for i, curve in enumerate(curves):
-            draw_curve(axes, curve, i)
-        if probe.start is not None:
-            axes.axhline(probe.start.mean, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        axes.set_xlabel("examples of the opposite")
-        number_axis(axes.yaxis)
-    drawn = any(c.low for c in curves)
     unit = f"Unit: {'; '.join(filter(None, (probe.unit, probe.direction)))}."
-    # One that is not known here is shown by title and unit alone.
-    meaning = PROBES[probe.key].meaning if probe.key in PROBES else ""
-    return Chart(
-        name,
-        probe.title,
-        curves_in_words(probe, curves),
-        " ".join(filter(None, (meaning, unit, band_note(rebound, drawn)))),
-        curve_table(probe, curves),
-        figure,
+    return figure.lines(
+        Caption(
+            f"rebound-{_slug(probe.key)}",
+            probe.title,
+            " ".join(
+                filter(None, (PROBES[probe.key].meaning if probe.key in PROBES else "", unit))
+            ),
+            legend="aligned on",
+            intervals=_band_note(rebound, any(c.low for c in curves)),
+        ),
+        Plot(
+            probe.unit + (f"  ({probe.direction})" if probe.direction else ""),
+            curve_series(curves),
+            start_level(probe),
+            equal_decimals=True,
+        ),
+        Axis("examples of the opposite", head="dose", unit="examples"),
     )
 
 
-def sizes_legend(sizes: Iterable[tuple[int, int]], what: str = "aligned on") -> list[LegendItem]:
-    """Entries for (``n_pos``, index of the series), led by what the numbers are."""
-    entries = [LegendItem(f"{n:,}", *series(i)) for n, i in sizes]
-    return [LegendItem(what, "", ""), *entries]
+def _band_note(rebound: Rebound, drawn: bool) -> str:
+    """Where the band comes from, or why there is none."""
+    if drawn:
+        return f"Bands are 95 % intervals over {formatting.count(len(rebound.seeds), 'seed')}."
+    if len(rebound.seeds) == 1:
+        return "There is one seed, so no band is drawn."
+    return "No interval was computed, so no band is drawn."
+
+
+def curve_series(curves: Sequence[Curve]) -> list[Series]:
+    """A line with its band for each ``n_pos``."""
+    doses = [[d for d in c.dose if math.isfinite(d)] for c in curves]
+    return [
+        Series(f"{c.n_pos:,}", [c.at(d) for d in dose], dose, band=0.16)
+        for c, dose in zip(curves, doses, strict=True)
+    ]
+
+
+def start_level(probe: Probe) -> Level | None:
+    return None if probe.start is None else Level(probe.start, "start model")
 
 
 def _slug(key: str) -> str:
     """A probe's key as part of a file name and of an id; different keys stay different."""
     known = {"_": "-"}
     return "".join(c if c.isascii() and c.isalnum() else known.get(c, f"x{ord(c):x}") for c in key)
-
-
-def _unit(probe: Probe) -> str:
-    return formatting.short(probe.unit + (f"  ({probe.direction})" if probe.direction else ""), 58)
-
-
-def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
-    colour, marker = series(index)
-    if curve.low is not None and curve.high is not None:
-        axes.fill_between(curve.dose, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
-    axes.plot(curve.dose, curve.mean, color=colour, marker=marker, markersize=5.5, linewidth=2)
-
-
-def curves_in_words(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> str:
-    said = []
-    decimals = formatting.common_decimals(m for c in curves for m in c.mean)
-    for curve in curves:
-        known = [d for d, m in zip(curve.dose, curve.mean, strict=True) if math.isfinite(m)]
-        begin, end = (
-            formatting.value(curve.at(d), decimals=decimals) for d in (known[0], known[-1])
-        )
-        said.append(
-            f"{what} {curve.n_pos:,}: {begin} at {formatting.plain(known[0])} examples, "
-            f"{end} at {formatting.plain(known[-1])}"
-        )
-    start = (
-        f" Start model: {formatting.value(probe.start, decimals=decimals)}." if probe.start else ""
-    )
-    return (
-        f"Line chart of {probe.title}, {probe.unit}, against examples of the opposite. "
-        + "; ".join(said)
-        + "."
-        + start
-    )
-
-
-def curve_table(probe: Probe, curves: Sequence[Curve], what: str = "aligned on") -> Table:
-    doses = sorted({d for c in curves for d in c.dose if math.isfinite(d)})
-    decimals = formatting.common_decimals(m for c in curves for m in c.mean)
-    rows = [
-        (formatting.plain(dose), *(formatting.both(c.at(dose), decimals=decimals) for c in curves))
-        for dose in doses
-    ]
-    if probe.start is not None:
-        start = formatting.both(probe.start, decimals=decimals)
-        rows.append(("start model", *([start] * len(curves))))
-    return Table(("dose", *(f"{what} {c.n_pos:,}" for c in curves)), tuple(rows))
-
-
-def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:
-    """What is left of alignment's gain at each dose, 1 at dose 0 and 0 at the start model.
-
-    The ratio of the curve's means, (m(dose) - start) / (m(0) - start); None where alignment
-    moved the probe by nothing, or the start is unknown.
-    """
-    if probe.start is None or not curve.mean or curve.dose[0] != 0:
-        return None
-    gain = curve.mean[0] - probe.start.mean
-    if not math.isfinite(gain) or gain <= 0:
-        return None
-    return tuple((m - probe.start.mean) / gain for m in curve.mean)
-
-
-def dose_chart(probe: Probe) -> Chart | None:
-    """The share of the gain that is left against the dose, on a logarithmic axis."""
-    shares = [(c, s) for c in probe.curves if (s := share_left(probe, c)) is not None]
-    if not shares:
-        return None
-    legend = sizes_legend((c.n_pos, probe.curves.index(c)) for c, _ in shares)
-    legend.append(LegendItem("half undone", LIGHT["muted"], None))
-    name = "dose-share"
-    with style(name):
-        title = "What is left of the alignment"
-        figure, (axes,) = panel(title, "share of the gain in margin left, %", legend)
-        for curve, share in shares:
-            colour, marker = series(probe.curves.index(curve))
-            axes.plot(
-                curve.dose,
-                [100 * s for s in share],
-                color=colour,
-                marker=marker,
-                markersize=5.5,
-                linewidth=2,
-            )
-        axes.axhline(50, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, 0), max(high, 105))
-        number_axis(axes.yaxis)
-        _dose_axis(axes, sorted({d for c, _ in shares for d in c.dose}))
-        axes.set_xlabel("examples of the opposite, logarithmic")
-    rows = tuple(
-        (formatting.plain(d), *(_share_at(c, s, d) for c, s in shares))
-        for d in sorted({d for c, _ in shares for d in c.dose})
-    )
-    return Chart(
-        name,
-        title,
-        "Line chart of the share of the margin's gain that is left against examples of the "
-        "opposite. "
-        + "; ".join(
-            f"aligned on {c.n_pos:,}: {formatting.number(100 * s[-1])} % left at "
-            f"{formatting.plain(c.dose[-1])} examples"
-            for c, s in shares
-        )
-        + ".",
-        "100 % is the aligned model, 0 % the start model; the dashed line marks half undone, and "
-        "where a line crosses it is the dose that undoes half. The share is a ratio of the means "
-        "in the chart above, so it has no band.",
-        Table(("dose", *(f"aligned on {c.n_pos:,}" for c, _ in shares)), rows),
-        figure,
-    )
-
-
-def _share_at(curve: Curve, share: Sequence[float], dose: float) -> str:
-    found = [s for d, s in zip(curve.dose, share, strict=True) if d == dose]
-    return formatting.number(100 * found[0]) + " %" if found and math.isfinite(found[0]) else "–"
-
-
-def _dose_axis(axes: Axes, doses: Sequence[float]) -> None:
-    """Doses by their logarithm with 0 one step to the left, each labelled where there is room."""
-    positive = [d for d in doses if d > 0]
-    if not positive:
-        return
-    axes.set_xscale("symlog", linthresh=positive[0], linscale=1.0, base=2)
-    axes.set_xlim(left=-positive[0] * 0.35 if 0 in doses else None)
-    every = -(-len(doses) // 8)
-    shown = list(doses)[::-1][::every][::-1]
-    axes.set_xticks(shown, [formatting.plain(d) for d in shown])
-    axes.minorticks_off()

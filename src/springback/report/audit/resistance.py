@@ -1,18 +1,14 @@
-"""Charts of resistance: the loss of going back beside the loss of going on."""
+"""Resistance: the loss of going back beside the loss of going on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report import elasticity_card, figure, formatting
+from springback.report.cards import Card
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.report.schema import Pair
-from springback.report.theme import LIGHT, series
-from springback.report.values import Interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 RAW = (
     "Forward trains the earlier model on texts of the later one, inverse the later model on texts "
@@ -30,65 +26,44 @@ EXCESS = (
 )
 
 
-def pairs_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> Chart | None:
-    """Forward against inverse loss, a row per pair; ``excess`` draws the loss in excess.
+def resistance_section(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
+    """``data``: what was trained on, ``responses`` or the ``slices``."""
+    ratios = formatting.listing(
+        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
+    )
+    tested = card is not None and bool(card.pairs)
+    note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
+    return Section(
+        "resistance-pairs",
+        "Resistance",
+        "Is it easier to lead the model back than to lead it on?",
+        there([losses_chart(pairs, data=data), losses_chart(pairs, excess=True)]),
+        (note,) if ratios and not tested else (),
+        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
+    )
 
-    ``data``: what was trained on, ``responses`` or the ``slices``.
-    """
-    shown = [
-        (p.pair, a, b)
+
+def losses_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> Chart | None:
+    """Forward beside inverse loss of each pair; ``excess``: above what the target itself scores."""
+    losses = [
+        (p.pair, p.excess_forward, p.excess_inverse) if excess else (p.pair, p.forward, p.inverse)
         for p in pairs
-        for a, b in [(p.excess_forward, p.excess_inverse) if excess else (p.forward, p.inverse)]
-        if a is not None and b is not None
     ]
-    if not shown:
-        return None
-    name = "resistance-excess" if excess else "resistance"
-    title = "Loss in excess" if excess else "Forward and inverse loss"
-    above = "per pair of slices (left = easier)"
-    legend = [
-        LegendItem("forward", *series(0), lone=True),
-        LegendItem("inverse", *series(1), lone=True),
-    ]
-    height = max(110, 46 * len(shown) + 20)
-    with style(name):
-        figure, (axes,) = panel(title, above, legend, plot_height=height, left=78)
-        for row, (_, forward, inverse) in enumerate(shown):
-            _dumbbell(axes, row, forward, inverse)
-        axes.set_yticks(range(len(shown)), [formatting.short(p, 10) for p, _, _ in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.margins(x=0.08)
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
-        number_axis(axes.xaxis)
-        axes.set_xlabel("training loss, nats/token" + (" above the target's own" if excess else ""))
-    raw = SLICES if data == "slices" else RAW
-    reading = EXCESS if excess else raw
-    return Chart(
-        name,
-        title,
-        f"Dot chart of {title}, nats per token, per pair of slices. "
-        + "; ".join(
-            f"{p}: forward {formatting.value(a)}, inverse {formatting.value(b)}"
-            for p, a, b in shown
-        )
-        + ".",
-        reading
-        + " "
-        + formatting.interval_note((v for _, *both in shown for v in both), "Whiskers"),
-        Table(
-            ("pair", "forward", "inverse"),
-            tuple((p, formatting.both(a), formatting.both(b)) for p, a, b in shown),
+    known = [row for row in losses if None not in row]
+    if excess:
+        caption = Caption("resistance-excess", "Loss in excess", EXCESS)
+    else:
+        reading = SLICES if data == "slices" else RAW
+        caption = Caption("resistance", "Forward and inverse loss", reading)
+    unit = "training loss, nats/token"
+    return figure.rows(
+        caption,
+        Plot(
+            "loss for each pair of slices (left = easier)",
+            [
+                Series("forward", [forward for _, forward, _ in known], join=""),
+                Series("inverse", [inverse for _, _, inverse in known], join=""),
+            ],
         ),
-        figure,
+        Axis(unit + " above the target's own" * excess, [p for p, _, _ in known], head="pair"),
     )
-
-
-def _dumbbell(axes: Axes, row: int, forward: Interval, inverse: Interval) -> None:
-    axes.plot(
-        [forward.mean, inverse.mean], [row - 0.13, row + 0.13], color=LIGHT["axis"], linewidth=1.2
-    )
-    for index, (value, shift) in enumerate(((forward, -0.13), (inverse, 0.13))):
-        colour, marker = series(index)
-        whisker(axes, row + shift, value, colour, across=True)
-        axes.plot([value.mean], [row + shift], color=colour, marker=marker, markersize=7.5)

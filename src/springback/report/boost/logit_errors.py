@@ -1,127 +1,72 @@
-"""Charts of what a boost found beside its methods: by difficulty, and prediction beside result."""
+"""Logit errors of the two models of a contrast: what they predict, beside what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from springback.report import formatting
-from springback.report.boost_findings import Difficulty, LambdaPoint
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.theme import LIGHT, series
+from springback.report import figure, formatting
+from springback.report.boost_findings import Contrast, LambdaPoint
+from springback.report.components import Cell, Grid, Section, there
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.report.values import Interval
 
 
-def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | None:
-    """Difference to the fine-tuned model in each bin, a marker for each method."""
-    shown = [m for m in found.methods if any(m.differences)]
-    if not shown or not found.bins:
-        return None
-    title = "Effect by difficulty"
-    legend = [LegendItem(m.method, *series(i), lone=True) for i, m in enumerate(shown)]
-    labels = [f"{formatting.plain(b.low)}–{formatting.plain(b.high)}" for b in found.bins]
-    with style(name):
-        figure, (axes,) = panel(title, "accuracy, points (up = better)", legend)
-        axes.axhline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
-        for i, method in enumerate(shown):
-            colour, marker = series(i)
-            aside = 0.12 * (i - (len(shown) - 1) / 2)
-            for at, value in enumerate(method.differences):
-                if value is not None:
-                    whisker(axes, at + aside, value.scaled(100), colour)
-                    axes.plot(
-                        [at + aside], [100 * value.mean], color=colour, marker=marker, markersize=7
-                    )
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.5, len(labels) - 0.5)
-        number_axis(axes.yaxis)
-        axes.set_xlabel(found.unit)
+def logit_errors_section(contrasts: Sequence[Contrast], curve: Sequence[LambdaPoint]) -> Section:
+    """``curve``: prediction beside the search for lambda."""
+    head = (
+        "Contrast", "Prediction", "rho k", "k", "rho", "Best lambda", "Chosen", "Contested, %",
+    )  # fmt: skip
     rows = tuple(
         (
-            m.method,
-            *(formatting.both(d, 100, sign=True) for d in m.differences),
-            formatting.both(m.trend, 100, sign=True),
-            "–" if m.p_holm is None else formatting.number(m.p_holm, 2),
+            Cell(c.method, f"{c.strong} against {c.weak}"),
+            Cell(c.label or "–"),
+            *(_interval_cell(v) for v in (c.rho_k, c.k, c.rho, c.best_lambda)),
+            Cell("–" if c.chosen is None else formatting.plain(c.chosen)),
+            _interval_cell(c.contested, 100),
         )
-        for m in shown
+        for c in contrasts
     )
-    counts = formatting.listing(
-        f"{label}: {b.questions} questions" for label, b in zip(labels, found.bins, strict=True)
-    )
-    return Chart(
-        name,
-        title,
-        "Dot chart of the difference in accuracy to the fine-tuned model by length of the "
-        "reference solution. "
-        + "; ".join(
-            f"{m.method}: " + ", ".join(formatting.value(d, 100, sign=True) for d in m.differences)
-            for m in shown
-        )
-        + ".",
-        f"Questions by the length of their reference solution ({counts}). Hardest minus easiest is "
-        "a slope over the rank of that length, tested for all questions at once. "
-        + formatting.interval_note((d for m in shown for d in m.differences), "Whiskers"),
-        Table(("method", *labels, "hardest minus easiest", "p (Holm)"), rows),
-        figure,
+    return Section(
+        "diagnostics",
+        "Why contrast helps, or not",
+        "Are the errors of the two models so alike, and the weak one's so much larger, that "
+        "subtracting helps?",
+        there([lambda_chart(curve)]),
+        grids=(Grid("Logit errors", head, rows, frozenset({1})),),
+        reading="Errors are those of the logits against the reference model, at plausible tokens "
+        "of the validation solutions. The weak model's is k times as large, rho is their "
+        "correlation: contrast shrinks the error where rho k is above 1. The reference's own error "
+        "counts in both, which raises rho.",
     )
 
 
-def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> Chart | None:
+def _interval_cell(value: Interval | None, scale: float = 1) -> Cell:
+    return Cell(formatting.value(value, scale), formatting.bounds(value, scale))
+
+
+def lambda_chart(curve: Sequence[LambdaPoint], name: str = "theory-lambda") -> Chart | None:
     """Predicted error variance over lambda, and below it what was measured."""
-    measures: list[tuple[str, Callable[[LambdaPoint], Interval | None], float]] = [
-        ("predicted error variance (1 = as at lambda 0)", lambda p: p.error_variance, 1.0),
-        ("change of NLL, nats/token (lower = better)", lambda p: p.nll, 1.0),
-        ("change of accuracy, points (higher = better)", lambda p: p.accuracy, 100.0),
+    measures: list[tuple[str, float, Callable[[LambdaPoint], Interval | None]]] = [
+        ("predicted error variance (1 = as at lambda 0)", 1.0, lambda p: p.error_variance),
+        ("change of NLL, nats/token (lower = better)", 0.0, lambda p: p.nll),
+        (
+            "change of accuracy, points (higher = better)",
+            0.0,
+            lambda p: p.accuracy and p.accuracy.scaled(100),
+        ),
     ]
-    shown = [m for m in measures if any(m[1](p) for p in points)]
-    if not shown:
-        return None
-    title = "Lambda: predicted beside measured" if len(shown) == 3 else "Lambda"
-    first, *others = [m[0] for m in shown]
-    with style(name):
-        figure, axes = panel(title, first, (), (None, *others), plot_height=120)
-        for i, (label, read, scale) in enumerate(shown):
-            known = [(p.lam, found.scaled(scale)) for p in points if (found := read(p))]
-            colour, marker = series(i)
-            axes[i].axhline(
-                1.0 if label.startswith("predicted") else 0.0,
-                color=LIGHT["muted"],
-                linestyle="--",
-                linewidth=1.5,
-            )
-            for lam, value in known:
-                whisker(axes[i], lam, value, colour)
-            places, means = [lam for lam, _ in known], [v.mean for _, v in known]
-            axes[i].plot(places, means, color=colour, marker=marker, markersize=6, linewidth=1.4)
-            number_axis(axes[i].yaxis)
-            number_axis(axes[i].xaxis)
-            axes[i].margins(y=0.15)
-            if i < len(shown) - 1:
-                axes[i].tick_params(labelbottom=False)
-            axes[i].set_xlim(*_span([p.lam for p in points]))
-        axes[-1].set_xlabel("lambda")
-    rows = tuple(
-        (formatting.plain(p.lam), *(formatting.both(read(p), scale) for _, read, scale in shown))
-        for p in points
+    plots = []
+    for i, (above, level, value) in enumerate(measures):
+        if known := [(p.lam, v) for p in curve if (v := value(p)) is not None]:
+            series = Series("", [v for _, v in known], [lam for lam, _ in known], index=i)
+            plots.append(Plot(above, [series], Level(level)))
+    return figure.lines(
+        Caption(
+            name,
+            "Lambda: predicted beside measured" if len(plots) == len(measures) else "Lambda",
+            "Where the prediction lies below its dashed line, contrast should shrink the logit "
+            "error; where NLL lies below its own, it did.",
+        ),
+        plots,
+        Axis("lambda"),
     )
-    return Chart(
-        name,
-        title,
-        f"Line charts of {formatting.listing(m[0].split(',')[0].split(' (')[0] for m in shown)} "
-        "against lambda. "
-        + "; ".join(
-            f"lambda {formatting.plain(p.lam)}: "
-            + ", ".join(formatting.value(read(p), scale) for _, read, scale in shown)
-            for p in points
-        )
-        + ".",
-        "Where the prediction lies below its dashed line, contrast should shrink the logit error; "
-        "where NLL lies below its own, it did. "
-        + formatting.interval_note((read(p) for _, read, _ in shown for p in points), "Whiskers"),
-        Table(("lambda", *(m[0].split(" (")[0] for m in shown)), rows),
-        figure,
-    )
-
-
-def _span(places: Sequence[float]) -> tuple[float, float]:
-    room = 0.04 * (max(places) - min(places) or 1.0)
-    return min(places) - room, max(places) + room

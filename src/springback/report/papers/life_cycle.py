@@ -1,117 +1,73 @@
-"""Charts of the life-cycle study: each quantity against volume and against size."""
+"""The life-cycle study: each quantity against volume and against size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from springback.report import formatting
-from springback.report.audit.more_alignment import keep_zero
+from springback.report import figure, formatting
 from springback.report.components import Cell, Grid, Section, there
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
+from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.report.node import form_of
-from springback.report.theme import series
 from springback.report.values import Interval
 
-Found = Mapping[str, Any]
-#: Of the axis: what it is called, what one line holds, the key of the other.
+Part = Mapping[str, Any]
+#: By axis: key of a trend, title of the section, name of the axis, key of what one line holds.
 AXES = {
-    "volume": ("rows of pre-training", "size", "weights outside the embeddings"),
-    "parameters": ("weights outside the embeddings", "volume", "rows of pre-training"),
+    "volume": ("volume", "Along pre-training", "rows of pre-training", "size"),
+    "parameters": ("size", "Along size", "weights outside the embeddings", "volume"),
 }
 
 
-def sections(found: Found) -> tuple[Section, ...]:
+def life_cycle_sections(study: Part) -> tuple[Section, ...]:
     """Raises :class:`StoreError` where it has not the form that the job writes."""
     with form_of("analysis.life_cycle", "reproduce"):
-        return tuple(_sections(found))
-
-
-def _sections(found: Found) -> list[Section]:
-    told = []
-    for axis, lead in (
-        ("volume", "Does it grow with the volume of pre-training?"),
-        ("parameters", "Does it grow with the size of the model?"),
-    ):
-        charts = there([_chart(found, quantity, axis) for quantity in found["quantities"]])
-        title = "Along pre-training" if axis == "volume" else "Along size"
-        told.append(
-            Section(
-                f"life-{axis}",
-                title,
-                lead,
-                charts,
-                reading=f"Aligned on {found['n_pos']:,} examples, then {found['dose']:,} of the "
-                "opposite. A seed draws text, weights and order of the pre-training too.",
-                grids=(_trend_grid(found, "volume" if axis == "volume" else "size"),),
-            )
+        return (
+            _section(study, "volume", "Does it grow with the volume of pre-training?"),
+            _section(study, "parameters", "Does it grow with the size of the model?"),
         )
-    return told
 
 
-def _interval(found: Found | None) -> Interval | None:
-    if found is None:
-        return None
-    return Interval(found["mean"], found["low"], found["high"], found["n"])
+def _section(study: Part, axis: str, lead: str) -> Section:
+    trend, title, _, _ = AXES[axis]
+    return Section(
+        f"life-{axis}",
+        title,
+        lead,
+        there([_chart(study, quantity, axis) for quantity in study["quantities"]]),
+        reading=f"Aligned on {study['n_pos']:,} examples, then {study['dose']:,} of the "
+        "opposite. A seed draws text, weights and order of the pre-training too.",
+        grids=(_trend_grid(study, trend),),
+    )
 
 
-def _chart(found: Found, quantity: str, axis: str) -> Chart | None:
-    about, line, _ = AXES[axis]
-    title, unit = (found["quantities"][quantity][k] for k in ("title", "unit"))
-    groups: dict[Any, list[tuple[float, Interval]]] = {}
-    for cell in found["cells"]:
-        value = _interval(cell[quantity])
-        if value is not None:
-            groups.setdefault(cell[line], []).append((cell[axis], value))
-    if not groups:
-        return None
-    places = sorted({c[axis] for c in found["cells"]})
-    name = f"life-{quantity.replace('_', '-')}-{'size' if axis == 'parameters' else axis}"
-    labels = [_said(group) for group in groups]
-    with style(name):
-        legend = [LegendItem(label, *series(i)) for i, label in enumerate(labels)]
-        figure, (axes,) = panel(title, unit, legend)
-        for i, values in enumerate(groups.values()):
-            colour, marker = series(i)
-            shift = 0.06 * (i - (len(groups) - 1) / 2)
-            x = [places.index(place) + shift for place, _ in values]
-            axes.plot(x, [v.mean for _, v in values], color=colour, marker=marker, ms=6, lw=1.6)
-            for at, (_, value) in zip(x, values, strict=True):
-                whisker(axes, at, value, colour)
-        keep_zero(axes, [b for g in groups.values() for _, v in g for b in (v.bounds or (v.mean,))])
-        axes.set_xticks(range(len(places)), [_short(p) for p in places])
-        axes.set_xlabel(about)
-        number_axis(axes.yaxis)
-    table = Table(
-        (about, *labels),
-        tuple(
-            (
-                formatting.plain(place),
-                *(
-                    formatting.both(dict(values)[place]) if place in dict(values) else "–"
-                    for values in groups.values()
-                ),
-            )
-            for place in places
+def _interval(mean: Part | None) -> Interval | None:
+    return None if mean is None else Interval(mean["mean"], mean["low"], mean["high"], mean["n"])
+
+
+def _chart(study: Part, quantity: str, axis: str) -> Chart | None:
+    """A line for each size along volume, or the other way round."""
+    trend, _, label, group = AXES[axis]
+    title, unit = (study["quantities"][quantity][k] for k in ("title", "unit"))
+    places = sorted({cell[axis] for cell in study["cells"]})
+    groups: dict[Any, dict[float, Interval | None]] = {}
+    for cell in study["cells"]:
+        groups.setdefault(cell[group], {})[cell[axis]] = _interval(cell[quantity])
+    series = [
+        Series(name if isinstance(name, str) else f"{name:,} rows", [values.get(p) for p in places])
+        for name, values in groups.items()
+        if any(values.values())
+    ]
+    return figure.points(
+        Caption(f"life-{quantity.replace('_', '-')}-{trend}", title, ""),
+        Plot(unit, series, zero=True),
+        Axis(
+            label,
+            [formatting.plain(p) for p in places],
+            ticks=[_short(p) for p in places],
+            dodge=0.06,
         ),
     )
-    return Chart(
-        name,
-        title,
-        f"Line chart of {title}, {unit}, against {about}. "
-        + "; ".join(
-            f"{label}: {formatting.number(v[0][1].mean)} to {formatting.number(v[-1][1].mean)}"
-            for label, v in zip(labels, groups.values(), strict=True)
-        )
-        + ".",
-        formatting.interval_note((v for g in groups.values() for _, v in g), "Whiskers"),
-        table,
-        figure,
-    )
-
-
-def _said(group: Any) -> str:
-    return group if isinstance(group, str) else f"{group:,} rows"
 
 
 def _short(value: float) -> str:
@@ -121,11 +77,11 @@ def _short(value: float) -> str:
     return formatting.plain(value)
 
 
-def _trend_grid(found: Found, axis: str) -> Grid:
-    rows: list[Sequence[Cell]] = []
-    for row in found["trends"]:
+def _trend_grid(study: Part, axis: str) -> Grid:
+    rows = []
+    for row in study["trends"]:
         if row["axis"] == axis:
-            title, unit = (found["quantities"][row["quantity"]][k] for k in ("title", "unit"))
+            title, unit = (study["quantities"][row["quantity"]][k] for k in ("title", "unit"))
             slope = _interval(row["slope"])
             rows.append(
                 (
@@ -136,4 +92,4 @@ def _trend_grid(found: Found, axis: str) -> Grid:
                 )
             )
     head = ("Quantity", f"For each doubling of {axis}", "p (Holm)", "Finding")
-    return Grid(f"Trends in {axis}", head, tuple(map(tuple, rows)), frozenset({3}))
+    return Grid(f"Trends in {axis}", head, tuple(rows), frozenset({3}))

@@ -1,97 +1,125 @@
-"""What the page tells of several models: of a series, and of a reproduction."""
+"""Several models: those of a series, and of a reproduction beside what was published."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import elasticity_card, formatting
-from springback.report.boost import chapter, logit_errors, methods
-from springback.report.cards import Comparison, Models, Reproduction
+from springback.report import elasticity_card, figure, formatting
+from springback.report.boost.difficulty import difficulty_sections
+from springback.report.boost.logit_errors import lambda_chart
+from springback.report.boost.methods import cut_notes, methods_chart, methods_grid
+from springback.report.cards import Comparison, Models, Quantity, Reproduction, Study
 from springback.report.components import Section, there
-from springback.report.papers import model_charts
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Value
 from springback.report.schema import Cell
+
+#: By quantity: title, how to read it, and the value that a dashed line marks.
+MAIN: dict[str, tuple[str, str, tuple[float, str] | None]] = {
+    "gain": ("Gained by aligning", "What alignment added to the margin.", (0.0, "no gain")),
+    "share_lost": (
+        "Share lost",
+        "What the opposite took back of the gain at the largest dose.",
+        (100.0, "all of the gain"),
+    ),
+    "rebound_slope": (
+        "Rebound slope",
+        "How much further the margin falls for each doubling of alignment; above 0 is the "
+        "paper's finding.",
+        (0.0, "no steeper"),
+    ),
+    "resistance_ratio": (
+        "Resistance ratio",
+        "Loss going back over loss going forward; below 1 going back is easier.",
+        (1.0, "as hard"),
+    ),
+    "half_life_dose": (
+        "Half-life dose",
+        "Examples of the opposite that undo half of the gain; fewer is undone sooner.",
+        None,
+    ),
+}
 
 
 def sections(
     models: Models | None, reproduction: Reproduction | None, cells: Sequence[Cell] = ()
 ) -> tuple[Section, ...]:
-    told = [] if reproduction is None else [_published(reproduction)]
-    for at, cell in enumerate(cells, start=1):
-        told += _cell(cell, f"-{at}" if len(cells) > 1 else "")
+    parts = [] if reproduction is None else [_published_section(reproduction)]
+    for number, cell in enumerate(cells, start=1):
+        parts += _cell_sections(cell, f"-{number}" if len(cells) > 1 else "")
     if models is not None and models.studies:
-        told += _models(models)
-    return tuple(told)
+        parts += _model_sections(models)
+    return tuple(parts)
 
 
-def _cell(cell: Cell, suffix: str) -> list[Section]:
+def _cell_sections(cell: Cell, suffix: str) -> list[Section]:
     """One model on one task: its methods over the seeds, by difficulty, against lambda."""
-    told = []
+    parts = []
     if cell.methods:
-        told.append(
+        parts.append(
             Section(
                 f"comparison{suffix}",
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
-                there([methods.methods_chart(cell.methods, f"methods{suffix}")]),
-                notes=chapter.cut_notes(cell.methods),
-                grids=(chapter.methods_grid(cell.methods),),
+                there([methods_chart(cell.methods, f"methods{suffix}")]),
+                notes=cut_notes(cell.methods),
+                grids=(methods_grid(cell.methods),),
             )
         )
     if cell.difficulty is not None:
-        told += chapter.difficulty_sections(cell.difficulty, f"difficulty{suffix}")
+        parts += difficulty_sections(cell.difficulty, f"difficulty{suffix}")
     if cell.curve:
-        chart = logit_errors.lambda_chart(cell.curve, f"theory-lambda{suffix}")
+        chart = lambda_chart(cell.curve, f"theory-lambda{suffix}")
         lead = "Does the error that theory predicts move as NLL and accuracy do?"
-        told.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
-    return told
+        parts.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
+    return parts
 
 
-def _published(found: Reproduction) -> Section:
-    grids = []
-    if found.published is not None:
-        grids.append(elasticity_card.figures_grid("Published", found.published))
-    if found.measured is not None:
-        grids.append(elasticity_card.figures_grid("Measured here", found.measured))
-    source = found.published.source if found.published is not None else ""
-    notes = [f"Published: {source}"] if source else []
-    if found.published is None:
+def _published_section(reproduction: Reproduction) -> Section:
+    published, measured = reproduction.published, reproduction.measured
+    tables = (("Published", published), ("Measured here", measured))
+    grids = [elasticity_card.figures_grid(label, t) for label, t in tables if t is not None]
+    notes = []
+    if published is None:
         notes.append("The paper gives no table for this.")
-    if found.scale:
-        notes.append(f"Scale of what was measured here: {found.scale}.")
+    elif published.source:
+        notes.append(f"Published: {published.source}")
+    if reproduction.scale:
+        notes.append(f"Scale of what was measured here: {reproduction.scale}.")
+    paper = reproduction.paper
     return Section(
         "published",
         "Published and measured",
-        found.question,
+        reproduction.question,
         notes=tuple(map(formatting.sentence, notes)),
         grids=tuple(grids),
         missing="" if grids else "Nothing was measured.",
-        reading=f"The paper: {formatting.sentence(found.paper)}" if found.paper else "",
+        reading=f"The paper: {formatting.sentence(paper)}" if paper else "",
         beside=len(grids) > 1,
     )
 
 
-def _models(models: Models) -> list[Section]:
-    told = [
+def _model_sections(models: Models) -> list[Section]:
+    several = len(models.studies) > 1
+    parts = [
         Section(
             "cards",
-            "Cards" if len(models.studies) > 1 else "Card",
+            "Cards" if several else "Card",
             "How strongly does each model spring back?",
             reading="Each card is of one audit: where a line does not say otherwise, of the most "
             "aligned model, with 95 % intervals over the seeds below the values.",
             grids=(elasticity_card.cards_grid(models),),
         )
     ]
-    if len(models.studies) > 1 and (charts := model_charts.main_charts(models)):
+    if several and (charts := there([quantity_chart(models, key) for key in MAIN])):
         lead = "How do they differ in what counts?"
-        told.append(Section("by-model", "Model by model", lead, charts))
+        parts.append(Section("by-model", "Model by model", lead, charts))
     if models.comparison is not None:
-        told.append(_differences(models.comparison, models))
-    return told
+        parts.append(_differences_section(models.comparison, models))
+    return parts
 
 
-def _differences(comparison: Comparison, models: Models) -> Section:
+def _differences_section(comparison: Comparison, models: Models) -> Section:
     tests = [d for d in comparison.differences if d.p_holm is not None]
-    found = [d for d in tests if d.label in ("higher", "lower")]
     chance = formatting.number(100 * (1 - comparison.level), 2)
     notes = []
     if tests:
@@ -99,7 +127,7 @@ def _differences(comparison: Comparison, models: Models) -> Section:
             f"Findings are read from p-values adjusted by Holm over all {len(tests)} tests: the "
             f"chance of any false one is at most {chance} %. Intervals are not adjusted."
         )
-        if not found:
+        if not any(d.label in ("higher", "lower") for d in tests):
             notes.append("No difference stands after that.")
     else:
         notes.append("Nothing could be tested: a test needs two seeds or more of each model.")
@@ -111,3 +139,41 @@ def _differences(comparison: Comparison, models: Models) -> Section:
         warnings=tuple(map(formatting.sentence, comparison.notes)),
         grids=elasticity_card.difference_grids(comparison, models),
     )
+
+
+def quantity_chart(models: Models, key: str) -> Chart | None:
+    """One main quantity of the cards by model; None where no model has it."""
+    title, reading, marked = MAIN[key]
+    quantities = [(s, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
+    unit = next((q.shown()[1] for _, q in quantities if q is not None), "")
+    values = [_value(q) for _, q in quantities]
+    findings = ["–" if q is None else q.label or "–" for _, q in quantities]
+    return figure.rows(
+        Caption(f"models-{key.replace('_', '-')}", title, reading),
+        Plot(
+            unit,
+            [Series("", values, join="")],
+            None if marked is None else Level(*marked),
+            zero=key != "resistance_ratio",
+        ),
+        Axis(
+            "",
+            [s.name for s, _ in quantities],
+            "model",
+            {"finding": findings},
+            ticks=[_name(s, q) for s, q in quantities],
+        ),
+    )
+
+
+def _value(quantity: Quantity | None) -> Value:
+    if quantity is None:
+        return "no card"
+    estimate, _ = quantity.shown()
+    return estimate if estimate.known else quantity.reason or "not measured"
+
+
+def _name(study: Study, quantity: Quantity | None) -> str:
+    """What did not align says so in the chart itself: its other values mean little."""
+    fell = quantity is not None and quantity.label == "did not align"
+    return f"{study.name} (did not align)" if fell else study.name

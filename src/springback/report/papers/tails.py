@@ -1,142 +1,110 @@
-"""Charts of ``springback theory pareto``: tail exponents and the tails themselves."""
+"""``springback theory pareto``: tail exponents and the tails themselves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.papers.theorem import legend, log_axis, power
-from springback.report.theme import LIGHT, series
+from springback.report import figure, formatting
+from springback.report.components import Section, there
+from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
 from springback.report.values import Interval
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
 HEAD = ("data", "leaves", "alpha", "xmin", "leaves in tail", "mass in tail, %", "p", "finding")
+#: Kinds of leaf whose tails one chart holds.
+MOST = 6
+
+
+def tails_section(data: Rows) -> Section:
+    charts = [exponents_chart(data), *(tail_chart(i, d) for i, d in enumerate(data, start=1))]
+    notes = tuple(
+        f"{d['data']}, {t['leaves']}: no fit ({t['reason']})."
+        for d in data
+        for t in d["tails"]
+        if not t["fit"]
+    )
+    return Section("tails", "Tails", "Do leaf masses follow a Pareto law?", there(charts), notes)
 
 
 def exponents_chart(data: Rows) -> Chart | None:
     """Tail exponents of every kind of leaf, a marker for each data set, hollow if ruled out."""
-    known = [(i, t) for i, d in enumerate(data) for t in d["tails"] if t["fit"]]
-    if not known:
-        return None
-    names = list(dict.fromkeys(t["leaves"] for _, t in known))
-    name, title = "theory-exponents", "Tail exponents"
-    with style(name):
-        figure, (axes,) = panel(
-            title,
-            "alpha of the power law above its threshold",
-            [
-                *legend([formatting.short(d["data"], 24) for d in data], lone=True),
-                LegendItem("hollow: ruled out, or a rival fits better", LIGHT["ink"], ""),
-            ],
-            plot_height=28 * len(names) + 24,
-            left=112,
-        )
-        for i, tail in known:
-            fit = tail["fit"]
-            colour, marker = series(i)
-            place = names.index(tail["leaves"]) + 0.22 * (i - (len(data) - 1) / 2)
-            half = 1.96 * (fit["alpha_se"] or 0.0)
-            bounds = Interval(fit["alpha"], fit["alpha"] - half, fit["alpha"] + half, 1)
-            whisker(axes, place, bounds, colour, across=True)
-            inside = colour if fit["label"].startswith("power law") else LIGHT["card"]
-            axes.plot([fit["alpha"]], [place], marker, color=colour, mfc=inside, ms=6.5, mew=1.6)
-        axes.set_yticks(range(len(names)), names)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.grid(True, axis="x")
-        axes.grid(False, axis="y")
-        number_axis(axes.xaxis)
-        axes.set_xlabel("alpha")
-    cells = tuple(_tail_row(data[i], t) for i, t in known)
-    return Chart(
-        name,
-        title,
-        "Dot chart of tail exponents. " + "; ".join(f"{r[0]}, {r[1]}: {r[2]}" for r in cells) + ".",
-        "Maximum likelihood; whiskers are 95 % from the curvature of the likelihood. p is the "
-        "bootstrap's goodness of fit, below 0.1 rules the power law out.",
-        Table(HEAD, cells),
-        figure,
+    fitted = [(d, t) for d in data for t in d["tails"] if t["fit"]]
+    names = list(dict.fromkeys(t["leaves"] for _, t in fitted))
+    cells = tuple(_tail_row(d, t) for d, t in fitted)
+    return figure.rows(
+        Caption(
+            "theory-exponents",
+            "Tail exponents",
+            "Maximum likelihood; whiskers are 95 % from the curvature of the likelihood. p is the "
+            "bootstrap's goodness of fit, below 0.1 rules the power law out.",
+            intervals="",
+        ),
+        Plot(
+            "power law above its threshold (hollow: ruled out or beaten)",
+            [_exponents(d, names) for d in data],
+        ),
+        Axis("alpha", names),
+        table=Table(HEAD, cells),
     )
+
+
+def _exponents(data: Mapping[str, Any], names: Sequence[str]) -> Series:
+    fits = {t["leaves"]: t["fit"] for t in data["tails"] if t["fit"]}
+    values = []
+    for name in names:
+        fit = fits.get(name)
+        half = 1.96 * ((fit and fit["alpha_se"]) or 0.0)
+        values.append(fit and Interval(fit["alpha"], fit["alpha"] - half, fit["alpha"] + half, 1))
+    ruled_out = [
+        i
+        for i, name in enumerate(names)
+        if name in fits and not fits[name]["label"].startswith("power law")
+    ]
+    return Series(formatting.short(data["data"], 24), values, join="", hollow=ruled_out)
 
 
 def _tail_row(data: Mapping[str, Any], tail: Mapping[str, Any]) -> tuple[str, ...]:
     fit = tail["fit"]
-    p = "–" if fit["p"] is None else formatting.number(fit["p"])
-    counts = formatting.plain(fit["xmin"]), f"{fit['n_tail']:,} of {fit['n']:,}"
-    mass = formatting.number(100 * fit["mass_tail"])
     return (
         data["data"],
         tail["leaves"],
         formatting.number(fit["alpha"]),
-        *counts,
-        mass,
-        p,
+        formatting.plain(fit["xmin"]),
+        f"{fit['n_tail']:,} of {fit['n']:,}",
+        formatting.number(100 * fit["mass_tail"]),
+        formatting.number(fit["p"]),
         fit["label"],
     )
 
 
-def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
+def tail_chart(number: int, data: Mapping[str, Any]) -> Chart | None:
     """How many leaves occur at least so often, and the fitted power laws (dashed)."""
-    known = [t for t in data["tails"] if t["fit"] and t.get("survival")][:6]
-    if not known:
-        return None
-    name, title = f"theory-tail-{place}", f"Tails of {formatting.short(data['data'], 34)}"
-    with style(name):
-        figure, (axes,) = panel(
-            title,
-            "share of leaves that occur so often or more",
-            legend([t["leaves"] for t in known]),
-            plot_height=230,
-        )
-        for i, tail in enumerate(known):
-            colour, _ = series(i)
-            curve, fit = tail["survival"], tail["fit"]
-            axes.plot(curve["count"], curve["share"], color=colour, lw=1.8)
-            start, end = fit["xmin"], max(curve["count"])
-            share = fit["n_tail"] / fit["n"]
-            slope = 1 - fit["alpha"]
-            axes.plot(
-                [start, end], [share, share * (end / start) ** slope], color=colour, ls="--", lw=1.2
-            )
-        log_axis(axes, [c for t in known for c in t["survival"]["count"]])
-        _log_shares(axes, min(min(t["survival"]["share"]) for t in known))
-        axes.set_xlabel("occurrences")
-    return Chart(
-        name,
-        title,
-        f"Survival curves of {formatting.listing(t['leaves'] for t in known)} on two logarithmic "
-        "axes.",
-        "Away from the smallest counts a power law is a straight line; dashed, from its threshold "
-        "on, the fitted slope.",
-        Table(
-            (
-                "data",
-                "leaves",
-                "alpha",
-                "xmin",
-                "leaves in tail",
-                "mass in tail, %",
-                "p",
-                "finding",
-            ),
-            tuple(_tail_row(data, t) for t in known),
+    tails = [t for t in data["tails"] if t["fit"] and t.get("survival")][:MOST]
+    curves, slopes = [], []
+    for i, tail in enumerate(tails):
+        counts, shares, fit = tail["survival"]["count"], tail["survival"]["share"], tail["fit"]
+        curves.append(Series(tail["leaves"], shares, counts, markers=False))
+        start, end = fit["xmin"], max(counts)
+        first = fit["n_tail"] / fit["n"]
+        ends = [first, first * (end / start) ** (1 - fit["alpha"])]
+        slopes.append(Series("", ends, [start, end], join="--", markers=False, index=i))
+    least = min((min(t["survival"]["share"]) for t in tails), default=1.0)
+    return figure.lines(
+        Caption(
+            f"theory-tail-{number}",
+            f"Tails of {formatting.short(data['data'], 34)}",
+            "Away from the smallest counts a power law is a straight line; dashed, from its "
+            "threshold on, the fitted slope.",
+            alt=f"Survival curves of {formatting.listing(t['leaves'] for t in tails)} on two "
+            "logarithmic axes.",
         ),
-        figure,
+        Plot(
+            "share of leaves that occur so often or more",
+            [*curves, *slopes],
+            limits=(least * 0.7, 1.5),
+            log=True,
+        ),
+        Axis("occurrences", scale="log"),
+        Table(HEAD, tuple(_tail_row(data, t) for t in tails)),
     )
-
-
-def _log_shares(axes: Axes, least: float) -> None:
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    powers = range(math.floor(math.log10(least)), 1)
-    axes.set_yscale("log")
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    ticks = [10.0**p for p in powers]
-    axes.set_yticks(ticks, [power(t) for t in ticks])
-    axes.set_ylim(least * 0.7, 1.5)

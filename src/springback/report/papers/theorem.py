@@ -1,4 +1,4 @@
-"""Charts of ``springback theory theorem``: ratio, departures, sign, map, Huffman codes."""
+"""``springback theory theorem``: ratio, departures, sign, map, Huffman codes."""
 
 from __future__ import annotations
 
@@ -6,213 +6,229 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from springback.report import formatting
-from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
-from springback.report.theme import LIGHT, series
+from springback.report import figure, formatting
+from springback.report.components import Fact, Section, there
+from springback.report.drawing import panel, style
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
+from springback.report.theme import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rows = Sequence[Mapping[str, Any]]
+Part = Mapping[str, Any]
+Rows = Sequence[Part]
 KEPT = "share of -k that is left"
 #: What is drawn of a share; the table has the rest.
 FRAME = (-1.0, 3.0)
 
 
-def _middle(row: Mapping[str, Any], key: str = "kept") -> float:
-    found = row[key]["median"]
-    return math.nan if found is None else float(found)
-
-
-def _cell(found: Mapping[str, Any]) -> str:
-    text = formatting.number(found["median"])
-    if found["median"] is None:
-        return "–"
-    return f"{text} ({formatting.number(found['low'])} to {formatting.number(found['high'])})"
-
-
-def power(value: float) -> str:
-    """1000 as "1e3": short enough for a tick."""
+def theorem_facts(study: Part) -> tuple[Fact, ...]:
+    identity = study["identity"]
+    residue = formatting.number(identity["residue_at_zero"])
+    note = f"largest over {identity['cells']:,} cells"
+    difference = formatting.number(identity["difference"])
     return (
-        formatting.plain(value)
-        if 0.01 <= value < 1000
-        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
+        Fact("Residue of the balance at l = 0", residue, "bits", note),
+        Fact("Closed form against differences", difference, "relative", "at l = 0"),
     )
 
 
-def log_axis(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with a tick at every power of ten within ``values``."""
-    from matplotlib.ticker import NullFormatter, NullLocator
-
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    every = -(-(high - low) // 6) or 1
-    ticks = [10.0**p for p in range(low, high + 1, every)]
-    axes.set_xscale("log")
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(ticks, [power(t) for t in ticks])
-
-
-def _groups(rows: Rows, key: str) -> dict[Any, list[Mapping[str, Any]]]:
-    found: dict[Any, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(row[key], []).append(row)
-    return found
-
-
-def _table(rows: Rows, keys: Sequence[str], head: Sequence[str]) -> Table:
-    return Table(
-        (*head, KEPT, "draws where D2 gets worse, %"),
-        tuple(
-            (
-                *(r[k] if isinstance(r[k], str) else power(r[k]) for k in keys),
-                _cell(r["kept"]),
-                formatting.number(100 * r["worse"]),
-            )
-            for r in rows
+def theorem_sections(study: Part) -> tuple[Section, ...]:
+    k, l = study["at"]["k"], study["at"]["l"]  # noqa: E741
+    what = "rate2' / rate1' over -k at"
+    ratio = (
+        kept_chart(
+            ("theory-ratio-k", "Ratio against k", f"{what} l = {l:g}; at l = 0 it is 1 for all."),
+            [row for row in study["by_k"] if row["l"]],
+            ("k", "k"),
+        ),
+        kept_chart(
+            ("theory-ratio-l", "Ratio against l", f"{what} k = {k:g}."), study["by_l"], ("l", "l")
         ),
     )
+    escaped = [
+        row
+        for row in study["escaped"]
+        if row["arrangement"] == "independent" and row["k"] in (10, 1e3, 1e6)
+    ]
+    reading = "l = 0, independent leaves: a mass near 1/k already undoes the ratio."
+    departures = (
+        collapse_chart(study["departures"]),
+        chi2_chart(study["departures"]),
+        kept_chart(
+            ("theory-escaped", "Escaped mass", reading),
+            escaped,
+            ("mass", "mass of D3 on new leaves"),
+        ),
+    )
+    maps = (sign_chart(study["map"]), map_chart(study["map"]))
+    huffman = (huffman_chart(study["huffman"]),)
+    ratio_lead = "Does D2's rate change k times as fast as D1's?"
+    departures_lead = "What decides how far the theorem reaches?"
+    map_lead = "For which data does the alignment set get worse?"
+    return (
+        Section("ratio", "Ratio of the two rates", ratio_lead, there(ratio)),
+        Section("departures", "Where it departs", departures_lead, there(departures)),
+        Section("map", "Sign and map", map_lead, there(maps)),
+        Section("huffman", "Huffman codes", "And with whole bits?", there(huffman)),
+    )
 
 
-def _lines(axes: Axes, groups: Mapping[Any, Rows], x: str, y: Callable[[Any], float]) -> None:
-    for i, rows in enumerate(groups.values()):
-        colour, marker = series(i)
-        axes.plot([r[x] for r in rows], [y(r) for r in rows], color=colour, marker=marker, lw=1.8)
+def _median(row: Part) -> float:
+    median = row["kept"]["median"]
+    return math.nan if median is None else float(median)
 
 
-def legend(names: Sequence[str], lone: bool = False) -> list[LegendItem]:
-    return [LegendItem(name, *series(i), lone=lone) for i, name in enumerate(names)]
+def _quartiles(share: Part) -> str:
+    text = formatting.number(share["median"])
+    if share["median"] is None:
+        return "–"
+    return f"{text} ({formatting.number(share['low'])} to {formatting.number(share['high'])})"
 
 
-def _framed(axes: Axes, level: float | None = 1.0) -> None:
-    axes.set_ylim(*FRAME)
-    if level is not None:
-        axes.axhline(level, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
-    axes.axhline(0, color=LIGHT["axis"], linewidth=1)
-    number_axis(axes.yaxis)
+def _table(rows: Rows, keys: Mapping[str, str]) -> Table:
+    """``keys``: of the columns that say which cell it is, with their names."""
+    cells = (
+        (
+            *(r[k] if isinstance(r[k], str) else formatting.power(r[k]) for k in keys),
+            _quartiles(r["kept"]),
+            formatting.number(100 * r["worse"]),
+        )
+        for r in rows
+    )
+    return Table((*keys.values(), KEPT, "draws where D2 gets worse, %"), tuple(cells))
 
 
-def kept_chart(name: str, rows: Rows, x: str, words_of: tuple[str, str, str]) -> Chart | None:
+def _series(
+    rows: Rows,
+    by: str,
+    x: str,
+    y: Callable[[Part], float],
+    name: Callable[[Any], str] = str,
+    scatter: bool = False,
+) -> list[Series]:
+    """A series for each value of ``by``."""
+    groups: dict[Any, list[Part]] = {}
+    for row in rows:
+        groups.setdefault(row[by], []).append(row)
+    return [
+        Series(name(key), list(map(y, some)), [r[x] for r in some], join="" if scatter else "-")
+        for key, some in groups.items()
+    ]
+
+
+def kept_chart(caption: tuple[str, str, str], rows: Rows, x: tuple[str, str]) -> Chart | None:
     """``kept`` against k, l or escaped mass, a line for each arrangement (or k).
 
-    ``words_of``: title, name of the x axis, how to read it.
+    ``caption``: name, title and reading; ``x``: key and name of the x axis.
     """
-    shown = [r for r in rows if r[x] > 0]
-    if not shown:
-        return None
-    title, label, reading = words_of
-    by = "k" if x == "mass" else "arrangement"
-    groups = _groups(shown, by)
-    names = [f"k = {power(g)}" if by == "k" else str(g) for g in groups]
-    with style(name):
-        figure, (axes,) = panel(title, KEPT, legend(names), plot_height=220)
-        log_axis(axes, [r[x] for r in shown])
-        _lines(axes, groups, x, _middle)
-        _framed(axes)
-        axes.set_xlabel(label)
-    return Chart(
-        name,
-        title,
-        f"Line chart of the share of the ratio -k that is left, against {label}. "
-        + " ".join(
-            f"{names[i]}: {formatting.number(_middle(g[0]))} to "
-            f"{formatting.number(_middle(g[-1]))}."
-            for i, g in enumerate(groups.values())
+    name, title, reading = caption
+    key, label = x
+    by, name_of = ("k", _k_name) if key == "mass" else ("arrangement", str)
+    return figure.lines(
+        Caption(
+            name,
+            title,
+            f"{reading} Medians; the dashed line is the theorem. Below 0 both rates move the same "
+            "way. What lies outside the frame is in the table, with quartiles.",
         ),
-        reading + " Medians; the dashed line is the theorem. Below 0 both rates move the same "
-        "way. What lies outside the frame is in the table, with quartiles.",
-        _table(rows, (by, x), (by, label)),
-        figure,
+        Plot(
+            KEPT,
+            _series([r for r in rows if r[key] > 0], by, key, _median, name_of),
+            Level(1.0),
+            zero=True,
+            limits=FRAME,
+        ),
+        Axis(label, scale="log"),
+        _table(rows, {by: by, key: label}),
     )
+
+
+def _k_name(k: float) -> str:
+    return f"k = {formatting.power(k)}"
 
 
 def collapse_chart(rows: Rows) -> Chart | None:
     """Single draws against l / b, where all of them must lie on 1 / (1 + l / b)."""
-    return _points(
-        "theory-scale",
-        rows,
-        "l_over_scale",
-        "Departure against l / b",
+    branches = [[-4 + 0.01 * i for i in range(299)], [-0.98 + 0.01 * i for i in range(600)]]
+    curves = [Series("", [1 / (1 + v) for v in b], b, reference=True) for b in branches]
+    return _scatter(
+        ("theory-scale", "Departure against l / b"),
         "One curve for every arrangement: 1 / (1 + l / b), with b = Cov(p2/p, p3/p) / Var(p3/p). "
         "Where b is below 0 it has a pole at l = -b: there D1's rate stands still, and beyond it "
         "both rates rise.",
+        rows,
+        "l_over_scale",
+        curves,
+        Axis("l / b", limits=(-4.0, 5.0)),
     )
 
 
 def chi2_chart(rows: Rows) -> Chart | None:
     """The same draws against l chi^2 alone, where they do not lie on one curve."""
-    return _points(
-        "theory-chi2",
-        rows,
-        "l_chi2",
-        "Departure against l chi²",
+    return _scatter(
+        ("theory-chi2", "Departure against l chi²"),
         "l chi²(p3 || p) alone does not say how far the theorem reaches: it has to be set against "
         "the covariance of D2 and D3.",
+        rows,
+        "l_chi2",
+        (),
+        Axis("l chi²(p3 || p)", head="l chi²", scale="log"),
     )
 
 
-def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | None:
+def _scatter(
+    name: tuple[str, str], reading: str, rows: Rows, x: str, curves: Sequence[Series], axis: Axis
+) -> Chart | None:
     known = [r for r in rows if r[x] is not None and r["kept"] is not None]
-    if not known:
-        return None
-    groups = _groups(known, "arrangement")
-    with style(name):
-        figure, (axes,) = panel(title, KEPT, legend(list(groups), lone=True), plot_height=220)
-        if x == "l_over_scale":
-            for part in (
-                [-4 + 0.01 * i for i in range(299)],
-                [-0.98 + 0.01 * i for i in range(600)],
-            ):
-                axes.plot(part, [1 / (1 + v) for v in part], color=LIGHT["muted"], lw=1.2)
-            axes.set_xlim(-4, 5)
-            number_axis(axes.xaxis)
-        else:
-            log_axis(axes, [r[x] for r in known])
-        for i, group in enumerate(groups.values()):
-            colour, marker = series(i)
-            axes.plot([r[x] for r in group], [r["kept"] for r in group], marker, color=colour, ms=4)
-        _framed(axes, None if x == "l_over_scale" else 1.0)
-        axes.set_xlabel("l / b" if x == "l_over_scale" else "l chi²(p3 || p)")
-    head = ("arrangement", "l", "l / b" if x == "l_over_scale" else "l chi²", KEPT)
+    draws = _series(known, "arrangement", x, lambda r: float(r["kept"]), scatter=True)
     cells = tuple(
-        (r["arrangement"], power(r["l"]), formatting.number(r[x]), formatting.number(r["kept"]))
+        (
+            r["arrangement"],
+            formatting.power(r["l"]),
+            formatting.number(r[x]),
+            formatting.number(r["kept"]),
+        )
         for r in known
     )
-    return Chart(
-        name,
-        title,
-        f"Scatter of {len(known)} draws. {reading}",
-        reading,
-        Table(head, cells),
-        figure,
+    return figure.lines(
+        Caption(*name, reading, alt=f"Scatter of {len(known)} draws. {reading}"),
+        Plot(
+            KEPT,
+            [*draws, *curves],
+            None if curves else Level(1.0),
+            zero=True,
+            limits=FRAME,
+        ),
+        axis,
+        Table(("arrangement", "l", axis.head or axis.label, KEPT), cells),
     )
 
 
 def sign_chart(rows: Rows) -> Chart | None:
     """Share of draws in which D2 gets worse, against overlap, a line for each exponent."""
-    if not rows:
-        return None
-    deepest = max(r["depth"] for r in rows)
+    deepest = max((r["depth"] for r in rows), default=0)
     shown = [r for r in rows if r["depth"] == deepest]
-    groups = _groups(shown, "exponent")
-    name, title = "theory-sign", "Does D3 harm the alignment set?"
-    with style(name):
-        figure, (axes,) = panel(
-            title, "draws in which D2's rate rises, %", legend([f"exponent {e:g}" for e in groups])
-        )
-        _lines(axes, groups, "overlap_set", lambda r: 100 * float(r["worse"]))
-        axes.set_ylim(-5, 105)
-        number_axis(axes.yaxis)
-        number_axis(axes.xaxis)
-        axes.set_xlabel("overlap of D3 with D2 (1 = same ranks, -1 = opposite)")
-    return Chart(
-        name,
-        title,
-        "Line chart of the share of draws in which D2 is compressed worse, against overlap.",
-        f"Depth {deepest}, l = 0.1, k = 1000. The theorem tells the ratio, not the sign: D2 gets "
-        "worse only where the covariance of D2 and D3 under the joint weights is below 0.",
-        _table(shown, ("exponent", "overlap_set"), ("exponent", "overlap")),
-        figure,
+    return figure.lines(
+        Caption(
+            "theory-sign",
+            "Does D3 harm the alignment set?",
+            f"Depth {deepest}, l = 0.1, k = 1000. The theorem tells the ratio, not the sign: D2 "
+            "gets worse only where the covariance of D2 and D3 under the joint weights is below 0.",
+        ),
+        Plot(
+            "draws in which D2's rate rises, %",
+            _series(
+                shown,
+                "exponent",
+                "overlap_set",
+                lambda r: 100 * float(r["worse"]),
+                lambda e: f"exponent {e:g}",
+            ),
+            limits=(-5.0, 105.0),
+        ),
+        Axis("overlap of D3 with D2 (1 = same ranks, -1 = opposite)"),
+        _table(shown, {"exponent": "exponent", "overlap_set": "overlap"}),
     )
 
 
@@ -224,17 +240,11 @@ def map_chart(rows: Rows) -> Chart | None:
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
     name, title = "theory-map", "How much of -k is left at l = 0.1"
     with style(name):
-        figure, plots = panel(
-            title,
-            f"Zipf exponent; depth {depths[0]}",
-            (),
-            (None, *(f"depth {d}" for d in depths[1:])),
-            150,
-        )
+        first, *others = (f"depth {d}" for d in depths)
+        drawing, plots = panel(title, [f"Zipf exponent; {first}", *others], plot_height=150)
         for axes, depth in zip(plots, depths, strict=True):
-            _heat(axes, [r for r in rows if r["depth"] == depth])
-        for axes in plots[:-1]:
-            axes.tick_params(labelbottom=False)
+            _draw_map(axes, [r for r in rows if r["depth"] == depth])
+            axes.tick_params(labelbottom=axes is plots[-1])
         plots[-1].set_xlabel("overlap of D3 with D2")
     return Chart(
         name,
@@ -242,19 +252,20 @@ def map_chart(rows: Rows) -> Chart | None:
         "Table of the median share of -k that is left, by exponent, overlap and depth.",
         "k = 1000; medians over draws of the trees pruned to that depth. 1 = the theorem holds; "
         "below 0 (other colour) both rates move the same way.",
-        _table(rows, ("exponent", "overlap_set", "depth"), ("exponent", "overlap", "depth")),
-        figure,
+        _table(rows, {"exponent": "exponent", "overlap_set": "overlap", "depth": "depth"}),
+        drawing,
     )
 
 
-def _heat(axes: Axes, rows: Rows) -> None:
+def _draw_map(axes: Axes, rows: Rows) -> None:
+    """A field with its number for each cell, the darker the more is left."""
     from matplotlib.patches import Rectangle
 
     columns = sorted({r["overlap_set"] for r in rows})
     lines = sorted({r["exponent"] for r in rows})
     for r in rows:
         x, y = columns.index(r["overlap_set"]), lines.index(r["exponent"])
-        value = _middle(r)
+        value = _median(r)
         if math.isnan(value):
             continue
         colour = LIGHT["bad" if value < 0 else "accent"]
@@ -268,43 +279,36 @@ def _heat(axes: Axes, rows: Rows) -> None:
     axes.grid(False)
 
 
-def huffman_chart(found: Mapping[str, Any]) -> Chart:
+def huffman_chart(huffman: Part) -> Chart | None:
     """Change of both rates along l, Huffman's steps beside ideal lengths."""
-    name, title = "theory-huffman", "Huffman codes move in steps"
-    names = ("ideal lengths", "Huffman")
-    with style(name):
-        figure, plots = panel(
-            title,
-            "change of D1's rate, 0.001 bits a symbol",
-            legend(names),
-            (None, "change of D2's rate, 0.001 bits a symbol"),
-            150,
-        )
-        for i, axes in enumerate(plots):
-            for kind, key in enumerate(("ideal", "huffman")):
-                values = [1000 * (v - found[key][i][0]) for v in found[key][i]]
-                how = "default" if key == "ideal" else "steps-post"
-                axes.plot(found["l"], values, color=series(kind)[0], lw=1.8, drawstyle=how)
-            number_axis(axes.yaxis)
-        plots[0].tick_params(labelbottom=False)
-        number_axis(plots[-1].xaxis)
-        plots[-1].set_xlabel("l = |D3| / |D2|")
-    low, high = found["redundancy"]
-    rows = tuple(
-        (names[i], formatting.number(found["secant"][key]))
-        for i, key in enumerate(("ideal", "huffman"))
-    )
+    codes = {"ideal": "ideal lengths", "huffman": "Huffman"}
+    low, high = (formatting.number(bound) for bound in huffman["redundancy"])
     reading = (
-        f"{found['codes']} different codes along l at k = {found['k']:g}. Between them the "
+        f"{huffman['codes']} different codes along l at k = {huffman['k']:g}. Between them the "
         "lengths, and so the rates, stand still. The mean length of the joint tree lies "
-        f"{formatting.number(low)} to {formatting.number(high)} bits above its entropy; "
-        "the bound is 1."
+        f"{low} to {high} bits above its entropy; the bound is 1."
     )
-    return Chart(
-        name,
-        title,
-        f"Step chart. {reading}",
-        reading,
+    plots = [
+        Plot(
+            f"change of D{i + 1}'s rate, 0.001 bits a symbol",
+            [_huffman_series(huffman, code, label, i) for code, label in codes.items()],
+            name=f"D{i + 1}",
+        )
+        for i in range(2)
+    ]
+    rows = tuple(
+        (label, formatting.number(huffman["secant"][code])) for code, label in codes.items()
+    )
+    return figure.lines(
+        Caption("theory-huffman", "Huffman codes move in steps", reading),
+        plots,
+        Axis("l = |D3| / |D2|"),
         Table(("code", f"{KEPT}, over the whole range"), rows),
-        figure,
     )
+
+
+def _huffman_series(huffman: Part, code: str, label: str, which: int) -> Series:
+    """Change of the rate of D1 or D2 since l = 0, thousandths of a bit."""
+    rates = huffman[code][which]
+    changes = [1000 * (rate - rates[0]) for rate in rates]
+    return Series(label, changes, huffman["l"], markers=False, steps=code == "huffman")
