@@ -202,10 +202,10 @@ def open_checkpoints(folders: Sequence[Path]) -> list[Weights]:
                 "give adapters only (in Python: extrapolate_adapters), or merge it into its base "
                 "model first (merge_and_unload in PEFT)"
             )
-    found = [open_weights(folder) for folder in folders]
-    for other in found[:-1]:
-        require_same(other, found[-1])
-    return found
+    checkpoints = [open_weights(folder) for folder in folders]
+    for other in checkpoints[:-1]:
+        require_same(other, checkpoints[-1])
+    return checkpoints
 
 
 def require_same(early: Weights, ft: Weights) -> None:
@@ -240,18 +240,18 @@ def _parts(
     line: Line, mu: Mu, low_rank: int | None, file: TensorFile, layout: Layout
 ) -> Iterator[Part]:
     for info, code, start in layout.entries:
-        shape, far = info.shape, mu_for(mu, info.name)
+        shape, tensor_mu = info.shape, mu_for(mu, info.name)
         sources = line.sources(info.name)
-        begin, row = _whole(line, far, (info.name, info.code, code)), 1
+        begin, row = _whole(line, tensor_mu, (info.name, info.code, code)), 1
         if (
-            far
+            tensor_mu
             and info.code in FLOAT_BYTES
             and low_rank
             and len(shape) == 2
             and low_rank < min(shape)
         ):
             row = shape[1]
-            begin = _low(line, far, low_rank, sources, code)
+            begin = _low(line, tensor_mu, low_rank, sources, code)
         yield Part(info, code, start, sources, begin, row)
 
 
@@ -314,13 +314,13 @@ def _low(
                 tally.energy, tally.kept = top.energy, top.kept
             stride = max(1, _MATRIX_BLOCK // columns) * columns
             with np.errstate(all="ignore"):
-                for at in range(0, size, stride):
-                    here = [raw[at * width_in : (at + stride) * width_in] for raw in raws]
+                for offset in range(0, size, stride):
+                    here = [raw[offset * width_in : (offset + stride) * width_in] for raw in raws]
                     before = decode(here[-1], code_in)
                     delta = line.difference(here, before, code_in).reshape(-1, columns)
                     move = top.project(delta).reshape(-1)
                     move *= mu
-                    there = out[at * width_out : (at + stride) * width_out]
+                    there = out[offset * width_out : (offset + stride) * width_out]
                     tally.add(write_block(before, move, there, code_out, still=mu == 0.0))
             if not tally.finite:
                 raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
@@ -341,18 +341,18 @@ def _memory(ft: Weights, low_rank: int | None) -> int:
 
 def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
     floats = [t for _, t in ft.tensors.values() if t.code in FLOAT_BYTES]
-    found = []
+    notes = []
     if not isinstance(mu, float) and (
         names := sorted(t.name for t in floats if group_of(t.name) == OTHER)
     ):
         where = f"take mu {mu[OTHER]:g}" if OTHER in mu else "stay as they are"
-        found.append(f"{len(names)} tensors are in no group and {where}: {', '.join(names)}")
+        notes.append(f"{len(names)} tensors are in no group and {where}: {', '.join(names)}")
     if low_rank and (names := sorted(t.name for t in floats if len(t.shape) > 2)):
-        found.append(
+        notes.append(
             f"{len(names)} tensors have more than two dimensions and take the whole step, not its "
             f"top {low_rank} directions: {', '.join(names)}"
         )
-    return tuple(found)
+    return tuple(notes)
 
 
 def _card_text(mu: Mu, steps: Sequence[float], low_rank: int | None) -> tuple[str, ...]:

@@ -124,9 +124,9 @@ def extrapolate_adapters(
         raise ModelError(describe(f"svd rank {how.svd_rank}", "1 or more", "leave it out"))
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
-    found = [open_adapter(folder) for folder in folders]
-    notes = (*order_notes(folders), *check_bases(found))
-    total = AdapterSum(found, mu, slope_weights(steps), Path(how.base) if how.base else None)
+    opened = [open_adapter(folder) for folder in folders]
+    notes = (*order_notes(folders), *check_bases(opened))
+    total = AdapterSum(opened, mu, slope_weights(steps), Path(how.base) if how.base else None)
     if not total.modules:
         raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")
     if how.engine == "vllm":
@@ -135,14 +135,14 @@ def extrapolate_adapters(
         "kind": KIND,
         "mu": mu,
         "dtype": how.dtype,
-        "direction": None if len(found) == 2 else {"steps": list(steps)},
+        "direction": None if len(opened) == 2 else {"steps": list(steps)},
         "svd_rank": how.svd_rank,
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
     target, speaker = real_out(out), progress or Silent()
     announce_steps(steps, speaker)
-    labels = checkpoint_labels(len(found))
-    sources = {label: Source(a.root) for label, a in zip(labels, found, strict=True)}
+    labels = checkpoint_labels(len(opened))
+    sources = {label: Source(a.root) for label, a in zip(labels, opened, strict=True)}
     about = About(settings, sources, _card_text(total, mu, how.svd_rank))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         return _existing(target, about)
@@ -263,8 +263,8 @@ def _existing(out: Path, about: About) -> AdapterReport:
         for label, source in about.sources.items():
             same = same and record[label]["content_hash"] == hash_weights(source.root)
         same = same and record["content_hash"] == hash_weights(out)
-        found = record["report"]
-        values = {f.name: found[f.name] for f in fields(AdapterReport)}
+        stored = record["report"]
+        values = {f.name: stored[f.name] for f in fields(AdapterReport)}
     except (KeyError, TypeError, AttributeError, SpringbackError) as error:
         raise not_ours(out) from error
     if not same:

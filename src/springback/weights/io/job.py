@@ -86,7 +86,7 @@ class Job:
 
     def made_of(self, shard: TensorFile) -> dict[str, Path]:
         """What one shard is made from: files that hold its tensors, and adapters whole."""
-        found = {}
+        sources = {}
         for label, weights in self.inputs.items():
             if weights is self.model:
                 paths = {shard.name: shard.path}
@@ -95,8 +95,8 @@ class Job:
                 paths = {f.name: f.path for f in files}
             else:
                 paths = weights.hashed()
-            found.update({f"{label}/{name}": paths[name] for name in sorted(paths)})
-        return found
+            sources.update({f"{label}/{name}": paths[name] for name in sorted(paths)})
+        return sources
 
 
 def check_settings(dtype: str, threads: int | None) -> int:
@@ -114,9 +114,9 @@ def run(job: Job) -> ExtrapolationReport:
     Raises :class:`StoreError` if it holds something else or is being written,
     :class:`SpaceError` if the disk is too small, :class:`ModelError` from the parts.
     """
-    if job.out.exists() and (found := _existing(job)) is not None:
+    if job.out.exists() and (report := _existing(job)) is not None:
         drop_stale(job.out)
-        return found
+        return report
     try:
         with open_partial(job.out, job.settings) as partial:
             return _fill(job, partial)
@@ -200,7 +200,7 @@ class _Digests:
     """Hashes of whole files, taken on a pool that also does the arithmetic, each once."""
 
     threads: int
-    found: dict[Path, Future[str]] = field(default_factory=dict)
+    futures: dict[Path, Future[str]] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> _Digests:
@@ -212,18 +212,18 @@ class _Digests:
         self.pool.shutdown(cancel_futures=True)
 
     def start(self, path: Path) -> None:
-        if path not in self.found:
-            self.found[path] = self.pool.submit(file_digest, path, self.stop)
+        if path not in self.futures:
+            self.futures[path] = self.pool.submit(file_digest, path, self.stop)
 
     def know(self, path: Path, digest: str) -> None:
-        """What somebody else found for a file."""
-        if path not in self.found:
-            self.found[path] = Future()
-            self.found[path].set_result(digest)
+        """Take the digest of a file that a worker computed."""
+        if path not in self.futures:
+            self.futures[path] = Future()
+            self.futures[path].set_result(digest)
 
     def of(self, path: Path) -> str:
         self.start(path)
-        return self.found[path].result()
+        return self.futures[path].result()
 
 
 def _elsewhere(job: Job, partial: Partial, digests: _Digests) -> set[str]:
@@ -327,12 +327,12 @@ def _report(
 
 def coarse_warnings(share: float, codes: Mapping[str, int], same: bool) -> list[str]:
     """What to say when there is no step, or when rounding eats more than :data:`COARSE` of it."""
-    found = []
+    warnings = []
     if same:
-        found.append("both checkpoints have the same weights, so there is no step to take")
+        warnings.append("both checkpoints have the same weights, so there is no step to take")
     if share > COARSE:
         narrow = [dtype_name(code) for code in ("BF16", "F16") if codes.get(code)]
         remedy = "dtype float32 (--dtype float32) keeps it" if narrow else "the step is too small"
         kept = " and ".join(narrow) or "float32"
-        found.append(f"rounding to {kept} changes the step by {share:.0%} of its norm; {remedy}")
-    return found
+        warnings.append(f"rounding to {kept} changes the step by {share:.0%} of its norm; {remedy}")
+    return warnings

@@ -118,10 +118,10 @@ def copy_side_files(root: Path, folder: Path, dtype: str) -> tuple[str, ...]:
 
 def side_files(root: Path) -> Iterator[str]:
     """Names of the small files that go along, relative to ``root``, sorted."""
-    found = [p.name for p in root.iterdir()]
+    names = [p.name for p in root.iterdir()]
     if (root / _TEMPLATES).is_dir():
-        found += [f"{_TEMPLATES}/{p.name}" for p in (root / _TEMPLATES).iterdir()]
-    for name in sorted(found):
+        names += [f"{_TEMPLATES}/{p.name}" for p in (root / _TEMPLATES).iterdir()]
+    for name in sorted(names):
         wanted = Path(name).suffix in _COPIED_SUFFIXES and name not in _NOT_COPIED
         if wanted and not (root / name).is_dir():
             yield name
@@ -129,13 +129,13 @@ def side_files(root: Path) -> Iterator[str]:
 
 def _set_dtype(config: dict[str, Any], dtype: str) -> bool:
     """Replace every dtype that is named in a config, those of nested configs too."""
-    found = False
+    replaced = False
     for key, value in config.items():
         if key in _DTYPE_KEYS and (value is None or isinstance(value, str)):
-            config[key], found = dtype, True
+            config[key], replaced = dtype, True
         elif isinstance(value, dict):
-            found = _set_dtype(value, dtype) or found
-    return found
+            replaced = _set_dtype(value, dtype) or replaced
+    return replaced
 
 
 def write_record(folder: Path, report: ExtrapolationReport, about: About) -> None:
@@ -165,11 +165,11 @@ def write_record(folder: Path, report: ExtrapolationReport, about: About) -> Non
 
 def read_report(record: Mapping[str, Any]) -> ExtrapolationReport:
     """The report in a ``springback.json``.  Raises KeyError or TypeError if it is not ours."""
-    found = record["report"]
+    stored = record["report"]
     values = {
-        field.name: found[field.name]
+        field.name: stored[field.name]
         for field in fields(ExtrapolationReport)
-        if field.name in found or (field.default, field.default_factory) == (MISSING, MISSING)
+        if field.name in stored or (field.default, field.default_factory) == (MISSING, MISSING)
     }
     values["warnings"] = tuple(values["warnings"])
     if values["rounding_error"] is None:  # JSON has no infinity
@@ -186,9 +186,9 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def used(found: Mapping[str, str | None]) -> str:
+def used(numbers: Mapping[str, str | None]) -> str:
     """Versions as text."""
-    return ", ".join(f"{name} {number}" for name, number in found.items())
+    return ", ".join(f"{name} {number}" for name, number in numbers.items())
 
 
 def _meta(folder: Path, about: About) -> list[str]:

@@ -147,10 +147,10 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         state = read_json(path)
         if state["key"] != key:
             return {}
-        found = {}
+        shards = {}
         for name, entry in state["shards"].items():
             tally = Tally(**entry["tally"])
-            found[name] = Shard(**{**entry, "tally": tally})
-        return found
+            shards[name] = Shard(**{**entry, "tally": tally})
+        return shards
     except (StoreError, KeyError, TypeError, AttributeError):
         return {}
