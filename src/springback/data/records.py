@@ -143,9 +143,11 @@ def _json(text: str, source: str, where: str | None) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        at = where or (f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it")
+        place = where or (
+            f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it"
+        )
         raise DataError(
-            f"{source!r}: {at} is not valid JSON ({brief(error)}); "
+            f"{source!r}: {place} is not valid JSON ({brief(error)}); "
             "allowed: one object a line, or an array of objects; mend or remove it"
         ) from error
 

@@ -86,8 +86,8 @@ def source_of(task: Task, part: str, given: str | None) -> str:
 
 
 def _columns(task: Task) -> str:
-    own = f", or the task's own {', '.join(task.fields.values())}" if task.fields else ""
-    return f"columns context, question, choices, answer{own}"
+    task_names = f", or the task's own {', '.join(task.fields.values())}" if task.fields else ""
+    return f"columns context, question, choices, answer{task_names}"
 
 
 def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, str]:
