@@ -24,7 +24,7 @@ from transformers import (
 
 from springback.core import Checkpoint
 from springback.errors import ModelError
-from springback.models.builtin import EMBEDDED, embedded_checkpoint, has_embedded
+from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
 from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
 from springback.results.store import whole_folder
@@ -53,8 +53,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     or the commit for a hub id.
     """
     text = str(name)
-    if text in EMBEDDED:
-        return embedded_checkpoint(text)
+    if text in BUILTIN:
+        return builtin_checkpoint(text)
     path = Path(text)
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -66,7 +66,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     if not looks_like_hub_id(text):
         raise ModelError(
             f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
-            f"or a built-in name ({', '.join(EMBEDDED)})"
+            f"or a built-in name ({', '.join(BUILTIN)})"
         )
     folder = download(*split_revision(text, revision))
     # The snapshot's folder is named after the commit.
@@ -75,7 +75,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
 
 def is_here(name: str) -> bool:
     """Whether :func:`resolve` needs nothing from afar: a folder, or a built-in model once used."""
-    return Path(name).is_dir() or (name in EMBEDDED and has_embedded(name))
+    return Path(name).is_dir() or (name in BUILTIN and has_builtin(name))
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -104,7 +104,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
-            model, told = transformers.from_pretrained(
+            model, loading_info = transformers.from_pretrained(
                 checkpoint.path,
                 revision=checkpoint.revision,
                 dtype=dtype,
@@ -119,7 +119,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
         ) from error
-    if lacking := sorted(told["missing_keys"]):
+    if lacking := sorted(loading_info["missing_keys"]):
         raise ModelError(
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
             f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
