@@ -130,11 +130,11 @@ class Server:
 
         @app.exception_handler(RequestValidationError)
         async def invalid(request: Request, error: RequestValidationError) -> Response:
-            found = [
+            faults = [
                 f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}"
                 for fault in error.errors()
             ]
-            return JSONResponse(Refused(400, "; ".join(found[:3])).body(), 400)
+            return JSONResponse(Refused(400, "; ".join(faults[:3])).body(), 400)
 
         @app.exception_handler(HTTPException)
         async def unknown(request: Request, error: HTTPException) -> Response:

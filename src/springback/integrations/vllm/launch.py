@@ -151,8 +151,9 @@ def command(
 
 def _tokenizer_of(folder: Folder) -> Path:
     """The folder whose tokenizer counts: an adapter's own where it has one."""
-    own = folder.adapter
-    return own if own is not None and (own / "tokenizer_config.json").exists() else folder.model
+    if folder.adapter is not None and (folder.adapter / "tokenizer_config.json").exists():
+        return folder.adapter
+    return folder.model
 
 
 def chat_template(folder: Folder) -> str:
