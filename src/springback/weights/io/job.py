@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
@@ -33,6 +33,8 @@ from springback.weights.io.report import (
     ExtrapolationReport,
     Source,
     copy_side_files,
+    model_findings,
+    model_meta,
     read_report,
     side_files,
     write_record,
@@ -50,6 +52,7 @@ FLOOR = 200_000_000
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "auto": "auto"}
 
 
+_Report = TypeVar("_Report")
 #: Called with the names of the shards to make and the folder they go to, which every worker sees;
 #: yields each one's name and record once it lies whole on the disk.
 Spread = Callable[[list[str], Path], Iterable[tuple[str, Shard]]]
@@ -124,37 +127,47 @@ def run(job: Job) -> ExtrapolationReport:
         job.progress.close()
 
 
-def not_ours(out: Path) -> StoreError:
-    return StoreError(
-        f"{out} exists and is not the result of these inputs; delete it or choose another --out"
-    )
-
-
 def _existing(job: Job) -> ExtrapolationReport | None:
-    """The report of ``out`` if it is this very result; None if it is an empty folder.
-
-    All folders are hashed again, so that a result that was edited is not taken for ours.
-    """
+    """The report of ``out`` if it is this very result; None if it is an empty folder."""
     if job.out.is_dir() and not any(job.out.iterdir()):
         require_folder(job.out)  # the result cannot take the place of another user's
         return None
-    if not (job.out / RECORD).is_file():
-        raise not_ours(job.out)
-    job.progress.stage(f"checking {job.out}, which exists", len(job.inputs) + 1)
+    roots = {label: weights.root for label, weights in job.inputs.items()}
+    return recognise(ExtrapolationReport, job.out, job.settings, roots, job.progress)
+
+
+def recognise(
+    kind: type[_Report],
+    out: Path,
+    settings: Mapping[str, Any],
+    roots: Mapping[str, Path],
+    progress: Progress,
+) -> _Report:
+    """The report of ``out``, which must hold the result of these settings and input folders.
+
+    All folders are hashed again, so that a result that was edited is not taken for ours.  Raises
+    :class:`StoreError` for anything else.
+    """
+    not_ours = StoreError(
+        f"{out} exists and is not the result of these inputs; delete it or choose another --out"
+    )
+    if not (out / RECORD).is_file():
+        raise not_ours
+    progress.stage(f"checking {out}, which exists", len(roots) + 1)
     try:
-        record = readable_json(job.out / RECORD)
-        same = {name: record.get(name) for name in job.settings} == dict(job.settings)
-        folders = [(record[label], weights.root) for label, weights in job.inputs.items()]
-        for entry, folder in (*folders, (record, job.out)):
+        record = readable_json(out / RECORD)
+        same = {name: record.get(name) for name in settings} == dict(settings)
+        folders = [(record[label], root) for label, root in roots.items()]
+        for entry, folder in (*folders, (record, out)):
             same = same and entry["content_hash"] == hash_weights(folder)
-            job.progress.advance()
-        report = read_report(record)
+            progress.advance()
+        report = read_report(kind, record)
     except (KeyError, TypeError, AttributeError, SpringbackError) as error:
-        raise not_ours(job.out) from error
+        raise not_ours from error
     finally:
-        job.progress.close()
+        progress.close()
     if not same:
-        raise not_ours(job.out)
+        raise not_ours
     return report
 
 
@@ -190,7 +203,9 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     shards = {name: partial.shards[name] for name in layouts}
     report = _report(list(layouts.values()), shards, hashes, notes)
     sources = {label: Source(weights.root) for label, weights in job.inputs.items()}
-    write_record(partial.folder, report, About(job.settings, sources, job.text))
+    about = About(job.settings, sources, job.text)
+    meta = model_meta(partial.folder, about)
+    write_record(partial.folder, report, about, meta, model_findings(report))
     partial.publish(job.out)
     return report
 
