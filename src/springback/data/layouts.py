@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "label": ("label",),
     "metric": ("metric",),
 }
-#: What a row may say of how its answer is read.  Never a function: data runs no code.
+#: Metrics that a row may name for its answer.  Never a function: data runs no code.
 ROW_METRICS = ("number", "choice", "choices", "exact", "math")
 #: What a record must have to be of a kind; earlier kinds win, as many sets also carry a `text`.
 _NEEDED: dict[RowKind, tuple[str, ...]] = {

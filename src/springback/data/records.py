@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from springback.errors import DataError, MissingExtraError
 
-#: Endings that are read, and some that only tell a path from a hub id.
+#: Endings that are read, and further ones that mark a source as a path and no hub id.
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _READ = (*_JSON, *_TABLES, ".parquet")

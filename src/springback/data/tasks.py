@@ -93,7 +93,7 @@ def _columns(task: Task) -> str:
 def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, str]:
     """Ours to the source's columns: as given, else the hub's names where the source has them.
 
-    A file may use our own names; its first row tells.
+    A file may use our own names: its first row decides.
     """
     if given or not task.fields:
         return dict(given)

@@ -183,7 +183,9 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         half = config.of_half()
         kind: Any = AutoModelForCausalLM._model_mapping[type(half)]
         if config._attn_implementation is None and not kind._supports_sdpa:
-            config._attn_implementation = "eager"  # nobody asked: what the halves can do
+            config._attn_implementation = (
+                "eager"  # no attention was asked for: one that the halves have
+            )
         super().__init__(config)
         contrast.check_settings(config.lam, config.alpha)
         half.dtype = config.dtype

@@ -60,7 +60,7 @@ _Choices = dict[tuple[int, int], list[int]]
 
 @dataclass
 class _Batch:
-    """Paths on their way, one a row of both caches."""
+    """The paths that are not finished, one a row of both caches."""
 
     paths: list[_Path]
     lams: Sequence[float]

@@ -119,7 +119,7 @@ def decode_batch(
 
 
 def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> None:
-    """Note one step of both models on ``expert`` (rows, vocabulary)."""
+    """Count one step of both models on ``expert`` (rows, vocabulary)."""
     work.expert_calls += 1
     if amateur is not None:
         work.amateur_calls += 1

@@ -1,9 +1,9 @@
-"""One model and a cache in which every row is as long as it is.
+"""One model with a ragged cache: rows of different lengths, without padding.
 
 Rows of a batch accept different numbers of drafted tokens, and the amateur falls behind by
 different amounts.  So keys and values lie in one buffer a layer, row by row without gaps, and
-``lengths`` says how much of each row counts: rolling back is lowering a number.  What lies behind
-a row's end is unseen and overwritten, so nothing is copied but the rows of a part of the batch.
+``lengths`` has the number of tokens of each row that count: rolling back lowers it.  What lies
+behind a row's end is masked and overwritten, so only the rows of a part of the batch are copied.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ class Slots:
     def run(self, feed: Tensor, keep: Any) -> Tensor:
         """Logits (rows, kept, vocabulary) of ``feed`` (3, rows, wide), overwritten by the next run.
 
-        Of a width that is recorded all positions are kept, whatever ``keep`` says.
+        Of a width that is recorded all positions are kept, whatever ``keep`` is.
         """
         model, wide = self._model(), feed.shape[-1]
         assert model is not None

@@ -1,6 +1,6 @@
 """Finished jobs in MLflow, TensorBoard or Weights & Biases.
 
-A tracker is a function: it takes a :class:`Record`, made of a result folder, and a place, and says
+A tracker is a function of a :class:`Record`, made of a result folder, and a place; it returns
 where it wrote.  Writing the same result again changes nothing but its time.
 """
 
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished job as trackers know things.  ``id`` is a hash of what was found."""
+    """A finished job in a tracker's terms.  ``id`` is a hash of the results."""
 
     id: str
     name: str
@@ -191,7 +191,7 @@ def check_targets(targets: Sequence[str]) -> None:
 
 
 def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
-    """Write the result in ``folder`` to every target; says where each went.
+    """Write the result in ``folder`` to every target; returns a line for each with its place.
 
     >>> track("springback-audit", ["mlflow:sqlite:///mlflow.db", "tensorboard:runs"])
     ... # doctest: +SKIP

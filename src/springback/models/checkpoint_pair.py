@@ -22,7 +22,7 @@ _FLOATS = {
 
 
 class CheckpointPair:
-    """Expert at mu, and the two checkpoints it is made of.
+    """Two checkpoints in memory and the expert, the model extrapolated from them to ``mu``.
 
     ``expert`` is the extrapolated model theta_ft + mu * (theta_ft - theta_early), computed in
     float64 and rounded once to the dtype that the fine-tuned weights are stored in: bit for bit

@@ -114,7 +114,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             )
     except Exception as error:
         if Path(checkpoint.path).is_dir():
-            open_weights(checkpoint.path)  # where the files are at fault, this says it better
+            open_weights(checkpoint.path)  # has a clearer message where the files are at fault
         raise ModelError(
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
@@ -152,7 +152,7 @@ def _require_finite(model: Model, path: str) -> None:
 
 
 def listed_end_ids(model: Any) -> set[int]:
-    """Token ids at which ``model`` says that a turn ends, whatever its tokenizer says.
+    """Token ids at which a turn ends according to the configs of ``model``, not its tokenizer.
 
     Those of its generation config (one, or several); where that names none, those of its config and
     of the text model's config in it.  Ids outside of the vocabulary are left out.  ``model`` needs
@@ -266,7 +266,7 @@ def tune_allocator(mapped: int = 1 << 30) -> None:
     of training time in page faults (docs/log.md).  Does nothing where there is no glibc.  oneDNN
     and PyTorch keep what they compiled for the last 1,024 shapes of a product each, which in bf16
     is 12 MB for every shape of a batch: rows of many lengths would take gigabytes.  Read at the
-    first product only; what the environment says already stays.
+    first product only; variables that are set already stay.
 
     ``mapped``: blocks of so many bytes are mapped by themselves all the same.
     """

@@ -70,7 +70,7 @@ def paired_interval(a: Arms, b: Arms, *, level: float = 0.95) -> Interval:
     seeds: see ``_crossed``.  Seeds with test sets of their own: :func:`mean_interval` over the
     seeds' means.  A verdict asks for an exact test besides (:func:`~springback.stats.verdict`).
     Arms that are one and the same model differ by exactly nothing, which no data can show: the
-    caller knows it and says so.
+    caller has to handle that case.
 
     Raises :class:`~springback.errors.DataError` if the arms do not pair up.
     """

@@ -100,7 +100,7 @@ def difference(earlier: Sequence[Earlier], ft: Floats, here: slice, code: str) -
 def place(before: Floats, move: Floats, out: Bytes, code: str, *, still: bool = False) -> Tally:
     """Write ``before + move`` into ``out``, rounded once; ``move`` is used up.
 
-    ``still`` says that the move is zero: -0.0 + 0.0 is 0.0, and the bits of ``before`` shall stay.
+    ``still``: the move is zero, and ``before`` is written bit for bit (-0.0 + 0.0 would be 0.0).
     """
     tally = Tally(parameters=before.size, step_sq=float(np.einsum("i,i->", move, move)))
     if still:

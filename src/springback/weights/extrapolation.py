@@ -121,7 +121,7 @@ def along_job(
     progress: Progress | None = None,
     spread: Spread | None = None,
 ) -> Job:
-    """What :func:`extrapolate_along` runs; ``spread`` has shards made elsewhere."""
+    """The job that :func:`extrapolate_along` runs; ``spread`` makes shards on other machines."""
     workers = check_settings(how.dtype, how.threads)
     mu = check_mu(how.mu)
     if how.low_rank is not None and how.low_rank < 1:
@@ -155,7 +155,7 @@ def along_job(
 
 
 def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
-    """Say which steps three or more checkpoints are taken to be of: they decide the slope."""
+    """Note the training steps assumed for three or more checkpoints: they decide the slope."""
     if len(steps) > 2:
         speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
 

@@ -1,4 +1,4 @@
-"""Is it safe to extrapolate?  Numbers along the checkpoints of a run, and a call in words.
+"""Is it safe to extrapolate?  Measures of the line through the checkpoints of a run, and a verdict.
 
 Everything but the share of rank 1 follows from inner products of theta_i - theta_n, which one
 pass over the checkpoints gives, a piece at a time.
@@ -36,7 +36,7 @@ ERRORS = 2.0
 
 @dataclass(frozen=True)
 class Precheck:
-    """What the checkpoints say of their line.
+    """How straight the line through the checkpoints is.
 
     ``norms``: ||theta_{i+1} - theta_i|| over all float tensors, ``relative``: over ||theta_n||.
     ``cosines``: of each update with the next; 1 is a straight line, 0 is what random steps give,
@@ -60,7 +60,7 @@ class Precheck:
     rank1: float | None
 
     def lines(self) -> list[str]:
-        """The numbers in words, a line each."""
+        """The numbers as sentences, one a line."""
         lines = [f"checkpoints at steps {', '.join(f'{s:g}' for s in self.steps)}"]
         for i, (norm, share) in enumerate(zip(self.norms, self.relative, strict=True), 1):
             lines.append(f"update {i}: norm {norm:.4g}, {100 * share:.3g} % of the weights")
@@ -198,7 +198,7 @@ def judge(
     *,
     withheld: bool = False,
 ) -> Call:
-    """What the numbers say, by the thresholds above; heuristics.
+    """Whether to extrapolate, by the thresholds above; heuristics.
 
     ``nll``: validation NLL a text at each mu (:func:`springback.probes.along_mu.nll_along_mu`), the
     same texts in order, with mu = 0 among them.  ``withheld``: there is no NLL since the answers
@@ -237,7 +237,7 @@ def judge(
 
 
 def _gain(nll: Mapping[float, Sequence[float]] | None) -> tuple[bool | None, tuple[str, ...]]:
-    """Whether validation NLL falls past mu = 0 (None: not measured), and in words."""
+    """Whether validation NLL falls past mu = 0 (None: not measured), and the sentences for it."""
     if nll is None:
         return None, ()
     means = {mu: fmean(values) for mu, values in nll.items()}

@@ -43,7 +43,7 @@ def main() -> None:
             begin = time.monotonic()
             if verify(reference, answer, timeout_seconds=SECONDS):
                 return "right"
-            # It says False where it has stopped itself, too.
+            # verify also returns False after its own timeout.
             return "wrong" if time.monotonic() - begin < SECONDS else "unread"
 
         print("ready", file=answers, flush=True)

@@ -261,7 +261,7 @@ class _Loop:
                 num_cpus=task.cpus,
                 num_gpus=task.gpus,
                 memory=task.memory or None,
-                max_retries=0,  # a lost worker is counted, and told of, here
+                max_retries=0,  # a lost worker is counted, and reported, here
                 scheduling_strategy="SPREAD",
                 name=task.key,
             )

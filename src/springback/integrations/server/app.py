@@ -29,7 +29,7 @@ _Asked = ChatRequest | CompletionRequest
 
 
 class _Call:
-    """One request on its way: a job, and its events in the server's own thread."""
+    """One request that is being answered: its job, and the job's events in the server's thread."""
 
     def __init__(self, server: Server, asked: _Asked) -> None:
         self.server, self.began = server, time.monotonic()

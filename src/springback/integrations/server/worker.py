@@ -21,12 +21,12 @@ class Closed(Exception):
 
 
 class _Abort(Exception):
-    """Raised inside decoding when nobody waits for its answers any more."""
+    """Raised inside decoding when no client waits for its answers any more."""
 
 
 @dataclass
 class Job:
-    """Prompts of one request, as token ids, and who hears of the answers.
+    """Prompts of one request, as token ids, and the callbacks for its answers.
 
     ``on_token(row, token)``, then ``on_end`` once, with the answers' ids or with what went wrong;
     both are called in the worker's thread.

@@ -20,7 +20,7 @@ PAIR, TWIN = "SpringbackPair", "SpringbackTwin"
 FOLDER_KEY = "springback_folder"
 #: In the same place: whether the amateur's head reads only rows where it can change the choice.
 LAZY_KEY = "springback_lazy_head"
-#: What a request says in ``vllm_xargs``.
+#: Keys of a request's ``vllm_xargs``.
 LAMBDA, ALPHA = "lambda", "alpha"
 #: ``--logits-processors`` of a server that takes them.
 PROCESSOR = "springback.integrations.vllm.request_lambda:RequestStrengths"

@@ -1,7 +1,7 @@
 """Lambda and alpha by request.
 
 vLLM tells a logits processor which request is in which row of the coming batch, before the models
-run.  :class:`RequestStrengths` takes that down in a table, and the model reads it when it combines
+run.  :class:`RequestStrengths` keeps that in a table, and the model reads it when it combines
 its logits.  So grammars, allowed tokens and penalties act on the request's own combined logits,
 none of them is undone, and returned log-probabilities are of these logits.
 """
@@ -65,7 +65,7 @@ def table_of(vllm_config: Any) -> Table:
 
 
 class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
-    """Takes down who asks for which strengths; logits pass unchanged."""
+    """Keeps the strengths that each request asks for; logits pass unchanged."""
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

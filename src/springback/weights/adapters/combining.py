@@ -1,8 +1,8 @@
 """The linear combination of LoRA adapters: which tensors come out, and what each of them is.
 
 dW = scaling * B A of each adapter, so a sum of them is the product of the B's side by side, each
-times its coefficient and scaling, and of the A's below each other.  (Adding the A's and the B's
-apart gives something else.)
+times its coefficient and scaling, and of the A's below each other.  (The product of the sum of the
+B's and the sum of the A's is another matrix.)
 """
 
 from __future__ import annotations

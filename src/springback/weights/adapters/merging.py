@@ -152,7 +152,7 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
 def _tied(base: Weights) -> bool:
     """Whether the base uses one tensor as input and output embedding.
 
-    Its config says so; where it does not say, a base that stores one embedding matrix does.
+    By its config; where that has no such key, a base that stores one embedding matrix does.
     """
     path = base.root / "config.json"
     config = readable_json(inside(base.root, "config.json")) if path.exists() else {}

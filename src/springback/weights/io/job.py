@@ -88,7 +88,7 @@ class Job:
         return str(self.settings["dtype"])
 
     def made_of(self, shard: TensorFile) -> dict[str, Path]:
-        """What one shard is made from: files that hold its tensors, and adapters whole."""
+        """The files that one shard is made from: those with its tensors, and whole adapters."""
         sources = {}
         for label, weights in self.inputs.items():
             if weights is self.model:
@@ -175,7 +175,7 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     """Write the shards that are missing and what goes beside them; publish the folder."""
     layouts = {file.name: plan_layout(file, CODES[job.dtype]) for file in job.model.files}
     small = [inside(job.model.root, name) for name in side_files(job.model.root)]
-    if (job.model.root / "config.json").exists():  # told before the work rather than after it
+    if (job.model.root / "config.json").exists():  # raises before the work rather than after it
         readable_json(job.model.root / "config.json")
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
@@ -341,7 +341,7 @@ def _report(
 
 
 def coarse_warnings(share: float, codes: Mapping[str, int], same: bool) -> list[str]:
-    """What to say when there is no step, or when rounding eats more than :data:`COARSE` of it."""
+    """Warnings where there is no step, or where rounding changes more than :data:`COARSE` of it."""
     warnings = []
     if same:
         warnings.append("both checkpoints have the same weights, so there is no step to take")

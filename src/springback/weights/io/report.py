@@ -1,4 +1,4 @@
-"""What stands beside extrapolated weights: the report, springback.json, the model card, configs."""
+"""Files beside extrapolated weights: springback.json with the report, the model card, configs."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Without the folders above, which are nobody's business in a published file."""
+        """Hub id and commit, or the folder's name alone: published files show no local path."""
         return f"{self.hub_id}@{self.root.name}" if self.hub_id else self.root.name
 
 
 @dataclass(frozen=True)
 class About:
-    """What a record and a model card say beside the report: settings, sources by label, words."""
+    """Content of a record and a model card beside the report: settings, sources by label, text."""
 
     settings: Mapping[str, Any]
     sources: Mapping[str, Source]
@@ -94,7 +94,7 @@ class About:
 
 
 def copy_side_files(root: Path, folder: Path, dtype: str) -> tuple[str, ...]:
-    """Copy tokenizer, configs and templates; say so in config.json if ``dtype`` is not ``auto``.
+    """Copy tokenizer, configs and templates; write ``dtype`` into config.json unless ``auto``.
 
     Returns warnings.  Raises :class:`ModelError` for a link out of the folder.
     """
@@ -197,7 +197,7 @@ def read_report(kind: type[_Report], record: Mapping[str, Any]) -> _Report:
 
 
 def _versions() -> dict[str, str | None]:
-    """What the result was made with."""
+    """Versions of springback, numpy and Python."""
     return {
         "springback": package_version("springback"),
         "numpy": np.__version__,
@@ -240,7 +240,7 @@ def _source_table(
 
 
 def model_findings(report: ExtrapolationReport) -> list[str]:
-    """What the card of extrapolated full weights says of them, a sentence each, without a stop."""
+    """Findings for the card of extrapolated full weights, without the final stop."""
     dtypes = ", ".join(f"{count} {name}" for name, count in sorted(report.dtypes.items()))
     findings = [
         f"Tensors: {dtypes}; {report.changed_share:.2%} of {report.parameters:,} parameters"
