@@ -145,17 +145,6 @@ def _encode_block(
     return Block(counts, container.deflate(raw) if raw else b"", tuple(groups)), lengths
 
 
-def read_header(source: BinaryIO, name: str) -> Header:
-    """The header of a container, after checking every byte of it; ``source`` is at its beginning.
-
-    Raises :class:`CodecError` when it is damaged, cut short, or no container.
-    """
-    size, _, _ = container.check_whole(source, name)
-    header = Reader(source, size, name).header()
-    source.seek(0)
-    return header
-
-
 def decode_file(
     codec: CodecModel,
     source: BinaryIO,

@@ -18,11 +18,12 @@ from springback.weights.arithmetic import (
     Earlier,
     Floats,
     Tally,
+    by_blocks,
     decode,
     difference,
+    place,
     step,
 )
-from springback.weights.arithmetic import place as write_block
 from springback.weights.direction import (
     OTHER,
     Mu,
@@ -179,7 +180,7 @@ class Line:
 
     def difference(self, raws: Sequence[Bytes], ft: Floats, code: str) -> Floats:
         """The direction over the elements in ``raws``, one a checkpoint."""
-        return difference(self.pairs(raws), ft, slice(None), code)
+        return difference(self.pairs(raws), ft, code)
 
     def pairs(self, raws: Sequence[Bytes]) -> list[Earlier]:
         return list(zip(self.weights, raws[:-1], strict=True))
@@ -306,22 +307,18 @@ def _low(
         with np.errstate(all="ignore"):
             top = top_directions(rows, shape, k, block=max(1, PIECE // columns))
 
+        def write(here: list[Bytes], first: int, out: Bytes) -> Tally:
+            before = decode(here[-1], code_in)
+            delta = line.difference(here, before, code_in).reshape(-1, columns)
+            move = top.project(delta).reshape(-1)
+            move *= mu
+            return place(before, move, out, code_out, still=mu == 0.0)
+
         def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
-            width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
-            size = raws[-1].size // width_in
-            out, tally = np.empty(size * width_out, np.uint8), Tally()
+            block = max(1, _MATRIX_BLOCK // columns) * columns
+            out, tally = by_blocks(raws, [code_in] * len(raws), code_out, block, write)
             if first == 0:
                 tally.energy, tally.kept = top.energy, top.kept
-            stride = max(1, _MATRIX_BLOCK // columns) * columns
-            with np.errstate(all="ignore"):
-                for offset in range(0, size, stride):
-                    here = [raw[offset * width_in : (offset + stride) * width_in] for raw in raws]
-                    before = decode(here[-1], code_in)
-                    delta = line.difference(here, before, code_in).reshape(-1, columns)
-                    move = top.project(delta).reshape(-1)
-                    move *= mu
-                    there = out[offset * width_out : (offset + stride) * width_out]
-                    tally.add(write_block(before, move, there, code_out, still=mu == 0.0))
             if not tally.finite:
                 raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
             return out, tally

@@ -16,7 +16,16 @@ from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.results.store import real_out
 from springback.weights.adapters.reading import Adapter, LoraModule, check_bases, open_adapter
-from springback.weights.arithmetic import BLOCK, Bytes, Floats, Tally, decode, encode, place
+from springback.weights.arithmetic import (
+    BLOCK,
+    Bytes,
+    Floats,
+    Tally,
+    by_blocks,
+    decode,
+    encode,
+    place,
+)
 from springback.weights.direction import (
     Mu,
     check_mu,
@@ -219,28 +228,25 @@ def _begin(line: _Merge, tensor: _Tensor, name: str, code: str) -> Callable[[Rea
         change = [_change(adapter, tensor, i, reader) for i, adapter in enumerate(line.adapters)]
         mu = mu_for(line.mu, name)
 
+        codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
+        columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
+        block = max(1, _STRIDE // columns) * columns
+
+        def decoded(raws: Sequence[Bytes]) -> list[Floats]:
+            return [decode(raw, c) for raw, c in zip(raws, codes, strict=True)]
+
         def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
-            codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
-            widths = [FLOAT_BYTES[c] for c in codes]
-            size, width = raws[0].size // widths[0], FLOAT_BYTES[code]
-            out, tally = np.empty(size * width, np.uint8), Tally()
-            columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
-            stride = max(1, _STRIDE // columns) * columns
-            with np.errstate(all="ignore"):
-                for offset in range(0, size, stride):
-                    there = out[offset * width : (offset + stride) * width]
-                    here = [
-                        decode(raw[offset * w : (offset + stride) * w], c)
-                        for raw, c, w in zip(raws, codes, widths, strict=True)
-                    ]
-                    thetas = _thetas(tensor, change, here, first + offset)
-                    move = np.zeros_like(thetas[-1])
-                    for weight, theta in zip(line.weights, thetas[:-1], strict=True):
-                        move += mu * weight * (thetas[-1] - theta)
-                    tally.add(_place(thetas[-1], move, there, code, mu, touched=tensor.touched))
+            def write(here: list[Bytes], offset: int, there: Bytes) -> Tally:
+                thetas = _thetas(tensor, change, decoded(here), first + offset)
+                move = np.zeros_like(thetas[-1])
+                for weight, theta in zip(line.weights, thetas[:-1], strict=True):
+                    move += mu * weight * (thetas[-1] - theta)
+                return _place(thetas[-1], move, there, code, mu, touched=tensor.touched)
+
+            out, tally = by_blocks(raws, codes, code, block, write)
             if not tally.finite:
-                finite = [("the base or an adapter", bool(all(np.isfinite(h).all() for h in here)))]
-                raise refuse_not_finite(name, finite, mu, code)
+                fine = all(np.isfinite(values).all() for values in decoded(raws))
+                raise refuse_not_finite(name, [("the base or an adapter", fine)], mu, code)
             return out, tally
 
         return make
