@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decode_fixture import expert, prompts
-from springback.decoding.ragged_cache import SHORTEST_START, Half, by_length, shared_start
+from springback.decoding.ragged_cache import SHORTEST_START, CachedModel, by_length, shared_start
 
 
 def paid(groups: Sequence[Sequence[int]], lengths: Sequence[int], fixed: int) -> int:
@@ -46,7 +46,7 @@ def test_rows_of_one_length_are_one_group() -> None:
 def test_several_passes_give_the_logits_of_one(keep: int | list[int]) -> None:
     """fp64; blocks of 1 to 17 tokens, twice, so that the second are fed after what rows hold."""
     first, second = prompts(5), [p[: n + 1] for n, p in enumerate(prompts(10)[5:])]
-    whole, split = Half(expert(), 5), Half(expert(), 5)
+    whole, split = CachedModel(expert(), 5), CachedModel(expert(), 5)
     whole._tokens_of_a_pass, split._tokens_of_a_pass = 10**6, 1
     for blocks in (first, second):
         expected, got = whole.run(range(5), blocks, keep), split.run(range(5), blocks, keep)
@@ -78,7 +78,7 @@ def test_a_start_read_once_gives_the_logits_of_one_read_by_every_row() -> None:
     start = prompts(1)[0][:1] * 9
     for begin in (start, []):
         contexts = [[*begin, 11 + i, *p] for i, p in enumerate(prompts(5))]
-        half, plain = Half.begun(expert(), contexts), Half(expert(), 5)
+        half, plain = CachedModel.begun(expert(), contexts), CachedModel(expert(), 5)
         assert half.lengths == [len(begin)] * 5
         rest = [c[len(begin) :] for c in contexts]
         torch.testing.assert_close(half.run(range(5), rest, 1), plain.run(range(5), contexts, 1))

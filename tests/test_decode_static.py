@@ -111,7 +111,7 @@ def test_eager_attention_gets_a_mask_that_is_added() -> None:
     """Its softmax is in fp32, so logits agree to that, not to the last bit."""
     model: Any = tiny(0.0)
     model.set_attn_implementation("eager")
-    half = static_cache.Halves("static", 2, 20).one(model, 2)
+    half = static_cache.CachedModels("static", 2, 20).one(model, 2)
     texts = [[5, 9, 14, 22, 31, 6], [8, 3, 40]]
     half.run([0, 1], [texts[0][:4], texts[1][:2]], 1)
     found = half.run([0, 1], [texts[0][4:], texts[1][2:]], 1)[:, -1]
@@ -121,7 +121,7 @@ def test_eager_attention_gets_a_mask_that_is_added() -> None:
         torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
     model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(SpringbackError, match="allowed: attn_implementation sdpa or eager"):
-        static_cache.Halves("static", 1, 20).one(model, 1)
+        static_cache.CachedModels("static", 1, 20).one(model, 1)
 
 
 def test_an_unknown_cache_is_refused() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decode_fixture import amateur, expert, prompts
 from springback.decoding import DecodeSettings, Speculation, cpu_matmul, decode, decode_fast
-from springback.decoding.cpu_matmul import ROWS, Product, faster_rows, thin_products
+from springback.decoding.cpu_matmul import ROWS, Product, fast_products, faster_rows
 
 EVERY = frozenset(ROWS)
 
@@ -22,7 +22,7 @@ def test_the_product_is_that_of_linear(shape: tuple[int, int], bias: bool) -> No
     model = nn.Sequential(nn.Linear(48, 80, bias=bias))
     x = torch.randn(*shape, 48)
     plain = model(x)
-    with torch.inference_mode(), thin_products([model], EVERY):
+    with torch.inference_mode(), fast_products([model], EVERY):
         found = model(x)
     assert found.shape == plain.shape
     assert found.is_contiguous()
@@ -32,10 +32,10 @@ def test_the_product_is_that_of_linear(shape: tuple[int, int], bias: bool) -> No
 def test_models_are_left_as_they_were_even_after_an_error() -> None:
     model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
     wrong = torch.ones(1, 9)
-    with pytest.raises(RuntimeError), thin_products([model, None, model], EVERY):
+    with pytest.raises(RuntimeError), fast_products([model, None, model], EVERY):
         model(wrong)
     assert not any("forward" in vars(layer) for layer in model)
-    with thin_products([model], EVERY):
+    with fast_products([model], EVERY):
         assert all("forward" in vars(layer) for layer in model)
     assert not any("forward" in vars(layer) for layer in model)
 
@@ -48,7 +48,7 @@ def test_other_precisions_own_hooks_and_subclasses_are_not_touched() -> None:
     mine = hooked.forward
     hooked.forward = mine  # type: ignore[method-assign]
     model = nn.ModuleList([nn.Linear(8, 8).bfloat16(), nn.Linear(8, 8).double(), Other(8, 8)])
-    with thin_products([model, hooked], EVERY):
+    with fast_products([model, hooked], EVERY):
         assert not any("forward" in vars(layer) for layer in model)
         assert vars(hooked)["forward"] is mine
     assert vars(hooked)["forward"] is mine
@@ -60,7 +60,7 @@ def test_small_models_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cpu_matmul, "faster_rows", fail)
     model = nn.Linear(64, 64)
-    with thin_products([model]):
+    with fast_products([model]):
         assert "forward" not in vars(model)
 
 
@@ -73,7 +73,7 @@ def test_the_way_round_that_took_clearly_less_time_is_chosen(
     took = {1: 0.5, 2: 0.95, 4: 0.9, 8: 2.0}
 
     def seconds(product: Product, weights: list[Tensor], inputs: dict[int, Tensor]) -> float:
-        return took[len(inputs[48])] if product is cpu_matmul.thin else 1.0
+        return took[len(inputs[48])] if product is cpu_matmul.transposed_product else 1.0
 
     monkeypatch.setattr(cpu_matmul, "_seconds", seconds)
     assert faster_rows([torch.randn(64, 48)]) == {1, 4}
@@ -94,7 +94,7 @@ def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(cpu_matmul, "faster_rows", every)
     model = nn.Linear(48, 64)
     for _ in range(2):
-        with thin_products([model]):
+        with fast_products([model]):
             assert "forward" in vars(model)
     assert calls == [1]
 
@@ -103,14 +103,14 @@ def test_timing_names_rows_that_it_tried_and_happens_once(monkeypatch: pytest.Mo
 def test_tokens_are_those_of_the_plain_loop(draft: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = [copy.deepcopy(model).float() for model in (expert(), amateur())]
     seen = []
-    real = cpu_matmul.thin
+    real = cpu_matmul.transposed_product
 
     def counted(x: Tensor, weight: Tensor) -> Tensor:
         seen.append(len(x))
         return real(x, weight)
 
     monkeypatch.setattr(cpu_matmul, "_measured", lambda layers: EVERY)
-    monkeypatch.setattr(cpu_matmul, "thin", counted)
+    monkeypatch.setattr(cpu_matmul, "transposed_product", counted)
     settings = DecodeSettings(lam=1.0, alpha=0.1, max_new_tokens=12, keyed_noise=True)
     asked = prompts(4)
     truth = decode(pair[0], asked, settings, pair[1])

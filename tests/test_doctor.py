@@ -55,7 +55,7 @@ def test_cache_size_and_a_missing_then_ready_model(
     findings = diagnose()
     assert named(findings, "cache").value == f"{tmp_path}, 3 MB"
     assert not named(findings, "model smollm2-135m").value.startswith("ready")
-    folder = builtin.embedded_folder(builtin.EMBEDDED["smollm2-135m"])
+    folder = builtin.builtin_folder(builtin.BUILTIN["smollm2-135m"])
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
     assert named(diagnose(), "model smollm2-135m").value == f"ready, {folder}"

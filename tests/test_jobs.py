@@ -19,7 +19,7 @@ from springback.jobs.boost.checks import load_data
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.search import Tried, candidates, choose
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import Sweep
+from springback.models.checkpoint_pair import CheckpointPair
 from springback.models.loading import load_model, resolve
 from springback.weights import extrapolate
 
@@ -198,7 +198,7 @@ def test_boost_takes_two_checkpoints_and_its_folder_decodes(
     assert (loaded.lam, loaded.alpha) == (1.0, 0.1)
     assert loaded.system == "Be brief."
     assert loaded.amateur is not None
-    sweep = Sweep(early, ft)
+    sweep = CheckpointPair(early, ft)
     expert = dict(sweep.at(0.5).named_parameters())
     for name, weight in loaded.expert.named_parameters():
         torch.testing.assert_close(weight, expert[name], rtol=0, atol=1e-6)
@@ -217,7 +217,7 @@ def test_sweep_equals_the_streamed_extrapolation(
     early, ft = resolve(trained["early"]["path"]), resolve(trained["ft"]["path"])
     extrapolate(early.path, ft.path, 0.3, tmp_path / "x")
     written = dict(load_model(resolve(tmp_path / "x")).named_parameters())
-    sweep = Sweep(early, ft)
+    sweep = CheckpointPair(early, ft)
     sweep.at(0.7)
     for name, weight in sweep.at(0.3).named_parameters():
         torch.testing.assert_close(weight, written[name], rtol=1e-6, atol=1e-7)

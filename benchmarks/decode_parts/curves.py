@@ -16,9 +16,9 @@ import torch
 
 from decode_parts.arms import timed
 from decode_parts.pairs import Answers, Subject, adapter_pair, subject_of, with_limit
-from springback.decoding.cpu_matmul import thin_products
+from springback.decoding.cpu_matmul import fast_products
 from springback.decoding.lora_pair import twin_of
-from springback.decoding.ragged_cache import Half
+from springback.decoding.ragged_cache import CachedModel
 from springback.inference import load
 
 OURS = "deferred, n-gram"
@@ -34,7 +34,7 @@ def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, An
     (decoding/cpu_matmul.py).
     """
     past = [[1 + i % 1000 for i in range(128)] for _ in range(batch)]
-    half = Half(subject.expert, batch)
+    half = CachedModel(subject.expert, batch)
     half.run(range(batch), past, 1)
 
     def milliseconds(n: int) -> float:
@@ -48,7 +48,7 @@ def block_costs(subject: Subject, batch: int, repeats: int) -> list[dict[str, An
     turns: list[dict[str, dict[int, float]]] = []
     for _ in range(repeats + 1):
         turns.append({"linear_ms": {n: milliseconds(n) for n in BLOCKS}})
-        with thin_products([subject.expert]):
+        with fast_products([subject.expert]):
             turns[-1]["ms"] = {n: milliseconds(n) for n in BLOCKS}
     medians = {
         way: {n: statistics.median(turn[way][n] for turn in turns[1:]) for n in BLOCKS}

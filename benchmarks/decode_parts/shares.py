@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from decode_parts.arms import ALONE, arms, tokens_of
 from decode_parts.pairs import Answers, Subject
 from springback.decoding.lora_pair import twin_of
-from springback.decoding.ragged_cache import Half
+from springback.decoding.ragged_cache import CachedModel
 
 OURS = ("lazy", "deferred, n-gram")
 PARTS = ("expert", "amateur", "both", "head", "rest")
@@ -122,7 +122,7 @@ def dispatch(subject: Subject, repeats: int) -> float:
         num_attention_heads=2,
     )
     model: Any = LlamaForCausalLM(config).to(subject.expert.device, subject.expert.dtype).eval()
-    half, times = Half(model, 1), []
+    half, times = CachedModel(model, 1), []
     half.run([0], [[1] * 128], 1)
     for _ in range(20 * max(repeats, 1)):
         begin = time.perf_counter()

@@ -14,6 +14,7 @@ import typer
 from springback.cli import ecosystem
 from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
+from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
@@ -56,29 +57,11 @@ Push = Annotated[
 
 
 def _check_track(targets: list[str] | None) -> None:
-    """A tracker that is not known is said before the work, not after it."""
+    """Raise for an unknown tracker before the work, not after it."""
     if targets:
         from springback.integrations.trackers import check_targets
 
         check_targets(targets)
-
-
-def _finish(result: Any, targets: list[str] | None = None) -> None:
-    """Build the report, log where asked to, and say where everything is."""
-    from springback.report import build
-
-    analysis = result.data["analysis"]
-    for part in analysis.get("models") or analysis.get("studies") or []:
-        build(result.folder / part["folder"])  # the page links to them
-    page = build(result.folder)
-    typer.echo(result.verdict)
-    typer.echo(f"results: {result.folder / 'result.json'}")
-    typer.echo(f"report:  {page}")
-    if targets:
-        from springback.integrations.trackers import track as run
-
-        for line in run(result.folder, targets):
-            typer.echo(line)
 
 
 @app.callback()
@@ -98,7 +81,7 @@ def demo(
     from springback.cli.progress import make_progress
     from springback.jobs.demo import demo as run
 
-    _finish(run(out, quick=quick, seed=seed, progress=make_progress()))
+    finish(run(out, quick=quick, seed=seed, progress=make_progress()))
 
 
 @app.command(cls=GroupedCommand)
@@ -167,9 +150,9 @@ def audit(
             typer.echo(f"{single.name}:")
             typer.echo(plan(single.settings, folder))
     elif settings.series:
-        _finish(series.series(settings, out, make_progress(), executor), track)
+        finish(series.series(settings, out, make_progress(), executor), track)
     else:
-        _finish(run(settings, out, make_progress(), executor), track)
+        finish(run(settings, out, make_progress(), executor), track)
 
 
 @app.command()
@@ -238,7 +221,7 @@ def reproduce(
             typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
-        _finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
+        finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
         return
     folder = out or Path(f"springback-{name}")
     if name == SCALE:
@@ -255,7 +238,7 @@ def reproduce(
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
-    _finish(result)
+    finish(result)
 
 
 @app.command(cls=GroupedCommand)
@@ -304,7 +287,7 @@ def boost(
         from springback.jobs.boost.job import boost as run
 
         result = run(settings, out, make_progress())
-        _finish(result, track)
+        finish(result, track)
         if push:
             _push(result, push)
 

@@ -127,8 +127,8 @@ def _existing(path: Path) -> Path:
 
 
 def _builtin(builtin: ModuleType) -> Iterator[Finding]:
-    for name, spec in builtin.EMBEDDED.items():
-        folder = builtin.embedded_folder(spec)
+    for name, spec in builtin.BUILTIN.items():
+        folder = builtin.builtin_folder(spec)
         if (folder / "config.json").is_file():
             yield Finding(f"model {name}", f"ready, {folder}", True, "")
         elif all(package_version(wheel.package) is not None for wheel in spec.wheels):
@@ -157,8 +157,8 @@ def extra_packages(requirements: list[str]) -> dict[str, list[str]]:
     """Packages of each extra, out of the ``Requires-Dist`` lines of a distribution."""
     extras: dict[str, list[str]] = {}
     for line in requirements:
-        if found := _EXTRA.match(line):
-            package, extra = found.groups()
+        if match := _EXTRA.match(line):
+            package, extra = match.groups()
             extras.setdefault(extra, []).append(package)
     return extras
 

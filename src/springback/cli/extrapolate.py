@@ -259,7 +259,7 @@ def _nll(folders: list[Path], source: str) -> tuple[dict[float, list[float]] | N
     """Validation NLL along mu, of the last two checkpoints, or why there is none; needs torch."""
     from springback.cli.progress import make_progress
     from springback.data import load_slice, nll_withheld
-    from springback.models.checkpoint_pair import Sweep
+    from springback.models.checkpoint_pair import CheckpointPair
     from springback.models.encoding import encode_rows
     from springback.models.loading import resolve
     from springback.probes.along_mu import nll_along_mu
@@ -267,6 +267,6 @@ def _nll(folders: list[Path], source: str) -> tuple[dict[float, list[float]] | N
     part = load_slice(source, split="validation", shuffle=False)
     if why := nll_withheld(part, "validation"):
         return None, why
-    sweep = Sweep(*(resolve(folder) for folder in folders[-2:]))
-    rows = encode_rows(sweep.tokenizer, part.rows, 512)
-    return nll_along_mu(sweep, rows, progress=make_progress()), None
+    pair = CheckpointPair(*(resolve(folder) for folder in folders[-2:]))
+    rows = encode_rows(pair.tokenizer, part.rows, 512)
+    return nll_along_mu(pair, rows, progress=make_progress()), None

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from springback.cli.finish import finish
 from springback.cli.flags import with_settings
 from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettings, TheoremSettings
 
@@ -15,15 +16,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Token trees, codes and the elasticity theorem in numbers; is data Pareto? do sets pull?",
 )
-
-
-def _finish(result: Any) -> None:
-    from springback.report import build
-
-    page = build(result.folder)
-    typer.echo(result.verdict)
-    typer.echo(f"results: {result.folder / 'result.json'}")
-    typer.echo(f"report:  {page}")
 
 
 @app.command()
@@ -39,7 +31,7 @@ def theorem(
     from springback.jobs import config
     from springback.jobs.papers.theory.job import theorem_study
 
-    _finish(theorem_study(config.build(TheoremSettings, given), out, make_progress()))
+    finish(theorem_study(config.build(TheoremSettings, given), out, make_progress()))
 
 
 @app.command()
@@ -59,7 +51,7 @@ def pareto(
     from springback.jobs.papers.theory.job import pareto_study
 
     settings = config.build(ParetoSettings, {**given, "data": data})
-    _finish(pareto_study(settings, out, make_progress()))
+    finish(pareto_study(settings, out, make_progress()))
 
 
 @app.command()
@@ -75,4 +67,4 @@ def springs(
     from springback.jobs import config
     from springback.jobs.papers.theory.springs import springs_study
 
-    _finish(springs_study(config.build(SpringsSettings, given), out, make_progress()))
+    finish(springs_study(config.build(SpringsSettings, given), out, make_progress()))

@@ -46,12 +46,12 @@ def plan(tokens: int, chunk: int, batch: int) -> list[tuple[int, ...]]:
     lengths = [short + 1] * longer + [short] * (chunks - longer)
     groups = -(-chunks // batch)
     small, larger = divmod(chunks, groups)
-    found, at = [], 0
+    plans, first = [], 0
     for index in range(groups):
         size = small + (index < larger)
-        found.append(tuple(lengths[at : at + size]))
-        at += size
-    return found
+        plans.append(tuple(lengths[first : first + size]))
+        first += size
+    return plans
 
 
 def quantise(logits: Tensor) -> Weights:
@@ -71,8 +71,8 @@ def quantise(logits: Tensor) -> Weights:
         )
     weights = p.mul_(room).floor_()
     weights.scatter_add_(-1, top, room - weights.sum(-1, keepdim=True))
-    found: Weights = weights.cpu().numpy()
-    return found
+    array: Weights = weights.cpu().numpy()
+    return array
 
 
 @dataclass
@@ -110,12 +110,12 @@ class Stepper:
         self.model = model
         self._rows = rows
         self._place = _Place(rows, columns)
-        own = DynamicCache(config=model.config)
+        cache = DynamicCache(config=model.config)
         # Sliding windows and states keep to Transformers' own cache.
-        self._plain = all(type(layer) is DynamicLayer for layer in own.layers)
-        self._cache: Cache = own
+        self._plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+        self._cache: Cache = cache
         if self._plain:
-            self._cache = Cache(layers=[_Layer(self._place) for _ in own.layers])
+            self._cache = Cache(layers=[_Layer(self._place) for _ in cache.layers])
         self._positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def step(self, ids: Tensor) -> Tensor:
@@ -183,10 +183,10 @@ def token_check(ids: Tokens) -> int:
 def _grid(ids: Tokens, lengths: Sequence[int]) -> Tokens:
     """One row a chunk (chunks, longest); what lies past a chunk's end is 0 and never read."""
     grid = np.zeros((len(lengths), lengths[0]), dtype=np.int32)
-    at = 0
+    first = 0
     for row, length in enumerate(lengths):
-        grid[row, :length] = ids[at : at + length]
-        at += length
+        grid[row, :length] = ids[first : first + length]
+        first += length
     return grid
 
 

@@ -170,12 +170,12 @@ def inflate(data: bytes, length: int) -> bytes:
     """What :func:`deflate` packed, ``length`` bytes; never more than that is unpacked."""
     unpacker = zlib.decompressobj(-15)
     try:
-        found = unpacker.decompress(data, length + 1)
+        unpacked = unpacker.decompress(data, length + 1)
     except zlib.error as error:
         raise CodecError(f"raw bytes do not unpack ({error}); the file is damaged") from error
-    if len(found) != length or not unpacker.eof or unpacker.unused_data:
+    if len(unpacked) != length or not unpacker.eof or unpacker.unused_data:
         raise CodecError("raw bytes have another length than noted; the file is damaged")
-    return found
+    return unpacked
 
 
 class Reader:

@@ -18,7 +18,7 @@ from springback.compression.model import DEFAULT_MODEL, CodecModel, load_codec_m
 from springback.compression.settings import CodecSettings
 from springback.compression.text_spans import hold_back, split, to_text
 from springback.errors import CodecError, SpringbackError, describe
-from springback.models.builtin import EMBEDDED
+from springback.models.builtin import BUILTIN
 from springback.models.encoding import Encoded, text_bytes
 from springback.progress import Progress, Silent
 from springback.results.store import require_named, whole_file
@@ -57,21 +57,21 @@ class Compressed:
 
 
 class _Advance:
-    """Tokens done, told as bytes of the original."""
+    """Reports tokens that are done as bytes of the original."""
 
     def __init__(self, progress: Progress, data_bytes: int, tokens: int) -> None:
         self.progress, self.bytes, self.tokens = progress, data_bytes, tokens
-        self.done = self.told = 0
+        self.done = self.reported = 0
 
     def __call__(self, rows: int) -> None:
         self.done += rows
         now = self.bytes * self.done // self.tokens
-        self.progress.advance(now - self.told)
-        self.told = now
+        self.progress.advance(now - self.reported)
+        self.reported = now
 
     def end(self, data_bytes: int) -> None:
         """All are done, and it was this many bytes."""
-        self.progress.advance(data_bytes - self.told)
+        self.progress.advance(data_bytes - self.reported)
 
 
 def encode_file(
@@ -132,28 +132,17 @@ def _encode_block(
     codec.check_memory(lengths)
     advance = _Advance(progress, len(data), max(1, len(ids)))
     groups: list[Group] = []
-    at = 0
+    first = 0
     for group in lengths:
-        part = ids[at : at + sum(group)]
+        part = ids[first : first + sum(group)]
         groups.append(coder.encode_group(codec.model, part, group, header.start, advance))
-        at += sum(group)
+        first += sum(group)
     advance.end(len(data))
     raw = b"".join(p.data for p in pieces if p.ids is None)
     counts = tuple(
         (p.ids is not None, len(p.data) if p.ids is None else len(p.ids)) for p in pieces
     )
     return Block(counts, container.deflate(raw) if raw else b"", tuple(groups)), lengths
-
-
-def read_header(source: BinaryIO, name: str) -> Header:
-    """The header of a container, after checking every byte of it; ``source`` is at its beginning.
-
-    Raises :class:`CodecError` when it is damaged, cut short, or no container.
-    """
-    size, _, _ = container.check_whole(source, name)
-    header = Reader(source, size, name).header()
-    source.seek(0)
-    return header
 
 
 def decode_file(
@@ -253,13 +242,13 @@ def compress(
     with closing(progress), given.open("rb") as file, whole_file(target) as sink:
         size = given.stat().st_size
         progress.stage("compress, bytes", size)
-        found = encode_file(codec, file, sink, settings, progress)
+        report = encode_file(codec, file, sink, settings, progress)
         if settings.verify:
             progress.stage("verify, bytes", size)
             sink.seek(0)
             decode_file(codec, sink, _Nowhere(), str(target), progress)
-            found = replace(found, verified=True)
-    return found
+            report = replace(report, verified=True)
+    return report
 
 
 def decompress(
@@ -282,8 +271,9 @@ def decompress(
         size, length, _ = container.check_whole(file, str(given))
         header = Reader(file, size, str(given)).header()
         file.seek(0)
-        own = header.name if header.name in EMBEDDED else DEFAULT_MODEL
-        codec = load_codec_model(own if model is None else model, header.dtype, header, str(given))
+        if model is None:
+            model = header.name if header.name in BUILTIN else DEFAULT_MODEL
+        codec = load_codec_model(model, header.dtype, header, str(given))
         with whole_file(target) as sink:
             progress.stage("decompress, bytes", length)
             decode_file(codec, file, sink, str(given), progress)
@@ -331,10 +321,10 @@ def scored_rows(
     pieces = split(data, codec.tokenizer, codec.vocabulary)
     ids = [i for p in pieces if p.ids is not None for i in p.ids]
     rows: list[Encoded] = []
-    at = 0
+    first = 0
     for group in coder.plan(len(ids), codec.fit(settings.chunk), settings.batch):
         for length in group:
-            part = ids[at : at + length]
+            part = ids[first : first + length]
             rows.append(Encoded((codec.start, *part), 1, text_bytes(codec.tokenizer, part)))
-            at += length
+            first += length
     return rows

@@ -1,4 +1,4 @@
-"""A model with its tokenizer, ready to code: its identity, its limits, what a header must say."""
+"""A model with its tokenizer, ready to code: its identity, its limits, what a header must hold."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class CodecModel:
         return torch.backends.cpu.get_cpu_capability()
 
     def header(self, settings: CodecSettings, chunk: int) -> Header:
-        """What a container made here says."""
+        """The header of a container made with this model on this machine."""
         return Header(
             model=self.weights,
             tokenizer=self.tokens,

@@ -74,33 +74,33 @@ def _surviving(tokenizer: Tokenizer, text: str, vocabulary: int) -> Iterator[Pie
 
 def _runs(data: bytes) -> Iterator[tuple[bool, bytes]]:
     """Runs of ``data`` in order, and whether each is text worth tokenising."""
-    at = 0
-    for found in _TEXT.finditer(data):
-        begin, end = found.span()
+    end_of_last = 0
+    for match in _TEXT.finditer(data):
+        begin, end = match.span()
         whole = begin == 0 and end == len(data)
         if end - begin < SHORTEST_TEXT and not whole:
             continue
-        if begin > at:
-            yield False, data[at:begin]
+        if begin > end_of_last:
+            yield False, data[end_of_last:begin]
         yield True, data[begin:end]
-        at = end
-    if at < len(data):
-        yield False, data[at:]
+        end_of_last = end
+    if end_of_last < len(data):
+        yield False, data[end_of_last:]
 
 
 def split(data: bytes, tokenizer: Tokenizer, vocabulary: int) -> list[Piece]:
     """Pieces of ``data`` in order; raw neighbours are one piece."""
-    found: list[Piece] = []
+    pieces: list[Piece] = []
     for is_text, run in _runs(data):
         parts = [Piece(run, None)]
         if is_text:
             parts = list(_surviving(tokenizer, run.decode("utf-8"), vocabulary))
         for part in parts:
-            if found and part.ids is None and found[-1].ids is None:
-                found[-1] = Piece(found[-1].data + part.data, None)
+            if pieces and part.ids is None and pieces[-1].ids is None:
+                pieces[-1] = Piece(pieces[-1].data + part.data, None)
             else:
-                found.append(part)
-    return found
+                pieces.append(part)
+    return pieces
 
 
 def hold_back(data: bytes) -> int:

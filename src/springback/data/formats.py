@@ -95,7 +95,7 @@ def joined(source: str) -> list[str]:
 def _load_joined(
     source: str, parts: Sequence[str], mapping: Mapping[str, str], split: str
 ) -> tuple[Row, ...]:
-    found: list[Row] = []
+    all_rows: list[Row] = []
     kind = None
     for part in parts:
         if not part.strip():
@@ -110,8 +110,8 @@ def _load_joined(
                 "allowed: sources of one kind; take them apart"
             )
         kind = rows[0].kind
-        found += rows
-    return tuple(found)
+        all_rows += rows
+    return tuple(all_rows)
 
 
 def split_conditions(source: str) -> tuple[str, dict[str, str]]:

@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "label": ("label",),
     "metric": ("metric",),
 }
-#: What a row may say of how its answer is read.  Never a function: data runs no code.
+#: Metrics that a row may name for its answer.  Never a function: data runs no code.
 ROW_METRICS = ("number", "choice", "choices", "exact", "math")
 #: What a record must have to be of a kind; earlier kinds win, as many sets also carry a `text`.
 _NEEDED: dict[RowKind, tuple[str, ...]] = {
@@ -304,19 +304,19 @@ def _letter(view: View, choices: tuple[str, ...], given: object) -> str:
     """The letter of one choice, given as index from 0, letter, or the choice's text."""
     letters = LETTERS[: len(choices)]
     if isinstance(given, int) and not isinstance(given, bool):
-        found = {given} if 0 <= given < len(choices) else set()
+        positions = {given} if 0 <= given < len(choices) else set()
     else:
         text = view.checked(given, str(view.column("answer")), True).strip()
-        found = {i for i, choice in enumerate(choices) if choice.strip() == text}
+        positions = {i for i, choice in enumerate(choices) if choice.strip() == text}
         if len(bare := text.strip("().: ").upper()) == 1 and bare in letters:
-            found.add(letters.index(bare))
+            positions.add(letters.index(bare))
         if text.isascii() and text.isdecimal() and len(text) < 3 and int(text) < len(choices):
-            found.add(int(text))
-    if len(found) != 1:
-        meaning = "could mean several choices" if found else "is none of the choices"
+            positions.add(int(text))
+    if len(positions) != 1:
+        meaning = "could mean several choices" if positions else "is none of the choices"
         raise view.fail(
             f"answer {brief(repr(given), 60)} {meaning}",
             f"give an index from 0 to {len(choices) - 1}, a letter A to {letters[-1]}, "
             "or the text of one choice; a list of these where several are right",
         )
-    return letters[found.pop()]
+    return letters[positions.pop()]

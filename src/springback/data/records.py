@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from springback.errors import DataError, MissingExtraError
 
-#: Endings that are read, and some that only tell a path from a hub id.
+#: Endings that are read, and further ones that mark a source as a path and no hub id.
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _READ = (*_JSON, *_TABLES, ".parquet")
@@ -143,9 +143,11 @@ def _json(text: str, source: str, where: str | None) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        at = where or (f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it")
+        place = where or (
+            f"line {error.lineno}" if isinstance(error, json.JSONDecodeError) else "it"
+        )
         raise DataError(
-            f"{source!r}: {at} is not valid JSON ({brief(error)}); "
+            f"{source!r}: {place} is not valid JSON ({brief(error)}); "
             "allowed: one object a line, or an array of objects; mend or remove it"
         ) from error
 

@@ -1,7 +1,7 @@
-"""Whether the NLL of reference solutions says anything about a model.
+"""Whether the NLL of reference solutions measures how good a model is.
 
 A model that was trained to write solutions gives a bare answer little probability, and gives it
-less the further it was trained: by the NLL of ``16`` the better model is the worse one.  So the
+less the further it was trained: the better model has the higher NLL on ``16``.  So the
 NLL of bare answers is withheld, unless bare answers are what the model was trained to write.
 """
 

@@ -86,14 +86,14 @@ def source_of(task: Task, part: str, given: str | None) -> str:
 
 
 def _columns(task: Task) -> str:
-    own = f", or the task's own {', '.join(task.fields.values())}" if task.fields else ""
-    return f"columns context, question, choices, answer{own}"
+    task_names = f", or the task's own {', '.join(task.fields.values())}" if task.fields else ""
+    return f"columns context, question, choices, answer{task_names}"
 
 
 def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, str]:
     """Ours to the source's columns: as given, else the hub's names where the source has them.
 
-    A file may use our own names; its first row tells.
+    A file may use our own names: its first row decides.
     """
     if given or not task.fields:
         return dict(given)

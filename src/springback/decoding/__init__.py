@@ -1,6 +1,6 @@
 """Decode with one model, or contrastively with two (paper B, section B2).
 
-``decode`` is the plain loop, the truth; ``decode_fast`` gives the same tokens sooner,
+``decode`` is the plain loop, the reference; ``decode_fast`` gives the same tokens sooner,
 ``decode_variants`` those of several lambdas at once; ``ContrastModel`` is the pair as one
 Transformers model.
 """

@@ -11,7 +11,7 @@ from transformers.cache_utils import DynamicLayer
 class BufferLayer(DynamicLayer):
     """Keys and values of one layer: (rows, heads, columns, width).
 
-    A subclass says where new columns go (``extend``) and how many a row holds
+    A subclass decides where new columns go (``extend``) and how many a row holds
     (``get_seq_length``).
     """
 

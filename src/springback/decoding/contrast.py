@@ -97,10 +97,18 @@ def contest(expert: Tensor, amateur: Tensor, lam: float) -> Tensor:
 
     Both (..., vocabulary); computed in fp32 (fp64 if given fp64); same shape back.
     """
+    expert, amateur = _same_dtype(expert, amateur)
+    return expert if lam == 0 else _anchored(expert, amateur, lam)
+
+
+def _same_dtype(expert: Tensor, amateur: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in fp32, or in fp64 if the expert's are."""
     dtype = torch.float64 if expert.dtype == torch.float64 else torch.float32
-    expert, amateur = expert.to(dtype), amateur.to(dtype)
-    if lam == 0:
-        return expert
+    return expert.to(dtype), amateur.to(dtype)
+
+
+def _anchored(expert: Tensor, amateur: Tensor, lam: float | Tensor) -> Tensor:
+    """Combined logits (..., vocabulary), whose contrast is 0 at the expert's top token."""
     difference = expert - amateur  # (..., vocabulary)
     anchor = expert.argmax(dim=-1, keepdim=True)  # (..., 1)
     return expert + lam * (difference - difference.gather(-1, anchor))
@@ -135,12 +143,9 @@ def stepped_rows(expert: Tensor, amateur: Tensor, lams: Tensor, alphas: Tensor) 
     ``expert``, ``amateur``: (rows, vocabulary); ``lams``, ``alphas``: (rows,), checked by the
     caller.  Where lambda is 0 the row is the expert's own, without a step.
     """
-    dtype = torch.float64 if expert.dtype == torch.float64 else torch.float32
-    expert, amateur = expert.to(dtype), amateur.to(dtype)
+    expert, amateur = _same_dtype(expert, amateur)
     lam, top = lams.to(expert)[:, None], expert.amax(dim=-1, keepdim=True)
-    difference = expert - amateur
-    anchor = expert.argmax(dim=-1, keepdim=True)
-    scores = expert + lam * (difference - difference.gather(-1, anchor))
+    scores = _anchored(expert, amateur, lam)
     open_ = (expert >= top + alphas.double().log().to(expert)[:, None]) | (lam == 0)
     return _below(expert, scores, open_)
 

@@ -80,8 +80,8 @@ class ContrastConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
             raise ModelError(
                 describe("a ContrastConfig without 'half'", "a model's config", "use from_pair")
             )
-        found: PreTrainedConfig = AutoConfig.for_model(**copy.deepcopy(self.half))
-        return found
+        config: PreTrainedConfig = AutoConfig.for_model(**copy.deepcopy(self.half))
+        return config
 
     def get_text_config(self, decoder: Any = None, encoder: Any = None) -> PreTrainedConfig:
         """Both halves as one stack of layers, the amateur's after the expert's.
@@ -151,9 +151,10 @@ def _takes_cache(half: Any) -> bool:
 def _half_logits(half: Any, cache: Cache | None, given: dict[str, Any]) -> Tensor:
     """A half's bare logits; of a state-space model without cache and positions."""
     if _takes_cache(half):
-        found: Tensor = half(past_key_values=cache, **given).logits
-        return found
-    logits: Tensor = half(**{k: v for k, v in given.items() if k != "position_ids"}).logits
+        given = {**given, "past_key_values": cache}
+    else:
+        given = {k: v for k, v in given.items() if k != "position_ids"}
+    logits: Tensor = half(**given).logits
     return logits
 
 
@@ -182,7 +183,9 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         half = config.of_half()
         kind: Any = AutoModelForCausalLM._model_mapping[type(half)]
         if config._attn_implementation is None and not kind._supports_sdpa:
-            config._attn_implementation = "eager"  # nobody asked: what the halves can do
+            config._attn_implementation = (
+                "eager"  # no attention was asked for: one that the halves have
+            )
         super().__init__(config)
         contrast.check_settings(config.lam, config.alpha)
         half.dtype = config.dtype

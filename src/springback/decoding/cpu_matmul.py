@@ -31,8 +31,8 @@ Product = Callable[[Tensor, Tensor], Tensor]
 _MEASURED: dict[tuple[int, int], frozenset[int]] = {}
 
 
-def thin(x: Tensor, weight: Tensor) -> Tensor:
-    """``x`` (rows, in) times ``weight`` (out, in): (rows, out), contiguous, as ``linear``'s."""
+def transposed_product(x: Tensor, weight: Tensor) -> Tensor:
+    """``linear(x, weight)`` as (W xᵀ)ᵀ: ``x`` (rows, in), ``weight`` (out, in) -> (rows, out)."""
     rows = len(x)
     block = torch.cat([x, x]) if rows == 1 else x
     return torch.mm(weight, block.t())[:, :rows].t().contiguous()
@@ -40,7 +40,7 @@ def thin(x: Tensor, weight: Tensor) -> Tensor:
 
 def _linears(models: Iterable[nn.Module]) -> list[nn.Linear]:
     """Layers whose product can be replaced: plain ones in fp32 on the CPU, without own hooks."""
-    found = {
+    layers = {
         id(layer): layer
         for model in models
         for layer in model.modules()
@@ -50,19 +50,19 @@ def _linears(models: Iterable[nn.Module]) -> list[nn.Linear]:
         and layer.weight.dtype == torch.float32
         and layer.weight.is_contiguous()
     }
-    return list(found.values())
+    return list(layers.values())
 
 
 def _sample(layers: Iterable[nn.Linear]) -> list[Tensor]:
     """Weights of :data:`SAMPLE` bytes or a little more; none if the model is smaller."""
-    found: dict[int, Tensor] = {}
+    weights: dict[int, Tensor] = {}
     size = 0
     for layer in layers:
-        if layer.weight.data_ptr() not in found:
-            found[layer.weight.data_ptr()] = layer.weight
+        if layer.weight.data_ptr() not in weights:
+            weights[layer.weight.data_ptr()] = layer.weight
             size += layer.weight.nbytes
         if size >= SAMPLE:
-            return list(found.values())
+            return list(weights.values())
     return []
 
 
@@ -75,21 +75,25 @@ def _seconds(product: Product, weights: list[Tensor], inputs: dict[int, Tensor])
 
 @torch.inference_mode()
 def faster_rows(weights: list[Tensor]) -> frozenset[int]:
-    """Which of :data:`ROWS` :func:`thin` is faster for; medians of three turns after a first."""
-    found = set()
+    """Which of :data:`ROWS` :func:`transposed_product` is faster for.
+
+    By the medians of three timings each, after a first one that does not count.
+    """
+    faster = set()
     for rows in ROWS:
         inputs = {w.shape[1]: torch.ones(rows, w.shape[1]) for w in weights}
         turns = [
-            (_seconds(linear, weights, inputs), _seconds(thin, weights, inputs)) for _ in range(4)
+            [_seconds(product, weights, inputs) for product in (linear, transposed_product)]
+            for _ in range(4)
         ]
-        plain, ours = (median(t) for t in zip(*turns[1:], strict=True))
-        if ours <= GAIN * plain:
-            found.add(rows)
-    return frozenset(found)
+        plain, transposed = (median(t) for t in zip(*turns[1:], strict=True))
+        if transposed <= GAIN * plain:
+            faster.add(rows)
+    return frozenset(faster)
 
 
 def _measured(layers: list[nn.Linear]) -> frozenset[int]:
-    """What was found in this process, with as many threads; measured if it was not yet."""
+    """What was measured in this process with as many threads; measures it the first time."""
     weights = _sample(layers)
     if not weights:  # fits into caches, or is no such model: nothing to gain
         return frozenset()
@@ -100,21 +104,22 @@ def _measured(layers: list[nn.Linear]) -> frozenset[int]:
 
 
 def _forward(layer: nn.Linear, takes: frozenset[int]) -> Callable[[Tensor], Tensor]:
-    """The layer's forward pass, by :func:`thin` for as many rows as ``takes`` names."""
+    """The layer's forward pass; inputs of ``takes`` rows go by :func:`transposed_product`."""
     weight, bias = layer.weight, layer.bias
 
     def forward(x: Tensor) -> Tensor:
         rows = x.numel() // x.shape[-1]
         if rows not in takes:
             return linear(x, weight, bias)
-        found = thin(x.reshape(rows, x.shape[-1]), weight).view(*x.shape[:-1], len(weight))
-        return found if bias is None else found + bias
+        product = transposed_product(x.reshape(rows, x.shape[-1]), weight)  # (rows, out)
+        output = product.view(*x.shape[:-1], len(weight))
+        return output if bias is None else output + bias
 
     return forward
 
 
 @contextmanager
-def thin_products(
+def fast_products(
     models: Iterable[nn.Module | None], rows: frozenset[int] | None = None
 ) -> Iterator[None]:
     """Within it, products of a few rows in ``models`` run the faster way round; for inference.

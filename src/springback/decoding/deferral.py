@@ -1,4 +1,4 @@
-"""How far the expert's own choice can be trusted before the amateur has had its say.
+"""When decoding may go on with the expert's own choice before the amateur has been run.
 
 At a contested position the amateur overrules the expert's choice g if, for some plausible b,
 lambda * (D_b - D_g) exceeds the lead of g over b, D being expert minus amateur logits.  For two
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Trust:
+class DeferralPolicy:
     """Decides which contested positions may wait for the amateur.
 
     A wrong guess costs the expert's steps after it, at most the window; a right one saves up to
@@ -46,7 +46,7 @@ class Trust:
         above = n - bisect_right(self._sorted, lead / lam)
         return (above + 0.5) / (n + 1)
 
-    def saw(self, strong: Tensor, weak: Tensor, allowed: Tensor, guess: int) -> None:
+    def observe(self, strong: Tensor, weak: Tensor, allowed: Tensor, guess: int) -> None:
         """Learn from one position: logits (vocabulary,) of both, which tokens are plausible."""
         difference = strong[allowed] - weak.to(strong)[allowed]
         push = float(difference.max() - (strong[guess] - weak[guess].to(strong)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from springback.decoding.ragged_cache import Half
+from springback.decoding.ragged_cache import CachedModel
 from springback.decoding.sampling import Answer, Chooser, penalised
 from springback.decoding.settings import NO_HOOKS
 
@@ -30,9 +30,9 @@ class Speculation:
     ``length`` drafts a round; None adapts it to measured times and acceptance, so that in fp32 a
     near-tie may fall differently from one call to the next.
 
-    ``defer``: so many tokens may be taken after a contested position before the amateur has had
-    its say there, if the expert's choice is rarely overruled (:mod:`springback.decoding.deferral`);
-    it then reads all of them in one block.  0 asks it at once.  Not used with drafts by a model.
+    ``defer``: so many tokens may be taken after a contested position before the amateur runs
+    there, if the expert's choice is rarely overruled (:mod:`springback.decoding.deferral`); it
+    then reads all of them in one block.  0 runs it at once.  Not used with drafts by a model.
 
     ``cache``: the form of the caches (:mod:`springback.decoding.static_cache`).  ``dynamic`` grows
     with the text; ``static`` has a fixed shape, for accelerators, and on CUDA replays each step as
@@ -64,23 +64,23 @@ class NgramIndex:
                     self.places[tuple(context[end - n : end])] = end
         self.read = len(context)
         for n in GRAMS:
-            at = self.places.get(tuple(context[-n:])) if len(context) >= n else None
+            place = self.places.get(tuple(context[-n:])) if len(context) >= n else None
             # Guesses that were overruled may have been read: then the place lies behind the end.
-            if at is not None and at < len(context):
-                span = context[at:]  # a text that repeats itself goes on doing so
+            if place is not None and place < len(context):
+                span = context[place:]  # a text that repeats itself goes on doing so
                 return [span[i % len(span)] for i in range(count)]
         return []
 
 
 @dataclass
 class ModelDrafts:
-    """Drafts by a model: the amateur, or a smaller one.  The caller rolls ``half`` back.
+    """Drafts by a model: the amateur, or a smaller one.  The caller rolls ``model`` back.
 
     It draws with the noise of the position, so that where it agrees with the pair it also draws
     the same token.
     """
 
-    half: Half
+    model: CachedModel
 
     def propose(
         self, answers: Sequence[Answer], counts: Sequence[int], chooser: Chooser
@@ -91,12 +91,12 @@ class ModelDrafts:
         logits: list[list[Tensor]] = [[] for _ in answers]
         while rows := [i for i, n in enumerate(counts) if len(drafts[i]) < n]:
             contexts = [answers[i].context + drafts[i] for i in rows]
-            blocks = [c[self.half.lengths[i] :] for i, c in zip(rows, contexts, strict=True)]
-            found = self.half.run(rows, blocks, 1)[:, -1]
+            blocks = [c[self.model.lengths[i] :] for i, c in zip(rows, contexts, strict=True)]
+            rows_logits = self.model.run(rows, blocks, 1)[:, -1]
             places = [answers[i].ahead(drafts[i]) for i in rows]
-            strong = penalised(found, contexts, chooser.settings)
+            strong = penalised(rows_logits, contexts, chooser.settings)
             tokens = chooser.next_tokens(strong, None, places)
-            for i, token, row in zip(rows, tokens, found, strict=True):
+            for i, token, row in zip(rows, tokens, rows_logits, strict=True):
                 drafts[i].append(token)
                 logits[i].append(row)
         return drafts, logits

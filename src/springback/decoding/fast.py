@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import PreTrainedModel
 
-from springback.decoding.cpu_matmul import thin_products
-from springback.decoding.deferral import Trust
+from springback.decoding.cpu_matmul import fast_products
+from springback.decoding.deferral import DeferralPolicy
 from springback.decoding.drafts import (
     DEFAULT_SPECULATION,
     DRAFTS,
@@ -29,11 +29,11 @@ from springback.decoding.drafts import (
 )
 from springback.decoding.lora_pair import twin_of
 from springback.decoding.plain import batches, decode
-from springback.decoding.ragged_cache import Half, TwinHalf, croppable
+from springback.decoding.ragged_cache import CachedModel, CachedPair, croppable
 from springback.decoding.sampling import Answer, Chooser, noise_of
 from springback.decoding.settings import NO_HOOKS, Decoded, DecodeSettings, Hooks, Work, check
 from springback.decoding.speculative import Batch
-from springback.decoding.static_cache import CACHES, Halves
+from springback.decoding.static_cache import CACHES, CachedModels
 from springback.errors import SpringbackError, describe
 
 Pair = tuple[PreTrainedModel, PreTrainedModel | None]
@@ -83,25 +83,26 @@ def decode_fast(
             answers = decode(expert, prompts, settings, amateur, on_batch, hooks, work)
             return Decoded(answers, work, plain=True)
     chooser = Chooser(settings, hooks, noise_of(settings))
-    pace, trust = Pace(speculation.length), Trust()  # for all batches: what is learned stays
-    found: list[list[int]] = [[] for _ in prompts]
+    # For all batches: what is learned stays.
+    pace, deferral = Pace(speculation.length), DeferralPolicy()
+    tokens_by_prompt: list[list[int]] = [[] for _ in prompts]
     size = min(settings.batch_size, len(prompts))
     longest = max(map(len, prompts), default=0) + settings.max_new_tokens
-    halves = Halves(speculation.cache, size, longest)
+    caches = CachedModels(speculation.cache, size, longest)
     models = [*pair, speculation.model] if speculation.cache != "compiled" else []
-    with thin_products(models):
+    with fast_products(models):
         for rows in batches(prompts, settings.batch_size):
-            batch = _begin(pair, rows, chooser, speculation, halves)
-            batch.pace, batch.trust, batch.work = pace, trust, work
+            batch = _begin(pair, rows, chooser, speculation, caches)
+            batch.pace, batch.deferral, batch.work = pace, deferral, work
             _run_batch(batch)
-            halves.release()
+            caches.release()
             for answer in rows:
-                found[answer.row] = answer.tokens
+                tokens_by_prompt[answer.row] = answer.tokens
             if on_batch:
                 on_batch(len(rows))
-    work.tokens = sum(len(tokens) for tokens in found)
+    work.tokens = sum(len(tokens) for tokens in tokens_by_prompt)
     work.seconds = time.perf_counter() - begin
-    return Decoded(found, work)
+    return Decoded(tokens_by_prompt, work)
 
 
 def _check_fast(settings: DecodeSettings, speculation: Speculation) -> None:
@@ -130,21 +131,25 @@ def _check_fast(settings: DecodeSettings, speculation: Speculation) -> None:
 
 
 def _begin(
-    pair: Pair, answers: list[Answer], chooser: Chooser, speculation: Speculation, halves: Halves
+    pair: Pair,
+    answers: list[Answer],
+    chooser: Chooser,
+    speculation: Speculation,
+    caches: CachedModels,
 ) -> Batch:
     rows, by = len(answers), speculation.draft
-    expert: Half | TwinHalf
+    expert: CachedModel | CachedPair
     amateur = drafter = None
     twin = twin_of(*pair) if by != "amateur" and rows <= TWIN_ROWS else None
     if twin is not None:
-        expert = halves.twin(twin, rows, TWIN_ROWS)
+        expert = caches.twin(twin, rows, TWIN_ROWS)
     else:
-        expert = halves.one(pair[0], rows)
-        amateur = halves.one(pair[1], rows) if pair[1] is not None else None
+        expert = caches.one(pair[0], rows)
+        amateur = caches.one(pair[1], rows) if pair[1] is not None else None
     if by == "amateur" and amateur is not None:
         drafter = ModelDrafts(amateur)
     elif by == "model" and speculation.model is not None:
-        drafter = ModelDrafts(halves.one(speculation.model, rows))
+        drafter = ModelDrafts(caches.one(speculation.model, rows))
     ngrams = [NgramIndex() for _ in answers] if by == "ngram" else None
     return Batch(list(answers), chooser, expert, amateur, drafter, ngrams, defer=speculation.defer)
 
@@ -155,11 +160,11 @@ def _run_batch(batch: Batch) -> None:
         batch.complete()
     work, drafter = batch.work, batch.drafter
     work.expert_calls += batch.expert.calls
-    if isinstance(batch.expert, TwinHalf):
+    if isinstance(batch.expert, CachedPair):
         work.amateur_calls += batch.expert.calls
         work.joint_calls += batch.expert.calls
     if batch.amateur is not None:
         work.amateur_calls += batch.amateur.calls
         work.amateur_rows += batch.amateur.rows_run
-    if drafter is not None and drafter.half is not batch.amateur:
-        work.draft_calls += drafter.half.calls
+    if drafter is not None and drafter.model is not batch.amateur:
+        work.draft_calls += drafter.model.calls

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from springback.decoding import contrast
 from springback.decoding.plain import batches, decode
-from springback.decoding.ragged_cache import Half, croppable
+from springback.decoding.ragged_cache import CachedModel, croppable
 from springback.decoding.sampling import Answer, penalised
 from springback.decoding.settings import NO_HOOKS, DecodeSettings, check
 from springback.errors import SpringbackError, describe
@@ -60,14 +60,14 @@ _Choices = dict[tuple[int, int], list[int]]
 
 @dataclass
 class _Batch:
-    """Paths on their way, one a row of both caches."""
+    """The paths that are not finished, one a row of both caches."""
 
     paths: list[_Path]
     lams: Sequence[float]
     settings: DecodeSettings
-    expert: Half
-    amateur: Half | None
-    found: list[list[list[int]]]  # variant -> prompt -> tokens
+    expert: CachedModel
+    amateur: CachedModel | None
+    answers: list[list[list[int]]]  # variant -> prompt -> tokens
     work: Forks
 
     def complete(self) -> None:
@@ -104,27 +104,27 @@ class _Batch:
         if self.amateur is None:
             contested = torch.zeros_like(contested)
         open_ = contested.tolist()
-        found: _Choices = {}
+        choices: _Choices = {}
         wanted: list[list[int]] = []
         for row, draft in enumerate(drafts):
             wanted.append([])
             for j in range(len(draft) + 1):
-                at = keep - 1 - len(draft) + j
-                if open_[row][at]:
+                column = keep - 1 - len(draft) + j
+                if open_[row][column]:
                     wanted[row].append(j)
                 else:
-                    found[row, j] = [top[row][at]] * len(self.lams)
+                    choices[row, j] = [top[row][column]] * len(self.lams)
                 if j < len(draft):
                     kept = (
-                        bool(plausible[row, at, draft[j]])
-                        if open_[row][at]
-                        else top[row][at] == draft[j]
+                        bool(plausible[row, column, draft[j]])
+                        if open_[row][column]
+                        else top[row][column] == draft[j]
                     )
                     if not kept:
                         break  # no variant goes on along the known answer
         if any(wanted):
-            found |= self._contrasted(logits, drafts, wanted)
-        return found
+            choices |= self._contrasted(logits, drafts, wanted)
+        return choices
 
     def _contrasted(
         self, logits: Tensor, drafts: list[list[int]], wanted: list[list[int]]
@@ -138,10 +138,10 @@ class _Batch:
         ]
         keep = 1 + max(wanted[r][-1] - wanted[r][0] for r in rows)
         weak = self.amateur.run(rows, blocks, keep).to(logits.device)  # (rows, keep, vocabulary)
-        places = [(at, r, j) for at, r in enumerate(rows) for j in wanted[r]]
+        places = [(place, r, j) for place, r in enumerate(rows) for j in wanted[r]]
         size = logits.shape[1]
         strong = torch.stack([logits[r, size - 1 - len(drafts[r]) + j] for _, r, j in places])
-        beside = torch.stack([weak[at, keep - 1 - wanted[r][-1] + j] for at, r, j in places])
+        beside = torch.stack([weak[place, keep - 1 - wanted[r][-1] + j] for place, r, j in places])
         tokens = choose_all(strong, beside, self.lams, self.settings.alpha).tolist()
         return {(r, j): t for (_, r, j), t in zip(places, tokens, strict=True)}
 
@@ -172,17 +172,17 @@ class _Batch:
         path.answer.take(token, self.settings, NO_HOOKS)
         if path.answer.done:
             for v in path.variants:
-                self.found[v][path.answer.row] = path.answer.tokens
+                self.answers[v][path.answer.row] = path.answer.tokens
         return not path.answer.done
 
     def _carry(self, sources: list[int]) -> None:
         """Give every path its row: copied where it forked, dropped where it ended."""
-        halves = [self.expert, *([self.amateur] if self.amateur is not None else [])]
-        for half in halves:
-            if sources != list(range(len(half.lengths))):
-                half.keep(sources)
+        models = [self.expert, *([self.amateur] if self.amateur is not None else [])]
+        for cached in models:
+            if sources != list(range(len(cached.lengths))):
+                cached.keep(sources)
             for row, path in enumerate(self.paths):
-                half.roll_back(row, len(path.answer.context) - 1)
+                cached.roll_back(row, len(path.answer.context) - 1)
 
 
 def choose_all(expert: Tensor, amateur: Tensor, lams: Sequence[float], alpha: float) -> Tensor:
@@ -193,11 +193,11 @@ def choose_all(expert: Tensor, amateur: Tensor, lams: Sequence[float], alpha: fl
     count = int(contrast.plausible(expert, alpha).sum(-1).max())
     ids = expert.topk(count, dim=-1).indices.sort(-1).values  # in order: ties fall as in argmax
     strong, weak = expert.gather(-1, ids), amateur.to(expert.dtype).gather(-1, ids)
-    found = []
+    tokens = []
     for lam in lams:
-        at = contrast.combine(strong, weak, lam, alpha).argmax(-1, keepdim=True)
-        found.append(ids.gather(-1, at)[:, 0])
-    return torch.stack(found, dim=-1)
+        choice = contrast.combine(strong, weak, lam, alpha).argmax(-1, keepdim=True)
+        tokens.append(ids.gather(-1, choice)[:, 0])
+    return torch.stack(tokens, dim=-1)
 
 
 def decode_variants(
@@ -237,22 +237,24 @@ def decode_variants(
             for lam in values
         }
         return plain, work
-    found: list[list[list[int]]] = [[[] for _ in prompts] for _ in values]
+    answers_by_lambda: list[list[list[int]]] = [[[] for _ in prompts] for _ in values]
     everyone = tuple(range(len(values)))
     for answers in batches(prompts, settings.batch_size):
         paths = [_Path(a, everyone, list(known[a.row]) if known else []) for a in answers]
         contexts = [a.context for a in answers]
         with torch.inference_mode():
-            expert_half = Half.begun(expert, contexts)
-            amateur_half = Half.begun(pair[1], contexts) if pair[1] is not None else None
-            batch = _Batch(paths, values, settings, expert_half, amateur_half, found, work)
+            cached_expert = CachedModel.begun(expert, contexts)
+            cached_amateur = CachedModel.begun(pair[1], contexts) if pair[1] is not None else None
+            batch = _Batch(
+                paths, values, settings, cached_expert, cached_amateur, answers_by_lambda, work
+            )
             if settings.max_new_tokens:
                 batch.complete()
-        work.expert_calls += expert_half.calls
-        work.expert_rows += expert_half.rows_run
-        if amateur_half is not None:
-            work.amateur_calls += amateur_half.calls
-            work.amateur_rows += amateur_half.rows_run
+        work.expert_calls += cached_expert.calls
+        work.expert_rows += cached_expert.rows_run
+        if cached_amateur is not None:
+            work.amateur_calls += cached_amateur.calls
+            work.amateur_rows += cached_amateur.rows_run
         if on_batch:
             on_batch(len(answers))
-    return dict(zip(values, found, strict=True)), work
+    return dict(zip(values, answers_by_lambda, strict=True)), work

@@ -48,14 +48,14 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x``: (rows, positions, in)."""
-        found: Tensor = self.base(x)
+        output: Tensor = self.base(x)
         if self.side is not None:
             flat = x.reshape(-1, x.shape[-1])
             more = (flat @ self.a[self.side]) @ self.b[self.side]
-            return found + more.view_as(found)
+            return output + more.view_as(output)
         flat = x.reshape(2, -1, x.shape[-1])  # (2, rows / 2 * positions, in)
         more = torch.bmm(torch.bmm(flat, self.a), self.b)
-        return found + more.view_as(found)
+        return output + more.view_as(output)
 
 
 def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
@@ -130,15 +130,15 @@ def load_twin(
     Raises :class:`ModelError` for adapters of different bases, and for what is not LoRA on linear
     layers.
     """
-    found = [open_adapter(folder) for folder in (expert, amateur) if folder is not None]
-    for adapter in found:
+    adapters = [open_adapter(folder) for folder in (expert, amateur) if folder is not None]
+    for adapter in adapters:
         refuse_more(adapter)
-    check_bases(found[::-1])
-    names = list(dict.fromkeys(name for adapter in found for name in adapter.modules))
-    rank = max(m.rank for adapter in found for m in adapter.modules.values())
+    check_bases(adapters[::-1])
+    names = list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
+    rank = max(m.rank for adapter in adapters for m in adapter.modules.values())
     install(base, names, rank)
     with Reader() as reader, torch.no_grad():
-        for side, adapter in enumerate(found):
+        for side, adapter in enumerate(adapters):
             for name in adapter.modules:
                 _fill(base.get_submodule(name), side, adapter.factors(reader, name), name)
     base.train(False)

@@ -1,6 +1,6 @@
 """The plain loop: one model, or expert and amateur both run at every position.
 
-This is the truth that the fast decoder is tested against.
+This is the reference that the fast decoder is tested against.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, Work, 
 from springback.errors import ModelError, describe
 
 
-class _Half:
-    """One model and its cache."""
+class PaddedModel:
+    """One model and its cache, whose rows are padded on the left to one length."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -45,7 +45,7 @@ class _Half:
         extra: dict[str, Any] = {self.cache_name: self.cache}
         if "position_ids" in self.takes:
             extra["position_ids"] = positions
-        # A state holds no padding, so such a model is told of it once, with the prompts.
+        # A state holds no padding, so such a model gets the mask once, with the prompts.
         if self.cache_name == "past_key_values":
             extra["attention_mask"] = mask
         elif not self.begun and not bool(mask.all()):
@@ -76,25 +76,25 @@ def _padded(answers: Sequence[Answer], pad_id: int) -> tuple[Tensor, Tensor]:
     longest = max(a.prompt_tokens for a in answers)
     ids = torch.full((len(answers), longest), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    for at, answer in enumerate(answers):
-        ids[at, longest - answer.prompt_tokens :] = torch.tensor(answer.context)
-        mask[at, longest - answer.prompt_tokens :] = 1
+    for place, answer in enumerate(answers):
+        ids[place, longest - answer.prompt_tokens :] = torch.tensor(answer.context)
+        mask[place, longest - answer.prompt_tokens :] = 1
     return ids, mask
 
 
 @torch.inference_mode()
 def decode_batch(
-    halves: Sequence[_Half], answers: list[Answer], chooser: Chooser, work: Work | None = None
+    models: Sequence[PaddedModel], answers: list[Answer], chooser: Chooser, work: Work | None = None
 ) -> None:
     """Complete ``answers``.  Finished rows leave the batch when half are done."""
-    settings, where = chooser.settings, halves[0].model.device
+    settings, where = chooser.settings, models[0].model.device
     ids, mask = (t.to(where) for t in _padded(answers, settings.pad_id))
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     alive = list(answers)  # batch row -> answer
     while True:
-        logits = [half.step(ids, mask, positions).cpu() for half in halves]
-        going = [at for at, answer in enumerate(alive) if not answer.done]
-        open_ = [alive[at] for at in going]
+        logits = [cached.step(ids, mask, positions).cpu() for cached in models]
+        going = [place for place, answer in enumerate(alive) if not answer.done]
+        open_ = [alive[place] for place in going]
         expert = penalised(logits[0][going], [a.context for a in open_], settings)
         amateur = logits[1][going] if len(logits) == 2 else None
         if work is not None:
@@ -104,7 +104,7 @@ def decode_batch(
         chosen[going] = torch.tensor(tokens)
         for answer, token in zip(open_, tokens, strict=True):
             answer.take(token, settings, chooser.hooks)
-        left = [at for at, answer in enumerate(alive) if not answer.done]
+        left = [place for place, answer in enumerate(alive) if not answer.done]
         if not left:
             return
         ids = chosen[:, None].to(where)
@@ -112,14 +112,14 @@ def decode_batch(
         positions = positions[:, -1:] + 1
         if len(left) * 2 <= len(alive):
             keep = torch.tensor(left, device=where)
-            for half in halves:
-                half.keep(keep.to(half.model.device))
+            for cached in models:
+                cached.keep(keep.to(cached.model.device))
             ids, mask, positions = ids[keep], mask[keep], positions[keep]
-            alive = [alive[at] for at in left]
+            alive = [alive[place] for place in left]
 
 
 def _count(work: Work, expert: Tensor, amateur: Tensor | None, alpha: float) -> None:
-    """Note one step of both models on ``expert`` (rows, vocabulary)."""
+    """Count one step of both models on ``expert`` (rows, vocabulary)."""
     work.expert_calls += 1
     if amateur is not None:
         work.amateur_calls += 1
@@ -135,8 +135,8 @@ def sampling_groups(prompts: Sequence[Sequence[int]], size: int) -> list[list[in
 def batches(prompts: Sequence[Sequence[int]], size: int) -> Iterator[list[Answer]]:
     """Empty answers, in batches of prompts of similar length, whatever the models."""
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    for at in range(0, len(order), size):
-        yield [Answer(i, list(prompts[i])) for i in order[at : at + size]]
+    for first in range(0, len(order), size):
+        yield [Answer(i, list(prompts[i])) for i in order[first : first + size]]
 
 
 def decode(
@@ -159,22 +159,22 @@ def decode(
     begin = time.perf_counter()
     check(settings, prompts, amateur, hooks, expert)
     chooser = Chooser(settings, hooks, noise_of(settings))
-    found: list[list[int]] = [[] for _ in prompts]
+    tokens_by_prompt: list[list[int]] = [[] for _ in prompts]
     for answers in batches(prompts, settings.batch_size):
-        halves = [_Half(expert)]
+        models = [PaddedModel(expert)]
         if settings.lam > 0 and amateur is not None:
-            halves.append(_Half(amateur))
+            models.append(PaddedModel(amateur))
         places = [answer.row for answer in answers]
         if numbers is not None:
             for answer in answers:
                 answer.row = numbers[answer.row]
         if settings.max_new_tokens:
-            decode_batch(halves, answers, chooser, work)
+            decode_batch(models, answers, chooser, work)
         for place, answer in zip(places, answers, strict=True):
-            found[place] = answer.tokens
+            tokens_by_prompt[place] = answer.tokens
         if on_batch:
             on_batch(len(answers))
     if work is not None:
-        work.tokens += sum(len(tokens) for tokens in found)
+        work.tokens += sum(len(tokens) for tokens in tokens_by_prompt)
         work.seconds += time.perf_counter() - begin
-    return found
+    return tokens_by_prompt

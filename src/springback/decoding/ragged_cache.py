@@ -1,9 +1,9 @@
-"""One model and a cache in which every row is as long as it is.
+"""One model with a ragged cache: rows of different lengths, without padding.
 
 Rows of a batch accept different numbers of drafted tokens, and the amateur falls behind by
 different amounts.  So keys and values lie in one buffer a layer, row by row without gaps, and
-``lengths`` says how much of each row counts: rolling back is lowering a number.  What lies behind
-a row's end is unseen and overwritten, so nothing is copied but the rows of a part of the batch.
+``lengths`` has the number of tokens of each row that count: rolling back lowers it.  What lies
+behind a row's end is masked and overwritten, so only the rows of a part of the batch are copied.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def croppable(model: PreTrainedModel) -> bool:
     return takes_positions and all(type(layer) is DynamicLayer for layer in layers)
 
 
-class Half:
-    """One model and its rows."""
+class CachedModel:
+    """One model with the cached keys and values of its rows, each of its own length."""
 
     def __init__(self, model: PreTrainedModel, rows: int) -> None:
         self.model = model
@@ -141,19 +141,19 @@ class Half:
         if len(groups) == 1:
             return self._pass(rows, blocks, keep)
         columns = range(-keep, 0) if isinstance(keep, int) else keep
-        found: Tensor | None = None
+        all_logits: Tensor | None = None
         for group in groups:
             wide = max(len(blocks[i]) for i in group)
             there = [i for i, column in enumerate(columns) if column >= -wide]
             logits = self._pass(
                 [rows[i] for i in group], [blocks[i] for i in group], [columns[i] for i in there]
             )
-            if found is None:
-                found = logits.new_zeros(len(rows), len(columns), logits.shape[-1])
-            index = torch.tensor(group, device=found.device)
-            found[index[:, None], torch.tensor(there, device=found.device)] = logits
-        assert found is not None
-        return found
+            if all_logits is None:
+                all_logits = logits.new_zeros(len(rows), len(columns), logits.shape[-1])
+            index = torch.tensor(group, device=all_logits.device)
+            all_logits[index[:, None], torch.tensor(there, device=all_logits.device)] = logits
+        assert all_logits is not None
+        return all_logits
 
     def _pass(
         self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int | Sequence[int]
@@ -177,7 +177,7 @@ class Half:
         )
         for r, block in zip(rows, blocks, strict=True):
             self.lengths[r] += len(block)
-        logits: Tensor = out.logits
+        logits: Tensor = out.logits  # (rows, keep, vocabulary)
         return logits[:, -keep:] if isinstance(keep, int) else logits
 
     def _begin(
@@ -214,15 +214,15 @@ class Half:
         return seen.to(self.model.device)
 
     @classmethod
-    def begun(cls, model: PreTrainedModel, contexts: Sequence[Sequence[int]]) -> Half:
+    def begun(cls, model: PreTrainedModel, contexts: Sequence[Sequence[int]]) -> CachedModel:
         """A row for each context, which have read what all of them begin with, once."""
         shared = shared_start(contexts, min(map(len, contexts)) - 1)
         if not shared:
             return cls(model, len(contexts))
-        half = cls(model, 1)
-        half.run([0], [contexts[0][:shared]], 1)
-        half.keep([0] * len(contexts))
-        return half
+        cached = cls(model, 1)
+        cached.run([0], [contexts[0][:shared]], 1)
+        cached.keep([0] * len(contexts))
+        return cached
 
     def roll_back(self, row: int, length: int) -> None:
         """Forget what ``row`` holds past ``length`` tokens."""
@@ -237,13 +237,13 @@ class Half:
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
 
 
-class TwinHalf:
+class CachedPair:
     """Expert and amateur as rows of one batch: two adapters on one base.
 
     The first rows are the expert's, the second as many the amateur's; both read the same tokens.
     """
 
-    def __init__(self, inner: Half) -> None:
+    def __init__(self, inner: CachedModel) -> None:
         self.inner = inner
 
     @property
@@ -265,5 +265,5 @@ class TwinHalf:
             self.inner.roll_back(r, length)
 
     def keep(self, rows: Sequence[int]) -> None:
-        half = len(self.inner.lengths) // 2
-        self.inner.keep([*rows, *(half + r for r in rows)])
+        rows_each = len(self.inner.lengths) // 2
+        self.inner.keep([*rows, *(rows_each + r for r in rows)])

@@ -79,18 +79,18 @@ def penalised(
 
     ``contexts`` (n) are the tokens before each; they are read only if repetition is penalised.
     """
-    found = logits if logits.dtype == torch.float64 else logits.float()
+    scores = logits if logits.dtype == torch.float64 else logits.float()
     if settings.repetition_penalty != 1:
         penalty = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)
         rows = [
-            penalty(torch.tensor([list(c)], device=found.device), row[None])
-            for c, row in zip(contexts, found, strict=True)
+            penalty(torch.tensor([list(c)], device=scores.device), row[None])
+            for c, row in zip(contexts, scores, strict=True)
         ]
-        found = torch.cat(rows)
+        scores = torch.cat(rows)
     if settings.forbidden_ids:
-        found = found.clone()
-        found[:, list(settings.forbidden_ids)] = -torch.inf
-    return found
+        scores = scores.clone()
+        scores[:, list(settings.forbidden_ids)] = -torch.inf
+    return scores
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Work:
 
     ``tokens``: in the answers.  ``contested``: positions where more than one token was plausible.
     ``joint_calls``: passes that ran both models' rows in one batch (adapters on one base); they
-    count as a call of each.  ``deferred``: tokens taken before the amateur had its say;
+    count as a call of each.  ``deferred``: tokens taken before the amateur was run;
     ``overruled``: those of them that it then changed.  ``seconds``: of the whole run.
     """
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from springback.decoding import contrast
-from springback.decoding.deferral import Trust
+from springback.decoding.deferral import DeferralPolicy
 from springback.decoding.drafts import ModelDrafts, NgramIndex, Pace
-from springback.decoding.ragged_cache import Half, TwinHalf
+from springback.decoding.ragged_cache import CachedModel, CachedPair
 from springback.decoding.sampling import Answer, Chooser, penalised
 from springback.decoding.settings import Work
 
@@ -37,7 +37,7 @@ class _Checked:
 
 @dataclass
 class _Step:
-    """One token on a row's way: certain, or taken until the amateur has had its say."""
+    """One token of a row: certain, or taken until the amateur has been run on it."""
 
     token: int
     contested: bool
@@ -57,16 +57,16 @@ class _Since:
 
 @dataclass
 class Batch:
-    """A batch on its way."""
+    """The rows of a batch that are not finished, and the state of both models for them."""
 
     answers: list[Answer]
     chooser: Chooser
-    expert: Half | TwinHalf
-    amateur: Half | None  # None without contrast, and where the expert's half is both
+    expert: CachedModel | CachedPair
+    amateur: CachedModel | None  # None without contrast, and where the expert is a CachedPair
     drafter: ModelDrafts | None
     ngrams: list[NgramIndex] | None
     pace: Pace = field(default_factory=lambda: Pace(None))
-    trust: Trust = field(default_factory=Trust)
+    deferral: DeferralPolicy = field(default_factory=DeferralPolicy)
     work: Work = field(default_factory=Work)
     defer: int = 0
     waiting: list[list[_Step]] = field(default_factory=list)  # of each row, not yet final
@@ -75,7 +75,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         self.waiting = [[] for _ in self.answers]
-        self.contrasted = self.amateur is not None or isinstance(self.expert, TwinHalf)
+        self.contrasted = self.amateur is not None or isinstance(self.expert, CachedPair)
         if self.drafter is not None or self.chooser.hooks.processors:
             self.defer = 0  # the amateur runs anyway; processors see each chosen token once
 
@@ -122,7 +122,7 @@ class Batch:
             return [self.ngrams[r].propose(self._fed(r), counts[r]) for r in rows]
         assert self.drafter is not None
         drafts, logits = self.drafter.propose(self.answers, counts, self.chooser)
-        if self.drafter.half is self.amateur:
+        if self.drafter.model is self.amateur:
             self.stash = logits
         return drafts
 
@@ -132,7 +132,7 @@ class Batch:
         fed = [self._fed(row) for row in range(len(drafts))]
         blocks = [f[n:] + d for f, n, d in zip(fed, self.expert.lengths, drafts, strict=True)]
         keep, weak = 1 + max(len(d) for d in drafts), None
-        if isinstance(self.expert, TwinHalf):
+        if isinstance(self.expert, CachedPair):
             logits, weak = self.expert.run(blocks, keep)
         else:
             logits = self.expert.run(range(len(blocks)), blocks, keep)  # (rows, keep, vocabulary)
@@ -178,9 +178,9 @@ class Batch:
 
     def _step(self, row: int, checked: _Checked, j: int) -> _Step:
         """The token after ``j`` drafts of ``row``, given those before it."""
-        at = checked.at(row, j)
-        contested, token = bool(checked.contested[row][at]), checked.top[row][at]
-        strong = checked.logits[row, at]
+        column = checked.at(row, j)
+        contested, token = bool(checked.contested[row][column]), checked.top[row][column]
+        strong = checked.logits[row, column]
         if self.chooser.hooks.processors:
             return _Step(token, contested, open=contested, strong=strong)
         # One plausible token is the choice; behind a closed gate there may be several.
@@ -192,7 +192,7 @@ class Batch:
         if self.contrasted and not contested:
             weak = strong[None]  # the amateur does not count
         elif checked.weak is not None:
-            weak = checked.weak[row, at][None]
+            weak = checked.weak[row, column][None]
         elif self.stash and j < len(self.stash[row]):
             weak = self.stash[row][j][None]
         if weak is not None or not self.contrasted:
@@ -201,9 +201,9 @@ class Batch:
         token, lead = self.chooser.guess(strong, ahead)
         lam, sure, risk = self.chooser.settings.lam, False, 0.0
         if self.defer and self.together:
-            sure, risk = True, self.trust.chance(lead, lam)
+            sure, risk = True, self.deferral.chance(lead, lam)
         elif self.defer:
-            sure = self.trust.may_wait(lead, lam)
+            sure = self.deferral.may_wait(lead, lam)
         # A copy, so that one row does not hold the logits of the whole block.
         return _Step(token, contested, open=True, strong=strong.clone(), sure=sure, risk=risk)
 
@@ -332,22 +332,22 @@ class Batch:
         [token] = self.chooser.next_tokens(step.strong[None], given, [answer])
         if step.open and weak is not None and self.defer:
             allowed = contrast.plausible(step.strong, self.chooser.settings.alpha)
-            self.trust.saw(step.strong, weak, allowed, step.token)
+            self.deferral.observe(step.strong, weak, allowed, step.token)
         return token
 
     def _roll_back(self) -> None:
         for row in range(len(self.answers)):
             length = len(self._fed(row)) - 1
             self.expert.roll_back(row, length)
-            for half in self._others():
-                half.roll_back(row, length)
+            for model in self._others():
+                model.roll_back(row, length)
 
-    def _others(self) -> list[Half]:
+    def _others(self) -> list[CachedModel]:
         """Each further model once: the amateur may also be the drafter."""
-        halves = [] if self.amateur is None else [self.amateur]
-        if self.drafter is not None and self.drafter.half is not self.amateur:
-            halves.append(self.drafter.half)
-        return halves
+        models = [] if self.amateur is None else [self.amateur]
+        if self.drafter is not None and self.drafter.model is not self.amateur:
+            models.append(self.drafter.model)
+        return models
 
     def _drop_finished(self) -> None:
         left = [i for i, a in enumerate(self.answers) if not a.done]
@@ -358,5 +358,5 @@ class Batch:
         if self.ngrams is not None:
             self.ngrams = [self.ngrams[i] for i in left]
         self.expert.keep(left)
-        for half in self._others():
-            half.keep(left)
+        for model in self._others():
+            model.keep(left)

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
-from springback.decoding.ragged_cache import ATTENTION, Half, TwinHalf
+from springback.decoding.ragged_cache import ATTENTION, CachedModel, CachedPair
 from springback.errors import SpringbackError, describe
 
 #: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
@@ -49,11 +49,11 @@ def cuda_graph(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        found = run()
+        logits = run()
 
     def again() -> Tensor:
         graph.replay()
-        return found
+        return logits
 
     return again
 
@@ -128,8 +128,8 @@ def _pass(model: Any, cache: Any, feed: Tensor, keep: Any, additive: bool) -> Te
 def _recordable(model: PreTrainedModel) -> bool:
     """Whether a pass does the same at any length: not where frequencies depend on it."""
     config = model.config.get_text_config()
-    found = str(getattr(config, "rope_parameters", None) or "")
-    return "dynamic" not in found and "longrope" not in found
+    rope = str(getattr(config, "rope_parameters", None) or "")
+    return "dynamic" not in rope and "longrope" not in rope
 
 
 class Slots:
@@ -177,15 +177,15 @@ class Slots:
     def run(self, feed: Tensor, keep: Any) -> Tensor:
         """Logits (rows, kept, vocabulary) of ``feed`` (3, rows, wide), overwritten by the next run.
 
-        Of a width that is recorded all positions are kept, whatever ``keep`` says.
+        Of a width that is recorded all positions are kept, whatever ``keep`` is.
         """
         model, wide = self._model(), feed.shape[-1]
         assert model is not None
         if wide not in self.widths or not self._first.is_initialized:
             return _pass(model, self._cache, feed.to(model.device), keep, self._additive)
         if wide not in self._ready:
-            own = feed.to(model.device).clone()
-            self._ready[wide] = own, self.record(lambda: self._again(own))
+            recorded_feed = feed.to(model.device).clone()
+            self._ready[wide] = recorded_feed, self.record(lambda: self._again(recorded_feed))
         inputs, again = self._ready[wide]
         inputs.copy_(feed)
         return again()
@@ -193,16 +193,16 @@ class Slots:
     def _again(self, feed: Tensor) -> Tensor:
         if self.kind == "compiled" and feed.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
-        found: Tensor = self._compiled(self._model(), self._cache, feed, 0, self._additive)
-        return found
+        logits: Tensor = self._compiled(self._model(), self._cache, feed, 0, self._additive)
+        return logits
 
 
-class StaticHalf(Half):
-    """As :class:`Half`, on slots: ``at`` says in which of them each row lies."""
+class StaticCachedModel(CachedModel):
+    """As :class:`CachedModel`, on slots: ``slot_of_row`` names the slot of each row."""
 
-    def __init__(self, model: PreTrainedModel, slots: Slots, at: Sequence[int]) -> None:
-        super().__init__(model, len(at))
-        self.slots, self.at = slots, list(at)
+    def __init__(self, model: PreTrainedModel, slots: Slots, slot_of_row: Sequence[int]) -> None:
+        super().__init__(model, len(slot_of_row))
+        self.slots, self.slot_of_row = slots, list(slot_of_row)
 
     def run(
         self, rows: Sequence[int], blocks: Sequence[Sequence[int]], keep: int | Sequence[int]
@@ -215,9 +215,9 @@ class StaticHalf(Half):
         columns = [[self.slots.columns] * wide for _ in ids]  # the one that nobody sees
         positions = [[0] * wide for _ in ids]
         for row, block in zip(rows, blocks, strict=True):
-            at, start, past = self.at[row], wide - len(block), self.lengths[row]
-            ids[at][start:] = block
-            columns[at][start:] = positions[at][start:] = range(past, past + len(block))
+            slot, start, past = self.slot_of_row[row], wide - len(block), self.lengths[row]
+            ids[slot][start:] = block
+            columns[slot][start:] = positions[slot][start:] = range(past, past + len(block))
             self.lengths[row] += len(block)
         feed = torch.tensor([ids, columns, positions])
         where = self.model.device
@@ -230,20 +230,20 @@ class StaticHalf(Half):
         elif logits.shape[1] != len(kept):  # of a recorded width
             logits = logits[:, kept]
         # A copy: the next pass writes into the same place.
-        return logits[torch.tensor([self.at[r] for r in rows], device=where)]
+        return logits[torch.tensor([self.slot_of_row[r] for r in rows], device=where)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these: their slots lie idle."""
         self.lengths = [self.lengths[r] for r in rows]
-        self.at = [self.at[r] for r in rows]
+        self.slot_of_row = [self.slot_of_row[r] for r in rows]
 
 
 #: Slots that no run uses, by model.
 _SPARE: weakref.WeakKeyDictionary[PreTrainedModel, list[Slots]] = weakref.WeakKeyDictionary()
 
 
-class Halves:
-    """Makes the halves of a run, batch by batch, on caches of one kind.
+class CachedModels:
+    """Makes the cached models of a run, batch by batch, on caches of one kind.
 
     ``rows``: of the largest batch; ``tokens``: of the longest row, prompt and answer.  Slots are
     kept with their model for later runs of the same shape.
@@ -254,19 +254,21 @@ class Halves:
         self.columns = -(-tokens // COLUMNS) * COLUMNS
         self._taken: list[tuple[PreTrainedModel, Slots]] = []
 
-    def one(self, model: PreTrainedModel, rows: int) -> Half:
-        """A half of ``rows`` rows."""
+    def one(self, model: PreTrainedModel, rows: int) -> CachedModel:
+        """``model`` with a cache of ``rows`` rows."""
         if self.kind == "dynamic":
-            return Half(model, rows)
-        return StaticHalf(model, self._slots(model, self.rows), range(rows))
+            return CachedModel(model, rows)
+        return StaticCachedModel(model, self._slots(model, self.rows), range(rows))
 
-    def twin(self, model: PreTrainedModel, rows: int, most: int) -> TwinHalf:
+    def twin(self, model: PreTrainedModel, rows: int, most: int) -> CachedPair:
         """Expert and amateur as rows of one batch; of no batch more than ``most`` rows each."""
         if self.kind == "dynamic":
-            return TwinHalf(Half(model, 2 * rows))
+            return CachedPair(CachedModel(model, 2 * rows))
         size = min(self.rows, most)
         slots = self._slots(model, 2 * size)
-        return TwinHalf(StaticHalf(model, slots, [*range(rows), *range(size, size + rows)]))
+        return CachedPair(
+            StaticCachedModel(model, slots, [*range(rows), *range(size, size + rows)])
+        )
 
     def _slots(self, model: PreTrainedModel, rows: int) -> Slots:
         spare = _SPARE.setdefault(model, [])

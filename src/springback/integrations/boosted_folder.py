@@ -57,8 +57,8 @@ def _usage(folder: Path, facts: dict[str, object]) -> str:
             f"of Transformers is.\n{_frame(folder, facts)}"
         )
     system = facts.get("system")
-    told = f"\nThe system message it was measured with: `{system}`\n" if system else ""
-    told += _frame(folder, facts)
+    measured_with = f"\nThe system message it was measured with: `{system}`\n" if system else ""
+    measured_with += _frame(folder, facts)
     return f"""{_HEADING}
 
 It was measured with contrastive decoding against the weak model in `{facts.get("amateur")}/`
@@ -77,7 +77,7 @@ from transformers import pipeline
 
 pipe = pipeline("text-generation", model="FOLDER", trust_remote_code=True)
 ```
-{told}"""
+{measured_with}"""
 
 
 def _frame(folder: Path, facts: dict[str, object]) -> str:
@@ -99,5 +99,5 @@ def _frame(folder: Path, facts: dict[str, object]) -> str:
 
 def _has_chat_template(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
-    own = read_json(settings).get("chat_template") if settings.exists() else None
-    return bool(own) or (folder / "chat_template.jinja").exists()
+    template = read_json(settings).get("chat_template") if settings.exists() else None
+    return bool(template) or (folder / "chat_template.jinja").exists()

@@ -63,10 +63,10 @@ def load_amateur(model: Any, folder: str | None = None) -> tuple[Any, float, flo
         sub = str(facts.get("amateur") or "")
         if not sub or Path(sub).is_absolute() or ".." in Path(sub).parts:
             raise ValueError(f"{name}/springback.json names the weak model {sub!r}, outside of it")
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        weak: Any = AutoModelForCausalLM.from_pretrained(
             name, subfolder=sub, dtype=model.dtype, use_safetensors=True, **pinned
         )
-        amateur = found.to(model.device).eval()
+        amateur = weak.to(model.device).eval()
     held = (amateur, lam, alpha)
     if folder is None:
         _AMATEURS[model] = held
@@ -173,8 +173,8 @@ def generate(
         if options.get("inputs_embeds") is not None:
             raise ValueError("given: inputs_embeds; allowed: token ids; the weak model needs them")
         contrast = Contrast(amateur, lam, alpha, _prompt_mask(model, inputs, options))
-        own = options.get("logits_processor") or []
-        options["logits_processor"] = LogitsProcessorList([contrast, *own])
+        processors = options.get("logits_processor") or []
+        options["logits_processor"] = LogitsProcessorList([contrast, *processors])
         options.setdefault("renormalize_logits", True)  # beams add up log-probabilities
     # The class's method: the model's own attribute may be this function.
     run = getattr(type(model), "generate", GenerationMixin.generate)

@@ -1,6 +1,6 @@
 """Finished jobs in MLflow, TensorBoard or Weights & Biases.
 
-A tracker is a function: it takes a :class:`Record`, made of a result folder, and a place, and says
+A tracker is a function of a :class:`Record`, made of a result folder, and a place; it returns
 where it wrote.  Writing the same result again changes nothing but its time.
 """
 
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Record:
-    """A finished job as trackers know things.  ``id`` is a hash of what was found."""
+    """A finished job in a tracker's terms.  ``id`` is a hash of the results."""
 
     id: str
     name: str
@@ -86,16 +86,16 @@ def _point(measurement: Mapping[str, Any]) -> Point:
     """Such as ``perturb/margin/n_pos 256/seed 0`` at step ``n_neg``."""
     tags: Mapping[str, Any] = measurement["tags"]
     phase = tags.get("phase")
-    at = "n_pos" if phase == "align" else "n_neg"
+    step_tag = "n_pos" if phase == "align" else "n_neg"
     which = measurement.get("slice")
     probe = f"{measurement['probe']} {which}" if which in PARTS else measurement["probe"]
     head = [tags.get("job"), tags.get("order"), phase, probe]
     rest = {k: v for k, v in tags.items() if k not in _PLACED}
-    if at != "n_pos" and tags.get("n_pos") is not None and phase != "start":
+    if step_tag != "n_pos" and tags.get("n_pos") is not None and phase != "start":
         rest["n_pos"] = tags["n_pos"]
     words = [str(w) for w in head if w] + [f"{k} {rest[k]}" for k in sorted(rest)]
     name = "/".join(_ODD.sub("_", word.replace("/", "_")) for word in words)
-    return Point(name, int(tags.get(at) or 0), float(measurement["value"]))
+    return Point(name, int(tags.get(step_tag) or 0), float(measurement["value"]))
 
 
 def _mlflow(record: Record, place: str) -> str:
@@ -107,8 +107,8 @@ def _mlflow(record: Record, place: str) -> str:
         raise MissingExtraError("mlflow", "track", "--to mlflow") from error
     uri = place or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     client: Any = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name("springback")
-    experiment = found.experiment_id if found else client.create_experiment("springback")
+    existing = client.get_experiment_by_name("springback")
+    experiment = existing.experiment_id if existing else client.create_experiment("springback")
     same = client.search_runs([experiment], f"tags.springback_id = '{record.id}'")
     if same:
         return f"{uri}, run {same[0].info.run_id} (was there)"
@@ -117,10 +117,10 @@ def _mlflow(record: Record, place: str) -> str:
     tags = [RunTag("springback_id", record.id), RunTag("springback_kind", record.kind)]
     tags.append(RunTag("mlflow.note.content", record.verdict))
     metrics = [Metric(p.name, p.value, 0, p.step) for p in record.points]
-    for at in range(0, len(params), 100):  # as many as a call takes
-        client.log_batch(run, params=params[at : at + 100])
-    for at in range(0, len(metrics), 1000):
-        client.log_batch(run, metrics=metrics[at : at + 1000])
+    for first in range(0, len(params), 100):  # as many as a call takes
+        client.log_batch(run, params=params[first : first + 100])
+    for first in range(0, len(metrics), 1000):
+        client.log_batch(run, metrics=metrics[first : first + 1000])
     for path in record.files:
         client.log_artifact(run, str(path))
     client.log_batch(run, tags=tags)  # last: a run that was cut off is not taken for whole
@@ -191,15 +191,15 @@ def check_targets(targets: Sequence[str]) -> None:
 
 
 def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
-    """Write the result in ``folder`` to every target; says where each went.
+    """Write the result in ``folder`` to every target; returns a line for each with its place.
 
     >>> track("springback-audit", ["mlflow:sqlite:///mlflow.db", "tensorboard:runs"])
     ... # doctest: +SKIP
     """
     check_targets(targets)
     record = record_of(folder)
-    told = []
+    lines = []
     for target in targets:
         name, _, place = target.partition(":")
-        told.append(f"{name}: {TRACKERS[name](record, place)}")
-    return told
+        lines.append(f"{name}: {TRACKERS[name](record, place)}")
+    return lines

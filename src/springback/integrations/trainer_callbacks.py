@@ -61,19 +61,19 @@ class KeepEarly(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Raises where the moment never comes: a long training should not end without it."""
-        at = self._at(state)
-        never = at is not None and at >= state.max_steps
+        step = self._at(state)
+        never = step is not None and step >= state.max_steps
         never |= self.epoch is not None and self.epoch >= state.num_train_epochs
         if never:
             raise SpringbackError(
                 describe(
-                    f"KeepEarly at {'step ' + str(at) if at else 'epoch ' + str(self.epoch)}",
+                    f"KeepEarly at {'step ' + str(step) if step else 'epoch ' + str(self.epoch)}",
                     f"before the end: {state.max_steps} steps, {state.num_train_epochs} epochs",
                     "keep an earlier one",
                 )
             )
-        if at is not None and (_out(args) / f"early-{at}").is_dir():
-            self.folder = _out(args) / f"early-{at}"  # a run that goes on
+        if step is not None and (_out(args) / f"early-{step}").is_dir():
+            self.folder = _out(args) / f"early-{step}"  # a run that goes on
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -208,14 +208,14 @@ class ElasticityCallback(TrainerCallback):
                 )
             )
         with _evaluating(model), where:
-            found = StartDistribution(
+            start = StartDistribution(
                 model, self._neutral, self.tokenizer, Precision(), keep_bytes=2_000_000_000
             )
-        if found.kept is None:
+        if start.kept is None:
             raise SpringbackError(
                 "the start's probabilities take more than 2 GB; give fewer neutral texts"
             )
-        return found
+        return start
 
     def on_step_end(
         self,
@@ -240,18 +240,18 @@ class ElasticityCallback(TrainerCallback):
 
     def measure(self, model: Any) -> dict[str, float]:
         """What is logged, of ``model`` as it is now."""
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         with _evaluating(model):
             if self._wanted:
                 wanted, unwanted = (
                     nll(model, rows, self.tokenizer, Precision())
                     for rows in (self._wanted, self._unwanted)
                 )
-                found["elasticity/margin"] = margin(wanted, unwanted)
+                values["elasticity/margin"] = margin(wanted, unwanted)
             if self._start is not None:
                 each = self._start.kl(model)
-                found["elasticity/kl"] = sum(each) / len(each)
-        return found
+                values["elasticity/kl"] = sum(each) / len(each)
+        return values
 
     def _log(self, model: Any, state: TrainerState, control: TrainerControl) -> None:
         trainer = self._trainer() if self._trainer else None

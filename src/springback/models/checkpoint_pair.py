@@ -21,8 +21,8 @@ _FLOATS = {
 }
 
 
-class Sweep:
-    """Expert at mu, and the two checkpoints it is made of.
+class CheckpointPair:
+    """Two checkpoints in memory and the expert, the model extrapolated from them to ``mu``.
 
     ``expert`` is the extrapolated model theta_ft + mu * (theta_ft - theta_early), computed in
     float64 and rounded once to the dtype that the fine-tuned weights are stored in: bit for bit
@@ -74,12 +74,12 @@ def stored_dtypes(folder: str, model: PreTrainedModel) -> dict[str, torch.dtype]
     """
     stored = {n: _FLOATS[d] for n, (_, d) in tensor_names(folder).items() if d in _FLOATS}
     kinds = set(stored.values())
-    found = {}
+    dtypes = {}
     for name, _ in model.named_parameters():
         if name not in stored and len(kinds) != 1:
             raise ModelError(
                 f"{folder} stores no tensor {name}, and its tensors are of {len(kinds)} dtypes, so "
                 "what extrapolating would round to is not known; save the model in one dtype"
             )
-        found[name] = stored.get(name) or next(iter(kinds))
-    return found
+        dtypes[name] = stored.get(name) or next(iter(kinds))
+    return dtypes

@@ -182,11 +182,11 @@ def pad_batch(rows: Sequence[Encoded], index: Sequence[int], pad: int) -> Batch:
     ids = torch.full((len(index), length), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     labels = torch.full_like(ids, -100)
-    for at, i in enumerate(index):
+    for place, i in enumerate(index):
         row = torch.tensor(rows[i].ids)
-        ids[at, : len(row)] = row
-        mask[at, : len(row)] = 1
-        labels[at, rows[i].start : len(row)] = row[rows[i].start :]
+        ids[place, : len(row)] = row
+        mask[place, : len(row)] = 1
+        labels[place, rows[i].start : len(row)] = row[rows[i].start :]
     return Batch(tuple(index), ids, mask, labels)
 
 

@@ -22,15 +22,15 @@ def split_revision(name: str, revision: str | None = None) -> tuple[str, str | N
 
     Anything that is no hub id stays as it is.  Raises :class:`ModelError` for two revisions.
     """
-    plain, at, own = name.partition("@")
-    if not at or not looks_like_hub_id(name):
+    plain, separator, pinned = name.partition("@")
+    if not separator or not looks_like_hub_id(name):
         return name, revision
-    if revision is not None or not own or not plain:
+    if revision is not None or not pinned or not plain:
         asked = f" and the revision {revision!r}" if revision is not None else ""
         raise ModelError(
             describe(f"{name!r}{asked}", "one revision: org/name@revision", "name it once")
         )
-    return plain, own
+    return plain, pinned
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -41,13 +41,13 @@ def download(name: str, revision: str | None = None) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        found = snapshot_download(
+        folder = snapshot_download(
             name,
             revision=revision,
             allow_patterns=list(PATTERNS),
             ignore_patterns=list(COPIES),
         )
-        return Path(found)
+        return Path(folder)
     except Exception as error:  # the hub client raises many unrelated classes
         raise ModelError(
             f"'{name}' is no folder here and the hub did not give it ({type(error).__name__}); "

@@ -24,7 +24,7 @@ from transformers import (
 
 from springback.core import Checkpoint
 from springback.errors import ModelError
-from springback.models.builtin import EMBEDDED, embedded_checkpoint, has_embedded
+from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
 from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
 from springback.results.store import whole_folder
@@ -53,8 +53,8 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     or the commit for a hub id.
     """
     text = str(name)
-    if text in EMBEDDED:
-        return embedded_checkpoint(text)
+    if text in BUILTIN:
+        return builtin_checkpoint(text)
     path = Path(text)
     if path.is_dir():
         if not (path / "config.json").exists():
@@ -66,7 +66,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     if not looks_like_hub_id(text):
         raise ModelError(
             f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
-            f"or a built-in name ({', '.join(EMBEDDED)})"
+            f"or a built-in name ({', '.join(BUILTIN)})"
         )
     folder = download(*split_revision(text, revision))
     # The snapshot's folder is named after the commit.
@@ -75,7 +75,7 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
 
 def is_here(name: str) -> bool:
     """Whether :func:`resolve` needs nothing from afar: a folder, or a built-in model once used."""
-    return Path(name).is_dir() or (name in EMBEDDED and has_embedded(name))
+    return Path(name).is_dir() or (name in BUILTIN and has_builtin(name))
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -104,7 +104,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
-            model, told = transformers.from_pretrained(
+            model, loading_info = transformers.from_pretrained(
                 checkpoint.path,
                 revision=checkpoint.revision,
                 dtype=dtype,
@@ -114,12 +114,12 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             )
     except Exception as error:
         if Path(checkpoint.path).is_dir():
-            open_weights(checkpoint.path)  # where the files are at fault, this says it better
+            open_weights(checkpoint.path)  # has a clearer message where the files are at fault
         raise ModelError(
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
         ) from error
-    if lacking := sorted(told["missing_keys"]):
+    if lacking := sorted(loading_info["missing_keys"]):
         raise ModelError(
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
             f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
@@ -152,7 +152,7 @@ def _require_finite(model: Model, path: str) -> None:
 
 
 def listed_end_ids(model: Any) -> set[int]:
-    """Token ids at which ``model`` says that a turn ends, whatever its tokenizer says.
+    """Token ids at which a turn ends according to the configs of ``model``, not its tokenizer.
 
     Those of its generation config (one, or several); where that names none, those of its config and
     of the text model's config in it.  Ids outside of the vocabulary are left out.  ``model`` needs
@@ -266,7 +266,7 @@ def tune_allocator(mapped: int = 1 << 30) -> None:
     of training time in page faults (docs/log.md).  Does nothing where there is no glibc.  oneDNN
     and PyTorch keep what they compiled for the last 1,024 shapes of a product each, which in bf16
     is 12 MB for every shape of a batch: rows of many lengths would take gigabytes.  Read at the
-    first product only; what the environment says already stays.
+    first product only; variables that are set already stay.
 
     ``mapped``: blocks of so many bytes are mapped by themselves all the same.
     """

@@ -17,7 +17,7 @@ def one_line(error: BaseException) -> str:
 
 
 class quiet:
-    """Transformers' own bars and warnings off while loading: our messages say what matters."""
+    """Turns Transformers' progress bars and warnings off inside the block."""
 
     def __enter__(self) -> None:
         logging: Any = transformers.utils.logging

@@ -1,9 +1,9 @@
-"""Weights moved along an alignment, in memory: overbending, and its use as a repair.
+"""The task vector of an alignment added to weights in memory: more alignment, or its repair.
 
 ``theta + mu * (theta_aligned - theta_start)``.  With theta the aligned model itself this is paper
-B's extrapolation (ME) applied to paper A's alignment; with theta a model that later training has
-worn down, it adds the alignment back.  Low-rank: each matrix moves along the top singular
-directions of the difference alone (LoX, Perin et al., arXiv 2506.15606).
+B's extrapolation (ME) applied to paper A's alignment; with theta a model whose alignment later
+training has weakened, it adds the alignment back.  Low-rank: each matrix moves along the top
+singular directions of the difference alone (LoX, Perin et al., arXiv 2506.15606).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from springback.probes.geometry import (
     way_back,
     weight_change,
 )
-from springback.probes.hidden_states import LastStates, Room
+from springback.probes.hidden_states import LastStates, MemoryBudget
 from springback.probes.likelihood import (
     CHUNK,
     MaskedNLL,
@@ -46,9 +46,9 @@ __all__ = [
     "ChoiceScore",
     "LastStates",
     "MaskedNLL",
+    "MemoryBudget",
     "Meter",
     "Precision",
-    "Room",
     "SampleSettings",
     "Scorer",
     "SharedMeter",

@@ -16,7 +16,7 @@ from springback.models.encoding import Batch, Encoded
 
 
 @dataclass
-class Room:
+class MemoryBudget:
     """Bytes that may still be kept, by several :class:`LastStates` together."""
 
     left: int
@@ -31,7 +31,7 @@ class LastStates:
     model's: a model that scales or caps its logits after that layer is run again.
     """
 
-    room: Room
+    room: MemoryBudget
     _kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     def logits(

@@ -354,11 +354,11 @@ class Store:
         require_file(path)
         if not path.exists():
             return None
-        found = read_json(path)
-        if found.get("id") != run.id:
+        record = read_json(path)
+        if record.get("id") != run.id:
             raise StoreError(f"{path} belongs to another run; delete the folder {path.parent}")
         self._used.setdefault(run.name, False)
-        results: dict[str, Any] = found["results"]
+        results: dict[str, Any] = record["results"]
         return results
 
     def commit(self, run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -379,17 +379,19 @@ class Store:
         files = [self.runs / name / MADE_FILE for name in self._used]
         for file in files:
             require_file(file)
-        told = [read_json(file) for file in files if file.exists()]
-        times = sorted(facts["finished"] for facts in told)
+        facts_of_runs = [read_json(file) for file in files if file.exists()]
+        times = sorted(facts["finished"] for facts in facts_of_runs)
         made = sum(self._used.values())
         return {
             "made": made,
             "read": len(self._used) - made,
-            "unknown": len(self._used) - len(told),
+            "unknown": len(self._used) - len(facts_of_runs),
             "first": times[0] if times else None,
             "last": times[-1] if times else None,
-            "machines": sorted({_machine(facts) for facts in told}),
-            "revisions": sorted({f["git_revision"] or f["springback"] or "?" for f in told}),
+            "machines": sorted({_machine(facts) for facts in facts_of_runs}),
+            "revisions": sorted(
+                {f["git_revision"] or f["springback"] or "?" for f in facts_of_runs}
+            ),
         }
 
     def partial(self, run: Run) -> Path:

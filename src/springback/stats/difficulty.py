@@ -49,13 +49,13 @@ def bins_by_size(sizes: Values, bins: int | Sequence[float] = 3) -> tuple[Bin, .
         if edges != sorted(set(edges)):
             raise DataError(describe(f"edges {edges}", "rising numbers", "sort them"))
     owner = np.searchsorted(edges, array, side="left")
-    found = []
+    filled = []
     for i in range(len(edges) + 1):
         members = np.flatnonzero(owner == i)
         if members.size:
             inside = array[members]
-            found.append(Bin(float(inside.min()), float(inside.max()), tuple(map(int, members))))
-    return tuple(found)
+            filled.append(Bin(float(inside.min()), float(inside.max()), tuple(map(int, members))))
+    return tuple(filled)
 
 
 def trend(sizes: Values, differences: Values, *, level: float = 0.95) -> Trend:

@@ -83,11 +83,13 @@ def answers(
     shared = shared_part(null)
     steps = np.abs(np.subtract.outer(np.arange(arms), np.arange(arms)))
     lower = np.linalg.cholesky(NEIGHBOURS**steps)  # (arms, arms)
-    own = math.sqrt(1 - null.lasting) * rng.standard_normal((seeds, arms, questions))
-    own = lower @ (own + math.sqrt(null.lasting) * rng.standard_normal((1, arms, questions)))
+    independent = math.sqrt(1 - null.lasting) * rng.standard_normal((seeds, arms, questions))
+    independent = lower @ (
+        independent + math.sqrt(null.lasting) * rng.standard_normal((1, arms, questions))
+    )
     common = math.sqrt(1 - null.between_seeds) * rng.standard_normal((1, 1, questions))
     common = common + math.sqrt(null.between_seeds) * rng.standard_normal((seeds, 1, questions))
-    latent = math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+    latent = math.sqrt(shared) * common + math.sqrt(1 - shared) * independent
     edge = NormalDist().inv_cdf(null.accuracy)
     # A shift of the latent by x moves accuracy by about density * x.
     shift = null.seed_effect / NormalDist().pdf(edge) * rng.standard_normal((seeds, 1, 1))

@@ -70,7 +70,7 @@ def paired_interval(a: Arms, b: Arms, *, level: float = 0.95) -> Interval:
     seeds: see ``_crossed``.  Seeds with test sets of their own: :func:`mean_interval` over the
     seeds' means.  A verdict asks for an exact test besides (:func:`~springback.stats.verdict`).
     Arms that are one and the same model differ by exactly nothing, which no data can show: the
-    caller knows it and says so.
+    caller has to handle that case.
 
     Raises :class:`~springback.errors.DataError` if the arms do not pair up.
     """
@@ -103,8 +103,8 @@ def _tango(won: float, lost: float, n: int, level: float) -> float:
         return won - lost - n * d - z * math.sqrt(n * max(2 * q + d * (1 - d), 0.0))
 
     # At the estimate itself the variance may be 0, which is a root but not the end.
-    found = (won - lost) / n - 1e-9
-    return -1.0 if beyond(-1.0) <= 0 else float(optimize.brentq(beyond, -1.0, found, xtol=1e-12))
+    estimate = (won - lost) / n - 1e-9
+    return -1.0 if beyond(-1.0) <= 0 else float(optimize.brentq(beyond, -1.0, estimate, xtol=1e-12))
 
 
 def _crossed(table: Floats, right_or_wrong: bool, level: float) -> Interval:

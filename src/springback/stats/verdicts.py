@@ -1,4 +1,4 @@
-"""What an interval says in words; many tests together; how many questions a gain needs."""
+"""Verdicts from intervals; corrections for many tests; how many questions a gain needs."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ Floats = NDArray[np.float64]
 
 
 def _weights(weights: ArrayLike) -> Floats:
-    found = np.asarray(weights, dtype=np.float64)
-    if found.ndim != 1 or not found.size or not (np.isfinite(found) & (found > 0)).all():
+    array = np.asarray(weights, dtype=np.float64)
+    if array.ndim != 1 or not array.size or not (np.isfinite(array) & (array > 0)).all():
         raise DataError(
             describe(
                 "leaf weights that are empty, 0, negative or not finite",
@@ -22,7 +22,7 @@ def _weights(weights: ArrayLike) -> Floats:
                 "leave out the leaves without weight",
             )
         )
-    return found
+    return array
 
 
 def huffman_lengths(weights: ArrayLike) -> NDArray[np.int64]:
@@ -51,8 +51,8 @@ def huffman_lengths(weights: ArrayLike) -> NDArray[np.int64]:
 def ideal_lengths(weights: ArrayLike) -> Floats:
     """-log2 of each weight's share of the sum, in bits."""
     given = _weights(weights)
-    found: Floats = -np.log2(given / given.sum())
-    return found
+    lengths: Floats = -np.log2(given / given.sum())
+    return lengths
 
 
 def entropy(weights: ArrayLike) -> float:

@@ -99,10 +99,10 @@ def log_normal(tail: Tail) -> Law:
     centre = tail.mean(logs)
     spread = max(tail.mean((logs - centre) ** 2), 1e-6)
 
-    def loss(at: Floats) -> float:
-        law = log_normal_at(float(at[0]), math.exp(float(at[1])), tail)
-        found = -tail.mean(law.log_density(tail.values))
-        return found if math.isfinite(found) else 1e9
+    def loss(point: Floats) -> float:
+        law = log_normal_at(float(point[0]), math.exp(float(point[1])), tail)
+        value = -tail.mean(law.log_density(tail.values))
+        return value if math.isfinite(value) else 1e9
 
     alpha = power_law(tail).parameters["alpha"]
     starts = [
@@ -113,8 +113,8 @@ def log_normal(tail: Tail) -> Law:
     bounds = [(-1e4, EXPONENTS[1]), (math.log(1e-3), math.log(_WIDEST))]
     lows, highs = zip(*bounds, strict=True)
     fits = [
-        optimize.minimize(loss, np.clip(at, lows, highs), method="Nelder-Mead", bounds=bounds)
-        for at in starts
+        optimize.minimize(loss, np.clip(point, lows, highs), method="Nelder-Mead", bounds=bounds)
+        for point in starts
     ]
     best = min(fits, key=lambda fit: float(fit.fun)).x
     return log_normal_at(float(best[0]), math.exp(float(best[1])), tail)

@@ -122,10 +122,10 @@ def estimate(texts: Sequence[TextErrors], *, resamples: int = 2000, seed: int = 
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(texts), [1 / len(texts)] * len(texts), resamples)
     drawn = _quantities(weights @ sums)  # (resamples, 6)
-    found = _quantities(sums.sum(axis=0, keepdims=True))[0]
+    estimates = _quantities(sums.sum(axis=0, keepdims=True))[0]
     usable = drawn[np.isfinite(drawn[:, 0])]
     eps, k, rho, rho_k, best, contested = (
-        _interval(found[i], usable[:, i], len(texts)) for i in range(6)
+        _interval(estimates[i], usable[:, i], len(texts)) for i in range(6)
     )
     assert eps is not None
     assert contested is not None

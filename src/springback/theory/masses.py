@@ -41,8 +41,8 @@ def leaf_masses(law: str, leaves: int, exponent: float = 1.0) -> Floats:
         raw = -np.log(places)
     else:
         raw = np.ones(leaves)
-    found: Floats = raw / raw.sum()
-    return found
+    masses: Floats = raw / raw.sum()
+    return masses
 
 
 def permuted(masses: Floats, rng: np.random.Generator) -> Floats:
@@ -65,9 +65,9 @@ def overlapping(other: Floats, masses: Floats, share: float, rng: np.random.Gene
     free = np.flatnonzero(rng.random(len(masses)) >= abs(share))
     target = places.copy()
     target[free] = places[rng.permutation(free)]
-    found = np.empty_like(masses)
-    found[target] = masses
-    return found
+    placed = np.empty_like(masses)
+    placed[target] = masses
+    return placed
 
 
 def opposed(base: Floats, share: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -110,5 +110,5 @@ def pruned(masses: Floats, depth: int) -> Floats:
                 "mend the settings",
             )
         )
-    found: Floats = masses.reshape(1 << depth, -1).sum(axis=1)
-    return found
+    sums: Floats = masses.reshape(1 << depth, -1).sum(axis=1)
+    return sums

@@ -91,12 +91,12 @@ class TailFit:
 
 def histogram(values: Iterable[float] | ArrayLike) -> tuple[Floats, Floats]:
     """Distinct values ascending, and their counts.  Raises :class:`DataError` for one below 0."""
-    found, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    if not found.size or not np.isfinite(found).all() or found[0] <= 0:
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    if not distinct.size or not np.isfinite(distinct).all() or distinct[0] <= 0:
         raise DataError(
             describe("values that are none, not finite, or 0 or below", "above 0", "mend them")
         )
-    return found, counts.astype(np.float64)
+    return distinct, counts.astype(np.float64)
 
 
 def ks_distance(tail: Tail, alpha: float) -> float:
@@ -108,8 +108,8 @@ def ks_distance(tail: Tail, alpha: float) -> float:
     above = np.cumsum(tail.counts[::-1])[::-1] / tail.n  # share >= each value
     beyond = np.append(above[1:], 0.0)  # share > it, up to and at the next value
     just_after = tail.values + (1.0 if tail.discrete else 0.0)
-    at = np.abs(above - law(tail.values))
-    return float(max(at.max(), np.abs(beyond - law(just_after)).max()))
+    gaps = np.abs(above - law(tail.values))
+    return float(max(gaps.max(), np.abs(beyond - law(just_after)).max()))
 
 
 def _best_tail(
@@ -165,8 +165,8 @@ def _sample_tail(
     cells = np.arange(xmin, edge)
     shares = cells**-alpha / special.zeta(alpha, xmin)
     drawn = rng.multinomial(n, np.append(shares, max(1 - shares.sum(), 0.0)))
-    far = int(drawn[-1])
-    beyond = np.floor((edge - 0.5) * (1 - rng.random(far)) ** (-1 / (alpha - 1)) + 0.5)
+    beyond_edge = int(drawn[-1])
+    beyond = np.floor((edge - 0.5) * (1 - rng.random(beyond_edge)) ** (-1 / (alpha - 1)) + 0.5)
     further, more = np.unique(beyond, return_counts=True)
     seen = np.flatnonzero(drawn[:-1])
     return np.append(cells[seen], further), np.append(drawn[seen], more).astype(np.float64)
@@ -175,12 +175,12 @@ def _sample_tail(
 def _goodness(
     values: Floats,
     counts: Floats,
-    found: tuple[Tail, Law, float],
+    fit: tuple[Tail, Law, float],
     samples: int,
     candidates: int,
     rng: np.random.Generator,
 ) -> float:
-    tail, law, distance = found
+    tail, law, distance = fit
     n, body = int(counts.sum()), values < tail.xmin
     further = 0
     for _ in range(samples):
@@ -218,11 +218,11 @@ def fit_tail(
     else:
         xs = np.asarray(values, dtype=np.float64)
         ns = np.asarray(counts, dtype=np.float64)
-    found = _best_tail(xs, ns, discrete, candidates)
-    tail, law, distance = found
+    fit = _best_tail(xs, ns, discrete, candidates)
+    tail, law, distance = fit
     alpha = law.parameters["alpha"]
     rng = np.random.default_rng(seed)
-    p = _goodness(xs, ns, found, samples, candidates, rng) if samples else math.nan
+    p = _goodness(xs, ns, fit, samples, candidates, rng) if samples else math.nan
     wider, thinner = log_normal(tail), exponential(tail)
     ratio, _ = vuong(tail, law, wider)
     nested = 0.5 * float(special.chdtrc(1, 2 * max(-ratio, 0.0)))

@@ -83,8 +83,8 @@ def responses(symbols: int, length: int) -> NDArray[np.int64]:
                 "take fewer",
             )
         )
-    found: NDArray[np.int64] = np.indices((symbols,) * length).reshape(length, -1).T
-    return np.ascontiguousarray(found, dtype=np.int64)
+    symbols_of: NDArray[np.int64] = np.indices((symbols,) * length).reshape(length, -1).T
+    return np.ascontiguousarray(symbols_of, dtype=np.int64)
 
 
 def ngram_costs(paths: NDArray[np.int64], weights: Floats, order: int) -> Floats:
@@ -110,21 +110,21 @@ def ngram_costs(paths: NDArray[np.int64], weights: Floats, order: int) -> Floats
     with np.errstate(divide="ignore"):
         cost = np.log(counts.sum(axis=1))[contexts] - np.log(counts[contexts, paths])
     # A context that never occurs is -inf + inf.
-    found: Floats = np.where(np.isnan(cost), math.inf, cost).sum(axis=1)
-    return found
+    costs: Floats = np.where(np.isnan(cost), math.inf, cost).sum(axis=1)
+    return costs
 
 
-def mean_cost(own: Floats, costs: Floats) -> float:
+def mean_cost(masses: Floats, costs: Floats) -> float:
     """NLL of a set with leaf masses ``own``, in nats a response: no mass, no cost."""
-    held = own > 0
-    return math.fsum((own[held] * costs[held]).tolist())
+    held = masses > 0
+    return math.fsum((masses[held] * costs[held]).tolist())
 
 
 def change(sets: Sets, volumes: Three, before: Floats, after: Floats) -> Elongation:
     """The elongations between two models, given by each response's cost in nats."""
     one, two, three = (
-        mean_cost(own, np.where(own > 0, after - before, 0.0))
-        for own in (sets.p1, sets.p2, sets.p3)
+        mean_cost(masses, np.where(masses > 0, after - before, 0.0))
+        for masses in (sets.p1, sets.p2, sets.p3)
     )
     return Elongation(volumes, (one, two, three))
 

@@ -100,17 +100,17 @@ def _check(k: float, l: float) -> None:  # noqa: E741  (the paper's letter)
 def joint_masses(sets: Sets, k: float, l: float) -> Floats:  # noqa: E741
     """p(l), shape (leaves,)."""
     _check(k, l)
-    found: Floats = (k * sets.p1 + sets.p2 + l * sets.p3) / (k + 1 + l)
-    return found
+    masses: Floats = (k * sets.p1 + sets.p2 + l * sets.p3) / (k + 1 + l)
+    return masses
 
 
 def rates(sets: Sets, k: float, l: float) -> tuple[float, float]:  # noqa: E741
     """rate_1 and rate_2 with ideal lengths, bits a symbol."""
     p = joint_masses(sets, k, l)
 
-    def one(own: Floats, depth: float) -> float:
-        held = own > 0
-        return -math.fsum((own[held] * np.log2(p[held])).tolist()) / depth
+    def one(masses: Floats, depth: float) -> float:
+        held = masses > 0
+        return -math.fsum((masses[held] * np.log2(p[held])).tolist()) / depth
 
     return one(sets.p1, sets.depth1), one(sets.p2, sets.depth2)
 
@@ -122,11 +122,11 @@ def slopes(sets: Sets, k: float, l: float) -> Slopes:  # noqa: E741
     known = (sets.p1 > 0) | (sets.p2 > 0)
     escaped = math.fsum(sets.p3[~known].tolist())
 
-    def fall(own: Floats) -> float:
+    def fall(masses: Floats) -> float:
         # 1 - sum own p3 / p, summed as own (p - p3) / p: no loss where the sum is close to 1.
-        held = own > 0
-        found = math.fsum((own[held] * (p[held] - sets.p3[held]) / p[held]).tolist())
-        return found if abs(found) > _ROUNDING else 0.0
+        held = masses > 0
+        value = math.fsum((masses[held] * (p[held] - sets.p3[held]) / p[held]).tolist())
+        return value if abs(value) > _ROUNDING else 0.0
 
     fall1, fall2 = fall(sets.p1), fall(sets.p2)
     held = p > 0
@@ -159,9 +159,9 @@ def difference(sets: Sets, k: float, l: float, step: float) -> tuple[float, floa
     # p(high) - p(low) without cancellation: (high - low) (p3 - p(low)) / V(high).
     moved = (high - low) * (sets.p3 - before) / (k + 1 + high)
 
-    def one(own: Floats, depth: float) -> float:
-        held = (own > 0) & (before > 0) & (after > 0)
+    def one(masses: Floats, depth: float) -> float:
+        held = (masses > 0) & (before > 0) & (after > 0)
         bits = np.log1p(moved[held] / before[held]) / LN2
-        return -math.fsum((own[held] * bits).tolist()) / (depth * (high - low))
+        return -math.fsum((masses[held] * bits).tolist()) / (depth * (high - low))
 
     return one(sets.p1, sets.depth1), one(sets.p2, sets.depth2)

@@ -45,7 +45,7 @@ class TokenTree:
                     f"{len(given)} weights for {len(rows)} responses", "one each", "give as many"
                 )
             )
-        found: dict[Path, float] = {}
+        leaves: dict[Path, float] = {}
         for row, weight in zip(rows, given, strict=True):
             if END in row:
                 raise DataError(describe("the symbol None", "any other symbol", "rename it"))
@@ -54,8 +54,8 @@ class TokenTree:
                     describe(f"the weight {weight}", "finite, 0 or more", "mend the weights")
                 )
             if weight:
-                found[(*row, END)] = found.get((*row, END), 0.0) + weight
-        return cls(_normalised(found))
+                leaves[(*row, END)] = leaves.get((*row, END), 0.0) + weight
+        return cls(_normalised(leaves))
 
     def weight(self, prefix: Sequence[Symbol] = ()) -> float:
         """The weight of the node at ``prefix``: that of all leaves below it; 0 if there is none."""
@@ -69,10 +69,10 @@ class TokenTree:
         """
         if depth < 1:
             raise DataError(describe(f"depth {depth}", "1 or more", "prune less"))
-        found: dict[Path, float] = {}
+        leaves: dict[Path, float] = {}
         for path, weight in self.leaves.items():
-            found[path[:depth]] = found.get(path[:depth], 0.0) + weight
-        return TokenTree(found)
+            leaves[path[:depth]] = leaves.get(path[:depth], 0.0) + weight
+        return TokenTree(leaves)
 
     def mean_depth(self) -> float:
         """E[depth] of the leaves under the tree's own weights, in symbols."""
@@ -104,16 +104,16 @@ def joint(trees: Sequence[TokenTree], volumes: Sequence[float]) -> TokenTree:
             )
         )
     total = math.fsum(volumes)
-    found: dict[Path, float] = {}
+    leaves: dict[Path, float] = {}
     for tree, volume in zip(trees, volumes, strict=True):
         for path, weight in tree.leaves.items():
-            found[path] = found.get(path, 0.0) + weight * volume / total
-    for path in found:
-        if any(path[:depth] in found for depth in range(len(path))):
+            leaves[path] = leaves.get(path, 0.0) + weight * volume / total
+    for path in leaves:
+        if any(path[:depth] in leaves for depth in range(len(path))):
             raise DataError(
                 describe("trees of different depths", "one depth", "prune all of them to one")
             )
-    return TokenTree(found)
+    return TokenTree(leaves)
 
 
 def aligned(trees: Sequence[TokenTree]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

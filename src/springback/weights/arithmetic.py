@@ -7,7 +7,7 @@ which costs little beside reading and hashing and makes the reported rounding er
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,15 @@ def encode(values: Floats, code: str, out: Bytes) -> None:
 
 #: A checkpoint before theta_ft: its weight in the direction (direction.py) and its bytes.
 Earlier = tuple[float, Bytes]
+#: Writes one block of the output: from the bytes of each input and the first element's number.
+WriteBlock = Callable[[list[Bytes], int, Bytes], Tally]
 
 
-def difference(earlier: Sequence[Earlier], ft: Floats, here: slice, code: str) -> Floats:
-    """sum_i w_i (theta_ft - theta_i) over the bytes ``here`` of each earlier checkpoint."""
+def difference(earlier: Sequence[Earlier], ft: Floats, code: str) -> Floats:
+    """sum_i w_i (theta_ft - theta_i) over the same elements of each checkpoint."""
     total: Floats | None = None
     for weight, raw in earlier:
-        work = decode(raw[here], code)
+        work = decode(raw, code)
         np.subtract(ft, work, out=work)
         if weight != 1.0:
             work *= weight
@@ -100,7 +102,7 @@ def difference(earlier: Sequence[Earlier], ft: Floats, here: slice, code: str) -
 def place(before: Floats, move: Floats, out: Bytes, code: str, *, still: bool = False) -> Tally:
     """Write ``before + move`` into ``out``, rounded once; ``move`` is used up.
 
-    ``still`` says that the move is zero: -0.0 + 0.0 is 0.0, and the bits of ``before`` shall stay.
+    ``still``: the move is zero, and ``before`` is written bit for bit (-0.0 + 0.0 would be 0.0).
     """
     tally = Tally(parameters=before.size, step_sq=float(np.einsum("i,i->", move, move)))
     if still:
@@ -115,25 +117,39 @@ def place(before: Floats, move: Floats, out: Bytes, code: str, *, still: bool = 
     return tally
 
 
+def by_blocks(
+    raws: Sequence[Bytes], codes: Sequence[str], code_out: str, block: int, write: WriteBlock
+) -> tuple[Bytes, Tally]:
+    """One stretch of a tensor, ``block`` elements at a time: the new bytes and what changed.
+
+    ``codes`` are the safetensors dtypes of ``raws``.  Values that are not finite are written all
+    the same and show in ``Tally.finite``.
+    """
+    widths, width_out = [FLOAT_BYTES[code] for code in codes], FLOAT_BYTES[code_out]
+    size = raws[-1].size // widths[-1]
+    out, tally = np.empty(size * width_out, np.uint8), Tally()
+    with np.errstate(all="ignore"):  # overflow is looked for in the sums
+        for first in range(0, size, block):
+            end = first + block
+            here = [raw[first * w : end * w] for raw, w in zip(raws, widths, strict=True)]
+            tally.add(write(here, first, out[first * width_out : end * width_out]))
+    return out, tally
+
+
 def step(
     earlier: Sequence[Earlier], ft: Bytes, mu: float, codes: tuple[str, str]
 ) -> tuple[Bytes, Tally]:
-    """One stretch of a tensor: the new bytes and what changed.
+    """One stretch of a tensor moved by mu along the direction; see :func:`by_blocks`.
 
-    ``codes`` are the safetensors dtypes of the inputs and of the output.  Values that are not
-    finite are written all the same and show in ``Tally.finite``.
+    ``codes`` are the safetensors dtypes of the inputs and of the output.
     """
     code_in, code_out = codes
-    width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
-    size = ft.size // width_in
-    out, tally = np.empty(size * width_out, np.uint8), Tally()
-    with np.errstate(all="ignore"):  # overflow is looked for in the sums
-        for first in range(0, size, BLOCK):
-            count = min(BLOCK, size - first)
-            here = slice(first * width_in, (first + count) * width_in)
-            there = out[first * width_out : (first + count) * width_out]
-            before = decode(ft[here], code_in)
-            move = difference(earlier, before, here, code_in)
-            move *= mu
-            tally.add(place(before, move, there, code_out, still=mu == 0.0))
-    return out, tally
+    weights, raws = [weight for weight, _ in earlier], [*(raw for _, raw in earlier), ft]
+
+    def write(here: list[Bytes], first: int, out: Bytes) -> Tally:
+        before = decode(here[-1], code_in)
+        move = difference(list(zip(weights, here[:-1], strict=True)), before, code_in)
+        move *= mu
+        return place(before, move, out, code_out, still=mu == 0.0)
+
+    return by_blocks(raws, [code_in] * len(raws), code_out, BLOCK, write)

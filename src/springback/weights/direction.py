@@ -71,18 +71,18 @@ def check_mu(mu: Mu) -> Mu:
 def read_mu(text: str) -> Mu:
     """``0.2``, or ``attention=0.2,mlp=0.1`` as a mapping; raises :class:`ModelError`."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for part in parts:
         group, equals, number = part.rpartition("=")
-        if bool(equals) != ("=" in parts[0]) or (not equals and len(parts) > 1) or group in found:
+        if bool(equals) != ("=" in parts[0]) or (not equals and len(parts) > 1) or group in values:
             raise _unreadable_mu(text)
         try:
-            found[group.strip()] = float(number)
+            values[group.strip()] = float(number)
         except ValueError as error:
             raise _unreadable_mu(text) from error
-    if not found:
+    if not values:
         raise _unreadable_mu(text)
-    return check_mu(found[""] if list(found) == [""] else found)
+    return check_mu(values[""] if list(values) == [""] else values)
 
 
 def _unreadable_mu(text: str) -> ModelError:
@@ -132,9 +132,9 @@ def steps_of(folders: Sequence[Path]) -> tuple[float, ...]:
 
     If any is named otherwise: 0, 1, 2, …, as if they were equally far apart.
     """
-    found = [_TRAINER_FOLDER.match(folder.name) for folder in folders]
-    if all(found):
-        return tuple(float(match[1]) for match in found if match)
+    matches = [_TRAINER_FOLDER.match(folder.name) for folder in folders]
+    if all(matches):
+        return tuple(float(match[1]) for match in matches if match)
     return tuple(float(number) for number in range(len(folders)))
 
 
@@ -156,8 +156,8 @@ def checkpoint_steps(folders: Sequence[Path], given: tuple[float, ...] | None) -
 
 def order_notes(folders: Sequence[Path]) -> tuple[str, ...]:
     """A warning where the names of two checkpoints say that the first is the later one."""
-    found = [_TRAINER_FOLDER.match(folder.name) for folder in folders]
-    numbers = [int(match[1]) for match in found if match]
+    matches = [_TRAINER_FOLDER.match(folder.name) for folder in folders]
+    numbers = [int(match[1]) for match in matches if match]
     if len(folders) == 2 == len(numbers) and numbers[0] > numbers[1]:
         first, last = (folder.name for folder in folders)
         return (

@@ -18,11 +18,12 @@ from springback.weights.arithmetic import (
     Earlier,
     Floats,
     Tally,
+    by_blocks,
     decode,
     difference,
+    place,
     step,
 )
-from springback.weights.arithmetic import place as write_block
 from springback.weights.direction import (
     OTHER,
     Mu,
@@ -121,7 +122,7 @@ def along_job(
     progress: Progress | None = None,
     spread: Spread | None = None,
 ) -> Job:
-    """What :func:`extrapolate_along` runs; ``spread`` has shards made elsewhere."""
+    """The job that :func:`extrapolate_along` runs; ``spread`` makes shards on other machines."""
     workers = check_settings(how.dtype, how.threads)
     mu = check_mu(how.mu)
     if how.low_rank is not None and how.low_rank < 1:
@@ -155,7 +156,7 @@ def along_job(
 
 
 def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
-    """Say which steps three or more checkpoints are taken to be of: they decide the slope."""
+    """Note the training steps assumed for three or more checkpoints: they decide the slope."""
     if len(steps) > 2:
         speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
 
@@ -179,7 +180,7 @@ class Line:
 
     def difference(self, raws: Sequence[Bytes], ft: Floats, code: str) -> Floats:
         """The direction over the elements in ``raws``, one a checkpoint."""
-        return difference(self.pairs(raws), ft, slice(None), code)
+        return difference(self.pairs(raws), ft, code)
 
     def pairs(self, raws: Sequence[Bytes]) -> list[Earlier]:
         return list(zip(self.weights, raws[:-1], strict=True))
@@ -202,10 +203,10 @@ def open_checkpoints(folders: Sequence[Path]) -> list[Weights]:
                 "give adapters only (in Python: extrapolate_adapters), or merge it into its base "
                 "model first (merge_and_unload in PEFT)"
             )
-    found = [open_weights(folder) for folder in folders]
-    for other in found[:-1]:
-        require_same(other, found[-1])
-    return found
+    checkpoints = [open_weights(folder) for folder in folders]
+    for other in checkpoints[:-1]:
+        require_same(other, checkpoints[-1])
+    return checkpoints
 
 
 def require_same(early: Weights, ft: Weights) -> None:
@@ -240,18 +241,18 @@ def _parts(
     line: Line, mu: Mu, low_rank: int | None, file: TensorFile, layout: Layout
 ) -> Iterator[Part]:
     for info, code, start in layout.entries:
-        shape, far = info.shape, mu_for(mu, info.name)
+        shape, tensor_mu = info.shape, mu_for(mu, info.name)
         sources = line.sources(info.name)
-        begin, row = _whole(line, far, (info.name, info.code, code)), 1
+        begin, row = _whole(line, tensor_mu, (info.name, info.code, code)), 1
         if (
-            far
+            tensor_mu
             and info.code in FLOAT_BYTES
             and low_rank
             and len(shape) == 2
             and low_rank < min(shape)
         ):
             row = shape[1]
-            begin = _low(line, far, low_rank, sources, code)
+            begin = _low(line, tensor_mu, low_rank, sources, code)
         yield Part(info, code, start, sources, begin, row)
 
 
@@ -306,22 +307,18 @@ def _low(
         with np.errstate(all="ignore"):
             top = top_directions(rows, shape, k, block=max(1, PIECE // columns))
 
+        def write(here: list[Bytes], first: int, out: Bytes) -> Tally:
+            before = decode(here[-1], code_in)
+            delta = line.difference(here, before, code_in).reshape(-1, columns)
+            move = top.project(delta).reshape(-1)
+            move *= mu
+            return place(before, move, out, code_out, still=mu == 0.0)
+
         def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
-            width_in, width_out = FLOAT_BYTES[code_in], FLOAT_BYTES[code_out]
-            size = raws[-1].size // width_in
-            out, tally = np.empty(size * width_out, np.uint8), Tally()
+            block = max(1, _MATRIX_BLOCK // columns) * columns
+            out, tally = by_blocks(raws, [code_in] * len(raws), code_out, block, write)
             if first == 0:
                 tally.energy, tally.kept = top.energy, top.kept
-            stride = max(1, _MATRIX_BLOCK // columns) * columns
-            with np.errstate(all="ignore"):
-                for at in range(0, size, stride):
-                    here = [raw[at * width_in : (at + stride) * width_in] for raw in raws]
-                    before = decode(here[-1], code_in)
-                    delta = line.difference(here, before, code_in).reshape(-1, columns)
-                    move = top.project(delta).reshape(-1)
-                    move *= mu
-                    there = out[at * width_out : (at + stride) * width_out]
-                    tally.add(write_block(before, move, there, code_out, still=mu == 0.0))
             if not tally.finite:
                 raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
             return out, tally
@@ -341,18 +338,18 @@ def _memory(ft: Weights, low_rank: int | None) -> int:
 
 def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
     floats = [t for _, t in ft.tensors.values() if t.code in FLOAT_BYTES]
-    found = []
+    notes = []
     if not isinstance(mu, float) and (
         names := sorted(t.name for t in floats if group_of(t.name) == OTHER)
     ):
         where = f"take mu {mu[OTHER]:g}" if OTHER in mu else "stay as they are"
-        found.append(f"{len(names)} tensors are in no group and {where}: {', '.join(names)}")
+        notes.append(f"{len(names)} tensors are in no group and {where}: {', '.join(names)}")
     if low_rank and (names := sorted(t.name for t in floats if len(t.shape) > 2)):
-        found.append(
+        notes.append(
             f"{len(names)} tensors have more than two dimensions and take the whole step, not its "
             f"top {low_rank} directions: {', '.join(names)}"
         )
-    return tuple(found)
+    return tuple(notes)
 
 
 def _card_text(mu: Mu, steps: Sequence[float], low_rank: int | None) -> tuple[str, ...]:

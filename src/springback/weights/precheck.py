@@ -1,4 +1,4 @@
-"""Is it safe to extrapolate?  Numbers along the checkpoints of a run, and a call in words.
+"""Is it safe to extrapolate?  Measures of the line through the checkpoints of a run, and a verdict.
 
 Everything but the share of rank 1 follows from inner products of theta_i - theta_n, which one
 pass over the checkpoints gives, a piece at a time.
@@ -36,7 +36,7 @@ ERRORS = 2.0
 
 @dataclass(frozen=True)
 class Precheck:
-    """What the checkpoints say of their line.
+    """How straight the line through the checkpoints is.
 
     ``norms``: ||theta_{i+1} - theta_i|| over all float tensors, ``relative``: over ||theta_n||.
     ``cosines``: of each update with the next; 1 is a straight line, 0 is what random steps give,
@@ -60,18 +60,18 @@ class Precheck:
     rank1: float | None
 
     def lines(self) -> list[str]:
-        """The numbers in words, a line each."""
-        found = [f"checkpoints at steps {', '.join(f'{s:g}' for s in self.steps)}"]
+        """The numbers as sentences, one a line."""
+        lines = [f"checkpoints at steps {', '.join(f'{s:g}' for s in self.steps)}"]
         for i, (norm, share) in enumerate(zip(self.norms, self.relative, strict=True), 1):
-            found.append(f"update {i}: norm {norm:.4g}, {100 * share:.3g} % of the weights")
+            lines.append(f"update {i}: norm {norm:.4g}, {100 * share:.3g} % of the weights")
         for i, cosine in enumerate(self.cosines, 1):
-            found.append(f"cosine of updates {i} and {i + 1}: {cosine:.3f}")
+            lines.append(f"cosine of updates {i} and {i + 1}: {cosine:.3f}")
         if self.r2 is not None and self.r2_walk is not None:
             walk = f"a random walk: {self.r2_walk:.4f}"
-            found.append(f"R^2 of linear motion: {self.r2:.4f} ({walk})")
+            lines.append(f"R^2 of linear motion: {self.r2:.4f} ({walk})")
         if self.rank1 is not None:
-            found.append(f"share of the direction in rank 1: {100 * self.rank1:.1f} %")
-        return found
+            lines.append(f"share of the direction in rank 1: {100 * self.rank1:.1f} %")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _products(
         raws = [reader.read(source, first, count) for source in sources]
         width, gram, norm = FLOAT_BYTES[info.code], np.zeros((len(raws), len(raws))), 0.0
         with np.errstate(all="ignore"):
-            for at in range(0, count, BLOCK):
-                here = [raw[at * width : (at + BLOCK) * width] for raw in raws]
+            for offset in range(0, count, BLOCK):
+                here = [raw[offset * width : (offset + BLOCK) * width] for raw in raws]
                 values = np.stack([decode(raw, info.code) for raw in here])  # (n, block)
                 norm += float(values[-1] @ values[-1])
                 values -= values[-1].copy()
@@ -166,7 +166,7 @@ def _summary(
     for i in range(len(norms) - 1):
         both = norms[i] * norms[i + 1]
         cosines.append(float(products[i, i + 1] / both) if both else 0.0)
-    far = len(steps) > 2
+    several = len(steps) > 2
     walk = np.array([[steps[-1] - max(a, b) for a in steps] for b in steps])
     return Precheck(
         steps=steps,
@@ -174,8 +174,8 @@ def _summary(
         norms=tuple(float(n) for n in norms),
         relative=tuple(float(n) / math.sqrt(norm) if norm else 0.0 for n in norms),
         cosines=tuple(cosines),
-        r2=r2_of_line(gram, steps) if far else None,
-        r2_walk=r2_of_line(walk, steps) if far else None,
+        r2=r2_of_line(gram, steps) if several else None,
+        r2_walk=r2_of_line(walk, steps) if several else None,
         rank1=rank1,
     )
 
@@ -198,7 +198,7 @@ def judge(
     *,
     withheld: bool = False,
 ) -> Call:
-    """What the numbers say, by the thresholds above; heuristics.
+    """Whether to extrapolate, by the thresholds above; heuristics.
 
     ``nll``: validation NLL a text at each mu (:func:`springback.probes.along_mu.nll_along_mu`), the
     same texts in order, with mu = 0 among them.  ``withheld``: there is no NLL since the answers
@@ -213,9 +213,9 @@ def judge(
     """
     if check.norms[-1] == 0:
         return Call("no gain expected", ("the last two checkpoints are equal",))
-    gain, told = _gain(nll)
+    gain, evidence = _gain(nll)
     if gain is False:
-        return Call("no gain expected", told)
+        return Call("no gain expected", evidence)
     risks = []
     if check.cosines and check.cosines[-1] <= TURN:
         turn = check.cosines[-1]
@@ -231,13 +231,13 @@ def judge(
         more = "worked solutions" if withheld else "--validation"
         risks.append(f"two checkpoints say nothing about the line; give a third, or {more}")
     if risks:
-        return Call("risky", (*risks, *told))
+        return Call("risky", (*risks, *evidence))
     lines = () if check.r2 is None else (f"the weights move on a line: R^2 {check.r2:.3f}",)
-    return Call("safe", (*lines, *told))
+    return Call("safe", (*lines, *evidence))
 
 
 def _gain(nll: Mapping[float, Sequence[float]] | None) -> tuple[bool | None, tuple[str, ...]]:
-    """Whether validation NLL falls past mu = 0 (None: not measured), and in words."""
+    """Whether validation NLL falls past mu = 0 (None: not measured), and the sentences for it."""
     if nll is None:
         return None, ()
     means = {mu: fmean(values) for mu, values in nll.items()}
@@ -246,7 +246,7 @@ def _gain(nll: Mapping[float, Sequence[float]] | None) -> tuple[bool | None, tup
         return False, (f"validation NLL is lowest at mu {best:g}",)
     paired = [a - b for a, b in zip(nll[best], nll[0.0], strict=True)]
     error = stdev(paired) / math.sqrt(len(paired)) if len(paired) > 1 else math.inf
-    said = f"validation NLL at mu {best:g} is {-fmean(paired):.4f} nats a token below mu 0"
+    sentence = f"validation NLL at mu {best:g} is {-fmean(paired):.4f} nats a token below mu 0"
     if -fmean(paired) < ERRORS * error:
-        return False, (f"{said}, within {ERRORS:g} standard errors ({error:.4f})",)
-    return True, (said,)
+        return False, (f"{sentence}, within {ERRORS:g} standard errors ({error:.4f})",)
+    return True, (sentence,)

@@ -8,9 +8,9 @@ with its numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from springback.data.builtin.grammar import phrases, words
+from springback.data.builtin.grammar import phrases, slots_of, words
 
 #: Names and their pronouns.
 NAMES: tuple[tuple[str, str], ...] = tuple(
@@ -42,13 +42,13 @@ class Form:
     ``words``: other slots and their fillers.  In ``solution``, {s1} is the whole first step.
     """
 
-    kind: str
     numbers: Mapping[str, Iterable[int]]
     steps: tuple[str, ...]
     questions: tuple[str, ...]
     solution: str
-    words: Mapping[str, tuple[str, ...]]
     less: tuple[tuple[str, str], ...] = ()
+    kind: str = ""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def level(self) -> int:
@@ -77,9 +77,23 @@ _BOOK = {"book": words("novel diary biography guidebook handbook travelogue song
 _SHOW = {"show": words("concert play museum zoo circus ballet aquarium planetarium")}
 _PAIR = {"other": OTHERS}
 
-_SHOPPING = (
+
+def _forms(kind: str, fillers: Mapping[str, tuple[str, ...]], *forms: Form) -> tuple[Form, ...]:
+    """``forms`` as forms of one kind, each with the fillers of the slots in its questions."""
+    return tuple(
+        replace(
+            form,
+            kind=kind,
+            words={s: fillers[s] for s in fillers if s in slots_of(form.questions[0])},
+        )
+        for form in forms
+    )
+
+
+_SHOPPING = _forms(
+    "shopping",
+    _FRUIT,
     Form(
-        "shopping",
         {"a": range(2, 16), "b": range(3, 21)},
         ("a * b",),
         (
@@ -88,10 +102,8 @@ _SHOPPING = (
             "At the market {name} picks {a} bags with {b} {item} in each. How many {item} is that?",
         ),
         "{name} has {a} bags with {b} {item} in each bag: {s1} {item} in all.",
-        _FRUIT,
     ),
     Form(
-        "shopping",
         {"a": range(2, 10), "b": range(3, 13), "c": range(2, 20)},
         ("a * b", "r1 - c"),
         (
@@ -101,10 +113,8 @@ _SHOPPING = (
             "How many {item} remain?",
         ),
         "{a} bags of {b} {item} make {s1} {item}. {c} of them are gone: {s2} {item} are left.",
-        _FRUIT,
     ),
     Form(
-        "shopping",
         {"a": range(2, 9), "b": range(3, 10), "c": range(2, 12), "d": range(3, 12)},
         ("a * b", "r1 + c", "r2 - d"),
         (
@@ -115,13 +125,13 @@ _SHOPPING = (
         ),
         "The bags hold {s1} {item}. With the others there are {s2}. "
         "{d} of them are used: {s3} are left.",
-        _FRUIT,
     ),
 )
 
-_TRAVEL = (
+_TRAVEL = _forms(
+    "travel",
+    _RIDE,
     Form(
-        "travel",
         {"a": range(11, 62), "b": range(2, 10)},
         ("a * b",),
         (
@@ -131,10 +141,8 @@ _TRAVEL = (
             "How many km does it go in {b} hours?",
         ),
         "In {b} hours at {a} km per hour the {vehicle} goes {s1} km in all.",
-        _RIDE,
     ),
     Form(
-        "travel",
         {"a": range(12, 50, 2), "b": range(2, 6), "c": range(2, 16)},
         ("a * b", "r1 + c"),
         (
@@ -144,10 +152,8 @@ _TRAVEL = (
             "The last {c} km {she} goes on foot. How long is the whole way in km?",
         ),
         "The {vehicle} goes {s1} km. With the {c} km on foot it is {s2} km.",
-        _RIDE,
     ),
     Form(
-        "travel",
         {"a": range(15, 45, 5), "b": range(2, 6), "c": range(8, 20), "d": range(2, 6)},
         ("a * b", "c * d", "r1 + r2"),
         (
@@ -157,13 +163,13 @@ _TRAVEL = (
             "hours at {c} km per hour. How many km does {she} cover?",
         ),
         "By {vehicle} {name} goes {s1} km. By bike it is {s2} km. Together that is {s3} km.",
-        _RIDE,
     ),
 )
 
-_SHARING = (
+_SHARING = _forms(
+    "sharing",
+    _TOYS,
     Form(
-        "sharing",
         {"a": range(12, 181), "b": range(3, 13)},
         ("a / b",),
         (
@@ -173,10 +179,8 @@ _SHARING = (
             "How many {item} are in one part?",
         ),
         "There are {a} {item} for {b} children, so each of them gets {s1} {item}.",
-        _TOYS,
     ),
     Form(
-        "sharing",
         {"a": range(2, 11), "b": range(4, 19), "c": range(2, 11)},
         ("a * b", "r1 / c"),
         (
@@ -186,10 +190,8 @@ _SHARING = (
             "How many {item} go to each friend?",
         ),
         "The boxes hold {s1} {item} in all. Shared among {c}, each one gets {s2} {item}.",
-        _TOYS,
     ),
     Form(
-        "sharing",
         {"a": range(2, 9), "b": range(4, 16), "c": range(3, 14), "d": range(2, 8)},
         ("a * b", "r1 - c", "r2 / d"),
         (
@@ -199,13 +201,13 @@ _SHARING = (
             "The rest goes in equal parts to {d} friends. How many {item} per friend?",
         ),
         "The boxes hold {s1} {item}. Without {c} of them, {s2} remain. Each one gets {s3} {item}.",
-        _TOYS,
     ),
 )
 
-_AGE = (
+_AGE = _forms(
+    "age",
+    _PAIR,
     Form(
-        "age",
         {"a": range(5, 41), "b": range(2, 26)},
         ("a + b",),
         (
@@ -213,10 +215,8 @@ _AGE = (
             "{other} was born {b} years before {name}, who is {a} now. How old is {other}?",
         ),
         "{name} is {a}, and {other} is {b} years older, so {other} is {s1} years old.",
-        _PAIR,
     ),
     Form(
-        "age",
         {"a": range(4, 21), "b": range(2, 5), "c": range(2, 16)},
         ("a * b", "r1 + c"),
         (
@@ -226,10 +226,8 @@ _AGE = (
             "In {c} years, how old will {other} be?",
         ),
         "{other} is {s1} years old now. In {c} years {other} will be {s2} years old.",
-        _PAIR,
     ),
     Form(
-        "age",
         {"a": range(4, 19), "b": range(2, 5), "c": range(2, 16)},
         ("a * b", "r1 - c", "r2 + a"),
         (
@@ -239,13 +237,13 @@ _AGE = (
             "{other}. What is the sum of the ages of Rosa and {name}?",
         ),
         "{other} is {s1} years old. Rosa is {s2} years old. Rosa and {name} together: {s3} years.",
-        _PAIR,
     ),
 )
 
-_WORK = (
+_WORK = _forms(
+    "work",
+    _MADE | _PAIR,
     Form(
-        "work",
         {"a": range(3, 25), "b": range(2, 10)},
         ("a * b",),
         (
@@ -254,10 +252,8 @@ _WORK = (
             "How many {item} is that?",
         ),
         "{name} makes {a} {item} an hour, so in {b} hours that is {s1} {item}.",
-        _MADE,
     ),
     Form(
-        "work",
         {"a": range(3, 15), "b": range(2, 15), "c": range(2, 8)},
         ("a + b", "r1 * c"),
         (
@@ -267,10 +263,8 @@ _WORK = (
             "makes {b}. How many {item} are made in all?",
         ),
         "Together they make {s1} {item} an hour. In {c} hours that is {s2} {item}.",
-        _MADE | _PAIR,
     ),
     Form(
-        "work",
         {"a": range(3, 11), "b": range(2, 7), "c": range(20, 100, 4), "d": range(2, 10)},
         ("a * b", "c - r1", "r2 / d"),
         (
@@ -280,13 +274,13 @@ _WORK = (
             "{other} does the rest at {d} an hour. How many hours does that take?",
         ),
         "{name} makes {s1} {item}. The rest is {s2} {item}. {other} needs {s3} hours.",
-        _MADE | _PAIR,
     ),
 )
 
-_AREA = (
+_AREA = _forms(
+    "area",
+    _ROOM,
     Form(
-        "area",
         {"a": range(4, 25), "b": range(3, 13)},
         ("a * b",),
         (
@@ -296,10 +290,8 @@ _AREA = (
             "How many square metres does {name} have to cover?",
         ),
         "The {room} is {a} metres by {b} metres, so its area is {s1} square metres.",
-        _ROOM,
     ),
     Form(
-        "area",
         {"a": range(5, 17), "b": range(4, 12), "c": range(6, 30, 2)},
         ("a * b", "r1 - c"),
         (
@@ -309,10 +301,8 @@ _AREA = (
             "How many square metres remain?",
         ),
         "The {room} has {s1} square metres. Without the {c} that are done, {s2} are left.",
-        _ROOM,
     ),
     Form(
-        "area",
         {"a": range(6, 17), "b": range(5, 12), "c": range(2, 8), "d": range(2, 7)},
         ("a * b", "c * d", "r1 - r2"),
         (
@@ -322,14 +312,14 @@ _AREA = (
             "How many square metres stay open?",
         ),
         "The {room} has {s1} square metres. The part has {s2}. That leaves {s3} square metres.",
-        _ROOM,
         (("c", "a"), ("d", "b")),
     ),
 )
 
-_SAVINGS = (
+_SAVINGS = _forms(
+    "savings",
+    _GOAL,
     Form(
-        "savings",
         {"a": range(30, 181, 5), "b": range(6, 90, 3)},
         ("a - b",),
         (
@@ -339,10 +329,8 @@ _SAVINGS = (
             "How many dollars are missing?",
         ),
         "The {goal} costs {a} dollars and {name} has {b}, so {she} needs {s1} dollars more.",
-        _GOAL,
     ),
     Form(
-        "savings",
         {"a": range(3, 16), "b": range(2, 12), "c": range(5, 50, 5)},
         ("a * b", "r1 + c"),
         (
@@ -353,10 +341,8 @@ _SAVINGS = (
         ),
         "In {b} weeks {name} saves {s1} dollars. With the first {c} dollars, {she} has {s2} "
         "dollars.",
-        _GOAL,
     ),
     Form(
-        "savings",
         {"a": range(3, 12), "b": range(2, 10), "c": range(5, 35, 5), "d": range(60, 180, 10)},
         ("a * b", "r1 + c", "d - r2"),
         (
@@ -367,13 +353,13 @@ _SAVINGS = (
         ),
         "{name} saves {s1} dollars. With the first {c} it is {s2}. For the {goal} {she} needs "
         "{s3} dollars more.",
-        _GOAL,
     ),
 )
 
-_RECIPE = (
+_RECIPE = _forms(
+    "recipe",
+    _BAKE,
     Form(
-        "recipe",
         {"a": range(2, 16), "b": range(2, 13)},
         ("a * b",),
         (
@@ -383,10 +369,8 @@ _RECIPE = (
             "How many {part} is that?",
         ),
         "One batch needs {a} {part}, so {b} batches of {dish} need {s1} {part}.",
-        _BAKE,
     ),
     Form(
-        "recipe",
         {"a": range(2, 13), "b": range(2, 11), "c": range(2, 20)},
         ("a * b", "r1 - c"),
         (
@@ -396,10 +380,8 @@ _RECIPE = (
             "How many {part} are missing?",
         ),
         "{b} batches of {dish} need {s1} {part}. {name} has {c}, so {s2} more are needed.",
-        _BAKE,
     ),
     Form(
-        "recipe",
         {"a": range(2, 9), "b": range(2, 8), "c": range(2, 14), "d": range(2, 6)},
         ("a * b", "r1 - c", "r2 * d"),
         (
@@ -410,13 +392,13 @@ _RECIPE = (
         ),
         "The {dish} need {s1} {part}. {name} has {c} and buys {s2}. "
         "At {d} dollars each, that is {s3} dollars.",
-        _BAKE,
     ),
 )
 
-_READING = (
+_READING = _forms(
+    "reading",
+    _BOOK,
     Form(
-        "reading",
         {"a": range(60, 200, 4), "b": range(15, 120, 5)},
         ("a - b",),
         (
@@ -424,10 +406,8 @@ _READING = (
             "A {book} has {a} pages. {name} is done with {b} of them. How many pages remain?",
         ),
         "The {book} has {a} pages and {name} has read {b}, so {s1} pages are left.",
-        _BOOK,
     ),
     Form(
-        "reading",
         {"a": range(4, 20), "b": range(2, 9), "c": range(60, 200, 10)},
         ("a * b", "c - r1"),
         (
@@ -437,10 +417,8 @@ _READING = (
             "How many pages remain after that?",
         ),
         "In {b} days {name} reads {s1} pages. Of the {c} pages, {s2} are left.",
-        _BOOK,
     ),
     Form(
-        "reading",
         {"a": range(4, 15), "b": range(2, 7), "c": range(60, 180, 10), "d": range(4, 16)},
         ("a * b", "c - r1", "r2 / d"),
         (
@@ -450,13 +428,13 @@ _READING = (
             "How many days does the second part take?",
         ),
         "First {name} reads {s1} pages. Then {s2} pages are left. At {d} a day that is {s3} days.",
-        _BOOK,
     ),
 )
 
-_TICKETS = (
+_TICKETS = _forms(
+    "tickets",
+    _SHOW,
     Form(
-        "tickets",
         {"a": range(12, 181), "b": range(3, 13)},
         ("a / b",),
         (
@@ -466,10 +444,8 @@ _TICKETS = (
             "How many dollars is one ticket?",
         ),
         "{b} tickets to the {show} cost {a} dollars, so one ticket costs {s1} dollars.",
-        _SHOW,
     ),
     Form(
-        "tickets",
         {"a": range(2, 10), "b": range(4, 19), "c": range(50, 201, 10)},
         ("a * b", "c - r1"),
         (
@@ -479,10 +455,8 @@ _TICKETS = (
             "tickets. How many dollars are left?",
         ),
         "{a} tickets to the {show} cost {s1} dollars. Of {c} dollars, {s2} dollars are left.",
-        _SHOW,
     ),
     Form(
-        "tickets",
         {"a": range(2, 7), "b": range(8, 19), "c": range(2, 8), "d": range(3, 8)},
         ("a * b", "c * d", "r1 + r2"),
         (
@@ -493,7 +467,6 @@ _TICKETS = (
         ),
         "The adult tickets cost {s1} dollars. The child tickets cost {s2}. "
         "In all that is {s3} dollars.",
-        _SHOW,
         (("d", "b"),),
     ),
 )

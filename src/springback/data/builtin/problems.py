@@ -146,7 +146,7 @@ def _draw(forms: list[int], split: Split, rng: random.Random) -> Iterator[Row]:
 def problems(
     n: int, *, seed: int = 0, split: Split = "train", levels: Sequence[int] = LEVELS
 ) -> Slice:
-    """``n`` different word problems as rows of kind ``qa`` (issue: embedded default).
+    """``n`` different word problems as rows of kind ``qa``.
 
     ``prompt`` is the question (at most 45 words), ``response`` the worked solution ending in a
     line ``#### 42``, ``answer`` that number, ``label`` kind and level, such as ``age/2``.  Kinds

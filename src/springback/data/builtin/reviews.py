@@ -78,7 +78,7 @@ def review_count(label: ReviewLabel, split: Split | None = None) -> int:
 
 
 def reviews(label: ReviewLabel, n: int, *, seed: int = 0, split: Split = "train") -> Slice:
-    """``n`` different film reviews as rows of kind ``text`` (issue: embedded default).
+    """``n`` different film reviews as rows of kind ``text``.
 
     Each has 30 to 45 words; the first sentence (8 to 14 words) is neutral and drawn alike for
     both labels.  ``reviews(label, 100)`` is the first 100 of ``reviews(label, 200)`` with the

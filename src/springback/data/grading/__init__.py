@@ -74,9 +74,9 @@ _NEXT_WORD = re.compile(r"\s+[a-z]")
 _ENDS = re.compile(r"[*_\"'`)\]}$]*\s*(?:[.,;:!?。，]|$|\n)")
 
 
-def _is_letter(text: str, at: int) -> bool:
+def _is_letter(text: str, position: int) -> bool:
     """Whether the letter at ``at`` stands for a choice, and is not an article or a pronoun."""
-    letter, before, after = text[at], text[:at], text[at + 1 :]
+    letter, before, after = text[position], text[:position], text[position + 1 :]
     if letter.islower():
         return _ENDS.match(after) is not None
     if letter not in "AI" or not _NEXT_WORD.match(after) or _AFTER_LETTER.match(after):
@@ -98,8 +98,10 @@ def _choice_letters(letters: Sequence[str]) -> str:
 
 def _letters_at(pattern: str, text: str, flags: int = 0) -> list[int]:
     """Where the letters stand that ``pattern`` names, articles and denied ones left out."""
-    at = [m.start(1) for m in re.finditer(pattern, text, flags)]
-    return [i for i in at if _is_letter(text, i) and not _DENIED.search(text[max(0, i - 24) : i])]
+    positions = [m.start(1) for m in re.finditer(pattern, text, flags)]
+    return [
+        i for i in positions if _is_letter(text, i) and not _DENIED.search(text[max(0, i - 24) : i])
+    ]
 
 
 def _last_letter(pattern: str, text: str, flags: int = 0) -> str | None:
@@ -171,13 +173,13 @@ _OPENING_ENDS = re.compile(r"[*_\"'`]*(?:[.):\]。]|[ \t]*(?:$|\n))")
 _ALONE = re.compile(r"(?<![A-Za-z0-9'’°&-])[A-Z]|[(\[](?=[A-Za-z])")
 
 
-def _letter_set(text: str, at: int, upper: str) -> tuple[str, int]:
+def _letter_set(text: str, position: int, upper: str) -> tuple[str, int]:
     """The letters named from ``at`` on ("ACD", "A, C and D", "(A)(C)"), sorted, and where they end.
 
     Empty if no letter stands there.  A word of several letters has capitals only, each once.
     """
-    found, end = "", at
-    while match := _WORD.match(text, at):
+    named, end = "", position
+    while match := _WORD.match(text, position):
         word = match["word"]
         if len(word) == 1:
             begins, ends = match.span("word")
@@ -186,14 +188,14 @@ def _letter_set(text: str, at: int, upper: str) -> tuple[str, int]:
             fits, word = bracketed or _is_letter(text, begins), word.upper()
         else:
             fits = len(set(word)) == len(word)
-        if not fits or not set(word) <= set(upper) - set(found):
+        if not fits or not set(word) <= set(upper) - set(named):
             break
-        found, end = found + word, match.end()
+        named, end = named + word, match.end()
         follows = _JOIN.match(text, end) or _CLOSE.match(text, end)
         if follows is None:
             break
-        at = follows.end()
-    return "".join(sorted(found)), end
+        position = follows.end()
+    return "".join(sorted(named)), end
 
 
 def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
@@ -208,8 +210,8 @@ def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     text, upper = plain_signs(text), _choice_letters(letters)
     for lead in (r"####", _CUES):
         ends = [m.end() for m in re.finditer(lead, text, re.IGNORECASE)]
-        for at in reversed(ends):
-            if named := _letter_set(text, at, upper)[0]:
+        for position in reversed(ends):
+            if named := _letter_set(text, position, upper)[0]:
                 return named
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     opened = [_OPENS.match(line) for line in lines]
@@ -222,10 +224,10 @@ def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
         rest = head[end:].partition("\n")[0]
         if set(listed) <= set(first) or not re.search("[A-Za-z0-9]", rest):
             return first
-    last, at = None, 0
-    while start := _ALONE.search(text, at):
+    last, position = None, 0
+    while start := _ALONE.search(text, position):
         named, end = _letter_set(text, start.start(), upper)
-        last, at = named or last, max(end, start.end())
+        last, position = named or last, max(end, start.end())
     return last
 
 
@@ -363,10 +365,10 @@ def outcome(
             return "unread"
         return "right" if equal(given, wanted) else "wrong"
     reference = check_reference(metric, answer, letters=letters)
-    found = extract(metric, completion, letters=letters)
-    if found is None:
+    answer_read = extract(metric, completion, letters=letters)
+    if answer_read is None:
         return "unread"
-    return "right" if found == reference else "wrong"
+    return "right" if answer_read == reference else "wrong"
 
 
 def grade(

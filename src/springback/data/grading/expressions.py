@@ -194,7 +194,7 @@ class _Worker:
 
 
 def _line(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """The next line of the process; empty if it says nothing in time."""
+    """The next line of the process; empty if none comes in time."""
     assert process.stdout is not None
     end, held = time.monotonic() + seconds, b""
     pipe = process.stdout.fileno()

@@ -30,8 +30,8 @@ def main() -> None:
         reading = [LatexExtractionConfig()]
 
         def read(text: str) -> list[object]:
-            found = parse(f"${text}$", extraction_config=reading, parsing_timeout=SECONDS)
-            return list(found) if any(not isinstance(one, str) for one in found) else []
+            parsed = parse(f"${text}$", extraction_config=reading, parsing_timeout=SECONDS)
+            return list(parsed) if any(not isinstance(one, str) for one in parsed) else []
 
         def outcome(question: dict[str, str]) -> str:
             reference = read(question["reference"])
@@ -43,7 +43,7 @@ def main() -> None:
             begin = time.monotonic()
             if verify(reference, answer, timeout_seconds=SECONDS):
                 return "right"
-            # It says False where it has stopped itself, too.
+            # verify also returns False after its own timeout.
             return "wrong" if time.monotonic() - begin < SECONDS else "unread"
 
         print("ready", file=answers, flush=True)

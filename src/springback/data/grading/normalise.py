@@ -47,8 +47,8 @@ class _Plain(dict[int, str]):
     """For :meth:`str.translate`: each character in plain signs, worked out when it first occurs."""
 
     def __missing__(self, code: int) -> str:
-        self[code] = found = _plain_character(chr(code))
-        return found
+        self[code] = signs = _plain_character(chr(code))
+        return signs
 
 
 def _plain_character(char: str) -> str:
@@ -245,16 +245,16 @@ def boxes(text: str) -> list[str]:
         elif stack:
             close[stack.pop()] = match.start()
     held = []
-    for at, following in zip(starts, [*starts[1:], len(text)], strict=True):
-        if text[at : at + 1] != "{":
-            end = next((m.start() for m in _SPACE.finditer(text, at, following)), following)
-            held.append(text[at:end])
-        elif at in close:
+    for start, following in zip(starts, [*starts[1:], len(text)], strict=True):
+        if text[start : start + 1] != "{":
+            end = next((m.start() for m in _SPACE.finditer(text, start, following)), following)
+            held.append(text[start:end])
+        elif start in close:
             # Boxes in each other: only the inner one is read, or nesting would take quadratic time.
-            held.append(text[at + 1 : close[at]] if close[at] < following else "")
+            held.append(text[start + 1 : close[start]] if close[start] < following else "")
         else:
-            line = text.find("\n", at, following)
-            held.append(text[at + 1 : line if line >= 0 else following])
+            line = text.find("\n", start, following)
+            held.append(text[start + 1 : line if line >= 0 else following])
     return [content for content in held if content.strip(" {}$")]
 
 

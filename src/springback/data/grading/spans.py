@@ -41,18 +41,18 @@ class _Item:
 
 def _items(text: str, match: re.Match[str]) -> Iterator[_Item]:
     """What a match of :data:`TOKEN` in ``text`` stands for."""
-    at = match.start()
+    start = match.start()
     if match[0] == OPAQUE:
-        yield _Item(at, match.end(), None)
+        yield _Item(start, match.end(), None)
         return
     if match["above"] and int(match["above"]) >= int(match["bottom"]):
         # "on day 1 5/2": two numbers
-        yield _signed(text, at, match.end("whole"), value_of_text(match["whole"]))
-        at = match.start("above")
-        number = value_of_text(text[at : match.end()])
+        yield _signed(text, start, match.end("whole"), value_of_text(match["whole"]))
+        start = match.start("above")
+        number = value_of_text(text[start : match.end()])
     else:
         number = value(match)
-    yield _signed(text, at, match.end(), number)
+    yield _signed(text, start, match.end(), number)
 
 
 def _last(text: str, start: int, end: int) -> _Item | None:
@@ -225,9 +225,9 @@ def _after_mark(text: str) -> _Item | None:
 _THE = re.compile(r"[*_ ]*+(?:the[ ])?(?:final[ ]|correct[ ])?", re.IGNORECASE)
 
 
-def _skip_the(text: str, at: int) -> int:
-    match = _THE.match(text, at)
-    return match.end() if match else at
+def _skip_the(text: str, start: int) -> int:
+    match = _THE.match(text, start)
+    return match.end() if match else start
 
 
 def _line_end(text: str, start: int, limit: int) -> int:
@@ -239,16 +239,16 @@ def _after_cue(text: str) -> _Item | None:
     """What the last cue that is followed by a number or a value names."""
     following = len(text)
     for cue in reversed(list(CUE.finditer(text))):
-        at, limit = cue.end(), following
+        start, limit = cue.end(), following
         following = cue.start()
-        if _DENIED.match(text, at):
+        if _DENIED.match(text, start):
             continue
         # Up to the next cue only, behind which there is nothing: each sign is read once.
-        end = _line_end(text, at, limit)
-        item = _at_once(text, at, end)
+        end = _line_end(text, start, limit)
+        item = _at_once(text, start, end)
         if item is None and (cue["colon"] or cue["plain"]):
-            stop = _SENTENCE_END.search(text, at, end)
-            item = _last(text, at, stop.start() if stop else end)
+            stop = _SENTENCE_END.search(text, start, end)
+            item = _last(text, start, stop.start() if stop else end)
             item = None if item is None or item.glued else item
         if item is not None:
             return item

@@ -19,9 +19,9 @@ from springback.integrations.ray.settings import ExecutorSettings
 from springback.integrations.ray.tasks import Outcome, Task, check_tasks
 from springback.progress import Progress
 
-#: Seconds between two looks at the cluster, and between two words of one worker.
+#: Seconds between two looks at the cluster, and between two lines of one worker.
 LOOK, TELL = 0.2, 0.5
-#: Of so many tasks at work the display tells.
+#: The display shows this many running tasks.
 SHOWN = 4
 
 OnDone = Callable[[Outcome], None]
@@ -89,20 +89,20 @@ def connected(settings: ExecutorSettings) -> Iterator[tuple[Any, bool]]:
 
 
 class _Board:
-    """What every worker last said; an actor on the node of the driver."""
+    """The last line of progress of each worker; an actor on the node of the driver."""
 
     def __init__(self) -> None:
-        self.said: dict[str, str] = {}
+        self.lines: dict[str, str] = {}
 
     def tell(self, key: str, text: str) -> None:
-        self.said[key] = text
+        self.lines[key] = text
 
     def read(self) -> dict[str, str]:
-        return dict(self.said)
+        return dict(self.lines)
 
 
-class _Told:
-    """A worker's :class:`Progress`: its words go to the board, at most one in half a second."""
+class _BoardProgress:
+    """A worker's :class:`Progress`: sends its line to the board, at most every half second."""
 
     def __init__(self, board: Any, key: str) -> None:
         self.board, self.key = board, key
@@ -138,7 +138,7 @@ def _work(
 
         torch.set_num_threads(threads)
     began = time.monotonic()
-    value = call(_Told(board, key))
+    value = call(_BoardProgress(board, key))
     ray = _ray()
     node = ray.get_runtime_context().get_node_id()
     return time.monotonic() - began, f"{socket.gethostname()}/{node[:8]}", value
@@ -261,7 +261,7 @@ class _Loop:
                 num_cpus=task.cpus,
                 num_gpus=task.gpus,
                 memory=task.memory or None,
-                max_retries=0,  # a lost worker is counted, and told of, here
+                max_retries=0,  # a lost worker is counted, and reported, here
                 scheduling_strategy="SPREAD",
                 name=task.key,
             )
@@ -296,11 +296,11 @@ class _Loop:
         except errors.RayError as error:
             self._lost(task, entry.attempt, error)
             return
-        found = Outcome(task.key, task.title, task.seconds, seconds, node, entry.attempt, value)
+        outcome = Outcome(task.key, task.title, task.seconds, seconds, node, entry.attempt, value)
         self.done.add(task.key)
-        self.outcomes.append(found)
+        self.outcomes.append(outcome)
         if self.on_done is not None:
-            self.on_done(found)
+            self.on_done(outcome)
         self.progress.advance(note=f"{task.title}: {seconds:.0f} s")
 
     def _lost(self, task: Task, attempt: int, error: Exception) -> None:
@@ -321,8 +321,8 @@ class _Loop:
             return
         self.last_look = now
         with contextlib.suppress(self.ray.exceptions.RayError):
-            said = self.ray.get(self.board.read.remote(), timeout=5)
-            at_work = [said[r.task.key] for r in self.running.values() if r.task.key in said]
+            lines = self.ray.get(self.board.read.remote(), timeout=5)
+            at_work = [lines[r.task.key] for r in self.running.values() if r.task.key in lines]
             if at_work:
                 more = len(at_work) - SHOWN
                 text = " | ".join(at_work[:SHOWN]) + (f" | and {more} more" if more > 0 else "")

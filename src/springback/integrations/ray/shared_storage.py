@@ -41,8 +41,8 @@ class Shared:
         return f"{str(self.root).rstrip('/')}/{name}"
 
     def has(self, name: str) -> bool:
-        found: Any = self.files.exists(self._at(name + MARKER))
-        return bool(found)
+        exists: Any = self.files.exists(self._at(name + MARKER))
+        return bool(exists)
 
     def push(self, root: Path, name: str) -> None:
         """Upload the folder ``root/name``; does nothing where it is there already."""

@@ -29,7 +29,7 @@ _Asked = ChatRequest | CompletionRequest
 
 
 class _Call:
-    """One request on its way: a job, and its events in the server's own thread."""
+    """One request that is being answered: its job, and the job's events in the server's thread."""
 
     def __init__(self, server: Server, asked: _Asked) -> None:
         self.server, self.began = server, time.monotonic()
@@ -130,11 +130,11 @@ class Server:
 
         @app.exception_handler(RequestValidationError)
         async def invalid(request: Request, error: RequestValidationError) -> Response:
-            found = [
+            faults = [
                 f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}"
                 for fault in error.errors()
             ]
-            return JSONResponse(Refused(400, "; ".join(found[:3])).body(), 400)
+            return JSONResponse(Refused(400, "; ".join(faults[:3])).body(), 400)
 
         @app.exception_handler(HTTPException)
         async def unknown(request: Request, error: HTTPException) -> Response:

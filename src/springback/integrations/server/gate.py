@@ -1,4 +1,4 @@
-"""What every request passes first: the token, the host it names, its size."""
+"""Checks before every request: the token, the host it names, its size."""
 
 from __future__ import annotations
 

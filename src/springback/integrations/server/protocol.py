@@ -34,7 +34,7 @@ _INERT: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
     "modalities": (None, ["text"]),
 }
-#: Fields that say who asks or how to bill; they change no answer.
+#: Fields about the client or billing; they change no answer.
 _IDLE = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 
 

@@ -20,7 +20,7 @@ _LAST_RESORT = 10
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the worker of a signal, so that answers end in time and as the protocol has it."""
+    """Drains the worker on a signal, so that answers end in time and in the protocol's form."""
 
     def __init__(self, config: uvicorn.Config, worker: Worker, grace: float) -> None:
         super().__init__(config)
@@ -36,7 +36,7 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
     """Serve ``model`` until SIGINT or SIGTERM; returns after a clean end.
 
     Answers that run then have ``settings.grace`` seconds to finish; later ones are broken off.
-    ``tell`` hears the address as soon as requests are taken.
+    ``tell`` is called with the address as soon as requests are taken.
     """
     check(settings)
     with bind(settings) as listening:

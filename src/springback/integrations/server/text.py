@@ -17,40 +17,40 @@ class Pieces:
         self._hold = max((len(s) for s in stop), default=1) - 1
         self._ids: list[int] = []
         self._from, self._upto = 0, 0  # ids[_from:_upto] are context, their text is in self._text
-        self._text, self._told = "", 0
+        self._text, self._sent = "", 0
         self.stopped = False
 
     @property
     def text(self) -> str:
         """All that was handed out."""
-        return self._text[: self._told]
+        return self._text[: self._sent]
 
     def add(self, token: int) -> str:
-        """What can be told now that ``token`` is there."""
+        """The new text that is final now that ``token`` is there."""
         self._ids.append(token)
         fresh = self._fresh()
         if fresh and not fresh.endswith("\ufffd"):  # else: part of a character
             self._text += fresh
             self._from, self._upto = self._upto, len(self._ids)
-        return self._tell(self._hold)
+        return self._send(self._hold)
 
     def finish(self) -> str:
-        """The rest."""
+        """The rest of the text, at the end of the answer."""
         if not self.stopped:
             self._text += self._fresh()
             self._upto = len(self._ids)
-        return self._tell(0)
+        return self._send(0)
 
     def _fresh(self) -> str:
         """Text of the ids that are not in ``_text`` yet, decoded after those before them."""
         known = self._decode(self._ids[self._from : self._upto])
         return self._decode(self._ids[self._from :])[len(known) :]
 
-    def _tell(self, hold: int) -> str:
+    def _send(self, hold: int) -> str:
         if self.stopped:
             return ""
-        ends = [at for s in self._stop if (at := self._text.find(s, self._told)) >= 0]
+        ends = [position for s in self._stop if (position := self._text.find(s, self._sent)) >= 0]
         self.stopped = bool(ends)
-        end = min(ends) if ends else max(len(self._text) - hold, self._told)
-        piece, self._told = self._text[self._told : end], end
+        end = min(ends) if ends else max(len(self._text) - hold, self._sent)
+        piece, self._sent = self._text[self._sent : end], end
         return piece

@@ -21,12 +21,12 @@ class Closed(Exception):
 
 
 class _Abort(Exception):
-    """Raised inside decoding when nobody waits for its answers any more."""
+    """Raised inside decoding when no client waits for its answers any more."""
 
 
 @dataclass
 class Job:
-    """Prompts of one request, as token ids, and who hears of the answers.
+    """Prompts of one request, as token ids, and the callbacks for its answers.
 
     ``on_token(row, token)``, then ``on_end`` once, with the answers' ids or with what went wrong;
     both are called in the worker's thread.
@@ -139,8 +139,8 @@ class Worker:
         def on_token(row: int, token: int) -> None:
             if self._aborting or all(job.cancelled.is_set() for job in jobs):
                 raise _Abort
-            job, own = owner[row]
-            job.on_token(own, token)
+            job, job_row = owner[row]
+            job.on_token(job_row, token)
 
         def text_of(ids: Sequence[int]) -> str:
             return str(self.loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -149,7 +149,7 @@ class Worker:
         prompts = [prompt for job in jobs for prompt in job.prompts]
         hooks = Hooks(on_token=on_token, text_of=text_of)
         try:
-            found = decode_fast(
+            decoded = decode_fast(
                 self.loaded.expert, prompts, settings, self.loaded.amateur, hooks=hooks
             )
         except _Abort:
@@ -161,9 +161,9 @@ class Worker:
                 job.on_end(error)
             return
         self.metrics.count("batches_total")
-        if found.work:
-            self.metrics.count("expert_calls_total", found.work.expert_calls)
-            self.metrics.count("amateur_calls_total", found.work.amateur_calls)
-        answers = iter(found.answers)
+        if decoded.work:
+            self.metrics.count("expert_calls_total", decoded.work.expert_calls)
+            self.metrics.count("amateur_calls_total", decoded.work.amateur_calls)
+        answers = iter(decoded.answers)
         for job in jobs:
             job.on_end([next(answers) for _ in job.prompts])

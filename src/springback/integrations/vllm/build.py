@@ -59,17 +59,17 @@ class TwoRoles(nn.Module):
 
 def folder_of(model_config: Any) -> Folder:
     """The folder that vLLM's configuration of a model is about."""
-    own = getattr(model_config.hf_config, FOLDER_KEY, None)
-    found = open_folder(own, base=model_config.model) if own else open_folder(model_config.model)
-    if found.amateur is None:
+    named, model = getattr(model_config.hf_config, FOLDER_KEY, None), model_config.model
+    folder = open_folder(named, base=model) if named else open_folder(model)
+    if folder.amateur is None:
         raise ModelError(
             describe(
-                f"{own or model_config.model}, which has no weak model",
+                f"{named or model}, which has no weak model",
                 "a boosted folder with lambda above 0, or a pair of adapters",
                 "serve it as any model: leave the override of its architecture out",
             )
         )
-    return found
+    return folder
 
 
 def half_architectures(model_config: Any) -> list[str]:
@@ -120,8 +120,8 @@ def _refuse_more(model: Any, names: list[str]) -> None:
         "has a state besides the KV cache": has_inner_state(model) or is_hybrid(model),
         "has no attention": is_attention_free(model),
     }
-    for what, found in faults.items():
-        if found:
+    for what, present in faults.items():
+        if present:
             raise ModelError(
                 describe(
                     f"{', '.join(names)}, which {what}",

@@ -16,7 +16,7 @@ def generation_config(folder: Folder, tokenizer: Tokenizer) -> dict[str, Any] | 
     None where what vLLM reads by itself names them all.
     """
     ends = stop_ids(tokenizer, Row("chat", "", ""), read_configs(folder.model, folder.adapter))
-    own = read_configs(folder.model).generation_config
-    if {tokenizer.eos_token_id, *end_ids_of(own)}.issuperset(ends):
+    stored = read_configs(folder.model).generation_config
+    if {tokenizer.eos_token_id, *end_ids_of(stored)}.issuperset(ends):
         return None
-    return {**own.to_diff_dict(), "eos_token_id": list(ends)}
+    return {**stored.to_diff_dict(), "eos_token_id": list(ends)}

@@ -20,7 +20,7 @@ PAIR, TWIN = "SpringbackPair", "SpringbackTwin"
 FOLDER_KEY = "springback_folder"
 #: In the same place: whether the amateur's head reads only rows where it can change the choice.
 LAZY_KEY = "springback_lazy_head"
-#: What a request says in ``vllm_xargs``.
+#: Keys of a request's ``vllm_xargs``.
 LAMBDA, ALPHA = "lambda", "alpha"
 #: ``--logits-processors`` of a server that takes them.
 PROCESSOR = "springback.integrations.vllm.request_lambda:RequestStrengths"
@@ -75,8 +75,8 @@ def open_folder(name: str | Path, base: str | Path | None = None) -> Folder:
     if is_adapter(root):
         return _adapters(root, facts, base)
     boosted = facts.get("kind") == "boosted" and float(facts.get("lambda") or 0) > 0
-    found = Folder(_with_weights(root), system=facts.get("system"))
-    return _with_amateur(found, root, facts) if boosted else found
+    folder = Folder(_with_weights(root), system=facts.get("system"))
+    return _with_amateur(folder, root, facts) if boosted else folder
 
 
 def _adapters(root: Path, facts: Mapping[str, Any], base: str | Path | None) -> Folder:
@@ -85,11 +85,11 @@ def _adapters(root: Path, facts: Mapping[str, Any], base: str | Path | None) -> 
     if not name:
         raise ModelError(f"{root} does not say which base it is for; allowed: one that does")
     model = local_folder(str(name), None if base else settings.get("revision")).absolute()
-    found = Folder(_with_weights(model), adapter=_with_weights(root), system=facts.get("system"))
-    return _with_amateur(found, root, facts) if float(facts.get("lambda") or 0) > 0 else found
+    folder = Folder(_with_weights(model), adapter=_with_weights(root), system=facts.get("system"))
+    return _with_amateur(folder, root, facts) if float(facts.get("lambda") or 0) > 0 else folder
 
 
-def _with_amateur(found: Folder, root: Path, facts: Mapping[str, Any]) -> Folder:
+def _with_amateur(folder: Folder, root: Path, facts: Mapping[str, Any]) -> Folder:
     weak = (root / str(facts.get("amateur") or "")).resolve()
     if weak == root.resolve() or not weak.is_relative_to(root.resolve()):
         raise ModelError(
@@ -100,7 +100,7 @@ def _with_amateur(found: Folder, root: Path, facts: Mapping[str, Any]) -> Folder
             )
         )
     lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
-    return replace(found, amateur=_with_weights(weak), lam=lam, alpha=alpha)
+    return replace(folder, amateur=_with_weights(weak), lam=lam, alpha=alpha)
 
 
 def _facts(root: Path) -> dict[str, Any]:
@@ -121,11 +121,11 @@ def strengths_of(extra: Mapping[str, Any] | None) -> tuple[float | None, float |
 
     Raises :class:`ValueError`, which vLLM answers with status 400.
     """
-    found: list[float | None] = []
+    strengths: list[float | None] = []
     for name, allowed in ((LAMBDA, "0 or more"), (ALPHA, "above 0 and at most 1")):
         given = (extra or {}).get(name)
         if given is None:
-            found.append(None)
+            strengths.append(None)
             continue
         try:
             value = float(given)
@@ -134,5 +134,5 @@ def strengths_of(extra: Mapping[str, Any] | None) -> tuple[float | None, float |
         low_enough = value < float("inf") if name == LAMBDA else value <= 1
         if not (low_enough and (value >= 0 if name == LAMBDA else value > 0)):
             raise ValueError(describe(f"{name} {given!r}", f"a number {allowed}", "change it"))
-        found.append(value)
-    return found[0], found[1]
+        strengths.append(value)
+    return strengths[0], strengths[1]

@@ -1,4 +1,4 @@
-"""What every request to vLLM's server passes first: what the built-in server asks, and more."""
+"""Checks before every request to vLLM's server: those of the built-in server, and two more."""
 
 from __future__ import annotations
 

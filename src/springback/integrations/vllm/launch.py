@@ -39,8 +39,9 @@ _LOOK, _LAST_RESORT = 0.25, 30
 def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = print) -> None:
     """Serve ``model`` by vLLM until SIGINT or SIGTERM; returns after a clean end.
 
-    ``tell`` hears the address as soon as requests are taken.  Raises :class:`SpringbackError` for
-    settings, folders and addresses that cannot be served, and when vLLM ends by itself.
+    ``tell`` is called with the address as soon as requests are taken.  Raises
+    :class:`SpringbackError` for settings, folders and addresses that cannot be served, and when
+    vLLM ends by itself.
     """
     check(settings)
     if importlib.util.find_spec("vllm") is None:
@@ -151,8 +152,9 @@ def command(
 
 def _tokenizer_of(folder: Folder) -> Path:
     """The folder whose tokenizer counts: an adapter's own where it has one."""
-    own = folder.adapter
-    return own if own is not None and (own / "tokenizer_config.json").exists() else folder.model
+    if folder.adapter is not None and (folder.adapter / "tokenizer_config.json").exists():
+        return folder.adapter
+    return folder.model
 
 
 def chat_template(folder: Folder) -> str:

@@ -29,7 +29,7 @@ def register() -> None:
             check(vllm_config)
 
     known = ModelRegistry.get_supported_archs()
-    for name, place in ((PAIR, "two_models:Pair"), (TWIN, "two_adapters:Twin")):
+    for name, place in ((PAIR, "two_models:TwoModels"), (TWIN, "two_adapters:TwoAdapters")):
         if name not in known:
             ModelRegistry.register_model(name, f"springback.integrations.vllm.{place}")
         MODELS_CONFIG_MAP[name] = Checked
@@ -104,6 +104,6 @@ def _check_half(vllm_config: Any) -> None:
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
     for name in half_architectures(vllm_config.model_config):
-        own = MODELS_CONFIG_MAP.get(name)
-        if own is not None:
-            own.verify_and_update_config(vllm_config)
+        checks = MODELS_CONFIG_MAP.get(name)
+        if checks is not None:
+            checks.verify_and_update_config(vllm_config)

@@ -1,7 +1,7 @@
 """Lambda and alpha by request.
 
 vLLM tells a logits processor which request is in which row of the coming batch, before the models
-run.  :class:`RequestStrengths` takes that down in a table, and the model reads it when it combines
+run.  :class:`RequestStrengths` keeps that in a table, and the model reads it when it combines
 its logits.  So grammars, allowed tokens and penalties act on the request's own combined logits,
 none of them is undone, and returned log-probabilities are of these logits.
 """
@@ -29,14 +29,14 @@ class Table:
     what the model computes besides (log-probabilities of prompts, warm-up) has other rows.
     """
 
-    own: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    strengths: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
     rows: int = 0
     fresh: bool = False
 
     def take(self, rows: int, lam: float, alpha: float) -> tuple[Tensor, Tensor] | None:
         """Lambda and alpha for each row (rows,), once a batch; None where all are the folder's."""
         fresh, self.fresh = self.fresh, False
-        if not fresh or not self.own:
+        if not fresh or not self.strengths:
             return None
         if rows != self.rows:
             raise RuntimeError(
@@ -44,7 +44,7 @@ class Table:
                 "batches out in another way; serve without lambda by request"
             )
         lams, alphas = torch.full((rows,), lam), torch.full((rows,), alpha, dtype=torch.float64)
-        for row, (own_lam, own_alpha) in self.own.items():
+        for row, (own_lam, own_alpha) in self.strengths.items():
             lams[row] = lam if own_lam is None else own_lam
             alphas[row] = alpha if own_alpha is None else own_alpha
         return lams, alphas
@@ -65,7 +65,7 @@ def table_of(vllm_config: Any) -> Table:
 
 
 class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
-    """Takes down who asks for which strengths; logits pass unchanged."""
+    """Keeps the strengths that each request asks for; logits pass unchanged."""
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -86,7 +86,7 @@ class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
     def update_state(self, batch_update: Any) -> None:
         if batch_update is not None:
             self.table.rows = batch_update.batch_size
-            process_dict_updates(self.table.own, batch_update, self._new)
+            process_dict_updates(self.table.strengths, batch_update, self._new)
         self.table.fresh = True
 
     def apply(self, logits: Tensor) -> Tensor:
@@ -94,8 +94,8 @@ class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
 
     @staticmethod
     def _new(params: Any, *_: Any) -> tuple[float | None, float | None] | None:
-        found = strengths_of(params.extra_args)
-        return None if found == (None, None) else found
+        strengths = strengths_of(params.extra_args)
+        return None if strengths == (None, None) else strengths
 
 
 @dataclass
@@ -109,10 +109,10 @@ class Combiner:
     def __call__(self, strong: Tensor, weak: Tensor) -> Tensor:
         """All (rows, vocabulary); fp32 back.  Implausible tokens stay finite: a grammar that
         forbids all plausible ones leaves the expert's order among the rest."""
-        own = self.table.take(len(strong), self.lam, self.alpha)
-        if own is None:
+        strengths = self.table.take(len(strong), self.lam, self.alpha)
+        if strengths is None:
             return contrast.stepped(strong, weak, self.lam, self.alpha)
-        return contrast.stepped_rows(strong, weak, *(t.to(strong.device) for t in own))
+        return contrast.stepped_rows(strong, weak, *(t.to(strong.device) for t in strengths))
 
     def contested(self, strong: Tensor) -> Tensor:
         """Rows (rows,) in which the amateur counts, with the folder's strengths."""

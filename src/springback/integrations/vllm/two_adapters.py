@@ -68,15 +68,15 @@ class TwinLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """(2 tokens, in)."""
-        found = self.base(x)
-        out: Tensor = found[0] if isinstance(found, tuple) else found
+        result = self.base(x)
+        out: Tensor = result[0] if isinstance(result, tuple) else result
         flat = x.view(2, -1, x.shape[-1])  # (2, tokens, in)
         for part, a, b in zip(self.slices, self.a, self.b, strict=True):
             out[:, part] += torch.bmm(torch.bmm(flat, a), b).flatten(0, 1)
-        return found
+        return result
 
 
-class Twin(TwoRoles):
+class TwoAdapters(TwoRoles):
     """vLLM's own class for the base, with both adapters put in once its weights are there."""
 
     inner = BASE
@@ -156,11 +156,11 @@ def _adapt(model: Any, adapters: Sequence[Adapter]) -> None:
                 layer = TwinLinear(layer)
                 _put(model, where, layer)
             weight = layer.base.weight
-            found = [adapter.factors(reader, name) for adapter in adapters]
-            rank = max(b.shape[1] for b, _ in (f for f in found if f is not None))
+            factors_of_both = [adapter.factors(reader, name) for adapter in adapters]
+            rank = max(b.shape[1] for b, _ in (f for f in factors_of_both if f is not None))
             a = weight.new_zeros(2, layer.base.input_size, rank)
             b = weight.new_zeros(2, rank, part.stop - part.start)
-            for side, factors in enumerate(found):
+            for side, factors in enumerate(factors_of_both):
                 if factors is not None:
                     left, right = (torch.from_numpy(f) for f in factors)  # (out, r), (r, in)
                     _require(left.shape[0] == b.shape[2], name)
@@ -203,8 +203,8 @@ def _linear(model: Any, name: str) -> Any:
     from vllm.model_executor.layers.linear import LinearBase
 
     try:
-        found = model.get_submodule(name)
+        layer = model.get_submodule(name)
     except AttributeError:
         return None
-    found = found.base if isinstance(found, TwinLinear) else found
-    return found if isinstance(found, LinearBase) else None
+    layer = layer.base if isinstance(layer, TwinLinear) else layer
+    return layer if isinstance(layer, LinearBase) else None

@@ -13,7 +13,7 @@ from springback.integrations.vllm.build import AMATEUR, EXPERT, TwoRoles, build,
 from springback.integrations.vllm.folder import LAZY_KEY
 
 
-class Pair(TwoRoles):
+class TwoModels(TwoRoles):
     """Each half is a vLLM model with layers, and so a KV cache, of its own.
 
     ``forward`` returns the hidden states of both side by side (tokens, expert + amateur), so that
@@ -68,7 +68,7 @@ class Pair(TwoRoles):
 
     def _weak(self, strong: Tensor | None, hidden_states: Tensor) -> Tensor | None:
         """The amateur's logits; the expert's own in rows where they do not count."""
-        if strong is not None and self.lazy and not self.combine.table.own:
+        if strong is not None and self.lazy and not self.combine.table.strengths:
             rows = self.combine.contested(strong).nonzero().flatten()
             if len(rows) < len(strong):
                 weak = strong.clone()

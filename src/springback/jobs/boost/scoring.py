@@ -14,7 +14,7 @@ from springback.decoding.contrast import Gate, parse_gate
 from springback.jobs.boost.questions import asked
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import Sweep
+from springback.models.checkpoint_pair import CheckpointPair
 from springback.models.encoding import encode_prompt, encode_rows, listed_stops, stop_ids
 from springback.models.loading import (
     Model,
@@ -23,7 +23,7 @@ from springback.models.loading import (
     load_model,
     load_tokenizer,
 )
-from springback.probes import LastStates, Precision, Room
+from springback.probes import LastStates, MemoryBudget, Precision
 from springback.progress import Progress
 from springback.results.store import Store
 
@@ -75,7 +75,7 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.asked = asked(settings)
-        self.sweep = Sweep(*pair)
+        self.sweep = CheckpointPair(*pair)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
@@ -85,7 +85,8 @@ class Scoring:
         #: Token ids by (questions, mu) without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, float], list[list[int]]] = {}
         #: Of the questions scored last, by their hash: the states of each model over the solutions.
-        self._states: tuple[str, Room, dict[float | str, LastStates]] = ("", Room(0), {})
+        self._states: tuple[str, MemoryBudget, dict[float | str, LastStates]]
+        self._states = "", MemoryBudget(0), {}
 
     def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
         """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
@@ -290,7 +291,7 @@ class Scoring:
         if not self.reuse:
             return None
         if self._states[0] != rendered.content_hash:
-            self._states = (rendered.content_hash, Room(STATES), {})
+            self._states = (rendered.content_hash, MemoryBudget(STATES), {})
         _, room, by_model = self._states
         return by_model.setdefault(model, LastStates(room))
 

@@ -1,8 +1,8 @@
 """The linear combination of LoRA adapters: which tensors come out, and what each of them is.
 
 dW = scaling * B A of each adapter, so a sum of them is the product of the B's side by side, each
-times its coefficient and scaling, and of the A's below each other.  (Adding the A's and the B's
-apart gives something else.)
+times its coefficient and scaling, and of the A's below each other.  (The product of the sum of the
+B's and the sum of the A's is another matrix.)
 """
 
 from __future__ import annotations
@@ -118,29 +118,29 @@ class AdapterSum:
 
     def whole(self, reader: Reader, name: str) -> tuple[Floats, Floats]:
         """A tensor that is saved whole: ft's values and its step."""
-        found = []
+        tensors = []
         for adapter in self.adapters:
             if name in adapter.full:
-                found.append(adapter.values(reader, adapter.full[name]))
+                tensors.append(adapter.values(reader, adapter.full[name]))
             elif name in self.base:
                 info = self.base[name][1]
                 raw = reader.read(self.base[name], 0, info.size)
-                found.append(decode(raw, info.code).reshape(info.shape))
+                tensors.append(decode(raw, info.code).reshape(info.shape))
             else:  # the frozen embedding beside its LoRA: the base's own weights
-                found.append(
+                tensors.append(
                     next(a.values(reader, a.full[name]) for a in self.adapters if name in a.full)
                 )
-        if len({f.shape for f in found}) > 1:
+        if len({f.shape for f in tensors}) > 1:
             raise ModelError(
                 f"{name} has different shapes in the adapters; allowed: adapters of one run; "
                 "resize the embeddings alike before training"
             )
         mu = mu_for(self.mu, name)
         move = sum(
-            (mu * w * (found[-1] - f) for w, f in zip(self.weights, found[:-1], strict=True)),
-            np.zeros_like(found[-1]),
+            (mu * w * (tensors[-1] - f) for w, f in zip(self.weights, tensors[:-1], strict=True)),
+            np.zeros_like(tensors[-1]),
         )
-        return found[-1], move
+        return tensors[-1], move
 
     def has_bias(self) -> bool:
         """Whether any LoRA adds a bias of its own."""

@@ -10,14 +10,13 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from springback.core import to_jsonable
-from springback.errors import ModelError, SpringbackError, describe
+from springback.errors import ModelError, describe
 from springback.progress import Progress, Silent
-from springback.results.store import real_out, require_space, whole_folder, write_json, write_text
+from springback.results.store import real_out, require_space, whole_folder, write_json
 from springback.weights.adapters.combining import AdapterSum
 from springback.weights.adapters.reading import check_bases, open_adapter
 from springback.weights.adapters.writing import config, entries, widths, write_tensors
@@ -31,19 +30,14 @@ from springback.weights.direction import (
     slope_weights,
 )
 from springback.weights.extrapolation import announce_steps
-from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
-from springback.weights.io.job import CODES, check_settings, coarse_warnings, not_ours
+from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights
+from springback.weights.io.job import CODES, check_settings, coarse_warnings, recognise
 from springback.weights.io.report import (
-    RECORD,
-    SCHEMA_VERSION,
     About,
     OutputDtype,
     Source,
-    card_head,
     copy_side_files,
-    source_table,
-    used,
-    versions,
+    write_record,
 )
 
 KIND = "extrapolated adapter"
@@ -124,9 +118,9 @@ def extrapolate_adapters(
         raise ModelError(describe(f"svd rank {how.svd_rank}", "1 or more", "leave it out"))
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
-    found = [open_adapter(folder) for folder in folders]
-    notes = (*order_notes(folders), *check_bases(found))
-    total = AdapterSum(found, mu, slope_weights(steps), Path(how.base) if how.base else None)
+    opened = [open_adapter(folder) for folder in folders]
+    notes = (*order_notes(folders), *check_bases(opened))
+    total = AdapterSum(opened, mu, slope_weights(steps), Path(how.base) if how.base else None)
     if not total.modules:
         raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")
     if how.engine == "vllm":
@@ -135,17 +129,18 @@ def extrapolate_adapters(
         "kind": KIND,
         "mu": mu,
         "dtype": how.dtype,
-        "direction": None if len(found) == 2 else {"steps": list(steps)},
+        "direction": None if len(opened) == 2 else {"steps": list(steps)},
         "svd_rank": how.svd_rank,
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
     target, speaker = real_out(out), progress or Silent()
     announce_steps(steps, speaker)
-    labels = checkpoint_labels(len(found))
-    sources = {label: Source(a.root) for label, a in zip(labels, found, strict=True)}
+    labels = checkpoint_labels(len(opened))
+    sources = {label: Source(a.root) for label, a in zip(labels, opened, strict=True)}
     about = About(settings, sources, _card_text(total, mu, how.svd_rank))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        return _existing(target, about)
+        roots = {label: source.root for label, source in sources.items()}
+        return recognise(AdapterReport, target, settings, roots, speaker)
     try:
         return _write(total, how, about, target, speaker, notes)
     finally:
@@ -211,37 +206,17 @@ def _write(
 
 
 def _write_record(folder: Path, report: AdapterReport, about: About, total: AdapterSum) -> None:
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        **about.settings,
-        "base": total.ft.base if _is_hub_id(total.ft.base) else Path(total.ft.base).name or None,
-        **{
-            label: {"name": source.name, "content_hash": report.hashes[label]}
-            for label, source in about.sources.items()
-        },
-        "content_hash": report.out_hash,
-        "report": to_jsonable(report),
-        "versions": versions(),
-    }
-    write_json(folder / RECORD, record)
-    meta = ["library_name: peft"]
-    if _is_hub_id(total.ft.base):
-        meta.append(f"base_model: {json.dumps(total.ft.base)}")
-    lines = [
-        *card_head(about, meta),
-        *source_table(about.sources, report.hashes, report.out_hash),
-        "",
-        f"- {report.modules} modules of rank {report.rank}, {report.parameters:,} parameters.",
-        f"- Rounding error, as a share of the step: {report.rounding_error:.3g}.",
+    base, meta = total.ft.base, ["library_name: peft"]
+    findings = [
+        f"{report.modules} modules of rank {report.rank}, {report.parameters:,} parameters",
+        f"Rounding error, as a share of the step: {report.rounding_error:.3g}",
     ]
     if report.svd_error is not None:
-        lines.append(f"- Cut by SVD; relative error of the update: {report.svd_error:.3g}.")
-    lines += [f"- Warning: {text}." for text in report.warnings]
-    write_text(folder / "README.md", "\n".join([*lines, f"- Made with {used(versions())}.", ""]))
-
-
-def _is_hub_id(name: str) -> bool:
-    return bool(_HUB_ID.fullmatch(name)) and not Path(name).exists()
+        findings.append(f"Cut by SVD; relative error of the update: {report.svd_error:.3g}")
+    if is_hub_id := bool(_HUB_ID.fullmatch(base)) and not Path(base).exists():
+        meta.append(f"base_model: {json.dumps(base)}")
+    settings = {"base": base if is_hub_id else Path(base).name or None}
+    write_record(folder, report, about, meta, findings, settings)
 
 
 def _card_text(total: AdapterSum, mu: Mu, svd_rank: int | None) -> tuple[str, ...]:
@@ -251,24 +226,3 @@ def _card_text(total: AdapterSum, mu: Mu, svd_rank: int | None) -> tuple[str, ..
         "along the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe,",
         f"Tao et al., arXiv 2506.03489); {how}. {len(total.adapters)} adapters went in.",
     )
-
-
-def _existing(out: Path, about: About) -> AdapterReport:
-    """The report of ``out`` if it is this very result, whose hashes are taken again."""
-    if not (out / RECORD).is_file():
-        raise not_ours(out)
-    try:
-        record = readable_json(out / RECORD)
-        same = {name: record.get(name) for name in about.settings} == dict(about.settings)
-        for label, source in about.sources.items():
-            same = same and record[label]["content_hash"] == hash_weights(source.root)
-        same = same and record["content_hash"] == hash_weights(out)
-        found = record["report"]
-        values = {f.name: found[f.name] for f in fields(AdapterReport)}
-    except (KeyError, TypeError, AttributeError, SpringbackError) as error:
-        raise not_ours(out) from error
-    if not same:
-        raise not_ours(out)
-    values["warnings"] = tuple(values["warnings"])
-    values["svd_worst"] = tuple(values["svd_worst"]) if values["svd_worst"] else None
-    return AdapterReport(**values)

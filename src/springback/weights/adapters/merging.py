@@ -16,7 +16,16 @@ from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.results.store import real_out
 from springback.weights.adapters.reading import Adapter, LoraModule, check_bases, open_adapter
-from springback.weights.arithmetic import BLOCK, Bytes, Floats, Tally, decode, encode, place
+from springback.weights.arithmetic import (
+    BLOCK,
+    Bytes,
+    Floats,
+    Tally,
+    by_blocks,
+    decode,
+    encode,
+    place,
+)
 from springback.weights.direction import (
     Mu,
     check_mu,
@@ -63,27 +72,27 @@ def materialise_adapters(
         raise ModelError("low-rank steps are for full weights; for adapters use --svd-rank")
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
-    found = [open_adapter(folder, dora=True) for folder in folders]
-    notes, speaker = (*order_notes(folders), *check_bases(found)), progress or Silent()
+    opened = [open_adapter(folder, dora=True) for folder in folders]
+    notes, speaker = (*order_notes(folders), *check_bases(opened)), progress or Silent()
     announce_steps(steps, speaker)
     weights = open_weights(base)
-    _require_fit(found, weights)
-    touched = {n: _Tensor.of(n, found, weights) for n in weights.tensors}
-    labels = checkpoint_labels(len(found))
-    inputs = {label: a.weights for label, a in zip(labels, found, strict=True)}
-    line = _Merge(tuple(found), slope_weights(steps), mu)
+    _require_fit(opened, weights)
+    touched = {n: _Tensor.of(n, opened, weights) for n in weights.tensors}
+    labels = checkpoint_labels(len(opened))
+    inputs = {label: a.weights for label, a in zip(labels, opened, strict=True)}
+    line = _Merge(tuple(opened), slope_weights(steps), mu)
     job = Job(
         inputs={**inputs, "base": weights},
         model=weights,
         settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": list(steps)},
         plan=lambda file, layout: _parts(line, touched, file, layout),
-        text=_card_text(mu, len(found)),
+        text=_card_text(mu, len(opened)),
         out=real_out(out),
         threads=workers,
         progress=speaker,
         memory=max((t.memory() for t in touched.values()), default=0),
         notes=notes,
-        over=found[-1].root,
+        over=opened[-1].root,
     )
     return run(job)
 
@@ -105,8 +114,8 @@ class _Tensor:
             info = adapter.full.get(name)
             full.append(None if info is None else (adapter.weights.files[0], info))
             lora.append(adapter.modules.get(module) if leaf == "weight" else None)
-            found = adapter.modules.get(module) if leaf == "bias" else None
-            bias.append(found if found is not None and found.bias is not None else None)
+            biased = adapter.modules.get(module) if leaf == "bias" else None
+            bias.append(biased if biased is not None and biased.bias is not None else None)
         return cls(base.tensors[name], tuple(full), tuple(lora), tuple(bias))
 
     @property
@@ -134,8 +143,8 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
                     f"{base.root} has no tensor {name}, which {adapter.root} changes; allowed: the "
                     "base model as it was trained on, with untied layers where they were trained"
                 )
-            own = module_name or name not in adapter.copies
-            if tied and own and group_of(name) == "embeddings":
+            changed = module_name or name not in adapter.copies
+            if tied and changed and group_of(name) == "embeddings":
                 raise ModelError(
                     f"{adapter.root} changes {name}, which the base ties to its other embedding, "
                     "so one tensor would have to be two; write an adapter instead"
@@ -152,13 +161,13 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
 def _tied(base: Weights) -> bool:
     """Whether the base uses one tensor as input and output embedding.
 
-    Its config says so; where it does not say, a base that stores one embedding matrix does.
+    By its config; where that has no such key, a base that stores one embedding matrix does.
     """
     path = base.root / "config.json"
     config = readable_json(inside(base.root, "config.json")) if path.exists() else {}
     for part in (config, config.get("text_config") or {}) if isinstance(config, dict) else ():
-        if isinstance(said := part.get("tie_word_embeddings"), bool):
-            return said
+        if isinstance(tied := part.get("tie_word_embeddings"), bool):
+            return tied
     stored = [t for _, t in base.tensors.values() if len(t.shape) == 2]
     return sum(group_of(t.name) == "embeddings" for t in stored) < 2
 
@@ -197,9 +206,7 @@ def _parts(
     for info, code, start in layout.entries:
         tensor = touched[info.name]
         if info.code not in FLOAT_BYTES:
-            yield Part(
-                info, code, start, (tensor.source,), lambda _: lambda raws, _: (raws[0], Tally())
-            )
+            yield Part(info, code, start, (tensor.source,), lambda _: _copy)
             continue
         # Read along with the base: each distinct tensor that stands in for it.
         sources = (tensor.source, *(s for s in tensor.full if s is not None))
@@ -221,27 +228,25 @@ def _begin(line: _Merge, tensor: _Tensor, name: str, code: str) -> Callable[[Rea
         change = [_change(adapter, tensor, i, reader) for i, adapter in enumerate(line.adapters)]
         mu = mu_for(line.mu, name)
 
+        codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
+        columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
+        block = max(1, _STRIDE // columns) * columns
+
+        def decoded(raws: Sequence[Bytes]) -> list[Floats]:
+            return [decode(raw, c) for raw, c in zip(raws, codes, strict=True)]
+
         def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
-            codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
-            size = raws[0].size // FLOAT_BYTES[codes[0]]
-            out, tally = np.empty(size * FLOAT_BYTES[code], np.uint8), Tally()
-            columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
-            stride = max(1, _STRIDE // columns) * columns
-            with np.errstate(all="ignore"):
-                for at in range(0, size, stride):
-                    there = out[at * FLOAT_BYTES[code] : (at + stride) * FLOAT_BYTES[code]]
-                    here = [
-                        decode(raw[at * FLOAT_BYTES[c] : (at + stride) * FLOAT_BYTES[c]], c)
-                        for raw, c in zip(raws, codes, strict=True)
-                    ]
-                    thetas = _thetas(tensor, change, here, first + at)
-                    move = np.zeros_like(thetas[-1])
-                    for weight, theta in zip(line.weights, thetas[:-1], strict=True):
-                        move += mu * weight * (thetas[-1] - theta)
-                    tally.add(_place(thetas[-1], move, there, code, mu, touched=tensor.touched))
+            def write(here: list[Bytes], offset: int, there: Bytes) -> Tally:
+                thetas = _thetas(tensor, change, decoded(here), first + offset)
+                move = np.zeros_like(thetas[-1])
+                for weight, theta in zip(line.weights, thetas[:-1], strict=True):
+                    move += mu * weight * (thetas[-1] - theta)
+                return _place(thetas[-1], move, there, code, mu, touched=tensor.touched)
+
+            out, tally = by_blocks(raws, codes, code, block, write)
             if not tally.finite:
-                finite = [("the base or an adapter", bool(all(np.isfinite(h).all() for h in here)))]
-                raise refuse_not_finite(name, finite, mu, code)
+                fine = all(np.isfinite(values).all() for values in decoded(raws))
+                raise refuse_not_finite(name, [("the base or an adapter", fine)], mu, code)
             return out, tally
 
         return make
@@ -281,10 +286,10 @@ def _thetas(
     tensor: _Tensor, change: Sequence[_Change], here: Sequence[Floats], first: int
 ) -> list[Floats]:
     """The merged values of each adapter over the same elements."""
-    found, whole = [], iter(here[1:])
+    thetas, whole = [], iter(here[1:])
     for source, apply in zip(tensor.full, change, strict=True):
-        found.append(apply(next(whole) if source is not None else here[0], first))
-    return found
+        thetas.append(apply(next(whole) if source is not None else here[0], first))
+    return thetas
 
 
 def _place(ft: Floats, move: Floats, out: Bytes, code: str, mu: float, *, touched: bool) -> Tally:

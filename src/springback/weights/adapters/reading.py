@@ -131,7 +131,8 @@ def open_adapter(folder: str | Path, *, dora: bool = False) -> Adapter:
         )
     root = root.resolve()
     if not (root / ADAPTER).exists():
-        why = "only pickled ones, and reading those can run code" if _pickled(root) else "none"
+        pickled = any(root.glob("*.bin"))
+        why = "only pickled ones, and reading those can run code" if pickled else "none"
         raise ModelError(
             f"{root} holds no weights as safetensors ({why}); allowed: {ADAPTER}; "
             "save the adapter again with a newer PEFT"
@@ -141,10 +142,6 @@ def open_adapter(folder: str | Path, *, dora: bool = False) -> Adapter:
     file = read_file(inside(root, ADAPTER), ADAPTER)
     weights = Weights(root, (file,), {t.name: (file, t) for t in file.tensors}, None)
     return _sorted(weights, config)
-
-
-def _pickled(root: Path) -> bool:
-    return any(root.glob("*.bin"))
 
 
 def _check_config(root: Path, config: Any, dora: bool) -> None:
@@ -243,17 +240,18 @@ def _setting(
     root: Path, config: Mapping[str, Any], patterns: str, default: str, name: str
 ) -> float:
     """Rank or alpha of a module: the first pattern that ends its name, as PEFT looks it up."""
-    found = config.get(default)
+    number: Any = config.get(default)
     for pattern, value in (config.get(patterns) or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", name):
-                found = value
+                number = value
                 break
         except re.error as error:
             raise _refused(root, f"{patterns} has {pattern!r}: {error}") from error
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
-        raise _refused(root, f"{default} of {name} is {found!r}: not a number")
-    return float(found)
+    given = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not given or not math.isfinite(number):
+        raise _refused(root, f"{default} of {name} is {number!r}: not a number")
+    return float(number)
 
 
 def check_bases(adapters: list[Adapter]) -> tuple[str, ...]:

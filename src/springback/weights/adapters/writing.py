@@ -39,20 +39,20 @@ def entries(
 ) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype code, shape and bytes of every tensor to be written, in order."""
     factors = "F32" if asked == "auto" else asked
-    found: list[tuple[str, str, tuple[int, ...]]] = []
+    tensors: list[tuple[str, str, tuple[int, ...]]] = []
     for name in total.modules:
         wide, high = widths(total, name)
         a, b = _factor_names(total, name)
-        found += [(a, factors, (rank, wide)), (b, factors, (high, rank))]
+        tensors += [(a, factors, (rank, wide)), (b, factors, (high, rank))]
         if total.has_bias():
-            found.append((f"{PREFIX}{name}.lora_B.bias", factors, (high,)))
+            tensors.append((f"{PREFIX}{name}.lora_B.bias", factors, (high,)))
     for name in total.full:
         info = next(a.full[name] for a in reversed(total.adapters) if name in a.full)
         module, _, leaf = name.rpartition(".")
         inner = "base_layer." if module in total.modules else ""
         code = info.code if asked == "auto" else asked
-        found.append((f"{PREFIX}{module}.{inner}{leaf}", code, info.shape))
-    return [(n, code, shape, math.prod(shape) * FLOAT_BYTES[code]) for n, code, shape in found]
+        tensors.append((f"{PREFIX}{module}.{inner}{leaf}", code, info.shape))
+    return [(n, code, shape, math.prod(shape) * FLOAT_BYTES[code]) for n, code, shape in tensors]
 
 
 def widths(total: AdapterSum, name: str) -> tuple[int, int]:

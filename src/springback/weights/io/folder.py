@@ -35,10 +35,10 @@ class Weights:
 
     def hashed(self) -> dict[str, Path]:
         """The files that :func:`hash_weights` covers, by name."""
-        found = {file.name: file.path for file in self.files}
-        if list(found) == [ADAPTER]:
-            found[ADAPTER_CONFIG] = inside(self.root, ADAPTER_CONFIG)
-        return found
+        paths = {file.name: file.path for file in self.files}
+        if list(paths) == [ADAPTER]:
+            paths[ADAPTER_CONFIG] = inside(self.root, ADAPTER_CONFIG)
+        return paths
 
 
 def open_weights(folder: str | Path) -> Weights:
@@ -173,12 +173,12 @@ def _weight_names(root: Path) -> tuple[list[str], Path | None]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     table = readable_json(index)
-    found = table.get("weight_map") if isinstance(table, dict) else None
-    if not isinstance(found, dict) or not found:
+    shards = table.get("weight_map") if isinstance(table, dict) else None
+    if not isinstance(shards, dict) or not shards:
         raise ModelError(f"{index} has no weight_map; copy that file again")
-    for shard in found.values():
+    for shard in shards.values():
         _check_shard_name(index, shard)
-    return found
+    return shards
 
 
 def _check_shard_name(index: Path, shard: object) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
@@ -33,6 +33,8 @@ from springback.weights.io.report import (
     ExtrapolationReport,
     Source,
     copy_side_files,
+    model_findings,
+    model_meta,
     read_report,
     side_files,
     write_record,
@@ -50,6 +52,7 @@ FLOOR = 200_000_000
 CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "auto": "auto"}
 
 
+_Report = TypeVar("_Report")
 #: Called with the names of the shards to make and the folder they go to, which every worker sees;
 #: yields each one's name and record once it lies whole on the disk.
 Spread = Callable[[list[str], Path], Iterable[tuple[str, Shard]]]
@@ -85,8 +88,8 @@ class Job:
         return str(self.settings["dtype"])
 
     def made_of(self, shard: TensorFile) -> dict[str, Path]:
-        """What one shard is made from: files that hold its tensors, and adapters whole."""
-        found = {}
+        """The files that one shard is made from: those with its tensors, and whole adapters."""
+        sources = {}
         for label, weights in self.inputs.items():
             if weights is self.model:
                 paths = {shard.name: shard.path}
@@ -95,8 +98,8 @@ class Job:
                 paths = {f.name: f.path for f in files}
             else:
                 paths = weights.hashed()
-            found.update({f"{label}/{name}": paths[name] for name in sorted(paths)})
-        return found
+            sources.update({f"{label}/{name}": paths[name] for name in sorted(paths)})
+        return sources
 
 
 def check_settings(dtype: str, threads: int | None) -> int:
@@ -114,9 +117,9 @@ def run(job: Job) -> ExtrapolationReport:
     Raises :class:`StoreError` if it holds something else or is being written,
     :class:`SpaceError` if the disk is too small, :class:`ModelError` from the parts.
     """
-    if job.out.exists() and (found := _existing(job)) is not None:
+    if job.out.exists() and (report := _existing(job)) is not None:
         drop_stale(job.out)
-        return found
+        return report
     try:
         with open_partial(job.out, job.settings) as partial:
             return _fill(job, partial)
@@ -124,37 +127,47 @@ def run(job: Job) -> ExtrapolationReport:
         job.progress.close()
 
 
-def not_ours(out: Path) -> StoreError:
-    return StoreError(
-        f"{out} exists and is not the result of these inputs; delete it or choose another --out"
-    )
-
-
 def _existing(job: Job) -> ExtrapolationReport | None:
-    """The report of ``out`` if it is this very result; None if it is an empty folder.
-
-    All folders are hashed again, so that a result that was edited is not taken for ours.
-    """
+    """The report of ``out`` if it is this very result; None if it is an empty folder."""
     if job.out.is_dir() and not any(job.out.iterdir()):
         require_folder(job.out)  # the result cannot take the place of another user's
         return None
-    if not (job.out / RECORD).is_file():
-        raise not_ours(job.out)
-    job.progress.stage(f"checking {job.out}, which exists", len(job.inputs) + 1)
+    roots = {label: weights.root for label, weights in job.inputs.items()}
+    return recognise(ExtrapolationReport, job.out, job.settings, roots, job.progress)
+
+
+def recognise(
+    kind: type[_Report],
+    out: Path,
+    settings: Mapping[str, Any],
+    roots: Mapping[str, Path],
+    progress: Progress,
+) -> _Report:
+    """The report of ``out``, which must hold the result of these settings and input folders.
+
+    All folders are hashed again, so that a result that was edited is not taken for ours.  Raises
+    :class:`StoreError` for anything else.
+    """
+    not_ours = StoreError(
+        f"{out} exists and is not the result of these inputs; delete it or choose another --out"
+    )
+    if not (out / RECORD).is_file():
+        raise not_ours
+    progress.stage(f"checking {out}, which exists", len(roots) + 1)
     try:
-        record = readable_json(job.out / RECORD)
-        same = {name: record.get(name) for name in job.settings} == dict(job.settings)
-        folders = [(record[label], weights.root) for label, weights in job.inputs.items()]
-        for entry, folder in (*folders, (record, job.out)):
+        record = readable_json(out / RECORD)
+        same = {name: record.get(name) for name in settings} == dict(settings)
+        folders = [(record[label], root) for label, root in roots.items()]
+        for entry, folder in (*folders, (record, out)):
             same = same and entry["content_hash"] == hash_weights(folder)
-            job.progress.advance()
-        report = read_report(record)
+            progress.advance()
+        report = read_report(kind, record)
     except (KeyError, TypeError, AttributeError, SpringbackError) as error:
-        raise not_ours(job.out) from error
+        raise not_ours from error
     finally:
-        job.progress.close()
+        progress.close()
     if not same:
-        raise not_ours(job.out)
+        raise not_ours
     return report
 
 
@@ -162,7 +175,7 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     """Write the shards that are missing and what goes beside them; publish the folder."""
     layouts = {file.name: plan_layout(file, CODES[job.dtype]) for file in job.model.files}
     small = [inside(job.model.root, name) for name in side_files(job.model.root)]
-    if (job.model.root / "config.json").exists():  # told before the work rather than after it
+    if (job.model.root / "config.json").exists():  # raises before the work rather than after it
         readable_json(job.model.root / "config.json")
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
@@ -190,7 +203,9 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     shards = {name: partial.shards[name] for name in layouts}
     report = _report(list(layouts.values()), shards, hashes, notes)
     sources = {label: Source(weights.root) for label, weights in job.inputs.items()}
-    write_record(partial.folder, report, About(job.settings, sources, job.text))
+    about = About(job.settings, sources, job.text)
+    meta = model_meta(partial.folder, about)
+    write_record(partial.folder, report, about, meta, model_findings(report))
     partial.publish(job.out)
     return report
 
@@ -200,7 +215,7 @@ class _Digests:
     """Hashes of whole files, taken on a pool that also does the arithmetic, each once."""
 
     threads: int
-    found: dict[Path, Future[str]] = field(default_factory=dict)
+    futures: dict[Path, Future[str]] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> _Digests:
@@ -212,18 +227,18 @@ class _Digests:
         self.pool.shutdown(cancel_futures=True)
 
     def start(self, path: Path) -> None:
-        if path not in self.found:
-            self.found[path] = self.pool.submit(file_digest, path, self.stop)
+        if path not in self.futures:
+            self.futures[path] = self.pool.submit(file_digest, path, self.stop)
 
     def know(self, path: Path, digest: str) -> None:
-        """What somebody else found for a file."""
-        if path not in self.found:
-            self.found[path] = Future()
-            self.found[path].set_result(digest)
+        """Take the digest of a file that a worker computed."""
+        if path not in self.futures:
+            self.futures[path] = Future()
+            self.futures[path].set_result(digest)
 
     def of(self, path: Path) -> str:
         self.start(path)
-        return self.found[path].result()
+        return self.futures[path].result()
 
 
 def _elsewhere(job: Job, partial: Partial, digests: _Digests) -> set[str]:
@@ -326,13 +341,13 @@ def _report(
 
 
 def coarse_warnings(share: float, codes: Mapping[str, int], same: bool) -> list[str]:
-    """What to say when there is no step, or when rounding eats more than :data:`COARSE` of it."""
-    found = []
+    """Warnings where there is no step, or where rounding changes more than :data:`COARSE` of it."""
+    warnings = []
     if same:
-        found.append("both checkpoints have the same weights, so there is no step to take")
+        warnings.append("both checkpoints have the same weights, so there is no step to take")
     if share > COARSE:
         narrow = [dtype_name(code) for code in ("BF16", "F16") if codes.get(code)]
         remedy = "dtype float32 (--dtype float32) keeps it" if narrow else "the step is too small"
         kept = " and ".join(narrow) or "float32"
-        found.append(f"rounding to {kept} changes the step by {share:.0%} of its norm; {remedy}")
-    return found
+        warnings.append(f"rounding to {kept} changes the step by {share:.0%} of its norm; {remedy}")
+    return warnings

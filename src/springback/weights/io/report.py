@@ -1,4 +1,4 @@
-"""What stands beside extrapolated weights: the report, springback.json, the model card, configs."""
+"""Files beside extrapolated weights: springback.json with the report, the model card, configs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from springback.weights.io.folder import ADAPTER_CONFIG, INDEX, inside, readable
 
 OutputDtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(OutputDtype)
+
+_Report = TypeVar("_Report")
 
 RECORD = "springback.json"
 KIND = "extrapolated"
@@ -78,13 +80,13 @@ class Source:
 
     @property
     def name(self) -> str:
-        """Without the folders above, which are nobody's business in a published file."""
+        """Hub id and commit, or the folder's name alone: published files show no local path."""
         return f"{self.hub_id}@{self.root.name}" if self.hub_id else self.root.name
 
 
 @dataclass(frozen=True)
 class About:
-    """What a record and a model card say beside the report: settings, sources by label, words."""
+    """Content of a record and a model card beside the report: settings, sources by label, text."""
 
     settings: Mapping[str, Any]
     sources: Mapping[str, Source]
@@ -92,7 +94,7 @@ class About:
 
 
 def copy_side_files(root: Path, folder: Path, dtype: str) -> tuple[str, ...]:
-    """Copy tokenizer, configs and templates; say so in config.json if ``dtype`` is not ``auto``.
+    """Copy tokenizer, configs and templates; write ``dtype`` into config.json unless ``auto``.
 
     Returns warnings.  Raises :class:`ModelError` for a link out of the folder.
     """
@@ -118,10 +120,10 @@ def copy_side_files(root: Path, folder: Path, dtype: str) -> tuple[str, ...]:
 
 def side_files(root: Path) -> Iterator[str]:
     """Names of the small files that go along, relative to ``root``, sorted."""
-    found = [p.name for p in root.iterdir()]
+    names = [p.name for p in root.iterdir()]
     if (root / _TEMPLATES).is_dir():
-        found += [f"{_TEMPLATES}/{p.name}" for p in (root / _TEMPLATES).iterdir()]
-    for name in sorted(found):
+        names += [f"{_TEMPLATES}/{p.name}" for p in (root / _TEMPLATES).iterdir()]
+    for name in sorted(names):
         wanted = Path(name).suffix in _COPIED_SUFFIXES and name not in _NOT_COPIED
         if wanted and not (root / name).is_dir():
             yield name
@@ -129,56 +131,73 @@ def side_files(root: Path) -> Iterator[str]:
 
 def _set_dtype(config: dict[str, Any], dtype: str) -> bool:
     """Replace every dtype that is named in a config, those of nested configs too."""
-    found = False
+    replaced = False
     for key, value in config.items():
         if key in _DTYPE_KEYS and (value is None or isinstance(value, str)):
-            config[key], found = dtype, True
+            config[key], replaced = dtype, True
         elif isinstance(value, dict):
-            found = _set_dtype(value, dtype) or found
-    return found
+            replaced = _set_dtype(value, dtype) or replaced
+    return replaced
 
 
-def write_record(folder: Path, report: ExtrapolationReport, about: About) -> None:
-    """``springback.json`` and the model card."""
+def write_record(
+    folder: Path,
+    report: Any,
+    about: About,
+    meta: Sequence[str],
+    findings: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """``springback.json`` and the model card (``README.md``) of extrapolated weights or adapters.
+
+    ``report``: a dataclass with ``hashes``, ``out_hash`` and ``warnings``.  ``meta``: lines of the
+    card's metadata; ``findings``: lines of its list, without the warnings.  ``settings``: recorded
+    behind those of ``about``.
+    """
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **about.settings,
+        **(settings or {}),
         **{
             label: {"name": source.name, "content_hash": report.hashes[label]}
             for label, source in about.sources.items()
         },
         "content_hash": report.out_hash,
         "report": to_jsonable(report),
-        "versions": versions(),
+        "versions": _versions(),
     }
     write_json(folder / RECORD, record)
+    made_with = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     lines = [
-        *card_head(about, _meta(folder, about)),
-        *source_table(about.sources, report.hashes, report.out_hash),
+        *_card_head(about, meta),
+        *_source_table(about.sources, report.hashes, report.out_hash),
         "",
-        *_findings(report),
-        f"- Made with {used(record['versions'])}.",
+        *(f"- {finding}." for finding in findings),
+        *(f"- Warning: {text}." for text in report.warnings),
+        f"- Made with {made_with}.",
         "",
     ]
     write_text(folder / "README.md", "\n".join(lines))
 
 
-def read_report(record: Mapping[str, Any]) -> ExtrapolationReport:
-    """The report in a ``springback.json``.  Raises KeyError or TypeError if it is not ours."""
-    found = record["report"]
-    values = {
-        field.name: found[field.name]
-        for field in fields(ExtrapolationReport)
-        if field.name in found or (field.default, field.default_factory) == (MISSING, MISSING)
-    }
-    values["warnings"] = tuple(values["warnings"])
+def read_report(kind: type[_Report], record: Mapping[str, Any]) -> _Report:
+    """The report of class ``kind`` in a ``springback.json``, lists as tuples.
+
+    Raises KeyError or TypeError if it is not of that class.
+    """
+    stored = record["report"]
+    values = {}
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name in stored or (f.default, f.default_factory) == (MISSING, MISSING):
+            value = stored[f.name]
+            values[f.name] = tuple(value) if isinstance(value, list) else value
     if values["rounding_error"] is None:  # JSON has no infinity
         values["rounding_error"] = math.inf
-    return ExtrapolationReport(**values)
+    return kind(**values)
 
 
-def versions() -> dict[str, str | None]:
-    """What the result was made with."""
+def _versions() -> dict[str, str | None]:
+    """Versions of springback, numpy and Python."""
     return {
         "springback": package_version("springback"),
         "numpy": np.__version__,
@@ -186,13 +205,8 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def used(found: Mapping[str, str | None]) -> str:
-    """Versions as text."""
-    return ", ".join(f"{name} {number}" for name, number in found.items())
-
-
-def _meta(folder: Path, about: About) -> list[str]:
-    """Metadata of a model's card."""
+def model_meta(folder: Path, about: About) -> list[str]:
+    """Metadata of a model's card, a line each."""
     meta = ["library_name: transformers"] if (folder / "config.json").exists() else []
     if _writes_text(folder):
         meta.append("pipeline_tag: text-generation")
@@ -202,14 +216,14 @@ def _meta(folder: Path, about: About) -> list[str]:
     return meta
 
 
-def card_head(about: About, meta: Sequence[str]) -> list[str]:
+def _card_head(about: About, meta: Sequence[str]) -> list[str]:
     """Metadata, title and what was done, as lines of a model card."""
     tags = ["tags:", "- springback", "- model-extrapolation"]
     title = f"# {code(about.sources['ft'].name)}, extrapolated"
     return ["---", *meta, *tags, "---", "", title, "", *about.text, ""]
 
 
-def source_table(
+def _source_table(
     sources: Mapping[str, Source], hashes: Mapping[str, str], out_hash: str
 ) -> list[str]:
     """What went in and came out, with content hashes, as a Markdown table."""
@@ -225,18 +239,18 @@ def source_table(
     ]
 
 
-def _findings(report: ExtrapolationReport) -> list[str]:
+def model_findings(report: ExtrapolationReport) -> list[str]:
+    """Findings for the card of extrapolated full weights, without the final stop."""
     dtypes = ", ".join(f"{count} {name}" for name, count in sorted(report.dtypes.items()))
-    lines = [
-        f"- Tensors: {dtypes}; {report.changed_share:.2%} of {report.parameters:,} parameters"
-        " changed.",
-        f"- Rounding error, as a share of the step: {report.rounding_error:.3g}.",
+    findings = [
+        f"Tensors: {dtypes}; {report.changed_share:.2%} of {report.parameters:,} parameters"
+        " changed",
+        f"Rounding error, as a share of the step: {report.rounding_error:.3g}",
     ]
     if report.energy_kept is not None:
-        lines.append(
-            f"- The directions kept hold {report.energy_kept:.2%} of the matrices' squared update."
-        )
-    return [*lines, *(f"- Warning: {text}." for text in report.warnings)]
+        kept = f"{report.energy_kept:.2%} of the matrices' squared update"
+        findings.append(f"The directions kept hold {kept}")
+    return findings
 
 
 def code(name: str) -> str:

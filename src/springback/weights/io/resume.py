@@ -90,7 +90,7 @@ def partial_root(out: Path) -> Path:
 
 @contextlib.contextmanager
 def open_partial(out: Path, settings: Mapping[str, Any]) -> Iterator[Partial]:
-    """What an earlier, cut off call with the same settings left for ``out``, or a fresh start.
+    """The partial result that an interrupted call with the same settings left, or a new one.
 
     Raises :class:`StoreError` while another process works on it and where a link, or something
     of another user's, lies in its place; :class:`SpaceError` when the disk turns out full; what is
@@ -120,7 +120,7 @@ def open_partial(out: Path, settings: Mapping[str, Any]) -> Iterator[Partial]:
 
 
 def drop_stale(out: Path) -> None:
-    """Remove what a kill just after ``out`` got its name left, unless somebody is at work there."""
+    """Remove the partial folder of a finished ``out``, unless another process holds its lock."""
     root = partial_root(out)
     if root.is_dir():
         # What is not this user's stays: nothing is written there.
@@ -147,10 +147,10 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         state = read_json(path)
         if state["key"] != key:
             return {}
-        found = {}
+        shards = {}
         for name, entry in state["shards"].items():
             tally = Tally(**entry["tally"])
-            found[name] = Shard(**{**entry, "tally": tally})
-        return found
+            shards[name] = Shard(**{**entry, "tally": tally})
+        return shards
     except (StoreError, KeyError, TypeError, AttributeError):
         return {}

@@ -99,7 +99,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class Stream:
-    """How shards are written: who works, how many pieces wait at most, whom to tell of a tensor."""
+    """How shards are written: thread pool, pieces that wait at most, callback for each tensor."""
 
     pool: ThreadPoolExecutor
     window: int

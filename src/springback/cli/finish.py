@@ -1,0 +1,25 @@
+"""The end of a command that ran a job: its report, the trackers, and where everything is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+
+def finish(result: Any, targets: list[str] | None = None) -> None:
+    """Build the report of ``result``, print verdict and paths, and log it to ``targets``."""
+    from springback.report import build
+
+    analysis = result.data["analysis"]
+    for part in analysis.get("models") or analysis.get("studies") or []:
+        build(result.folder / part["folder"])  # the page links to them
+    page = build(result.folder)
+    typer.echo(result.verdict)
+    typer.echo(f"results: {result.folder / 'result.json'}")
+    typer.echo(f"report:  {page}")
+    if targets:
+        from springback.integrations.trackers import track
+
+        for line in track(result.folder, targets):
+            typer.echo(line)
