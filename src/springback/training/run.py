@@ -1,4 +1,4 @@
-"""The run: check, plan, train, give back.  What differs between algorithms is in their adapters."""
+"""Fine-tune a model: check, plan, train.  What differs between algorithms is in their trainers."""
 
 from __future__ import annotations
 
