@@ -21,7 +21,7 @@ from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.job import Boost
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
@@ -63,7 +63,9 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         raise DataError(f"epicode-theory is about NLL, which is withheld: {why}")
     inputs: dict[str, Any] = {
         "settings": _hashed(settings),
-        "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
+        "asked": question_format(
+            settings
+        ).key(),  # of a metric of one's own the code's hash, not its path
         "validation": data.validation.content_hash,
         "test": data.test.content_hash,
         "seed": settings.seed,
@@ -234,8 +236,8 @@ def more_rows(settings: BoostSettings, rows: int) -> Any:
     return train
 
 
-def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:
-    """Rows of the reference: ten times the pair's unless asked for; None without training rows.
+def reference_rows(settings: BoostSettings, wanted: int | None) -> int | None:
+    """Rows of the reference: ``wanted``, else ten times the pair's; None without training rows.
 
     Raises :class:`SpringbackError` on fewer than ten times.
     """
@@ -244,9 +246,9 @@ def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:
     train = load_data(check_settings(settings)).train
     assert train is not None
     least = TIMES * len(train)
-    if asked is not None and asked < least:
+    if wanted is not None and wanted < least:
         raise SpringbackError(
-            f"--reference-rows is {asked}; a reference learns from at least {TIMES} times the "
+            f"--reference-rows is {wanted}; a reference learns from at least {TIMES} times the "
             f"pair's {len(train)} rows: give {least} or more"
         )
-    return asked or least
+    return wanted or least
