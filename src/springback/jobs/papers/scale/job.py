@@ -21,7 +21,7 @@ from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import build, kinds
+from springback.jobs.config import converted, kinds
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.papers.scale import analysis as scale_analysis
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
@@ -90,9 +90,8 @@ def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, Au
             f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
         )
     begin, cell = BEGIN[scale]
-    made, changed = build(ScaleSettings, of_scale), build(AuditSettings, rest)
-    settings = replace(begin, **{name: getattr(made, name) for name in of_scale})
-    study = replace(cell, **{name: getattr(changed, name) for name in rest})
+    settings = replace(begin, **converted(ScaleSettings, of_scale))
+    study = replace(cell, **converted(AuditSettings, rest))
     check_positive(
         {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
     )
@@ -248,33 +247,32 @@ def _make_on_ray(
 ) -> None:
     """Pre-trainings and cells as tasks; a cell begins when its checkpoint is there."""
     root = str(store.root.absolute())
-    places = {
-        "cpus": float(executor.run_cpus),
-        "gpus": executor.run_gpus,
-        "threads": executor.run_cpus,
-        "memory": int(executor.run_memory * 1e9) or 1_500_000_000,
-    }
+    task = partial(
+        Task,
+        cpus=float(executor.run_cpus),
+        gpus=executor.run_gpus,
+        threads=executor.run_cpus,
+        memory=int(executor.run_memory * 1e9) or 1_500_000_000,
+    )
     tasks = [
-        Task(
+        task(
             run.run.name,
             f"pre-training {size}, seed {seed}",
             partial(pretrain_task, run, root),
-            **places,  # type: ignore[arg-type]
         )
         for (size, seed), run in runs.items()
         if not run.done(store)
     ]
-    waiting = {task.key for task in tasks}
+    waiting = {pretraining.key for pretraining in tasks}
     for cell in cells:
         run = runs[cell.shape.name, cell.seed]
         tasks.append(
-            Task(
+            task(
                 cell.name,
                 cell.name,
                 partial(measure_cell, cell, run, study, root),
                 (run.run.name,) if run.run.name in waiting else (),
                 run.folders(store)[cell.volume].exists,
-                **places,  # type: ignore[arg-type]
             )
         )
     run_tasks(tasks, executor, progress)
