@@ -163,7 +163,7 @@ class SharedMeter(Meter):
         numbers: Sequence[int] | None = None,
     ) -> list[list[int]]:
         parts = self._parts(sampling_groups(prompts, settings.batch_size))
-        own = [
+        given = [
             (
                 [prompts[i] for i in part],
                 settings,
@@ -171,7 +171,7 @@ class SharedMeter(Meter):
             )
             for part in parts
         ]
-        return self._dealt(super().sample, "sample", parts, own)
+        return self._dealt(super().sample, "sample", parts, given)
 
     def close(self) -> None:
         for pool in self.pools:
@@ -200,9 +200,9 @@ class SharedMeter(Meter):
         with _threads(self.threads):
             values = [here(*given[0])]
         values += self._every(others)
-        at = (i for part in parts for i in part)
-        found = dict(zip(at, (v for part in values for v in part), strict=True))
-        return [found[i] for i in range(len(found))]
+        indices = (i for part in parts for i in part)
+        by_index = dict(zip(indices, (v for part in values for v in part), strict=True))
+        return [by_index[i] for i in range(len(by_index))]
 
     def _submit(self, name: str, parts: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
         """To every worker its part; the first one is this process's."""
