@@ -1,4 +1,4 @@
-"""Where weights went: how far from the start, and whether a later change leads back.
+"""Changes of weights: how far from the start, and whether a later change leads back to it.
 
 Lengths are Euclidean, over all parameters as one vector.  Sums run tensor by tensor, in blocks of
 fp64; no model is copied.  Tied weights count once.

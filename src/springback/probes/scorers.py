@@ -1,4 +1,4 @@
-"""What is made of sampled texts: VADER, refusals, a text classifier, or the user's own function."""
+"""Scorers of sampled texts: VADER, refusals, a text classifier, or the user's own function."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def load_scorer(spec: str) -> Scorer:
     allowed.
     """
     if spec == "vader":
-        sentiment([])  # tells now if the package is missing
+        sentiment([])  # raises now if the package is missing
         return Scorer(
             "vader",
             "VADER compound",
@@ -212,11 +212,11 @@ def _longest_input(model: Model, tokenizer: Tokenizer) -> int:
     """Tokens that a classifier can read: what its tokenizer says, at most its number of places."""
     places = int(getattr(model.config, "max_position_embeddings", sys.maxsize))
     for module in model.modules():
-        # RoBERTa counts places from behind the padding token's id, so it has fewer than it says.
+        # RoBERTa counts places from behind the padding token's id, so fewer can be used.
         if isinstance(module, nn.Embedding) and module.num_embeddings == places:
             places -= 0 if module.padding_idx is None else module.padding_idx + 1
             break
-    # A tokenizer that knows no limit says 1e30, which is too large for the tokenizers library.
+    # A tokenizer without a limit gives 1e30, which is too large for the tokenizers library.
     return min(places, int(tokenizer.model_max_length), 1_000_000)
 
 
@@ -260,7 +260,7 @@ def load_user_function(spec: str, what: str, allowed: str = USER_FUNCTION_FORMS)
     """The user's function that ``python:FILE.py:FUNCTION`` or ``module.path:FUNCTION`` names.
 
     The file is run, since the user named it.  ``what`` it is for, and the forms ``allowed``, are
-    told in errors.  Raises :class:`SpringbackError`.
+    named in errors.  Raises :class:`SpringbackError`.
     """
     if spec.startswith("python:"):
         return _from_file(spec, what, allowed)

@@ -1,4 +1,4 @@
-"""Who opened which test set: a gain chosen on test is no gain.
+"""The log of opened test sets: a gain that was chosen on test is no gain.
 
 An opening is the scoring of a test set with certain settings and weights.  It is written down
 before the first question is answered, in the result folder's log and, so that another folder does
@@ -111,17 +111,17 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
     given = bool(settings.early and settings.ft)
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
-    how = content_hash([chosen, pair_hash if given else None])
-    put = {name: value for name, value in chosen.items() if name not in _TRAINING}
-    return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
+    settings_hash = content_hash([chosen, pair_hash if given else None])
+    asking = {name: value for name, value in chosen.items() if name not in _TRAINING}
+    return key, {"settings": settings_hash, "id": content_hash([asking, pair_hash, key])[:20]}
 
 
 def _known(files: list[Path], key: str) -> list[dict[str, str]]:
     """Openings of the set in all logs, each once."""
     known: list[dict[str, str]] = []
     for file in files:
-        have = {o["id"] for o in known}
-        known += [o for o in _read(file, key) if o["id"] not in have]
+        ids = {o["id"] for o in known}
+        known += [o for o in _read(file, key) if o["id"] not in ids]
     return known
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
-from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names, record
-from springback.jobs.papers.epicode import seed as epicode_seed
+from springback.jobs.papers.epicode import seed as seed_runs
 from springback.jobs.papers.epicode import tables
 from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
@@ -113,19 +112,10 @@ def _seeds(
     for number, seed in enumerate(settings.seeds, start=1):
         progress.note(f"{cell.name}: seed {seed}, {number} of {len(settings.seeds)}")
         one = settings.one(seed, cell.model, cell.task)
-        results.append(_seed(settings, one, theory, store, progress))
+        rows = seed_runs.reference_rows(one, settings.reference_rows) if theory else None
+        job = seed_runs.plan("epicode-theory" if theory else "epicode", one, rows)
+        results.append(seed_runs.finished(job, store, progress))
     return results
-
-
-def _seed(
-    settings: EpicodeSettings, one: BoostSettings, theory: bool, store: Store, progress: Progress
-) -> dict[str, Any]:
-    if not theory:
-        job = epicode_seed.plan("epicode", one)
-        return epicode_seed.finished(job, store, progress, epicode_seed.methods)
-    rows = epicode_seed.reference_rows(one, settings.reference_rows)
-    job = epicode_seed.plan("epicode-theory", one, rows)
-    return epicode_seed.finished(job, store, progress, epicode_seed.theory(rows))
 
 
 def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
