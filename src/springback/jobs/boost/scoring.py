@@ -47,7 +47,7 @@ class Arm:
     gate: str | None = None
 
     def key(self) -> dict[str, Any]:
-        """What decides the tokens; at lambda 0, or as the expert itself, the weak model does not."""
+        """What decides the tokens; at lambda 0, or as the expert, the weak model does not."""
         idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
         if idle:
             return {"mu": float(self.mu), "lam": 0.0, "weak": None}
