@@ -14,7 +14,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import (
-    LEDGER,
+    LOG_FILE,
     Opening,
     hash_of_test,
     open_test,
@@ -58,7 +58,7 @@ def test_other_settings_are_refused_unless_asked_for(
     for out in ("a", "b"):  # another folder does not hide it
         with pytest.raises(SpringbackError, match="--reopen-test"):
             opened(other, tmp_path / out, weights)
-    assert not (tmp_path / "b" / LEDGER).exists(), "what was refused was not opened"
+    assert not (tmp_path / "b" / LOG_FILE).exists(), "what was refused was not opened"
     asked = replace(other, reopen_test=True)
     assert opened(asked, tmp_path / "b", weights) == (2, 2, True)
     assert opened(asked, tmp_path / "b", weights) == (2, 2, True)
@@ -73,7 +73,7 @@ def test_what_opening_would_refuse_is_told_before_and_writes_nothing(tmp_path: P
         require_openable(other, pair(), TEST, Store(tmp_path / "a"))
     require_openable(replace(other, reopen_test=True), pair(), TEST, Store(tmp_path / "a"))
     require_openable(replace(BASE, seed=1), pair("of seed 1"), TEST, Store(tmp_path / "a"))
-    assert not (tmp_path / "a" / LEDGER).exists()
+    assert not (tmp_path / "a" / LOG_FILE).exists()
     assert opened(BASE, tmp_path / "b") == (1, 1, False)
 
 
@@ -118,7 +118,7 @@ def test_the_folder_remembers_where_the_user_has_no_state(
 
 def test_a_ledger_that_was_edited_is_refused(tmp_path: Path) -> None:
     opened(BASE, tmp_path / "a")
-    (tmp_path / "a" / LEDGER).write_text(json.dumps({hash_of_test(TEST): ["x"]}))
+    (tmp_path / "a" / LOG_FILE).write_text(json.dumps({hash_of_test(TEST): ["x"]}))
     with pytest.raises(StoreError, match="not a record of openings"):
         opened(BASE, tmp_path / "a")
 

@@ -142,7 +142,7 @@ def test_a_run_at_default_settings_keeps_its_id(
         weak="ft",
     )
     arm = Arm("EpiCoDe", 0.5, 1.0, "ft")
-    assert job.run("score", arm, job.asked.render(questions), "validation").id == expected.id
+    assert job.run("score", arm, job.format.render(questions), "validation").id == expected.id
 
 
 def scores(found: Sequence[Tried]) -> list[tuple[float, tuple[bool, ...]]]:

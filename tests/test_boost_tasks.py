@@ -16,7 +16,7 @@ from springback.errors import DataError, SpringbackError
 from springback.inference import generate, load
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.job import boost
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import read_json
 
@@ -74,7 +74,7 @@ def test_choices_by_either_names(name: str, ours: bool, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="fields not recognised"):
             load_data(settings)
         return
-    data, how = load_data(settings), asked(settings)
+    data, how = load_data(settings), question_format(settings)
     assert data.train is not None
     for row in data.train.rows:
         assert row.response == row.answer
@@ -96,7 +96,7 @@ def test_jecqa_as_it_is_handed_out(tmp_path: Path) -> None:
     settings = BoostSettings(
         task="jecqa", early="a", ft="b", validation=path, test=path, validation_rows=4, test_rows=4
     )
-    how, data = asked(settings), load_data(settings)
+    how, data = question_format(settings), load_data(settings)
     for found in (*data.validation.rows, *data.test.rows):
         n = int(found.prompt.partition("说法")[2][0])
         assert found.prompt.endswith("A. 甲\nB. 乙\nC. 丙\nD. 丁")
@@ -133,14 +133,14 @@ def test_hub_parts_come_from_the_splits_there_are(monkeypatch: pytest.MonkeyPatc
 
 def test_a_template_frames_the_question_and_a_plain_one_changes_no_hash() -> None:
     part = Slice.of("q", "q", [qa("3")])
-    plain = asked(BoostSettings())
+    plain = question_format(BoostSettings())
     assert plain.render(part) is part
-    assert asked(BoostSettings(prompt_template="{question}")).render(part) is part
-    framed = asked(BoostSettings(prompt_template="Q: {question} {x}\nA:")).render(part)
+    assert question_format(BoostSettings(prompt_template="{question}")).render(part) is part
+    framed = question_format(BoostSettings(prompt_template="Q: {question} {x}\nA:")).render(part)
     assert framed.rows[0].prompt == "Q: How many? {x}\nA:"
     assert framed.content_hash != part.content_hash
     with pytest.raises(DataError, match="--prompt-template"):
-        asked(BoostSettings(prompt_template="no place"))
+        question_format(BoostSettings(prompt_template="no place"))
 
 
 def test_the_last_match_of_an_extraction_is_what_is_graded() -> None:
@@ -151,12 +151,12 @@ def test_the_last_match_of_an_extraction_is_what_is_graded() -> None:
     assert find_answer(compile_extraction(r"^Result: \d+"), text) == "Result: 3"
     assert find_answer(compile_extraction(r"Answer: (\d+)"), text) is None
     rows = [qa("4")] * 2
-    assert asked(BoostSettings()).grade(rows, [text, "4"]) == [False, True]
-    how = asked(BoostSettings(extract=r"Result: (\d+)"))
+    assert question_format(BoostSettings()).grade(rows, [text, "4"]) == [False, True]
+    how = question_format(BoostSettings(extract=r"Result: (\d+)"))
     assert how.grade(rows, [text, "4"]) == [True, False]
     assert how.key() == {"metric": "number", "extract": r"Result: (\d+)"}
     with pytest.raises(DataError, match="--extract"):
-        asked(BoostSettings(extract="("))
+        question_format(BoostSettings(extract="("))
 
 
 def test_a_rows_own_metric_wins(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_rows_own_metric_wins(tmp_path: Path) -> None:
     ]
     loaded = load_rows(write(tmp_path / "a.jsonl", rows))
     assert [r.metric for r in loaded] == ["number", "exact", None]
-    how = asked(BoostSettings(metric="exact"))
+    how = question_format(BoostSettings(metric="exact"))
     assert how.grade(loaded, ["it is 7", "it is 7", "it is 7"]) == [True, False, False]
     bad = write(tmp_path / "b.jsonl", [{**rows[0], "metric": "python:x.py:f"}])
     with pytest.raises(DataError, match="none of number, choice, choices, exact"):
@@ -187,7 +187,7 @@ def function(path: Path, body: str) -> str:
 def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
     body = "return [t.endswith(a) and p == 'How many?' for p, t, a in zip(prompts, texts, answers)]"
     spec = function(tmp_path / "m.py", body)
-    how = asked(BoostSettings(metric=spec))
+    how = question_format(BoostSettings(metric=spec))
     assert how.grade([qa("3"), qa("4"), qa("5", "number")], ["x3", "x5", "5"]) == [
         True,
         False,
@@ -196,7 +196,9 @@ def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
     assert how.key()["metric"].startswith("own ")
     before = how.key()
     function(tmp_path / "m.py", body + "  # changed")
-    assert asked(BoostSettings(metric=spec)).key() != before, "another file is another run"
+    assert question_format(BoostSettings(metric=spec)).key() != before, (
+        "another file is another run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,13 +212,13 @@ def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
     ],
 )
 def test_a_function_that_does_not_grade_is_refused(tmp_path: Path, body: str, words: str) -> None:
-    how = asked(BoostSettings(metric=function(tmp_path / "m.py", body)))
+    how = question_format(BoostSettings(metric=function(tmp_path / "m.py", body)))
     with pytest.raises(SpringbackError, match=words):
         how.grade([qa("3")], ["3"])
 
 
 def test_what_is_asked_and_read_is_told() -> None:
-    told = asked(BoostSettings(task="logiqa", test="t", validation="v")).describe()
+    told = question_format(BoostSettings(task="logiqa", test="t", validation="v")).describe()
     assert told["metric"] == "choice"
     assert "{question}" in told["prompt_template"]
     assert told["extraction"].startswith("the letter after the last ####")
@@ -306,17 +308,17 @@ def test_a_function_of_the_users_own_reads_any_answer(tmp_path: Path) -> None:
 
 
 def test_expressions_are_graded_and_what_is_unread_is_counted() -> None:
-    how = asked(BoostSettings(metric="math"))
+    how = question_format(BoostSettings(metric="math"))
     rows = [qa("(x+1)^2"), qa("(x+1)^2"), qa("x")]
     texts = [r"\boxed{x^2+2x+1}", r"\boxed{x^2}", ""]
     assert how.outcomes(rows, texts) == ["right", "wrong", "unread"]
     assert how.grade(rows, texts) == [True, False, False]
     assert how.expressions(rows)
-    assert not asked(BoostSettings()).expressions(rows)
-    assert asked(BoostSettings()).expressions([qa("x", "math")])
+    assert not question_format(BoostSettings()).expressions(rows)
+    assert question_format(BoostSettings()).expressions([qa("x", "math")])
 
 
 def test_a_row_with_many_choices_has_as_many_letters() -> None:
     row = Row("qa", "Which?", "", "G", choices=tuple("stuvwxyz"))
-    how = asked(BoostSettings(metric="choice"))
+    how = question_format(BoostSettings(metric="choice"))
     assert how.grade([row, row], ["The answer is G.", "The answer is A."]) == [True, False]

@@ -201,7 +201,7 @@ def test_runs_of_a_boost_have_the_ids_they_had_unless_more_ends_count(
         job = Boost(settings, pair, Store(tmp_path / name / "store"), Silent())
         rows = load_data(settings).test
         arm = Arm("x", 0, 0, None)
-        found = [job.run(kind, arm, job.asked.render(rows), "test") for kind in ("score", "nll")]
+        found = [job.run(kind, arm, job.format.render(rows), "test") for kind in ("score", "nll")]
         held[name] = [*(run.id for run in found), plan("epicode-main", settings).run.id]
         listed = found[0].inputs.get("stop_ids")
         assert listed == ([END, EOS] if name == "more" else None)

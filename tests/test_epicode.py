@@ -15,9 +15,10 @@ from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, by_difficulty
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.claims import SCALES
 from springback.jobs.papers.epicode import seed as epicode_seed
 from springback.jobs.papers.epicode import tables
-from springback.jobs.papers.epicode.job import SCALES, cells, plan, reproduce_epicode, settings_of
+from springback.jobs.papers.epicode.job import cells, plan, reproduce_epicode, settings_of
 from springback.jobs.papers.epicode.settings import EPICODE, NAMES
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.stats import paired_interval

@@ -293,7 +293,7 @@ def test_the_ledger_of_openings_is_not_written_through_links(
     monkeypatch.setenv("SPRINGBACK_STATE", str(tmp_path / "state"))
 
     def look() -> None:
-        with test_set_log._ledgers(Store(tmp_path / "study"), "key"):
+        with test_set_log._log_files(Store(tmp_path / "study"), "key"):
             pass
 
     for kind in ("file link", "dangling", "pipe"):

@@ -14,8 +14,9 @@ from springback.jobs.audit.job import audit
 from springback.jobs.audit.plan import outline
 from springback.jobs.audit.series import NamedStudy, by_model, read_cards, series, slug
 from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.papers.claims import SCALES
 from springback.jobs.papers.pretrain import corpus
-from springback.jobs.papers.reproduce import SCALES, plan, reproduce, settings_of
+from springback.jobs.papers.reproduce import plan, reproduce, settings_of
 from springback.jobs.papers.reproductions import REPRODUCTIONS
 from springback.jobs.papers.settings import REPRODUCTIONS as NAMES
 from springback.models.from_scratch import Shape, fresh_model, save_model

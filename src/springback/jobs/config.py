@@ -77,6 +77,12 @@ def build(settings: type[Settings], values: Mapping[str, Any], file: str | None 
     return made
 
 
+def converted(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` checked and converted as :func:`build` does, and no other setting."""
+    made: Any = build(settings, values)
+    return {name: getattr(made, name) for name in values}
+
+
 def _listed(kind: str, value: Any) -> Any:
     """A text with commas as a list, where a list is meant; one value as a list of one."""
     if not kind.endswith("s") or isinstance(value, (list, tuple)):

@@ -104,15 +104,8 @@ def demo(
 
 def _tagged(job: str, data: dict[str, Any]) -> list[Measurement]:
     return [
-        Measurement(
-            m["probe"],
-            m["checkpoint"],
-            m["slice"],
-            m["value"],
-            m["unit"],
-            tags={**m["tags"], "job": job},
-        )
-        for m in data["measurements"]
+        Measurement(**{**measured, "tags": {**measured["tags"], "job": job}})
+        for measured in data["measurements"]
     ]
 
 

@@ -24,15 +24,15 @@ def nll_along_mu(
     put back where it was.  Cost: one forward pass of the rows a mu.
     """
     speaker, before = progress or Silent(), sweep.mu
-    found = {}
+    by_mu = {}
     points = sorted({0.0, *(float(mu) for mu in mus)})
     speaker.stage("NLL along mu", len(points))
     try:
         for mu in points:
             scores = probes.nll(sweep.at(mu), rows, sweep.tokenizer)
-            found[mu] = [score.per_token for score in scores]
+            by_mu[mu] = [score.per_token for score in scores]
             speaker.advance(1, f"mu {mu:g}")
     finally:
         sweep.at(before)
         speaker.close()
-    return found
+    return by_mu

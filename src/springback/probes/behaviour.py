@@ -172,8 +172,5 @@ def refused(texts: Sequence[str]) -> list[float]:
     after a long beginning.  It counts wrongly: "As an AI, I can help", quoted refusals, and
     answers that first refuse and then comply.  Cost: microseconds a text.
     """
-    found = []
-    for text in texts:
-        beginning = _plain_words(text)
-        found.append(float(any(phrase in beginning for phrase in _REFUSALS)))
-    return found
+    beginnings = map(_plain_words, texts)
+    return [float(any(phrase in words for phrase in _REFUSALS)) for words in beginnings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,7 @@ from springback.models.encoding import Batch, Encoded, pad_batch, scoring_batche
 from springback.models.loading import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.hidden_states import Passes
-from springback.probes.likelihood import CHUNK, Precision, counted_logits
+from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits
 
 
 def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
@@ -22,8 +22,7 @@ def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> 
     Logits are (positions, vocabulary), on any device; ``owner`` (positions,) is the row of each.
     :data:`CHUNK` positions at a time become fp32 log-probabilities.
     """
-    for at in range(0, len(owner), CHUNK):
-        part = slice(at, at + CHUNK)
+    for part in chunks(len(owner), CHUNK):
         p = torch.log_softmax(p_logits[part].float(), -1)
         q = torch.log_softmax(q_logits[part].to(p.device).float(), -1)
         each = (p.exp() * (p - q)).sum(-1).double().cpu()
@@ -35,6 +34,11 @@ def _logits(model: PreTrainedModel, batch: Batch, precision: Precision) -> tuple
     with precision.autocast(model):
         logits, _, owner = counted_logits(Passes(model), batch)
     return logits, owner
+
+
+def _means(sums: Tensor, rows: Sequence[Encoded]) -> list[float]:
+    """Every row's sum (rows,) over its counted positions."""
+    return [float(s) / r.counted for s, r in zip(sums, rows, strict=True)]
 
 
 class StartDistribution:
@@ -68,12 +72,11 @@ class StartDistribution:
         Exact over the whole vocabulary, :data:`CHUNK` positions at a time in fp32; 0 means equal
         distributions.  Cost: one forward pass of ``model`` over the rows.
         """
-        found = torch.zeros(len(self.rows), dtype=torch.float64)
-        for at_batch, batch in enumerate(self.batches):
-            p = self.kept[at_batch] if self.kept else _logits(self.start, batch, self.precision)[0]
+        sums = torch.zeros(len(self.rows), dtype=torch.float64)
+        for batch, p in self._start_logits():
             q, owner = _logits(model, batch, self.precision)
-            _add_kl(found, torch.tensor(batch.index)[owner], p, q)
-        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
+            _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
+        return _means(sums, self.rows)
 
     @torch.inference_mode()
     def kl_to_itself(self, batch_rows: int = 3) -> list[float]:
@@ -81,17 +84,22 @@ class StartDistribution:
 
         What is not 0 is rounding that depends on the batch: the noise floor of :meth:`kl`.
         """
-        found = torch.zeros(len(self.rows), dtype=torch.float64)
-        for at_batch, batch in enumerate(self.batches):
-            p = self.kept[at_batch] if self.kept else _logits(self.start, batch, self.precision)[0]
+        sums = torch.zeros(len(self.rows), dtype=torch.float64)
+        for batch, p in self._start_logits():
             again, owners = [], []
-            for at in range(0, len(batch.index), batch_rows):
-                part = pad_batch(self.rows, batch.index[at : at + batch_rows], self.pad)
+            for first in range(0, len(batch.index), batch_rows):
+                part = pad_batch(self.rows, batch.index[first : first + batch_rows], self.pad)
                 q, owner = _logits(self.start, part, self.precision)
                 again.append(q)
                 owners.append(torch.tensor(part.index)[owner])
-            _add_kl(found, torch.cat(owners), p, torch.cat(again))
-        return [float(f) / r.counted for f, r in zip(found, self.rows, strict=True)]
+            _add_kl(sums, torch.cat(owners), p, torch.cat(again))
+        return _means(sums, self.rows)
+
+    def _start_logits(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Every batch with the start model's logits at its counted positions."""
+        for i, batch in enumerate(self.batches):
+            kept = self.kept[i] if self.kept else None
+            yield batch, _logits(self.start, batch, self.precision)[0] if kept is None else kept
 
 
 def reverse_kl(
@@ -138,4 +146,4 @@ def kl_on(
         p, owner = _logits(model, batch, precision)
         q, _ = _logits(start, batch, precision)
         _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
-    return [float(s) / r.counted for s, r in zip(sums, rows, strict=True)]
+    return _means(sums, rows)

@@ -13,7 +13,7 @@ from springback.errors import ModelError
 from springback.models.encoding import Encoded, scoring_batches
 from springback.models.loading import Tokenizer
 from springback.probes.hidden_states import Passes
-from springback.probes.likelihood import CHUNK, Precision, counted_logits
+from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits
 from springback.theory.logit_errors import TextErrors
 
 Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
@@ -40,19 +40,18 @@ def logit_errors(
     sums = torch.zeros(len(rows), 6, dtype=torch.float64)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
-            found = [counted_logits(Passes(model), batch) for model in models]
-        where = found[0][0].device
+            passes = [counted_logits(Passes(model), batch) for model in models]
+        where = passes[0][0].device
         # (counted, vocabulary) each
-        strong, weak, best = (logits.to(where) for logits, _, _ in found)
+        strong, weak, best = (logits.to(where) for logits, _, _ in passes)
         if not strong.shape == weak.shape == best.shape:
             sizes = ", ".join(str(x.shape[-1]) for x in (strong, weak, best))
             raise ModelError(
                 f"strong, weak and reference model have vocabularies of {sizes} tokens; allowed: "
                 "one size; take a reference with the same tokenizer"
             )
-        index = torch.tensor(batch.index)[found[0][2]]  # row of every counted position
-        for at in range(0, len(index), CHUNK):
-            part = slice(at, at + CHUNK)
+        index = torch.tensor(batch.index)[passes[0][2]]  # row of every counted position
+        for part in chunks(len(index), CHUNK):
             here = _sums(strong[part].float(), weak[part].float(), best[part].float(), alpha)
             sums.index_add_(0, index[part], here.cpu())
     return [

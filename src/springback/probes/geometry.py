@@ -1,4 +1,4 @@
-"""Where weights went: how far from the start, and whether a later change leads back.
+"""Changes of weights: how far from the start, and whether a later change leads back to it.
 
 Lengths are Euclidean, over all parameters as one vector.  Sums run tensor by tensor, in blocks of
 fp64; no model is copied.  Tied weights count once.
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
 from springback.probes.context import ProbeContext
+from springback.probes.likelihood import chunks
 from springback.probes.registry import Part, Probe, ProbeValue
 
 #: Elements turned into fp64 at a time.
@@ -160,8 +161,8 @@ def _blocks(weights: Sequence[Weights]) -> Iterator[tuple[Tensor, ...]]:
             shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
             raise ModelError(f"tensor {name} has shapes {shapes}; use checkpoints of one run")
         flat = [t.detach().reshape(-1) for t in tensors]
-        for at in range(0, len(flat[0]), BLOCK):
-            yield tuple(t[at : at + BLOCK].to(flat[0].device, torch.float64) for t in flat)
+        for part in chunks(len(flat[0]), BLOCK):
+            yield tuple(t[part].to(flat[0].device, torch.float64) for t in flat)
 
 
 def _names(weights: Sequence[Weights]) -> list[str]:

@@ -90,14 +90,14 @@ class Passes:
     def _run(self, batch: Batch, keep: int) -> Tensor:
         past = self._begun(len(batch.index))
         where = self.model.device
-        found: Tensor = self.model(
+        logits: Tensor = self.model(
             input_ids=batch.input_ids[:, len(self._begin) :].to(where),
             attention_mask=batch.attention_mask.to(where),
             use_cache=past is not None,
             logits_to_keep=keep,
             **({} if past is None else {"past_key_values": past}),
         ).logits
-        return found
+        return logits
 
     def _begun(self, rows: int) -> Cache | None:
         """The cache of what all rows begin with, for so many rows; None where that is nothing."""

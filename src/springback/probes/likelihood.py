@@ -19,6 +19,11 @@ from springback.probes.hidden_states import LastStates, Passes
 CHUNK = 256
 
 
+def chunks(positions: int, size: int) -> Iterator[slice]:
+    """Slices of at most ``size`` of so many positions, in order."""
+    return (slice(first, first + size) for first in range(0, positions, size))
+
+
 @dataclass(frozen=True)
 class Precision:
     """How scoring runs: ``float32`` or ``bf16-mixed`` (autocast), and padded tokens a batch."""
@@ -81,18 +86,20 @@ def nll(
     this model and these rows less (:class:`springback.probes.hidden_states.Passes`).
     """
     precision = precision or Precision()
-    found: list[TextNLL | None] = [None] * len(rows)
+    sums = torch.zeros(len(rows), dtype=torch.float64)
     passes = Passes(model, rows, states)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(model):
             logits, targets, owner = counted_logits(passes, batch)
-        sums = torch.zeros(len(batch.index), dtype=torch.float64)
-        for at in range(0, len(targets), CHUNK):
-            part = slice(at, at + CHUNK)
-            sums.index_add_(0, owner[part], -_gold(logits[part].float(), targets[part]))
-        for at, i in enumerate(batch.index):
-            found[i] = TextNLL(float(sums[at]), rows[i].counted, rows[i].text_bytes)
-    return [f for f in found if f is not None]
+        index = torch.tensor(batch.index)[owner]
+        for part in chunks(len(targets), CHUNK):
+            sums.index_add_(0, index[part], -_gold(logits[part].float(), targets[part]))
+    return _text_nlls(sums, rows)
+
+
+def _text_nlls(sums: Tensor, rows: Sequence[Encoded]) -> list[TextNLL]:
+    """Every row's sum of nats (rows,) with what it is over."""
+    return [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(sums, rows, strict=True)]
 
 
 def _pair_chunks(
@@ -110,8 +117,7 @@ def _pair_chunks(
             strong, targets, owner = counted_logits(both[0], batch)
             weak = counted_logits(both[1], batch)[0].to(strong.device)
         index = torch.tensor(batch.index)[owner]
-        for at in range(0, len(targets), CHUNK):
-            part = slice(at, at + CHUNK)
+        for part in chunks(len(targets), CHUNK):
             yield strong[part].float(), weak[part].float(), targets[part], index[part]
 
 
@@ -140,10 +146,7 @@ def pair_nll(
         ft = contrast.gated(ep, ft, gate)
         for lam in lambdas:
             sums[lam].index_add_(0, owner, -_gold(ep + lam * (ep - ft), targets))
-    return {
-        lam: [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(found, rows, strict=True)]
-        for lam, found in sums.items()
-    }
+    return {lam: _text_nlls(by_row, rows) for lam, by_row in sums.items()}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What probes cost: forward passes and sampling, in this process or over several.
+"""The measurements that have a cost, forward passes and sampling: in one process or several.
 
 Several processes take whole batches of those that one process would make, so every sum is taken
 over the same numbers in the same order: the values are equal to the bit where each process has as
@@ -163,7 +163,7 @@ class SharedMeter(Meter):
         numbers: Sequence[int] | None = None,
     ) -> list[list[int]]:
         parts = self._parts(sampling_groups(prompts, settings.batch_size))
-        own = [
+        given = [
             (
                 [prompts[i] for i in part],
                 settings,
@@ -171,7 +171,7 @@ class SharedMeter(Meter):
             )
             for part in parts
         ]
-        return self._dealt(super().sample, "sample", parts, own)
+        return self._dealt(super().sample, "sample", parts, given)
 
     def close(self) -> None:
         for pool in self.pools:
@@ -200,9 +200,9 @@ class SharedMeter(Meter):
         with _threads(self.threads):
             values = [here(*given[0])]
         values += self._every(others)
-        at = (i for part in parts for i in part)
-        found = dict(zip(at, (v for part in values for v in part), strict=True))
-        return [found[i] for i in range(len(found))]
+        indices = (i for part in parts for i in part)
+        by_index = dict(zip(indices, (v for part in values for v in part), strict=True))
+        return [by_index[i] for i in range(len(by_index))]
 
     def _submit(self, name: str, parts: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
         """To every worker its part; the first one is this process's."""
@@ -240,7 +240,7 @@ def _begin(
     checkpoint: Checkpoint, precision: Precision, rank: int, threads: int, parent: int
 ) -> None:
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process tells of it
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process reports it
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
@@ -266,5 +266,5 @@ def _hold(file: Path | None) -> None:
 
 
 def _do(name: str, *given: Any) -> Any:
-    """The measurement ``name`` of a part; nothing of nothing."""
+    """The measurement ``name`` of a part; an empty part has an empty result."""
     return getattr(_meter[0], name)(*given) if given[0] else type(given[0])()

@@ -1,4 +1,4 @@
-"""What is made of sampled texts: VADER, refusals, a text classifier, or the user's own function."""
+"""Scorers of sampled texts: VADER, refusals, a text classifier, or the user's own function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCORERS = "vader, refusal, hf:MODEL[=LABEL], python:FILE.py:FUNCTION, module.pat
 CLASSIFIER_BATCH = 32
 
 Function = Callable[[list[str], list[str]], Iterable[Any]]
-OWN_FORMS = "python:FILE.py:FUNCTION or module.path:FUNCTION"
+USER_FUNCTION_FORMS = "python:FILE.py:FUNCTION or module.path:FUNCTION"
 _MODULE = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
 
 
@@ -62,18 +62,18 @@ class Scorer:
         allowed = f"a list of {count} finite numbers, one for each text"
         if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
             raise self._fault(f"a {type(given).__name__}", allowed)
-        found: list[float] = []
-        for at, value in enumerate(given):
+        numbers: list[float] = []
+        for i, value in enumerate(given):
             try:
                 number = math.nan if isinstance(value, (str, bytes)) else float(value)
             except (TypeError, ValueError, OverflowError):
                 number = math.nan
             if not math.isfinite(number):
-                raise self._fault(f"{str(value)[:60]!r} for text {at}", allowed)
-            found.append(number)
-        if len(found) != count:
-            raise self._fault(f"{len(found)} numbers", allowed)
-        return found
+                raise self._fault(f"{str(value)[:60]!r} for text {i}", allowed)
+            numbers.append(number)
+        if len(numbers) != count:
+            raise self._fault(f"{len(numbers)} numbers", allowed)
+        return numbers
 
     def _fault(self, given: str, allowed: str) -> SpringbackError:
         return SpringbackError(
@@ -99,7 +99,7 @@ def load_scorer(spec: str) -> Scorer:
     allowed.
     """
     if spec == "vader":
-        sentiment([])  # tells now if the package is missing
+        sentiment([])  # raises now if the package is missing
         return Scorer(
             "vader",
             "VADER compound",
@@ -117,8 +117,8 @@ def load_scorer(spec: str) -> Scorer:
         )
     if spec.startswith("hf:"):
         return _classifier(spec)
-    if is_own(spec):
-        return _own(load_own(spec, "scorer", SCORERS))
+    if is_user_function(spec):
+        return _by_function(load_user_function(spec, "scorer", SCORERS))
     raise _bad("scorer", spec, SCORERS, "choose one of these forms")
 
 
@@ -144,13 +144,13 @@ def _classifier(spec: str) -> Scorer:
         raise SpringbackError(
             f"scorer {spec!r}: {name} has no label {wanted!r}; allowed: {allowed}; choose one"
         )
-    at = next(i for i, text in labels.items() if text == wanted)
+    index = next(i for i, text in labels.items() if text == wanted)
     return Scorer(
         f"{Path(name).name}={wanted}",
         "probability",
         f"higher = more surely {wanted}",
         f"hf {checkpoint.content_hash} {wanted}",
-        lambda _, texts: _probabilities(model, tokenizer, texts)[:, at].tolist(),
+        lambda _, texts: _probabilities(model, tokenizer, texts)[:, index].tolist(),
     )
 
 
@@ -180,8 +180,7 @@ def _load_classifier(checkpoint: Checkpoint) -> Model:
             f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
             "classifier; call it from a function of yours (python:FILE.py:FUNCTION)"
         )
-    found: Any = model
-    loaded: Model = found.to(device()).eval()
+    loaded: Model = model.to(device()).eval()
     return loaded
 
 
@@ -193,35 +192,36 @@ def _probabilities(model: Model, tokenizer: Tokenizer, texts: Sequence[str]) -> 
     """
     if model.config.pad_token_id is None:  # needed to find each text's last token
         model.config.pad_token_id = tokenizer.pad_token_id
-    apart = (
+    independent = (
         model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
     )
     limit = _longest_input(model, tokenizer)
-    found = [torch.zeros(0, len(model.config.id2label or {}), dtype=torch.float64)]
-    for at in range(0, len(texts), CLASSIFIER_BATCH):
-        part = [text or " " for text in texts[at : at + CLASSIFIER_BATCH]]  # never no token at all
+    batches = [torch.zeros(0, len(model.config.id2label or {}), dtype=torch.float64)]
+    for first in range(0, len(texts), CLASSIFIER_BATCH):
+        # An empty text would have no token at all.
+        part = [text or " " for text in texts[first : first + CLASSIFIER_BATCH]]
         batch = tokenizer(
             part, padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
         logits = model(**batch).logits.double().cpu()  # (texts, labels)
-        found.append(logits.sigmoid() if apart else logits.softmax(-1))
-    return torch.cat(found)
+        batches.append(logits.sigmoid() if independent else logits.softmax(-1))
+    return torch.cat(batches)
 
 
 def _longest_input(model: Model, tokenizer: Tokenizer) -> int:
     """Tokens that a classifier can read: what its tokenizer says, at most its number of places."""
     places = int(getattr(model.config, "max_position_embeddings", sys.maxsize))
     for module in model.modules():
-        # RoBERTa counts places from behind the padding token's id, so it has fewer than it says.
+        # RoBERTa counts places from behind the padding token's id, so fewer can be used.
         if isinstance(module, nn.Embedding) and module.num_embeddings == places:
             places -= 0 if module.padding_idx is None else module.padding_idx + 1
             break
-    # A tokenizer that knows no limit says 1e30, which is too large for the tokenizers library.
+    # A tokenizer without a limit gives 1e30, which is too large for the tokenizers library.
     return min(places, int(tokenizer.model_max_length), 1_000_000)
 
 
 @dataclass(frozen=True)
-class Own:
+class UserFunction:
     """A function of the user's, called through :meth:`call` so that its errors end in one line.
 
     ``takes`` names its arguments for the message; ``digest`` is the hash of its file.
@@ -232,30 +232,35 @@ class Own:
     digest: str
     function: Callable[..., Any]
 
+    @property
+    def identity(self) -> str:
+        """The function in the inputs of a run."""
+        return f"own {self.digest} {self.name}"
+
     def call(self, takes: str, *arguments: Sequence[Any]) -> Any:
         try:
-            found = self.function(*(list(a) for a in arguments))
-            if isinstance(found, Iterator):  # a generator: run it where its errors are caught
-                found = list(found)
+            returned = self.function(*(list(a) for a in arguments))
+            if isinstance(returned, Iterator):  # a generator: run it where its errors are caught
+                returned = list(returned)
         except Exception as error:
             raise SpringbackError(
                 f"the {self.what} {self.name} failed with {type(error).__name__}: "
                 f"{one_line(error)}; allowed: {self.name}({takes}), which returns one number a "
                 "text; mend it"
             ) from error
-        return found
+        return returned
 
 
-def is_own(spec: str) -> bool:
-    """Whether ``spec`` has one of the forms that :func:`load_own` takes."""
+def is_user_function(spec: str) -> bool:
+    """Whether ``spec`` has one of the forms that :func:`load_user_function` takes."""
     return spec.startswith("python:") or _MODULE.fullmatch(spec) is not None
 
 
-def load_own(spec: str, what: str, allowed: str = OWN_FORMS) -> Own:
+def load_user_function(spec: str, what: str, allowed: str = USER_FUNCTION_FORMS) -> UserFunction:
     """The user's function that ``python:FILE.py:FUNCTION`` or ``module.path:FUNCTION`` names.
 
     The file is run, since the user named it.  ``what`` it is for, and the forms ``allowed``, are
-    told in errors.  Raises :class:`SpringbackError`.
+    named in errors.  Raises :class:`SpringbackError`.
     """
     if spec.startswith("python:"):
         return _from_file(spec, what, allowed)
@@ -265,7 +270,7 @@ def load_own(spec: str, what: str, allowed: str = OWN_FORMS) -> Own:
     return _from_module(spec, match[1], match[2], what, allowed)
 
 
-def _from_file(spec: str, what: str, allowed: str) -> Own:
+def _from_file(spec: str, what: str, allowed: str) -> UserFunction:
     file, mark, name = spec.removeprefix("python:").rpartition(":")
     path = Path(file)
     if not mark or not name.isidentifier() or path.suffix != ".py":
@@ -293,7 +298,7 @@ def _from_file(spec: str, what: str, allowed: str) -> Own:
     return _function(spec, module, name, digest, what)
 
 
-def _from_module(spec: str, module_name: str, name: str, what: str, allowed: str) -> Own:
+def _from_module(spec: str, module_name: str, name: str, what: str, allowed: str) -> UserFunction:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
@@ -309,7 +314,9 @@ def _from_module(spec: str, module_name: str, name: str, what: str, allowed: str
     return _function(spec, module, name, digest, what)
 
 
-def _function(spec: str, module: types.ModuleType, name: str, digest: str, what: str) -> Own:
+def _function(
+    spec: str, module: types.ModuleType, name: str, digest: str, what: str
+) -> UserFunction:
     function = getattr(module, name, None)
     if not callable(function):
         have = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
@@ -317,15 +324,14 @@ def _function(spec: str, module: types.ModuleType, name: str, digest: str, what:
             f"{what} {spec!r}: there is no function {name!r}; allowed: "
             f"{', '.join(have[:12]) or 'none, the file defines no function'}; name one"
         )
-    return Own(what, name, digest, function)
+    return UserFunction(what, name, digest, function)
 
 
-def _own(own: Own) -> Scorer:
-    """The scorer of a user's function."""
+def _by_function(user: UserFunction) -> Scorer:
     return Scorer(
-        own.name,
+        user.name,
         "score",
-        f"higher = more of what {own.name} counts",
-        f"own {own.digest} {own.name}",
-        lambda prompts, texts: own.call("prompts, texts", prompts, texts),
+        f"higher = more of what {user.name} counts",
+        user.identity,
+        lambda prompts, texts: user.call("prompts, texts", prompts, texts),
     )

@@ -27,7 +27,7 @@ def neutral_nll(
     """NLL a token of each neutral text (nats/token; lower is better), in order.
 
     The probe is their mean, each text weighing the same.  Neutral are texts that neither side of
-    an audit teaches: a rise tells damage that has nothing to do with alignment.  Built in:
+    an audit teaches: a rise is damage that has nothing to do with alignment.  Built in:
     :func:`springback.data.problem_texts`.  Left out as in :func:`springback.probes.nll`.
     Cost: one forward pass.
     """
@@ -95,10 +95,8 @@ def choice_rows(
     """Every question with every choice as its answer, as :func:`choice_scores` has them scored."""
     for row in rows:
         _answer_index(row)
-    asked = [replace(row, prompt=bare_question(row)) for row in rows]
-    return [
-        encode_answer(tokenizer, row, choice, system) for row in asked for choice in row.choices
-    ]
+    bare = [replace(row, prompt=bare_question(row)) for row in rows]
+    return [encode_answer(tokenizer, row, choice, system) for row in bare for choice in row.choices]
 
 
 def choices_scored(rows: Sequence[Row], nlls: Sequence[TextNLL]) -> list[ChoiceScore]:

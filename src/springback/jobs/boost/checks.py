@@ -21,7 +21,7 @@ from springback.data import (
 )
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import default_precision
@@ -42,7 +42,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
 
     That is: the task's sources and metric, ``auto``, and 0 among the candidates.
     """
-    how = asked(settings)
+    questions = question_format(settings)
     settings = with_sources(settings)
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:
@@ -65,17 +65,9 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         raise SpringbackError(
             f"--narrow is {settings.narrow}; give a number of candidates, 0 is off"
         )
-    check_positive(
-        {
-            "max-new-tokens": settings.max_new_tokens,
-            "max-tokens": settings.max_tokens,
-            "batch-size": settings.batch_size,
-            "tolerance": settings.tolerance,
-            "train-batch-size": settings.train_batch_size,
-        }
-    )
-    rows = {f"{part}-rows": getattr(settings, f"{part}_rows") for part in ROWS}
-    check_positive({flag: number for flag, number in rows.items() if number is not None})
+    numbers = ("max_new_tokens", "max_tokens", "batch_size", "tolerance", "train_batch_size")
+    given = {name: getattr(settings, name) for name in (*numbers, *(f"{p}_rows" for p in ROWS))}
+    check_positive({k.replace("_", "-"): v for k, v in given.items() if v is not None})
     if list(settings.difficulty) != sorted({*settings.difficulty}):
         raise SpringbackError(
             "--difficulty: "
@@ -88,7 +80,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     auto, above = settings.precision == "auto", settings.positive
     settings = replace(
         settings,
-        metric=how.metric,
+        metric=questions.metric,
         mu=candidates(settings.mu, "mu", above),
         lam=candidates(settings.lam, "lambda", above),
         lam_cd=candidates(settings.lam_cd, "cd-lambda", above),
@@ -196,7 +188,7 @@ def _check_references(settings: BoostSettings, part: Slice, name: str, source: s
         fields, split = _reading(settings, source, name)
         return where_is(row, source, fields=fields, split=split)
 
-    asked(settings).check_references(part.rows, place)
+    question_format(settings).check_references(part.rows, place)
 
 
 def _answered(train: Slice) -> Slice:
@@ -257,9 +249,9 @@ def _split_file(whole: Slice, limits: Mapping[str, int | None], seed: int) -> di
         rest = [row for row in whole.rows if content_key(row) not in used]
         limit = limits["train"]
         if not rest or (limit or 0) > len(rest):
-            asked = f"{limit} rows" if limit else "rows"
+            wanted = f"{limit} rows" if limit else "rows"
             raise DataError(
-                f"asked for {asked} of {whole.source} to train on; {len(rest)} are left beside "
+                f"asked for {wanted} of {whole.source} to train on; {len(rest)} are left beside "
                 + " and ".join(f"{n} for {name}" for name, n in held.items())
                 + "; ask for fewer or give more data"
             )

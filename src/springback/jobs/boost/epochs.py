@@ -30,8 +30,8 @@ def train_epochs(
     )
     marks = tuple(len(rows) * (epoch + 1) for epoch in range(recipe.epochs))
     folders = {m: store.checkpoint(run, f"epoch-{m // len(rows)}") for m in marks}
-    found = store.results(run)
-    if found is None or any(not f.exists() for f in folders.values()):
+    results = store.results(run)
+    if results is None or any(not f.exists() for f in folders.values()):
         tokenizer, model = load_tokenizer(start), load_model(start)
         size = 4 * int(model.num_parameters())
         require_space(store.root, (recipe.epochs + 4) * size, "fine-tuning")
@@ -49,11 +49,11 @@ def train_epochs(
 
         resume = Resume(store.partial(run))
         done = finetune(model, tokenizer, encoded, recipe, Marks(marks, keep), resume, progress)
-        found = store.commit(run, {"losses": done.losses, "marks": done.marks})
+        results = store.commit(run, {"losses": done.losses, "marks": done.marks})
         del model, done  # whatever comes next loads models of its own
         release_memory()
     points = tuple(
-        Point(m, Checkpoint(str(folders[m]), content_hash=found["marks"][str(m)]["content_hash"]))
+        Point(m, Checkpoint(str(folders[m]), content_hash=results["marks"][str(m)]["content_hash"]))
         for m in marks
     )
     return Trajectory(run.id, points)

@@ -85,8 +85,8 @@ def _name_end_tokens(folder: Path) -> None:
     ends = stop_ids(load_tokenizer(Checkpoint(str(folder))), Row("qa", "", ""), configs)
     if end_ids_of(configs.generation_config).issuperset(ends):
         return
-    own = configs.generation_config.to_diff_dict()
-    write_json(folder / GENERATION_CONFIG, {**own, "eos_token_id": list(ends)})
+    generation = configs.generation_config.to_diff_dict()
+    write_json(folder / GENERATION_CONFIG, {**generation, "eos_token_id": list(ends)})
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

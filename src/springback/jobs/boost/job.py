@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.core import Checkpoint, Measurement, Slice
+from springback.core import Measurement, Slice
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
@@ -19,7 +19,7 @@ from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
 from springback.jobs.boost.precheck import precheck
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
@@ -34,59 +34,51 @@ from springback.stats import bootstrap_interval
 class Boost(Scoring):
     """One boost in one process: how it scores, and how it searches.
 
-    ``narrowed``: by search, the candidates' mean NLL and whether they were decoded.  ``joint``: the
-    points of a joint search by (mu, lambda), and the chosen one.
+    Set by :meth:`choose`: ``narrowed``, by search the candidates' mean NLL and whether they were
+    decoded; ``joint``, the points of a joint search by (mu, lambda), and the chosen one.
     """
 
-    def __init__(
-        self,
-        settings: BoostSettings,
-        pair: tuple[Checkpoint, Checkpoint],
-        store: Store,
-        progress: Progress,
-        weak: Mapping[str, Checkpoint] | None = None,
-        train: Slice | None = None,
-    ) -> None:
-        super().__init__(settings, pair, store, progress, weak, train)
-        self.narrowed: dict[str, list[dict[str, Any]]] = {}
-        self.joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None = None
+    narrowed: dict[str, list[dict[str, Any]]]
+    joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None
 
     def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, Searched]]:
         """The arms of the test, chosen on validation data, and every search with all it tried."""
         s = self.settings
-        found = {"mu": self._search("mu", [Arm("ME only", m, 0, None) for m in s.mu], validation)}
-        only_mu = found["mu"].chosen.value
+        self.narrowed, self.joint = {}, None
+        tries = [Arm("ME only", mu, 0, None) for mu in s.mu]
+        searches = {"mu": self._search("mu", tries, validation)}
+        only_mu = searches["mu"].chosen.value
         if s.search == "joint":
-            mu, lam = self._search_jointly(found["mu"], validation)
+            mu, lam = self._search_jointly(searches["mu"], validation)
             points = self._at(mu)
-            found["lambda"] = Searched(points, next(t for t in points if t.value == lam))
+            searches["lambda"] = Searched(points, next(t for t in points if t.value == lam))
         else:
             mu = only_mu
             tries = [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
-            found["lambda"] = self._search("lambda", tries, validation)
-            lam = found["lambda"].chosen.value
+            searches["lambda"] = self._search("lambda", tries, validation)
+            lam = searches["lambda"].chosen.value
         tries = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
-        found["cd_lambda"] = self._search("cd_lambda", tries, validation)
+        searches["cd_lambda"] = self._search("cd_lambda", tries, validation)
         arms = {
             "fine-tuned": Arm("fine-tuned", 0, 0, None),
             "ME only": Arm("ME only", only_mu, 0, None),
-            "CD only": Arm("CD only", 0, found["cd_lambda"].chosen.value, "early"),
+            "CD only": Arm("CD only", 0, searches["cd_lambda"].chosen.value, "early"),
             "EpiCoDe": Arm("EpiCoDe", mu, lam, "ft"),
         }
         for name, arm in self._further(mu).items():
-            found[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
-            arms[arm.method] = replace(arm, lam=found[name].chosen.value)
-        return arms, found
+            searches[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
+            arms[arm.method] = replace(arm, lam=searches[name].chosen.value)
+        return arms, searches
 
     def _further(self, mu: float) -> dict[str, Arm]:
-        """What was asked for besides, at EpiCoDe's mu, by the name of its search for lambda."""
-        s, found = self.settings, {}
+        """The further arms that the settings name, at EpiCoDe's mu, by the search for lambda."""
+        s, arms = self.settings, {}
         for weak in s.ablate_weak:
             label = Path(s.weak or "").name if weak == "other" else weak
-            found[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
+            arms[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
         if s.gate:
-            found["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)
-        return found
+            arms["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)
+        return arms
 
     def _search(self, name: str, arms: Sequence[Arm], validation: Slice) -> Searched:
         """Score the candidates, or those that NLL leaves; choose by accuracy."""
@@ -163,9 +155,9 @@ def boost(
         data = load_data(settings)
         validation, test, train = data.validation, data.test, data.train
         parts = {"validation": validation, "test": test}
-        how = asked(settings)
+        questions = question_format(settings)
         reference = Reference(resolve(settings.reference)) if settings.reference else None
-        pair = make_pair(settings, how.render(train) if train else None, store, progress)
+        pair = make_pair(settings, questions.render(train) if train else None, store, progress)
         require_openable(settings, pair, test, store)
         job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
@@ -186,7 +178,7 @@ def boost(
         verdict = _completed(judge(settings, analysis, kept), opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
-            folder, template = store.below("model"), None if how.plain else how.template
+            folder, template = store.below("model"), None if questions.plain else questions.template
             write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
         return write_result(
             store,
@@ -200,7 +192,7 @@ def boost(
                 "test": test.describe(),
                 "settings": settings,
                 "boosted": None if kept or not settings.write_model else "model",
-                "task": how.describe(),
+                "task": questions.describe(),
                 "init": pair.weak.get("init"),
                 "weak": pair.weak.get("other"),
             },
@@ -228,14 +220,16 @@ def _completed(
 
 
 def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:
-    found = []
+    measurements = []
     for name, result in tested.items():
         tags = {"method": name, "mu": arms[name].mu, "lambda": arms[name].lam}
-        found.append(Measurement("accuracy", name, "test", result.accuracy, "share", tags=tags))
+        measurements.append(
+            Measurement("accuracy", name, "test", result.accuracy, "share", tags=tags)
+        )
         if result.nll:
             nll = sum(result.nll) / len(result.nll)
-            found.append(Measurement("nll", name, "test", nll, "nats/token", tags=tags))
-    return found
+            measurements.append(Measurement("nll", name, "test", nll, "nats/token", tags=tags))
+    return measurements
 
 
 __all__ = ["Arm", "Boost", "BoostSettings", "Pair", "boost"]

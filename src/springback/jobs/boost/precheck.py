@@ -26,7 +26,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
     mu = 0 and its standard error (paired by text), nats a token; None where NLL is withheld.
     Stored: done once.
     """
-    rendered = job.asked.render(validation.take(ROWS))
+    rendered = job.format.render(validation.take(ROWS))
     why = job.withheld(validation, "validation")
     run = Run.of(
         "precheck",

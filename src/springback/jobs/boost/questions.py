@@ -22,21 +22,28 @@ from springback.data.grading import (
 )
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.boost.settings import BoostSettings
-from springback.probes.scorers import OWN_FORMS, Own, is_own, load_own
+from springback.probes.scorers import (
+    USER_FUNCTION_FORMS,
+    UserFunction,
+    is_user_function,
+    load_user_function,
+)
 
-ALL_LETTERS = string.ascii_uppercase
-_METRICS = f"{', '.join(METRICS)}, {OWN_FORMS}"
+_METRICS = f"{', '.join(METRICS)}, {USER_FUNCTION_FORMS}"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """``template`` None: the bare question.  ``own`` is the user's function, if that grades."""
+class QuestionFormat:
+    """How questions are put and answers graded.
+
+    ``template`` None: the bare question.  ``grader`` is the user's function, if that grades.
+    """
 
     name: str | None
     metric: str
     template: str | None
     extract: str | None
-    own: Own | None
+    grader: UserFunction | None
 
     @property
     def plain(self) -> bool:
@@ -52,14 +59,14 @@ class Asked:
 
     def key(self) -> dict[str, Any]:
         """What of the grading decides a result; part of a run's inputs."""
-        metric = f"own {self.own.digest} {self.own.name}" if self.own else self.metric
+        metric = self.grader.identity if self.grader else self.metric
         return {"metric": metric, **({"extract": self.extract} if self.extract else {})}
 
     def describe(self) -> dict[str, Any]:
         """What a result file records, so that a reader sees how it was asked and graded."""
         if self.extract:
             reading = "the last match of the expression, its first group if it has one"
-        elif self.own:
+        elif self.grader:
             reading = "the whole completion, by the function"
         else:
             reading = READINGS[self.metric]
@@ -87,7 +94,7 @@ class Asked:
 
     def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool]:
         """Whether each completion is right: :meth:`outcomes` without the reason."""
-        return [found == "right" for found in self.outcomes(rows, texts)]
+        return [outcome == "right" for outcome in self.outcomes(rows, texts)]
 
     def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
         """What became of each completion: right, wrong, or without an answer that can be read.
@@ -95,29 +102,28 @@ class Asked:
         A row's own metric wins over the function and the metric.  What ``extract`` finds nowhere
         in is unread.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
         """
-        found: list[str | None] = list(texts)
+        answers: list[str | None] = list(texts)
         if self.extract:
             pattern = compile_extraction(self.extract)
-            found = [find_answer(pattern, text) for text in texts]
+            answers = [find_answer(pattern, text) for text in texts]
         outcomes: list[Outcome] = ["unread"] * len(rows)
-        ours: list[int] = []
-        for at, (row, text) in enumerate(zip(rows, found, strict=True)):
+        by_function: list[int] = []
+        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             metric = self._metric(row)
             if metric is not None:
-                outcomes[at] = outcome(metric, text, row.answer or "", letters=_letters(row))
-            elif text is not None:
-                ours.append(at)
-        if self.own and ours:
-            given = self.own.call(
+                outcomes[i] = outcome(metric, answer, row.answer or "", letters=_letters(row))
+            elif answer is not None:
+                by_function.append(i)
+        if self.grader and by_function:
+            returned = self.grader.call(
                 "prompts, texts, answers",
-                [rows[at].prompt for at in ours],
-                [found[at] or "" for at in ours],
-                [rows[at].answer or "" for at in ours],
+                [rows[i].prompt for i in by_function],
+                [answers[i] or "" for i in by_function],
+                [rows[i].answer or "" for i in by_function],
             )
-            for at, value in zip(
-                ours, _zeros_and_ones(self.own.name, given, len(ours)), strict=True
-            ):
-                outcomes[at] = "right" if value else "wrong"
+            grades = _zeros_and_ones(self.grader.name, returned, len(by_function))
+            for i, right in zip(by_function, grades, strict=True):
+                outcomes[i] = "right" if right else "wrong"
         return outcomes
 
     def expressions(self, rows: Sequence[Row]) -> bool:
@@ -126,15 +132,16 @@ class Asked:
 
     def _metric(self, row: Row) -> str | None:
         """How the row's answer is read; None: by the user's function."""
-        return row.metric or (None if self.own else self.metric)
+        return row.metric or (None if self.grader else self.metric)
 
 
 def _letters(row: Row) -> str:
     """The letters on offer: as many as the row has choices, five at least."""
-    return ALL_LETTERS[: max(len(LETTERS), len(row.choices))]
+    return string.ascii_uppercase[: max(len(LETTERS), len(row.choices))]
 
 
 def _zeros_and_ones(name: str, given: object, count: int) -> list[bool]:
+    """What a metric returned, as truth values; raises unless they are ``count`` zeros and ones."""
     allowed = f"a list of {count} values, each true or false (1 or 0)"
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         values: list[Any] = []
@@ -157,8 +164,8 @@ def _is_truth(value: Any) -> bool:
         return False
 
 
-def asked(settings: BoostSettings) -> Asked:
-    """The task of ``settings``; raises :class:`SpringbackError` on what cannot be."""
+def question_format(settings: BoostSettings) -> QuestionFormat:
+    """The format by ``settings`` and their task; raises :class:`SpringbackError` if it is none."""
     task = task_of(settings.task) if settings.task else None
     metric = settings.metric or (task.metric if task else "number")
     template = settings.prompt_template or (task.template if task else None)
@@ -167,11 +174,11 @@ def asked(settings: BoostSettings) -> Asked:
         check_template(template)
     if pattern is not None:
         compile_extraction(pattern)
-    own = None
-    if is_own(metric):
-        own = load_own(metric, "metric")
+    grader = None
+    if is_user_function(metric):
+        grader = load_user_function(metric, "metric")
     elif metric not in METRICS:
         raise SpringbackError("--metric: " + describe(metric, _METRICS, "choose one"))
     elif metric == "math":
         require_math()
-    return Asked(settings.task, metric, template, pattern, own)
+    return QuestionFormat(settings.task, metric, template, pattern, grader)

@@ -11,7 +11,7 @@ from springback.core import Checkpoint, Row, Run, Slice
 from springback.data import nll_withheld
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.contrast import Gate, parse_gate
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import CheckpointPair
@@ -47,7 +47,7 @@ class Arm:
     gate: str | None = None
 
     def key(self) -> dict[str, Any]:
-        """What decides the tokens: without contrast, or against itself, the weak model does not."""
+        """What decides the tokens; at lambda 0, or as the expert, the weak model does not."""
         idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
         if idle:
             return {"mu": float(self.mu), "lam": 0.0, "weak": None}
@@ -74,7 +74,7 @@ class Scoring:
         self.settings, self.store, self.progress = settings, store, progress
         self.train = train
         self.early, self.ft = pair
-        self.asked = asked(settings)
+        self.format = question_format(settings)
         self.sweep = CheckpointPair(*pair)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
@@ -90,10 +90,10 @@ class Scoring:
 
     def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
         """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
-        rendered = self.asked.render(questions)
+        rendered = self.format.render(questions)
         run = self.run("score", arm, rendered, part)
-        found = self.store.results(run)
-        if found is None:
+        results = self.store.results(run)
+        if results is None:
             key = arm.key()
             self._announce(part, [arm], len(rendered))
             how = replace(self._how(rendered), lam=key["lam"], gate=_gate(key))
@@ -101,8 +101,8 @@ class Scoring:
             expert = self.sweep.at(key["mu"])
             ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
-            found = self.store.commit(run, self._graded(ids, nll, rendered))
-        return self._tried(arm, found, questions, part)
+            results = self.store.commit(run, self._graded(ids, nll, rendered))
+        return self._tried(arm, results, questions, part)
 
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
@@ -113,21 +113,23 @@ class Scoring:
 
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
-        rendered = self.asked.render(questions)
+        rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
         for group in self._missing(runs, arms):
             self._score_group(group, rendered, part)
-        found = [self.store.results(run) or {} for run in runs]
-        return [self._tried(arm, f, questions, part) for arm, f in zip(arms, found, strict=True)]
+        return [
+            self._tried(arm, self.store.results(run) or {}, questions, part)
+            for arm, run in zip(arms, runs, strict=True)
+        ]
 
-    def _tried(self, arm: Arm, found: Mapping[str, Any], questions: Slice, part: str) -> Tried:
+    def _tried(self, arm: Arm, results: Mapping[str, Any], questions: Slice, part: str) -> Tried:
         """A stored run as the search takes it.  NLL goes by this call, not by the one that stored
         it: there it may have been withheld, or not yet."""
         nll: Sequence[float] = ()
         if not self.withheld(questions, part):
-            nll = found["nll"] or self.nll_all([arm], questions, part)[0]
+            nll = results["nll"] or self.nll_all([arm], questions, part)[0]
         value = arm.lam if arm.weak else arm.mu
-        return Tried(value, tuple(found["correct"]), tuple(nll), found.get("cut"))
+        return Tried(value, tuple(results["correct"]), tuple(nll), results.get("cut"))
 
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
@@ -153,7 +155,7 @@ class Scoring:
 
     def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
         """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""
-        rendered = self.asked.render(questions)
+        rendered = self.format.render(questions)
         runs = [self.run("nll", arm, rendered, part) for arm in arms]
         groups = self._missing(runs, arms)
         if groups:
@@ -178,7 +180,7 @@ class Scoring:
     def run(self, kind: str, arm: Arm, rendered: Slice, part: str) -> Run:
         """The run of an arm on questions as they are asked."""
         s, key = self.settings, arm.key()
-        extra = {**self.asked.key(), **key}
+        extra = {**self.format.key(), **key}
         if key["weak"] in self.weak:
             extra["weak_model"] = self.weak[key["weak"]].content_hash
         if kind == "nll":
@@ -225,21 +227,21 @@ class Scoring:
     ) -> dict[str, Any]:
         rows: Sequence[Row] = rendered.rows
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
-        outcomes = self.asked.outcomes(rows, texts)
-        found = {
+        outcomes = self.format.outcomes(rows, texts)
+        results = {
             "correct": [outcome == "right" for outcome in outcomes],
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
         }
-        if self.asked.expressions(rows):
-            found["unread"] = outcomes.count("unread")
-            if found["unread"]:
+        if self.format.expressions(rows):
+            unread = results["unread"] = outcomes.count("unread")
+            if unread:
                 self.progress.note(
-                    f"{found['unread']} of {len(rows)} answers count as wrong unread: they hold no "
+                    f"{unread} of {len(rows)} answers count as wrong unread: they hold no "
                     "expression, or one that takes too long to work out"
                 )
-        return found
+        return results
 
     def _model(self, weak: str | None) -> Model | None:
         """The weak model of that name; of further ones only the last is kept in memory."""
@@ -258,16 +260,17 @@ class Scoring:
         have = {m: ids for (q, m), ids in self._answers.items() if q == rendered.content_hash}
         if mu not in have:
             plain = self.run("score", Arm("", mu, 0, None), rendered, part)
-            if (found := self.store.results(plain)) is not None:
-                texts = found["completions"]
+            if (results := self.store.results(plain)) is not None:
+                texts = results["completions"]
                 return [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
         return have[min(have, key=lambda m: abs(m - mu))] if have else None
 
     def _stored_nll(
         self, arms: Sequence[Arm], rendered: Slice, part: str
     ) -> list[list[float]] | None:
-        found = [self.store.results(self.run("nll", arm, rendered, part)) for arm in arms]
-        return [f["nll"] for f in found if f] if all(found) else None
+        """NLL by arm where the runs of all of them are stored, else None."""
+        stored = [self.store.results(self.run("nll", arm, rendered, part)) for arm in arms]
+        return [results["nll"] for results in stored if results] if all(stored) else None
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
         """NLL of the reference solutions by arm (one mu and weak model), nats a token."""

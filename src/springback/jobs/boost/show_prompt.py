@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from springback.data.grading import READINGS
 from springback.jobs.boost.checks import check_settings, load_data
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.encoding import end_text, prompt_text
 from springback.models.loading import load_tokenizer, resolve
@@ -16,10 +16,10 @@ def shown(settings: BoostSettings) -> str:
     Test questions are loaded to keep the parts apart, and not shown.
     """
     settings = check_settings(settings)
-    how, data = asked(settings), load_data(settings)
+    questions, data = question_format(settings), load_data(settings)
     tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""))
-    part = how.render(data.validation)
-    row, facts = part.rows[0], how.describe()
+    part = questions.render(data.validation)
+    row, facts = part.rows[0], questions.describe()
     read = facts["extraction"] if facts["extract"] or not row.metric else READINGS[row.metric]
     templated = "its chat template" if tokenizer.chat_template else "no chat template"
     lines = [

@@ -1,8 +1,8 @@
-"""Who opened which test set: a gain chosen on test is no gain.
+"""The log of opened test sets: a gain that was chosen on test is no gain.
 
 An opening is the scoring of a test set with certain settings and weights.  It is written down
-before the first question is answered, in the result folder and, so that another folder does not
-hide it, in a ledger of the user's: ``$SPRINGBACK_STATE``, else ``$XDG_STATE_HOME/springback``, else
+before the first question is answered, in the result folder's log and, so that another folder does
+not hide it, in the user's own: ``$SPRINGBACK_STATE``, else ``$XDG_STATE_HOME/springback``, else
 ``~/.local/state/springback``.
 """
 
@@ -20,7 +20,7 @@ from springback.core import Slice, content_hash
 from springback.data import content_key
 from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import (
     Store,
@@ -33,7 +33,7 @@ from springback.results.store import (
 )
 from springback.settings import names_changing
 
-LEDGER = "test_openings.json"
+LOG_FILE = "test_openings.json"
 #: Settings that choose no other way to answer: seeds repeat a study, the rest is bookkeeping.
 _NO_CHOICE = names_changing(BoostSettings, "model", "seed", "measurement", "nothing")
 #: How the weights came about; what they are is hashed itself.
@@ -63,7 +63,7 @@ class Opening:
 
 
 def state_folder() -> Path:
-    """Where the user's own ledger lies."""
+    """Where the user's own log lies."""
     if named := os.environ.get("SPRINGBACK_STATE"):
         return Path(named)
     base = os.environ.get("XDG_STATE_HOME")
@@ -81,7 +81,7 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
     Raises as :func:`require_openable` does.  With ``reopen_test`` it is counted.
     """
     key, this = _opening(settings, pair, test)
-    with _ledgers(store, key) as files:
+    with _log_files(store, key) as files:
         known = _known(files, key)
         _refuse_other(settings, this, known, test)
         if this["id"] not in {o["id"] for o in known}:
@@ -101,7 +101,7 @@ def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: St
     they repeat a study and choose nothing; a given pair of checkpoints is a setting.
     """
     key, this = _opening(settings, pair, test)
-    with _ledgers(store, key) as files:
+    with _log_files(store, key) as files:
         _refuse_other(settings, this, _known(files, key), test)
 
 
@@ -111,17 +111,17 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
     given = bool(settings.early and settings.ft)
     pair_hash = [pair.early.content_hash, pair.ft.content_hash]
     chosen = _chosen(settings)
-    how = content_hash([chosen, pair_hash if given else None])
-    put = {name: value for name, value in chosen.items() if name not in _TRAINING}
-    return key, {"settings": how, "id": content_hash([put, pair_hash, key])[:20]}
+    settings_hash = content_hash([chosen, pair_hash if given else None])
+    asking = {name: value for name, value in chosen.items() if name not in _TRAINING}
+    return key, {"settings": settings_hash, "id": content_hash([asking, pair_hash, key])[:20]}
 
 
 def _known(files: list[Path], key: str) -> list[dict[str, str]]:
-    """Openings of the set in all ledgers, each once."""
+    """Openings of the set in all logs, each once."""
     known: list[dict[str, str]] = []
     for file in files:
-        have = {o["id"] for o in known}
-        known += [o for o in _read(file, key) if o["id"] not in have]
+        ids = {o["id"] for o in known}
+        known += [o for o in _read(file, key) if o["id"] not in ids]
     return known
 
 
@@ -147,27 +147,27 @@ def _chosen(settings: BoostSettings) -> dict[str, Any]:
         for name, value in vars(settings).items()
         if name not in _NO_CHOICE and value != plain[name]
     }
-    return {**chosen, **asked(settings).key()}  # a function by what its file holds
+    return {**chosen, **question_format(settings).key()}  # a function by what its file holds
 
 
 @contextlib.contextmanager
-def _ledgers(store: Store, key: str) -> Iterator[list[Path]]:
-    """The folder's ledger and the user's, which is held for this process meanwhile.
+def _log_files(store: Store, key: str) -> Iterator[list[Path]]:
+    """The result folder's log and the user's, which is locked meanwhile.
 
     Where the user's cannot be written (a read-only home), the folder's alone.
     """
     require_named(state_folder())
     folder = below(state_folder(), "tests")
-    ours = store.root / LEDGER
+    log = store.root / LOG_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = open_lock(folder / ".lock")
     except OSError:
-        yield [ours]
+        yield [log]
         return
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield [ours, folder / f"{key}.json"]
+        yield [log, folder / f"{key}.json"]
 
 
 def _read(file: Path, key: str) -> list[dict[str, str]]:

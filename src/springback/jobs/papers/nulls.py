@@ -1,8 +1,8 @@
 """The verdict code of a boost on simulated nulls: how often it says "gain" where nothing is.
 
 What runs is what a boost runs: ``search.choose`` on validation questions (ties to the smaller
-value), the chosen arms on test questions once, ``boost_analysis.compared``; over seeds,
-``boost_seeds.across``.  Only the answers are simulated (:mod:`springback.stats.nulls`).
+value), the chosen arms on test questions once, ``analysis.methods.compared``; over seeds,
+``analysis.seeds.across``.  Only the answers are simulated (:mod:`springback.stats.nulls`).
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def seeded_boost(
         drawn = answers(null, ARMS, together, rng, seeds, PLAIN)
     else:
         drawn = np.concatenate([answers(null, ARMS, together, rng, 1, PLAIN) for _ in range(seeds)])
-    found = []
+    results = []
     for seed in range(seeds):
         arms = chosen_arms(drawn[seed][:, : sizes.validation], sizes.positive)
         test = drawn[seed][:, sizes.validation :]
@@ -99,8 +99,8 @@ def seeded_boost(
             name: Answers(mu, lam, tuple(test[row]), (0.0,) * sizes.test, row == PLAIN)
             for name, (row, mu, lam) in arms.items()
         }
-        found.append(SeedResult(seed, keys, (1.0,) * sizes.test, methods))
-    rows = across(found)["methods"]
+        results.append(SeedResult(seed, keys, (1.0,) * sizes.test, methods))
+    rows = across(results)["methods"]
     return {row["method"]: row for row in rows if row["difference"]}
 
 

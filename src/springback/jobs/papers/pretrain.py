@@ -58,14 +58,14 @@ class Pretraining:
 
     @property
     def run(self) -> Run:
-        own = {"tokenizer": self.identity} if self.identity else {}
+        tokenizer = {"tokenizer": self.identity} if self.identity else {}
         return Run.of(
             "pretrain",
             rows=self.part.content_hash,
             recipe=self.recipe,
             shape=self.shape,
             marks=self.volumes,
-            **own,
+            **tokenizer,
         )
 
     def folders(self, store: Store) -> dict[int, Path]:
@@ -90,8 +90,8 @@ def pretrain_once(what: Pretraining, store: Store, progress: Progress) -> None:
     """The run, unless it is done."""
     if what.done(store):
         return
-    own = Checkpoint(what.tokenizer) if what.tokenizer else resolve(TOKENIZER)
-    tokenizer = load_tokenizer(own)
+    source = Checkpoint(what.tokenizer) if what.tokenizer else resolve(TOKENIZER)
+    tokenizer = load_tokenizer(source)
     model = fresh_model(tokenizer, what.shape, what.seed)
     recipe, part, folders = what.recipe, what.part, what.folders(store)
     steps = -(-len(part) // recipe.batch_size)

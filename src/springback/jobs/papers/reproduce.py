@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from springback.elasticity import ElasticityCard, Quantity, compare
-from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.analysis.protections import protection_tables
 from springback.jobs.audit.job import plan as audit_plan
 from springback.jobs.audit.plan import outline
 from springback.jobs.audit.series import FOLDER, NamedStudy, cards, compared_verdict, run_all, slug
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import build
+from springback.jobs.config import converted
+from springback.jobs.papers.claims import check_names, page, record
 from springback.jobs.papers.pretrain import pretrain
 from springback.jobs.papers.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.papers.theory.job import pareto_study, theorem_study
@@ -26,19 +26,11 @@ from springback.progress import Progress, Silent
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
-SCALES = ("small", "paper")
-
 
 def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSettings:
     """The settings that the studies of a reproduction start from, ``given`` ones changed."""
-    if name not in REPRODUCTIONS:
-        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(REPRODUCTIONS)}")
-    if scale not in SCALES:
-        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
-    changed = build(AuditSettings, given)
-    return replace(
-        REPRODUCTIONS[name].begin[scale], **{key: getattr(changed, key) for key in given}
-    )
+    check_names(REPRODUCTIONS, name, scale)
+    return replace(REPRODUCTIONS[name].begin[scale], **converted(AuditSettings, given))
 
 
 def plan(
@@ -104,17 +96,9 @@ def reproduce(
                 entry |= {key: analysed[key] for key in ("protections", "repair")}
         if protected := protection_tables(found):
             measured = protected
-        analysis = {
-            "name": name,
-            "question": what.question,
-            "scale": scale,
-            "paper": what.finding,
-            "published": _published(what),
-            "measured": measured,
-            "studies": found,
-            "comparison": compared.to_dict() if compared else None,
-        }
-        write_text(store.root / "reproduce.md", _page(name, scale, what, measured))
+        comparison = compared.to_dict() if compared else None
+        analysis = record(name, scale, what, measured, studies=found, comparison=comparison)
+        write_text(store.root / "reproduce.md", "\n".join(page(analysis)))
         only = next(iter(results.values())).data["verdict"]
         return write_result(
             store,
@@ -140,13 +124,6 @@ def reproduce_theory(name: str, out: str | Path, progress: Progress | None = Non
         return springs_study(SpringsSettings(), out, progress)
     data = ("reviews:positive", "reviews:negative", "problems-text")
     return pareto_study(ParetoSettings(data=data), out, progress)
-
-
-def _published(what: Reproduction) -> dict[str, Any] | None:
-    if what.published is None:
-        return None
-    head, *rows = what.published
-    return {"columns": head, "rows": rows, "source": what.source}
 
 
 def _measured(
@@ -215,17 +192,3 @@ def _bounds(quantity: Quantity) -> str:
     if quantity.low is None or quantity.high is None:
         return ""
     return f"({quantity.bounds()})"
-
-
-def _page(name: str, scale: str, what: Reproduction, measured: Mapping[str, Any]) -> str:
-    lines = [f"# {name}, {scale} scale", "", what.question, "", f"The paper: {what.finding}", ""]
-    if what.published is not None:
-        head, *rows = what.published
-        lines += ["## Published", "", *_table(head, rows), ""]
-    lines += ["## Measured", "", *_table(measured["columns"], measured["rows"]), ""]
-    return "\n".join(lines)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]

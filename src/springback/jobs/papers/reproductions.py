@@ -13,6 +13,7 @@ from typing import Any
 from springback.errors import SpringbackError
 from springback.jobs.audit.series import NamedStudy, by_model
 from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.papers.claims import Claim
 
 SMALL = AuditSettings()
 #: 7B models: IMDb, and the paper's numbers of examples.
@@ -37,22 +38,18 @@ Quantities = tuple[str, ...]
 REBOUND: Quantities = ("gain", "share_lost", "rebound_slope", "share_slope", "half_life_dose")
 
 
-@dataclass(frozen=True)
-class Reproduction:
-    """``published``: the paper's table, column heads first; None where it has a figure only.
+@dataclass(frozen=True, kw_only=True)
+class Reproduction(Claim[AuditSettings]):
+    """A claim of paper A and the audits that test it.
 
     ``small`` and ``paper`` make the studies of a scale from settings whose fields a user may have
     changed; ``columns`` are the card's quantities that answer the question.
     """
 
-    question: str
-    finding: str
     columns: Quantities
     small: Callable[[AuditSettings], list[NamedStudy]]
     paper: Callable[[AuditSettings], list[NamedStudy]]
-    published: tuple[tuple[str, ...], ...] | None = None
     source: str = "Ji et al. 2025"
-    #: What each scale's settings begin from.
     begin: Mapping[str, AuditSettings] = field(
         default_factory=lambda: {"small": SMALL, "paper": LARGE}
     )
@@ -102,8 +99,7 @@ def _both_sets(*names: str) -> Callable[[AuditSettings], list[NamedStudy]]:
     """Every model on film reviews and on safety; on the user's own data alone if there is some."""
 
     def make(settings: AuditSettings) -> list[NamedStudy]:
-        own = (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb)
-        if own:
+        if (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb):
             return _models(*names)(settings)
         safety = replace(settings, align=LARGE_SAFETY.align, perturb=LARGE_SAFETY.perturb)
         sets = {"IMDb": settings, "BeaverTails": safety}

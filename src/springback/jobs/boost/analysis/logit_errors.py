@@ -70,7 +70,7 @@ def text_errors(
     job: Scoring, contrast: Contrast, questions: Slice, reference: Reference
 ) -> list[TextErrors]:
     """Errors on the reference solutions of ``questions``, text by text; kept in the store."""
-    rendered = job.asked.render(questions)
+    rendered = job.format.render(questions)
     run = Run.of(
         "errors",
         early=job.early.content_hash,

@@ -9,18 +9,17 @@ from typing import Any
 
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
-from springback.jobs.boost.settings import BoostSettings
-from springback.jobs.config import build
-from springback.jobs.papers.epicode import seed as epicode_seed
+from springback.jobs.config import converted
+from springback.jobs.papers.claims import check_names, record
+from springback.jobs.papers.epicode import seed as seed_runs
 from springback.jobs.papers.epicode import tables
 from springback.jobs.papers.epicode.plan import check, planned
-from springback.jobs.papers.epicode.settings import EPICODE, SOURCE, EpicodeSettings, changed
+from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.progress import Progress, Silent
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
-SCALES = ("small", "paper")
 NOT_RUN = (
     "The paper's scale names its models and data by hub id; it was not run for this version, so "
     "memory and time are not known."
@@ -41,12 +40,8 @@ def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSetti
 
     Raises :class:`SpringbackError` on an unknown name or scale, or a setting that is none.
     """
-    if name not in EPICODE:
-        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(EPICODE)}")
-    if scale not in SCALES:
-        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
-    made = build(EpicodeSettings, given)
-    settings = changed(EPICODE[name].begin[scale], {key: getattr(made, key) for key in given})
+    check_names(EPICODE, name, scale)
+    settings = changed(EPICODE[name].begin[scale], converted(EpicodeSettings, given))
     if not settings.seeds:
         raise SpringbackError("--seeds is empty; give one or more, such as 0,1,2")
     return settings
@@ -60,12 +55,12 @@ def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None
 
 def cells(settings: EpicodeSettings) -> list[Cell]:
     """Every model with every task."""
-    found = []
+    every = []
     for model in settings.series or (settings.model,):
         for task in settings.tasks or (settings.task,):
             name = Path(model or settings.ft or "").name
-            found.append(Cell(f"{name} / {task}" if task else name, model, task))
-    return found
+            every.append(Cell(f"{name} / {task}" if task else name, model, task))
+    return every
 
 
 def reproduce_epicode(
@@ -82,35 +77,21 @@ def reproduce_epicode(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
-    what, theory = EPICODE[name], name == "epicode-theory"
+    theory = name == "epicode-theory"
     check(settings)
     for line in plan(name, scale, given):
         progress.note(line)
-    told = []
+    analysed = []
     with Store(out).locked() as store:
         for cell in cells(settings):
             results = _seeds(settings, cell, theory, store, progress)
-            told.append(
+            analysed.append(
                 {"name": cell.name, "model": cell.model, "task": cell.task}
                 | (theory_of(results) if theory else _tables(settings, results))
             )
-        measured = tables.measured(name, told)
-        published = None
-        if what.published:
-            head, *rows = what.published
-            published = {"columns": head, "rows": rows, "source": SOURCE}
-        analysis = {
-            "name": name,
-            "question": what.question,
-            "scale": scale,
-            "note": NOT_RUN if scale == "paper" else None,
-            "paper": what.finding,
-            "published": published,
-            "measured": measured,
-            "studies": [],
-            "comparison": None,
-            "cells": told,
-        }
+        measured = tables.measured(name, analysed)
+        note = NOT_RUN if scale == "paper" else None
+        analysis = record(name, scale, EPICODE[name], measured, note=note, cells=analysed)
         write_text(store.root / "reproduce.md", tables.page(analysis))
         return write_result(
             store,
@@ -119,38 +100,29 @@ def reproduce_epicode(
             inputs={"settings": settings, "models": [cell.model for cell in cells(settings)]},
             measurements=[],
             analysis=analysis,
-            verdict=tables.verdict(name, told),
+            verdict=tables.verdict(name, analysed),
         )
 
 
 def _seeds(
     settings: EpicodeSettings, cell: Cell, theory: bool, store: Store, progress: Progress
 ) -> list[dict[str, Any]]:
-    """What every seed of a cell found."""
-    found = []
-    for at, seed in enumerate(settings.seeds, start=1):
-        progress.note(f"{cell.name}: seed {seed}, {at} of {len(settings.seeds)}")
+    """The results of every seed of a cell."""
+    results = []
+    for number, seed in enumerate(settings.seeds, start=1):
+        progress.note(f"{cell.name}: seed {seed}, {number} of {len(settings.seeds)}")
         one = settings.one(seed, cell.model, cell.task)
-        found.append(_seed(settings, one, theory, store, progress))
-    return found
-
-
-def _seed(
-    settings: EpicodeSettings, one: BoostSettings, theory: bool, store: Store, progress: Progress
-) -> dict[str, Any]:
-    if not theory:
-        job = epicode_seed.plan("epicode", one)
-        return epicode_seed.finished(job, store, progress, epicode_seed.methods)
-    rows = epicode_seed.reference_rows(one, settings.reference_rows)
-    job = epicode_seed.plan("epicode-theory", one, rows)
-    return epicode_seed.finished(job, store, progress, epicode_seed.theory(rows))
+        rows = seed_runs.reference_rows(one, settings.reference_rows) if theory else None
+        job = seed_runs.plan("epicode-theory" if theory else "epicode", one, rows)
+        results.append(seed_runs.finished(job, store, progress))
+    return results
 
 
 def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    seeds = [SeedResult.of(found) for found in results]
+    seeds = [SeedResult.of(result) for result in results]
     bins = list(settings.difficulty) or 3
     return {
         **across(seeds, settings.tolerance),
         "difficulty": by_difficulty(seeds, bins),
-        "search": [{"seed": found["seed"], **found["search"]} for found in results],
+        "search": [{"seed": result["seed"], **result["search"]} for result in results],
     }

@@ -53,13 +53,15 @@ def _data(settings: EpicodeSettings, task: str | None) -> str:
     places: dict[str, tuple[str, str] | None] = {}
     for part in parts:
         source = getattr(settings, part) or (known.source if known else None)
-        own = known is not None and source == known.source
-        split = known.splits.get(part, part) if known and own else part
-        places[part] = (source, "" if source and is_local(source) else split) if source else None
-    told = []
+        of_task = known is not None and source == known.source
+        split = known.splits.get(part, part) if known and of_task else part
+        # A file has no splits.
+        local = source and Path(split_conditions(source)[0]).expanduser().exists()
+        places[part] = (source, "" if local else split) if source else None
+    descriptions = []
     for part, place in places.items():
         if place is None:
-            told.append(f"{part} NOT KNOWN (give a file with --{part})")
+            descriptions.append(f"{part} NOT KNOWN (give a file with --{part})")
             continue
         source, split = place
         shared = sum(other == place for other in places.values()) > 1
@@ -67,14 +69,9 @@ def _data(settings: EpicodeSettings, task: str | None) -> str:
         if rows is None and (is_built_in(source) or (shared and part != "train")):
             rows = ROWS[part]
         many = rows or ("the rest" if shared else "all")
-        told.append(f"{part} {many} of {source}{f' ({split})' if split else ''}")
+        descriptions.append(f"{part} {many} of {source}{f' ({split})' if split else ''}")
     metric = settings.metric or (known.metric if known else "number")
-    return f"data{f' of {task}' if task else ''}: {'; '.join(told)}; graded by {metric}"
-
-
-def is_local(source: str) -> bool:
-    """Whether the source is a file, which has no splits of its own."""
-    return Path(split_conditions(source)[0]).expanduser().exists()
+    return f"data{f' of {task}' if task else ''}: {'; '.join(descriptions)}; graded by {metric}"
 
 
 def _training(name: str, settings: EpicodeSettings) -> str:
@@ -93,7 +90,7 @@ def _training(name: str, settings: EpicodeSettings) -> str:
 
 
 def _search(settings: EpicodeSettings) -> list[str]:
-    def told(values: Sequence[float]) -> str:
+    def listed(values: Sequence[float]) -> str:
         return ", ".join(f"{v:g}" for v in values)
 
     mu, lam, alone = (
@@ -109,8 +106,8 @@ def _search(settings: EpicodeSettings) -> list[str]:
     tries = len(mu) + len(lam) * (1 + further) + len(alone)
     weak = f"; further weak models: {', '.join(named)}" if named else ""
     return [
-        f"search on validation: mu {told(mu)}, then lambda {told(lam)}; CD only lambda "
-        f"{told(alone)}{weak}: {tries} candidates a run",
+        f"search on validation: mu {listed(mu)}, then lambda {listed(lam)}; CD only lambda "
+        f"{listed(alone)}{weak}: {tries} candidates a run",
         f"test: opened once a run, {4 + further} methods; answers of at most "
         f"{settings.max_new_tokens} tokens",
     ]

@@ -1,4 +1,4 @@
-"""One seed of a reproduction of paper B: trained, searched and tested in a folder that goes away.
+"""One seed of a reproduction of paper B: trained, searched and tested in a temporary folder.
 
 What is kept is a run of its own, with the answers question by question, named by the hash of what
 went in.  So seeds can be made on several machines, and their ``runs/`` be put together.
@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from springback.core import Checkpoint, Run, to_jsonable
+from springback.core import Run, Slice, to_jsonable
 from springback.data import nll_withheld
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.difficulty import seed_result, size_of
@@ -21,7 +20,7 @@ from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.job import Boost
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
@@ -50,6 +49,7 @@ class Job:
     settings: BoostSettings
     data: Data
     run: Run
+    reference_rows: int | None
 
 
 def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) -> Job:
@@ -63,7 +63,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         raise DataError(f"epicode-theory is about NLL, which is withheld: {why}")
     inputs: dict[str, Any] = {
         "settings": _hashed(settings),
-        "asked": asked(settings).key(),  # of a metric of one's own the code's hash, not its path
+        "asked": question_format(settings).key(),  # a user's function by its hash
         "validation": data.validation.content_hash,
         "test": data.test.content_hash,
         "seed": settings.seed,
@@ -86,7 +86,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["reference"] = (
             resolve(settings.reference).content_hash if settings.reference else reference_rows
         )
-    return Job(settings, data, Run.of(kind, **inputs))
+    return Job(settings, data, Run.of(kind, **inputs), reference_rows)
 
 
 def _hashed(settings: BoostSettings) -> dict[str, Any]:
@@ -95,16 +95,15 @@ def _hashed(settings: BoostSettings) -> dict[str, Any]:
     return {name: to_jsonable(getattr(settings, name)) for name in (*_ALWAYS, *changed)}
 
 
-def finished(
-    job: Job, store: Store, progress: Progress, work: Callable[[Job, Store, Progress], Any]
-) -> dict[str, Any]:
-    """The run's results: read, or made by ``work`` in a folder of its own and then kept."""
+def finished(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
+    """The run's results: read, or made in a folder of their own and then kept."""
     kept = store.results(job.run)
     if kept is not None:
         return kept
+    make = theory if job.run.kind == "epicode-theory" else methods
     place = store.below(WORK, job.run.name)
     with Store(place).locked() as scratch:
-        results = work(job, scratch, progress)
+        results = make(job, scratch, progress)
     made = store.commit(job.run, results)
     gc.collect()  # models have circles: the next seed's would stand beside them in memory
     shutil.rmtree(place, ignore_errors=True)
@@ -112,7 +111,7 @@ def finished(
 
 
 def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
-    """Train, choose, test: every method's answers (as :class:`boost_seeds.SeedResult`)."""
+    """Train, choose, test: every method's answers (as :class:`SeedResult`)."""
     pair, boost = _begin(job, store, progress)
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
@@ -156,86 +155,78 @@ def _data(data: Data) -> dict[str, Any]:
     }
 
 
-def theory(reference_rows: int | None) -> Callable[[Job, Store, Progress], dict[str, Any]]:
-    """Work of one seed of ``epicode-theory``: errors on validation, lambda's effect on test.
+def theory(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
+    """Logit errors on validation, and what lambda changes on test.
 
-    ``reference_rows`` None and no reference named: only NLL and accuracy against lambda.
+    Without a reference, and rows to train one on, only NLL and accuracy against lambda.
     """
+    reference = _reference(job, store, progress)
+    pair, boost = _begin(job, store, progress)
+    arms, _ = boost.choose(job.data.validation)
+    mu, test = arms["EpiCoDe"].mu, job.data.test
+    open_test(job.settings, pair, test, store)
 
-    def work(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
-        reference = _reference(job, reference_rows, store, progress)
-        pair, boost = _begin(job, store, progress)
-        arms, _ = boost.choose(job.data.validation)
-        mu, test = arms["EpiCoDe"].mu, job.data.test
-        open_test(job.settings, pair, test, store)
+    def arm(lam: float) -> Arm:
+        return Arm("EpiCoDe", mu, lam, "ft")
 
-        def arm(lam: float) -> Arm:
-            return Arm("EpiCoDe", mu, lam, "ft")
-
-        decoded = sorted({0.0, *job.settings.lam})
-        scored = [boost.score(arm(lam), test, "test") for lam in decoded]
-        lams = sorted({*NLL_LAMBDAS, *decoded})
-        nll = boost.nll_all([arm(lam) for lam in lams], test, "test")
-        errors = None
-        if reference is not None and mu:
-            contrast = Contrast("EpiCoDe", mu, "ft")
-            errors = to_jsonable(text_errors(boost, contrast, job.data.validation, reference))
-        return {
-            "seed": job.settings.seed,
-            "mu": mu,
-            "chosen": arms["EpiCoDe"].lam,
-            "questions": [str(i) for i in range(len(test))],
-            "sizes": [size_of(row) for row in test.rows],
-            "accuracy": [
-                {"lambda": lam, "correct": list(map(float, t.correct))}
-                for lam, t in zip(decoded, scored, strict=True)
-            ],
-            "nll": [{"lambda": lam, "nll": v} for lam, v in zip(lams, nll, strict=True)],
-            "errors": errors,
-            "reference": None if reference is None else to_jsonable(reference.checkpoint),
-            **_data(job.data),
-        }
-
-    return work
+    decoded = sorted({0.0, *job.settings.lam})
+    scored = [boost.score(arm(lam), test, "test") for lam in decoded]
+    lams = sorted({*NLL_LAMBDAS, *decoded})
+    nll = boost.nll_all([arm(lam) for lam in lams], test, "test")
+    errors = None
+    if reference is not None and mu:
+        contrast = Contrast("EpiCoDe", mu, "ft")
+        errors = to_jsonable(text_errors(boost, contrast, job.data.validation, reference))
+    return {
+        "seed": job.settings.seed,
+        "mu": mu,
+        "chosen": arms["EpiCoDe"].lam,
+        "questions": [str(i) for i in range(len(test))],
+        "sizes": [size_of(row) for row in test.rows],
+        "accuracy": [
+            {"lambda": lam, "correct": list(map(float, t.correct))}
+            for lam, t in zip(decoded, scored, strict=True)
+        ],
+        "nll": [{"lambda": lam, "nll": v} for lam, v in zip(lams, nll, strict=True)],
+        "errors": errors,
+        "reference": None if reference is None else to_jsonable(reference.checkpoint),
+        **_data(job.data),
+    }
 
 
-def _reference(job: Job, rows: int | None, store: Store, progress: Progress) -> Reference | None:
+def _reference(job: Job, store: Store, progress: Progress) -> Reference | None:
     """The model named, or the same recipe on more rows of the same source, its last epoch."""
     s = job.settings
     if s.reference:
         return Reference(resolve(s.reference))
-    if rows is None:
+    if job.reference_rows is None:
         return None
-    train = more_rows(s, rows)
+    train = _more_rows(s, job.reference_rows)
     held = {row.prompt for part in (job.data.validation, job.data.test) for row in part.rows}
     if any(row.prompt in held for row in train.rows):
         raise DataError("the reference's rows hold questions of the test; use other data")
     start = resolve(s.model or "")
     done = train_epochs(start, train, s.recipe(), store, progress, s.system)
-    last: Checkpoint = done.points[-1].checkpoint
-    return Reference(last)
+    return Reference(done.points[-1].checkpoint)
 
 
-def more_rows(settings: BoostSettings, rows: int) -> Any:
+def _more_rows(settings: BoostSettings, rows: int) -> Slice:
     """``rows`` training rows by the same settings.  Raises where there are not so many."""
     try:
         train = load_data(replace(settings, train_rows=rows)).train
+        have = 0 if train is None else len(train)
+        if train is None or have < rows:
+            raise DataError(f"there are {have}")
     except DataError as error:
         raise SpringbackError(
             f"the reference needs {rows} training rows ({error}); name a better model with "
             "--reference, give fewer --train-rows, or more data"
         ) from error
-    if train is None or len(train) < rows:
-        have = 0 if train is None else len(train)
-        raise SpringbackError(
-            f"the reference needs {rows} training rows and there are {have}; name a better model "
-            "with --reference, give fewer --train-rows, or more data"
-        )
     return train
 
 
-def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:
-    """Rows of the reference: ten times the pair's unless asked for; None without training rows.
+def reference_rows(settings: BoostSettings, wanted: int | None) -> int | None:
+    """Rows of the reference: ``wanted``, else ten times the pair's; None without training rows.
 
     Raises :class:`SpringbackError` on fewer than ten times.
     """
@@ -244,9 +235,9 @@ def reference_rows(settings: BoostSettings, asked: int | None) -> int | None:
     train = load_data(check_settings(settings)).train
     assert train is not None
     least = TIMES * len(train)
-    if asked is not None and asked < least:
+    if wanted is not None and wanted < least:
         raise SpringbackError(
-            f"--reference-rows is {asked}; a reference learns from at least {TIMES} times the "
+            f"--reference-rows is {wanted}; a reference learns from at least {TIMES} times the "
             f"pair's {len(train)} rows: give {least} or more"
         )
-    return asked or least
+    return wanted or least

@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.claims import Claim
 from springback.settings import setting
 
 NAMES = ("epicode-main", "epicode-weak-model", "epicode-difficulty", "epicode-theory")
-SOURCE = "Tao et al. 2025"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,11 @@ class EpicodeSettings(BoostSettings, group="epicode-..."):
         return replace(BoostSettings(**plain), seed=seed, model=model, task=task)
 
 
-@dataclass(frozen=True)
-class Epicode:
-    """``published``: column heads, then rows, as in the paper; None where it has no table."""
+@dataclass(frozen=True, kw_only=True)
+class EpicodeClaim(Claim[EpicodeSettings]):
+    """A claim of paper B."""
 
-    question: str
-    finding: str
-    begin: Mapping[str, EpicodeSettings]
-    published: tuple[tuple[str, ...], ...] | None = None
+    source: str = "Tao et al. 2025"
 
 
 #: Positive strengths only, as in the paper.  One precision on every machine, so that seeds can be
@@ -97,8 +94,8 @@ PAPER = replace(
 #: The ablation and the rest were done on one model.
 _QWEN = replace(PAPER, series=(MODELS[3],))
 
-EPICODE: dict[str, Epicode] = {
-    "epicode-main": Epicode(
+EPICODE: dict[str, EpicodeClaim] = {
+    "epicode-main": EpicodeClaim(
         question="Does EpiCoDe beat the fine-tuned model, and its two halves alone?",
         finding="EpiCoDe gained in all but 3 of 120 runs; it beat ME alone at 95 % confidence in 7 "
         "of 12 groups, CD alone in 11 of 12.",
@@ -115,7 +112,7 @@ EPICODE: dict[str, Epicode] = {
             ("Llama-3.2-3B", "EpiCoDe", "63.79", "54.31", "57.48", "58.53"),
         ),
     ),
-    "epicode-weak-model": Epicode(
+    "epicode-weak-model": EpicodeClaim(
         question="Which weak model is best to contrast with?",
         finding="The fine-tuned model itself, the nearest one; the model before fine-tuning and a "
         "smaller one may harm.",
@@ -131,14 +128,14 @@ EPICODE: dict[str, Epicode] = {
             ("fine-tuned Qwen2-1.5B", "+0.57", "-7.73", "+1.24"),
         ),
     ),
-    "epicode-difficulty": Epicode(
+    "epicode-difficulty": EpicodeClaim(
         question="On which questions does it gain: the easy ones or the hard ones?",
         finding="The gains sit in the hard questions (longest reasoning), almost none in the easy "
         "ones.",
         begin={"small": SMALL, "paper": _QWEN},
         published=(("questions (law)", "gain"), ("longest reasoning", "+1.84")),
     ),
-    "epicode-theory": Epicode(
+    "epicode-theory": EpicodeClaim(
         question="Do the logit errors predict whether contrast helps, and how much of it?",
         finding="Errors of neighbours in weight space are correlated, so contrast shrinks them to "
         "(1 - lambda (k - 1)) eps; independent ones grow to sqrt((1 + lambda)^2 + lambda^2 k^2) "

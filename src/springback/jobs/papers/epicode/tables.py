@@ -7,19 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.jobs.boost.analysis.methods import too_few
+from springback.jobs.papers import claims
 
-Told = Mapping[str, Any]
+Fields = Mapping[str, Any]
 _ENDS = ("mean", "low", "high")
 
 
-def measured(name: str, cells: Sequence[Told]) -> dict[str, Any]:
+def measured(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
     """The table beside the paper's; intervals as in every result file."""
     if name == "epicode-theory":
         return _theory(cells)
     return _difficulty(cells) if name == "epicode-difficulty" else _methods(cells)
 
 
-def _methods(cells: Sequence[Told]) -> dict[str, Any]:
+def _methods(cells: Sequence[Fields]) -> dict[str, Any]:
     columns = [
         "model", "method", "accuracy, %", "against fine-tuned, points", "p (paired t)",
         "p (Wilcoxon)", "p (t, Holm)", "NLL difference, nats/token", "p of it (t, Holm)",
@@ -46,24 +47,24 @@ def _methods(cells: Sequence[Told]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _difficulty(cells: Sequence[Told]) -> dict[str, Any]:
+def _difficulty(cells: Sequence[Fields]) -> dict[str, Any]:
     columns = [
         "model", "method", "solution, characters", "questions", "fine-tuned, %", "gain, points",
         "hardest minus easiest, points", "p (Holm)",
     ]  # fmt: skip
     rows = []
     for cell in cells:
-        found = cell["difficulty"]
-        for row in found["methods"]:
-            for i, (bin_, told) in enumerate(zip(found["bins"], row["bins"], strict=True)):
+        bins = cell["difficulty"]["bins"]
+        for row in cell["difficulty"]["methods"]:
+            for i, (bin_, values) in enumerate(zip(bins, row["bins"], strict=True)):
                 rows.append(
                     [
                         cell["name"],
                         row["method"],
                         f"{bin_['low']:g} to {bin_['high']:g}",
                         bin_["questions"],
-                        _scaled(told["accuracy"], 100),
-                        _scaled(told["difference"], 100),
+                        _scaled(values["accuracy"], 100),
+                        _scaled(values["difference"], 100),
                         None if i else _scaled(row["trend"], 100),
                         None if i else _p(row.get("p_holm")),
                     ]
@@ -71,7 +72,7 @@ def _difficulty(cells: Sequence[Told]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _theory(cells: Sequence[Told]) -> dict[str, Any]:
+def _theory(cells: Sequence[Fields]) -> dict[str, Any]:
     columns = [
         "model", "seed", "mu", "contested, %", "eps", "k", "rho", "rho k", "contrast, predicted",
         "measured (NLL)", "best lambda, predicted", "of lowest NLL", "chosen on validation",
@@ -88,11 +89,11 @@ def _theory(cells: Sequence[Told]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _scaled(found: Told | None, factor: float) -> dict[str, Any] | None:
-    if found is None:
+def _scaled(interval: Fields | None, factor: float) -> dict[str, Any] | None:
+    if interval is None:
         return None
-    kept = {k: None if found[k] is None else found[k] * factor for k in ("mean", "low", "high")}
-    return {**found, **kept}
+    ends = {k: None if interval[k] is None else interval[k] * factor for k in _ENDS}
+    return {**interval, **ends}
 
 
 def _p(value: float | None) -> float | None:
@@ -100,16 +101,14 @@ def _p(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.2g}")
 
 
-def verdict(name: str, cells: Sequence[Told]) -> dict[str, Any]:
+def verdict(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
     """Label and sentences; of several cells the label counts them."""
-    said = {
-        "epicode-theory": _said_theory,
-        "epicode-difficulty": _said_difficulty,
-    }.get(name, _said_methods)
+    special = {"epicode-theory": _theory_verdict, "epicode-difficulty": _difficulty_verdict}
+    judge = special.get(name, _methods_verdict)
     parts = [
         {"question": cell["name"], "label": label, "text": text}
         for cell in cells
-        for label, text in (said(cell),)
+        for label, text in (judge(cell),)
     ]
     labels = list(dict.fromkeys(part["label"] for part in parts))
     if len(parts) == 1:
@@ -119,7 +118,7 @@ def verdict(name: str, cells: Sequence[Told]) -> dict[str, Any]:
     return {"label": counts, "text": text, "parts": parts}
 
 
-def _said_methods(cell: Told) -> tuple[str, str]:
+def _methods_verdict(cell: Fields) -> tuple[str, str]:
     row = next(r for r in cell["methods"] if r["method"] == "EpiCoDe")
     if row["difference"] is None:
         return "same", "Validation chose the fine-tuned model in every seed."
@@ -141,7 +140,7 @@ def _said_methods(cell: Told) -> tuple[str, str]:
     return str(row["verdict"]), text
 
 
-def _said_difficulty(cell: Told) -> tuple[str, str]:
+def _difficulty_verdict(cell: Fields) -> tuple[str, str]:
     if len(cell["difficulty"]["bins"]) < 2:
         return "not testable", "All reference solutions are of one length: none is the harder one."
     rows = [r for r in cell["difficulty"]["methods"] if r["method"] == "EpiCoDe"]
@@ -159,37 +158,31 @@ def _said_difficulty(cell: Told) -> tuple[str, str]:
     return label, text
 
 
-def _said_theory(cell: Told) -> tuple[str, str]:
-    found = cell["agreement"]
-    if not found["judged"]:
-        told = {s["predicted"] for s in cell["seeds"]}
-        if told == {"no reference"}:
+def _theory_verdict(cell: Fields) -> tuple[str, str]:
+    agreement = cell["agreement"]
+    right, judged = agreement["right"], agreement["judged"]
+    if not judged:
+        if {s["predicted"] for s in cell["seeds"]} == {"no reference"}:
             return "no reference", "Without a reference only NLL against lambda is shown."
         return "undecided", "In no seed does the interval of rho k leave 1."
     text = (
-        f"In {found['right']} of {_count(found['judged'])} whose interval of rho k leaves 1, the "
+        f"In {right} of {_count(judged)} whose interval of rho k leaves 1, the "
         "predicted sign is that of the change of NLL at the smallest lambda."
     )
-    return f"{found['right']} of {found['judged']} signs right", text
+    return f"{right} of {judged} signs right", text
 
 
-def page(analysis: Told) -> str:
+def page(analysis: Fields) -> str:
     """``reproduce.md``: published, then measured."""
-    name, scale = analysis["name"], analysis["scale"]
-    lines = [f"# {name}, {scale} scale", "", analysis["question"], ""]
-    lines += [f"The paper: {analysis['paper']}", ""]
-    if analysis["note"]:
-        lines += [analysis["note"], ""]
-    if analysis["published"]:
-        lines += ["## Published", "", *_table(analysis["published"]), ""]
-    lines += ["## Measured", "", *_table(analysis["measured"]), ""]
+    lines = claims.page(analysis, _cell)
     for cell in analysis["cells"]:
         if "curve" in cell:
-            lines += [f"## Lambda: {cell['name']}", "", *_table(curve_table(cell)), ""]
+            table = claims.markdown_table(curve_table(cell), _cell)
+            lines += [f"## Lambda: {cell['name']}", "", *table, ""]
     return "\n".join(lines)
 
 
-def curve_table(cell: Told) -> dict[str, Any]:
+def curve_table(cell: Fields) -> dict[str, Any]:
     """Predicted beside measured, by lambda."""
     columns = [
         "lambda", "predicted error variance (1 at lambda 0)", "change of NLL, nats/token",
@@ -207,11 +200,6 @@ def curve_table(cell: Told) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _table(table: Told) -> list[str]:
-    lines = [f"| {' | '.join(table['columns'])} |", f"|{'---|' * len(table['columns'])}"]
-    return [*lines, *(f"| {' | '.join(map(_cell, row))} |" for row in table["rows"])]
-
-
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
@@ -220,24 +208,24 @@ def _cell(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def _rounded(found: Told) -> str:
+def _rounded(interval: Fields) -> str:
     """All to one place, the fourth of the largest: so what is next to nothing is 0, not 1e-16."""
-    largest = max(abs(found[k]) for k in _ENDS if found[k] is not None)
+    largest = max(abs(interval[k]) for k in _ENDS if interval[k] is not None)
     if not (largest and math.isfinite(largest)):
-        return _interval(found, "g")
+        return _interval(interval, "g")
     place = 3 - math.floor(math.log10(largest))
-    ends = {k: None if found[k] is None else round(found[k], place) + 0.0 for k in _ENDS}
+    ends = {k: None if interval[k] is None else round(interval[k], place) + 0.0 for k in _ENDS}
     return _interval(ends, "g")
 
 
-def _interval(found: Told, form: str) -> str:
-    if found["low"] is None:
-        return f"{found['mean']:{form}}"
-    return f"{found['mean']:{form}} ({found['low']:{form}} to {found['high']:{form}})"
+def _interval(interval: Fields, form: str) -> str:
+    if interval["low"] is None:
+        return f"{interval['mean']:{form}}"
+    return f"{interval['mean']:{form}} ({interval['low']:{form}} to {interval['high']:{form}})"
 
 
-def _points(found: Told) -> str:
-    scaled = _scaled(found, 100)
+def _points(interval: Fields) -> str:
+    scaled = _scaled(interval, 100)
     assert scaled is not None
     return _interval(scaled, "+.2f")
 

@@ -19,7 +19,7 @@ def theory_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     theory's condition rho k > 1 is about the slope at 0.  Intervals over seeds are Student's t;
     with one seed they are over questions.
     """
-    seeds = [_seed(found) for found in results]
+    seeds = [_seed(result) for result in results]
     judged = [s for s in seeds if s["predicted"] in ("helps", "does not help")]
     return {
         "seeds": [{k: v for k, v in s.items() if k != "factors"} for s in seeds],
@@ -33,33 +33,34 @@ def theory_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _errors(found: Mapping[str, Any]) -> Errors | None:
-    if not found["errors"]:
+def _errors(result: Mapping[str, Any]) -> Errors | None:
+    """The logit errors of a seed; None where they were not measured or cannot be estimated."""
+    if not result["errors"]:
         return None
     try:
-        return estimate([TextErrors(**text) for text in found["errors"]])
+        return estimate([TextErrors(**text) for text in result["errors"]])
     except DataError:
         return None
 
 
-def _seed(found: Mapping[str, Any]) -> dict[str, Any]:
-    errors = _errors(found)
-    nll = {point["lambda"]: fmean(point["nll"]) for point in found["nll"]}
+def _seed(result: Mapping[str, Any]) -> dict[str, Any]:
+    errors = _errors(result)
+    nll = {point["lambda"]: fmean(point["nll"]) for point in result["nll"]}
     small = min(lam for lam in nll if lam > 0)
-    told: dict[str, Any] = {
-        "seed": found["seed"],
-        "mu": found["mu"],
+    row: dict[str, Any] = {
+        "seed": result["seed"],
+        "mu": result["mu"],
         "predicted": "no reference",
         "measured": "helps" if nll[small] < nll[0.0] else "does not help",
         "nll_lambda": min(nll, key=lambda lam: (nll[lam], lam)),
-        "chosen": found["chosen"],
+        "chosen": result["chosen"],
         "factors": None,
     }
     if errors is not None:
-        said = quantities(errors)
-        told |= {"predicted": said.pop("label"), **said}
-        told["factors"] = errors.factors(sorted(nll))
-    return told
+        predicted = quantities(errors)
+        row |= {"predicted": predicted.pop("label"), **predicted}
+        row["factors"] = errors.factors(sorted(nll))
+    return row
 
 
 def _curve(
@@ -90,12 +91,12 @@ def _curve(
 def _change(results: Sequence[Mapping[str, Any]], curve: str, measure: str, lam: float) -> Interval:
     """Change from lambda 0 to ``lam``, paired by question."""
 
-    def at(found: Mapping[str, Any], wanted: float) -> list[float]:
-        (point,) = (p for p in found[curve] if p["lambda"] == wanted)
+    def by_question(result: Mapping[str, Any], wanted: float) -> list[float]:
+        (point,) = (p for p in result[curve] if p["lambda"] == wanted)
         return [float(v) for v in point[measure]]
 
     if lam == 0:
         return Interval(0.0, None, None, len(results), "the same by definition")
     if len(results) == 1:
-        return paired_interval(at(results[0], lam), at(results[0], 0.0))
-    return mean_interval([fmean(at(r, lam)) - fmean(at(r, 0.0)) for r in results])
+        return paired_interval(by_question(results[0], lam), by_question(results[0], 0.0))
+    return mean_interval([fmean(by_question(r, lam)) - fmean(by_question(r, 0.0)) for r in results])

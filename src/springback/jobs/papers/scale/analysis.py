@@ -16,7 +16,8 @@ import numpy as np
 from springback.core import Measurement, to_jsonable
 from springback.elasticity.seed_tests import t_pvalue
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.papers.scale.settings import NAME, ScaleSettings
+from springback.jobs.papers import claims
+from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
 from springback.stats import holm, mean_interval
 
 Cells = Sequence[Mapping[str, Any]]
@@ -27,12 +28,12 @@ QUANTITIES = {
     "share_lost": ("Share of the gain lost", "share"),
 }
 AXES = {"parameters": "size", "volume": "volume"}
-QUESTION = (
-    "Does elasticity grow with model size and with pre-training volume, and is there a threshold?"
-)
-FINDING = (
-    "Elasticity grew with size (Qwen 0.5B to 7B) and with volume (TinyLlama 0.1T to 3T tokens); "
-    "barely there at 0.1T."
+CLAIM = claims.Claim(
+    question="Does elasticity grow with model size and with pre-training volume, and is there a "
+    "threshold?",
+    finding="Elasticity grew with size (Qwen 0.5B to 7B) and with volume (TinyLlama 0.1T to 3T "
+    "tokens); barely there at 0.1T.",
+    begin=BEGIN,
 )
 
 
@@ -63,63 +64,49 @@ def analyse(
         "thresholds": [_threshold(steps, axis, q) for axis in AXES for q in ("fall", "share_lost")],
     }
     plain: dict[str, Any] = to_jsonable(
-        {
-            "name": NAME,
-            "question": QUESTION,
-            "scale": scale,
-            "paper": FINDING,
-            "published": None,
-            "measured": _measured(rows),
-            "studies": [],
-            "comparison": None,
-            "life_cycle": life,
-        }
+        claims.record(NAME, scale, CLAIM, _measured(rows), life_cycle=life)
     )
     return plain
 
 
-def _own(cells: Cells, **which: Any) -> list[Mapping[str, Any]]:
+def _select(cells: Cells, **which: Any) -> list[Mapping[str, Any]]:
     return [c for c in cells if all(c[key] == value for key, value in which.items())]
-
-
-def _known(cells: Cells, quantity: str) -> list[float]:
-    return [float(c[quantity]) for c in cells if c[quantity] is not None]
 
 
 def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
     """One size and volume over the seeds; a share needs a gain, so it may have fewer."""
-    own = _own(cells, size=size, volume=volume)
-    found: dict[str, Any] = {
+    chosen = _select(cells, size=size, volume=volume)
+    row: dict[str, Any] = {
         "size": size,
-        "parameters": own[0]["parameters"],
+        "parameters": chosen[0]["parameters"],
         "volume": volume,
-        "n": len(own),
-        "censored": sum(bool(c["censored"]) for c in own),
-        "half_doses": [c["half_dose"] for c in own],
+        "n": len(chosen),
+        "censored": sum(bool(c["censored"]) for c in chosen),
+        "half_doses": [c["half_dose"] for c in chosen],
     }
     for quantity in (*QUANTITIES, "neutral_nll"):
-        values = _known(own, quantity)
-        found[quantity] = mean_interval(values).to_dict() if values else None
-    return found
+        values = [float(c[quantity]) for c in chosen if c[quantity] is not None]
+        row[quantity] = mean_interval(values).to_dict() if values else None
+    return row
 
 
 def _trends(cells: Cells) -> list[dict[str, Any]]:
     """Change of each quantity for each doubling of size and of volume, both in one fit a seed."""
-    found = []
+    trends = []
     for quantity in QUANTITIES:
         slopes: dict[str, list[float]] = {axis: [] for axis in AXES}
         for seed in dict.fromkeys(c["seed"] for c in cells):
-            own = [c for c in _own(cells, seed=seed) if c[quantity] is not None]
-            design = np.array([[1.0, *(math.log2(c[axis]) for axis in AXES)] for c in own])
-            if len(own) < 3 or np.linalg.matrix_rank(design) < 3:
+            known = [c for c in _select(cells, seed=seed) if c[quantity] is not None]
+            design = np.array([[1.0, *(math.log2(c[axis]) for axis in AXES)] for c in known])
+            if len(known) < 3 or np.linalg.matrix_rank(design) < 3:
                 continue
-            values = np.array([c[quantity] for c in own])
+            values = np.array([c[quantity] for c in known])
             fit = np.linalg.lstsq(design, values, rcond=None)[0]
             for axis, slope in zip(AXES, fit[1:], strict=True):
                 slopes[axis].append(float(slope))
         for axis, values_ in slopes.items():
             if values_:
-                found.append(
+                trends.append(
                     {
                         "quantity": quantity,
                         "axis": AXES[axis],
@@ -127,7 +114,7 @@ def _trends(cells: Cells) -> list[dict[str, Any]]:
                         "p": t_pvalue(values_),
                     }
                 )
-    return found
+    return trends
 
 
 def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
@@ -137,19 +124,19 @@ def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
     """
     places = sorted({c[axis] for c in cells})
     other = next(a for a in AXES if a != axis)
-    found = []
+    steps = []
     for place in places[1:]:
         changes = []
         for seed in dict.fromkeys(c["seed"] for c in cells):
             here, first = (
-                {c[other]: c[quantity] for c in _own(cells, seed=seed, **{axis: at})}
-                for at in (place, places[0])
+                {c[other]: c[quantity] for c in _select(cells, seed=seed, **{axis: step})}
+                for step in (place, places[0])
             )
             both = [k for k in here if here[k] is not None and first.get(k) is not None]
             if both:
                 changes.append(sum(here[k] - first[k] for k in both) / len(both))
         if changes:
-            found.append(
+            steps.append(
                 {
                     "quantity": quantity,
                     "axis": AXES[axis],
@@ -159,7 +146,7 @@ def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
                     "p": t_pvalue(changes),
                 }
             )
-    return found
+    return steps
 
 
 def _adjust(rows: Sequence[dict[str, Any]]) -> None:
@@ -176,13 +163,12 @@ def _adjust(rows: Sequence[dict[str, Any]]) -> None:
 
 def _threshold(steps: Sequence[Mapping[str, Any]], axis: str, quantity: str) -> dict[str, Any]:
     """The smallest step from which on all are above the first; None where there is none."""
-    own = [s for s in steps if s["axis"] == AXES[axis] and s["quantity"] == quantity]
-    at = None
-    for step in reversed(own):
+    threshold = None
+    for step in reversed(_select(steps, axis=AXES[axis], quantity=quantity)):
         if step["label"] != "grows":
             break
-        at = step["at"]
-    return {"axis": AXES[axis], "quantity": quantity, "at": at}
+        threshold = step["at"]
+    return {"axis": AXES[axis], "quantity": quantity, "at": threshold}
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -216,29 +202,36 @@ def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
     for row in life["thresholds"]:
         title = QUANTITIES[row["quantity"]][0]
         what = "rows" if row["axis"] == "volume" else "weights outside the embeddings"
-        found = "none seen" if row["at"] is None else f"from {row['at']:,} {what}"
-        text = (
-            "At no step is it above the smallest from there on (Holm over all steps)."
-            if row["at"] is None
-            else f"From {row['at']:,} {what} on it is above the smallest at every step."
+        label, text = (
+            "none seen",
+            ("At no step is it above the smallest from there on (Holm over all steps)."),
         )
+        if row["at"] is not None:
+            label = f"from {row['at']:,} {what}"
+            text = f"From {row['at']:,} {what} on it is above the smallest at every step."
         question = f"{title}: is there a threshold in {row['axis']}?"
-        parts.append({"question": question, "label": found, "text": text})
+        parts.append({"question": question, "label": label, "text": text})
     fall = {row["axis"]: row for row in life["trends"] if row["quantity"] == "fall"}
-    said = [f"with {axis} {row['label']}" for axis, row in fall.items()]
+    trends = [f"with {axis} {row['label']}" for axis, row in fall.items()]
     text = (
         f"Over {len(life['sizes'])} sizes and {len(life['volumes'])} volumes the fall "
-        f"{', '.join(said) or 'has no trend that could be fitted'} "
+        f"{', '.join(trends) or 'has no trend that could be fitted'} "
         f"({len(life['seeds'])} seed(s), all tests adjusted)."
     )
-    label = "; ".join(said) or "not fitted"
-    return {"label": label, "text": text, "parts": parts}
+    return {"label": "; ".join(trends) or "not fitted", "text": text, "parts": parts}
 
 
-def _bounds(found: Mapping[str, Any]) -> str:
-    if found["low"] is None or found["high"] is None:
+def _bounds(interval: Mapping[str, Any]) -> str:
+    if interval["low"] is None or interval["high"] is None:
         return " (no interval)"
-    return f" (95 % interval {found['low']:+.4f} to {found['high']:+.4f})"
+    return f" (95 % interval {interval['low']:+.4f} to {interval['high']:+.4f})"
+
+
+def _shown(value: Any) -> str:
+    """A cell of the measured table: a text, or a mean with its bounds; empty where it is None."""
+    if isinstance(value, Mapping):
+        return f"{value['mean']:.4f}{_bounds(value)}"
+    return value or ""
 
 
 def measurements(cells: Cells) -> list[Measurement]:
@@ -260,18 +253,8 @@ def measurements(cells: Cells) -> list[Measurement]:
 
 def page(analysis: Mapping[str, Any]) -> str:
     """``reproduce.md``."""
-    life = analysis["life_cycle"]
-    lines = [f"# {NAME}, {analysis['scale']} scale", "", QUESTION, "", f"The paper: {FINDING}", ""]
-    lines += ["## Measured", "", f"| {' | '.join(analysis['measured']['columns'])} |"]
-    lines.append("|---|---|" + "---|" * len(QUANTITIES))
-    for row in life["cells"]:
-        shown = [
-            "" if row[q] is None else f"{row[q]['mean']:.4f}{_bounds(row[q])}" for q in QUANTITIES
-        ]
-        lines.append(f"| {row['size']} | {row['volume']:,} | {' | '.join(shown)} |")
-    lines += ["", "## Trends", ""]
-    lines += [
+    trends = [
         f"- {part['question']} {part['label']}. {part['text']}"
         for part in verdict(analysis)["parts"]
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*claims.page(analysis, _shown), "## Trends", "", *trends, ""])

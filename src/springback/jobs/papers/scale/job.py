@@ -21,7 +21,7 @@ from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import build, kinds
+from springback.jobs.config import converted, kinds
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.papers.scale import analysis as scale_analysis
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
@@ -37,25 +37,26 @@ STUDIES = "studies"
 
 @dataclass(frozen=True)
 class Cell:
-    """One checkpoint of one pre-training, and where its study lies."""
+    """One checkpoint of one pre-training, and the settings of its study."""
 
-    shape: Shape
+    run: Pretraining
     volume: int
     seed: int
+    study: AuditSettings
 
     @property
     def name(self) -> str:
-        return f"{self.shape.name}-{self.volume}-seed-{self.seed}"
+        return f"{self.run.shape.name}-{self.volume}-seed-{self.seed}"
 
-    def place(self, root: Path, run: Pretraining, study: AuditSettings) -> Path:
-        """Its folder, which says what it is of: settings that change a number have another."""
+    def place(self, root: Path) -> Path:
+        """The study's folder; its name changes with every setting that changes a number."""
         plain, free = AuditSettings(), names_changing(AuditSettings, "model", "seed", "nothing")
         same = {name: getattr(plain, name) for name in free}
-        key = content_hash([run.run.id, replace(study, **{**same, "seeds": ()})])[:8]
+        key = content_hash([self.run.run.id, replace(self.study, **{**same, "seeds": ()})])[:8]
         return below(root, STUDIES, f"{self.name}-{key}")
 
-    def done(self, root: Path, run: Pretraining, study: AuditSettings) -> bool:
-        return (self.place(root, run, study) / "result.json").exists()
+    def done(self, root: Path) -> bool:
+        return (self.place(root) / "result.json").exists()
 
 
 def shape_of(text: str) -> Shape:
@@ -90,9 +91,8 @@ def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, Au
             f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
         )
     begin, cell = BEGIN[scale]
-    made, changed = build(ScaleSettings, of_scale), build(AuditSettings, rest)
-    settings = replace(begin, **{name: getattr(made, name) for name in of_scale})
-    study = replace(cell, **{name: getattr(changed, name) for name in rest})
+    settings = replace(begin, **converted(ScaleSettings, of_scale))
+    study = replace(cell, **converted(AuditSettings, rest))
     check_positive(
         {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
     )
@@ -138,10 +138,10 @@ def scale_study(
         )
     with Store(out).locked() as store:
         runs = pretrainings(settings, study, store)
-        cells = cells_of(runs)
+        cells = cells_of(runs, study)
         # A study that is done needs no checkpoint: its files may come from another machine.
-        left = [c for c in cells if not c.done(store.root, runs[c.shape.name, c.seed], study)]
-        needed = {(c.shape.name, c.seed): runs[c.shape.name, c.seed] for c in left}
+        left = [cell for cell in cells if not cell.done(store.root)]
+        needed = {(cell.run.shape.name, cell.seed): cell.run for cell in left}
         for run in needed.values():
             _make_tokenizer(settings, run)
         progress.note(
@@ -150,17 +150,16 @@ def scale_study(
             "command goes on"
         )
         if on_ray and executor is not None:
-            _make_on_ray(needed, left, study, store, progress, executor)
+            _make_on_ray(needed, left, store, progress, executor)
         for run in needed.values():
             pretrain_once(run, store, progress)
         measured = []
         for number, cell in enumerate(cells, start=1):
-            run = runs[cell.shape.name, cell.seed]
-            if not cell.done(store.root, run, study):
+            if not cell.done(store.root):
                 progress.note(f"study {number} of {len(cells)}: {cell.name}")
-                measure_cell(cell, run, study, str(store.root), progress)
+                measure_cell(cell, str(store.root), progress)
                 release_memory()
-            measured.append(_read(cell, cell.place(store.root, run, study)))
+            measured.append(_read(cell, cell.place(store.root)))
         analysis = scale_analysis.analyse(scale, settings, study, measured)
         write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
         return write_result(
@@ -190,10 +189,10 @@ def _make_tokenizer(settings: ScaleSettings, run: Pretraining) -> None:
         small_tokenizer(texts, settings.vocabulary, folder)
 
 
-def cells_of(runs: Mapping[tuple[str, int], Pretraining]) -> list[Cell]:
+def cells_of(runs: Mapping[tuple[str, int], Pretraining], study: AuditSettings) -> list[Cell]:
     """Every checkpoint that is measured."""
     return [
-        Cell(run.shape, volume, seed) for (_, seed), run in runs.items() for volume in run.volumes
+        Cell(run, volume, seed, study) for (_, seed), run in runs.items() for volume in run.volumes
     ]
 
 
@@ -224,14 +223,12 @@ def pretrainings(
     return runs
 
 
-def measure_cell(
-    cell: Cell, run: Pretraining, study: AuditSettings, root: str, progress: Progress
-) -> None:
+def measure_cell(cell: Cell, root: str, progress: Progress) -> None:
     """The study of one checkpoint, in a folder of its own."""
     store = Store(root)
-    model = run.folders(store)[cell.volume]
-    one = replace(study, model=str(model), seeds=(cell.seed,))
-    audit(one, cell.place(store.root, run, study), progress)
+    model = cell.run.folders(store)[cell.volume]
+    one = replace(cell.study, model=str(model), seeds=(cell.seed,))
+    audit(one, cell.place(store.root), progress)
 
 
 def pretrain_task(run: Pretraining, root: str, progress: Progress) -> None:
@@ -241,40 +238,37 @@ def pretrain_task(run: Pretraining, root: str, progress: Progress) -> None:
 def _make_on_ray(
     runs: Mapping[tuple[str, int], Pretraining],
     cells: list[Cell],
-    study: AuditSettings,
     store: Store,
     progress: Progress,
     executor: ExecutorSettings,
 ) -> None:
     """Pre-trainings and cells as tasks; a cell begins when its checkpoint is there."""
     root = str(store.root.absolute())
-    places = {
-        "cpus": float(executor.run_cpus),
-        "gpus": executor.run_gpus,
-        "threads": executor.run_cpus,
-        "memory": int(executor.run_memory * 1e9) or 1_500_000_000,
-    }
+    task = partial(
+        Task,
+        cpus=float(executor.run_cpus),
+        gpus=executor.run_gpus,
+        threads=executor.run_cpus,
+        memory=int(executor.run_memory * 1e9) or 1_500_000_000,
+    )
     tasks = [
-        Task(
+        task(
             run.run.name,
             f"pre-training {size}, seed {seed}",
             partial(pretrain_task, run, root),
-            **places,  # type: ignore[arg-type]
         )
         for (size, seed), run in runs.items()
         if not run.done(store)
     ]
-    waiting = {task.key for task in tasks}
+    waiting = {pretraining.key for pretraining in tasks}
     for cell in cells:
-        run = runs[cell.shape.name, cell.seed]
         tasks.append(
-            Task(
+            task(
                 cell.name,
                 cell.name,
-                partial(measure_cell, cell, run, study, root),
-                (run.run.name,) if run.run.name in waiting else (),
-                run.folders(store)[cell.volume].exists,
-                **places,  # type: ignore[arg-type]
+                partial(measure_cell, cell, root),
+                (cell.run.run.name,) if cell.run.run.name in waiting else (),
+                cell.run.folders(store)[cell.volume].exists,
             )
         )
     run_tasks(tasks, executor, progress)
@@ -285,8 +279,8 @@ def _read(cell: Cell, place: Path) -> dict[str, Any]:
     rebound = read_json(place / "result.json")["analysis"]["rebound"]
     probes = rebound["probes"]
     return {
-        "size": cell.shape.name,
-        "parameters": cell.shape.parameters,
+        "size": cell.run.shape.name,
+        "parameters": cell.run.shape.parameters,
         "volume": cell.volume,
         "seed": cell.seed,
         "neutral_nll": probes["neutral_nll"]["start"]["mean"] if "neutral_nll" in probes else None,

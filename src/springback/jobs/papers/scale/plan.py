@@ -88,8 +88,8 @@ def _row(
 ) -> Row:
     of_size = {key: run for key, run in runs.items() if run.shape == shape}
     seeds, studies = len(study.seeds), len(study.seeds) * len(settings.volumes)
-    cells = cells_of(of_size)
-    left = [c for c in cells if not c.done(store.root, of_size[c.shape.name, c.seed], study)]
+    cells = cells_of(of_size, study)
+    left = [cell for cell in cells if not cell.done(store.root)]
     measured = len(cells) - len(left)
     # A pre-training is needed for the studies that are left, and for nothing else.
     waiting = {cell.seed for cell in left}

@@ -28,51 +28,62 @@ def theorem_study(
     """
     s, clock, progress = settings or TheoremSettings(), Clock.start(), progress or Silent()
     _check_theorem(s)
+    tags = {"study": "theorem"}
     with Store(out).locked() as store:
-        found = theorem.analyse(s, progress)
+        tables = theorem.analyse(s, progress)
         progress.close()
         return write_result(
             store,
             "theory",
             clock,
             inputs={"settings": to_jsonable(s)},
-            measurements=[_of_identity(name, found["identity"][name]) for name in _RESIDUES],
-            analysis={"theorem": found},
-            verdict=_theorem_verdict(found),
+            measurements=[
+                Measurement(name, "none", "leaf masses", tables["identity"][name], unit, tags=tags)
+                for name, unit in _RESIDUES.items()
+            ],
+            analysis={"theorem": tables},
+            verdict=_theorem_verdict(tables),
         )
 
 
-_RESIDUES = ("residue_at_zero", "residue", "difference")
-
-
-def _of_identity(name: str, value: float) -> Measurement:
-    unit = "relative" if name == "difference" else "bits/symbol"
-    return Measurement(name, "none", "leaf masses", value, unit, tags={"study": "theorem"})
+#: Of the identity's check, with their units.
+_RESIDUES = {
+    "residue_at_zero": "bits/symbol",
+    "residue": "bits/symbol",
+    "difference": "relative",
+}
 
 
 def _check_theorem(s: TheoremSettings) -> None:
     check_positive({"exponent": s.exponent, "draws": s.draws, "depth": s.depth})
-    bad = [
+    refuse_wrong(
         ("depth", s.depth, "1 to 16", not 1 <= s.depth <= 16),
         ("k", s.k, "one or more above 0", not s.k or min(s.k) <= 0),
         ("l", s.doses, "one or more, 0 or above", not s.doses or min(s.doses) < 0),
         ("exponents", s.exponents, "above 0", not s.exponents or min(s.exponents) <= 0),
         ("overlaps", s.overlaps, "-1 to 1", any(not -1 <= w <= 1 for w in s.overlaps)),
         ("depths", s.depths, f"1 to {s.depth}", any(not 1 <= d <= s.depth for d in s.depths)),
-    ]
-    for name, given, allowed, wrong in bad:
+    )
+
+
+def refuse_wrong(*checks: tuple[str, Any, str, bool]) -> None:
+    """Raise :class:`SpringbackError` for the first wrong setting.
+
+    ``checks``: flag, what was given, what is allowed, whether it is wrong.
+    """
+    for name, given, allowed, wrong in checks:
         if wrong:
             raise SpringbackError(f"--{name}: " + describe(given, allowed, "choose others"))
 
 
-def _theorem_verdict(found: Mapping[str, Any]) -> dict[str, Any]:
-    identity = found["identity"]
-    at_zero = [row["kept"]["median"] for row in found["by_k"] if row["l"] == 0]
+def _theorem_verdict(tables: Mapping[str, Any]) -> dict[str, Any]:
+    identity = tables["identity"]
+    at_zero = [row["kept"]["median"] for row in tables["by_k"] if row["l"] == 0]
     finite = {
-        row["arrangement"]: row for row in found["laws"] if row["law"] == "pareto" and row["l"]
+        row["arrangement"]: row for row in tables["laws"] if row["law"] == "pareto" and row["l"]
     }
     spread = max(abs(kept - 1) for kept in at_zero)
-    said = "; ".join(
+    shares = "; ".join(
         f"{name} {row['kept']['median']:.2g} (D2 worse in {row['worse']:.0%} of draws)"
         for name, row in finite.items()
     )
@@ -84,10 +95,10 @@ def _theorem_verdict(found: Mapping[str, Any]) -> dict[str, Any]:
             f"balance is {identity['residue_at_zero']:.0e} bits. It needs no Pareto law.",
         },
         {
-            "question": f"How much of -k is left at l = {found['at']['l']:g}?",
+            "question": f"How much of -k is left at l = {tables['at']['l']:g}?",
             "label": "depends on overlap",
-            "text": f"Pareto leaves, k = {found['at']['k']:g}, median share of -k: {said}. Below "
-            "0: both rates move the same way.",
+            "text": f"Pareto leaves, k = {tables['at']['k']:g}, median share of -k: {shares}. "
+            "Below 0: both rates move the same way.",
         },
     ]
     return {
@@ -113,23 +124,25 @@ def pareto_study(
     _check_pareto(s)
     with Store(out).locked() as store:
         progress.stage("tails", len(s.data))
-        parts, found = [], []
+        parts, records = [], []
         for source in s.data:
             part = load_slice(
                 source, fields=s.fields, limit=s.rows or None, seed=s.seed, shuffle=bool(s.rows)
             )
             parts.append(part)
-            found.append({"data": part.source, "rows": len(part), "tails": _tails(store, part, s)})
+            records.append(
+                {"data": part.source, "rows": len(part), "tails": _tails(store, part, s)}
+            )
             progress.advance(note=part.source)
         progress.close()
         return write_result(
             store,
             "theory",
             clock,
-            inputs={"data": [_slice(part) for part in parts], "settings": to_jsonable(s)},
-            measurements=[m for data in found for m in _exponents(data)],
-            analysis={"pareto": found},
-            verdict=_pareto_verdict(found),
+            inputs={"data": [part.describe() for part in parts], "settings": to_jsonable(s)},
+            measurements=[m for data in records for m in _exponents(data)],
+            analysis={"pareto": records},
+            verdict=_pareto_verdict(records),
         )
 
 
@@ -155,19 +168,8 @@ def _tails(store: Store, part: Slice, s: ParetoSettings) -> list[dict[str, Any]]
         samples=s.samples,
         seed=s.seed,
     )
-    if (found := store.results(run)) is None:
-        found = store.commit(run, {"tails": pareto.tails(part, s)})
-    return list(found["tails"])
-
-
-def _slice(part: Slice) -> dict[str, Any]:
-    return {
-        "name": part.name,
-        "source": part.source,
-        "rows": len(part),
-        "seed": part.seed,
-        "content_hash": part.content_hash,
-    }
+    results = store.results(run) or store.commit(run, {"tails": pareto.tails(part, s)})
+    return list(results["tails"])
 
 
 def _exponents(data: Mapping[str, Any]) -> list[Measurement]:
@@ -185,9 +187,9 @@ def _exponents(data: Mapping[str, Any]) -> list[Measurement]:
     ]
 
 
-def _pareto_verdict(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pareto_verdict(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     parts = []
-    for data in found:
+    for data in records:
         fits = [(t["leaves"], t["fit"]) for t in data["tails"] if t["fit"]]
         none = [t["leaves"] for t in data["tails"] if not t["fit"]]
         passed = [name for name, fit in fits if not fit["label"].startswith("not")]
@@ -196,12 +198,8 @@ def _pareto_verdict(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             text += f"; no tail to fit: {', '.join(none)}"
         label = f"{len(passed)} of {len(fits)} pass"
         parts.append({"question": f"{data['data']}: Pareto?", "label": label, "text": text + "."})
-    total = sum(t["fit"] is not None for d in found for t in d["tails"])
-    kept = sum(
-        bool(t["fit"]) and t["fit"]["label"].startswith("power law")
-        for d in found
-        for t in d["tails"]
-    )
+    labels = [t["fit"]["label"] for d in records for t in d["tails"] if t["fit"]]
+    total, kept = len(labels), sum(label.startswith("power law") for label in labels)
     return {
         "label": f"Pareto not ruled out in {kept} of {total} tails",
         "text": f"Of {total} tails above their own threshold, {kept} are not told apart from a "

@@ -66,10 +66,10 @@ class LeafModels:
         """-ln q of every leaf in the tree's order, nats, (models, leaves); with gradient."""
 
         def logits(weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-            asked = {"input_ids": self.ids, "use_cache": False}
-            out = torch.func.functional_call(self._like, (weights, buffers), kwargs=asked)
-            found: Tensor = out.logits
-            return found
+            inputs = {"input_ids": self.ids, "use_cache": False}
+            out = torch.func.functional_call(self._like, (weights, buffers), kwargs=inputs)
+            scores: Tensor = out.logits
+            return scores
 
         weights = {name: value.to(dtype) for name, value in self.weights.items()}
         scores = torch.func.vmap(logits)(weights, self._buffers)
@@ -82,8 +82,8 @@ class LeafModels:
     @torch.no_grad()
     def exact_costs(self) -> Floats:
         """:meth:`costs` computed in float64 from the weights as they are."""
-        found: Floats = self.costs(torch.float64).numpy()
-        return found
+        costs: Floats = self.costs(torch.float64).numpy()
+        return costs
 
     def copied(self) -> dict[str, Tensor]:
         """A copy of the weights."""
@@ -128,8 +128,9 @@ def fit_stream(
 ) -> None:
     """Train on responses drawn from ``masses`` (leaves,), each seen once, at a constant rate.
 
-    ``batches``: responses of each step; all models get the same ones.  ``after`` is told how many
-    were seen.  A batch goes in as its share of every leaf: the same gradient as row by row.
+    ``batches``: responses of each step; all models get the same ones.  ``after`` is called with
+    how many were seen.  A batch goes in as its share of every leaf, which gives the same gradient
+    as row by row.
     """
     optimiser = models.optimiser(learning_rate)
     seen = 0

@@ -62,14 +62,14 @@ def tails(part: Slice, s: ParetoSettings) -> list[dict[str, Any]]:
         *(("tree", f"depth {d}", d) for d in s.depths),
         ("tree", "whole responses", None),
     ]
-    found = []
+    records = []
     for family, leaves, size in kinds:
         if family == "n-grams" and size is not None:
             counts = ngram_counts(rows, size)
         else:
             counts = leaf_counts(tree, len(rows), size)
-        found.append({"family": family, "leaves": leaves, "size": size, **_record(counts, s)})
-    return found
+        records.append({"family": family, "leaves": leaves, "size": size, **_record(counts, s)})
+    return records
 
 
 def _record(counts: Counts, s: ParetoSettings) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def _record(counts: Counts, s: ParetoSettings) -> dict[str, Any]:
 
 
 def _plain(fit: TailFit) -> dict[str, Any]:
-    found = {**asdict(fit), "zipf": fit.zipf, "label": fit.label}
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found.items()}
+    values = {**asdict(fit), "zipf": fit.zipf, "label": fit.label}
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def _survival(values: Counts, times: Counts) -> dict[str, list[float]]:

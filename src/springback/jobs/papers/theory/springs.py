@@ -12,8 +12,8 @@ from typing import Any
 
 from springback import theory
 from springback.core import Measurement, to_jsonable
-from springback.errors import SpringbackError, describe
 from springback.jobs.papers.theory import springs_analysis, springs_arms
+from springback.jobs.papers.theory.job import refuse_wrong
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.jobs.papers.theory.theorem import ARRANGEMENTS
 from springback.progress import Progress, Silent
@@ -36,15 +36,15 @@ def springs_study(
     with Store(out).locked() as store:
         joint, sequence = springs_arms.train(store, s, progress)
         progress.close()
-        found = springs_analysis.analyse(s, joint, sequence)
+        analysis = springs_analysis.analyse(s, joint, sequence)
         return write_result(
             store,
             "theory",
             clock,
             inputs={"settings": to_jsonable(s)},
             measurements=_measurements(joint, sequence),
-            analysis={"springs": found},
-            verdict=springs_analysis.verdict(found),
+            analysis={"springs": analysis},
+            verdict=springs_analysis.verdict(analysis),
         )
 
 
@@ -57,7 +57,7 @@ def check(s: SpringsSettings) -> None:
     steps = [d * s.aligning / s.batch_size for d in s.doses]
     unknown = [a for a in s.arrangements if a not in ARRANGEMENTS]
     seen = [k * s.aligning for k in s.k]
-    bad = [
+    refuse_wrong(
         (
             "arrangements",
             s.arrangements,
@@ -83,10 +83,7 @@ def check(s: SpringsSettings) -> None:
             f"whole steps: multiples of {s.pretraining_batch / s.aligning:g}",
             any(abs(v / s.pretraining_batch - round(v / s.pretraining_batch)) > 1e-9 for v in seen),
         ),
-    ]
-    for name, given, allowed, wrong in bad:
-        if wrong:
-            raise SpringbackError(f"--{name}: " + describe(given, allowed, "choose others"))
+    )
 
 
 def _twice(values: tuple[int, ...]) -> bool:
@@ -99,15 +96,14 @@ def _odd(s: SpringsSettings) -> bool:
 
 
 def _measurements(joint: list[dict[str, Any]], sequence: list[dict[str, Any]]) -> list[Measurement]:
-    found = []
+    measurements = []
     for arm, rows in (("joint", joint), ("sequence", sequence)):
         for row in rows:
             keys = ("arrangement", "seed", "repeat", "k", "l")
             tags = {"study": "springs", "arm": arm, **{key: row[key] for key in keys}}
             for i, value in enumerate(row["changes"] or ()):
-                found.append(
-                    Measurement(
-                        "elongation", arm, f"D{i + 1}", float(value), "nats/response", tags=tags
-                    )
+                which = f"D{i + 1}"
+                measurements.append(
+                    Measurement("elongation", arm, which, float(value), "nats/response", tags=tags)
                 )
-    return found
+    return measurements

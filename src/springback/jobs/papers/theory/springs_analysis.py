@@ -28,11 +28,12 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
     floor = {(n["arm"], n["arrangement"], n["k"]): n["changes"] for n in noise}
     cells, scaling = [], []
     for arm in ARMS:
-        own = [r for r in by_arm[arm] if r["repeat"] == 0]
         for arrangement in s.arrangements:
-            rows = [r for r in own if r["arrangement"] == arrangement]
+            rows = _select(by_arm[arm], repeat=0, arrangement=arrangement)
             for l in s.doses:  # noqa: E741
-                made = [_cell(s, arm, _at(rows, k, l), floor[arm, arrangement, k]) for k in s.k]
+                made = [
+                    _cell(s, arm, _select(rows, k=k, l=l), floor[arm, arrangement, k]) for k in s.k
+                ]
                 cells += made
                 scaling.append(_scaling(made, arm, arrangement, l))
     gaps = [r["gap"] for r in joint]
@@ -48,8 +49,9 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
     }
 
 
-def _at(rows: Rows, k: float, l: float) -> list[Mapping[str, Any]]:  # noqa: E741
-    return [r for r in rows if (r["k"], r["l"]) == (k, l)]
+def _select(rows: Rows, **wanted: Any) -> list[Mapping[str, Any]]:
+    """The rows that have these values."""
+    return [r for r in rows if all(r[key] == value for key, value in wanted.items())]
 
 
 def elongation(row: Mapping[str, Any]) -> Elongation:
@@ -67,7 +69,7 @@ def _cell(
     s: SpringsSettings, arm: str, rows: Rows, floor: Sequence[float] | None
 ) -> dict[str, Any]:
     """One arm, arrangement, k and l over the seeds; ``predicted`` is the joint optimum's."""
-    found = [elongation(r) for r in rows]
+    measured = [elongation(r) for r in rows]
     exact = [_predicted(s, r, s.length - 1) for r in rows]
     first = rows[0]
     cell = {
@@ -76,7 +78,7 @@ def _cell(
         "k": first["k"],
         "l": first["l"],
         "seeds": [r["seed"] for r in rows],
-        **_summary(found),
+        **_summary(measured),
         "predicted": _summary(exact),
         "resolved": None,
     }
@@ -136,34 +138,31 @@ def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[dict[str, Any]]:
 
     Root mean square over the doses of the difference between the two, over the root of 2.
     """
-    found = []
+    noise = []
     for arrangement in s.arrangements:
         for k in s.k:
-            mine = [
-                r
-                for r in rows
-                if (r["arrangement"], r["k"], r["seed"]) == (arrangement, k, s.seeds[0])
-            ]
-            two = [
-                [r["changes"] for r in mine if r["repeat"] == at] for at in (0, springs_arms.REPEAT)
-            ]
-            apart = (np.array(two[0]) - np.array(two[1])) / math.sqrt(2)  # (doses, 3)
+            cell = {"arrangement": arrangement, "k": k}
+            first, second = (
+                [r["changes"] for r in _select(rows, seed=s.seeds[0], repeat=repeat, **cell)]
+                for repeat in (0, springs_arms.REPEAT)
+            )
+            apart = (np.array(first) - np.array(second)) / math.sqrt(2)  # (doses, 3)
             size = np.sqrt((apart**2).mean(axis=0)).tolist()
-            found.append({"arm": arm, "arrangement": arrangement, "k": k, "changes": size})
-    return found
+            noise.append({"arm": arm, **cell, "changes": size})
+    return noise
 
 
 def _controls(s: SpringsSettings) -> list[dict[str, Any]]:
     """Best unigram, bigram, ... up to no bound at all, in closed form: no training, no noise."""
-    found = []
+    controls = []
     for arrangement in s.arrangements:
         for order in range(s.length):
             for k in s.k:
                 for l in s.doses:  # noqa: E741
-                    at = {"arrangement": arrangement, "k": k, "l": l}
-                    exact = [_predicted(s, {**at, "seed": seed}, order) for seed in s.seeds]
-                    found.append({"order": order, **at, **_summary(exact)})
-    return found
+                    cell = {"arrangement": arrangement, "k": k, "l": l}
+                    exact = [_predicted(s, {**cell, "seed": seed}, order) for seed in s.seeds]
+                    controls.append({"order": order, **cell, **_summary(exact)})
+    return controls
 
 
 def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]]) -> dict[str, Any]:
@@ -180,13 +179,12 @@ def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]])
     return {"cells": len(rows), "two_below_zero": first, "three_above_zero": second}
 
 
-def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
     """One part for each arm and arrangement, at the smallest dose."""
-    l = found["at"]["l"]  # noqa: E741
+    l = analysis["at"]["l"]  # noqa: E741
     parts = [
-        _part(row, [c for c in found["cells"] if _same(c, row)])
-        for row in found["scaling"]
-        if row["l"] == l
+        _part(row, _select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
+        for row in _select(analysis["scaling"], l=l)
     ]
     joint, sequence = (
         "; ".join(p["label"] for p in parts if p["question"].startswith(start))
@@ -201,10 +199,6 @@ def verdict(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _same(cell: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return all(cell[key] == row[key] for key in ("arm", "arrangement", "l"))
-
-
 def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     arm = "Joint training" if row["arm"] == "joint" else "One after the other"
     exponent = row["exponent"]
@@ -215,7 +209,7 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     else:
         label = f"{row['arrangement']}: exponent {_with_bounds(exponent)}"
     ends = [cells[0], cells[-1]]
-    said = "; ".join(
+    text = "; ".join(
         f"k = {c['k']:g}: -d2 / d1 {_fitted(c)}, predicted {_fitted(c['predicted'])}, "
         f"balance {_with_bounds(c['balance'])}"
         for c in ends
@@ -224,7 +218,7 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     return {
         "question": f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?",
         "label": label,
-        "text": f"{said}; {resolved}.",
+        "text": f"{text}; {resolved}.",
     }
 
 

@@ -68,17 +68,17 @@ def train(
                 (joint, joint_run(s, **same), _together),
                 (sequence, sequence_run(s, **same), _one_after_the_other),
             ):
-                if (got := store.results(run)) is None:
+                if (results := store.results(run)) is None:
                     made = fit(s, sources(s, arrangement, seed), seed, repeat)
-                    got = store.commit(run, {"rows": made})
-                rows += [{**same, **row} for row in got["rows"]]
+                    results = store.commit(run, {"rows": made})
+                rows += [{**same, **row} for row in results["rows"]]
                 progress.advance()
     return joint, sequence
 
 
 def joint_run(s: SpringsSettings, arrangement: str, seed: int, repeat: int) -> Run:
-    own = _inputs(s, arrangement, seed, repeat)
-    return Run.of("joint", **own, steps=s.steps, rate=s.joint_rate)
+    inputs = _inputs(s, arrangement, seed, repeat)
+    return Run.of("joint", **inputs, steps=s.steps, rate=s.joint_rate)
 
 
 def sequence_run(s: SpringsSettings, arrangement: str, seed: int, repeat: int) -> Run:
@@ -98,13 +98,11 @@ def _together(s: SpringsSettings, sets: Sets, seed: int, repeat: int) -> list[di
     models = _models(s, seed, repeat, len(cells))
     fit_joint(models, weights, s.steps, s.joint_rate)
     costs = models.exact_costs()
-    without = {k: own for (k, dose), own in zip(cells, costs, strict=True) if dose == 0}
+    without = {k: cost for (k, dose), cost in zip(cells, costs, strict=True) if dose == 0}
     rows = []
-    for (k, l), joined, own in zip(cells, weights, costs, strict=True):  # noqa: E741
-        changed = theory.change(sets, (k, 1.0, l), without[k], own).changes if l else None
-        # KL(joint leaves || model): what is left to the optimum, nats a response.
-        gap = theory.mean_cost(joined, own + np.log(np.where(joined > 0, joined, 1.0)))
-        rows.append({"k": k, "l": l, "gap": gap, "changes": changed})
+    for (k, l), joined, cost in zip(cells, weights, costs, strict=True):  # noqa: E741
+        changed = theory.change(sets, (k, 1.0, l), without[k], cost).changes if l else None
+        rows.append({"k": k, "l": l, "gap": _distance(joined, cost), "changes": changed})
     return rows
 
 
@@ -135,13 +133,13 @@ def _one_after_the_other(
     def measure(seen: int) -> None:
         if (l := doses.get(seen)) is None:  # noqa: E741
             return
-        for i, own in enumerate(models.exact_costs()):
+        for i, costs in enumerate(models.exact_costs()):
             volumes = (s.k[i], 1.0, l)
             rows.append(
                 {
                     "k": s.k[i],
                     "l": l,
-                    "changes": theory.change(sets, volumes, aligned[i], own).changes,
+                    "changes": theory.change(sets, volumes, aligned[i], costs).changes,
                     # What aligning itself had changed, and what pre-training left to D1's entropy.
                     "aligning": theory.change(sets, volumes, start[i], aligned[i]).changes,
                     "pretrained": _distance(sets.p1, start[i]),
@@ -153,6 +151,6 @@ def _one_after_the_other(
     return rows
 
 
-def _distance(own: theory.masses.Floats, costs: theory.masses.Floats) -> float:
-    """KL(own leaves || model), nats a response."""
-    return theory.mean_cost(own, costs + np.log(np.where(own > 0, own, 1.0)))
+def _distance(masses: theory.masses.Floats, costs: theory.masses.Floats) -> float:
+    """KL(leaf masses || model), nats a response: what training has left to their optimum."""
+    return theory.mean_cost(masses, costs + np.log(np.where(masses > 0, masses, 1.0)))

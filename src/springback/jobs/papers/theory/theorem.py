@@ -24,8 +24,6 @@ ESCAPES = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 STEP = 1e-10
 HUFFMAN = {"k": 10.0, "depth": 8, "exponent": 1.0, "largest": 1.0, "points": 201}
 
-Maker = Callable[[np.random.Generator], Sets]
-
 
 def arranged(
     masses: theory.masses.Floats,
@@ -46,15 +44,23 @@ def arranged(
 
 def quartiles(values: Iterable[float]) -> dict[str, float | int | None]:
     """Median and quartiles of the finite values, and how many there are."""
-    found = np.array([v for v in values if math.isfinite(v)])
-    if not found.size:
+    finite = np.array([v for v in values if math.isfinite(v)])
+    if not finite.size:
         return {"median": None, "low": None, "high": None, "n": 0}
-    low, median, high = np.quantile(found, (0.25, 0.5, 0.75))
-    return {"median": float(median), "low": float(low), "high": float(high), "n": int(found.size)}
+    low, median, high = np.quantile(finite, (0.25, 0.5, 0.75))
+    return {"median": float(median), "low": float(low), "high": float(high), "n": int(finite.size)}
 
 
-def _draws(s: TheoremSettings, make: Maker, cell: int) -> list[Sets]:
-    return [make(np.random.default_rng((s.seed, cell, draw))) for draw in range(s.draws)]
+def _generators(s: TheoremSettings, cell: int) -> list[np.random.Generator]:
+    """One random generator for each draw of a cell."""
+    return [np.random.default_rng((s.seed, cell, draw)) for draw in range(s.draws)]
+
+
+def _draws(s: TheoremSettings, arrangement: str, law: str = "pareto") -> list[Sets]:
+    """Sets of a law's masses in this arrangement, one triple for each draw."""
+    masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
+    generators = _generators(s, ARRANGEMENTS.index(arrangement))
+    return [arranged(masses, arrangement, rng) for rng in generators]
 
 
 def identity(s: TheoremSettings) -> dict[str, Any]:
@@ -68,35 +74,35 @@ def identity(s: TheoremSettings) -> dict[str, Any]:
     cells = 0
     for law in theory.LAWS:
         masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
-        for at, arrangement in enumerate(ARRANGEMENTS):
-            sets = arranged(masses, arrangement, np.random.default_rng((s.seed, at)))
+        for number, arrangement in enumerate(ARRANGEMENTS):
+            sets = arranged(masses, arrangement, np.random.default_rng((s.seed, number)))
             for k in s.k:
                 for l in s.doses:  # noqa: E741
-                    found = theory.slopes(sets, k, l)
-                    expected = l * found.chi2 / (math.log(2) * (k + 1 + l)) if l else 0.0
-                    residue = abs(found.balance - expected)
+                    slopes = theory.slopes(sets, k, l)
+                    expected = l * slopes.chi2 / (math.log(2) * (k + 1 + l)) if l else 0.0
+                    residue = abs(slopes.balance - expected)
                     zero, far = max(zero, residue * (l == 0)), max(far, residue)
                     cells += 1
                     if l == 0:
                         near = theory.difference(sets, k, l, STEP)
-                        gap = max(gap, *_errors(found, near, k))
+                        gap = max(gap, *_errors(slopes, near, k))
     return {"residue_at_zero": zero, "residue": far, "difference": gap, "cells": cells}
 
 
-def _errors(found: Slopes, near: tuple[float, float], k: float) -> tuple[float, float]:
+def _errors(slopes: Slopes, near: tuple[float, float], k: float) -> tuple[float, float]:
+    """Errors of both rates' slopes against finite differences ``near``, relative."""
     # A slope is a difference of two terms of size 1 / (ln 2 V); below that is rounding.
     floor = 1e-6 / (math.log(2) * (k + 1))
-    pairs = ((found.rate1, near[0]), (found.rate2, near[1]))
+    pairs = ((slopes.rate1, near[0]), (slopes.rate2, near[1]))
     one, two = (abs(a - b) / max(abs(a), floor) for a, b in pairs)
     return one, two
 
 
 def by_k_and_l(s: TheoremSettings, kept_k: Sequence[float], doses: Sequence[float]) -> list[Any]:
     """``kept`` (ratio over -k), sign and the balance's parts for every arrangement, k and l."""
-    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
     rows = []
-    for at, arrangement in enumerate(ARRANGEMENTS):
-        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
+    for arrangement in ARRANGEMENTS:
+        drawn = _draws(s, arrangement)
         for k in kept_k:
             for l in doses:  # noqa: E741
                 rows.append({"arrangement": arrangement, "k": k, "l": l, **_cell(drawn, k, l)})
@@ -104,13 +110,12 @@ def by_k_and_l(s: TheoremSettings, kept_k: Sequence[float], doses: Sequence[floa
 
 
 def _cell(drawn: Sequence[Sets], k: float, l: float) -> dict[str, Any]:  # noqa: E741
-    found = [theory.slopes(sets, k, l) for sets in drawn]
+    """Quartiles over draws, and shares of draws in which D2's rate rises, or the two part."""
+    every = [theory.slopes(sets, k, l) for sets in drawn]
     return {
-        "kept": quartiles(f.kept for f in found),
-        "scale": quartiles(f.scale for f in found),
-        "chi2": quartiles(f.chi2 for f in found),
-        "worse": sum(f.rate2 > 0 for f in found) / len(found),
-        "opposite": sum(f.ratio < 0 for f in found) / len(found),
+        **{name: quartiles(getattr(f, name) for f in every) for name in ("kept", "scale", "chi2")},
+        "worse": sum(f.rate2 > 0 for f in every) / len(every),
+        "opposite": sum(f.ratio < 0 for f in every) / len(every),
         "overlap": float(np.mean([theory.overlap(x.p2, x.p3) for x in drawn])),
     }
 
@@ -119,9 +124,8 @@ def by_law(s: TheoremSettings) -> list[Any]:
     """The same at k = 1000, at l = 0 and 0.1, for every law of the leaf masses."""
     rows = []
     for law in theory.LAWS:
-        masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
-        for at, arrangement in enumerate(ARRANGEMENTS):
-            drawn = _draws(s, lambda rng, m=masses, a=arrangement: arranged(m, a, rng), at)  # type: ignore[misc]
+        for arrangement in ARRANGEMENTS:
+            drawn = _draws(s, arrangement, law)
             for l in (0.0, READ_AT):  # noqa: E741
                 row = {"law": law, "arrangement": arrangement, "k": MIDDLE_K, "l": l}
                 rows.append({**row, **_cell(drawn, MIDDLE_K, l)})
@@ -130,11 +134,9 @@ def by_law(s: TheoremSettings) -> list[Any]:
 
 def departures(s: TheoremSettings) -> list[Any]:
     """Single draws: l chi^2, l / b and ``kept``, for the two charts that lay them side by side."""
-    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
     rows = []
-    for at, arrangement in enumerate(ARRANGEMENTS):
-        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
-        for sets in drawn[:8]:
+    for arrangement in ARRANGEMENTS:
+        for sets in _draws(s, arrangement)[:8]:
             for l in s.doses:  # noqa: E741
                 if l:
                     f = theory.slopes(sets, MIDDLE_K, l)
@@ -145,11 +147,9 @@ def departures(s: TheoremSettings) -> list[Any]:
 
 def escaped(s: TheoremSettings) -> list[Any]:
     """``kept`` at l = 0 where a share of D3 lies on leaves that D1 and D2 do not have."""
-    masses = theory.leaf_masses("pareto", 1 << s.depth, s.exponent)
     rows = []
     for arrangement in ("independent", "same ranks", "opposed kinds"):
-        at = ARRANGEMENTS.index(arrangement)
-        drawn = _draws(s, lambda rng, a=arrangement: arranged(masses, a, rng), at)  # type: ignore[misc]
+        drawn = _draws(s, arrangement)
         for k in s.k:
             for mass in ESCAPES:
                 moved = [_with_escape(sets, mass) for sets in drawn[:20]]
@@ -173,8 +173,8 @@ def mapped(s: TheoremSettings, progress: Progress) -> list[Any]:
     progress.stage("map over exponent, overlap and depth", len(s.exponents) * len(s.overlaps))
     for exponent in s.exponents:
         masses = theory.leaf_masses("pareto", 1 << s.depth, exponent)
-        for at, share in enumerate(s.overlaps):
-            drawn = _draws(s, lambda rng, m=masses, w=share: _shared(m, w, rng), at)  # type: ignore[misc]
+        for cell_number, share in enumerate(s.overlaps):
+            drawn = [_shared(masses, share, rng) for rng in _generators(s, cell_number)]
             for depth in s.depths:
                 cut = [_pruned(sets, depth) for sets in drawn]
                 cell = {"exponent": exponent, "overlap_set": share, "depth": depth}
@@ -214,9 +214,9 @@ def huffman(s: TheoremSettings) -> dict[str, Any]:
         lengths = theory.huffman_lengths(joint)
         codes.add(lengths.tobytes())
         redundancy.append(theory.mean_length(joint, lengths) - theory.entropy(joint))
-        for i, own in enumerate((sets.p1, sets.p2)):
-            coded[i].append(theory.rate(own, lengths, depths))
-            ideal[i].append(theory.rate(own, theory.ideal_lengths(joint), depths))
+        for i, p in enumerate((sets.p1, sets.p2)):
+            coded[i].append(theory.rate(p, lengths, depths))
+            ideal[i].append(theory.rate(p, theory.ideal_lengths(joint), depths))
     return {
         **HUFFMAN,
         "l": doses.tolist(),
@@ -238,20 +238,20 @@ def _secant(rates: Sequence[Sequence[float]], k: float) -> float | None:
 def analyse(s: TheoremSettings, progress: Progress) -> dict[str, Any]:
     """All tables, under ``theorem`` of a result file's analysis."""
     progress.stage("theorem: identity, ratio, escape", 6)
-    found: dict[str, Any] = {"at": {"k": MIDDLE_K, "l": READ_AT}}
-    parts: list[tuple[str, Callable[[], Any]]] = [
-        ("identity", lambda: identity(s)),
-        ("by_k", lambda: by_k_and_l(s, s.k, (0.0, READ_AT))),
-        ("by_l", lambda: by_k_and_l(s, (MIDDLE_K,), s.doses)),
-        ("laws", lambda: by_law(s)),
-        ("departures", lambda: departures(s)),
-        ("escaped", lambda: escaped(s)),
-    ]
-    for name, make in parts:
-        found[name] = make()
+    tables: dict[str, Any] = {"at": {"k": MIDDLE_K, "l": READ_AT}}
+    parts: dict[str, Callable[[], Any]] = {
+        "identity": lambda: identity(s),
+        "by_k": lambda: by_k_and_l(s, s.k, (0.0, READ_AT)),
+        "by_l": lambda: by_k_and_l(s, (MIDDLE_K,), s.doses),
+        "laws": lambda: by_law(s),
+        "departures": lambda: departures(s),
+        "escaped": lambda: escaped(s),
+    }
+    for name, make in parts.items():
+        tables[name] = make()
         progress.advance()
-    found["map"] = mapped(s, progress)
+    tables["map"] = mapped(s, progress)
     progress.stage("Huffman codes", 1)
-    found["huffman"] = huffman(s)
+    tables["huffman"] = huffman(s)
     progress.advance()
-    return found
+    return tables

@@ -1,0 +1,76 @@
+"""What every reproduction has: the paper's claim, published beside measured, as record and page.
+
+Light to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from springback.errors import SpringbackError
+
+S = TypeVar("S")
+SCALES = ("small", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim(Generic[S]):
+    """A question that a paper answers.
+
+    ``published``: its table, column heads first; None where it has a figure only.  ``begin``: the
+    settings that each scale begins from.
+    """
+
+    question: str
+    finding: str
+    begin: Mapping[str, S]
+    published: tuple[tuple[str, ...], ...] | None = None
+    source: str = ""
+
+
+def check_names(claims: Mapping[str, Any], name: str, scale: str) -> None:
+    """Raise :class:`SpringbackError` unless ``name`` is one of the claims and ``scale`` a scale."""
+    if name not in claims:
+        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(claims)}")
+    if scale not in SCALES:
+        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
+
+
+def record(
+    name: str, scale: str, claim: Claim[Any], measured: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """The ``analysis`` part of a result file of kind ``reproduce``; ``measured`` is a table."""
+    published = None
+    if claim.published is not None:
+        head, *rows = claim.published
+        published = {"columns": head, "rows": rows, "source": claim.source}
+    return {
+        "name": name,
+        "question": claim.question,
+        "scale": scale,
+        "paper": claim.finding,
+        "published": published,
+        "measured": measured,
+        "studies": [],
+        "comparison": None,
+        **more,
+    }
+
+
+def page(analysis: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[str]:
+    """Lines of ``reproduce.md``: question, claim, both tables; ``cell`` shows a measured value."""
+    lines = [f"# {analysis['name']}, {analysis['scale']} scale", "", analysis["question"], ""]
+    lines += [f"The paper: {analysis['paper']}", ""]
+    if analysis.get("note"):
+        lines += [analysis["note"], ""]
+    if analysis["published"]:
+        lines += ["## Published", "", *markdown_table(analysis["published"]), ""]
+    return [*lines, "## Measured", "", *markdown_table(analysis["measured"], cell), ""]
+
+
+def markdown_table(table: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[str]:
+    """Lines of a table with ``columns`` and ``rows``."""
+    lines = [f"| {' | '.join(table['columns'])} |", f"|{'---|' * len(table['columns'])}"]
+    return [*lines, *(f"| {' | '.join(map(cell, row))} |" for row in table["rows"])]
