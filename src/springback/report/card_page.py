@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from springback.report import elasticity_card, formatting
-from springback.report.cards import Card, Quantity
 from springback.report.components import Fact
+from springback.report.estimate import shown
+from springback.results.schema import Card, Quantity
 
 #: The quantities that stand large at the top.
 MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")
@@ -24,8 +25,8 @@ def content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
             ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
         ),
     ]
-    found = (card.quantity(key) for key in MAIN)
-    grids = [elasticity_card.quantities_grid("Quantities", card.quantities)]
+    found = (card.quantities.get(key) for key in MAIN)
+    grids = [elasticity_card.quantities_grid("Quantities", card.quantities.values())]
     if card.pairs:
         grids.append(elasticity_card.pairs_grid(card))
     return {
@@ -53,7 +54,7 @@ def _about(card: Card) -> list[str]:
 
 
 def _fact(q: Quantity) -> Fact:
-    found, unit = q.shown()
+    found, unit = shown(q)
     limits = formatting.limits(found)
     below = f"{limits} (95 %)" if limits else q.label or q.reason
     return Fact(

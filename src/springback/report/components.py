@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from springback.report import formatting
 from springback.report.figure import Chart
-from springback.report.values import AtSize, Interval
+from springback.results.schema import AtSize, Interval
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Grid:
     label: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    formatting: frozenset[int] = frozenset()
+    words: frozenset[int] = frozenset()
     titled: bool = False
     folded: bool = False
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from springback.report import formatting
-from springback.report.cards import (
+from springback.report.components import Cell, Grid
+from springback.report.estimate import shown, shown_difference
+from springback.results.schema import (
     Card,
     Comparison,
     Difference,
     Entry,
     Figures,
-    Models,
+    Interval,
     Quantity,
-    shown_unit,
+    StudyCard,
 )
-from springback.report.components import Cell, Grid
-from springback.report.values import Interval
 
 #: More rows than this stand folded, below those that say something.
 MANY = 12
@@ -28,14 +29,28 @@ SILENT = ("not measured", "not compared")
 REPORT = "report.html"
 
 
-def quantities_grid(label: str, quantities: Sequence[Quantity], first: str = "Quantity") -> Grid:
+@dataclass(frozen=True)
+class Models:
+    """Several models' cards, of a series or of a reproduction."""
+
+    studies: Sequence[StudyCard]
+    comparison: Comparison | None
+
+    def title(self, key: str) -> str:
+        """What a quantity is called on the cards, or its name."""
+        cards = (s.card for s in self.studies if s.card is not None)
+        titles = (card.quantities[key].title for card in cards if key in card.quantities)
+        return next(titles, key.replace("_", " "))
+
+
+def quantities_grid(label: str, quantities: Iterable[Quantity], first: str = "Quantity") -> Grid:
     """One line for each: value, interval, unit, finding."""
     head = (first, "Value", "95 % interval", "Unit", "Finding")
     return Grid(label, head, tuple(map(_quantity_row, quantities)), frozenset({3, 4}))
 
 
 def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
-    found, unit = q.shown()
+    found, unit = shown(q)
     return (
         Cell(formatting.sentence(q.title).removesuffix(".")),
         Cell(formatting.estimate(found)),
@@ -55,12 +70,12 @@ def pairs_grid(card: Card) -> Grid:
     head = ("Pair", "Inverse over forward loss", "95 % interval", "Finding")
     rows = tuple(
         (
-            Cell(q.key, q.title),
-            Cell(formatting.estimate(q.found)),
-            Cell(formatting.limits(q.found) or "–"),
+            Cell(pair, q.title),
+            Cell(formatting.estimate(shown(q)[0])),
+            Cell(formatting.limits(shown(q)[0]) or "–"),
             Cell(q.label or "–", _reason(q)),
         )
-        for q in card.pairs
+        for pair, q in card.pairs.items()
     )
     return Grid("Resistance by pair", head, rows, frozenset({3}))
 
@@ -68,7 +83,7 @@ def pairs_grid(card: Card) -> Grid:
 def cards_grid(models: Models) -> Grid:
     """Quantities as rows, models as columns; above them what each was measured with."""
     studies = models.studies
-    keys = list(dict.fromkeys(q.key for s in studies if s.card for q in s.card.quantities))
+    keys = list(dict.fromkeys(key for s in studies if s.card for key in s.card.quantities))
     rows = [
         (Cell("Seeds"), *(Cell(_numbers(s.card.seeds) if s.card else "–") for s in studies)),
         (Cell("Aligned on"), *(Cell(_numbers(s.card.n_pos) if s.card else "–") for s in studies)),
@@ -78,8 +93,8 @@ def cards_grid(models: Models) -> Grid:
         links = (Cell("page" if (to := report_link(s.folder)) else "–", link=to) for s in studies)
         rows.insert(0, (Cell("Single report"), *links))
     for key in keys:
-        found = [s.card.quantity(key) if s.card else None for s in studies]
-        unit = next((q.shown()[1] for q in found if q is not None), "")
+        found = [s.card.quantities.get(key) if s.card else None for s in studies]
+        unit = next((shown(q)[1] for q in found if q is not None), "")
         rows.append((Cell(models.title(key), unit), *map(_card_cell, found)))
     return Grid("Cards side by side", ("Quantity", *(s.name for s in studies)), tuple(rows))
 
@@ -87,7 +102,7 @@ def cards_grid(models: Models) -> Grid:
 def _card_cell(q: Quantity | None) -> Cell:
     if q is None:
         return Cell("–")
-    found, _ = q.shown()
+    found, _ = shown(q)
     below = (formatting.limits(found), q.label, "" if found.known else q.reason)
     return Cell(formatting.estimate(found), "; ".join(filter(None, dict.fromkeys(below))))
 
@@ -100,9 +115,9 @@ def _largest(card: Card | None) -> str:
     return formatting.plain(max(card.doses)) if card is not None and card.doses else "–"
 
 
-def report_link(folder: str) -> str:
+def report_link(folder: str | None) -> str:
     """The single report's address, relative; empty for a folder that is not inside this one."""
-    path = PurePosixPath(folder)
+    path = PurePosixPath(folder or "")
     if not folder or path.is_absolute() or ".." in path.parts or "\\" in folder:
         return ""
     return quote(f"{path}/{REPORT}") if path.parts else ""
@@ -129,8 +144,7 @@ def _differences(
 
 
 def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
-    factor, unit = shown_unit(d.unit, difference=True)
-    found = d.found.scaled(factor)
+    found, unit = shown_difference(d)
     return (
         Cell(models.title(d.quantity), unit),
         Cell(f"{d.a} minus {d.b}"),

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from springback.report.estimate import Estimate
 from springback.report.formatting import short
 from springback.report.theme import LIGHT, series, themed
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from springback.report import formatting
+from springback.report.estimate import Estimate
 from springback.report.figure import (
     Chart,
     LegendItem,
@@ -17,7 +18,6 @@ from springback.report.figure import (
     style,
 )
 from springback.report.theme import LIGHT
-from springback.report.values import Estimate
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,9 @@ from typing import Any
 
 from springback.errors import StoreError, describe
 from springback.report import card_page, figure, formatting, story
-from springback.report.cards import Models, Reproduction
 from springback.report.components import Chapter, tone
-from springback.report.reading import parse
-from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
+from springback.results.schema import KINDS, Reproduction, ResultFile, Series, read
 from springback.results.store import read_json, whole_folder, write_text
 
 RESULT = "result.json"
@@ -60,7 +58,7 @@ def render(result: Mapping[str, Any]) -> str:
     files, are relative to the folder it lies in and lead nowhere without :func:`build`.
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
-    parsed = parse(result)
+    parsed = read(result)
     return _html(parsed, story.chapters(parsed))
 
 
@@ -69,7 +67,7 @@ def render_card(result: Mapping[str, Any]) -> str | None:
 
     Raises :class:`StoreError` as :func:`render` does.
     """
-    return _card_html(parse(result))
+    return _card_html(read(result))
 
 
 def build(out: Path) -> Path:
@@ -87,7 +85,7 @@ def build(out: Path) -> Path:
             f"there is no {RESULT} in {out}: "
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
-    result = parse(read_json(source))
+    result = read(read_json(source))
     chapters = story.chapters(result)
     html = _html(result, chapters)
     charts = [c for chapter in chapters for s in chapter.sections for c in s.charts]
@@ -115,14 +113,14 @@ def _ours(path: Path) -> bool:
     return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
 
 
-def _card_html(result: Result) -> str | None:
+def _card_html(result: ResultFile) -> str | None:
     if result.audit is None or result.audit.card is None:
         return None
-    content = card_page.content(result.audit.card, result.audit.noise_floor)
+    content = card_page.content(result.audit.card, result.audit.known_floor)
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
-def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
+def _html(result: ResultFile, chapters: tuple[Chapter, ...]) -> str:
     has_card = result.audit is not None and result.audit.card is not None
     return _fill(
         "report.html.j2",
@@ -133,6 +131,7 @@ def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
         head=_head(result),
         chapters=chapters,
         result=result,
+        measurements=len(result.measurements),
         many_parts=MANY_PARTS,
         inputs=formatting.flat(result.inputs),
         provenance=_provenance(result.provenance),
@@ -165,7 +164,7 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
     )
 
 
-def _head(result: Result) -> list[str]:
+def _head(result: ResultFile) -> list[str]:
     """What, how many seeds, how long, when: each only where known."""
     rebound = result.audit.rebound if result.audit else None
     runs = result.provenance.get("runs")
@@ -175,7 +174,7 @@ def _head(result: Result) -> list[str]:
         text
         for text in (
             formatting.short(_model(result.inputs), 60),
-            *(_models(result.models, result.reproduction) if result.models else ()),
+            *_models(result),
             formatting.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
             took,
             formatting.day(result.provenance.get("finished")),
@@ -184,10 +183,14 @@ def _head(result: Result) -> list[str]:
     ]
 
 
-def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
+def _models(result: ResultFile) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
-    own = [reproduction.name, reproduction.scale] if reproduction is not None else []
-    return [*own, formatting.count(len(models.studies), "model")]
+    found = result.analysis
+    if isinstance(found, Series):
+        return [formatting.count(len(found.models), "model")]
+    if isinstance(found, Reproduction):
+        return [found.name, found.scale, formatting.count(len(found.studies), "model")]
+    return []
 
 
 def _model(inputs: Mapping[str, Any]) -> str:

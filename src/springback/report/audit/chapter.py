@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from springback.report import elasticity_card, formatting
 from springback.report.audit import more_alignment, phases, protections_story, resistance
 from springback.report.audit import rebound as audit_charts
-from springback.report.cards import Card
 from springback.report.components import Fact, Section, fact, last, not_measured, there
 from springback.report.figure import Chart
-from springback.report.schema import Audit, Pair, Probe, Rebound
+from springback.results.schema import Audit, Card, Pair, Probe, Rebound, Resistance, Slope
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
@@ -34,9 +33,9 @@ def facts(audit: Audit) -> tuple[Fact, ...]:
             note = f"aligned on {half.n_pos:,}"
             unit = "examples" if text[-1].isdigit() else ""
             told.append(Fact("Dose that undoes half", text, unit, note))
-    if audit.resistance:
-        easier = sum(map(_goes_back_easier, audit.resistance))
-        value = f"{easier} of {len(audit.resistance)}"
+    if audit.resistance is not None and audit.resistance.pairs:
+        pairs = audit.resistance.pairs
+        value = f"{sum(map(_goes_back_easier, pairs))} of {len(pairs)}"
         note = "inverse loss lower, raw and in excess"
         told.append(Fact("Going back is easier in", value, "pairs", note))
     return tuple(told)
@@ -70,16 +69,17 @@ def sections(audit: Audit) -> tuple[Section, ...]:
     told += protections_story.sections(audit.protections, audit.repair)
     if audit.realign is not None:
         told.append(phases.realign_section(audit.realign))
-    if rebound is not None and audit.opposite is not None:
-        told.append(phases.symmetry_section(rebound, audit.opposite))
-    if audit.resistance:
-        told.append(_resistance(audit.resistance, audit.card, audit.resistance_data))
+    if rebound is not None and audit.symmetry is not None:
+        told.append(phases.symmetry_section(rebound, audit.symmetry))
+    if audit.resistance is not None and audit.resistance.pairs:
+        told.append(_resistance(audit.resistance, audit.card))
     elif "resistance" in audit.silent:
         told.append(not_measured("resistance-pairs", "Resistance"))
     return tuple(section for section in told if section is not None)
 
 
-def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
+def _resistance(found: Resistance, card: Card | None) -> Section:
+    pairs, data = found.pairs, found.data
     charts = (
         resistance.pairs_chart(pairs, data=data),
         resistance.pairs_chart(pairs, excess=True, data=data),
@@ -100,10 +100,10 @@ def _resistance(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
 
 
 def _rebound_sections(rebound: Rebound, audit: Audit) -> list[Section | None]:
-    floor = audit.noise_floor
-    by_key = {p.key: p for p in rebound.probes}
+    floor = audit.known_floor
+    by_key = rebound.probes
     order = sorted(by_key, key=lambda key: {"margin": 0, "kl": 1}.get(key, 2))
-    curves = there([audit_charts.rebound_chart(rebound, by_key[k]) for k in order])
+    curves = there([audit_charts.rebound_chart(rebound, k) for k in order])
     notes = []
     if floor:
         said = "; ".join(_floor_words(k, v, by_key) for k, v in floor.items())
@@ -171,13 +171,15 @@ def _size_charts(rebound: Rebound) -> tuple[Chart, ...]:
 def _slopes(rebound: Rebound, audit: Audit) -> list[str]:
     """What each doubling changes, as far as no card says it."""
     said = []
-    if (slope := rebound.fall_per_log2) is not None and audit.card is None:
+    slopes = rebound.slope or Slope()
+    if (slope := slopes.fall_per_log2) is not None and audit.card is None:
         text = formatting.both(slope, sign=True)
         said.append(f"Each doubling of alignment changes the fall by {text} nats/token.")
-    if (slope := rebound.share_per_log2) is not None and audit.card is None:
+    if (slope := slopes.share_per_log2) is not None and audit.card is None:
         text = formatting.both(slope, 100, sign=True)
         said.append(f"Each doubling of alignment changes the share lost by {text} points.")
-    if audit.phases is not None and (slope := audit.phases.decay) is not None:
+    decay = audit.phases.decay if audit.phases is not None else None
+    if decay is not None and (slope := decay.slope) is not None:
         text = formatting.both(slope, 100, sign=True)
         said.append(
             "Each doubling of alignment changes the fall beyond proportional decay, fitted to the "

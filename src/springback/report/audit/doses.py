@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from springback.report import formatting
 from springback.report.audit.more_alignment import size_axis
+from springback.report.estimate import Estimate
 from springback.report.figure import (
     Chart,
     LegendItem,
@@ -14,9 +15,8 @@ from springback.report.figure import (
     panel,
     style,
 )
-from springback.report.findings import DoseAt, Doses
 from springback.report.theme import LIGHT, series
-from springback.report.values import Estimate
+from springback.results.schema import DoseAtSize, DosesToUndo
 
 #: By key: name of the chart, title, what is counted.
 KNOWN = {
@@ -44,10 +44,10 @@ KNOWN = {
 }
 
 
-def to_undo_chart(doses: Doses) -> Chart | None:
+def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
     """The mean dose over the seeds against ``n_pos``; None where it is defined nowhere."""
-    name, title, counted = KNOWN[doses.key]
-    shown = [(i, at.found.above_zero()) for i, at in enumerate(doses.at) if at.found is not None]
+    name, title, counted = KNOWN[key]
+    shown = [(i, _found(at)) for i, at in enumerate(doses.at) if at.mean is not None]
     if not any(found.known for _, found in shown):
         return None
     reached = [f for _, f in shown if f.value is not None]
@@ -68,7 +68,7 @@ def to_undo_chart(doses: Doses) -> Chart | None:
         for place, found in shown:
             mark(axes, place, found, 0)
     table = _table(doses)
-    if doses.key in ("kl", "reverse_kl"):
+    if key in ("kl", "reverse_kl"):
         counted = f"{counted}: {doses.what}."
     return Chart(
         name,
@@ -90,14 +90,18 @@ def _how(shown: list[tuple[int, Estimate]]) -> str:
     return text
 
 
-def _table(doses: Doses) -> Table:
+def _table(doses: DosesToUndo) -> Table:
     rows = [(f"{at.n_pos:,}", _mean(at), at.words) for at in doses.at]
     if doses.trend is not None:
         slope = doses.trend.slope
-        text = "–" if slope is None else formatting.with_limits(slope, sign=True)
+        text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
         rows.append(("change for each doubling", text, doses.trend.label))
     return Table(("aligned on", "mean over the seeds", "median over the seeds"), tuple(rows))
 
 
-def _mean(at: DoseAt) -> str:
-    return "–" if at.found is None else formatting.with_limits(at.found.above_zero())
+def _mean(at: DoseAtSize) -> str:
+    return "–" if at.mean is None else formatting.with_limits(_found(at))
+
+
+def _found(at: DoseAtSize) -> Estimate:
+    return Estimate.of(at.mean).above_zero()

@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.audit.more_alignment import keep_zero, size_axis
 from springback.report.audit.rebound import curve_table, curves_in_words, draw_curve, sizes_legend
+from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, mark, number_axis, panel, style
-from springback.report.findings import Attackers, Realign, Sweep
 from springback.report.line_charts import Frame, Line, lines_chart
-from springback.report.schema import Probe, Rebound
 from springback.report.theme import LIGHT, series
-from springback.report.values import AtSize, Estimate, Interval
+from springback.results.schema import (
+    AtSize,
+    Attackers,
+    Interval,
+    Probe,
+    Realignment,
+    Rebound,
+    Sweep,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,7 +63,9 @@ def _sweep_chart(frame: Frame, sweep: Sweep, scale: float, largest: float | None
     def one(value: float | None) -> Estimate:
         return Estimate(value) if value is not None else Estimate(None, at_least=largest)
 
-    typical = sweep.typical if largest is None else sweep.typical.above_zero()
+    typical = Estimate.of(sweep.typical)
+    if largest is not None:
+        typical = typical.above_zero()
     rows = [
         ("worst", sweep.worst_by, one(sweep.worst)),
         ("median", sweep.median_by, one(sweep.median)),
@@ -101,9 +110,9 @@ def _at(values: Sequence[AtSize], n_pos: int) -> Interval | None:
     return next((v.value for v in values if v.n_pos == n_pos), None)
 
 
-def realign_chart(found: Realign) -> Chart | None:
+def realign_chart(found: Realignment) -> Chart | None:
     """First beside second alignment: margin gained for each 100 examples, at equal counts."""
-    shown = [c for c in found.counts if c.first is not None and c.second is not None]
+    shown = found.counts
     if not shown:
         return None
     name, title = "realign-gain", "First and second alignment"

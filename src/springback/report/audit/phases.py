@@ -5,20 +5,34 @@ The verdict's parts have a sentence for each; here stand the numbers behind it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from springback.report import elasticity_card, formatting
 from springback.report.audit import doses as dose_charts
 from springback.report.audit import more_alignment, opposite_order, rates
-from springback.report.cards import Card
 from springback.report.components import Cell, Grid, Section, there
+from springback.report.estimate import Estimate
 from springback.report.figure import Chart
-from springback.report.findings import Attackers, Branch, Phases, Rates, Realign
-from springback.report.schema import Audit, Rebound
-from springback.report.values import Estimate
+from springback.results.schema import (
+    Attackers,
+    Audit,
+    Card,
+    FallPhases,
+    Interval,
+    Phases,
+    Rates,
+    Realignment,
+    Rebound,
+)
+
+#: In ``aicc``, the shape of two phases.
+TWO_LINES = "two lines"
 
 
 def card_section(card: Card) -> Section:
     aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
-    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
+    largest = formatting.plain(max(card.doses, default=0))
+    dose = f", then trained on up to {largest} of the opposite"
     seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
     return Section(
         "card",
@@ -26,14 +40,15 @@ def card_section(card: Card) -> Section:
         "How strongly does this model spring back?",
         reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
         f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
-        grids=(elasticity_card.quantities_grid("Elasticity card", card.quantities),),
+        grids=(elasticity_card.quantities_grid("Elasticity card", card.quantities.values()),),
     )
 
 
 def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
     """Doses to undo by the amount of alignment; of older files that of half the gain alone."""
-    if audit.doses:
-        return there([dose_charts.to_undo_chart(doses) for doses in audit.doses])
+    if audit.doses_to_undo is not None:
+        known = audit.doses_to_undo.known()
+        return there([dose_charts.to_undo_chart(key, doses) for key, doses in known.items()])
     return there(
         [more_alignment.half_dose_chart(rebound.half_dose, max(rebound.doses, default=None))]
     )
@@ -41,19 +56,18 @@ def dose_charts_of(audit: Audit, rebound: Rebound) -> tuple[Chart, ...]:
 
 def dose_notes(audit: Audit) -> tuple[str, ...]:
     """Trends that the verdict does not tell, for it has no part for this dose."""
-    return tuple(
-        f"On the model's own texts: {formatting.sentence(d.trend.sentence)}"
-        for d in audit.doses
-        if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
-    )
+    doses = audit.doses_to_undo.reverse_kl if audit.doses_to_undo is not None else None
+    if doses is None or doses.trend is None or not doses.trend.sentence:
+        return ()
+    return (f"On the model's own texts: {formatting.sentence(doses.trend.sentence)}",)
 
 
-def phases_section(phases: Phases) -> Section | None:
+def phases_section(phases: FallPhases) -> Section | None:
     if not phases.branches:
         return None
     lead = "Does it fall fast first and slowly then?"
-    if all(b.breakpoint is None for b in phases.branches):
-        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches if b.label))
+    if all(b.breakpoint is None for b in phases.branches.values()):
+        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches.values()))
         return Section("phases", "Phases", lead, missing=f"Not judged: {labels or 'no fit'}.")
     head = (
         "Aligned on",
@@ -64,7 +78,7 @@ def phases_section(phases: Phases) -> Section | None:
         "Best shape of one phase",
         "Lead of two lines, AICc",
     )
-    rows = tuple(map(_phases_row, phases.branches))
+    rows = tuple(_phases_row(n, b) for n, b in phases.branches.items())
     return Section(
         "phases",
         "Phases",
@@ -77,26 +91,37 @@ def phases_section(phases: Phases) -> Section | None:
     )
 
 
-def _phases_row(b: Branch) -> tuple[Cell, ...]:
+def _phases_row(n_pos: int, b: Phases) -> tuple[Cell, ...]:
     before, after = b.slopes or (None, None)
+    point = _breakpoint(b)
+    aicc = {key: value for key, value in b.aicc.items() if value is not None}
+    single = min((k for k in aicc if k != TWO_LINES), key=aicc.__getitem__, default="")
+    lead = aicc[single] - aicc[TWO_LINES] if single and TWO_LINES in aicc else None
     hundred = opposite_order.EXAMPLES
     return (
-        Cell(f"{b.n_pos:,}"),
+        Cell(f"{n_pos:,}"),
         Cell(b.label or "–", _phases_words(b)),
-        Cell(formatting.value(b.breakpoint), formatting.bounds(b.breakpoint)),
+        Cell(formatting.value(point), formatting.bounds(point)),
         Cell(formatting.number(None if before is None else hundred * before, sign=True)),
         Cell(formatting.number(None if after is None else hundred * after, sign=True)),
-        Cell(b.single or "–"),
-        Cell(formatting.number(b.lead, sign=True)),
+        Cell(single or "–"),
+        Cell(formatting.number(lead, sign=True)),
     )
 
 
-def _phases_words(b: Branch) -> str:
+def _breakpoint(b: Phases) -> Interval | None:
+    """With its interval, where there is one."""
+    if b.breakpoint is None:
+        return None
+    return replace(b.interval or Interval(b.breakpoint), mean=b.breakpoint)
+
+
+def _phases_words(b: Phases) -> str:
     """What two phases are like; nothing is said where they are not claimed."""
     if b.label != "two phases" or b.slopes is None or b.breakpoint is None:
         return ""
     before, after = b.slopes
-    point = f"up to {formatting.value(b.breakpoint)} examples"
+    point = f"up to {formatting.value(_breakpoint(b))} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"
@@ -128,7 +153,7 @@ def attackers_section(found: Attackers, rebound: Rebound | None) -> Section | No
     )
 
 
-def realign_section(found: Realign) -> Section | None:
+def realign_section(found: Realignment) -> Section | None:
     charts = there([opposite_order.realign_chart(found)])
     notes = []
     if found.examples is not None:
@@ -144,7 +169,7 @@ def realign_section(found: Realign) -> Section | None:
 
 
 def symmetry_section(here: Rebound, there_: Rebound) -> Section | None:
-    one, two = (next((p for p in r.probes if p.key == "margin"), None) for r in (here, there_))
+    one, two = (rebound.probes.get("margin") for rebound in (here, there_))
     charts = there(
         (
             opposite_order.orders_chart(one, two) if one and two else None,

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from springback.report import formatting
+from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Protection, Protections, Repair
 
-Found = Mapping[str, Any]
 #: Protections in one chart: with the unprotected model there is a colour for each.
 MOST = 5
 PLAIN = "unprotected"
 KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in"}
 
 
-def interval_of(found: Found) -> Interval:
-    return Interval(found["mean"], found["low"], found["high"], found["n"])
-
-
-def estimate_of(found: Found | None) -> Estimate:
-    if found is None:
-        return Estimate(None)
-    return Estimate(found["mean"], found["low"], found["high"], found["at_least"], found["at_most"])
-
-
-def curves_charts(found: Found, suffix: str = "") -> list[Chart]:
+def curves_charts(found: Protections, suffix: str = "") -> list[Chart]:
     """Margin along the doses, unprotected and with each protection: one chart, or where they are
     many one for each kind, in parts of :data:`MOST`."""
-    rows = found["rows"]
+    rows = found.rows
     if len(rows) <= MOST:
         return [_curves_chart(found, rows, "Fall with and without", suffix)]
     charts = []
-    for kind in dict.fromkeys(r["kind"] for r in rows):
-        own = [r for r in rows if r["kind"] == kind]
+    for kind in dict.fromkeys(r.kind for r in rows):
+        own = [r for r in rows if r.kind == kind]
         for at in range(0, len(own), MOST):
             part = f"-{kind}" + (f"-{at // MOST + 1}" if len(own) > MOST else "")
             title = f"Fall with and without: {KINDS[kind]}"
@@ -44,8 +34,8 @@ def curves_charts(found: Found, suffix: str = "") -> list[Chart]:
     return charts
 
 
-def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) -> Chart:
-    named = [(PLAIN, found["plain"]["curve"]), *((r["name"], r["curve"]) for r in rows)]
+def _curves_chart(found: Protections, rows: Sequence[Protection], title: str, suffix: str) -> Chart:
+    named = [(PLAIN, found.plain.curve), *((r.name, r.curve) for r in rows)]
     name = f"protection-curves{suffix}"
     legend = [LegendItem(n, *series(i)) for i, (n, _) in enumerate(named)]
     legend.append(LegendItem("start model", LIGHT["muted"], None))
@@ -53,27 +43,25 @@ def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) 
         figure, (axes,) = panel(title, "margin, nats/token  (higher = more aligned)", legend)
         for i, (_, curve) in enumerate(named):
             colour, marker = series(i)
-            axes.plot(curve["dose"], curve["mean"], color=colour, marker=marker, ms=5.5, lw=2)
-            if curve["low"] is not None and None not in curve["low"]:
-                axes.fill_between(
-                    curve["dose"], curve["low"], curve["high"], color=colour, alpha=0.1, lw=0
-                )
-        axes.axhline(found["start"], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
+            axes.plot(curve.dose, curve.mean, color=colour, marker=marker, ms=5.5, lw=2)
+            if curve.band is not None:
+                axes.fill_between(curve.dose, *curve.band, color=colour, alpha=0.1, lw=0)
+        axes.axhline(found.start, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         axes.set_xlabel("unwanted examples")
         number_axis(axes.yaxis)
     table = tuple(
         (
             formatting.plain(dose),
-            *(formatting.number(c["mean"][c["dose"].index(dose)]) for _, c in named),
+            *(formatting.number(c.mean[c.dose.index(dose)]) for _, c in named),
         )
-        for dose in found["doses"]
+        for dose in found.doses
     )
     return Chart(
         name,
         title,
         "Line chart of the margin against unwanted examples. "
         + "; ".join(
-            f"{n}: {formatting.number(c['mean'][0])} to {formatting.number(c['mean'][-1])}"
+            f"{n}: {formatting.number(c.mean[0])} to {formatting.number(c.mean[-1])}"
             for n, c in named
         )
         + ".",
@@ -84,22 +72,22 @@ def _curves_chart(found: Found, rows: Sequence[Found], title: str, suffix: str) 
     )
 
 
-def _several(found: Found) -> bool:
-    return len(found["seeds"]) > 1
+def _several(found: Protections) -> bool:
+    return len(found.seeds) > 1
 
 
-def dose_chart(found: Found, suffix: str = "") -> Chart | None:
+def dose_chart(found: Protections, suffix: str = "") -> Chart | None:
     """Unwanted examples until half of the unprotected gain is lost, one line a protection."""
-    named = [(PLAIN, found["plain"]["dose"])]
-    named += [(r["name"], r["dose"]["found"]) for r in found["rows"]]
-    lines = [Line(n, estimate_of(d).above_zero(), "no gain to undo") for n, d in named]
+    named = [(PLAIN, found.plain.dose)]
+    named += [(r.name, r.dose.found) for r in found.rows]
+    lines = [Line(n, Estimate.of(d).above_zero(), "no gain to undo") for n, d in named]
     table = Table(
         ("protection", "unwanted examples until half is lost", "against unprotected", "finding"),
         (
             (PLAIN, formatting.with_limits(lines[0].found), "–", "–"),
             *(
-                (r["name"], formatting.with_limits(line.found), _change(r), r["dose"]["label"])
-                for r, line in zip(found["rows"], lines[1:], strict=True)
+                (r.name, formatting.with_limits(line.found), _change(r), r.dose.label)
+                for r, line in zip(found.rows, lines[1:], strict=True)
             ),
         ),
     )
@@ -110,36 +98,32 @@ def dose_chart(found: Found, suffix: str = "") -> Chart | None:
         "unwanted examples",
         "Until the margin is halfway between the start and the unprotected aligned model: the "
         "same height for all.",
-        mark=(float(max(found["doses"])), "largest dose tried"),
+        mark=(float(max(found.doses)), "largest dose tried"),
     )
     return lines_chart(frame, lines, table)
 
 
-def _change(row: Found) -> str:
-    change = row["dose"]["difference"]
+def _change(row: Protection) -> str:
+    change = row.dose.difference
     if change is None:
         return "–"
-    return formatting.with_limits(
-        Estimate(change["value"], change["low"], change["high"]), sign=True
-    )
+    return formatting.with_limits(Estimate.of(change), sign=True)
 
 
-def left_chart(found: Found, suffix: str = "") -> Chart | None:
+def left_chart(found: Protections, suffix: str = "") -> Chart | None:
     """Margin at the largest dose against unprotected, beside the price before any dose."""
-    lines = [
-        Line(r["name"], Estimate.of(interval_of(r["left"]["difference"]))) for r in found["rows"]
-    ]
-    costs = [key for key in found["costs"] if key in found["rows"][0]["cost"]["aligned"]]
+    lines = [Line(r.name, Estimate.of(r.left.difference)) for r in found.rows]
+    costs = [key for key in found.costs if key in found.rows[0].cost.aligned]
     table = Table(
         ("protection", "margin left against unprotected", "finding", *map(_title(found), costs)),
         tuple(
             (
-                r["name"],
-                formatting.both(interval_of(r["left"]["difference"]), sign=True),
-                r["left"]["label"],
-                *(formatting.both(interval_of(r["cost"]["aligned"][c]), sign=True) for c in costs),
+                r.name,
+                formatting.both(r.left.difference, sign=True),
+                r.left.label,
+                *(formatting.both(r.cost.aligned[c], sign=True) for c in costs),
             )
-            for r in found["rows"]
+            for r in found.rows
         ),
     )
     frame = Frame(
@@ -153,15 +137,15 @@ def left_chart(found: Found, suffix: str = "") -> Chart | None:
     return lines_chart(frame, lines, table)
 
 
-def _title(found: Found) -> Any:
-    return lambda key: f"{found['costs'][key]}, before any dose"
+def _title(found: Protections) -> Any:
+    return lambda key: f"{found.costs[key]}, before any dose"
 
 
-def cost_chart(found: Found, suffix: str = "") -> Chart | None:
+def cost_chart(found: Protections, suffix: str = "") -> Chart | None:
     """What each protection does to neutral texts before any perturbation."""
-    if "neutral_nll" not in found["costs"]:
+    if "neutral_nll" not in found.costs:
         return None
-    rows = [(r["name"], interval_of(r["cost"]["aligned"]["neutral_nll"])) for r in found["rows"]]
+    rows = [(r.name, r.cost.aligned["neutral_nll"]) for r in found.rows]
     table = Table(
         ("protection", "NLL of neutral texts against unprotected"),
         tuple((n, formatting.both(f, sign=True)) for n, f in rows),
@@ -177,11 +161,11 @@ def cost_chart(found: Found, suffix: str = "") -> Chart | None:
     return lines_chart(frame, [Line(n, Estimate.of(f)) for n, f in rows], table)
 
 
-def pareto_chart(found: Found, suffix: str = "") -> Chart:
+def pareto_chart(found: Repair, suffix: str = "") -> Chart:
     """Alignment against the new skill, a point for each strength of the repair."""
     name, title = f"repair-pareto{suffix}", "Alignment against the new skill"
-    points: Sequence[Found] = found["points"]
-    before = found["aligned"]
+    points = found.points
+    before = found.aligned
     legend = [
         LegendItem("repaired, by mu", *series(0)),
         LegendItem("aligned, before benign training", *series(1), lone=True),
@@ -190,42 +174,42 @@ def pareto_chart(found: Found, suffix: str = "") -> Chart:
     with style(name):
         figure, (axes,) = panel(title, "margin, nats/token  (higher = more aligned)", legend)
         colour, marker = series(0)
-        x = [p["skill"]["mean"] for p in points]
-        y = [p["margin"]["mean"] for p in points]
+        x = [p.skill.mean for p in points]
+        y = [p.margin.mean for p in points]
         axes.plot(x, y, color=colour, marker=marker, ms=7, lw=1.6)
         for point in points:
-            skill, margin = interval_of(point["skill"]), interval_of(point["margin"])
+            skill, margin = point.skill, point.margin
             whisker(axes, skill.mean, margin, colour)
             whisker(axes, margin.mean, skill, colour, across=True)
             axes.annotate(
-                f"{point['mu']:g}",
+                f"{point.mu:g}",
                 (skill.mean, margin.mean),
                 xytext=(6, 5),
                 textcoords="offset points",
                 color=LIGHT["ink"],
             )
         other, shape = series(1)
-        axes.plot([before["skill"]["mean"]], [before["margin"]["mean"]], shape, color=other, ms=8)
-        axes.axhline(found["start"], color=LIGHT["muted"], linestyle="--", linewidth=1.5)
+        axes.plot([before.skill.mean], [before.margin.mean], shape, color=other, ms=8)
+        axes.axhline(found.start, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         axes.set_xlabel("NLL of the new skill's texts, nats/token (left = better)")
         number_axis(axes.xaxis)
         number_axis(axes.yaxis)
     rows = [
         (
             "aligned, before",
-            formatting.both(interval_of(before["margin"])),
-            formatting.both(interval_of(before["skill"])),
+            formatting.both(before.margin),
+            formatting.both(before.skill),
             "–",
             "–",
         )
     ]
     rows += [
         (
-            f"mu {p['mu']:g}",
-            formatting.both(interval_of(p["margin"])),
-            formatting.both(interval_of(p["skill"])),
-            formatting.both(interval_of(p["restored"]), sign=True),
-            "no" if p["dominated"] else "yes",
+            f"mu {p.mu:g}",
+            formatting.both(p.margin),
+            formatting.both(p.skill),
+            formatting.both(p.restored, sign=True),
+            "no" if p.dominated else "yes",
         )
         for p in points
     ]

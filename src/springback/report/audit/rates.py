@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import formatting
+from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
-from springback.report.findings import RatePath, Rates, RateSet
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Interval, RatePath, Rates, RateSet
 
 TITLES = {
     "pretraining": "like pre-training",
@@ -30,23 +30,26 @@ def path_chart(path: RatePath) -> Chart:
     n = f"{path.n_pos:,}"
     name = "alignment-rates" if align else "rebound-rates-sets"
     title = "Rates while aligning" if align else "Rates while trained on the opposite"
-    legend = [LegendItem(title_of(s.name), *series(i)) for i, s in enumerate(path.sets)]
+    legend = [LegendItem(title_of(name), *series(i)) for i, name in enumerate(path.sets)]
     with style(name):
         figure, (axes,) = panel(title, "change of the rate, bits/token", legend)
         axes.axhline(0, color=LIGHT["axis"], linewidth=1)
-        for i, one in enumerate(path.sets):
+        for i, one in enumerate(path.sets.values()):
             colour, marker = series(i)
-            means = [c.mean for c in one.changes]
+            means = [c.mean for c in one.change]
             axes.plot(path.examples, means, color=colour, marker=marker, linewidth=2)
-            if all(c.bounds for c in one.changes):
-                lows, highs = zip(*(c.bounds or (0.0, 0.0) for c in one.changes), strict=True)
+            if all(c.bounds for c in one.change):
+                lows, highs = zip(*(c.bounds or (0.0, 0.0) for c in one.change), strict=True)
                 axes.fill_between(path.examples, lows, highs, color=colour, alpha=0.16, linewidth=0)
         number_axis(axes.yaxis)
         number_axis(axes.xaxis)
         axes.set_xlabel("examples that align" if align else "examples of the opposite")
     since = "the start model" if align else f"the model aligned on {n} examples"
     rows = tuple(
-        (formatting.plain(at), *(formatting.both(s.changes[i], sign=True) for s in path.sets))
+        (
+            formatting.plain(at),
+            *(formatting.both(s.change[i], sign=True) for s in path.sets.values()),
+        )
         for i, at in enumerate(path.examples)
     )
     return Chart(
@@ -54,12 +57,13 @@ def path_chart(path: RatePath) -> Chart:
         title,
         f"Line chart of the change of the rate since {since}, by set. "
         + "; ".join(
-            f"{title_of(s.name)}: {formatting.both(s.changes[-1], sign=True)}" for s in path.sets
+            f"{title_of(name)}: {formatting.both(s.change[-1], sign=True)}"
+            for name, s in path.sets.items()
         )
         + ".",
         f"Since {since}; above 0 = compressed worse. "
-        + formatting.interval_note((c for s in path.sets for c in s.changes), "Bands"),
-        Table(("examples", *(title_of(s.name) for s in path.sets)), rows),
+        + formatting.interval_note((c for s in path.sets.values() for c in s.change), "Bands"),
+        Table(("examples", *map(title_of, path.sets)), rows),
         figure,
     )
 
@@ -71,10 +75,10 @@ def per_example_chart(found: Rates) -> Chart | None:
     for path in shown:
         what = "aligning" if path.phase == "align" else "opposite"
         first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
-        for one in path.sets:
-            label = f"{title_of(one.name)} set, over the first {first} {what} examples"
-            lines.append(Line(label, _milli(one.first)))
-            rows.append((label, _cell(one.first), _cell(one.whole)))
+        for set_, one in path.sets.items():
+            label = f"{title_of(set_)} set, over the first {first} {what} examples"
+            lines.append(Line(label, _milli(one.first_per_example)))
+            rows.append((label, _cell(one.first_per_example), _cell(one.per_example)))
     frame = Frame(
         "rebound-rates-each",
         "Whose rate moves how much",
@@ -99,18 +103,17 @@ def _cell(found: Interval) -> str:
 def k_words(found: Rates) -> list[str]:
     """One sentence for each fitted k, and what the volumes say where they are known."""
     said = []
-    for fit in found.fits:
+    for fit in found.k:
         where = "while aligning" if fit.phase == "align" else "under the opposite"
-        text = (
-            f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.examples)} examples: "
-        )
-        if fit.k is None:
+        examples = formatting.plain(fit.first.examples)
+        text = f"Aligned on {fit.n_pos:,}, {where}, over {examples} examples: "
+        if fit.first.k is None:
             text += (
                 "no k, for the aligning and the pre-training set's rates move opposite ways in "
-                f"{100 * fit.opposite:.0f} % of the seeds only."
+                f"{100 * fit.first.opposite:.0f} % of the seeds only."
             )
         else:
-            text += f"k = {formatting.both(fit.k)}."
+            text += f"k = {formatting.both(fit.first.k)}."
         if fit.volumes is not None and fit.phase == "perturb":
             text += f" By volumes {formatting.number(fit.volumes)}."
         said.append(text)
@@ -121,8 +124,9 @@ def normalised_words(sets: Sequence[RateSet], depth: int) -> str:
     """Rates of the start model, and what is taken off them."""
     each = "; ".join(
         f"{title_of(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
-        f"{formatting.number(s.bits_per_byte)} bits/byte, rate {formatting.number(s.rate)}, "
-        f"normalised {formatting.number(s.normalised)} bits/token (M = {s.leaves:,})"
+        f"{formatting.number(s.start.bits_per_byte)} bits/byte, "
+        f"rate {formatting.number(s.start.rate)}, "
+        f"normalised {formatting.number(s.start.normalised)} bits/token (M = {s.leaves:,})"
         for s in sets
     )
     return f"Start model, trees pruned to {formatting.count(depth, 'token')}: {each}."

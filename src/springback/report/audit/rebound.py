@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
-from springback.report.schema import Curve, Probe, Rebound
 from springback.report.theme import LIGHT, series
+from springback.results.schema import Curve, Probe, Rebound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,12 +50,13 @@ def band_note(rebound: Rebound, drawn: bool) -> str:
     return "No interval was computed, so no band is drawn."
 
 
-def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
+def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
     """A probe against the examples of the opposite, one line per ``n_pos``; None without curves."""
+    probe = rebound.probes[key]
     curves = [c for c in probe.curves if any(map(math.isfinite, c.mean))]
     if not curves:
         return None
-    name = f"rebound-{_slug(probe.key)}"
+    name = f"rebound-{_slug(key)}"
     legend = sizes_legend((c.n_pos, i) for i, c in enumerate(curves))
     if probe.start is not None:
         legend.append(LegendItem("start model", LIGHT["muted"], None))
@@ -67,13 +68,13 @@ def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
             axes.axhline(probe.start.mean, color=LIGHT["muted"], linestyle="--", linewidth=1.5)
         axes.set_xlabel("examples of the opposite")
         number_axis(axes.yaxis)
-    drawn = any(c.low for c in curves)
+    drawn = any(c.band for c in curves)
     unit = f"Unit: {'; '.join(filter(None, (probe.unit, probe.direction)))}."
     return Chart(
         name,
         probe.title,
         curves_in_words(probe, curves),
-        " ".join(filter(None, (MEANING.get(probe.key), unit, band_note(rebound, drawn)))),
+        " ".join(filter(None, (MEANING.get(key), unit, band_note(rebound, drawn)))),
         curve_table(probe, curves),
         figure,
     )
@@ -97,8 +98,8 @@ def _unit(probe: Probe) -> str:
 
 def draw_curve(axes: Axes, curve: Curve, index: int) -> None:
     colour, marker = series(index)
-    if curve.low is not None and curve.high is not None:
-        axes.fill_between(curve.dose, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+    if curve.band is not None:
+        axes.fill_between(curve.dose, *curve.band, color=colour, alpha=0.16, linewidth=0)
     axes.plot(curve.dose, curve.mean, color=colour, marker=marker, markersize=5.5, linewidth=2)
 
 

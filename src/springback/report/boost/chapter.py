@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from springback.report import formatting
 from springback.report.boost import logit_errors
 from springback.report.boost import methods as boost_charts
-from springback.report.boost_findings import Difficulty
 from springback.report.components import Cell, Fact, Grid, Section, fact, not_measured, there, tone
-from springback.report.schema import Boost, Method
-from springback.report.values import Interval
+from springback.results.schema import (
+    Boost,
+    ComparedMethod,
+    Contrast,
+    Difficulty,
+    Interval,
+    PrecheckPart,
+)
 
 #: From this share on of cut answers the page says what that does to accuracy.
 MANY_CUT = 0.1
@@ -34,7 +39,7 @@ def facts(boost: Boost) -> tuple[Fact, ...]:
     chosen = [
         formatting.plain(c.value)
         for key in ("mu", "lambda")
-        for c in boost.search.get(key, ())
+        for c in (boost.search or {}).get(key, ())
         if c.chosen
     ]
     if chosen:
@@ -51,14 +56,17 @@ def sections(boost: Boost) -> tuple[Section, ...]:
                 "Methods",
                 "Ways to use the same two checkpoints, once each on the test set.",
                 there([boost_charts.methods_chart(boost.methods)]),
-                notes=(*((boost.power,) if boost.power else ()), *cut_notes(boost.methods)),
+                notes=(*_power(boost), *cut_notes(boost.methods)),
                 warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
                 grids=(methods_grid(boost.methods),),
             )
         )
     elif "methods" in boost.silent:
         told.append(not_measured("comparison", "Methods"))
-    charts = there([boost_charts.search_chart(k, c) for k, c in boost.search.items()])
+    searches = boost.search or {}
+    charts = there(
+        [boost_charts.search_chart(k, c) for k in boost_charts.SEARCHES if (c := searches.get(k))]
+    )
     if charts:
         lead = "Which mu and lambda does the validation set choose?"
         reading = (
@@ -66,14 +74,14 @@ def sections(boost: Boost) -> tuple[Section, ...]:
             "the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
             "is a filled square; candidates stand evenly spaced."
         )
-        notes = (_precheck(boost.precheck),) if boost.precheck else ()
+        notes = (_precheck(boost.precheck),) if boost.precheck is not None else ()
         told.append(Section("search", "Search", lead, charts, notes, reading=reading))
     elif "search" in boost.silent:
         told.append(not_measured("search", "Search"))
     if boost.difficulty is not None:
         told += difficulty_sections(boost.difficulty)
-    if boost.contrasts:
-        told.append(_diagnostics(boost))
+    if boost.diagnostics is not None and boost.diagnostics.pairs:
+        told.append(_diagnostics(boost, boost.diagnostics.pairs))
     return tuple(told)
 
 
@@ -84,13 +92,16 @@ def difficulty_sections(found: Difficulty, key: str = "difficulty") -> list[Sect
     return [Section(key, "By difficulty", lead, charts)] if charts else []
 
 
-def _precheck(said: Sequence[str]) -> str:
-    label, *reasons = said
-    told = f" ({'; '.join(reasons)})" if reasons else ""
-    return formatting.sentence(f"The pre-check, before anything was decoded: {label}{told}")
+def _power(boost: Boost) -> tuple[str, ...]:
+    return (boost.power.text,) if boost.power is not None and boost.power.text else ()
 
 
-def _diagnostics(boost: Boost) -> Section:
+def _precheck(found: PrecheckPart) -> str:
+    told = f" ({'; '.join(found.reasons)})" if found.reasons else ""
+    return formatting.sentence(f"The pre-check, before anything was decoded: {found.label}{told}")
+
+
+def _diagnostics(boost: Boost, pairs: Sequence[Contrast]) -> Section:
     head = (
         "Contrast", "Prediction", "rho k", "k", "rho", "Best lambda", "Chosen", "Contested, %",
     )  # fmt: skip
@@ -102,14 +113,14 @@ def _diagnostics(boost: Boost) -> Section:
             Cell("–" if c.chosen is None else formatting.plain(c.chosen)),
             _both(c.contested, 100),
         )
-        for c in boost.contrasts
+        for c in pairs
     )
     return Section(
         "diagnostics",
         "Why contrast helps, or not",
         "Are the errors of the two models so alike, and the weak one's so much larger, that "
         "subtracting helps?",
-        there([logit_errors.lambda_chart(boost.curve)]),
+        there([logit_errors.lambda_chart(logit_errors.beside_search(boost))]),
         grids=(Grid("Logit errors", head, rows, frozenset({1})),),
         reading="Errors are those of the logits against the reference model, at plausible tokens "
         "of the validation solutions. The weak model's is k times as large, rho is their "
@@ -122,7 +133,7 @@ def _both(found: Interval | None, scale: float = 1) -> Cell:
     return Cell(formatting.value(found, scale), formatting.bounds(found, scale))
 
 
-def methods_grid(methods: Sequence[Method]) -> Grid:
+def methods_grid(methods: Sequence[ComparedMethod]) -> Grid:
     """One row a method; adjusted p-values where the file has any."""
     tested = any(m.p_holm is not None or m.nll_p_holm is not None for m in methods)
     p = ("p (Holm)",) if tested else ()
@@ -134,7 +145,7 @@ def methods_grid(methods: Sequence[Method]) -> Grid:
     return Grid("Table of methods", head, rows, frozenset({1}))
 
 
-def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
+def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:
     """What the column of cut answers means, where there is one."""
     known = [m.cut for m in methods if m.cut is not None]
     if not known:
@@ -145,7 +156,7 @@ def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
     return (f"{note}.",)
 
 
-def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
+def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def cell(found: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
         return Cell(formatting.value(found, scale, sign), formatting.bounds(found, scale, sign))
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from springback.report import formatting
-from springback.report.boost_findings import Difficulty, LambdaPoint
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
-from springback.report.values import Interval
+from springback.results.schema import Boost, Difficulty, Interval, LambdaPoint
 
 
 def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | None:
     """Difference to the fine-tuned model in each bin, a marker for each method."""
-    shown = [m for m in found.methods if any(m.differences)]
+    shown = [m for m in found.methods if any(b.difference for b in m.bins)]
     if not shown or not found.bins:
         return None
     title = "Effect by difficulty"
@@ -25,8 +24,8 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
         for i, method in enumerate(shown):
             colour, marker = series(i)
             aside = 0.12 * (i - (len(shown) - 1) / 2)
-            for at, value in enumerate(method.differences):
-                if value is not None:
+            for at, one in enumerate(method.bins):
+                if (value := one.difference) is not None:
                     whisker(axes, at + aside, value.scaled(100), colour)
                     axes.plot(
                         [at + aside], [100 * value.mean], color=colour, marker=marker, markersize=7
@@ -38,7 +37,7 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
     rows = tuple(
         (
             m.method,
-            *(formatting.both(d, 100, sign=True) for d in m.differences),
+            *(formatting.both(b.difference, 100, sign=True) for b in m.bins),
             formatting.both(m.trend, 100, sign=True),
             "–" if m.p_holm is None else formatting.number(m.p_holm, 2),
         )
@@ -53,13 +52,14 @@ def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | Non
         "Dot chart of the difference in accuracy to the fine-tuned model by length of the "
         "reference solution. "
         + "; ".join(
-            f"{m.method}: " + ", ".join(formatting.value(d, 100, sign=True) for d in m.differences)
+            f"{m.method}: "
+            + ", ".join(formatting.value(b.difference, 100, sign=True) for b in m.bins)
             for m in shown
         )
         + ".",
         f"Questions by the length of their reference solution ({counts}). Hardest minus easiest is "
         "a slope over the rank of that length, tested for all questions at once. "
-        + formatting.interval_note((d for m in shown for d in m.differences), "Whiskers"),
+        + formatting.interval_note((b.difference for m in shown for b in m.bins), "Whiskers"),
         Table(("method", *labels, "hardest minus easiest", "p (Holm)"), rows),
         figure,
     )
@@ -69,8 +69,8 @@ def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> 
     """Predicted error variance over lambda, and below it what was measured."""
     measures: list[tuple[str, Callable[[LambdaPoint], Interval | None], float]] = [
         ("predicted error variance (1 = as at lambda 0)", lambda p: p.error_variance, 1.0),
-        ("change of NLL, nats/token (lower = better)", lambda p: p.nll, 1.0),
-        ("change of accuracy, points (higher = better)", lambda p: p.accuracy, 100.0),
+        ("change of NLL, nats/token (lower = better)", lambda p: p.nll_difference, 1.0),
+        ("change of accuracy, points (higher = better)", lambda p: p.accuracy_difference, 100.0),
     ]
     shown = [m for m in measures if any(m[1](p) for p in points)]
     if not shown:
@@ -120,6 +120,28 @@ def lambda_chart(points: Sequence[LambdaPoint], name: str = "theory-lambda") -> 
         Table(("lambda", *(m[0].split(" (")[0] for m in shown)), rows),
         figure,
     )
+
+
+def beside_search(boost: Boost) -> list[LambdaPoint]:
+    """EpiCoDe's prediction, with the changes of NLL and accuracy that the search for lambda saw."""
+    pairs = boost.diagnostics.pairs if boost.diagnostics is not None else ()
+    contrast = next((p for p in pairs if p.method == "EpiCoDe"), None)
+    predicted = (contrast.prediction if contrast is not None else None) or ()
+    variances = {p.lam: p.error_variance for p in predicted}
+    tried = {c.value: c for c in (boost.search or {}).get("lambda", ())}
+    plain = tried.get(0.0)
+
+    def change(now: Interval | None, then: Interval | None) -> Interval | None:
+        return None if now is None or then is None else Interval(now.mean - then.mean)
+
+    points = []
+    for lam in sorted({*variances, *tried}) if variances else ():
+        variance = Interval(variances[lam]) if lam in variances else None
+        here = tried.get(lam)
+        nll = change(here.nll, plain.nll) if here and plain else None
+        accuracy = change(here.accuracy, plain.accuracy) if here and plain else None
+        points.append(LambdaPoint(lam, variance, nll, accuracy))
+    return points
 
 
 def _span(places: Sequence[float]) -> tuple[float, float]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.schema import Candidate, Method
 from springback.report.theme import LIGHT, series
-from springback.report.values import Interval
+from springback.results.schema import Candidate, Interval, Method
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

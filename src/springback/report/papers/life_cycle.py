@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from springback.report import formatting
 from springback.report.audit.more_alignment import keep_zero
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
-from springback.report.node import form_of
 from springback.report.theme import series
-from springback.report.values import Interval
+from springback.results.schema import Interval, LifeCycle
 
-Found = Mapping[str, Any]
 #: Of the axis: what it is called, what one line holds, the key of the other.
 AXES = {
     "volume": ("rows of pre-training", "size", "weights outside the embeddings"),
@@ -21,19 +19,14 @@ AXES = {
 }
 
 
-def sections(found: Found) -> tuple[Section, ...]:
-    """Raises :class:`StoreError` where it has not the form that the job writes."""
-    with form_of("analysis.life_cycle", "reproduce"):
-        return tuple(_sections(found))
-
-
-def _sections(found: Found) -> list[Section]:
+def sections(found: LifeCycle) -> tuple[Section, ...]:
+    """Each quantity along pre-training and along size."""
     told = []
     for axis, lead in (
         ("volume", "Does it grow with the volume of pre-training?"),
         ("parameters", "Does it grow with the size of the model?"),
     ):
-        charts = there([_chart(found, quantity, axis) for quantity in found["quantities"]])
+        charts = there([_chart(found, quantity, axis) for quantity in found.quantities])
         title = "Along pre-training" if axis == "volume" else "Along size"
         told.append(
             Section(
@@ -41,31 +34,25 @@ def _sections(found: Found) -> list[Section]:
                 title,
                 lead,
                 charts,
-                reading=f"Aligned on {found['n_pos']:,} examples, then {found['dose']:,} of the "
+                reading=f"Aligned on {found.n_pos:,} examples, then {found.dose:,} of the "
                 "opposite. A seed draws text, weights and order of the pre-training too.",
                 grids=(_trend_grid(found, "volume" if axis == "volume" else "size"),),
             )
         )
-    return told
+    return tuple(told)
 
 
-def _interval(found: Found | None) -> Interval | None:
-    if found is None:
-        return None
-    return Interval(found["mean"], found["low"], found["high"], found["n"])
-
-
-def _chart(found: Found, quantity: str, axis: str) -> Chart | None:
+def _chart(found: LifeCycle, quantity: str, axis: str) -> Chart | None:
     about, line, _ = AXES[axis]
-    title, unit = (found["quantities"][quantity][k] for k in ("title", "unit"))
+    title, unit = found.quantities[quantity].title, found.quantities[quantity].unit
     groups: dict[Any, list[tuple[float, Interval]]] = {}
-    for cell in found["cells"]:
-        value = _interval(cell[quantity])
+    for cell in found.cells:
+        value: Interval | None = getattr(cell, quantity)
         if value is not None:
-            groups.setdefault(cell[line], []).append((cell[axis], value))
+            groups.setdefault(getattr(cell, line), []).append((getattr(cell, axis), value))
     if not groups:
         return None
-    places = sorted({c[axis] for c in found["cells"]})
+    places = sorted({getattr(c, axis) for c in found.cells})
     name = f"life-{quantity.replace('_', '-')}-{'size' if axis == 'parameters' else axis}"
     labels = [_said(group) for group in groups]
     with style(name):
@@ -121,18 +108,18 @@ def _short(value: float) -> str:
     return formatting.plain(value)
 
 
-def _trend_grid(found: Found, axis: str) -> Grid:
+def _trend_grid(found: LifeCycle, axis: str) -> Grid:
     rows: list[Sequence[Cell]] = []
-    for row in found["trends"]:
-        if row["axis"] == axis:
-            title, unit = (found["quantities"][row["quantity"]][k] for k in ("title", "unit"))
-            slope = _interval(row["slope"])
+    for row in found.trends:
+        if row.axis == axis:
+            about = found.quantities[row.quantity]
+            slope = row.slope
             rows.append(
                 (
-                    Cell(title, unit),
+                    Cell(about.title, about.unit),
                     Cell(formatting.value(slope, sign=True), formatting.bounds(slope, sign=True)),
-                    Cell("–" if row["p_holm"] is None else formatting.number(row["p_holm"], 2)),
-                    Cell(row["label"]),
+                    Cell("–" if row.p_holm is None else formatting.number(row.p_holm, 2)),
+                    Cell(row.label),
                 )
             )
     head = ("Quantity", f"For each doubling of {axis}", "p (Holm)", "Finding")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from springback.report import formatting
-from springback.report.cards import Models, Quantity
+from springback.report.elasticity_card import Models
+from springback.report.estimate import Estimate, shown
 from springback.report.figure import Chart, Table
 from springback.report.line_charts import Frame, Line, lines_chart
-from springback.report.values import Estimate
+from springback.results.schema import Quantity
 
 #: By quantity: title, how to read it, and the value that a dashed line marks.
 MAIN: dict[str, tuple[str, str, tuple[float, str] | None]] = {
@@ -42,10 +43,12 @@ def main_charts(models: Models) -> tuple[Chart, ...]:
 
 def _chart(models: Models, key: str) -> Chart | None:
     title, reading, mark = MAIN[key]
-    found = [(s.name, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
-    unit = next((q.shown()[1] for _, q in found if q is not None), "")
+    found = [
+        (s.name, s.card.quantities.get(key) if s.card is not None else None) for s in models.studies
+    ]
+    unit = next((shown(q)[1] for _, q in found if q is not None), "")
     lines = [
-        Line(_name(name, q), Estimate(None) if q is None else q.shown()[0], _missing(q))
+        Line(_name(name, q), Estimate(None) if q is None else shown(q)[0], _missing(q))
         for name, q in found
     ]
     frame = Frame(

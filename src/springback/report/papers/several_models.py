@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from springback.report import elasticity_card, formatting
 from springback.report.boost import chapter, logit_errors, methods
-from springback.report.cards import Comparison, Models, Reproduction
 from springback.report.components import Section, there
+from springback.report.elasticity_card import Models
 from springback.report.papers import model_charts
-from springback.report.schema import Cell
+from springback.results.schema import Cell, ComparedMethod, Comparison, Reproduction, SeedsMethod
 
 
 def sections(
-    models: Models | None, reproduction: Reproduction | None, cells: Sequence[Cell] = ()
+    models: Models, reproduction: Reproduction | None = None, cells: Sequence[Cell] = ()
 ) -> tuple[Section, ...]:
     told = [] if reproduction is None else [_published(reproduction)]
     for at, cell in enumerate(cells, start=1):
         told += _cell(cell, f"-{at}" if len(cells) > 1 else "")
-    if models is not None and models.studies:
+    if models.studies:
         told += _models(models)
     return tuple(told)
 
@@ -26,15 +26,16 @@ def sections(
 def _cell(cell: Cell, suffix: str) -> list[Section]:
     """One model on one task: its methods over the seeds, by difficulty, against lambda."""
     told = []
-    if cell.methods:
+    rows = [_method(row) for row in cell.methods]
+    if rows:
         told.append(
             Section(
                 f"comparison{suffix}",
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
-                there([methods.methods_chart(cell.methods, f"methods{suffix}")]),
-                notes=chapter.cut_notes(cell.methods),
-                grids=(chapter.methods_grid(cell.methods),),
+                there([methods.methods_chart(rows, f"methods{suffix}")]),
+                notes=chapter.cut_notes(rows),
+                grids=(chapter.methods_grid(rows),),
             )
         )
     if cell.difficulty is not None:
@@ -44,6 +45,24 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
         lead = "Does the error that theory predicts move as NLL and accuracy do?"
         told.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
     return told
+
+
+def _method(row: SeedsMethod) -> ComparedMethod:
+    """As a method of one boost; a strength only where all seeds chose the same."""
+    mu, lam = (set(strengths) for strengths in (row.mu, row.lam))
+    return ComparedMethod(
+        row.method,
+        mu.pop() if len(mu) == 1 else None,
+        lam.pop() if len(lam) == 1 else None,
+        row.accuracy,
+        row.nll,
+        row.difference,
+        row.nll_difference,
+        row.verdict,
+        row.cut,
+        p_holm=row.p_t_holm,
+        nll_p_holm=row.nll_p_t_holm,
+    )
 
 
 def _published(found: Reproduction) -> Section:

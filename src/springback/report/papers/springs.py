@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.papers.theorem import legend, log_axis, power
 from springback.report.theme import LIGHT, series
+from springback.results.schema import Control, Interval, SpringsCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Cell = Mapping[str, Any]
-Cells = Sequence[Cell]
+Cells = Sequence[SpringsCell]
 ARMS = {"joint": "joint", "sequence": "in sequence"}
 SETS = ("D1", "D2", "D3")
 FORMS = ("unigram", "bigram", "trigram")
 
 
-def interval_words(found: Mapping[str, Any] | None) -> str:
+def interval_words(found: Interval | None) -> str:
     """Mean and bounds; a dash where there is none."""
-    if found is None or found["mean"] is None:
+    if found is None:
         return "–"
-    text = formatting.number(found["mean"])
-    if found["low"] is None or found["high"] is None:
+    text = formatting.number(found.mean)
+    if found.low is None or found.high is None:
         return text
-    return f"{text} ({formatting.number(found['low'])} to {formatting.number(found['high'])})"
+    return f"{text} ({formatting.number(found.low)} to {formatting.number(found.high)})"
 
 
-def _groups(cells: Cells, dose: float) -> dict[tuple[str, str], list[Cell]]:
+def _groups(cells: Cells, dose: float) -> dict[tuple[str, str], list[SpringsCell]]:
     """Cells of one dose by arm and arrangement."""
-    found: dict[tuple[str, str], list[Cell]] = {}
+    found: dict[tuple[str, str], list[SpringsCell]] = {}
     for cell in cells:
-        if cell["l"] == dose:
-            found.setdefault((cell["arm"], cell["arrangement"]), []).append(cell)
+        if cell.l == dose:
+            found.setdefault((cell.arm, cell.arrangement), []).append(cell)
     return found
 
 
@@ -44,30 +44,32 @@ def _names(groups: Mapping[tuple[str, str], Cells]) -> list[str]:
     return [f"{arrangement}, {ARMS[arm]}" for arm, arrangement in groups]
 
 
-def _resolved(cell: Cell) -> str:
-    if cell["resolved"] is None:
+def _resolved(cell: SpringsCell) -> str:
+    if cell.resolved is None:
         return "not known"
-    held = [name for name, fine in zip(SETS, cell["resolved"], strict=True) if fine]
+    held = [name for name, fine in zip(SETS, cell.resolved, strict=True) if fine]
     return ", ".join(held) or "none"
 
 
-def _errorbars(axes: Axes, points: Sequence[tuple[float, Any]], index: int, place: float) -> None:
+def _errorbars(
+    axes: Axes, points: Sequence[tuple[float, Interval | None]], index: int, place: float
+) -> None:
     """Markers with whiskers and a line through them; ``place`` shifts them on a log axis."""
     colour, marker = series(index)
     shown = [(x * place, y) for x, y in points if y is not None]
-    axes.plot([x for x, _ in shown], [y["mean"] for _, y in shown], color=colour, marker=marker)
+    axes.plot([x for x, _ in shown], [y.mean for _, y in shown], color=colour, marker=marker)
     for x, y in shown:
-        if y["low"] is not None and y["high"] is not None:
-            axes.vlines(x, y["low"], y["high"], color=colour, linewidth=1.6)
+        if y.low is not None and y.high is not None:
+            axes.vlines(x, y.low, y.high, color=colour, linewidth=1.6)
 
 
 def fitted_chart(cells: Cells, dose: float) -> Chart | None:
     """-d2 / d1 against k, both on logarithmic axes; the dashed line is the invariant."""
     groups = _groups(cells, dose)
-    if not any(c["fitted_k"] for own in groups.values() for c in own):
+    if not any(c.fitted_k for own in groups.values() for c in own):
         return None
     name, title = "theory-springs-k", "Does -d2 / d1 follow k?"
-    ks = sorted({c["k"] for own in groups.values() for c in own})
+    ks = sorted({c.k for own in groups.values() for c in own})
     items = [*legend(_names(groups)), LegendItem("equal to k", LIGHT["muted"], None)]
     with style(name):
         figure, (axes,) = panel(title, "-d2 / d1 (geometric mean over seeds)", items, (None,), 220)
@@ -75,16 +77,16 @@ def fitted_chart(cells: Cells, dose: float) -> Chart | None:
         axes.set_yscale("log")
         axes.plot(ks, ks, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
         for i, own in enumerate(groups.values()):
-            _errorbars(axes, [(c["k"], c["fitted_k"]) for c in own], i, 1 + 0.04 * i)
+            _errorbars(axes, [(c.k, c.fitted_k) for c in own], i, 1 + 0.04 * i)
         _plain_powers(axes)
         axes.set_xlabel("k = |D1| / |D2|")
     rows = tuple(
         (
             label,
-            formatting.plain(c["k"]),
-            interval_words(c["fitted_k"]),
-            interval_words(c["predicted"]["fitted_k"]),
-            f"{100 * c['opposite']:.0f}",
+            formatting.plain(c.k),
+            interval_words(c.fitted_k),
+            interval_words(c.predicted.fitted_k),
+            f"{100 * c.opposite:.0f}",
             _resolved(c),
         )
         for label, own in zip(_names(groups), groups.values(), strict=True)
@@ -131,24 +133,24 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
     if not groups:
         return None
     name, title = "theory-springs-balance", "Do the two products cancel?"
-    ks = sorted({c["k"] for own in groups.values() for c in own})
+    ks = sorted({c.k for own in groups.values() for c in own})
     unit = "balance of n1 d1 and n2 d2 (0 = they cancel)"
     with style(name):
         figure, (axes,) = panel(title, unit, legend(_names(groups)), (None,), 200)
         log_axis(axes, ks)
         axes.axhline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
         for i, own in enumerate(groups.values()):
-            _errorbars(axes, [(c["k"], c["balance"]) for c in own], i, 1 + 0.04 * i)
+            _errorbars(axes, [(c.k, c.balance) for c in own], i, 1 + 0.04 * i)
         axes.set_ylim(-1.15, 1.15)
         number_axis(axes.yaxis)
         axes.set_xlabel("k = |D1| / |D2|")
     rows = tuple(
         (
             label,
-            formatting.plain(c["k"]),
-            interval_words(c["balance"]),
-            interval_words(c["predicted"]["balance"]),
-            interval_words(c["total"]),
+            formatting.plain(c.k),
+            interval_words(c.balance),
+            interval_words(c.predicted.balance),
+            interval_words(c.total),
         )
         for label, own in zip(_names(groups), groups.values(), strict=True)
         for c in own
@@ -166,10 +168,10 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
 
 def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
     """n_i d_i along l at a middle k: the joint arm above, the sequence below."""
-    mine = [c for c in cells if c["arrangement"] == arrangement]
+    mine = [c for c in cells if c.arrangement == arrangement]
     if not mine:
         return None
-    ks = sorted({c["k"] for c in mine})
+    ks = sorted({c.k for c in mine})
     k = ks[len(ks) // 2]
     name, title = f"theory-springs-products-{number}", f"Volume times elongation: {arrangement}"
     items = [*legend(SETS), LegendItem("exact", LIGHT["muted"], None)]
@@ -178,20 +180,20 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
         above = "joint: n_i d_i, nats a response in |D2|"
         figure, plots = panel(title, above, items, (None, "in sequence: n_i d_i"), 150)
         for axes, arm in zip(plots, ARMS, strict=True):
-            own = [c for c in mine if c["arm"] == arm and c["k"] == k]
+            own = [c for c in mine if c.arm == arm and c.k == k]
             axes.axhline(0, color=LIGHT["axis"], linewidth=1)
             for i, label in enumerate(SETS):
-                _errorbars(axes, [(c["l"], c["products"][i]) for c in own], i, 1.0)
+                _errorbars(axes, [(c.l, c.products[i]) for c in own], i, 1.0)
                 if arm == "joint":
-                    exact = [c["predicted"]["products"][i]["mean"] for c in own]
-                    doses = [c["l"] for c in own]
+                    exact = [c.predicted.products[i].mean for c in own]
+                    doses = [c.l for c in own]
                     axes.plot(doses, exact, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
                 rows += [
                     (
                         f"{label}, {ARMS[arm]}",
-                        formatting.plain(c["l"]),
-                        interval_words(c["products"][i]),
-                        interval_words(c["predicted"]["products"][i]),
+                        formatting.plain(c.l),
+                        interval_words(c.products[i]),
+                        interval_words(c.predicted.products[i]),
                     )
                     for c in own
                 ]
@@ -212,9 +214,9 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
 
 def exact_chart(cells: Cells) -> Chart | None:
     """Measured against exact elongations of the joint arm, sizes on logarithmic axes."""
-    own = [c for c in cells if c["arm"] == "joint"]
+    own = [c for c in cells if c.arm == "joint"]
     pairs = [
-        (i, abs(c["predicted"]["changes"][i]["mean"]), abs(c["changes"][i]["mean"]), c)
+        (i, abs(c.predicted.changes[i].mean), abs(c.changes[i].mean), c)
         for c in own
         for i in range(3)
     ]
@@ -238,11 +240,11 @@ def exact_chart(cells: Cells) -> Chart | None:
         axes.set_xlabel("size of d_i at the exact optimum")
     rows = tuple(
         (
-            f"{SETS[i]}, {c['arrangement']}",
-            formatting.plain(c["k"]),
-            formatting.plain(c["l"]),
-            interval_words(c["changes"][i]),
-            interval_words(c["predicted"]["changes"][i]),
+            f"{SETS[i]}, {c.arrangement}",
+            formatting.plain(c.k),
+            formatting.plain(c.l),
+            interval_words(c.changes[i]),
+            interval_words(c.predicted.changes[i]),
         )
         for i, _, _, c in pairs
     )
@@ -257,31 +259,31 @@ def exact_chart(cells: Cells) -> Chart | None:
     )
 
 
-def forms_chart(controls: Cells, dose: float) -> Chart | None:
+def forms_chart(controls: Sequence[Control], dose: float) -> Chart | None:
     """Balance of the best n-gram models, in closed form, against k."""
-    shown = [c for c in controls if c["l"] == dose]
+    shown = [c for c in controls if c.l == dose]
     if not shown:
         return None
-    groups: dict[tuple[str, int], list[Cell]] = {}
+    groups: dict[tuple[str, int], list[Control]] = {}
     for cell in shown:
-        groups.setdefault((cell["arrangement"], cell["order"]), []).append(cell)
+        groups.setdefault((cell.arrangement, cell.order), []).append(cell)
     names = [f"{arrangement}, {_form(order)}" for arrangement, order in groups]
     name, title = "theory-springs-forms", "The same without training"
     with style(name):
         unit = "balance of n1 d1 and n2 d2 (0 = they cancel)"
         figure, (axes,) = panel(title, unit, legend(names), (None,), 200)
-        log_axis(axes, sorted({c["k"] for c in shown}))
+        log_axis(axes, sorted({c.k for c in shown}))
         axes.axhline(0, color=LIGHT["muted"], linestyle="--", linewidth=1.2)
         for i, own in enumerate(groups.values()):
-            _errorbars(axes, [(c["k"], c["balance"]) for c in own], i, 1 + 0.03 * i)
+            _errorbars(axes, [(c.k, c.balance) for c in own], i, 1 + 0.03 * i)
         number_axis(axes.yaxis)
         axes.set_xlabel("k = |D1| / |D2|")
     rows = tuple(
         (
             label,
-            formatting.plain(c["k"]),
-            interval_words(c["balance"]),
-            interval_words(c["fitted_k"]),
+            formatting.plain(c.k),
+            interval_words(c.balance),
+            interval_words(c.fitted_k),
         )
         for label, own in zip(names, groups.values(), strict=True)
         for c in own

@@ -3,56 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.papers.theorem import legend, log_axis, power
 from springback.report.theme import LIGHT, series
-from springback.report.values import Interval
+from springback.results.schema import DataTails, Interval, Tail, TailFit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rows = Sequence[Mapping[str, Any]]
 HEAD = ("data", "leaves", "alpha", "xmin", "leaves in tail", "mass in tail, %", "p", "finding")
 
 
-def exponents_chart(data: Rows) -> Chart | None:
+def exponents_chart(data: Sequence[DataTails]) -> Chart | None:
     """Tail exponents of every kind of leaf, a marker for each data set, hollow if ruled out."""
-    known = [(i, t) for i, d in enumerate(data) for t in d["tails"] if t["fit"]]
+    known = [(i, t, t.fit) for i, d in enumerate(data) for t in d.tails if t.fit is not None]
     if not known:
         return None
-    names = list(dict.fromkeys(t["leaves"] for _, t in known))
+    names = list(dict.fromkeys(t.leaves for _, t, _ in known))
     name, title = "theory-exponents", "Tail exponents"
     with style(name):
         figure, (axes,) = panel(
             title,
             "alpha of the power law above its threshold",
             [
-                *legend([formatting.short(d["data"], 24) for d in data], lone=True),
+                *legend([formatting.short(d.data, 24) for d in data], lone=True),
                 LegendItem("hollow: ruled out, or a rival fits better", LIGHT["ink"], ""),
             ],
             plot_height=28 * len(names) + 24,
             left=112,
         )
-        for i, tail in known:
-            fit = tail["fit"]
+        for i, tail, fit in known:
             colour, marker = series(i)
-            place = names.index(tail["leaves"]) + 0.22 * (i - (len(data) - 1) / 2)
-            half = 1.96 * (fit["alpha_se"] or 0.0)
-            bounds = Interval(fit["alpha"], fit["alpha"] - half, fit["alpha"] + half, 1)
+            place = names.index(tail.leaves) + 0.22 * (i - (len(data) - 1) / 2)
+            half = 1.96 * (fit.alpha_se or 0.0)
+            bounds = Interval(fit.alpha, fit.alpha - half, fit.alpha + half, 1)
             whisker(axes, place, bounds, colour, across=True)
-            inside = colour if fit["label"].startswith("power law") else LIGHT["card"]
-            axes.plot([fit["alpha"]], [place], marker, color=colour, mfc=inside, ms=6.5, mew=1.6)
+            inside = colour if fit.label.startswith("power law") else LIGHT["card"]
+            axes.plot([fit.alpha], [place], marker, color=colour, mfc=inside, ms=6.5, mew=1.6)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.grid(True, axis="x")
         axes.grid(False, axis="y")
         number_axis(axes.xaxis)
         axes.set_xlabel("alpha")
-    cells = tuple(_tail_row(data[i], t) for i, t in known)
+    cells = tuple(_tail_row(data[i], t, fit) for i, t, fit in known)
     return Chart(
         name,
         title,
@@ -64,53 +62,53 @@ def exponents_chart(data: Rows) -> Chart | None:
     )
 
 
-def _tail_row(data: Mapping[str, Any], tail: Mapping[str, Any]) -> tuple[str, ...]:
-    fit = tail["fit"]
-    p = "–" if fit["p"] is None else formatting.number(fit["p"])
-    counts = formatting.plain(fit["xmin"]), f"{fit['n_tail']:,} of {fit['n']:,}"
-    mass = formatting.number(100 * fit["mass_tail"])
+def _tail_row(data: DataTails, tail: Tail, fit: TailFit) -> tuple[str, ...]:
+    p = "–" if fit.p is None else formatting.number(fit.p)
+    counts = formatting.plain(fit.xmin), f"{fit.n_tail:,} of {fit.n:,}"
+    mass = formatting.number(100 * fit.mass_tail)
     return (
-        data["data"],
-        tail["leaves"],
-        formatting.number(fit["alpha"]),
+        data.data,
+        tail.leaves,
+        formatting.number(fit.alpha),
         *counts,
         mass,
         p,
-        fit["label"],
+        fit.label,
     )
 
 
-def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
+def tail_chart(place: int, data: DataTails) -> Chart | None:
     """How many leaves occur at least so often, and the fitted power laws (dashed)."""
-    known = [t for t in data["tails"] if t["fit"] and t.get("survival")][:6]
+    known = [
+        (t, t.fit, t.survival) for t in data.tails if t.fit is not None and t.survival is not None
+    ][:6]
     if not known:
         return None
-    name, title = f"theory-tail-{place}", f"Tails of {formatting.short(data['data'], 34)}"
+    name, title = f"theory-tail-{place}", f"Tails of {formatting.short(data.data, 34)}"
     with style(name):
         figure, (axes,) = panel(
             title,
             "share of leaves that occur so often or more",
-            legend([t["leaves"] for t in known]),
+            legend([t.leaves for t, _, _ in known]),
             plot_height=230,
         )
-        for i, tail in enumerate(known):
+        for i, (_, fit, curve) in enumerate(known):
             colour, _ = series(i)
-            curve, fit = tail["survival"], tail["fit"]
-            axes.plot(curve["count"], curve["share"], color=colour, lw=1.8)
-            start, end = fit["xmin"], max(curve["count"])
-            share = fit["n_tail"] / fit["n"]
-            slope = 1 - fit["alpha"]
+            axes.plot(curve.count, curve.share, color=colour, lw=1.8)
+            start, end = fit.xmin, max(curve.count)
+            share = fit.n_tail / fit.n
+            slope = 1 - fit.alpha
             axes.plot(
                 [start, end], [share, share * (end / start) ** slope], color=colour, ls="--", lw=1.2
             )
-        log_axis(axes, [c for t in known for c in t["survival"]["count"]])
-        _log_shares(axes, min(min(t["survival"]["share"]) for t in known))
+        log_axis(axes, [c for *_, curve in known for c in curve.count])
+        _log_shares(axes, min(min(curve.share) for *_, curve in known))
         axes.set_xlabel("occurrences")
     return Chart(
         name,
         title,
-        f"Survival curves of {formatting.listing(t['leaves'] for t in known)} on two logarithmic "
-        "axes.",
+        f"Survival curves of {formatting.listing(t.leaves for t, *_ in known)} on two "
+        "logarithmic axes.",
         "Away from the smallest counts a power law is a straight line; dashed, from its threshold "
         "on, the fitted slope.",
         Table(
@@ -124,7 +122,7 @@ def tail_chart(place: int, data: Mapping[str, Any]) -> Chart | None:
                 "p",
                 "finding",
             ),
-            tuple(_tail_row(data, t) for t in known),
+            tuple(_tail_row(data, t, fit) for t, fit, _ in known),
         ),
         figure,
     )

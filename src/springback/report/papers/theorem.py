@@ -9,26 +9,27 @@ from typing import TYPE_CHECKING, Any
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.theme import LIGHT, series
+from springback.results.schema import Huffman, Quartiles, TheoremCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rows = Sequence[Mapping[str, Any]]
+#: Cells of one table, or single draws; which of their keys vary differs.
+Rows = Sequence[Any]
 KEPT = "share of -k that is left"
 #: What is drawn of a share; the table has the rest.
 FRAME = (-1.0, 3.0)
 
 
-def _middle(row: Mapping[str, Any], key: str = "kept") -> float:
-    found = row[key]["median"]
-    return math.nan if found is None else float(found)
+def _middle(row: TheoremCell) -> float:
+    return math.nan if row.kept.median is None else row.kept.median
 
 
-def _cell(found: Mapping[str, Any]) -> str:
-    text = formatting.number(found["median"])
-    if found["median"] is None:
+def _cell(found: Quartiles) -> str:
+    text = formatting.number(found.median)
+    if found.median is None:
         return "–"
-    return f"{text} ({formatting.number(found['low'])} to {formatting.number(found['high'])})"
+    return f"{text} ({formatting.number(found.low)} to {formatting.number(found.high)})"
 
 
 def power(value: float) -> str:
@@ -53,10 +54,10 @@ def log_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xticks(ticks, [power(t) for t in ticks])
 
 
-def _groups(rows: Rows, key: str) -> dict[Any, list[Mapping[str, Any]]]:
-    found: dict[Any, list[Mapping[str, Any]]] = {}
+def _groups(rows: Rows, key: str) -> dict[Any, list[Any]]:
+    found: dict[Any, list[Any]] = {}
     for row in rows:
-        found.setdefault(row[key], []).append(row)
+        found.setdefault(getattr(row, key), []).append(row)
     return found
 
 
@@ -65,9 +66,9 @@ def _table(rows: Rows, keys: Sequence[str], head: Sequence[str]) -> Table:
         (*head, KEPT, "draws where D2 gets worse, %"),
         tuple(
             (
-                *(r[k] if isinstance(r[k], str) else power(r[k]) for k in keys),
-                _cell(r["kept"]),
-                formatting.number(100 * r["worse"]),
+                *(v if isinstance(v, str) else power(v) for v in (getattr(r, k) for k in keys)),
+                _cell(r.kept),
+                formatting.number(100 * r.worse),
             )
             for r in rows
         ),
@@ -77,7 +78,9 @@ def _table(rows: Rows, keys: Sequence[str], head: Sequence[str]) -> Table:
 def _lines(axes: Axes, groups: Mapping[Any, Rows], x: str, y: Callable[[Any], float]) -> None:
     for i, rows in enumerate(groups.values()):
         colour, marker = series(i)
-        axes.plot([r[x] for r in rows], [y(r) for r in rows], color=colour, marker=marker, lw=1.8)
+        axes.plot(
+            [getattr(r, x) for r in rows], [y(r) for r in rows], color=colour, marker=marker, lw=1.8
+        )
 
 
 def legend(names: Sequence[str], lone: bool = False) -> list[LegendItem]:
@@ -97,7 +100,7 @@ def kept_chart(name: str, rows: Rows, x: str, words_of: tuple[str, str, str]) ->
 
     ``words_of``: title, name of the x axis, how to read it.
     """
-    shown = [r for r in rows if r[x] > 0]
+    shown = [r for r in rows if getattr(r, x) > 0]
     if not shown:
         return None
     title, label, reading = words_of
@@ -106,7 +109,7 @@ def kept_chart(name: str, rows: Rows, x: str, words_of: tuple[str, str, str]) ->
     names = [f"k = {power(g)}" if by == "k" else str(g) for g in groups]
     with style(name):
         figure, (axes,) = panel(title, KEPT, legend(names), plot_height=220)
-        log_axis(axes, [r[x] for r in shown])
+        log_axis(axes, [getattr(r, x) for r in shown])
         _lines(axes, groups, x, _middle)
         _framed(axes)
         axes.set_xlabel(label)
@@ -152,7 +155,7 @@ def chi2_chart(rows: Rows) -> Chart | None:
 
 
 def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | None:
-    known = [r for r in rows if r[x] is not None and r["kept"] is not None]
+    known = [r for r in rows if getattr(r, x) is not None and r.kept is not None]
     if not known:
         return None
     groups = _groups(known, "arrangement")
@@ -167,15 +170,17 @@ def _points(name: str, rows: Rows, x: str, title: str, reading: str) -> Chart | 
             axes.set_xlim(-4, 5)
             number_axis(axes.xaxis)
         else:
-            log_axis(axes, [r[x] for r in known])
+            log_axis(axes, [getattr(r, x) for r in known])
         for i, group in enumerate(groups.values()):
             colour, marker = series(i)
-            axes.plot([r[x] for r in group], [r["kept"] for r in group], marker, color=colour, ms=4)
+            axes.plot(
+                [getattr(r, x) for r in group], [r.kept for r in group], marker, color=colour, ms=4
+            )
         _framed(axes, None if x == "l_over_scale" else 1.0)
         axes.set_xlabel("l / b" if x == "l_over_scale" else "l chi²(p3 || p)")
     head = ("arrangement", "l", "l / b" if x == "l_over_scale" else "l chi²", KEPT)
     cells = tuple(
-        (r["arrangement"], power(r["l"]), formatting.number(r[x]), formatting.number(r["kept"]))
+        (r.arrangement, power(r.l), formatting.number(getattr(r, x)), formatting.number(r.kept))
         for r in known
     )
     return Chart(
@@ -192,15 +197,15 @@ def sign_chart(rows: Rows) -> Chart | None:
     """Share of draws in which D2 gets worse, against overlap, a line for each exponent."""
     if not rows:
         return None
-    deepest = max(r["depth"] for r in rows)
-    shown = [r for r in rows if r["depth"] == deepest]
+    deepest = max(r.depth for r in rows)
+    shown = [r for r in rows if r.depth == deepest]
     groups = _groups(shown, "exponent")
     name, title = "theory-sign", "Does D3 harm the alignment set?"
     with style(name):
         figure, (axes,) = panel(
             title, "draws in which D2's rate rises, %", legend([f"exponent {e:g}" for e in groups])
         )
-        _lines(axes, groups, "overlap_set", lambda r: 100 * float(r["worse"]))
+        _lines(axes, groups, "overlap_set", lambda r: 100 * float(r.worse))
         axes.set_ylim(-5, 105)
         number_axis(axes.yaxis)
         number_axis(axes.xaxis)
@@ -220,7 +225,7 @@ def map_chart(rows: Rows) -> Chart | None:
     """``kept`` over exponent and overlap, one plot for the least, a middle and the full depth."""
     if not rows:
         return None
-    depths = sorted({r["depth"] for r in rows})
+    depths = sorted({r.depth for r in rows})
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
     name, title = "theory-map", "How much of -k is left at l = 0.1"
     with style(name):
@@ -232,7 +237,7 @@ def map_chart(rows: Rows) -> Chart | None:
             150,
         )
         for axes, depth in zip(plots, depths, strict=True):
-            _heat(axes, [r for r in rows if r["depth"] == depth])
+            _heat(axes, [r for r in rows if r.depth == depth])
         for axes in plots[:-1]:
             axes.tick_params(labelbottom=False)
         plots[-1].set_xlabel("overlap of D3 with D2")
@@ -250,10 +255,10 @@ def map_chart(rows: Rows) -> Chart | None:
 def _heat(axes: Axes, rows: Rows) -> None:
     from matplotlib.patches import Rectangle
 
-    columns = sorted({r["overlap_set"] for r in rows})
-    lines = sorted({r["exponent"] for r in rows})
+    columns = sorted({r.overlap_set for r in rows})
+    lines = sorted({r.exponent for r in rows})
     for r in rows:
-        x, y = columns.index(r["overlap_set"]), lines.index(r["exponent"])
+        x, y = columns.index(r.overlap_set), lines.index(r.exponent)
         value = _middle(r)
         if math.isnan(value):
             continue
@@ -268,7 +273,7 @@ def _heat(axes: Axes, rows: Rows) -> None:
     axes.grid(False)
 
 
-def huffman_chart(found: Mapping[str, Any]) -> Chart:
+def huffman_chart(found: Huffman) -> Chart:
     """Change of both rates along l, Huffman's steps beside ideal lengths."""
     name, title = "theory-huffman", "Huffman codes move in steps"
     names = ("ideal lengths", "Huffman")
@@ -282,20 +287,21 @@ def huffman_chart(found: Mapping[str, Any]) -> Chart:
         )
         for i, axes in enumerate(plots):
             for kind, key in enumerate(("ideal", "huffman")):
-                values = [1000 * (v - found[key][i][0]) for v in found[key][i]]
+                rates = getattr(found, key)[i]
+                values = [1000 * (v - rates[0]) for v in rates]
                 how = "default" if key == "ideal" else "steps-post"
-                axes.plot(found["l"], values, color=series(kind)[0], lw=1.8, drawstyle=how)
+                axes.plot(found.l, values, color=series(kind)[0], lw=1.8, drawstyle=how)
             number_axis(axes.yaxis)
         plots[0].tick_params(labelbottom=False)
         number_axis(plots[-1].xaxis)
         plots[-1].set_xlabel("l = |D3| / |D2|")
-    low, high = found["redundancy"]
+    low, high = found.redundancy
     rows = tuple(
-        (names[i], formatting.number(found["secant"][key]))
+        (names[i], formatting.number(getattr(found.secant, key)))
         for i, key in enumerate(("ideal", "huffman"))
     )
     reading = (
-        f"{found['codes']} different codes along l at k = {found['k']:g}. Between them the "
+        f"{found.codes} different codes along l at k = {found.k:g}. Between them the "
         "lengths, and so the rates, stand still. The mean length of the joint tree lies "
         f"{formatting.number(low)} to {formatting.number(high)} bits above its entropy; "
         "the bound is 1."
