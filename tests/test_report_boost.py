@@ -12,7 +12,8 @@ from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
 from springback.report.page import render
 from springback.report.story import chapters
-from springback.results.schema import Reproduction, read
+from springback.results.paper_schema import Reproduction
+from springback.results.schema import read
 
 
 def difficulty(name: str = "EpiCoDe") -> dict[str, Any]:

@@ -13,7 +13,8 @@ import pytest
 from springback.report import formatting, theme
 from springback.report.audit.more_alignment import half_dose_chart, half_dose_words
 from springback.report.audit.rebound import share_left
-from springback.results.schema import Curve, HalfDose, Interval, Probe
+from springback.results.audit_schema import Curve, HalfDose, Probe
+from springback.results.schema import Interval
 
 Vector = npt.NDArray[np.float64]
 

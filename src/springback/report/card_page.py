@@ -8,7 +8,8 @@ from typing import Any
 from springback.report import elasticity_card, formatting
 from springback.report.components import Fact
 from springback.report.estimate import shown
-from springback.results.schema import Card, Quantity
+from springback.results.card_schema import Card
+from springback.results.schema import Quantity
 
 #: The quantities that stand large at the top.
 MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")

@@ -12,7 +12,9 @@ from springback.errors import StoreError, describe
 from springback.report import card_page, figure, formatting, story
 from springback.report.components import Chapter, tone
 from springback.report.theme import DARK, LIGHT
-from springback.results.schema import KINDS, Reproduction, ResultFile, Series, read
+from springback.results.card_schema import Series
+from springback.results.paper_schema import Reproduction
+from springback.results.schema import KINDS, ResultFile, read
 from springback.results.store import read_json, whole_folder, write_text
 
 RESULT = "result.json"

@@ -8,7 +8,10 @@ from springback.report.boost import chapter as boost_chapter
 from springback.report.components import Chapter, Section
 from springback.report.elasticity_card import Models
 from springback.report.papers import life_cycle, several_models, theory
-from springback.results.schema import Demo, Reproduction, ResultFile, Series, Theory
+from springback.results.card_schema import Series
+from springback.results.paper_schema import Reproduction
+from springback.results.schema import Demo, ResultFile
+from springback.results.theory_schema import Theory
 
 
 def chapters(result: ResultFile) -> tuple[Chapter, ...]:

@@ -233,13 +233,11 @@ class Prediction:
     error_variance: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogitErrors:
     """Logit errors of a strong and a weak model against the reference.
 
     Attributes:
-        label: `helps` (interval of ``rho_k`` above 1), `does not help` (below), `undecided`,
-            `nothing to contrast`
         eps: standard deviation of the strong model's logit error, nats
         k: the weak model's error over ``eps``
         rho: correlation of the two
@@ -248,17 +246,16 @@ class LogitErrors:
         contested: positions with more than one plausible token, share of 1
     """
 
-    label: str = ""
-    eps: Interval | None = field(default=None, metadata=ABSENT)
-    k: Interval | None = field(default=None, metadata=ABSENT)
-    rho: Interval | None = field(default=None, metadata=ABSENT)
-    rho_k: Interval | None = field(default=None, metadata=ABSENT)
-    best_lambda: Interval | None = field(default=None, metadata=ABSENT)
+    eps: Interval | None = None
+    k: Interval | None = None
+    rho: Interval | None = None
+    rho_k: Interval | None = None
+    best_lambda: Interval | None = None
     contested: Interval | None = None
 
 
-@dataclass(frozen=True)
-class Contrast:
+@dataclass(frozen=True, kw_only=True)
+class Contrast(LogitErrors):
     """What one method contrasts, its logit errors, and what they predict.
 
     Attributes:
@@ -268,12 +265,6 @@ class Contrast:
         mu: of the strong model
         label: `helps` (interval of ``rho_k`` above 1), `does not help` (below), `undecided`,
             `nothing to contrast`
-        eps: standard deviation of the strong model's logit error, nats
-        k: the weak model's error over ``eps``
-        rho: correlation of the two
-        rho_k: their product
-        best_lambda: lambda of the least predicted error; 0 where contrast does not help
-        contested: positions with more than one plausible token, share of 1
         prediction: by lambda; null where the errors are one and the same
         chosen: lambda that validation chose
     """
@@ -283,12 +274,6 @@ class Contrast:
     weak: str = ""
     mu: float | None = None
     label: str = ""
-    eps: Interval | None = None
-    k: Interval | None = None
-    rho: Interval | None = None
-    rho_k: Interval | None = None
-    best_lambda: Interval | None = None
-    contested: Interval | None = None
     prediction: tuple[Prediction, ...] | None = None
     chosen: float | None = None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from springback.elasticity import Quantity
+from springback.elasticity import ElasticityCard, Quantity
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Card:
     noise_floor: Mapping[str, float | None] = field(default_factory=dict)
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     pairs: Mapping[str, Quantity] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, card: ElasticityCard) -> Card:
+        same = {f.name: getattr(card, f.name) for f in fields(cls) if f.name != "quantities"}
+        return cls(**same, quantities=card.quantities())
 
 
 @dataclass(frozen=True)

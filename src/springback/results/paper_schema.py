@@ -8,7 +8,7 @@ from typing import Any
 
 from springback.core import ABSENT
 from springback.results.audit_schema import Protections, Repair
-from springback.results.boost_schema import Difficulty, LambdaPoint, SeedsMethod
+from springback.results.boost_schema import Difficulty, LambdaPoint, LogitErrors, SeedsMethod
 from springback.results.card_schema import Comparison, StudyCard
 from springback.stats import Interval
 
@@ -51,10 +51,9 @@ class ReproducedStudy(StudyCard):
     repair: Repair | None = None
 
 
-@dataclass(frozen=True)
-class SeedTheory:
-    """Paper B's theory in one seed, with the keys of a boost's ``diagnostics.pairs`` where there is
-    a reference.
+@dataclass(frozen=True, kw_only=True)
+class SeedTheory(LogitErrors):
+    """Paper B's theory in one seed; logit errors where there is a reference.
 
     Attributes:
         seed: the seed
@@ -71,12 +70,6 @@ class SeedTheory:
     measured: str
     nll_lambda: float
     chosen: float | None = None
-    eps: Interval | None = None
-    k: Interval | None = None
-    rho: Interval | None = None
-    rho_k: Interval | None = None
-    best_lambda: Interval | None = None
-    contested: Interval | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The result file: every part of ``result.json`` as a dataclass, and the one way to read it.
 
 Jobs write these classes (:func:`springback.core.to_jsonable`), everything else reads them with
-:func:`read`.  ``docs/result_schema.md`` is made of them (:mod:`springback.results.document`).
+:func:`read`.  Classes of the maths have their names here too, for the report.
+``docs/result_schema.md`` is made of them (:mod:`springback.results.document`).
 """
 
 from __future__ import annotations
@@ -10,73 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from springback.elasticity import (
-    AtCount,
-    Bounded,
-    DoseTrend,
-    Phases,
-    Quantity,
-    Realignment,
-    Sweep,
-)
-from springback.elasticity.seed_tests import Change
+from springback.elasticity import Bounded as Bounded
+from springback.elasticity import Phases as Phases
+from springback.elasticity import Quantity as Quantity
+from springback.elasticity import Realignment as Realignment
+from springback.elasticity import Sweep as Sweep
+from springback.elasticity.seed_tests import Change as Change
 from springback.errors import StoreError, describe
-from springback.results.audit_schema import (
-    AtSize,
-    Attackers,
-    Audit,
-    Curve,
-    DoseAtSize,
-    DosesToUndo,
-    FallPhases,
-    HalfDose,
-    MarginCurve,
-    MeanDose,
-    Pair,
-    Probe,
-    Protection,
-    Protections,
-    RatePath,
-    Rates,
-    RateSet,
-    Rebound,
-    Repair,
-    Resistance,
-    Slope,
-    not_in_file,
-)
-from springback.results.boost_schema import (
-    Boost,
-    Candidate,
-    ComparedMethod,
-    Contrast,
-    Difficulty,
-    LambdaPoint,
-    Method,
-    PrecheckPart,
-    SeedsMethod,
-)
-from springback.results.card_schema import Card, Comparison, Difference, Series, StudyCard
-from springback.results.paper_schema import Cell, Entry, Figures, LifeCell, LifeCycle, Reproduction
+from springback.results.audit_schema import Audit, not_in_file
+from springback.results.boost_schema import Boost
+from springback.results.card_schema import Series
+from springback.results.paper_schema import Reproduction
 from springback.results.reading import clean, read_part
-from springback.results.theory_schema import (
-    Control,
-    DataTails,
-    Departure,
-    Elongations,
-    Huffman,
-    Noise,
-    Quartiles,
-    Scaling,
-    Springs,
-    SpringsCell,
-    Tail,
-    TailFit,
-    Theorem,
-    TheoremCell,
-    Theory,
-)
-from springback.stats import Interval
+from springback.results.theory_schema import Theory
+from springback.stats import Interval as Interval
 
 SCHEMA_VERSION = 1
 
@@ -242,82 +190,3 @@ def _silent(analysis: Any, kind: str) -> Any:
     if kind == "demo":
         inner |= {job: _silent(inner[job], job) for job in ("audit", "boost") if inner.get(job)}
     return inner | {"silent": [key for key, value in analysis.items() if value is None]}
-
-
-__all__ = [
-    "ANALYSES",
-    "KINDS",
-    "SCHEMA_VERSION",
-    "Analysis",
-    "AtCount",
-    "AtSize",
-    "Attackers",
-    "Audit",
-    "Boost",
-    "Bounded",
-    "Candidate",
-    "Card",
-    "Cell",
-    "Change",
-    "ComparedMethod",
-    "Comparison",
-    "Contrast",
-    "Control",
-    "Curve",
-    "DataTails",
-    "Demo",
-    "Departure",
-    "Difference",
-    "Difficulty",
-    "DoseAtSize",
-    "DoseTrend",
-    "DosesToUndo",
-    "Elongations",
-    "Entry",
-    "FallPhases",
-    "Figures",
-    "HalfDose",
-    "Huffman",
-    "Interval",
-    "LambdaPoint",
-    "LifeCell",
-    "LifeCycle",
-    "MarginCurve",
-    "MeanDose",
-    "Method",
-    "Noise",
-    "Pair",
-    "Part",
-    "Phases",
-    "PrecheckPart",
-    "Probe",
-    "Protection",
-    "Protections",
-    "Quantity",
-    "Quartiles",
-    "RatePath",
-    "RateSet",
-    "Rates",
-    "Realignment",
-    "Rebound",
-    "Record",
-    "Repair",
-    "Reproduction",
-    "Resistance",
-    "ResultFile",
-    "Scaling",
-    "SeedsMethod",
-    "Series",
-    "Slope",
-    "Springs",
-    "SpringsCell",
-    "StudyCard",
-    "Sweep",
-    "Tail",
-    "TailFit",
-    "Theorem",
-    "TheoremCell",
-    "Theory",
-    "Verdict",
-    "read",
-]

@@ -9,7 +9,8 @@ from springback.report.audit import more_alignment, phases, protections_story, r
 from springback.report.audit import rebound as audit_charts
 from springback.report.components import Fact, Section, fact, last, not_measured, there
 from springback.report.figure import Chart
-from springback.results.schema import Audit, Card, Pair, Probe, Rebound, Resistance, Slope
+from springback.results.audit_schema import Audit, Pair, Probe, Rebound, Resistance, Slope
+from springback.results.card_schema import Card
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:

@@ -16,7 +16,7 @@ from springback.report.figure import (
     style,
 )
 from springback.report.theme import LIGHT, series
-from springback.results.schema import DoseAtSize, DosesToUndo
+from springback.results.audit_schema import DoseAtSize, DosesToUndo
 
 #: By key: name of the chart, title, what is counted.
 KNOWN = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
-from springback.results.schema import AtSize, HalfDose
+from springback.results.audit_schema import AtSize, HalfDose
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,15 +12,8 @@ from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, mark, number_axis, panel, style
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
-from springback.results.schema import (
-    AtSize,
-    Attackers,
-    Interval,
-    Probe,
-    Realignment,
-    Rebound,
-    Sweep,
-)
+from springback.results.audit_schema import AtSize, Attackers, Probe, Rebound
+from springback.results.schema import Interval, Realignment, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,17 +13,9 @@ from springback.report.audit import more_alignment, opposite_order, rates
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.estimate import Estimate
 from springback.report.figure import Chart
-from springback.results.schema import (
-    Attackers,
-    Audit,
-    Card,
-    FallPhases,
-    Interval,
-    Phases,
-    Rates,
-    Realignment,
-    Rebound,
-)
+from springback.results.audit_schema import Attackers, Audit, FallPhases, Rates, Rebound
+from springback.results.card_schema import Card
+from springback.results.schema import Interval, Phases, Realignment
 
 #: In ``aicc``, the shape of two phases.
 TWO_LINES = "two lines"

@@ -10,7 +10,7 @@ from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Protection, Protections, Repair
+from springback.results.audit_schema import Protection, Protections, Repair
 
 #: Protections in one chart: with the unprotected model there is a colour for each.
 MOST = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from springback.report.audit import protections as charts
 from springback.report.components import Section, there
-from springback.results.schema import Protections, Repair
+from springback.results.audit_schema import Protections, Repair
 
 
 def sections(

@@ -9,7 +9,8 @@ from springback.report.estimate import Estimate
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.line_charts import Frame, Line, lines_chart
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Interval, RatePath, Rates, RateSet
+from springback.results.audit_schema import RatePath, Rates, RateSet
+from springback.results.schema import Interval
 
 TITLES = {
     "pretraining": "like pre-training",

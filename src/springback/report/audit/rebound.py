@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Curve, Probe, Rebound
+from springback.results.audit_schema import Curve, Probe, Rebound
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Interval, Pair
+from springback.results.audit_schema import Pair
+from springback.results.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

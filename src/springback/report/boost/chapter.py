@@ -8,14 +8,14 @@ from springback.report import formatting
 from springback.report.boost import logit_errors
 from springback.report.boost import methods as boost_charts
 from springback.report.components import Cell, Fact, Grid, Section, fact, not_measured, there, tone
-from springback.results.schema import (
+from springback.results.boost_schema import (
     Boost,
     ComparedMethod,
     Contrast,
     Difficulty,
-    Interval,
     PrecheckPart,
 )
+from springback.results.schema import Interval
 
 #: From this share on of cut answers the page says what that does to accuracy.
 MANY_CUT = 0.1

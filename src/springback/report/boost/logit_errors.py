@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Boost, Difficulty, Interval, LambdaPoint
+from springback.results.boost_schema import Boost, Difficulty, LambdaPoint
+from springback.results.schema import Interval
 
 
 def difficulty_chart(found: Difficulty, name: str = "difficulty") -> Chart | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Candidate, Interval, Method
+from springback.results.boost_schema import Candidate, Method
+from springback.results.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,8 @@ from springback.report.audit.more_alignment import keep_zero
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style, whisker
 from springback.report.theme import series
-from springback.results.schema import Interval, LifeCycle
+from springback.results.paper_schema import LifeCycle
+from springback.results.schema import Interval
 
 #: Of the axis: what it is called, what one line holds, the key of the other.
 AXES = {

@@ -9,7 +9,9 @@ from springback.report.boost import chapter, logit_errors, methods
 from springback.report.components import Section, there
 from springback.report.elasticity_card import Models
 from springback.report.papers import model_charts
-from springback.results.schema import Cell, ComparedMethod, Comparison, Reproduction, SeedsMethod
+from springback.results.boost_schema import ComparedMethod, SeedsMethod
+from springback.results.card_schema import Comparison
+from springback.results.paper_schema import Cell, Reproduction
 
 
 def sections(

@@ -10,7 +10,8 @@ from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.papers.theorem import legend, log_axis, power
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Control, Interval, SpringsCell
+from springback.results.schema import Interval
+from springback.results.theory_schema import Control, SpringsCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from springback.report import formatting
 from springback.report.figure import Chart, LegendItem, Table, number_axis, panel, style
 from springback.report.theme import LIGHT, series
-from springback.results.schema import Huffman, Quartiles, TheoremCell
+from springback.results.theory_schema import Huffman, Quartiles, TheoremCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

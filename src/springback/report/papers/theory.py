@@ -10,7 +10,7 @@ from springback.report.figure import Chart
 from springback.report.papers import springs as spring_charts
 from springback.report.papers import tails
 from springback.report.papers import theorem as charts
-from springback.results.schema import DataTails, Noise, Scaling, Springs, Theorem, Theory
+from springback.results.theory_schema import DataTails, Noise, Scaling, Springs, Theorem, Theory
 
 
 def chapters(analysis: Theory) -> tuple[Chapter, ...]:
