@@ -18,7 +18,6 @@ _CONFIG = ConfigDict(
     strict=True, alias_generator=lambda name: "lambda" if name == "lam" else name, frozen=True
 )
 _INTERVAL = {"mean", "low", "high", "n", "method"}
-_DO = "run the job again, or the springback that wrote the file"
 #: What is allowed, by the kind of pydantic's error.
 _ALLOWED = {
     "float_type": "a number or null",
@@ -33,17 +32,17 @@ _ALLOWED = {
 }
 
 
-def read_part(form: type[T], key: str, value: Any) -> T:
+def read_part(form: type[T], key: str, value: Any, command: str) -> T:
     """``value``, the plain JSON of a file's part ``key``, as ``form``.
 
     Keys that ``form`` does not know are ignored.  Raises :class:`StoreError` naming the path of a
-    key that is missing or of another type.
+    key that is missing or of another type, and the ``command`` that writes such files.
     """
     part = {key: value}
     try:
         found: T = _adapter(cast(Hashable, form)).validate_json(json.dumps(part))[key]
     except ValidationError as error:
-        raise StoreError(_refusal(error, part)) from error
+        raise StoreError(_refusal(error, part, command)) from error
     return found
 
 
@@ -81,7 +80,7 @@ def _allowed(char: str) -> bool:
     return not (0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE)
 
 
-def _refusal(error: ValidationError, part: Mapping[str, Any]) -> str:
+def _refusal(error: ValidationError, part: Mapping[str, Any], command: str) -> str:
     """One line for the first error; of a value of several allowed types, all of these."""
     found = error.errors(include_url=False)
     places = [_place(part, e["loc"]) for e in found]
@@ -95,7 +94,9 @@ def _refusal(error: ValidationError, part: Mapping[str, Any]) -> str:
             path, value = _place(part, (*_steps(part, found[0]["loc"]), *inner))
     given = repr(value)
     given = given if len(given) <= 60 else given[:59] + "…"
-    return f"result.json, {path or next(iter(part))}: {describe(given, allowed, _DO)}"
+    do = f"this is not the form that springback {command} writes; run the job again, or the "
+    told = describe(given, allowed, do + "springback that wrote the file")
+    return f"result.json, {path or next(iter(part))}: {told}"
 
 
 def _words(error: Any, value: Any) -> str:

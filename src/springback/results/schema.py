@@ -173,11 +173,11 @@ def read(result: Any) -> ResultFile:
     analysis = parts.get("analysis", {})
     return ResultFile(
         kind,
-        read_part(dict, "provenance", parts.get("provenance", {})),
-        read_part(dict, "inputs", parts.get("inputs", {})),
-        read_part(tuple[Record, ...], "measurements", parts.get("measurements", [])),
-        read_part(ANALYSES[kind], "analysis", _silent(analysis, kind)),
-        read_part(Verdict, "verdict", parts["verdict"]) if "verdict" in parts else None,
+        read_part(dict, "provenance", parts.get("provenance", {}), kind),
+        read_part(dict, "inputs", parts.get("inputs", {}), kind),
+        read_part(tuple[Record, ...], "measurements", parts.get("measurements", []), kind),
+        read_part(ANALYSES[kind], "analysis", _silent(analysis, kind), kind),
+        read_part(Verdict, "verdict", parts["verdict"], kind) if "verdict" in parts else None,
     )
 
 
