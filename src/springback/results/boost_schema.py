@@ -329,7 +329,7 @@ class PrecheckPart:
 
 
 @dataclass(frozen=True)
-class TestOpenings:
+class Openings:
     """How often the test set was opened.
 
     Attributes:
@@ -379,13 +379,13 @@ class Boost:
     )
     joint: tuple[JointCandidate, ...] | None = field(default=None, metadata=ABSENT)
     precheck: PrecheckPart | None = None
-    test_openings: TestOpenings | None = None
+    test_openings: Openings | None = None
     silent: frozenset[str] = not_in_file()
 
 
 @dataclass(frozen=True)
 class SeedsMethod:
-    """A method over several seeds, against another of the same seeds.
+    """A method over several seeds.
 
     Attributes:
         method: its name
@@ -399,6 +399,25 @@ class SeedsMethod:
         verdict: as of a boost; a gain or harm needs ``p_mcnemar`` of at most 0.05 where there is
             one
         cut: mean share of answers that reached the limit of new tokens
+    """
+
+    method: str
+    against: str = "fine-tuned"
+    mu: tuple[float, ...] = ()
+    lam: tuple[float, ...] = field(default=(), metadata=LAMBDA)
+    accuracy: Interval | None = None
+    nll: Interval | None = None
+    difference: Interval | None = None
+    nll_difference: Interval | None = None
+    verdict: str | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True)
+class SeedsComparison(SeedsMethod):
+    """A method over several seeds that differs from another of the same seeds.
+
+    Attributes:
         p_t: paired t over the seeds
         p_wilcoxon: Wilcoxon's signed ranks over the seeds
         nll_p_t: as ``p_t``, of NLL
@@ -412,16 +431,6 @@ class SeedsMethod:
         nll_p_wilcoxon_holm: likewise
     """
 
-    method: str
-    against: str = "fine-tuned"
-    mu: tuple[float, ...] = ()
-    lam: tuple[float, ...] = field(default=(), metadata=LAMBDA)
-    accuracy: Interval | None = None
-    nll: Interval | None = None
-    difference: Interval | None = None
-    nll_difference: Interval | None = None
-    verdict: str | None = None
-    cut: float | None = None
     p_t: float | None = None
     p_wilcoxon: float | None = None
     nll_p_t: float | None = None

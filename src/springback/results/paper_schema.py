@@ -8,7 +8,7 @@ from typing import Any
 
 from springback.core import ABSENT
 from springback.results.audit_schema import Protections, Repair
-from springback.results.boost_schema import Difficulty, LambdaPoint, LogitErrors, SeedsMethod
+from springback.results.boost_schema import Difficulty, LambdaPoint, LogitErrors, SeedsComparison
 from springback.results.card_schema import Comparison, StudyCard
 from springback.stats import Interval
 
@@ -112,8 +112,8 @@ class Cell:
     seeds: tuple[int | SeedTheory, ...] = ()
     questions: tuple[int, ...] = ()
     same_questions: bool = False
-    methods: tuple[SeedsMethod, ...] = ()
-    rivals: tuple[SeedsMethod, ...] = ()
+    methods: tuple[SeedsComparison, ...] = ()
+    rivals: tuple[SeedsComparison, ...] = ()
     difficulty: Difficulty | None = None
     search: tuple[Mapping[str, Any], ...] = ()
     curve: tuple[LambdaPoint, ...] = ()

@@ -9,7 +9,7 @@ from springback.report.boost import chapter, logit_errors, methods
 from springback.report.components import Section, there
 from springback.report.elasticity_card import Models
 from springback.report.papers import model_charts
-from springback.results.boost_schema import ComparedMethod, SeedsMethod
+from springback.results.boost_schema import ComparedMethod, SeedsComparison
 from springback.results.card_schema import Comparison
 from springback.results.paper_schema import Cell, Reproduction
 
@@ -49,7 +49,7 @@ def _cell(cell: Cell, suffix: str) -> list[Section]:
     return told
 
 
-def _method(row: SeedsMethod) -> ComparedMethod:
+def _method(row: SeedsComparison) -> ComparedMethod:
     """As a method of one boost; a strength only where all seeds chose the same."""
     mu, lam = (set(strengths) for strengths in (row.mu, row.lam))
     return ComparedMethod(
