@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
 from springback.jobs.boost.settings import BoostSettings
@@ -94,6 +95,7 @@ def reproduce_epicode(
                 {"name": cell.name, "model": cell.model, "task": cell.task}
                 | (theory_of(results) if theory else _tables(settings, results))
             )
+        told = to_jsonable(told)
         measured = tables.measured(name, told)
         published = None
         if what.published:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.jobs.boost.analysis.methods import too_few
+from springback.stats import Interval
 
 Told = Mapping[str, Any]
 _ENDS = ("mean", "low", "high")
@@ -135,7 +136,7 @@ def _said_methods(cell: Told) -> tuple[str, str]:
         text += f"; NLL of the reference solutions {_interval(nll, '+.4f')} nats/token."
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
-    text += too_few(row["verdict"], row["difference"], row.get("p_mcnemar"))
+    text += too_few(row["verdict"], Interval(**row["difference"]), row.get("p_mcnemar"))
     if seeds < 6:
         text += " With fewer than 6 seeds Wilcoxon's test cannot reach 0.05."
     return str(row["verdict"]), text

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.errors import DataError
 from springback.jobs.boost.analysis.logit_errors import quantities
 from springback.stats import Interval, mean_interval, paired_interval
@@ -56,7 +57,7 @@ def _seed(found: Mapping[str, Any]) -> dict[str, Any]:
         "factors": None,
     }
     if errors is not None:
-        said = quantities(errors)
+        said = to_jsonable(quantities(errors))
         told |= {"predicted": said.pop("label"), **said}
         told["factors"] = errors.factors(sorted(nll))
     return told
