@@ -18,7 +18,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers e2e integrations ray vllm bench clean
+.PHONY: help setup demo test check lint format types layers schema e2e integrations ray vllm bench clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -42,6 +42,7 @@ help:
 	@echo 'make demo    measure and improve the built-in model; writes springback-demo/report.html'
 	@echo 'make test    unit tests'
 	@echo 'make check   lint, format, types, import layers'
+	@echo 'make schema  write the tables of docs/result_schema.md from the classes of a result'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
 	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
 	@echo 'make ray     tests of the Ray executor, nodes killed on the way'
@@ -70,6 +71,9 @@ format: $(STAMP)
 
 types: $(STAMP)
 	$(RUN) -m mypy
+
+schema: $(STAMP)
+	$(RUN) -m springback.results.document docs/result_schema.md
 
 layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py

@@ -51,11 +51,12 @@ def measure(condition: dict[str, Any], nulls: int, seed: int) -> dict[str, Any]:
         seed_effect=condition.get("seed_effect", 0.0),
     )
     sizes = Sizes(test=condition.get("test", 150), positive=condition["positive"])
+    tables: list[dict[str, Any]]
     if "seeds" in condition:
         seeds, same = condition["seeds"], condition["same"]
-        tables = [seeded_boost(null, sizes, seeds, same, rng) for _ in range(nulls)]
+        tables = [dict(seeded_boost(null, sizes, seeds, same, rng)) for _ in range(nulls)]
     else:
-        tables = [one_boost(null, sizes, rng) for _ in range(nulls)]
+        tables = [dict(one_boost(null, sizes, rng)) for _ in range(nulls)]
     return {**condition, "methods": count(tables)}
 
 

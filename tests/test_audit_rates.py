@@ -22,6 +22,7 @@ from springback.models.encoding import Encoded
 from springback.probes import TextNLL, rates
 from springback.progress import Silent
 from springback.report import build
+from springback.results.audit_schema import Rates
 from springback.results.store import Store
 
 
@@ -67,19 +68,20 @@ def _rebounds() -> dict[int, dict[str, Any]]:
 def test_slopes_and_the_fitted_k_by_hand() -> None:
     start = {"probes": _at(3.0, 2.5)}
     align, perturb = audit_rates.trajectories((16,), (8, 16), start, _rebounds())
-    assert (align["examples"], perturb["examples"]) == ([0, 16], [0, 8, 16])
-    told = audit_rates._summary(perturb)["sets"]
-    assert told["aligning"]["first_per_example"]["mean"] == pytest.approx(0.6 / 8)
-    assert told["pretraining"]["per_example"]["mean"] == pytest.approx(-0.15 / 16)
-    assert [c["mean"] for c in told["aligning"]["change"]] == pytest.approx([0, 0.6, 0.6])
-    fitted = audit_rates._fitted(perturb, 320.0)
+    assert (align.examples, perturb.examples) == ((0, 16), (0, 8, 16))
+    told = audit_rates._summary(perturb).sets
+    assert told["aligning"].first_per_example.mean == pytest.approx(0.6 / 8)
+    assert told["pretraining"].per_example.mean == pytest.approx(-0.15 / 16)
+    assert [c.mean for c in told["aligning"].change] == pytest.approx([0, 0.6, 0.6])
+    fitted = to_jsonable(audit_rates._fitted(perturb, 320.0))
     assert fitted["first"]["k"]["mean"] == pytest.approx(4.0)
     assert fitted["first"]["opposite"] == 1.0
     assert fitted["all"]["by_seed"] == pytest.approx([2.0, 8.0])
     assert fitted["all"]["k"]["mean"] == pytest.approx(4.0)
     assert fitted["volumes"] == 20.0
     # While aligning, the pre-training set lost 0.2 and the aligning set gained 0.5.
-    assert audit_rates._fitted(align, 0.0)["all"]["k"]["mean"] == pytest.approx(2.5)
+    other = to_jsonable(audit_rates._fitted(align, 0.0))
+    assert other["all"]["k"]["mean"] == pytest.approx(2.5)
 
 
 def test_no_k_is_claimed_where_both_rates_move_one_way() -> None:
@@ -87,15 +89,16 @@ def test_no_k_is_claimed_where_both_rates_move_one_way() -> None:
     found[1]["perturbed"][16][8] = _at(3.3, 2.8)
     paths = audit_rates.trajectories((16,), (8, 16), {"probes": _at(3.0, 2.5)}, found)
     fitted = audit_rates._fitted(paths[-1], 0.0)
-    assert fitted["first"]["k"] is None
-    assert fitted["first"]["opposite"] == 0.5
-    told = {
-        "trajectories": [audit_rates._summary(p) for p in paths],
-        "k": [audit_rates._fitted(p, 0.0) for p in paths],
-    }
-    (part,) = audit_rates.parts(to_jsonable(told))
-    assert part["label"] == "no k"
-    assert "50 % of the seeds" in part["text"]
+    assert fitted.first.k is None
+    assert fitted.first.opposite == 0.5
+    told = Rates(
+        depth=2,
+        trajectories=tuple(audit_rates._summary(p) for p in paths),
+        k=tuple(audit_rates._fitted(p, 0.0) for p in paths),
+    )
+    (part,) = audit_rates.parts(told)
+    assert part.label == "no k"
+    assert "50 % of the seeds" in part.text
     assert audit_rates.parts(None) == []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from springback.cli import main
+from springback.core import to_jsonable
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, by_difficulty
 from springback.jobs.boost.job import boost
@@ -66,17 +67,17 @@ def test_over_seeds_by_hand() -> None:
     ]
     found = across(seeds)
     row = found["methods"][1]
-    assert row["difference"]["mean"] == pytest.approx(0.5)
-    assert row["difference"]["method"] == "Student's t"
-    assert row["p_t"] == pytest.approx(0.0742, abs=1e-4)
-    assert row["p_wilcoxon"] == 0.25
-    assert (row["seeds_better"], row["seeds_worse"]) == (3, 0)
+    assert row.difference.mean == pytest.approx(0.5)
+    assert row.difference.method == "Student's t"
+    assert row.p_t == pytest.approx(0.0742, abs=1e-4)
+    assert row.p_wilcoxon == 0.25
+    assert (row.seeds_better, row.seeds_worse) == (3, 0)
     # NLL falls by the same in every seed: no t test, so accuracy is a family of its own
-    assert row["nll_p_t"] is None
-    assert row["p_t_holm"] == row["p_t"]
-    assert row["verdict"] == "undecided"
+    assert row.nll_p_t is None
+    assert row.p_t_holm == row.p_t
+    assert row.verdict == "undecided"
     assert not found["same_questions"]
-    assert across([seed_of(0, [1], [0], same=True)])["methods"][1]["verdict"] == "same"
+    assert across([seed_of(0, [1], [0], same=True)])["methods"][1].verdict == "same"
 
 
 def test_seeds_that_agree_do_not_make_up_for_few_questions() -> None:
@@ -86,14 +87,14 @@ def test_seeds_that_agree_do_not_make_up_for_few_questions() -> None:
     wrong = [[0] * 20] * 4 + [[0] * 19 + [1]]
     seeds = [seed_of(i, right[i], wrong[i]) for i in range(5)]
     row = across(seeds)["methods"][1]
-    assert row["p_t"] == pytest.approx(2 * 0.001941, abs=1e-5)
+    assert row.p_t == pytest.approx(2 * 0.001941, abs=1e-5)
     # 7 questions won and 1 lost: 2 * (1 + 8) / 2^8
-    assert row["p_mcnemar"] == pytest.approx(18 / 256)
-    assert row["verdict"] == "undecided"
+    assert row.p_mcnemar == pytest.approx(18 / 256)
+    assert row.verdict == "undecided"
     # without the lost one it is 7 to 0: 2 / 2^7
     row = across([*seeds[:4], seed_of(4, right[4], wrong[0])])["methods"][1]
-    assert row["p_mcnemar"] == pytest.approx(1 / 64)
-    assert row["verdict"] == "gain"
+    assert row.p_mcnemar == pytest.approx(1 / 64)
+    assert row.verdict == "gain"
 
 
 def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
@@ -106,33 +107,35 @@ def test_the_same_questions_in_another_order_are_paired_by_question() -> None:
     )
     found = across([first, turned])
     assert found["same_questions"]
-    assert found["methods"][1]["p_mcnemar"] is None
+    assert found["methods"][1].p_mcnemar is None
     new, old = [[1, 0, 1, 1]] * 2, [[0, 0, 1, 0]] * 2
-    assert found["methods"][1]["difference"] == paired_interval(new, old).to_dict()
+    assert found["methods"][1].difference == paired_interval(new, old)
 
 
 def test_difficulty_splits_by_the_length_of_the_solution() -> None:
     # 6 questions of 1 to 6 characters, gained on the last two: terciles 0, 0, 1
     found = by_difficulty([seed_of(0, [0, 0, 0, 0, 1, 1], [0] * 6)])
-    assert [(b["low"], b["high"], b["questions"]) for b in found["bins"]] == [
+    assert [(b.low, b.high, b.questions) for b in found.bins] == [
         (1, 2, 2),
         (3, 4, 2),
         (5, 6, 2),
     ]
-    (row,) = found["methods"]
-    assert [b["difference"]["mean"] for b in row["bins"]] == [0, 0, 1]
+    (row,) = found.methods
+    assert [b.difference.mean for b in row.bins if b.difference] == [0, 0, 1]
     # ranks 0, .2, .. 1 about 1/2: slope = (0.3 + 0.5) / 0.7
-    assert row["trend"]["mean"] == pytest.approx(0.8 / 0.7)
+    assert row.trend is not None
+    assert row.trend.mean == pytest.approx(0.8 / 0.7)
     by_edge = by_difficulty([seed_of(0, [0, 0, 0, 0, 1, 1], [0] * 6)], [4.0])
-    assert [b["questions"] for b in by_edge["bins"]] == [4, 2]
+    assert [b.questions for b in by_edge.bins] == [4, 2]
 
 
 def test_answers_of_one_length_have_no_difficulty() -> None:
     seeds = [replace(seed_of(s, [0, 1, 0, 0, 1, 1], [0] * 6), sizes=(1,) * 6) for s in (0, 1)]
     found = by_difficulty(seeds)
-    assert [b["questions"] for b in found["bins"]] == [12]
-    assert found["methods"] == []
-    told = tables.verdict("epicode-difficulty", [{"name": "m / logiqa", "difficulty": found}])
+    assert [b.questions for b in found.bins] == [12]
+    assert found.methods == ()
+    cell = {"name": "m / logiqa", "difficulty": to_jsonable(found)}
+    told = tables.verdict("epicode-difficulty", [cell])
     assert told["label"] == "not testable"
     assert "of one length" in told["text"]
 

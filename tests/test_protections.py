@@ -15,19 +15,30 @@ from springback.core import Row, Slice
 from springback.errors import ModelError, SpringbackError
 from springback.jobs.audit.branches import Attack, perturbing_rows
 from springback.jobs.audit.job import audit, plan
-from springback.jobs.audit.protections import Protection, parse
+from springback.jobs.audit.protections import Protection as Shield
+from springback.jobs.audit.protections import parse
 from springback.jobs.audit.rows import Data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import load_model, resolve
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.report import build, render
 from springback.report.audit.protections import curves_charts
+from springback.results.audit_schema import (
+    Cost,
+    MarginCurve,
+    MarginLeft,
+    ProtectedDose,
+    Protection,
+    Protections,
+    Unprotected,
+)
 from springback.results.store import read_json
+from springback.stats import Interval
 
 
 def test_a_protection_is_read_from_its_name() -> None:
-    assert parse("overbend") == Protection("overbend", 0.5)
-    assert parse("overbend:0.25@8") == Protection("overbend", 0.25, 8)
+    assert parse("overbend") == Shield("overbend", 0.5)
+    assert parse("overbend:0.25@8") == Shield("overbend", 0.25, 8)
     assert parse("mix:0.2").beside(8) == 2  # 2 of 10
     assert parse("mix:0.5").beside(8) == 8
     assert parse("mix:0.01").beside(8) == 1  # at least one
@@ -182,17 +193,24 @@ def test_a_study_measures_its_protections_and_its_repair_and_tells_of_them(
 
 
 def test_many_protections_have_a_chart_for_each_kind() -> None:
-    curve = {"dose": [0, 8], "mean": [0.2, 0.1], "low": None, "high": None}
-    rows = [{"name": f"mu {n}", "kind": "overbend", "curve": curve} for n in range(6)]
-    rows += [{"name": f"{n} % aligning rows", "kind": "mix", "curve": curve} for n in (12, 50)]
-    found = {"plain": {"curve": curve}, "doses": [0, 8], "seeds": [0], "start": 0.0}
-    drawn = curves_charts({**found, "rows": rows})
+    curve = MarginCurve((0, 8), (0.2, 0.1))
+
+    def row(name: str, kind: str) -> Protection:
+        dose, left = ProtectedDose(None, None, ""), MarginLeft(Interval(0.0), None, "")
+        return Protection(name, kind, 0.0, None, curve, Interval(0.0), dose, left, Cost({}, {}))
+
+    rows = [row(f"mu {n}", "overbend") for n in range(6)]
+    rows += [row(f"{n} % aligning rows", "mix") for n in (12, 50)]
+    found = Protections(8, (0, 8), (0,), 0.0, Unprotected(curve, None), {}, tuple(rows))
+    drawn = curves_charts(found)
     assert [(c.name, len(c.table.head)) for c in drawn] == [
         ("protection-curves-overbend-1", 2 + 5),
         ("protection-curves-overbend-2", 2 + 1),
         ("protection-curves-mix", 2 + 2),
     ]
-    assert [c.name for c in curves_charts({**found, "rows": rows[:5]})] == ["protection-curves"]
+    assert [c.name for c in curves_charts(replace(found, rows=tuple(rows[:5])))] == [
+        "protection-curves"
+    ]
 
 
 def test_protections_repeat_no_run_of_the_plain_study(

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from springback.cli.app import app
-from springback.core import Row, Run, Slice
+from springback.core import Row, Run, Slice, to_jsonable
 from springback.data import load_rows, nll_withheld
 from springback.data.references import bare_kind
 from springback.errors import DataError, SpringbackError
@@ -271,19 +271,19 @@ def test_over_seeds_it_is_null_and_the_rest_stands() -> None:
     """One of two questions more is right in both seeds: a difference of 0.5 each."""
     seeds = [seed(n, ()) for n in range(2)]
     told = across(seeds)
-    row = next(r for r in told["methods"] if r["method"] == "EpiCoDe")
-    assert row["nll"] is None
-    assert row["nll_difference"] is None
-    assert row["difference"]["mean"] == 0.5
-    [found] = by_difficulty(seeds, 2)["methods"]
-    assert [b["difference"]["mean"] for b in found["bins"]] == [0.0, 1.0]
-    cell = {"name": "m", **told}
+    row = next(r for r in told["methods"] if r.method == "EpiCoDe")
+    assert row.nll is None
+    assert row.nll_difference is None
+    assert row.difference.mean == 0.5
+    [method] = by_difficulty(seeds, 2).methods
+    assert [b.difference.mean for b in method.bins if b.difference] == [0.0, 1.0]
+    cell = to_jsonable({"name": "m", **told})
     verdict = tables.verdict("epicode-main", [cell])
     assert "NLL is withheld, since the reference answers are bare." in verdict["text"]
     rows = tables.measured("epicode-main", [cell])["rows"]
     assert [r[7] for r in rows] == [None, None]
     mixed = across([seed(0, (1.0, 2.0)), seed(1, ())])
-    assert all(r["nll"] is None for r in mixed["methods"])
+    assert all(r.nll is None for r in mixed["methods"])
 
 
 def test_the_check_of_a_pair_withholds_it_too(models: tuple[str, str], tmp_path: Path) -> None:

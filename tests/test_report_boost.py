@@ -10,10 +10,9 @@ from report_fixture import boost_result, interval
 from report_page import Page
 from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
-from springback.report import boost_reading
-from springback.report.node import Node
 from springback.report.page import chapters, render
-from springback.report.reading import parse
+from springback.results.paper_schema import Reproduction
+from springback.results.schema import read
 
 
 def difficulty(name: str = "EpiCoDe") -> dict[str, Any]:
@@ -127,7 +126,7 @@ def reproduced(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def sections_of(result: dict[str, Any]) -> dict[str, Any]:
-    return {s.id: s for chapter in chapters(parse(result)) for s in chapter.sections}
+    return {s.id: s for chapter in chapters(read(result)) for s in chapter.sections}
 
 
 def test_a_boost_shows_adjusted_p_power_difficulty_and_prediction() -> None:
@@ -176,7 +175,9 @@ def test_the_share_of_answers_cut_at_the_limit_has_a_column_and_a_note() -> None
 def test_older_files_without_these_keys_read_as_before() -> None:
     found = sections_of(boost_result())
     assert set(found) == {"comparison", "search"}
-    assert parse(boost_result()).cells == ()
+    older = read({**boost_result(), "kind": "reproduce"}).analysis
+    assert isinstance(older, Reproduction)
+    assert older.cells == ()
 
 
 def test_a_reproduction_puts_methods_difficulty_and_tests_on_the_page() -> None:
@@ -232,6 +233,6 @@ def test_a_wrong_value_is_refused_with_its_name() -> None:
     result = full_boost()
     result["analysis"]["difficulty"]["bins"][0]["questions"] = "many"
     with pytest.raises(StoreError, match=r"difficulty\.bins\[0\]\.questions"):
-        parse(result)
+        read(result)
     with pytest.raises(StoreError, match="curve"):
-        boost_reading.cell(Node({"curve": [{}]}, "analysis"))
+        read({**result, "kind": "reproduce", "analysis": {"cells": [{"curve": [{}]}]}})

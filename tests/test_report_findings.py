@@ -19,7 +19,7 @@ from report_page import Page, charts, outward, topics, write
 from springback.errors import StoreError
 from springback.report import build, drawing, render
 from springback.report.page import chapters
-from springback.report.reading import parse
+from springback.results.schema import read
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 NEW_KEYS = ("doses_to_undo", "phases", "attackers", "realign", "symmetry", "card")
@@ -230,11 +230,11 @@ def test_many_questions_are_listed_and_their_sentences_unfold(html: str) -> None
 def test_a_finding_that_is_missing_or_null_leaves_no_trace(key: str, page: Page) -> None:
     result = full_audit()
     result["analysis"][key] = None
-    null = parse(result)
+    null = read(result)
     gone = topics(page) - topics(Page(render(result)))
     assert gone == ({key} if key in NEW_TOPICS else set())
     del result["analysis"][key]
-    audit = parse(result).audit
+    audit = read(result).audit
     assert audit is not None
     assert null.audit == replace(audit, silent=frozenset({key}))
 
@@ -271,7 +271,7 @@ def test_unknown_keys_of_findings_change_nothing() -> None:
     analysis["realign"]["counts"][0]["later"] = "x"
     analysis["card"]["later"] = {}
     analysis["card"]["quantities"]["gain"]["later"] = 1
-    assert parse(more) == parse(full_audit())
+    assert read(more) == read(full_audit())
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_a_wrong_finding_is_refused_in_one_line_that_names_the_key(
     result = full_audit()
     break_it(result["analysis"])
     with pytest.raises(StoreError) as caught:
-        parse(result)
+        read(result)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -312,7 +312,7 @@ def test_a_wrong_finding_is_refused_in_one_line_that_names_the_key(
 )
 def test_no_text_of_a_chart_leaves_its_panel(make: Callable[[], dict[str, Any]]) -> None:
     """Measured in the bundled font, which is wider than those of most systems."""
-    result = parse(make())
+    result = read(make())
     drawn = [c for chapter in chapters(result) for s in chapter.sections for c in s.charts]
     assert len(drawn) > 3
     for chart in drawn:

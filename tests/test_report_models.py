@@ -16,8 +16,8 @@ from springback.elasticity import card_of
 from springback.errors import StoreError
 from springback.report import build, formatting, render
 from springback.report.elasticity_card import report_link
-from springback.report.reading import parse
-from springback.report.values import Estimate, Interval
+from springback.report.estimate import Estimate
+from springback.results.schema import Interval, read
 from test_report_findings import numbers_of, table_of
 
 CHARTS = {
@@ -246,7 +246,7 @@ def test_a_wrong_result_is_refused_in_one_line_that_names_the_key(
     result = make()
     break_it(result["analysis"])
     with pytest.raises(StoreError) as caught:
-        parse(result)
+        read(result)
     assert named in str(caught.value)
     assert "\n" not in str(caught.value)
 

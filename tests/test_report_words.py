@@ -12,8 +12,8 @@ import pytest
 
 from springback.report import formatting, theme
 from springback.report.audit.doses import half_dose_chart, half_dose_words, share_left
-from springback.report.schema import Curve, HalfDose, Probe
-from springback.report.values import Interval
+from springback.results.audit_schema import Curve, HalfDose, Probe
+from springback.results.schema import Interval
 
 Vector = npt.NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def test_settings_become_dotted_rows_in_their_own_order() -> None:
 def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:
     curve = Curve(64, (0.0, 16.0, 32.0), mean, None, None)
     begin = None if start is None else Interval(start, None, None, 1)
-    return Probe("margin", "Margin", "nats/token", "", begin, (), (curve,)), curve
+    return Probe("Margin", "nats/token", "", begin, (), (curve,)), curve
 
 
 def test_the_share_left_is_one_when_aligned_and_zero_at_the_start() -> None:

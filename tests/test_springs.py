@@ -111,7 +111,7 @@ def test_any_model_at_its_optimum_keeps_both_bounds_and_the_balance_at_small_l(o
 def test_a_geometric_mean_needs_values_above_zero() -> None:
     found = geometric([1.0, 100.0])
     assert found is not None
-    assert found["mean"] == pytest.approx(10.0)
+    assert found.mean == pytest.approx(10.0)
     assert geometric([1.0, -2.0]) is None
     assert geometric([1.0, math.nan]) is None
     assert geometric([]) is None

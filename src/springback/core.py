@@ -25,13 +25,15 @@ PRECISIONS = ("bf16-mixed", "float32")
 def to_jsonable(value: Any) -> Any:
     """Plain JSON types out of dataclasses, tuples and mappings; NaN and infinity become None.
 
-    Left out: fields made by :func:`added` that stand at their default.
+    Left out: fields made by :func:`added` that stand at their default, and those whose metadata say
+    ``internal``.  The key is the field's name, or the ``key`` of its metadata.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: to_jsonable(getattr(value, f.name))
+            f.metadata.get("key", f.name): to_jsonable(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+            if not f.metadata.get("internal")
+            and not (f.metadata.get("added") and getattr(value, f.name) == f.default)
         }
     if isinstance(value, Mapping):
         return {str(k): to_jsonable(v) for k, v in value.items()}
@@ -54,9 +56,13 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
 
 
+#: Metadata of a field that is left out of JSON where it stands at its default.
+ABSENT = {"added": True}
+
+
 def added(default: Any) -> Any:
     """A field that came after runs were committed: at its default it does not change a hash."""
-    return field(default=default, metadata={"added": True})
+    return field(default=default, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

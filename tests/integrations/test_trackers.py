@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from elasticity_fixture import audit_result
 from models_fixture import series_result
 from springback.errors import SpringbackError
 from springback.integrations.trackers import Point, _point, record_of, track
+from springback.results import schema
 
 # MLflow's own database layer uses what SQLAlchemy is leaving.
 pytestmark = [
@@ -51,14 +53,14 @@ def margins(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_a_name_says_what_is_not_the_step() -> None:
     tags = {"phase": "perturb", "seed": 1, "n_pos": 64, "n_neg": 32, "attack": "50 % benign"}
-    measured = {"probe": "kl", "value": 0.5, "tags": tags}
+    measured = schema.Record("kl", value=0.5, tags=tags)
     assert _point(measured) == Point("perturb/kl/attack 50 _ benign/n_pos 64/seed 1", 32, 0.5)
-    measured["tags"] = {"phase": "align", "seed": 1, "n_pos": 64, "n_neg": 0}
+    measured = replace(measured, tags={"phase": "align", "seed": 1, "n_pos": 64, "n_neg": 0})
     assert _point(measured) == Point("align/kl/seed 1", 64, 0.5)
-    sides = [{**measured, "probe": "nll", "slice": side} for side in ("wanted", "unwanted")]
+    sides = [replace(measured, probe="nll", slice=side) for side in ("wanted", "unwanted")]
     names = [f"align/nll {side}/seed 1" for side in ("wanted", "unwanted")]
     assert [_point(m).name for m in sides] == names
-    measured["tags"] = {"method": "ME only", "mu": 0.2, "lambda": 0}
+    measured = replace(measured, tags={"method": "ME only", "mu": 0.2, "lambda": 0})
     assert _point(measured) == Point("kl/lambda 0/method ME only/mu 0.2", 0, 0.5)
 
 

@@ -42,12 +42,18 @@ class Attacker:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One measure over all attackers.
+    """One measure over all attackers; a dose that is null lies beyond the largest measured.
 
-    ``worst`` and ``median`` with the attacker that did it (for the median the nearest one).  A
-    dose that is None lies beyond the largest measured.  ``typical``: each seed's median over its
-    learning rates and draws, with Student's t over the seeds, since the attackers of one seed
-    attack one model.  ``left_out``: attackers without a value.
+    Attributes:
+        unit: of the measure
+        worst: the largest share, the smallest dose
+        worst_by: the attacker that did it
+        median: over all attackers
+        median_by: the attacker nearest to it
+        typical: each seed's median over its learning rates and draws, with Student's t over the
+            seeds, since the attackers of one seed attack one model
+        attackers: how many were tried
+        left_out: attackers without a value
     """
 
     unit: str

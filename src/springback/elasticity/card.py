@@ -22,11 +22,17 @@ _UNITS = {
 class Quantity:
     """One line of a card.
 
-    ``value`` with ``low`` and ``high``, its 95 % interval over the seeds; each None where there is
-    none, and ``reason`` then says why.  ``at_least``: the mean that it is above, where
-    censored seeds leave it open.
-    ``by_seed``: seed -> value; for a seed in ``censored`` the true value lies above it.  ``label``
-    is the finding in a few words.
+    Attributes:
+        title: for reading
+        unit: of all its numbers
+        value: mean over the seeds
+        low: lower end of its 95 % interval, by itself
+        high: upper end
+        at_least: where censored seeds leave the value open: the mean is above it
+        by_seed: value by seed
+        censored: seeds whose value lies above the one in ``by_seed``
+        label: the finding in a few words, or empty
+        reason: why there is no value or interval, or what to know
     """
 
     title: str

@@ -20,11 +20,17 @@ from springback.stats import mean_interval
 
 @dataclass(frozen=True)
 class Bounded:
-    """A mean over ``n`` seeds, ``censored`` of which are known as a range only.
+    """A mean over seeds of which censored ones are known as a range only.
 
-    ``at_least`` and ``at_most``: what the mean of these very seeds can be, equal if none is
-    censored; None if it has no end on that side.  ``low`` and ``high``: limits for the mean over
-    all seeds, None if there is none on that side (or there is one seed, or no spread).
+    Attributes:
+        at_least: the least that the mean of these very seeds can be; null if it has no end there
+        at_most: the most that it can be, equal if none is censored; null if it has no end there
+        low: lower 95 % limit of the mean over all seeds, by itself; null if there is none on that
+            side (or there is one seed, or no spread)
+        high: upper limit, likewise
+        n: seeds
+        censored: seeds that are known as a range only
+        method: how the limits were made
     """
 
     at_least: float | None

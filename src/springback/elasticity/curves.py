@@ -25,10 +25,12 @@ Floats = npt.NDArray[np.float64]
 class Crossing:
     """Where a curve first reaches a level.
 
-    ``dose`` is None if it never does: ``censored`` then says that the level lies beyond the doses
-    measured; if it is False too, the question has no answer (alignment had gained nothing).
-    ``extreme`` is the value that came nearest (the lowest of a falling curve), at
-    ``extreme_dose``.
+    Attributes:
+        dose: examples; null if it never does
+        censored: whether the level lies beyond the doses measured; if false too, the question has
+            no answer (alignment had gained nothing)
+        extreme: the value that came nearest (the lowest of a falling curve)
+        extreme_dose: its dose, examples
     """
 
     dose: float | None

@@ -77,10 +77,13 @@ class DoseAt:
 
 @dataclass(frozen=True)
 class DoseTrend:
-    """``slope``: change of the dose, in examples, for each doubling of n_pos.
+    """Trend of the dose with the amount of alignment.
 
-    ``falls``: the more alignment, the fewer examples undo it (the paper's finding).  ``slope`` is
-    None and the label ``not estimable`` where the doses say nothing of it.
+    Attributes:
+        label: `falls`: the more alignment, the fewer examples undo it (the paper's finding)
+        slope: change of the dose, in examples, for each doubling of ``n_pos``; null and the label
+            `not estimable` where the doses say nothing of it
+        sentence: the same in words
     """
 
     label: TrendLabel

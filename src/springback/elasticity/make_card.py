@@ -1,4 +1,4 @@
-"""An audit's result file as an :class:`ElasticityCard`."""
+"""An audit's values as an :class:`ElasticityCard`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from springback.elasticity.card import ElasticityCard, Quantity, number, with_un
 from springback.elasticity.censored import Bounded
 from springback.elasticity.curves import slopes_on_log2
 from springback.elasticity.doses import EPSILON, Doses, doses_at, gain_doses, kl_doses
-from springback.elasticity.read_audit import Source, finite, part, read_source
+from springback.elasticity.read_audit import AuditValues, finite, part, read_audit
 from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
 from springback.elasticity.resistance import overall_resistance, resistance_tests
 from springback.stats import Interval, mean_interval
@@ -22,18 +22,17 @@ UTILITY_PROBES = {
 }
 
 
-def card_of(result: Mapping[str, Any], *, epsilon: float = EPSILON) -> ElasticityCard:
-    """The card of an audit, from the content of its ``result.json`` (audit or demo).
+def card_of(audit: AuditValues | Mapping[str, Any], *, epsilon: float = EPSILON) -> ElasticityCard:
+    """The card of an audit: of its values, or of the content of its ``result.json``.
 
-    Everything is computed anew from the single values in ``measurements``; where these are missing
-    the means of ``analysis`` are taken, without values by seed; where both are, the quantity is
-    None and says why.  ``epsilon``: of the dose to undo by KL, nats a token.
+    Everything is computed anew from the single values, in a file its ``measurements``; where these
+    are missing the means of ``analysis`` are taken, without values by seed; where both are, the
+    quantity is None and says why.  ``epsilon``: of the dose to undo by KL, nats a token.
 
     Raises :class:`~springback.errors.DataError` on a result of another kind.
     """
-    source = read_source(result)
+    source = audit if isinstance(audit, AuditValues) else read_audit(audit)
     curves = source.rebound()
-    model = part(source.inputs, "model")
     quantities = {
         **(_gain_and_share(curves) if curves else _from_analysis(source)),
         "resistance_ratio": _resistance(source),
@@ -44,16 +43,15 @@ def card_of(result: Mapping[str, Any], *, epsilon: float = EPSILON) -> Elasticit
         "worst_case": _worst_case(curves, source),
         "utility_kept": _utility(source),
     }
-    noise = {k: v for k, v in part(source.analysis, "noise_floor").items() if finite(v) is not None}
     return ElasticityCard(
-        model=str(model.get("path") or source.settings.get("model") or "unknown model"),
-        model_hash=str(model.get("content_hash") or ""),
+        model=source.model or "unknown model",
+        model_hash=source.model_hash,
         study=source.study,
-        seeds=source.seeds,
-        n_pos=source.n_pos,
+        seeds=tuple(source.seeds),
+        n_pos=tuple(source.n_pos),
         doses=tuple(float(d) for d in source.doses),
         pairs=_pairs(source),
-        noise_floor=noise,
+        noise_floor=source.noise_floor,
         verdict=_verdict(quantities, source),
         **quantities,
     )
@@ -127,8 +125,8 @@ def _share_lost(curves: ReboundCurves, at: int) -> Quantity:
     return _of_interval(*SHARE, mean_interval(list(shares.values())), shares, label, note)
 
 
-def _from_analysis(source: Source) -> dict[str, Quantity]:
-    rebound, at = part(source.analysis, "rebound"), max(source.n_pos, default=None)
+def _from_analysis(source: AuditValues) -> dict[str, Quantity]:
+    rebound, at = part(source.means, "rebound"), max(source.n_pos, default=None)
 
     def of(key: str) -> Any:
         rows = rebound.get(key)
@@ -138,9 +136,9 @@ def _from_analysis(source: Source) -> dict[str, Quantity]:
     return {"gain": _read(*GAIN, of("gain")), "share_lost": _read(*SHARE, of("share_lost"))}
 
 
-def _slopes(curves: ReboundCurves | None, source: Source) -> dict[str, Quantity]:
+def _slopes(curves: ReboundCurves | None, source: AuditValues) -> dict[str, Quantity]:
     if curves is None:
-        slope = part(part(source.analysis, "rebound"), "slope")
+        slope = part(part(source.means, "rebound"), "slope")
         return {
             "rebound_slope": _read(*SLOPE, slope.get("fall_per_log2")),
             "share_slope": _read(*SHARE_SLOPE, slope.get("share_per_log2")),
@@ -174,11 +172,11 @@ def _criterion(
     return _of_interval(*words, found.slope, slopes_on_log2(curves.n_pos, values), found.label)
 
 
-def _gain_dose(curves: ReboundCurves | None, source: Source, share: str) -> Quantity:
+def _gain_dose(curves: ReboundCurves | None, source: AuditValues, share: str) -> Quantity:
     words = HALF if share == "half" else UNDO
     if curves is not None:
         return _dose(words, gain_doses(curves, "half" if share == "half" else "all"))
-    rows = part(source.analysis, "rebound").get("half_dose") if share == "half" else None
+    rows = part(source.means, "rebound").get("half_dose") if share == "half" else None
     at = max(source.n_pos, default=None)
     for row in rows if isinstance(rows, list) else ():
         if row.get("n_pos") == at and row.get("censored"):
@@ -189,9 +187,9 @@ def _gain_dose(curves: ReboundCurves | None, source: Source, share: str) -> Quan
     return Quantity(*words, reason="not measured")
 
 
-def _kl_dose(source: Source, epsilon: float) -> Quantity:
+def _kl_dose(source: AuditValues, epsilon: float) -> Quantity:
     words = (f"Dose to undo: KL(start || model) at most {epsilon:g} nats/token", "examples")
-    curves = source.curves("kl")
+    curves = source.values.get("kl")
     if not curves:
         return Quantity(*words, reason="not measured")
     return _dose(words, kl_doses(source.n_pos, source.doses, curves, epsilon=epsilon))
@@ -242,9 +240,9 @@ def _dose_words(mean: Bounded, extreme: float, extreme_dose: float) -> tuple[str
     return f"censored in {mean.censored} of {mean.n} seeds", "some seeds did not reach it"
 
 
-def _resistance(source: Source) -> Quantity:
+def _resistance(source: AuditValues) -> Quantity:
     if not (losses := _complete(source)):
-        rows = part(source.analysis, "resistance").get("pairs")
+        rows = part(source.means, "resistance").get("pairs")
         if isinstance(rows, list) and len(rows) == 1:
             return _read(*RATIO, part(rows[0], "ratio"), str(rows[0].get("label") or ""))
         why = "only means by pair are in the file" if rows else "not measured"
@@ -253,13 +251,13 @@ def _resistance(source: Source) -> Quantity:
     return _of_interval(*RATIO, judged.ratio, ratios, judged.label, _variant(source))
 
 
-def _variant(source: Source) -> str:
+def _variant(source: AuditValues) -> str:
     """What resistance was trained on, where it is not the responses of the models."""
-    data = source.settings.get("resistance_data", "responses")
+    data = source.resistance_data
     return "" if data == "responses" else f"trained on rows of the {data}, not on responses"
 
 
-def _complete(source: Source) -> dict[str, dict[int, Mapping[str, float]]]:
+def _complete(source: AuditValues) -> dict[str, dict[int, Mapping[str, float]]]:
     """Pairs and seeds with both losses, if every pair has a seed in common."""
     found = {
         pair: {s: v for s, v in by_seed.items() if {"forward", "inverse"} <= v.keys()}
@@ -268,7 +266,7 @@ def _complete(source: Source) -> dict[str, dict[int, Mapping[str, float]]]:
     return found if found and set.intersection(*(set(v) for v in found.values())) else {}
 
 
-def _pairs(source: Source) -> dict[str, Quantity]:
+def _pairs(source: AuditValues) -> dict[str, Quantity]:
     found = {}
     losses = _complete(source)
     for pair, test in resistance_tests(losses).items():
@@ -281,14 +279,12 @@ def _pairs(source: Source) -> dict[str, Quantity]:
     return found
 
 
-def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
-    swept = part(part(source.analysis, "attackers"), "share")
-    if (worst := finite(swept.get("worst"))) is not None:
-        by, tried, median = (swept.get(k) for k in ("worst_by", "attackers", "median"))
-        reason = f"a maximum of {tried} attackers; {by}"
-        if (middle := finite(median)) is not None:
-            reason += f"; median {with_unit(middle, WORST[1])}"
-        return Quantity(*WORST, worst, reason=reason)
+def _worst_case(curves: ReboundCurves | None, source: AuditValues) -> Quantity:
+    if (swept := source.attackers) is not None:
+        reason = f"a maximum of {swept.attackers} attackers; {swept.worst_by}"
+        if swept.median is not None:
+            reason += f"; median {with_unit(swept.median, WORST[1])}"
+        return Quantity(*WORST, swept.worst, reason=reason)
     if curves is None:
         return Quantity(*WORST, reason="not measured")
     at = _largest(curves.n_pos)
@@ -302,11 +298,11 @@ def _worst_case(curves: ReboundCurves | None, source: Source) -> Quantity:
     return Quantity(*WORST, share, reason=f"{tried}; seed {seed}; no sweep of learning rates")
 
 
-def _utility(source: Source) -> Quantity:
+def _utility(source: AuditValues) -> Quantity:
     at = _largest(source.n_pos) if source.n_pos else 0
     probe, kept = "", {}
     for probe in UTILITY_PROBES:
-        start, curves = source.start.get(probe), source.curves(probe)
+        start, curves = source.start.get(probe), source.values.get(probe, {})
         kept = {s: start / rows[at][0] for s, rows in curves.items() if start and rows[at][0] > 0}
         if kept:
             break
@@ -323,9 +319,9 @@ def _utility(source: Source) -> Quantity:
     )
 
 
-def _choice(source: Source) -> str:
+def _choice(source: AuditValues) -> str:
     """What became of the multiple-choice questions, where they were asked."""
-    start, curves = source.start.get("choice"), source.curves("choice")
+    start, curves = source.start.get("choice"), source.values.get("choice")
     if start is None or not curves:
         return ""
     at = _largest(source.n_pos)
@@ -333,7 +329,7 @@ def _choice(source: Source) -> str:
     return f"multiple choice: {100 * start:.3g} % right at the start, {100 * aligned:.3g} % aligned"
 
 
-def _verdict(found: Mapping[str, Quantity], source: Source) -> str:
+def _verdict(found: Mapping[str, Quantity], source: AuditValues) -> str:
     gain, share = found["gain"], found["share_lost"]
     if gain.value is None:
         return "The rebound was not measured."
@@ -344,7 +340,7 @@ def _verdict(found: Mapping[str, Quantity], source: Source) -> str:
         f"Aligning on {aligned} examples changed the margin by {gain.value:+.3g} nats a token "
         f"({gain.label or seeds})."
     )
-    floor = finite(part(source.analysis, "noise_floor").get("margin"))
+    floor = source.noise_floor.get("margin")
     if floor and abs(gain.value) <= 2 * floor:
         text += " That is no more than twice the noise of scoring, so nothing follows."
         return text

@@ -53,10 +53,16 @@ _PARAMETERS = {"line": 3, "decay": 3, "levelling": 4, "two lines": 5}
 class Phases:
     """What a fall curve looks like.
 
-    ``aicc``: shape -> criterion, lower = better (empty with too few doses).  ``breakpoint``: dose
-    at which the two lines meet, in examples, with ``slopes`` before and after it in nats a token
-    for each example; given whatever the label, None with too few doses.  ``interval``: of the
-    breakpoint over the seeds, from three seeds on.
+    Attributes:
+        label: the finding
+        aicc: AICc of `line`, `decay`, `levelling`, `two lines`; lower = better; empty with too few
+            doses
+        breakpoint: dose at which the two lines meet, examples; given whatever the label, null with
+            too few doses
+        interval: of the breakpoint over the seeds, from three seeds on
+        slopes: before and after it, nats/token for each example
+        seeds: how many
+        sentence: the finding in words
     """
 
     label: PhaseLabel

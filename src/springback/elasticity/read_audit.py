@@ -1,13 +1,14 @@
-"""The single values of an audit, read back out of its result file."""
+"""The single values of an audit, as its job has them or as its result file holds them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from springback.core import content_hash
+from springback.elasticity.attackers import Sweep
 from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
 from springback.settings import ExecutionSettings, SubjectSettings, names_changing
@@ -23,51 +24,47 @@ _REBOUND_TAGS = {"phase", "seed", "n_pos", "n_neg", "job"}
 
 
 @dataclass(frozen=True)
-class Source:
-    """An audit's parts of a result file; what is missing is empty.
+class AuditValues:
+    """What an audit measured; what is not known is empty.
 
-    ``cells``: probe -> seed -> (n_pos, n_neg) -> value; ``start``: probe -> value of the start
-    model; ``losses``: pair -> seed -> way (``forward``, ...) -> nats a token.
+    ``values``: probe -> seed -> [branch][dose], of seeds that were measured everywhere; ``start``:
+    probe -> value of the start model; ``losses``: pair -> seed -> way (``forward``, ...) -> nats a
+    token; ``attackers``: share of the gain lost over a sweep of attackers; ``study``: hash of data
+    and settings but for model and seeds (:func:`study_hash`).  ``means``: of a file without single
+    values, its ``analysis``.
     """
 
-    inputs: Mapping[str, Any]
-    analysis: Mapping[str, Any]
-    cells: Mapping[str, Mapping[int, Mapping[tuple[int, int], float]]]
-    start: Mapping[str, float]
-    losses: Mapping[str, Mapping[int, Mapping[str, float]]]
-    seeds: tuple[int, ...]
-    n_pos: tuple[int, ...]
-    doses: tuple[int, ...]
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return part(self.inputs, "settings")
-
-    @property
-    def study(self) -> str:
-        """Hash of data and settings but for model and seeds; empty if the file lacks them."""
-        rows = [part(self.inputs, name).get("content_hash") for name in _SLICES]
-        if not self.settings or None in rows:
-            return ""
-        kept = {key: value for key, value in self.settings.items() if key not in FREE}
-        return content_hash({"rows": rows, "settings": kept})
-
-    def curves(self, probe: str) -> dict[int, list[list[float]]]:
-        """Seed -> [branch][dose]; seeds that were not measured everywhere are left out."""
-        grid = [[(n, d) for d in self.doses] for n in self.n_pos]
-        return {
-            seed: [[values[cell] for cell in row] for row in grid]
-            for seed, values in self.cells.get(probe, {}).items()
-            if grid and all(cell in values for row in grid for cell in row)
-        }
+    model: str = ""
+    model_hash: str = ""
+    study: str = ""
+    seeds: Sequence[int] = ()
+    n_pos: Sequence[int] = ()
+    doses: Sequence[float] = ()
+    values: Mapping[str, Mapping[int, Sequence[Sequence[float]]]] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    attackers: Sweep | None = None
+    resistance_data: str = "responses"
+    means: Mapping[str, Any] = field(default_factory=dict)
 
     def rebound(self) -> ReboundCurves | None:
         """The margins, or None if no seed has them all."""
-        margins = self.curves("margin")
+        margins = self.values.get("margin")
         if not margins or "margin" not in self.start:
             return None
         start = dict.fromkeys(margins, self.start["margin"])
         return ReboundCurves(self.n_pos, self.doses, start, margins)
+
+
+def study_hash(inputs: Mapping[str, Any]) -> str:
+    """Of data and settings but for model and seeds; empty if the inputs, as JSON, lack them."""
+    rows = [part(inputs, name).get("content_hash") for name in _SLICES]
+    settings = part(inputs, "settings")
+    if not settings or None in rows:
+        return ""
+    kept = {key: value for key, value in settings.items() if key not in FREE}
+    return content_hash({"rows": rows, "settings": kept})
 
 
 def part(of: Any, key: str) -> Mapping[str, Any]:
@@ -83,8 +80,8 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def read_source(result: Mapping[str, Any]) -> Source:
-    """The audit in a result file of an audit or a demo.
+def read_audit(result: Mapping[str, Any]) -> AuditValues:
+    """The audit in the content of a ``result.json`` of an audit or a demo.
 
     Raises :class:`~springback.errors.DataError` on a result of another kind.
     """
@@ -120,16 +117,47 @@ def read_source(result: Mapping[str, Any]) -> Source:
         elif phase == "resistance" and probe.startswith("loss_"):
             by_seed = losses.setdefault(str(tags.get("pair")), {})
             by_seed.setdefault(seed, {})[probe.removeprefix("loss_")] = value
-    rebound = part(analysis, "rebound")
+    rebound, settings = part(analysis, "rebound"), part(inputs, "settings")
     margins = cells.get("margin", {})
-    grid = {cell for values in margins.values() for cell in values}
-    return Source(
-        inputs,
-        analysis,
-        cells,
+    grid = {cell for by_cell in margins.values() for cell in by_cell}
+    n_pos = rebound.get("n_pos") or sorted({n for n, _ in grid})
+    doses = rebound.get("doses") or sorted({d for _, d in grid})
+    model = part(inputs, "model")
+    floor = part(analysis, "noise_floor")
+    return AuditValues(
+        str(model.get("path") or settings.get("model") or ""),
+        str(model.get("content_hash") or ""),
+        study_hash(inputs),
+        rebound.get("seeds") or sorted(margins),
+        n_pos,
+        doses,
+        {probe: _whole(by_seed, n_pos, doses) for probe, by_seed in cells.items()},
         start,
         losses,
-        tuple(rebound.get("seeds") or sorted(margins)),
-        tuple(rebound.get("n_pos") or sorted({n for n, _ in grid})),
-        tuple(rebound.get("doses") or sorted({d for _, d in grid})),
+        {key: value for key in floor if (value := finite(floor[key])) is not None},
+        _swept(part(part(analysis, "attackers"), "share")),
+        settings.get("resistance_data", "responses"),
+        analysis,
     )
+
+
+def _whole(
+    by_seed: Mapping[int, Mapping[tuple[int, int], float]],
+    n_pos: Sequence[int],
+    doses: Sequence[int],
+) -> dict[int, list[list[float]]]:
+    """Seed -> [branch][dose]; seeds that were not measured everywhere are left out."""
+    grid = [[(n, d) for d in doses] for n in n_pos]
+    return {
+        seed: [[found[cell] for cell in row] for row in grid]
+        for seed, found in by_seed.items()
+        if grid and all(cell in found for row in grid for cell in row)
+    }
+
+
+def _swept(share: Mapping[str, Any]) -> Sweep | None:
+    """What a card tells of a sweep: worst and median, and how many attackers there were."""
+    if finite(share.get("worst")) is None:
+        return None
+    names = ("unit", "worst", "worst_by", "median", "median_by", "typical", "attackers", "left_out")
+    return Sweep(**{name: share.get(name) for name in names})  # type: ignore[arg-type]

@@ -24,9 +24,13 @@ SpeedLabel = Literal["faster", "slower", "undecided", "one seed, no interval"]
 
 @dataclass(frozen=True)
 class AtCount:
-    """Margin gained per example after ``count`` examples, nats a token an example.
+    """Margin gained for each example after so many examples, nats/token.
 
-    ``difference``: second minus first, paired by seed.
+    Attributes:
+        count: examples
+        first: of the first alignment
+        second: of the second
+        difference: second minus first, paired by seed
     """
 
     count: float
@@ -37,12 +41,18 @@ class AtCount:
 
 @dataclass(frozen=True)
 class Realignment:
-    """``label``: of the second time against the first, by ``difference``.
+    """The second alignment against the first.
 
-    ``difference``: second minus first, margin gained per example averaged over ``counts``, nats a
-    token an example, paired by seed.  ``begins``: margin at which the second begins minus that of
-    the first.  ``examples``: examples needed between two heights that both pass, second minus
-    first; below 0 = the second is faster from equal height too.  None if they share no heights.
+    Attributes:
+        label: of the second time against the first, by ``difference``
+        difference: second minus first, margin gained for each example averaged over ``counts``,
+            nats/token, paired by seed
+        begins: margin at which the second begins minus that of the first
+        examples: examples needed between two heights that both pass, second minus first; below 0 =
+            the second is faster from equal height too; null if they share no heights
+        height_label: of ``examples``
+        counts: margin gained at equal counts
+        sentence: the finding in words
     """
 
     label: SpeedLabel

@@ -66,10 +66,14 @@ class ReboundCurves:
 
 @dataclass(frozen=True)
 class Criterion:
-    """``slope``: change per doubling of n_pos, None where nothing could be measured.
+    """One criterion of rebound.  ``elasticity.bootstrap_slope`` says why the bootstrap decides
+    nothing.
 
-    The label follows from its t interval.  ``bootstrap``: the same with whole seeds drawn, from
-    three seeds on; see :func:`~springback.elasticity.bootstrap_slope` for why it decides nothing.
+    Attributes:
+        label: follows from the t interval of ``slope``
+        slope: change for each doubling of ``n_pos``; null where nothing could be measured
+        sentence: the same in words
+        bootstrap: ``slope`` with whole seeds drawn, from three seeds on
     """
 
     label: ReboundLabel

@@ -23,9 +23,12 @@ Range = tuple[float, float]
 class Change:
     """A difference of two means over seeds.
 
-    ``value``: None where censored values leave it open.  ``low``, ``high``: its interval, open
-    (None) on a side of which nothing is known.  ``p``: two-sided; None where nothing can be
-    tested.  ``method``: in words.
+    Attributes:
+        value: null where censored values leave it open
+        low: lower end of its interval; null where nothing is known of that side
+        high: upper end
+        p: two-sided; null where nothing can be tested
+        method: in words
     """
 
     value: float | None

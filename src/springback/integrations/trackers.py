@@ -15,6 +15,8 @@ from typing import Any
 
 from springback.core import content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
+from springback.results import schema
+from springback.results.schema import read
 from springback.results.store import clear_folder, read_json, require_named
 
 #: Tags that are no part of a series' name: its position, and what the name begins with.
@@ -56,18 +58,19 @@ def record_of(folder: str | Path) -> Record:
             describe(folder, "a folder with a result.json", "name the --out of a finished job")
         )
     data = read_json(path)
+    result = read(data)
     kept = {k: v for k, v in data.items() if k != "provenance"}
-    params = dict(_flat("", data.get("inputs") or {}))
-    versions = data.get("provenance") or {}
-    params |= {f"provenance.{k}": str(v) for k, v in versions.items() if isinstance(v, str)}
+    params = dict(_flat("", result.inputs))
+    versions = {k: v for k, v in result.provenance.items() if isinstance(v, str)}
+    params |= {f"provenance.{k}": v for k, v in versions.items()}
     report = folder / "report.html"
     return Record(
         id=content_hash(kept)[:20],
         name=folder.resolve().name,
-        kind=str(data.get("kind")),
-        verdict=str((data.get("verdict") or {}).get("text", "")),
+        kind=result.kind,
+        verdict=result.verdict.text if result.verdict is not None else "",
         params=params,
-        points=tuple(_point(m) for m in data.get("measurements") or [] if m["value"] is not None),
+        points=tuple(_point(m) for m in result.measurements if m.value is not None),
         files=tuple(p for p in (path, report) if p.exists()),
     )
 
@@ -82,20 +85,19 @@ def _flat(above: str, values: Any) -> Iterator[tuple[str, str]]:
             yield _ODD.sub("_", name), str(value)
 
 
-def _point(measurement: Mapping[str, Any]) -> Point:
+def _point(record: schema.Record) -> Point:
     """Such as ``perturb/margin/n_pos 256/seed 0`` at step ``n_neg``."""
-    tags: Mapping[str, Any] = measurement["tags"]
+    tags = record.tags
     phase = tags.get("phase")
     step_tag = "n_pos" if phase == "align" else "n_neg"
-    which = measurement.get("slice")
-    probe = f"{measurement['probe']} {which}" if which in PARTS else measurement["probe"]
+    probe = f"{record.probe} {record.slice}" if record.slice in PARTS else record.probe
     head = [tags.get("job"), tags.get("order"), phase, probe]
     rest = {k: v for k, v in tags.items() if k not in _PLACED}
     if step_tag != "n_pos" and tags.get("n_pos") is not None and phase != "start":
         rest["n_pos"] = tags["n_pos"]
     words = [str(w) for w in head if w] + [f"{k} {rest[k]}" for k in sorted(rest)]
     name = "/".join(_ODD.sub("_", word.replace("/", "_")) for word in words)
-    return Point(name, int(tags.get(step_tag) or 0), float(measurement["value"]))
+    return Point(name, int(tags.get(step_tag) or 0), record.value or 0.0)
 
 
 def _mlflow(record: Record, place: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from springback.report import formatting
 from springback.report.series import Chart
-from springback.report.values import AtSize, Interval
+from springback.results.audit_schema import AtSize
+from springback.results.schema import Interval
 
 
 @dataclass(frozen=True)

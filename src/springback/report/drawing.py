@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from springback.report import formatting, theme
+from springback.report.estimate import Estimate
 from springback.report.series import Axis, Join, Plot, Series, is_open
 from springback.report.theme import LIGHT
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from springback.report import formatting
-from springback.report.cards import (
-    Card,
-    Comparison,
-    Difference,
-    Entry,
-    Figures,
-    Models,
-    Quantity,
-    shown_unit,
-)
 from springback.report.components import Cell, Fact, Grid, Section
-from springback.report.values import Interval
+from springback.report.estimate import shown, shown_difference
+from springback.results.card_schema import Card, Comparison, Difference, StudyCard
+from springback.results.paper_schema import Entry, Figures
+from springback.results.schema import Interval, Quantity
 
 #: More rows than this stand folded, below those that say something.
 MANY = 12
@@ -31,14 +25,28 @@ MAIN = ("gain", "half_life_dose", "dose_to_undo", "resistance_ratio")
 REPORT = "report.html"
 
 
-def quantities_grid(label: str, quantities: Sequence[Quantity], first: str = "Quantity") -> Grid:
+@dataclass(frozen=True)
+class Models:
+    """Several models' cards, of a series or of a reproduction."""
+
+    studies: Sequence[StudyCard]
+    comparison: Comparison | None
+
+    def title(self, key: str) -> str:
+        """What a quantity is called on the cards, or its name."""
+        cards = (s.card for s in self.studies if s.card is not None)
+        titles = (card.quantities[key].title for card in cards if key in card.quantities)
+        return next(titles, key.replace("_", " "))
+
+
+def quantities_grid(label: str, quantities: Iterable[Quantity], first: str = "Quantity") -> Grid:
     """One line for each: value, interval, unit, finding."""
     head = (first, "Value", "95 % interval", "Unit", "Finding")
     return Grid(label, head, tuple(map(_quantity_row, quantities)), frozenset({3, 4}))
 
 
 def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
-    estimate, unit = q.shown()
+    estimate, unit = shown(q)
     return (
         Cell(formatting.sentence(q.title).removesuffix(".")),
         Cell(formatting.estimate(estimate)),
@@ -58,12 +66,12 @@ def pairs_grid(card: Card) -> Grid:
     head = ("Pair", "Inverse over forward loss", "95 % interval", "Finding")
     rows = tuple(
         (
-            Cell(q.key, q.title),
-            Cell(formatting.estimate(q.found)),
-            Cell(formatting.limits(q.found) or "–"),
+            Cell(pair, q.title),
+            Cell(formatting.estimate(shown(q)[0])),
+            Cell(formatting.limits(shown(q)[0]) or "–"),
             Cell(q.label or "–", _reason(q)),
         )
-        for q in card.pairs
+        for pair, q in card.pairs.items()
     )
     return Grid("Resistance by pair", head, rows, frozenset({3}))
 
@@ -71,7 +79,7 @@ def pairs_grid(card: Card) -> Grid:
 def cards_grid(models: Models) -> Grid:
     """Quantities as rows, models as columns; above them what each was measured with."""
     studies = models.studies
-    keys = list(dict.fromkeys(q.key for s in studies if s.card for q in s.card.quantities))
+    keys = list(dict.fromkeys(key for s in studies if s.card for key in s.card.quantities))
     rows = [
         (Cell("Seeds"), *(Cell(_numbers(s.card.seeds) if s.card else "–") for s in studies)),
         (Cell("Aligned on"), *(Cell(_numbers(s.card.n_pos) if s.card else "–") for s in studies)),
@@ -81,8 +89,8 @@ def cards_grid(models: Models) -> Grid:
         links = (Cell("page" if (to := report_link(s.folder)) else "–", link=to) for s in studies)
         rows.insert(0, (Cell("Single report"), *links))
     for key in keys:
-        quantities = [s.card.quantity(key) if s.card else None for s in studies]
-        unit = next((q.shown()[1] for q in quantities if q is not None), "")
+        quantities = [s.card.quantities.get(key) if s.card else None for s in studies]
+        unit = next((shown(q)[1] for q in quantities if q is not None), "")
         rows.append((Cell(models.title(key), unit), *map(_card_cell, quantities)))
     return Grid("Cards side by side", ("Quantity", *(s.name for s in studies)), tuple(rows))
 
@@ -90,7 +98,7 @@ def cards_grid(models: Models) -> Grid:
 def _card_cell(q: Quantity | None) -> Cell:
     if q is None:
         return Cell("–")
-    estimate, _ = q.shown()
+    estimate, _ = shown(q)
     below = (formatting.limits(estimate), q.label, "" if estimate.known else q.reason)
     return Cell(formatting.estimate(estimate), "; ".join(filter(None, dict.fromkeys(below))))
 
@@ -103,9 +111,9 @@ def _largest(card: Card | None) -> str:
     return formatting.plain(max(card.doses)) if card is not None and card.doses else "–"
 
 
-def report_link(folder: str) -> str:
+def report_link(folder: str | None) -> str:
     """The single report's address, relative; empty for a folder that is not inside this one."""
-    path = PurePosixPath(folder)
+    path = PurePosixPath(folder or "")
     if not folder or path.is_absolute() or ".." in path.parts or "\\" in folder:
         return ""
     return quote(f"{path}/{REPORT}") if path.parts else ""
@@ -118,12 +126,12 @@ def difference_grids(comparison: Comparison, models: Models) -> tuple[Grid, ...]
         return ()
     if len(every) <= MANY:
         return (_differences("Differences", every, models),)
-    shown = [d for d in every if d.label in ("higher", "lower")]
+    known = [d for d in every if d.label in ("higher", "lower")]
     grids = (
-        _differences("Differences that the tests show", shown, models),
+        _differences("Differences that the tests show", known, models),
         _differences(f"All {len(every)} differences", every, models, folded=True),
     )
-    return grids if shown else grids[1:]
+    return grids if known else grids[1:]
 
 
 def _differences(
@@ -135,8 +143,7 @@ def _differences(
 
 
 def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
-    factor, unit = shown_unit(d.unit, difference=True)
-    difference = d.found.scaled(factor)
+    difference, unit = shown_difference(d)
     return (
         Cell(models.title(d.quantity), unit),
         Cell(f"{d.a} minus {d.b}"),
@@ -167,7 +174,8 @@ def _entry_cell(given: Entry) -> Cell:
 
 def card_section(card: Card) -> Section:
     aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
-    dose = f", then trained on up to {formatting.plain(max(card.doses))} of the opposite"
+    largest = formatting.plain(max(card.doses, default=0))
+    dose = f", then trained on up to {largest} of the opposite"
     seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
     return Section(
         "card",
@@ -175,7 +183,7 @@ def card_section(card: Card) -> Section:
         "How strongly does this model spring back?",
         reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
         f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
-        grids=(quantities_grid("Elasticity card", card.quantities),),
+        grids=(quantities_grid("Elasticity card", card.quantities.values()),),
     )
 
 
@@ -193,8 +201,8 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
             ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
         ),
     ]
-    main = (card.quantity(key) for key in MAIN)
-    grids = [quantities_grid("Quantities", card.quantities)]
+    main = (card.quantities.get(key) for key in MAIN)
+    grids = [quantities_grid("Quantities", card.quantities.values())]
     if card.pairs:
         grids.append(pairs_grid(card))
     return {
@@ -222,7 +230,7 @@ def _about(card: Card) -> list[str]:
 
 
 def _fact(q: Quantity) -> Fact:
-    estimate, unit = q.shown()
+    estimate, unit = shown(q)
     limits = formatting.limits(estimate)
     below = f"{limits} (95 %)" if limits else q.label or q.reason
     title = formatting.sentence(q.title).removesuffix(".")

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from springback.report import formatting, theme
 from springback.report.drawing import LegendItem, draw_plot, draw_rows, panel, style
+from springback.report.estimate import Estimate
 from springback.report.series import (
     Axis,
     Caption,
@@ -32,7 +33,7 @@ from springback.report.series import (
     is_open,
 )
 from springback.report.theme import LIGHT
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Interval
 
 __all__ = [
     "Axis",

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from springback.report.values import Estimate, Interval
+from springback.report.estimate import Estimate
+from springback.results.schema import Interval
 
 MINUS = "\u2212"
 

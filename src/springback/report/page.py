@@ -13,15 +13,17 @@ from springback.report import elasticity_card, formatting, picture
 from springback.report.audit import chapter as audit_chapter
 from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
-from springback.report.cards import Models, Reproduction
 from springback.report.components import Chapter, Section, tone
+from springback.report.elasticity_card import Models
 from springback.report.figure import Chart
 from springback.report.papers import several_models, theory
 from springback.report.papers.life_cycle import life_cycle_sections
-from springback.report.reading import parse
-from springback.report.schema import KINDS, Result
 from springback.report.theme import DARK, LIGHT
+from springback.results.card_schema import Series
+from springback.results.paper_schema import Reproduction
+from springback.results.schema import KINDS, Demo, ResultFile, read
 from springback.results.store import read_json, require_named, whole_folder, write_text
+from springback.results.theory_schema import Theory
 
 RESULT = "result.json"
 REPORT = "report.html"
@@ -66,7 +68,7 @@ def render(result: Mapping[str, Any]) -> str:
     files, are relative to the folder it lies in and lead nowhere without :func:`build`.
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
-    parsed = parse(result)
+    parsed = read(result)
     return _html(parsed, chapters(parsed))
 
 
@@ -75,7 +77,7 @@ def render_card(result: Mapping[str, Any]) -> str | None:
 
     Raises :class:`StoreError` as :func:`render` does.
     """
-    return _card_html(parse(result))
+    return _card_html(read(result))
 
 
 def build(out: Path) -> Path:
@@ -94,7 +96,7 @@ def build(out: Path) -> Path:
             f"there is no {RESULT} in {out}: "
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
-    result = parse(read_json(source))
+    result = read(read_json(source))
     content = chapters(result)
     html = _html(result, content)
     charts = [c for chapter in content for s in chapter.sections for c in s.charts]
@@ -106,11 +108,17 @@ def build(out: Path) -> Path:
     return out / REPORT
 
 
-def chapters(result: Result) -> tuple[Chapter, ...]:
+def chapters(result: ResultFile) -> tuple[Chapter, ...]:
     """One chapter for each job that was run; a null job of a demo is named as not run."""
-    if result.theory is not None:
-        return theory.chapters(result.theory)
-    both = result.kind == "demo"
+    analysis = result.analysis
+    if isinstance(analysis, Theory):
+        return theory.chapters(analysis)
+    if isinstance(analysis, Series):
+        models = Models(analysis.models, analysis.comparison)
+        return (Chapter("", (), several_models.sections(models)),)
+    if isinstance(analysis, Reproduction):
+        return (Chapter("", (), _reproduced(analysis)),)
+    both = isinstance(analysis, Demo)
     parts = []
     if (audit := result.audit) is not None:
         title = "Does it spring back?" if both else ""
@@ -118,20 +126,23 @@ def chapters(result: Result) -> tuple[Chapter, ...]:
     if (boost := result.boost) is not None:
         title = "Can it be made better without training?" if both else ""
         parts.append(Chapter(title, boost_chapter.facts(boost), boost_chapter.sections(boost)))
-    if result.models is not None:
-        sections = several_models.sections(result.models, result.reproduction, result.cells)
-        several = len(result.protected) > 1
-        for number, (name, protections, repair) in enumerate(result.protected, start=1):
-            suffix = f"-{number}" if several else ""
-            sections += protection_sections(protections, repair, name, suffix)
-        if result.life_cycle is not None:
-            sections += life_cycle_sections(result.life_cycle)
-        parts.append(Chapter("", (), sections))
     for job in ("audit", "boost"):
-        if both and job in result.silent:
+        if both and job in analysis.silent:
             missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
             parts.append(Chapter("", (), (missing,)))
     return tuple(parts)
+
+
+def _reproduced(reproduction: Reproduction) -> tuple[Section, ...]:
+    studies = reproduction.studies
+    models = Models(studies, reproduction.comparison)
+    sections = several_models.sections(models, reproduction, reproduction.cells)
+    for number, study in enumerate(studies, start=1):
+        suffix = f"-{number}" if len(studies) > 1 else ""
+        sections += protection_sections(study.protections, study.repair, study.name, suffix)
+    if reproduction.life_cycle is not None:
+        sections += life_cycle_sections(reproduction.life_cycle)
+    return sections
 
 
 def _write_charts(folder: Path, charts: list[Chart]) -> None:
@@ -152,14 +163,14 @@ def _ours(path: Path) -> bool:
     return path.is_file() and path.suffix in (".svg", ".png") and path.stem.startswith(OURS)
 
 
-def _card_html(result: Result) -> str | None:
+def _card_html(result: ResultFile) -> str | None:
     if result.audit is None or result.audit.card is None:
         return None
-    content = elasticity_card.page_content(result.audit.card, result.audit.noise_floor)
+    content = elasticity_card.page_content(result.audit.card, result.audit.known_floor)
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
-def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
+def _html(result: ResultFile, chapters: tuple[Chapter, ...]) -> str:
     has_card = result.audit is not None and result.audit.card is not None
     return _fill(
         "report.html.j2",
@@ -170,6 +181,7 @@ def _html(result: Result, chapters: tuple[Chapter, ...]) -> str:
         head=_head(result),
         chapters=chapters,
         result=result,
+        measurements=len(result.measurements),
         many_parts=MANY_PARTS,
         inputs=formatting.flat(result.inputs),
         provenance=_provenance(result.provenance),
@@ -202,7 +214,7 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
     )
 
 
-def _head(result: Result) -> list[str]:
+def _head(result: ResultFile) -> list[str]:
     """What, how many seeds, how long, when: each only where known."""
     rebound = result.audit.rebound if result.audit else None
     runs = result.provenance.get("runs")
@@ -212,7 +224,7 @@ def _head(result: Result) -> list[str]:
         text
         for text in (
             formatting.short(_model(result.inputs), 60),
-            *(_models(result.models, result.reproduction) if result.models else ()),
+            *_models(result),
             formatting.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
             took,
             formatting.day(result.provenance.get("finished")),
@@ -221,10 +233,15 @@ def _head(result: Result) -> list[str]:
     ]
 
 
-def _models(models: Models, reproduction: Reproduction | None) -> list[str]:
+def _models(result: ResultFile) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
-    named = [reproduction.name, reproduction.scale] if reproduction is not None else []
-    return [*named, formatting.count(len(models.studies), "model")]
+    analysis = result.analysis
+    if isinstance(analysis, Series):
+        return [formatting.count(len(analysis.models), "model")]
+    if isinstance(analysis, Reproduction):
+        count = formatting.count(len(analysis.studies), "model")
+        return [analysis.name, analysis.scale, count]
+    return []
 
 
 def _model(inputs: Mapping[str, Any]) -> str:

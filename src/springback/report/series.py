@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from springback.report.values import Estimate, Interval
+from springback.report.estimate import Estimate
+from springback.results.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ from springback.core import Measurement, Slice, to_jsonable
 from springback.data import check_disjoint
 from springback.errors import SpringbackError
 from springback.results.provenance import now, provenance
+from springback.results.schema import SCHEMA_VERSION, Analysis, Record, Verdict
 from springback.results.store import Store, write_json
-from springback.stats import mean_interval
-
-SCHEMA_VERSION = 1
+from springback.stats import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ def write_result(
     *,
     inputs: Mapping[str, Any],
     measurements: Sequence[Measurement],
-    analysis: Mapping[str, Any],
-    verdict: Mapping[str, Any],
+    analysis: Analysis | Mapping[str, Any],
+    verdict: Verdict | Mapping[str, Any],
 ) -> Result:
     """Write ``result.json`` (docs/result_schema.md).
 
@@ -67,15 +66,7 @@ def write_result(
         "inputs": inputs,
         # Per-example values stay in runs/*/run.json.
         "measurements": [
-            {
-                "probe": m.probe,
-                "checkpoint": m.checkpoint,
-                "slice": m.slice,
-                "value": m.value,
-                "unit": m.unit,
-                "tags": m.tags,
-            }
-            for m in measurements
+            Record(m.probe, m.checkpoint, m.slice, m.value, m.unit, m.tags) for m in measurements
         ],
         "analysis": analysis,
         "verdict": verdict,
@@ -85,15 +76,14 @@ def write_result(
     return Result(store.root, plain)
 
 
-def geometric(values: Iterable[float]) -> dict[str, Any] | None:
+def geometric(values: Iterable[float]) -> Interval | None:
     """Geometric mean with its 95 % interval over seeds; None unless all values are above 0."""
     known = list(values)
     if not known or not all(math.isfinite(v) and v > 0 for v in known):
         return None
-    found = mean_interval([math.log(v) for v in known]).to_dict()
-    for key in ("mean", "low", "high"):
-        found[key] = None if found[key] is None else math.exp(found[key])
-    return found
+    logs = mean_interval([math.log(v) for v in known])
+    low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
+    return replace(logs, mean=math.exp(logs.mean), low=low, high=high)
 
 
 def require_disjoint(parts: Sequence[Slice]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats as sps
 
+from springback.core import added, to_jsonable
 from springback.errors import DataError, describe
 
 Floats = npt.NDArray[np.float64]
@@ -26,20 +26,30 @@ Arms = Values | Sequence[Sequence[float]]
 class Interval:
     """A mean and its bounds.
 
-    ``low`` and ``high`` are None where the data cannot carry an interval (one seed; no spread at
-    all).  ``n`` counts the units that were drawn: seeds, questions or clusters.  ``method`` names
-    the procedure in words for the report.
+    Attributes:
+        mean: the estimate; where there is none, null stands in place of the whole object
+        low: lower end of its 95 % interval; null where the data carry none (one seed; no spread at
+            all)
+        high: upper end
+        n: what was drawn: seeds in an audit, questions in a boost, clusters
+        method: how the interval was made, in words
     """
 
     mean: float
-    low: float | None
-    high: float | None
-    n: int
-    method: str
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    method: str = added("")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for ``result.json``."""
-        return dataclasses.asdict(self)
+        plain: dict[str, Any] = to_jsonable(self)
+        return plain
+
+    def scaled(self, factor: float) -> Interval:
+        """In another unit, by a factor above 0: a share times 100 is a percentage."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Interval(self.mean * factor, low, high, self.n, self.method)
 
     @property
     def bounds(self) -> tuple[float, float] | None:

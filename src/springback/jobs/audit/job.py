@@ -13,17 +13,19 @@ from typing import Any
 
 from springback.core import to_jsonable
 from springback.elasticity import card_of
+from springback.elasticity.read_audit import AuditValues, study_hash
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
-from springback.jobs.audit.analysis import findings, protections, rates
-from springback.jobs.audit.analysis.curves import analyse, judge, rebound_part
+from springback.jobs.audit.analysis import curves, findings, protections, rates
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.plan import Plan, make_plan
 from springback.jobs.audit.rows import Data, PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.progress import Progress, Silent
+from springback.results.audit_schema import Audit
+from springback.results.card_schema import Card
 from springback.results.store import Store, require_space, write_json, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -64,38 +66,51 @@ def audit(
         if opposite is not None:
             first = rebound.read_start(opposite)
             turned = first, {seed: rebound.read_seed(opposite, seed) for seed in settings.seeds}
-        analysis = analyse(settings, study.words, start, rebounds, resistances)
-        analysis |= {
-            "doses_to_undo": findings.doses_to_undo(settings, start, rebounds),
-            "phases": findings.phases(settings, start, rebounds),
-            "sampled": findings.sampled(settings, study.words, start, rebounds),
-            "attackers": findings.attackers(settings, start, rebounds),
-            "realign": findings.second_alignment(settings, start, rebounds, again),
-            "rates": rates.rates(study, start, rebounds),
-            **protections.findings(settings, study.words, start, rebounds),
-        }
+        words = study.words
+        analysis = Audit(
+            rebound=curves.rebound_part(settings, words, start, rebounds),
+            resistance=curves.resistance_part(settings, resistances),
+            noise_floor=start["noise"],
+            doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
+            phases=findings.phases(settings, start, rebounds),
+            sampled=findings.sampled(settings, words, start, rebounds),
+            attackers=findings.attackers(settings, start, rebounds),
+            realign=findings.second_alignment(settings, start, rebounds, again),
+            rates=rates.rates(study, start, rebounds),
+            protections=protections.protections(settings, words, start, rebounds),
+            repair=protections.repair(settings, words, start, rebounds),
+            symmetry=curves.rebound_part(settings, words, *turned) if turned else None,
+        )
         records = rebound.measurements(study, start, rebounds)
         records += resistance.measurements(study, resistances)
         records += realign.measurements(study, again)
-        other = None
         if turned is not None:
             records += rebound.measurements(study, *turned, order="opposite")
-            other = rebound_part(settings, study.words, *turned)
-        verdict = judge(settings, start, rebounds, resistances)
-        analysis["symmetry"], more = findings.symmetry(analysis["rebound"], other)
-        verdict["parts"] += [
-            *findings.parts(to_jsonable(analysis)),
-            *rates.parts(analysis["rates"]),
+        verdict = curves.judge(settings, start, rebounds, resistances)
+        parts = (
+            *verdict.parts,
+            *findings.parts(analysis),
+            *rates.parts(analysis.rates),
             *protections.parts(analysis),
-            *more,
-        ]
-        inputs = _inputs(study, data)
-        plain = to_jsonable(
-            {"kind": "audit", "inputs": inputs, "measurements": records, "analysis": analysis}
+            *findings.symmetry(analysis),
         )
-        card = card_of(plain, epsilon=settings.epsilon)
-        analysis["card"] = card.to_dict()
-        write_json(store.root / "card.json", analysis["card"])
+        inputs = _inputs(study, data)
+        values = AuditValues(
+            model=settings.model,
+            model_hash=study.checkpoint.content_hash,
+            study=study_hash(to_jsonable(inputs)),
+            seeds=settings.seeds,
+            n_pos=settings.n_pos,
+            doses=(0, *settings.doses),
+            values={p: findings.curves_of(settings, start, rebounds, p).margins for p in words},
+            start={p: float(start["probes"][p]["value"]) for p in words},
+            losses=curves.losses_of(resistances),
+            noise_floor=start["noise"],
+            attackers=analysis.attackers.share if analysis.attackers is not None else None,
+            resistance_data=settings.resistance_data,
+        )
+        card = card_of(values, epsilon=settings.epsilon)
+        write_json(store.root / "card.json", card.to_dict())
         write_text(store.root / "card.md", card.to_markdown())
         return write_result(
             store,
@@ -103,8 +118,8 @@ def audit(
             clock,
             inputs=inputs,
             measurements=records,
-            analysis=analysis,
-            verdict=verdict,
+            analysis=replace(analysis, card=Card.of(card)),
+            verdict=replace(verdict, parts=parts),
         )
 
 

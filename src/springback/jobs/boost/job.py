@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from springback.core import Measurement, Slice
 from springback.jobs.boost.analysis.difficulty import further
@@ -26,6 +25,13 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import Opening, open_test, require_openable
 from springback.models.loading import resolve
 from springback.progress import Progress, Silent
+from springback.results.boost_schema import (
+    JointCandidate,
+    NarrowedCandidate,
+    Openings,
+    PrecheckPart,
+)
+from springback.results.schema import Part, Verdict
 from springback.results.store import Store
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
@@ -38,7 +44,7 @@ class Boost(Scoring):
     decoded; ``joint``, the points of a joint search by (mu, lambda), and the chosen one.
     """
 
-    narrowed: dict[str, list[dict[str, Any]]]
+    narrowed: dict[str, tuple[NarrowedCandidate, ...]]
     joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None
 
     def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, Searched]]:
@@ -101,10 +107,10 @@ class Boost(Scoring):
         nll = self.nll_all(arms, validation, "validation")
         plain = {i for i, a in enumerate(arms) if not (a.lam if a.weak else a.mu)}
         kept = sorted({*lowest(nll, keep), *plain})
-        self.narrowed[name] = [
-            {**point, "nll": sum(n) / len(n), "kept": i in kept}
+        self.narrowed[name] = tuple(
+            NarrowedCandidate(nll=sum(n) / len(n), kept=i in kept, **point)
             for i, (point, n) in enumerate(zip(points, nll, strict=True))
-        ]
+        )
         return kept
 
     def _search_jointly(self, mus: Searched, validation: Slice) -> tuple[float, float]:
@@ -112,7 +118,7 @@ class Boost(Scoring):
         s = self.settings
         points = {(t.value, 0.0): replace(t, value=0.0) for t in mus.points if 0.0 in s.lam}
         arms = [Arm("EpiCoDe", mu, lam, "ft") for mu in s.mu for lam in s.lam if lam]
-        labels = [{"mu": arm.mu, "lambda": arm.lam} for arm in arms]
+        labels = [{"mu": arm.mu, "lam": arm.lam} for arm in arms]
         kept = self._narrowed("joint", arms, labels, validation)
         tried = self.score_all([arms[i] for i in kept], validation, "validation")
         points |= {(arms[i].mu, arms[i].lam): t for i, t in zip(kept, tried, strict=True)}
@@ -125,14 +131,11 @@ class Boost(Scoring):
         assert self.joint is not None
         return tuple(t for (m, _), t in sorted(self.joint[0].items()) if m == mu)
 
-    def found(self) -> dict[str, Any]:
-        """What the analysis records of the search beside its curves."""
-        more: dict[str, Any] = {}
-        if self.narrowed:
-            more["narrowed"] = self.narrowed
-        if self.joint is not None:
-            more["joint"] = grid(*self.joint, lambda v: bootstrap_interval(v, resamples=4000))
-        return more
+    def joint_points(self) -> tuple[JointCandidate, ...] | None:
+        """The joint search as the result file records it; None where there was none."""
+        if self.joint is None:
+            return None
+        return grid(*self.joint, lambda v: bootstrap_interval(v, resamples=4000))
 
 
 def boost(
@@ -169,10 +172,17 @@ def boost(
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
         tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
-        analysis = analyse(settings, arms, searched, tested)
-        analysis["nll_withheld"] = {k: v for k, v in withheld.items() if v} or None
-        analysis |= further(job, arms, tested, data, reference)
-        analysis |= {**job.found(), "precheck": ahead, "test_openings": opening.to_dict()}
+        difficulty, diagnostics = further(job, arms, tested, data, reference)
+        analysis = replace(
+            analyse(settings, arms, searched, tested),
+            difficulty=difficulty,
+            diagnostics=diagnostics,
+            narrowed=job.narrowed or None,
+            joint=job.joint_points(),
+            precheck=ahead,
+            nll_withheld={k: v for k, v in withheld.items() if v} or None,
+            test_openings=Openings(**opening.to_dict()),
+        )
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
         verdict = _completed(judge(settings, analysis, kept), opening, ahead)
@@ -202,21 +212,13 @@ def boost(
         )
 
 
-def _completed(
-    verdict: dict[str, Any], opening: Opening, ahead: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _completed(verdict: Verdict, opening: Opening, ahead: PrecheckPart | None) -> Verdict:
     """The verdict with how often the test was opened, and beside it what the pre-check said."""
-    parts = list(verdict["parts"])
-    if ahead:
-        told = "; ".join(ahead["reasons"])
-        parts.append(
-            {
-                "question": "Was a gain to be expected?",
-                "label": ahead["label"],
-                "text": f"The pre-check, before anything was decoded: {told}.",
-            }
-        )
-    return {**verdict, "text": f"{verdict['text']} {opening.words}", "parts": parts}
+    parts = list(verdict.parts)
+    if ahead is not None:
+        told = f"The pre-check, before anything was decoded: {'; '.join(ahead.reasons)}."
+        parts.append(Part("Was a gain to be expected?", ahead.label, told))
+    return Verdict(verdict.label, f"{verdict.text} {opening.words}", tuple(parts))
 
 
 def _measurements(tested: Mapping[str, Tried], arms: Mapping[str, Arm]) -> list[Measurement]:

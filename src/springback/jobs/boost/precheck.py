@@ -11,13 +11,14 @@ from typing import Any
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.boost.scoring import Scoring
 from springback.probes.along_mu import MUS, nll_along_mu
+from springback.results.boost_schema import NllAtMu, PrecheckPart
 from springback.weights import Precheck, check_line, judge
 
 #: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.
 ROWS = 64
 
 
-def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dict[str, Any]:
+def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> PrecheckPart:
     """Numbers along the line of checkpoints, NLL along mu, and the call, as the result file has it.
 
     All of it is told to ``job.progress``.
@@ -40,23 +41,24 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
     found = job.store.results(run)
     if found is None:
         numbers = check_line([c.path for c in line], progress=job.progress)
-        nll = None
+        measured = None
         if not why:
-            nll = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
-        call = judge(numbers, nll, withheld=why is not None)
+            measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
+        call = judge(numbers, measured, withheld=why is not None)
         found = job.store.commit(
             run,
             {
                 "label": call.label,
                 "reasons": list(call.reasons),
                 "line": asdict(numbers),
-                "nll": None if nll is None else [_point(mu, nll) for mu in nll],
+                "nll": None if measured is None else [_point(mu, measured) for mu in measured],
             },
         )
     for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
         job.progress.note(f"pre-check: {text}")
     job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
-    return found
+    nll = None if found["nll"] is None else tuple(NllAtMu(**point) for point in found["nll"])
+    return PrecheckPart(found["label"], tuple(found["reasons"]), found["line"], nll)
 
 
 def read_precheck(line: Mapping[str, Any]) -> Precheck:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from springback.errors import SpringbackError
+from springback.results.boost_schema import Candidate, JointCandidate
 from springback.stats import Interval
 
 
@@ -87,32 +87,32 @@ def lowest(nll: Sequence[Sequence[float]], keep: int) -> list[int]:
 
 def curve(
     tried: Sequence[Tried], chosen: Tried, interval: Callable[[Sequence[float]], Interval]
-) -> list[dict[str, object]]:
+) -> tuple[Candidate, ...]:
     """The search as the result file records it."""
-    return [
-        {
-            "value": t.value,
-            "accuracy": interval([float(c) for c in t.correct]).to_dict(),
-            "nll": interval(t.nll).to_dict() if t.nll else None,
-            "chosen": t.value == chosen.value,
-        }
+    return tuple(
+        Candidate(
+            t.value,
+            interval([float(c) for c in t.correct]),
+            interval(t.nll) if t.nll else None,
+            t.value == chosen.value,
+        )
         for t in tried
-    ]
+    )
 
 
 def grid(
     tried: Mapping[tuple[float, float], Tried],
     chosen: tuple[float, float],
     interval: Callable[[Sequence[float]], Interval],
-) -> list[dict[str, Any]]:
+) -> tuple[JointCandidate, ...]:
     """A joint search, by (mu, lambda), as the result file records it."""
-    return [
-        {
-            "mu": mu,
-            "lambda": lam,
-            "accuracy": interval([float(c) for c in t.correct]).to_dict(),
-            "nll": interval(t.nll).to_dict() if t.nll else None,
-            "chosen": (mu, lam) == chosen,
-        }
+    return tuple(
+        JointCandidate(
+            mu,
+            lam,
+            interval([float(c) for c in t.correct]),
+            interval(t.nll) if t.nll else None,
+            (mu, lam) == chosen,
+        )
         for (mu, lam), t in sorted(tried.items())
-    ]
+    )

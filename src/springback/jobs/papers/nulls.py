@@ -17,6 +17,7 @@ import numpy as np
 from springback.jobs.boost.analysis.methods import compared
 from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across
 from springback.jobs.boost.search import Tried, choose
+from springback.results.boost_schema import ComparedMethod, Method, SeedsMethod
 from springback.stats.nulls import Null, answers
 from springback.stats.values import Floats
 
@@ -64,13 +65,13 @@ def chosen_arms(right: Floats, positive: bool) -> dict[str, tuple[int, float, fl
     }
 
 
-def one_boost(null: Null, sizes: Sizes, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+def one_boost(null: Null, sizes: Sizes, rng: np.random.Generator) -> dict[str, ComparedMethod]:
     """The table of one simulated boost: a row for each method that is not the fine-tuned model."""
     arms = chosen_arms(answers(null, ARMS, sizes.validation, rng)[0], sizes.positive)
     test = answers(null, ARMS, sizes.test, rng)[0]
     base = _tried(0, test[PLAIN])
     return {
-        name: compared(_tried(0, test[row]), base, 0.01)
+        name: compared(Method(name), _tried(0, test[row]), base, 0.01)
         for name, (row, _, _) in arms.items()
         if row != PLAIN
     }
@@ -78,7 +79,7 @@ def one_boost(null: Null, sizes: Sizes, rng: np.random.Generator) -> dict[str, d
 
 def seeded_boost(
     null: Null, sizes: Sizes, seeds: int, same: bool, rng: np.random.Generator
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, SeedsMethod]:
     """Likewise over seeds, each with a choice of its own; ``same``: tested on the same questions.
 
     A seed's effect is its training run's, so it holds for validation and test alike: the two are
@@ -101,10 +102,10 @@ def seeded_boost(
         }
         results.append(SeedResult(seed, keys, (1.0,) * sizes.test, methods))
     rows = across(results)["methods"]
-    return {row["method"]: row for row in rows if row["difference"]}
+    return {row.method: row for row in rows if row.difference is not None}
 
 
-def count(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def count(tables: Sequence[Mapping[str, Method | SeedsMethod]]) -> dict[str, dict[str, Any]]:
     """By method: verdicts, share of false gains among all nulls, coverage of 0 by the intervals.
 
     ``gain`` counts a method that is the fine-tuned one by choice as no gain; ``gain_if_chosen``
@@ -113,9 +114,8 @@ def count(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
     found: dict[str, dict[str, Any]] = {}
     for name in ("ME only", "CD only", "EpiCoDe"):
         rows = [table[name] for table in tables if name in table]
-        bounds = [(r["difference"]["low"], r["difference"]["high"]) for r in rows]
-        known = [(low, high) for low, high in bounds if low is not None]
-        words = Counter(str(r["verdict"]) for r in rows)
+        known = [r.difference.bounds for r in rows if r.difference and r.difference.bounds]
+        words = Counter(str(r.verdict) for r in rows)
         found[name] = {
             "verdicts": dict(sorted(words.items())) | {"same": len(tables) - len(rows)},
             "gain": words["gain"] / len(tables),
@@ -125,6 +125,6 @@ def count(tables: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[s
             else None,
             "intervals": len(known),
         }
-    said = [any(r["verdict"] == "gain" for r in table.values()) for table in tables]
+    said = [any(r.verdict == "gain" for r in table.values()) for table in tables]
     found["any"] = {"gain": sum(said) / len(tables)}
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.elasticity import ElasticityCard, Quantity, compare
+from springback.elasticity import Bounded, Quantity, compare
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.analysis.protections import protection_tables
 from springback.jobs.audit.job import plan as audit_plan
@@ -23,6 +23,8 @@ from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettin
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
 from springback.progress import Progress, Silent
+from springback.results.audit_schema import AtSize, Audit
+from springback.results.schema import read
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -89,12 +91,12 @@ def reproduce(
         compared = None
         if len(results) > 1:
             compared = compare([r.data for r in results.values()], names=list(results))
-        told = [result.data["analysis"] for result in results.values()]
-        measured = _by_amount(found, told) if what.by_amount else _measured(what, found, told)
-        for entry, analysed in zip(found, told, strict=True):
-            if analysed["protections"] or analysed["repair"]:
-                entry |= {key: analysed[key] for key in ("protections", "repair")}
-        if protected := protection_tables(found):
+        audits = {name: _audit(result) for name, result in results.items()}
+        measured = _by_amount(audits) if what.by_amount else _measured(what, audits)
+        for entry, analysed in zip(found, audits.values(), strict=True):
+            if analysed.protections or analysed.repair:
+                entry |= {"protections": analysed.protections, "repair": analysed.repair}
+        if protected := protection_tables(audits):
             measured = protected
         comparison = compared.to_dict() if compared else None
         analysis = record(name, scale, what, measured, studies=found, comparison=comparison)
@@ -126,62 +128,66 @@ def reproduce_theory(name: str, out: str | Path, progress: Progress | None = Non
     return pareto_study(ParetoSettings(data=data), out, progress)
 
 
-def _measured(
-    what: Reproduction, found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _audit(result: Result) -> Audit:
+    analysis = read(result.data).analysis
+    assert isinstance(analysis, Audit)
+    return analysis
+
+
+def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> dict[str, Any]:
     """One row a study: seeds, then value with interval and label of every quantity asked for.
 
     Of resistance also each pair: both losses, as the paper has them, and what they say.
     """
-    read = [(entry["name"], ElasticityCard.from_dict(entry["card"])) for entry in found]
-    first = read[0][1]
-    titles = [first.quantities()[key].title for key in what.columns]
+    cards = {name: found.card for name, found in audits.items() if found.card is not None}
+    first = next(iter(cards.values()))
+    titles = [first.quantities[key].title for key in what.columns]
     pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
     columns = ["study", "seeds", *titles, *(first.pairs[p].title for p in pairs)]
     rows = []
-    for (name, card), analysed in zip(read, told, strict=True):
-        cells = [_cell(card.quantities()[key]) for key in what.columns]
-        losses = {p["pair"]: p for p in (analysed["resistance"] or {}).get("pairs", ())}
+    for name, card in cards.items():
+        cells = [_cell(card.quantities[key]) for key in what.columns]
+        resistance = audits[name].resistance
+        losses = {p.pair: p for p in (resistance.pairs if resistance is not None else ())}
         for pair in pairs:
-            both = [losses[pair][way]["mean"] for way in ("inverse", "forward")]
+            both = [i.mean for i in (losses[pair].inverse, losses[pair].forward) if i is not None]
             cells.append(f"{both[0]:.3f} against {both[1]:.3f}; {_cell(card.pairs[pair])}")
         rows.append([name, str(len(card.seeds)), *cells])
     return {"columns": columns, "rows": rows}
 
 
-def _by_amount(
-    found: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
+def _by_amount(audits: Mapping[str, Audit]) -> dict[str, Any]:
     """The paper's Table 3: rows of KL after alignment and of doses, a column for each n_pos."""
     rows: list[list[str]] = []
-    for entry, analysed in zip(found, told, strict=True):
-        name, curves = entry["name"], analysed["rebound"]["probes"]
+    amounts: list[str] = []
+    for name, found in audits.items():
+        if found.rebound is None or found.doses_to_undo is None:
+            continue
+        amounts = amounts or [f"aligned on {n:,}" for n in found.rebound.n_pos]
+        probes = found.rebound.probes
         for key, words in (("kl", "KL"), ("reverse_kl", "reverse KL")):
-            if key in curves:
-                values = [_with_bounds(at, ".3g") for at in curves[key]["aligned"]]
+            if key in probes:
+                values = [_with_bounds(at, ".3g") for at in probes[key].aligned]
                 rows.append([f"{name}: {words} after alignment, nats/token", *values])
-        for doses in analysed["doses_to_undo"].values():
-            cells = [
-                " ".join(filter(None, (at["words"], _bounded(at["mean"])))) for at in doses["at"]
-            ]
-            rows.append([f"{name}: until {doses['what']}", *cells])
-    amounts = [f"aligned on {n:,}" for n in told[0]["rebound"]["n_pos"]]
+        for doses in found.doses_to_undo.known().values():
+            cells = [" ".join(filter(None, (at.words, _bounded(at.mean)))) for at in doses.at]
+            rows.append([f"{name}: until {doses.what}", *cells])
     return {"columns": ["study", *amounts], "rows": rows}
 
 
-def _with_bounds(found: Mapping[str, Any], form: str) -> str:
-    text = f"{found['mean']:{form}}"
-    if found["low"] is None:
+def _with_bounds(found: AtSize, form: str) -> str:
+    text = f"{found.mean:{form}}"
+    if found.low is None:
         return text
-    return f"{text} ({found['low']:{form}} to {found['high']:{form}})"
+    return f"{text} ({found.low:{form}} to {found.high:{form}})"
 
 
-def _bounded(mean: Mapping[str, Any] | None) -> str:
+def _bounded(mean: Bounded | None) -> str:
     """Limits of a mean dose, which may be open above."""
-    if mean is None or mean["low"] is None:
+    if mean is None or mean.low is None:
         return ""
-    high = "no upper limit" if mean["high"] is None else f"{mean['high']:.0f}"
-    return f"(mean {max(mean['low'], 0):.0f} to {high})"
+    high = "no upper limit" if mean.high is None else f"{mean.high:.0f}"
+    return f"(mean {max(mean.low, 0):.0f} to {high})"
 
 
 def _cell(quantity: Quantity) -> str:

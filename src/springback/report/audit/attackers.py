@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from springback.report import figure, formatting
 from springback.report.components import Section, there
+from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
-from springback.report.findings import Attackers, Sweep
-from springback.report.schema import Rebound
-from springback.report.values import AtSize, Estimate, Interval
+from springback.results.audit_schema import AtSize, Attackers, Rebound
+from springback.results.schema import Interval, Sweep
 
 
 def attackers_section(attackers: Attackers, rebound: Rebound | None) -> Section | None:
@@ -47,7 +47,7 @@ def _share_chart(sweep: Sweep) -> Chart | None:
         "The worst gets worse the more are tried: read it with their number.",
     )
     above = "share of the gain lost, % (left = more durable)"
-    values = [Estimate(sweep.worst), Estimate(sweep.median), sweep.typical]
+    values = [Estimate(sweep.worst), Estimate(sweep.median), Estimate.of(sweep.typical)]
     level = Level(100.0, "all of the gain")
     return _sweep_chart(
         caption, above, "% of the gain", sweep, [v.scaled(100) for v in values], level
@@ -67,7 +67,9 @@ def _dose_chart(sweep: Sweep, largest: float | None) -> Chart | None:
         Estimate(value, at_least=largest if value is None else None)
         for value in (sweep.worst, sweep.median)
     ]
-    typical = sweep.typical if largest is None else sweep.typical.above_zero()
+    typical = Estimate.of(sweep.typical)
+    if largest is not None:
+        typical = typical.above_zero()
     level = None if largest is None else Level(largest, "largest dose tried")
     return _sweep_chart(
         caption, above, "examples of the opposite", sweep, [*values, typical], level

@@ -14,7 +14,7 @@ from springback.report.audit.realign import realign_section
 from springback.report.audit.rebound import rebound_section
 from springback.report.audit.resistance import resistance_section
 from springback.report.components import Fact, Section, fact, last, not_measured
-from springback.report.schema import Audit, Pair, Rebound
+from springback.results.audit_schema import Audit, Pair, Rebound
 
 
 def facts(audit: Audit) -> tuple[Fact, ...]:
@@ -22,9 +22,8 @@ def facts(audit: Audit) -> tuple[Fact, ...]:
     if audit.card is not None:
         return ()
     numbers = [] if audit.rebound is None else _rebound_facts(audit.rebound)
-    if audit.resistance:
-        easier = sum(map(_goes_back_easier, audit.resistance))
-        value = f"{easier} of {len(audit.resistance)}"
+    if audit.resistance is not None and (pairs := audit.resistance.pairs):
+        value = f"{sum(map(_goes_back_easier, pairs))} of {len(pairs)}"
         note = "inverse loss lower, raw and in excess"
         numbers.append(Fact("Going back is easier in", value, "pairs", note))
     return tuple(numbers)
@@ -61,7 +60,7 @@ def sections(audit: Audit) -> tuple[Section, ...]:
     if card is not None:
         parts.append(elasticity_card.card_section(card))
     if rebound is not None:
-        parts.append(rebound_section(rebound, audit.noise_floor))
+        parts.append(rebound_section(rebound, audit.known_floor))
         parts.append(dose_section(audit, rebound))
         parts.append(phases_section(audit.phases) if audit.phases else None)
         parts.append(more_alignment_section(rebound, audit))
@@ -71,10 +70,10 @@ def sections(audit: Audit) -> tuple[Section, ...]:
     parts.append(attackers_section(audit.attackers, rebound) if audit.attackers else None)
     parts += protection_sections(audit.protections, audit.repair)
     parts.append(realign_section(audit.realign) if audit.realign else None)
-    if rebound is not None and audit.opposite is not None:
-        parts.append(opposite_order_section(rebound, audit.opposite))
-    if audit.resistance:
-        parts.append(resistance_section(audit.resistance, card, audit.resistance_data))
+    if rebound is not None and audit.symmetry is not None:
+        parts.append(opposite_order_section(rebound, audit.symmetry))
+    if audit.resistance is not None and audit.resistance.pairs:
+        parts.append(resistance_section(audit.resistance, card))
     elif "resistance" in audit.silent:
         parts.append(not_measured("resistance-pairs", "Resistance"))
     return tuple(section for section in parts if section is not None)

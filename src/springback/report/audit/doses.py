@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from springback.report import figure, formatting
 from springback.report.audit.more_alignment import size_axis
 from springback.report.components import Section, there
+from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
-from springback.report.findings import Doses
-from springback.report.schema import Audit, Curve, HalfDose, Probe, Rebound
-from springback.report.values import Estimate
+from springback.results.audit_schema import Audit, Curve, DosesToUndo, HalfDose, Probe, Rebound
 
 ABOVE = "examples of the opposite (higher = more durable)"
 NO_GAIN = "no gain to undo"
@@ -43,18 +42,18 @@ KNOWN = {
 
 def dose_section(audit: Audit, rebound: Rebound) -> Section | None:
     """Of older files the dose of half the gain alone; None where nothing is known."""
-    margin = next((p for p in rebound.probes if p.key == "margin"), None)
+    margin = rebound.probes.get("margin")
     charts = [share_chart(margin)] if margin else []
-    if audit.doses:
-        charts += map(to_undo_chart, audit.doses)
-    else:
+    notes: tuple[str, ...] = ()
+    if audit.doses_to_undo is None:
         charts.append(half_dose_chart(rebound.half_dose, max(rebound.doses, default=None)))
-    # A trend that the verdict does not tell, for it has no part for this dose.
-    notes = tuple(
-        f"On the model's own texts: {formatting.sentence(d.trend.sentence)}"
-        for d in audit.doses
-        if d.key == "reverse_kl" and d.trend is not None and d.trend.sentence
-    )
+    else:
+        charts += [to_undo_chart(key, d) for key, d in audit.doses_to_undo.known().items()]
+        reverse_kl = audit.doses_to_undo.reverse_kl
+        # A trend that the verdict does not tell, for it has no part for this dose.
+        if reverse_kl is not None and reverse_kl.trend and reverse_kl.trend.sentence:
+            sentence = formatting.sentence(reverse_kl.trend.sentence)
+            notes = (f"On the model's own texts: {sentence}",)
     lead = "How many examples of the opposite undo the alignment?"
     drawn = there(charts)
     return Section("dose", "Dose to undo", lead, drawn, notes) if drawn else None
@@ -102,11 +101,11 @@ def share_chart(probe: Probe) -> Chart | None:
     )
 
 
-def to_undo_chart(doses: Doses) -> Chart | None:
+def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
     """The mean dose over the seeds against ``n_pos``; None where it is defined nowhere."""
-    name, title, counted = KNOWN[doses.key]
-    means = [None if d.found is None else d.found.above_zero() for d in doses.at]
-    if doses.key in ("kl", "reverse_kl"):
+    name, title, counted = KNOWN[key]
+    means = [None if d.mean is None else Estimate.of(d.mean).above_zero() for d in doses.at]
+    if key in ("kl", "reverse_kl"):
         counted = f"{counted}: {doses.what}."
     if any(mean is not None and mean.low == 0 for mean in means):
         counted += " Intervals end at 0, since no dose lies below it."
@@ -116,7 +115,7 @@ def to_undo_chart(doses: Doses) -> Chart | None:
     ]
     if doses.trend is not None:
         slope = doses.trend.slope
-        text = "–" if slope is None else formatting.with_limits(slope, sign=True)
+        text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
         rows.append(("change for each doubling", text, doses.trend.label))
     head = ("aligned on", "mean over the seeds", "median over the seeds")
     return _by_size(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from springback.report import figure, formatting
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.schema import Audit, Rebound
-from springback.report.values import AtSize, Interval
+from springback.results.audit_schema import AtSize, Audit, Rebound
+from springback.results.schema import Interval
 
 
 def more_alignment_section(rebound: Rebound, audit: Audit) -> Section | None:
@@ -70,14 +70,14 @@ def size_axis(sizes: Sequence[int]) -> Axis:
 def _slope_notes(rebound: Rebound, audit: Audit) -> list[str]:
     """What each doubling changes, as far as no card says it."""
     decay = audit.phases.decay if audit.phases is not None else None
+    beyond = "fall beyond proportional decay, fitted to the curves at one rate,"
     slopes: list[tuple[Interval | None, str, float, str]] = [
-        (decay, "fall beyond proportional decay, fitted to the curves at one rate,", 100, "points "
-         "of the gain"),
-    ]  # fmt: skip
-    if audit.card is None:
+        (decay.slope if decay is not None else None, beyond, 100, "points of the gain")
+    ]
+    if audit.card is None and rebound.slope is not None:
         slopes = [
-            (rebound.fall_per_log2, "fall", 1, "nats/token"),
-            (rebound.share_per_log2, "share lost", 100, "points"),
+            (rebound.slope.fall_per_log2, "fall", 1, "nats/token"),
+            (rebound.slope.share_per_log2, "share lost", 100, "points"),
             *slopes,
         ]
     return [

@@ -8,15 +8,15 @@ from springback.report import figure
 from springback.report.audit.rebound import curve_series, start_level
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.schema import Probe, Rebound
-from springback.report.values import AtSize, Interval
+from springback.results.audit_schema import AtSize, Probe, Rebound
+from springback.results.schema import Interval
 
 ORDERS = ("this order", "the opposite order")
 
 
 def opposite_order_section(rebound: Rebound, opposite: Rebound) -> Section | None:
     both = (rebound, opposite)
-    margins = [p for r in both for p in r.probes if p.key == "margin" and p.curves]
+    margins = [p for r in both if (p := r.probes.get("margin")) is not None and p.curves]
     charts = there([orders_chart(margins) if len(margins) == 2 else None, gains_chart(both)])
     if not charts:
         return None

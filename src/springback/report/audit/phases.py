@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from springback.report import formatting
 from springback.report.audit.realign import EXAMPLES
 from springback.report.components import Cell, Grid, Section
-from springback.report.findings import Branch, Phases
+from springback.results.audit_schema import FallPhases
+from springback.results.schema import Interval, Phases
+
+#: In ``aicc``, the shape of two phases.
+TWO_LINES = "two lines"
 
 
-def phases_section(phases: Phases) -> Section | None:
+def phases_section(phases: FallPhases) -> Section | None:
     if not phases.branches:
         return None
     lead = "Does it fall fast first and slowly then?"
-    if all(b.breakpoint is None for b in phases.branches):
-        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches if b.label))
+    if all(b.breakpoint is None for b in phases.branches.values()):
+        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches.values()))
         return Section("phases", "Phases", lead, missing=f"Not judged: {labels or 'no fit'}.")
     head = (
         "Aligned on",
@@ -24,7 +30,7 @@ def phases_section(phases: Phases) -> Section | None:
         "Best shape of one phase",
         "Lead of two lines, AICc",
     )
-    rows = tuple(map(_row, phases.branches))
+    rows = tuple(_row(n_pos, branch) for n_pos, branch in phases.branches.items())
     return Section(
         "phases",
         "Phases",
@@ -37,24 +43,35 @@ def phases_section(phases: Phases) -> Section | None:
     )
 
 
-def _row(branch: Branch) -> tuple[Cell, ...]:
+def _row(n_pos: int, branch: Phases) -> tuple[Cell, ...]:
+    point = _breakpoint(branch)
+    aicc = {shape: value for shape, value in branch.aicc.items() if value is not None}
+    single = min((s for s in aicc if s != TWO_LINES), key=aicc.__getitem__, default="")
+    lead = aicc[single] - aicc[TWO_LINES] if single and TWO_LINES in aicc else None
     slopes = [None if s is None else EXAMPLES * s for s in branch.slopes or (None, None)]
     return (
-        Cell(f"{branch.n_pos:,}"),
+        Cell(f"{n_pos:,}"),
         Cell(branch.label or "–", _words(branch)),
-        Cell(formatting.value(branch.breakpoint), formatting.bounds(branch.breakpoint)),
+        Cell(formatting.value(point), formatting.bounds(point)),
         *(Cell(formatting.number(slope, sign=True)) for slope in slopes),
-        Cell(branch.single or "–"),
-        Cell(formatting.number(branch.lead, sign=True)),
+        Cell(single or "–"),
+        Cell(formatting.number(lead, sign=True)),
     )
 
 
-def _words(branch: Branch) -> str:
+def _breakpoint(branch: Phases) -> Interval | None:
+    """With its interval, where there is one."""
+    if branch.breakpoint is None:
+        return None
+    return replace(branch.interval or Interval(branch.breakpoint), mean=branch.breakpoint)
+
+
+def _words(branch: Phases) -> str:
     """What two phases are like; nothing is said where they are not claimed."""
     if branch.label != "two phases" or branch.slopes is None or branch.breakpoint is None:
         return ""
     before, after = branch.slopes
-    point = f"up to {formatting.value(branch.breakpoint)} examples"
+    point = f"up to {formatting.value(_breakpoint(branch))} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from springback.report import figure, formatting
 from springback.report.components import Section, there
-from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
-from springback.report.node import form_of
-from springback.report.values import Estimate, Interval
+from springback.report.estimate import Estimate
+from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
+from springback.report.series import Join
+from springback.results.audit_schema import (
+    MarginAndSkill,
+    MarginCurve,
+    Protection,
+    Protections,
+    Repair,
+    RepairPoint,
+)
 
-Part = Mapping[str, Any]
 #: Protections in one chart: with the unprotected model there is a colour for each.
 MOST = 5
 PLAIN = "unprotected"
+Measured = MarginAndSkill | RepairPoint
 KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in"}
 
 
 def protection_sections(
-    protections: Part | None, repair: Part | None, name: str = "", suffix: str = ""
+    protections: Protections | None, repair: Repair | None, name: str = "", suffix: str = ""
 ) -> tuple[Section, ...]:
-    """Their sections; ``name`` and ``suffix`` tell several studies on one page apart.
-
-    Raises :class:`StoreError` where they have not the form that the job writes.
-    """
+    """Their sections; ``name`` and ``suffix`` tell several studies on one page apart."""
     sections = []
     of = f": {name}" if name else ""
-    with form_of("analysis.protections or analysis.repair", "audit"):
-        if protections:
-            sections.append(_protections_section(protections, of, suffix))
-        if repair:
-            sections.append(_repair_section(repair, of, suffix))
+    if protections is not None:
+        sections.append(_protections_section(protections, of, suffix))
+    if repair is not None:
+        sections.append(_repair_section(repair, of, suffix))
     return tuple(sections)
 
 
-def _protections_section(study: Part, of: str, suffix: str) -> Section:
+def _protections_section(study: Protections, of: str, suffix: str) -> Section:
     charts = (
         *curves_charts(study, suffix),
         _dose_chart(study, suffix),
-        _left_chart(study, suffix) if study["rows"] else None,
+        _left_chart(study, suffix) if study.rows else None,
         _cost_chart(study, suffix),
     )
     return Section(
@@ -47,45 +50,35 @@ def _protections_section(study: Part, of: str, suffix: str) -> Section:
         f"Protections{of}",
         "What makes the alignment harder to undo, and at what price?",
         there(charts),
-        reading=f"All of the model aligned on {study['n_pos']:,} examples, and paired by seed. "
+        reading=f"All of the model aligned on {study.n_pos:,} examples, and paired by seed. "
         "mu: the aligned weights are moved further along the alignment by that much of its "
         "length; with a rank, along so many directions of each matrix. Findings are adjusted by "
         "Holm over the protections.",
     )
 
 
-def _repair_section(repair: Part, of: str, suffix: str) -> Section:
+def _repair_section(repair: Repair, of: str, suffix: str) -> Section:
     return Section(
         f"repair{suffix}",
         f"Repair{of}",
         "Can an alignment that benign training wore be added back?",
         there([_pareto_chart(repair, suffix)]),
-        reading=f"The model aligned on {repair['n_pos']:,} examples was trained on "
-        f"{repair['rows']:,} rows of {repair['benign']}; the skill is scored on "
-        f"{repair['skill']['source']}.",
+        reading=f"The model aligned on {repair.n_pos:,} examples was trained on "
+        f"{repair.rows:,} rows of {repair.benign}; the skill is scored on "
+        f"{repair.skill.source}.",
     )
 
 
-def _interval(mean: Part) -> Interval:
-    return Interval(mean["mean"], mean["low"], mean["high"], mean["n"])
-
-
-def _estimate(dose: Part | None) -> Estimate:
-    if dose is None:
-        return Estimate(None)
-    return Estimate(dose["mean"], dose["low"], dose["high"], dose["at_least"], dose["at_most"])
-
-
-def curves_charts(study: Part, suffix: str = "") -> list[Chart]:
+def curves_charts(study: Protections, suffix: str = "") -> list[Chart]:
     """Margin along the doses, unprotected and with each protection: one chart, or where they are
     many one for each kind, in parts of :data:`MOST`."""
-    rows = study["rows"]
+    rows = study.rows
     title = "Fall with and without"
     if len(rows) <= MOST:
         return list(there([_curves_chart(study, rows, title, suffix)]))
     charts = []
-    for kind in dict.fromkeys(r["kind"] for r in rows):
-        some = [r for r in rows if r["kind"] == kind]
+    for kind in dict.fromkeys(r.kind for r in rows):
+        some = [r for r in rows if r.kind == kind]
         for start in range(0, len(some), MOST):
             part = f"-{kind}" + (f"-{start // MOST + 1}" if len(some) > MOST else "")
             shown = some[start : start + MOST]
@@ -93,8 +86,10 @@ def curves_charts(study: Part, suffix: str = "") -> list[Chart]:
     return list(there(charts))
 
 
-def _curves_chart(study: Part, rows: Sequence[Part], title: str, suffix: str) -> Chart | None:
-    several = len(study["seeds"]) > 1
+def _curves_chart(
+    study: Protections, rows: Sequence[Protection], title: str, suffix: str
+) -> Chart | None:
+    several = len(study.seeds) > 1
     return figure.lines(
         Caption(
             f"protection-curves{suffix}",
@@ -106,28 +101,25 @@ def _curves_chart(study: Part, rows: Sequence[Part], title: str, suffix: str) ->
         Plot(
             "margin, nats/token  (higher = more aligned)",
             [
-                _curve_series(PLAIN, study["plain"]["curve"]),
-                *(_curve_series(r["name"], r["curve"]) for r in rows),
+                _curve_series(PLAIN, study.plain.curve),
+                *(_curve_series(r.name, r.curve) for r in rows),
             ],
-            Level(study["start"], "start model"),
+            Level(study.start, "start model"),
             equal_decimals=True,
         ),
         Axis("unwanted examples", head="dose"),
     )
 
 
-def _curve_series(name: str, curve: Part) -> Series:
-    count = len(curve["dose"])
-    low, high = (curve[side] or [None] * count for side in ("low", "high"))
-    values = [Interval(*ends, 1) for ends in zip(curve["mean"], low, high, strict=True)]
-    return Series(name, values, curve["dose"], band=0.1)
+def _curve_series(name: str, curve: MarginCurve) -> Series:
+    return Series(name, [curve.at(dose) for dose in curve.dose], curve.dose, band=0.1)
 
 
-def _dose_chart(study: Part, suffix: str) -> Chart | None:
+def _dose_chart(study: Protections, suffix: str) -> Chart | None:
     """Unwanted examples until half of the unprotected gain is lost, one line a protection."""
-    rows = study["rows"]
-    doses = [study["plain"]["dose"], *(r["dose"]["found"] for r in rows)]
-    known = [_estimate(dose).above_zero() for dose in doses]
+    rows = study.rows
+    doses = [study.plain.dose, *(r.dose.found for r in rows)]
+    known = [Estimate.of(dose).above_zero() for dose in doses]
     return figure.rows(
         Caption(
             f"protection-dose{suffix}",
@@ -138,40 +130,34 @@ def _dose_chart(study: Part, suffix: str) -> Chart | None:
         Plot(
             "unwanted examples (right = more durable)",
             [Series("", [dose if dose.known else "no gain to undo" for dose in known], join="")],
-            Level(float(max(study["doses"])), "largest dose tried"),
+            Level(float(max(study.doses)), "largest dose tried"),
             name="unwanted examples until half is lost",
             zero=True,
         ),
         Axis(
             "unwanted examples",
-            [PLAIN, *(r["name"] for r in rows)],
+            [PLAIN, *(r.name for r in rows)],
             "protection",
             {
                 "against unprotected": ["–", *map(_change, rows)],
-                "finding": ["–", *(r["dose"]["label"] for r in rows)],
+                "finding": ["–", *(r.dose.label for r in rows)],
             },
         ),
     )
 
 
-def _change(row: Part) -> str:
-    change = row["dose"]["difference"]
-    if change is None:
-        return "–"
-    difference = Estimate(change["value"], change["low"], change["high"])
-    return formatting.with_limits(difference, sign=True)
+def _change(row: Protection) -> str:
+    return formatting.with_limits(Estimate.of(row.dose.difference), sign=True)
 
 
-def _left_chart(study: Part, suffix: str) -> Chart | None:
+def _left_chart(study: Protections, suffix: str) -> Chart | None:
     """Margin at the largest dose against unprotected, beside the price before any dose."""
-    rows = study["rows"]
-    left = [_interval(r["left"]["difference"]) for r in rows]
+    rows = study.rows
+    left = [r.left.difference for r in rows]
     prices = {
-        f"{title}, before any dose": [
-            formatting.both(_interval(r["cost"]["aligned"][key]), sign=True) for r in rows
-        ]
-        for key, title in study["costs"].items()
-        if key in rows[0]["cost"]["aligned"]
+        f"{title}, before any dose": [formatting.both(r.cost.aligned[key], sign=True) for r in rows]
+        for key, title in study.costs.items()
+        if key in rows[0].cost.aligned
     }
     return figure.rows(
         Caption(
@@ -189,18 +175,18 @@ def _left_chart(study: Part, suffix: str) -> Chart | None:
         ),
         Axis(
             "nats/token",
-            [r["name"] for r in rows],
+            [r.name for r in rows],
             "protection",
-            {"finding": [r["left"]["label"] for r in rows], **prices},
+            {"finding": [r.left.label for r in rows], **prices},
         ),
     )
 
 
-def _cost_chart(study: Part, suffix: str) -> Chart | None:
+def _cost_chart(study: Protections, suffix: str) -> Chart | None:
     """What each protection does to neutral texts before any perturbation."""
-    if "neutral_nll" not in study["costs"]:
+    if "neutral_nll" not in study.costs:
         return None
-    costs = [_interval(r["cost"]["aligned"]["neutral_nll"]) for r in study["rows"]]
+    costs = [r.cost.aligned["neutral_nll"] for r in study.rows]
     return figure.rows(
         Caption(
             f"protection-cost{suffix}",
@@ -215,27 +201,27 @@ def _cost_chart(study: Part, suffix: str) -> Chart | None:
             zero=True,
             signed=True,
         ),
-        Axis("nats/token", [r["name"] for r in study["rows"]], head="protection"),
+        Axis("nats/token", [r.name for r in study.rows], head="protection"),
     )
 
 
-def _pareto_chart(repair: Part, suffix: str) -> Chart | None:
+def _pareto_chart(repair: Repair, suffix: str) -> Chart | None:
     """Alignment against the new skill, a point for each strength of the repair."""
-    points: Sequence[Part] = repair["points"]
-    before = repair["aligned"]
+    points, before = repair.points, repair.aligned
 
-    def series(label: str, measured: Sequence[Part], names: Sequence[str], join: Any) -> Series:
-        margins: list[Value] = [_interval(p["margin"]) for p in measured]
-        skills = [_interval(p["skill"]) for p in measured]
+    def series(
+        label: str, measured: Sequence[Measured], names: Sequence[str], join: Join
+    ) -> Series:
+        margins, skills = [p.margin for p in measured], [p.skill for p in measured]
         return Series(label, margins, skills, join=join, names=names)
 
-    rows = [("aligned, before", before, "–", "–")]
+    rows: list[tuple[str, Measured, str, str]] = [("aligned, before", before, "–", "–")]
     rows += [
         (
-            f"mu {p['mu']:g}",
+            f"mu {p.mu:g}",
             p,
-            formatting.both(_interval(p["restored"]), sign=True),
-            "no" if p["dominated"] else "yes",
+            formatting.both(p.restored, sign=True),
+            "no" if p.dominated else "yes",
         )
         for p in points
     ]
@@ -251,10 +237,10 @@ def _pareto_chart(repair: Part, suffix: str) -> Chart | None:
         Plot(
             "margin, nats/token  (higher = more aligned)",
             [
-                series("repaired, by mu", points, [f"{p['mu']:g}" for p in points], "-"),
+                series("repaired, by mu", points, [f"{p.mu:g}" for p in points], "-"),
                 series("aligned, before benign training", [before], (), ""),
             ],
-            Level(repair["start"], "margin of the start model"),
+            Level(repair.start, "margin of the start model"),
         ),
         Axis("NLL of the new skill's texts, nats/token (left = better)"),
         Table(
@@ -262,7 +248,8 @@ def _pareto_chart(repair: Part, suffix: str) -> Chart | None:
             tuple(
                 (
                     name,
-                    *(formatting.both(_interval(p[key])) for key in ("margin", "skill")),
+                    formatting.both(p.margin),
+                    formatting.both(p.skill),
                     *cells,
                 )
                 for name, p, *cells in rows

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from springback.report import figure, formatting
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.findings import RateFit, RatePath, Rates, RateSet
+from springback.results.audit_schema import RateFit, RatePath, Rates, RateSet
 
 TITLES = {
     "pretraining": "like pre-training",
@@ -23,7 +23,7 @@ def rates_section(rates: Rates) -> Section | None:
     charts = there([per_example_chart(paths), *map(path_chart, paths)])
     if not charts:
         return None
-    notes = (_start_words(rates.sets, rates.depth), *map(_fit_words, rates.fits))
+    notes = (_start_words(rates.sets, rates.depth), *map(_fit_words, rates.k))
     return Section(
         "rates",
         "Compression rates",
@@ -52,7 +52,10 @@ def path_chart(path: RatePath) -> Chart | None:
         ),
         Plot(
             "change of the rate, bits/token",
-            [Series(_title(s.name), s.changes, path.examples, band=0.16) for s in path.sets],
+            [
+                Series(_title(name), moves.change, path.examples, band=0.16)
+                for name, moves in path.sets.items()
+            ],
             zero=True,
             signed=True,
             equal_decimals=True,
@@ -68,9 +71,9 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
         what = "aligning" if path.phase == "align" else "opposite"
         first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
         over = f"set, over the first {first} {what} examples"
-        names += [f"{_title(s.name)} {over}" for s in path.sets]
-    moves = [s for path in paths for s in path.sets]
-    whole = [formatting.both(s.whole, MILLI, sign=True) for s in moves]
+        names += [f"{_title(name)} {over}" for name in path.sets]
+    moves = [s for path in paths for s in path.sets.values()]
+    whole = [formatting.both(s.per_example, MILLI, sign=True) for s in moves]
     return figure.rows(
         Caption(
             "rebound-rates-each",
@@ -81,7 +84,7 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
         ),
         Plot(
             "0.001 bits/token for each example (left = compressed better)",
-            [Series("", [s.first.scaled(MILLI) for s in moves], join="")],
+            [Series("", [s.first_per_example.scaled(MILLI) for s in moves], join="")],
             name="first mark, 0.001 bits/token for each",
             zero=True,
             signed=True,
@@ -98,14 +101,16 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
 def _fit_words(fit: RateFit) -> str:
     """The fitted k, and what the volumes say where they are known."""
     where = "while aligning" if fit.phase == "align" else "under the opposite"
-    text = f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.examples)} examples: "
-    if fit.k is None:
+    text = (
+        f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.first.examples)} examples: "
+    )
+    if fit.first.k is None:
         text += (
             "no k, for the aligning and the pre-training set's rates move opposite ways in "
-            f"{100 * fit.opposite:.0f} % of the seeds only."
+            f"{100 * fit.first.opposite:.0f} % of the seeds only."
         )
     else:
-        text += f"k = {formatting.both(fit.k)}."
+        text += f"k = {formatting.both(fit.first.k)}."
     if fit.volumes is not None and fit.phase == "perturb":
         text += f" By volumes {formatting.number(fit.volumes)}."
     return text
@@ -115,8 +120,9 @@ def _start_words(sets: Sequence[RateSet], depth: int) -> str:
     """Rates of the start model, and what is taken off them."""
     each = "; ".join(
         f"{_title(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
-        f"{formatting.number(s.bits_per_byte)} bits/byte, rate {formatting.number(s.rate)}, "
-        f"normalised {formatting.number(s.normalised)} bits/token (M = {s.leaves:,})"
+        f"{formatting.number(s.start.bits_per_byte)} bits/byte, "
+        f"rate {formatting.number(s.start.rate)}, "
+        f"normalised {formatting.number(s.start.normalised)} bits/token (M = {s.leaves:,})"
         for s in sets
     )
     return f"Start model, trees pruned to {formatting.count(depth, 'token')}: {each}."

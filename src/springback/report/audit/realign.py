@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from springback.report import figure, formatting
 from springback.report.components import Section
+from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.findings import Realign
-from springback.report.values import Estimate, Interval
+from springback.results.schema import Interval, Realignment
 
 #: Rates are for each example in the file; a hundred of them make readable numbers.
 EXAMPLES = 100
 
 
-def realign_section(realign: Realign) -> Section | None:
+def realign_section(realign: Realignment) -> Section | None:
     chart = realign_chart(realign)
     if chart is None:
         return None
@@ -27,9 +27,9 @@ def realign_section(realign: Realign) -> Section | None:
     return Section("realign", "Second alignment", lead, (chart,), notes)
 
 
-def realign_chart(realign: Realign) -> Chart | None:
+def realign_chart(realign: Realignment) -> Chart | None:
     """First beside second alignment: margin gained for each 100 examples, at equal counts."""
-    counts = [c for c in realign.counts if c.first is not None and c.second is not None]
+    counts = realign.counts
     first = [_per_hundred(c.first) for c in counts]
     second = [_per_hundred(c.second) for c in counts]
     difference = [formatting.both(_per_hundred(c.difference), sign=True) for c in counts]

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from springback.report import figure, formatting
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
-from springback.report.schema import Curve, Probe, Rebound
+from springback.results.audit_schema import Curve, Probe, Rebound
 from springback.results.probe_info import PROBES
 
 
 def rebound_section(rebound: Rebound, floor: Mapping[str, float]) -> Section:
     """A chart for each probe; ``floor``: by probe, how far scoring alone moves it."""
-    probes = {p.key: p for p in rebound.probes}
+    probes = rebound.probes
     order = sorted(probes, key=lambda key: {"margin": 0, "kl": 1}.get(key, 2))
     notes: tuple[str, ...] = ()
     if floor:
@@ -24,7 +24,7 @@ def rebound_section(rebound: Rebound, floor: Mapping[str, float]) -> Section:
         "rebound",
         "Rebound",
         "What becomes of the aligned model when it is trained on the opposite?",
-        there([rebound_chart(rebound, probes[key]) for key in order]),
+        there([rebound_chart(rebound, key) for key in order]),
         notes,
         reading="Each line starts at a model aligned on that many examples and follows it "
         "while it is trained on the opposite. The dashed line is the start model.",
@@ -39,19 +39,18 @@ def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
     return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
 
 
-def rebound_chart(rebound: Rebound, probe: Probe) -> Chart | None:
+def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
     """A probe against the examples of the opposite, one line per ``n_pos``; None without curves."""
+    probe = rebound.probes[key]
     curves = [c for c in probe.curves if any(map(math.isfinite, c.mean))]
     unit = f"Unit: {'; '.join(filter(None, (probe.unit, probe.direction)))}."
     return figure.lines(
         Caption(
-            f"rebound-{_slug(probe.key)}",
+            f"rebound-{_slug(key)}",
             probe.title,
-            " ".join(
-                filter(None, (PROBES[probe.key].meaning if probe.key in PROBES else "", unit))
-            ),
+            " ".join(filter(None, (PROBES[key].meaning if key in PROBES else "", unit))),
             legend="aligned on",
-            intervals=_band_note(rebound, any(c.low for c in curves)),
+            intervals=_band_note(rebound, any(c.band for c in curves)),
         ),
         Plot(
             probe.unit + (f"  ({probe.direction})" if probe.direction else ""),

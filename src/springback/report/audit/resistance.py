@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import elasticity_card, figure, formatting
-from springback.report.cards import Card
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.schema import Pair
+from springback.results.audit_schema import Pair, Resistance
+from springback.results.card_schema import Card
 
 RAW = (
     "Forward trains the earlier model on texts of the later one, inverse the later model on texts "
@@ -26,8 +26,8 @@ EXCESS = (
 )
 
 
-def resistance_section(pairs: Sequence[Pair], card: Card | None, data: str) -> Section:
-    """``data``: what was trained on, ``responses`` or the ``slices``."""
+def resistance_section(resistance: Resistance, card: Card | None) -> Section:
+    pairs, data = resistance.pairs, resistance.data
     ratios = formatting.listing(
         f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
     )

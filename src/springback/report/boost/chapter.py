@@ -8,7 +8,7 @@ from springback.report.boost.logit_errors import logit_errors_section
 from springback.report.boost.methods import methods_section, withheld
 from springback.report.boost.search import search_section
 from springback.report.components import Fact, Section, fact, not_measured
-from springback.report.schema import Boost
+from springback.results.boost_schema import Boost
 
 
 def facts(boost: Boost) -> tuple[Fact, ...]:
@@ -25,7 +25,7 @@ def facts(boost: Boost) -> tuple[Fact, ...]:
     if best is not None and best.nll_difference is not None:
         label = "Difference in NLL (lower = better)"
         numbers.append(fact(label, best.nll_difference, "nats/token", sign=True))
-    searched = [c for key in ("mu", "lambda") for c in boost.search.get(key, ())]
+    searched = [c for key in ("mu", "lambda") for c in (boost.search or {}).get(key, ())]
     if chosen := ", ".join(formatting.plain(c.value) for c in searched if c.chosen):
         numbers.append(Fact("mu, lambda chosen", chosen, "", "on validation; 0 = as it is"))
     return tuple(numbers)
@@ -44,6 +44,6 @@ def sections(boost: Boost) -> tuple[Section, ...]:
     parts.append(search)
     if boost.difficulty is not None:
         parts += difficulty_sections(boost.difficulty)
-    if boost.contrasts:
-        parts.append(logit_errors_section(boost.contrasts, boost.curve))
+    if boost.diagnostics is not None and boost.diagnostics.pairs:
+        parts.append(logit_errors_section(boost, boost.diagnostics.pairs))
     return tuple(section for section in parts if section is not None)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from springback.report import figure, formatting
-from springback.report.boost_findings import ByDifficulty, Difficulty
 from springback.report.components import Section
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
+from springback.results.boost_schema import ByDifficulty, Difficulty
 
 
 def difficulty_sections(difficulty: Difficulty, key: str = "difficulty") -> list[Section]:
@@ -17,7 +17,7 @@ def difficulty_sections(difficulty: Difficulty, key: str = "difficulty") -> list
 
 def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
     """Difference to the fine-tuned model in each bin, a marker for each method."""
-    methods = [m for m in difficulty.methods if any(m.differences)]
+    methods = [m for m in difficulty.methods if any(b.difference for b in m.bins)]
     bins = difficulty.bins
     places = [f"{formatting.plain(b.low)}–{formatting.plain(b.high)}" for b in bins]
     counts = formatting.listing(
@@ -33,7 +33,9 @@ def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
         Plot(
             "accuracy against the fine-tuned model, points (up = better)",
             [
-                Series(m.method, [d and d.scaled(100) for d in m.differences], join="")
+                Series(
+                    m.method, [b.difference and b.difference.scaled(100) for b in m.bins], join=""
+                )
                 for m in methods
             ],
             Level(0.0),
@@ -46,6 +48,6 @@ def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
 
 
 def _row(method: ByDifficulty) -> tuple[str, ...]:
-    differences = (formatting.both(d, 100, sign=True) for d in (*method.differences, method.trend))
+    differences = [*(b.difference for b in method.bins), method.trend]
     p = "–" if method.p_holm is None else formatting.number(method.p_holm, 2)
-    return (method.method, *differences, p)
+    return (method.method, *(formatting.both(d, 100, sign=True) for d in differences), p)

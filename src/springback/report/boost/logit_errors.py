@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from springback.report import figure, formatting
-from springback.report.boost_findings import Contrast, LambdaPoint
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
-from springback.report.values import Interval
+from springback.results.boost_schema import Boost, Contrast, LambdaPoint
+from springback.results.schema import Interval
 
 
-def logit_errors_section(contrasts: Sequence[Contrast], curve: Sequence[LambdaPoint]) -> Section:
-    """``curve``: prediction beside the search for lambda."""
+def logit_errors_section(boost: Boost, contrasts: Sequence[Contrast]) -> Section:
     head = (
         "Contrast", "Prediction", "rho k", "k", "rho", "Best lambda", "Chosen", "Contested, %",
     )  # fmt: skip
@@ -31,7 +30,7 @@ def logit_errors_section(contrasts: Sequence[Contrast], curve: Sequence[LambdaPo
         "Why contrast helps, or not",
         "Are the errors of the two models so alike, and the weak one's so much larger, that "
         "subtracting helps?",
-        there([lambda_chart(curve)]),
+        there([lambda_chart(beside_search(boost, contrasts))]),
         grids=(Grid("Logit errors", head, rows, frozenset({1})),),
         reading="Errors are those of the logits against the reference model, at plausible tokens "
         "of the validation solutions. The weak model's is k times as large, rho is their "
@@ -44,15 +43,35 @@ def _interval_cell(value: Interval | None, scale: float = 1) -> Cell:
     return Cell(formatting.value(value, scale), formatting.bounds(value, scale))
 
 
+def beside_search(boost: Boost, contrasts: Sequence[Contrast]) -> list[LambdaPoint]:
+    """EpiCoDe's prediction, with the changes of NLL and accuracy that the search for lambda saw."""
+    prediction = next((c.prediction for c in contrasts if c.method == "EpiCoDe"), None)
+    variances = {p.lam: p.error_variance for p in prediction or ()}
+    tried = {c.value: c for c in (boost.search or {}).get("lambda", ())}
+    plain = tried.get(0.0)
+
+    def change(now: Interval | None, then: Interval | None) -> Interval | None:
+        return None if now is None or then is None else Interval(now.mean - then.mean)
+
+    points = []
+    for lam in sorted({*variances, *tried}) if variances else ():
+        variance = Interval(variances[lam]) if lam in variances else None
+        here = tried.get(lam)
+        nll = change(here.nll, plain.nll) if here and plain else None
+        accuracy = change(here.accuracy, plain.accuracy) if here and plain else None
+        points.append(LambdaPoint(lam, variance, nll, accuracy))
+    return points
+
+
 def lambda_chart(curve: Sequence[LambdaPoint], name: str = "theory-lambda") -> Chart | None:
     """Predicted error variance over lambda, and below it what was measured."""
     measures: list[tuple[str, float, Callable[[LambdaPoint], Interval | None]]] = [
         ("predicted error variance (1 = as at lambda 0)", 1.0, lambda p: p.error_variance),
-        ("change of NLL, nats/token (lower = better)", 0.0, lambda p: p.nll),
+        ("change of NLL, nats/token (lower = better)", 0.0, lambda p: p.nll_difference),
         (
             "change of accuracy, points (higher = better)",
             0.0,
-            lambda p: p.accuracy and p.accuracy.scaled(100),
+            lambda p: p.accuracy_difference and p.accuracy_difference.scaled(100),
         ),
     ]
     plots = []

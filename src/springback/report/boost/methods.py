@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from springback.report import figure, formatting
 from springback.report.components import Cell, Grid, Section, there, tone
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
-from springback.report.schema import Boost, Method
-from springback.report.values import Interval
+from springback.results.boost_schema import Boost, ComparedMethod
+from springback.results.schema import Interval
 
 #: From this share on of cut answers the page says what that does to accuracy.
 MANY_CUT = 0.1
 
 
-def methods_section(methods: Sequence[Method], boost: Boost) -> Section:
+def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
     return Section(
         "comparison",
         "Methods",
         "Ways to use the same two checkpoints, once each on the test set.",
         there([methods_chart(methods)]),
         notes=(
-            *((boost.power,) if boost.power else ()),
+            *((boost.power.text,) if boost.power is not None and boost.power.text else ()),
             *cut_notes(methods),
             *withheld(boost, "test"),
         ),
@@ -32,11 +32,11 @@ def methods_section(methods: Sequence[Method], boost: Boost) -> Section:
 
 def withheld(boost: Boost, part: str) -> tuple[str, ...]:
     """Why there is no NLL of a part (``validation``, ``test``), where there is none."""
-    why = boost.withheld.get(part)
+    why = (boost.nll_withheld or {}).get(part)
     return (formatting.sentence(f"NLL is withheld: {why}"),) if why else ()
 
 
-def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | None:
+def methods_chart(methods: Sequence[ComparedMethod], name: str = "methods") -> Chart | None:
     """Each method's difference to the fine-tuned model, in points of accuracy."""
     compared = [(m.method, m.difference) for m in methods if m.difference is not None]
     return figure.rows(
@@ -58,7 +58,7 @@ def methods_chart(methods: Sequence[Method], name: str = "methods") -> Chart | N
     )
 
 
-def methods_grid(methods: Sequence[Method]) -> Grid:
+def methods_grid(methods: Sequence[ComparedMethod]) -> Grid:
     """One row a method; adjusted p-values where the file has any."""
     tested = any(m.p_holm is not None or m.nll_p_holm is not None for m in methods)
     p = ("p (Holm)",) if tested else ()
@@ -70,7 +70,7 @@ def methods_grid(methods: Sequence[Method]) -> Grid:
     return Grid("Table of methods", head, rows, frozenset({1}))
 
 
-def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
+def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:
     """What the column of cut answers means, where there is one."""
     known = [m.cut for m in methods if m.cut is not None]
     if not known:
@@ -81,7 +81,7 @@ def cut_notes(methods: Sequence[Method]) -> tuple[str, ...]:
     return (f"{note}.",)
 
 
-def _method_row(m: Method, tested: bool, cut: bool) -> tuple[Cell, ...]:
+def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def cell(value: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
         return Cell(formatting.value(value, scale, sign), formatting.bounds(value, scale, sign))
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from springback.report import figure, formatting
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
-from springback.report.schema import Candidate
-from springback.report.values import Interval
+from springback.results.boost_schema import Candidate, PrecheckPart
+from springback.results.schema import Interval
 
 #: Per search: symbol, title, what is tried.
 SEARCHES = {
@@ -47,12 +47,13 @@ SEARCHES = {
 
 
 def search_section(
-    search: Mapping[str, Sequence[Candidate]],
-    precheck: Sequence[str],
+    search: Mapping[str, Sequence[Candidate]] | None,
+    precheck: PrecheckPart | None,
     notes: tuple[str, ...] = (),
 ) -> Section | None:
-    """A chart for each search; ``precheck``: its label, then its reasons; further ``notes``."""
-    charts = there([search_chart(key, candidates) for key, candidates in search.items()])
+    """A chart for each search, and further ``notes``."""
+    known = search or {}
+    charts = there([search_chart(key, c) for key in SEARCHES if (c := known.get(key))])
     if not charts:
         return None
     return Section(
@@ -60,16 +61,16 @@ def search_section(
         "Search",
         "Which mu and lambda does the validation set choose?",
         charts,
-        (*((_precheck_words(*precheck),) if precheck else ()), *notes),
+        (*((_precheck_words(precheck),) if precheck is not None else ()), *notes),
         reading="Tried on the validation set only, first mu, then lambda. 0 leaves the model as it "
         "is; the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
         "is a filled square; candidates stand evenly spaced.",
     )
 
 
-def _precheck_words(label: str, *reasons: str) -> str:
-    why = f" ({'; '.join(reasons)})" if reasons else ""
-    return formatting.sentence(f"The pre-check, before anything was decoded: {label}{why}")
+def _precheck_words(precheck: PrecheckPart) -> str:
+    why = f" ({'; '.join(precheck.reasons)})" if precheck.reasons else ""
+    return formatting.sentence(f"The pre-check, before anything was decoded: {precheck.label}{why}")
 
 
 def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from springback.report import figure, formatting
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
-from springback.report.node import form_of
-from springback.report.values import Interval
+from springback.results.paper_schema import LifeCycle
+from springback.results.schema import Interval
 
-Part = Mapping[str, Any]
 #: By axis: key of a trend, title of the section, name of the axis, key of what one line holds.
 AXES = {
     "volume": ("volume", "Along pre-training", "rows of pre-training", "size"),
@@ -19,48 +15,42 @@ AXES = {
 }
 
 
-def life_cycle_sections(study: Part) -> tuple[Section, ...]:
-    """Raises :class:`StoreError` where it has not the form that the job writes."""
-    with form_of("analysis.life_cycle", "reproduce"):
-        return (
-            _section(study, "volume", "Does it grow with the volume of pre-training?"),
-            _section(study, "parameters", "Does it grow with the size of the model?"),
-        )
+def life_cycle_sections(study: LifeCycle) -> tuple[Section, ...]:
+    return (
+        _section(study, "volume", "Does it grow with the volume of pre-training?"),
+        _section(study, "parameters", "Does it grow with the size of the model?"),
+    )
 
 
-def _section(study: Part, axis: str, lead: str) -> Section:
+def _section(study: LifeCycle, axis: str, lead: str) -> Section:
     trend, title, _, _ = AXES[axis]
     return Section(
         f"life-{axis}",
         title,
         lead,
-        there([_chart(study, quantity, axis) for quantity in study["quantities"]]),
-        reading=f"Aligned on {study['n_pos']:,} examples, then {study['dose']:,} of the "
+        there([_chart(study, quantity, axis) for quantity in study.quantities]),
+        reading=f"Aligned on {study.n_pos:,} examples, then {study.dose:,} of the "
         "opposite. A seed draws text, weights and order of the pre-training too.",
         grids=(_trend_grid(study, trend),),
     )
 
 
-def _interval(mean: Part | None) -> Interval | None:
-    return None if mean is None else Interval(mean["mean"], mean["low"], mean["high"], mean["n"])
-
-
-def _chart(study: Part, quantity: str, axis: str) -> Chart | None:
+def _chart(study: LifeCycle, quantity: str, axis: str) -> Chart | None:
     """A line for each size along volume, or the other way round."""
     trend, _, label, group = AXES[axis]
-    title, unit = (study["quantities"][quantity][k] for k in ("title", "unit"))
-    places = sorted({cell[axis] for cell in study["cells"]})
-    groups: dict[Any, dict[float, Interval | None]] = {}
-    for cell in study["cells"]:
-        groups.setdefault(cell[group], {})[cell[axis]] = _interval(cell[quantity])
+    about = study.quantities[quantity]
+    places = sorted({getattr(cell, axis) for cell in study.cells})
+    groups: dict[str | int, dict[float, Interval | None]] = {}
+    for cell in study.cells:
+        groups.setdefault(getattr(cell, group), {})[getattr(cell, axis)] = getattr(cell, quantity)
     series = [
         Series(name if isinstance(name, str) else f"{name:,} rows", [values.get(p) for p in places])
         for name, values in groups.items()
         if any(values.values())
     ]
     return figure.points(
-        Caption(f"life-{quantity.replace('_', '-')}-{trend}", title, ""),
-        Plot(unit, series, zero=True),
+        Caption(f"life-{quantity.replace('_', '-')}-{trend}", about.title, ""),
+        Plot(about.unit, series, zero=True),
         Axis(
             label,
             [formatting.plain(p) for p in places],
@@ -77,18 +67,17 @@ def _short(value: float) -> str:
     return formatting.plain(value)
 
 
-def _trend_grid(study: Part, axis: str) -> Grid:
+def _trend_grid(study: LifeCycle, axis: str) -> Grid:
     rows = []
-    for row in study["trends"]:
-        if row["axis"] == axis:
-            title, unit = (study["quantities"][row["quantity"]][k] for k in ("title", "unit"))
-            slope = _interval(row["slope"])
+    for row in study.trends:
+        if row.axis == axis:
+            about, slope = study.quantities[row.quantity], row.slope
             rows.append(
                 (
-                    Cell(title, unit),
+                    Cell(about.title, about.unit),
                     Cell(formatting.value(slope, sign=True), formatting.bounds(slope, sign=True)),
-                    Cell("–" if row["p_holm"] is None else formatting.number(row["p_holm"], 2)),
-                    Cell(row["label"]),
+                    Cell("–" if row.p_holm is None else formatting.number(row.p_holm, 2)),
+                    Cell(row.label),
                 )
             )
     head = ("Quantity", f"For each doubling of {axis}", "p (Holm)", "Finding")

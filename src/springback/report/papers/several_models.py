@@ -8,10 +8,14 @@ from springback.report import elasticity_card, figure, formatting
 from springback.report.boost.difficulty import difficulty_sections
 from springback.report.boost.logit_errors import lambda_chart
 from springback.report.boost.methods import cut_notes, methods_chart, methods_grid
-from springback.report.cards import Comparison, Models, Quantity, Reproduction, Study
 from springback.report.components import Section, there
+from springback.report.elasticity_card import Models
+from springback.report.estimate import shown
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Value
-from springback.report.schema import Cell
+from springback.results.boost_schema import ComparedMethod, SeedsComparison
+from springback.results.card_schema import Comparison, StudyCard
+from springback.results.paper_schema import Cell, Reproduction
+from springback.results.schema import Quantity
 
 #: By quantity: title, how to read it, and the value that a dashed line marks.
 MAIN: dict[str, tuple[str, str, tuple[float, str] | None]] = {
@@ -41,12 +45,12 @@ MAIN: dict[str, tuple[str, str, tuple[float, str] | None]] = {
 
 
 def sections(
-    models: Models | None, reproduction: Reproduction | None, cells: Sequence[Cell] = ()
+    models: Models, reproduction: Reproduction | None = None, cells: Sequence[Cell] = ()
 ) -> tuple[Section, ...]:
     parts = [] if reproduction is None else [_published_section(reproduction)]
     for number, cell in enumerate(cells, start=1):
         parts += _cell_sections(cell, f"-{number}" if len(cells) > 1 else "")
-    if models is not None and models.studies:
+    if models.studies:
         parts += _model_sections(models)
     return tuple(parts)
 
@@ -54,15 +58,15 @@ def sections(
 def _cell_sections(cell: Cell, suffix: str) -> list[Section]:
     """One model on one task: its methods over the seeds, by difficulty, against lambda."""
     parts = []
-    if cell.methods:
+    if rows := [_method_of(row) for row in cell.methods]:
         parts.append(
             Section(
                 f"comparison{suffix}",
                 f"Methods: {cell.name}",
                 "Means over the seeds, each against the fine-tuned model of its seed.",
-                there([methods_chart(cell.methods, f"methods{suffix}")]),
-                notes=cut_notes(cell.methods),
-                grids=(methods_grid(cell.methods),),
+                there([methods_chart(rows, f"methods{suffix}")]),
+                notes=cut_notes(rows),
+                grids=(methods_grid(rows),),
             )
         )
     if cell.difficulty is not None:
@@ -72,6 +76,24 @@ def _cell_sections(cell: Cell, suffix: str) -> list[Section]:
         lead = "Does the error that theory predicts move as NLL and accuracy do?"
         parts.append(Section(f"lambda{suffix}", f"Lambda: {cell.name}", lead, there([chart])))
     return parts
+
+
+def _method_of(row: SeedsComparison) -> ComparedMethod:
+    """As a method of one boost; a strength only where all seeds chose the same."""
+    mu, lam = (set(strengths) for strengths in (row.mu, row.lam))
+    return ComparedMethod(
+        row.method,
+        mu.pop() if len(mu) == 1 else None,
+        lam.pop() if len(lam) == 1 else None,
+        row.accuracy,
+        row.nll,
+        row.difference,
+        row.nll_difference,
+        row.verdict,
+        row.cut,
+        p_holm=row.p_t_holm,
+        nll_p_holm=row.nll_p_t_holm,
+    )
 
 
 def _published_section(reproduction: Reproduction) -> Section:
@@ -144,8 +166,8 @@ def _differences_section(comparison: Comparison, models: Models) -> Section:
 def quantity_chart(models: Models, key: str) -> Chart | None:
     """One main quantity of the cards by model; None where no model has it."""
     title, reading, marked = MAIN[key]
-    quantities = [(s, s.card.quantity(key) if s.card is not None else None) for s in models.studies]
-    unit = next((q.shown()[1] for _, q in quantities if q is not None), "")
+    quantities = [(s, s.card.quantities.get(key) if s.card else None) for s in models.studies]
+    unit = next((shown(q)[1] for _, q in quantities if q is not None), "")
     values = [_value(q) for _, q in quantities]
     findings = ["–" if q is None else q.label or "–" for _, q in quantities]
     return figure.rows(
@@ -169,11 +191,11 @@ def quantity_chart(models: Models, key: str) -> Chart | None:
 def _value(quantity: Quantity | None) -> Value:
     if quantity is None:
         return "no card"
-    estimate, _ = quantity.shown()
+    estimate, _ = shown(quantity)
     return estimate if estimate.known else quantity.reason or "not measured"
 
 
-def _name(study: Study, quantity: Quantity | None) -> str:
+def _name(study: StudyCard, quantity: Quantity | None) -> str:
     """What did not align says so in the chart itself: its other values mean little."""
     fell = quantity is not None and quantity.label == "did not align"
     return f"{study.name} (did not align)" if fell else study.name

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from springback.report import figure, formatting
 from springback.report.components import Fact, Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
-from springback.report.values import Interval
+from springback.results.theory_schema import Control, Noise, Scaling, Springs, SpringsCell
 
-Part = Mapping[str, Any]
-Cells = Sequence[Part]
+Cells = Sequence[SpringsCell]
+AnyCell = TypeVar("AnyCell", bound=SpringsCell | Control)
 ARMS = {"joint": "joint", "sequence": "in sequence"}
 SETS = ("D1", "D2", "D3")
 FORMS = ("unigram", "bigram", "trigram")
@@ -22,29 +22,29 @@ BALANCE = "balance of n1 d1 and n2 d2 (0 = they cancel)"
 OVER_SEEDS = "Whiskers are 95 % intervals over the seeds."
 
 
-def springs_facts(study: Part) -> tuple[Fact, ...]:
-    gap, bounds = study["gap"], study["bounds"]
+def springs_facts(study: Springs) -> tuple[Fact, ...]:
+    gap, bounds = study.gap, study.bounds
     return (
         Fact(
             "Joint trainings end above the exact optimum by",
-            formatting.number(gap["median"]),
+            formatting.number(gap.median),
             "nats/response",
-            f"median of {gap['trainings']:,}; at most {formatting.number(gap['largest'])}",
+            f"median of {gap.trainings:,}; at most {formatting.number(gap.largest)}",
         ),
         Fact(
             "An optimum's two bounds are broken in",
-            f"{bounds['two_below_zero']} and {bounds['three_above_zero']}",
-            f"of {bounds['cells']:,}",
+            f"{bounds.two_below_zero} and {bounds.three_above_zero}",
+            f"of {bounds.cells:,}",
             "n1 d1 + n2 d2 at least 0; with n3 d3 at most 0; by twice the noise",
         ),
     )
 
 
-def springs_sections(study: Part) -> tuple[Section, ...]:
-    cells, dose = study["cells"], study["at"]["l"]
+def springs_sections(study: Springs) -> tuple[Section, ...]:
+    cells, dose = study.cells, study.at.l
     products = [
         products_chart(cells, arrangement, number)
-        for number, arrangement in enumerate(study["arrangements"], start=1)
+        for number, arrangement in enumerate(study.arrangements, start=1)
     ]
     return (
         Section(
@@ -52,7 +52,7 @@ def springs_sections(study: Part) -> tuple[Section, ...]:
             "Stiffness and elongation",
             "Does a set k times as large move k times less?",
             there([fitted_chart(cells, dose), balance_chart(cells, dose)]),
-            tuple(map(_exponent_words, study["scaling"])),
+            tuple(map(_exponent_words, study.scaling)),
         ),
         Section(
             "springs-products",
@@ -64,27 +64,27 @@ def springs_sections(study: Part) -> tuple[Section, ...]:
             "springs-exact",
             "Beside the exact optimum",
             "Is the training at fault, or the claim?",
-            there([exact_chart(cells), forms_chart(study["controls"], dose)]),
-            tuple(_noise_notes(study["noise"])),
+            there([exact_chart(cells), forms_chart(study.controls, dose)]),
+            tuple(_noise_notes(study.noise)),
         ),
     )
 
 
-def _exponent_words(row: Part) -> str:
+def _exponent_words(row: Scaling) -> str:
     """Exponent of -d2 / d1 in k, for an arm, an arrangement and a dose."""
-    arm = "Trained jointly" if row["arm"] == "joint" else "Trained in sequence"
-    start = f"{arm}, {row['arrangement']}, l = {row['l']:g}: "
-    if row["exponent"] is None:
-        opposite = f"{100 * row['opposite']:.0f} %"
-        above = f"{formatting.count(len(row['k']), 'k')} above the noise"
+    arm = "Trained jointly" if row.arm == "joint" else "Trained in sequence"
+    start = f"{arm}, {row.arrangement}, l = {row.l:g}: "
+    if row.exponent is None:
+        opposite = f"{100 * row.opposite:.0f} %"
+        above = f"{formatting.count(len(row.k), 'k')} above the noise"
         return f"{start}no exponent; signs opposite in {opposite} of the runs, {above}."
-    over = f"k from {formatting.plain(min(row['k']))} to {formatting.plain(max(row['k']))}"
-    return f"{start}-d2 / d1 grows as k to the power of {_words(row['exponent'])}, {over}."
+    over = f"k from {formatting.plain(min(row.k))} to {formatting.plain(max(row.k))}"
+    return f"{start}-d2 / d1 grows as k to the power of {formatting.both(row.exponent)}, {over}."
 
 
-def _noise_notes(noise: Cells) -> Iterator[str]:
+def _noise_notes(noise: Sequence[Noise]) -> Iterator[str]:
     for arm, name in (("joint", "joint trainings"), ("sequence", "trainings in sequence")):
-        sizes = [row["changes"] for row in noise if row["arm"] == arm]
+        sizes = [row.changes for row in noise if row.arm == arm]
         if sizes:
             each = ", ".join(
                 f"{name_of_set} {formatting.number(min(changes))} to "
@@ -97,39 +97,28 @@ def _noise_notes(noise: Cells) -> Iterator[str]:
             )
 
 
-def _interval(mean: Part | None) -> Interval | None:
-    if mean is None or mean["mean"] is None:
-        return None
-    return Interval(mean["mean"], mean["low"], mean["high"], 1)
-
-
-def _words(mean: Part | None) -> str:
-    return formatting.both(_interval(mean))
-
-
-def _by_arm(cells: Cells, dose: float) -> dict[str, list[Part]]:
+def _by_arm(cells: Cells, dose: float) -> dict[str, list[SpringsCell]]:
     """Cells of one dose by arrangement and arm."""
-    groups: dict[str, list[Part]] = {}
+    groups: dict[str, list[SpringsCell]] = {}
     for cell in cells:
-        if cell["l"] == dose:
-            groups.setdefault(f"{cell['arrangement']}, {ARMS[cell['arm']]}", []).append(cell)
+        if cell.l == dose:
+            groups.setdefault(f"{cell.arrangement}, {ARMS[cell.arm]}", []).append(cell)
     return groups
 
 
 def _k_chart(
     caption: Caption,
     plot: Plot,
-    groups: Mapping[str, Cells],
-    columns: Mapping[str, Callable[[Part], str]],
+    groups: Mapping[str, Sequence[AnyCell]],
+    columns: Mapping[str, Callable[[AnyCell], str]],
 ) -> Chart | None:
     """A line against k for each group; the series of ``plot`` come after them."""
-    key = "fitted_k" if plot.log else "balance"
     series = [
-        Series(name, [_interval(c[key]) for c in cells], [c["k"] for c in cells])
+        Series(name, [c.fitted_k if plot.log else c.balance for c in cells], [c.k for c in cells])
         for name, cells in groups.items()
     ]
     rows = tuple(
-        (name, formatting.plain(c["k"]), *(words(c) for words in columns.values()))
+        (name, formatting.plain(c.k), *(words(c) for words in columns.values()))
         for name, cells in groups.items()
         for c in cells
     )
@@ -144,7 +133,7 @@ def _k_chart(
 def fitted_chart(cells: Cells, dose: float) -> Chart | None:
     """-d2 / d1 against k, both on logarithmic axes; the dashed line is the invariant."""
     groups = _by_arm(cells, dose)
-    ks = sorted({c["k"] for some in groups.values() for c in some})
+    ks = sorted({c.k for some in groups.values() for c in some})
     return _k_chart(
         Caption(
             "theory-springs-k",
@@ -161,10 +150,10 @@ def fitted_chart(cells: Cells, dose: float) -> Chart | None:
         ),
         groups,
         {
-            "-d2 / d1": lambda c: _words(c["fitted_k"]),
-            "exact, joint optimum": lambda c: _words(c["predicted"]["fitted_k"]),
-            "seeds with opposite signs, %": lambda c: f"{100 * c['opposite']:.0f}",
-            "above the noise": lambda c: _resolved_words(c["resolved"]),
+            "-d2 / d1": lambda c: formatting.both(c.fitted_k),
+            "exact, joint optimum": lambda c: formatting.both(c.predicted.fitted_k),
+            "seeds with opposite signs, %": lambda c: f"{100 * c.opposite:.0f}",
+            "above the noise": lambda c: _resolved_words(c.resolved),
         },
     )
 
@@ -189,27 +178,27 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
         Plot(BALANCE, (), Level(0.0), limits=(-1.15, 1.15)),
         _by_arm(cells, dose),
         {
-            "balance": lambda c: _words(c["balance"]),
-            "exact, joint optimum": lambda c: _words(c["predicted"]["balance"]),
-            "with D3": lambda c: _words(c["total"]),
+            "balance": lambda c: formatting.both(c.balance),
+            "exact, joint optimum": lambda c: formatting.both(c.predicted.balance),
+            "with D3": lambda c: formatting.both(c.total),
         },
     )
 
 
 def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
     """n_i d_i along l at a middle k: the joint arm above, the sequence below."""
-    ks = sorted({c["k"] for c in cells if c["arrangement"] == arrangement})
+    ks = sorted({c.k for c in cells if c.arrangement == arrangement})
     if not ks:
         return None
     k = ks[len(ks) // 2]
-    shown = [c for c in cells if c["arrangement"] == arrangement and c["k"] == k]
-    by_arm = {arm: [c for c in shown if c["arm"] == arm] for arm in ARMS}
+    shown = [c for c in cells if c.arrangement == arrangement and c.k == k]
+    by_arm = {arm: [c for c in shown if c.arm == arm] for arm in ARMS}
     rows = tuple(
         (
             f"{name}, {ARMS[arm]}",
-            formatting.plain(c["l"]),
-            _words(c["products"][i]),
-            _words(c["predicted"]["products"][i]),
+            formatting.plain(c.l),
+            formatting.both(c.products[i]),
+            formatting.both(c.predicted.products[i]),
         )
         for arm, some in by_arm.items()
         for i, name in enumerate(SETS)
@@ -236,14 +225,11 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
 
 def _products(cells: Cells, exact: bool) -> list[Series]:
     """n_i d_i of each set along l, and dashed the exact ones."""
-    doses = [c["l"] for c in cells]
-    series = [
-        Series(name, [_interval(c["products"][i]) for c in cells], doses)
-        for i, name in enumerate(SETS)
-    ]
+    doses = [c.l for c in cells]
+    series = [Series(name, [c.products[i] for c in cells], doses) for i, name in enumerate(SETS)]
     if exact:
         for i in range(len(SETS)):
-            means = [c["predicted"]["products"][i]["mean"] for c in cells]
+            means = [c.predicted.products[i].mean for c in cells]
             series.append(Series("exact", means, doses, join="--", reference=True))
     return series
 
@@ -251,9 +237,9 @@ def _products(cells: Cells, exact: bool) -> list[Series]:
 def exact_chart(cells: Cells) -> Chart | None:
     """Measured against exact elongations of the joint arm, sizes on logarithmic axes."""
     pairs = [
-        (i, abs(c["predicted"]["changes"][i]["mean"]), abs(c["changes"][i]["mean"]), c)
+        (i, abs(c.predicted.changes[i].mean), abs(c.changes[i].mean), c)
         for c in cells
-        if c["arm"] == "joint"
+        if c.arm == "joint"
         for i in range(len(SETS))
     ]
     pairs = [p for p in pairs if p[1] > 0 and p[2] > 0 and math.isfinite(p[1])]
@@ -261,11 +247,11 @@ def exact_chart(cells: Cells) -> Chart | None:
     ends = [min(sizes, default=1.0), max(sizes, default=1.0)]
     rows = tuple(
         (
-            f"{SETS[i]}, {c['arrangement']}",
-            formatting.plain(c["k"]),
-            formatting.plain(c["l"]),
-            _words(c["changes"][i]),
-            _words(c["predicted"]["changes"][i]),
+            f"{SETS[i]}, {c.arrangement}",
+            formatting.plain(c.k),
+            formatting.plain(c.l),
+            formatting.both(c.changes[i]),
+            formatting.both(c.predicted.changes[i]),
         )
         for i, _, _, c in pairs
     )
@@ -298,12 +284,12 @@ def exact_chart(cells: Cells) -> Chart | None:
     )
 
 
-def forms_chart(controls: Cells, dose: float) -> Chart | None:
+def forms_chart(controls: Sequence[Control], dose: float) -> Chart | None:
     """Balance of the best n-gram models, in closed form, against k."""
-    groups: dict[str, list[Part]] = {}
+    groups: dict[str, list[Control]] = {}
     for cell in controls:
-        if cell["l"] == dose:
-            name = f"{cell['arrangement']}, {_form(cell['order'])}"
+        if cell.l == dose:
+            name = f"{cell.arrangement}, {_form(cell.order)}"
             groups.setdefault(name, []).append(cell)
     return _k_chart(
         Caption(
@@ -317,8 +303,8 @@ def forms_chart(controls: Cells, dose: float) -> Chart | None:
         Plot(BALANCE, (), Level(0.0)),
         groups,
         {
-            "balance": lambda c: _words(c["balance"]),
-            "-d2 / d1": lambda c: _words(c["fitted_k"]),
+            "balance": lambda c: formatting.both(c.balance),
+            "-d2 / d1": lambda c: formatting.both(c.fitted_k),
         },
     )
 

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from springback.report import figure, formatting
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
-from springback.report.values import Interval
+from springback.results.schema import Interval
+from springback.results.theory_schema import DataTails, TailFit
 
-Rows = Sequence[Mapping[str, Any]]
 HEAD = ("data", "leaves", "alpha", "xmin", "leaves in tail", "mass in tail, %", "p", "finding")
 #: Kinds of leaf whose tails one chart holds.
 MOST = 6
 
 
-def tails_section(data: Rows) -> Section:
+def tails_section(data: Sequence[DataTails]) -> Section:
     charts = [exponents_chart(data), *(tail_chart(i, d) for i, d in enumerate(data, start=1))]
     notes = tuple(
-        f"{d['data']}, {t['leaves']}: no fit ({t['reason']})."
+        f"{d.data}, {t.leaves}: no fit ({t.reason})."
         for d in data
-        for t in d["tails"]
-        if not t["fit"]
+        for t in d.tails
+        if t.fit is None
     )
     return Section("tails", "Tails", "Do leaf masses follow a Pareto law?", there(charts), notes)
 
 
-def exponents_chart(data: Rows) -> Chart | None:
+def exponents_chart(data: Sequence[DataTails]) -> Chart | None:
     """Tail exponents of every kind of leaf, a marker for each data set, hollow if ruled out."""
-    fitted = [(d, t) for d in data for t in d["tails"] if t["fit"]]
-    names = list(dict.fromkeys(t["leaves"] for _, t in fitted))
-    cells = tuple(_tail_row(d, t) for d, t in fitted)
+    fitted = [(d, t, t.fit) for d in data for t in d.tails if t.fit is not None]
+    names = list(dict.fromkeys(t.leaves for _, t, _ in fitted))
+    cells = tuple(_tail_row(d.data, t.leaves, fit) for d, t, fit in fitted)
     return figure.rows(
         Caption(
             "theory-exponents",
@@ -49,54 +48,59 @@ def exponents_chart(data: Rows) -> Chart | None:
     )
 
 
-def _exponents(data: Mapping[str, Any], names: Sequence[str]) -> Series:
-    fits = {t["leaves"]: t["fit"] for t in data["tails"] if t["fit"]}
-    values = []
+def _exponents(data: DataTails, names: Sequence[str]) -> Series:
+    fits = {t.leaves: t.fit for t in data.tails if t.fit is not None}
+    values: list[Interval | None] = []
     for name in names:
-        fit = fits.get(name)
-        half = 1.96 * ((fit and fit["alpha_se"]) or 0.0)
-        values.append(fit and Interval(fit["alpha"], fit["alpha"] - half, fit["alpha"] + half, 1))
+        if (fit := fits.get(name)) is None:
+            values.append(None)
+        else:
+            half = 1.96 * (fit.alpha_se or 0.0)
+            values.append(Interval(fit.alpha, fit.alpha - half, fit.alpha + half))
     ruled_out = [
         i
         for i, name in enumerate(names)
-        if name in fits and not fits[name]["label"].startswith("power law")
+        if name in fits and not fits[name].label.startswith("power law")
     ]
-    return Series(formatting.short(data["data"], 24), values, join="", hollow=ruled_out)
+    return Series(formatting.short(data.data, 24), values, join="", hollow=ruled_out)
 
 
-def _tail_row(data: Mapping[str, Any], tail: Mapping[str, Any]) -> tuple[str, ...]:
-    fit = tail["fit"]
+def _tail_row(data: str, leaves: str, fit: TailFit) -> tuple[str, ...]:
     return (
-        data["data"],
-        tail["leaves"],
-        formatting.number(fit["alpha"]),
-        formatting.plain(fit["xmin"]),
-        f"{fit['n_tail']:,} of {fit['n']:,}",
-        formatting.number(100 * fit["mass_tail"]),
-        formatting.number(fit["p"]),
-        fit["label"],
+        data,
+        leaves,
+        formatting.number(fit.alpha),
+        formatting.plain(fit.xmin),
+        f"{fit.n_tail:,} of {fit.n:,}",
+        formatting.number(100 * fit.mass_tail),
+        formatting.number(fit.p),
+        fit.label,
     )
 
 
-def tail_chart(number: int, data: Mapping[str, Any]) -> Chart | None:
+def tail_chart(number: int, data: DataTails) -> Chart | None:
     """How many leaves occur at least so often, and the fitted power laws (dashed)."""
-    tails = [t for t in data["tails"] if t["fit"] and t.get("survival")][:MOST]
+    tails = [
+        (t.leaves, t.survival, t.fit)
+        for t in data.tails
+        if t.fit is not None and t.survival is not None
+    ][:MOST]
     curves, slopes = [], []
-    for i, tail in enumerate(tails):
-        counts, shares, fit = tail["survival"]["count"], tail["survival"]["share"], tail["fit"]
-        curves.append(Series(tail["leaves"], shares, counts, markers=False))
-        start, end = fit["xmin"], max(counts)
-        first = fit["n_tail"] / fit["n"]
-        ends = [first, first * (end / start) ** (1 - fit["alpha"])]
+    for i, (leaves, survival, fit) in enumerate(tails):
+        counts = survival.count
+        curves.append(Series(leaves, survival.share, counts, markers=False))
+        start, end = fit.xmin, max(counts)
+        first = fit.n_tail / fit.n
+        ends = [first, first * (end / start) ** (1 - fit.alpha)]
         slopes.append(Series("", ends, [start, end], join="--", markers=False, index=i))
-    least = min((min(t["survival"]["share"]) for t in tails), default=1.0)
+    least = min((min(survival.share) for _, survival, _ in tails), default=1.0)
     return figure.lines(
         Caption(
             f"theory-tail-{number}",
-            f"Tails of {formatting.short(data['data'], 34)}",
+            f"Tails of {formatting.short(data.data, 34)}",
             "Away from the smallest counts a power law is a straight line; dashed, from its "
             "threshold on, the fitted slope.",
-            alt=f"Survival curves of {formatting.listing(t['leaves'] for t in tails)} on two "
+            alt=f"Survival curves of {formatting.listing(leaves for leaves, _, _ in tails)} on two "
             "logarithmic axes.",
         ),
         Plot(
@@ -106,5 +110,5 @@ def tail_chart(number: int, data: Mapping[str, Any]) -> Chart | None:
             log=True,
         ),
         Axis("occurrences", scale="log"),
-        Table(HEAD, tuple(_tail_row(data, t) for t in tails)),
+        Table(HEAD, tuple(_tail_row(data.data, leaves, fit) for leaves, _, fit in tails)),
     )

@@ -11,58 +11,57 @@ from springback.report.components import Fact, Section, there
 from springback.report.drawing import panel, style
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
 from springback.report.theme import LIGHT
+from springback.results.theory_schema import Huffman, Quartiles, Theorem, TheoremCell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Part = Mapping[str, Any]
-Rows = Sequence[Part]
+#: Cells of one table, or single draws; which of their fields vary differs.
+Rows = Sequence[Any]
 KEPT = "share of -k that is left"
 #: What is drawn of a share; the table has the rest.
 FRAME = (-1.0, 3.0)
 
 
-def theorem_facts(study: Part) -> tuple[Fact, ...]:
-    identity = study["identity"]
-    residue = formatting.number(identity["residue_at_zero"])
-    note = f"largest over {identity['cells']:,} cells"
-    difference = formatting.number(identity["difference"])
+def theorem_facts(study: Theorem) -> tuple[Fact, ...]:
+    identity = study.identity
+    residue = formatting.number(identity.residue_at_zero)
+    note = f"largest over {identity.cells:,} cells"
+    difference = formatting.number(identity.difference)
     return (
         Fact("Residue of the balance at l = 0", residue, "bits", note),
         Fact("Closed form against differences", difference, "relative", "at l = 0"),
     )
 
 
-def theorem_sections(study: Part) -> tuple[Section, ...]:
-    k, l = study["at"]["k"], study["at"]["l"]  # noqa: E741
+def theorem_sections(study: Theorem) -> tuple[Section, ...]:
+    k, l = study.at.k, study.at.l  # noqa: E741
     what = "rate2' / rate1' over -k at"
     ratio = (
         kept_chart(
             ("theory-ratio-k", "Ratio against k", f"{what} l = {l:g}; at l = 0 it is 1 for all."),
-            [row for row in study["by_k"] if row["l"]],
+            [row for row in study.by_k if row.l],
             ("k", "k"),
         ),
         kept_chart(
-            ("theory-ratio-l", "Ratio against l", f"{what} k = {k:g}."), study["by_l"], ("l", "l")
+            ("theory-ratio-l", "Ratio against l", f"{what} k = {k:g}."), study.by_l, ("l", "l")
         ),
     )
     escaped = [
-        row
-        for row in study["escaped"]
-        if row["arrangement"] == "independent" and row["k"] in (10, 1e3, 1e6)
+        row for row in study.escaped if row.arrangement == "independent" and row.k in (10, 1e3, 1e6)
     ]
     reading = "l = 0, independent leaves: a mass near 1/k already undoes the ratio."
     departures = (
-        collapse_chart(study["departures"]),
-        chi2_chart(study["departures"]),
+        collapse_chart(study.departures),
+        chi2_chart(study.departures),
         kept_chart(
             ("theory-escaped", "Escaped mass", reading),
             escaped,
             ("mass", "mass of D3 on new leaves"),
         ),
     )
-    maps = (sign_chart(study["map"]), map_chart(study["map"]))
-    huffman = (huffman_chart(study["huffman"]),)
+    maps = (sign_chart(study.map), map_chart(study.map))
+    huffman = (huffman_chart(study.huffman),)
     ratio_lead = "Does D2's rate change k times as fast as D1's?"
     departures_lead = "What decides how far the theorem reaches?"
     map_lead = "For which data does the alignment set get worse?"
@@ -74,25 +73,27 @@ def theorem_sections(study: Part) -> tuple[Section, ...]:
     )
 
 
-def _median(row: Part) -> float:
-    median = row["kept"]["median"]
-    return math.nan if median is None else float(median)
+def _median(row: TheoremCell) -> float:
+    return math.nan if row.kept.median is None else row.kept.median
 
 
-def _quartiles(share: Part) -> str:
-    text = formatting.number(share["median"])
-    if share["median"] is None:
+def _quartiles(share: Quartiles) -> str:
+    text = formatting.number(share.median)
+    if share.median is None:
         return "–"
-    return f"{text} ({formatting.number(share['low'])} to {formatting.number(share['high'])})"
+    return f"{text} ({formatting.number(share.low)} to {formatting.number(share.high)})"
 
 
 def _table(rows: Rows, keys: Mapping[str, str]) -> Table:
     """``keys``: of the columns that say which cell it is, with their names."""
     cells = (
         (
-            *(r[k] if isinstance(r[k], str) else formatting.power(r[k]) for k in keys),
-            _quartiles(r["kept"]),
-            formatting.number(100 * r["worse"]),
+            *(
+                value if isinstance(value, str) else formatting.power(value)
+                for value in (getattr(r, k) for k in keys)
+            ),
+            _quartiles(r.kept),
+            formatting.number(100 * r.worse),
         )
         for r in rows
     )
@@ -103,16 +104,21 @@ def _series(
     rows: Rows,
     by: str,
     x: str,
-    y: Callable[[Part], float],
+    y: Callable[[Any], float],
     name: Callable[[Any], str] = str,
     scatter: bool = False,
 ) -> list[Series]:
     """A series for each value of ``by``."""
-    groups: dict[Any, list[Part]] = {}
+    groups: dict[Any, list[Any]] = {}
     for row in rows:
-        groups.setdefault(row[by], []).append(row)
+        groups.setdefault(getattr(row, by), []).append(row)
     return [
-        Series(name(key), list(map(y, some)), [r[x] for r in some], join="" if scatter else "-")
+        Series(
+            name(key),
+            list(map(y, some)),
+            [getattr(r, x) for r in some],
+            join="" if scatter else "-",
+        )
         for key, some in groups.items()
     ]
 
@@ -134,7 +140,7 @@ def kept_chart(caption: tuple[str, str, str], rows: Rows, x: tuple[str, str]) ->
         ),
         Plot(
             KEPT,
-            _series([r for r in rows if r[key] > 0], by, key, _median, name_of),
+            _series([r for r in rows if getattr(r, key) > 0], by, key, _median, name_of),
             Level(1.0),
             zero=True,
             limits=FRAME,
@@ -180,14 +186,14 @@ def chi2_chart(rows: Rows) -> Chart | None:
 def _scatter(
     name: tuple[str, str], reading: str, rows: Rows, x: str, curves: Sequence[Series], axis: Axis
 ) -> Chart | None:
-    known = [r for r in rows if r[x] is not None and r["kept"] is not None]
-    draws = _series(known, "arrangement", x, lambda r: float(r["kept"]), scatter=True)
+    known = [r for r in rows if getattr(r, x) is not None and r.kept is not None]
+    draws = _series(known, "arrangement", x, lambda r: r.kept, scatter=True)
     cells = tuple(
         (
-            r["arrangement"],
-            formatting.power(r["l"]),
-            formatting.number(r[x]),
-            formatting.number(r["kept"]),
+            r.arrangement,
+            formatting.power(r.l),
+            formatting.number(getattr(r, x)),
+            formatting.number(r.kept),
         )
         for r in known
     )
@@ -207,8 +213,8 @@ def _scatter(
 
 def sign_chart(rows: Rows) -> Chart | None:
     """Share of draws in which D2 gets worse, against overlap, a line for each exponent."""
-    deepest = max((r["depth"] for r in rows), default=0)
-    shown = [r for r in rows if r["depth"] == deepest]
+    deepest = max((r.depth for r in rows), default=0)
+    shown = [r for r in rows if r.depth == deepest]
     return figure.lines(
         Caption(
             "theory-sign",
@@ -222,7 +228,7 @@ def sign_chart(rows: Rows) -> Chart | None:
                 shown,
                 "exponent",
                 "overlap_set",
-                lambda r: 100 * float(r["worse"]),
+                lambda r: 100 * r.worse,
                 lambda e: f"exponent {e:g}",
             ),
             limits=(-5.0, 105.0),
@@ -236,14 +242,14 @@ def map_chart(rows: Rows) -> Chart | None:
     """``kept`` over exponent and overlap, one plot for the least, a middle and the full depth."""
     if not rows:
         return None
-    depths = sorted({r["depth"] for r in rows})
+    depths = sorted({r.depth for r in rows})
     depths = sorted({depths[0], depths[len(depths) // 2], depths[-1]})
     name, title = "theory-map", "How much of -k is left at l = 0.1"
     with style(name):
         first, *others = (f"depth {d}" for d in depths)
         drawing, plots = panel(title, [f"Zipf exponent; {first}", *others], plot_height=150)
         for axes, depth in zip(plots, depths, strict=True):
-            _draw_map(axes, [r for r in rows if r["depth"] == depth])
+            _draw_map(axes, [r for r in rows if r.depth == depth])
             axes.tick_params(labelbottom=axes is plots[-1])
         plots[-1].set_xlabel("overlap of D3 with D2")
     return Chart(
@@ -261,10 +267,10 @@ def _draw_map(axes: Axes, rows: Rows) -> None:
     """A field with its number for each cell, the darker the more is left."""
     from matplotlib.patches import Rectangle
 
-    columns = sorted({r["overlap_set"] for r in rows})
-    lines = sorted({r["exponent"] for r in rows})
+    columns = sorted({r.overlap_set for r in rows})
+    lines = sorted({r.exponent for r in rows})
     for r in rows:
-        x, y = columns.index(r["overlap_set"]), lines.index(r["exponent"])
+        x, y = columns.index(r.overlap_set), lines.index(r.exponent)
         value = _median(r)
         if math.isnan(value):
             continue
@@ -279,12 +285,12 @@ def _draw_map(axes: Axes, rows: Rows) -> None:
     axes.grid(False)
 
 
-def huffman_chart(huffman: Part) -> Chart | None:
+def huffman_chart(huffman: Huffman) -> Chart | None:
     """Change of both rates along l, Huffman's steps beside ideal lengths."""
     codes = {"ideal": "ideal lengths", "huffman": "Huffman"}
-    low, high = (formatting.number(bound) for bound in huffman["redundancy"])
+    low, high = (formatting.number(bound) for bound in huffman.redundancy)
     reading = (
-        f"{huffman['codes']} different codes along l at k = {huffman['k']:g}. Between them the "
+        f"{huffman.codes} different codes along l at k = {huffman.k:g}. Between them the "
         "lengths, and so the rates, stand still. The mean length of the joint tree lies "
         f"{low} to {high} bits above its entropy; the bound is 1."
     )
@@ -297,7 +303,7 @@ def huffman_chart(huffman: Part) -> Chart | None:
         for i in range(2)
     ]
     rows = tuple(
-        (label, formatting.number(huffman["secant"][code])) for code, label in codes.items()
+        (label, formatting.number(getattr(huffman.secant, code))) for code, label in codes.items()
     )
     return figure.lines(
         Caption("theory-huffman", "Huffman codes move in steps", reading),
@@ -307,8 +313,8 @@ def huffman_chart(huffman: Part) -> Chart | None:
     )
 
 
-def _huffman_series(huffman: Part, code: str, label: str, which: int) -> Series:
+def _huffman_series(huffman: Huffman, code: str, label: str, which: int) -> Series:
     """Change of the rate of D1 or D2 since l = 0, thousandths of a bit."""
-    rates = huffman[code][which]
+    rates = getattr(huffman, code)[which]
     changes = [1000 * (rate - rates[0]) for rate in rates]
-    return Series(label, changes, huffman["l"], markers=False, steps=code == "huffman")
+    return Series(label, changes, huffman.l, markers=False, steps=code == "huffman")

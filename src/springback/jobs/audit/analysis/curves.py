@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from springback import elasticity
+from springback.elasticity import Criterion, ResistanceJudgement
 from springback.jobs.audit.analysis.findings import curves_of
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.audit_schema import (
+    AtSize,
+    Curve,
+    HalfDose,
+    Pair,
+    Probe,
+    Rebound,
+    Resistance,
+    Slope,
+)
 from springback.results.probe_info import ProbeInfo
+from springback.results.schema import Part, Verdict
 from springback.stats import Interval, mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 Resistances = Mapping[int, Mapping[str, Any] | None]
-
-
-def analyse(
-    settings: AuditSettings,
-    words: Mapping[str, ProbeInfo],
-    start: Mapping[str, Any],
-    rebounds: Rebounds,
-    resistances: Resistances,
-) -> dict[str, Any]:
-    """The ``analysis`` part of the result file (docs/result_schema.md)."""
-    return {
-        "rebound": rebound_part(settings, words, start, rebounds),
-        "resistance": _resistance(settings, resistances),
-        "noise_floor": start["noise"],
-    }
+WAYS = ("forward", "inverse", "excess_forward", "excess_inverse")
 
 
 def rebound_part(
@@ -35,43 +34,37 @@ def rebound_part(
     words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
-) -> dict[str, Any]:
+) -> Rebound:
     """Curves of every probe, gain, fall, share lost and slopes of one order."""
-    doses = [0, *settings.doses]
+    doses = (0, *settings.doses)
     curves = curves_of(settings, start, rebounds)
     judged = _rebound_judgement(curves)
     margins = {
         n: [curves.margins[s][b] for s in settings.seeds] for b, n in enumerate(curves.n_pos)
     }
     begin = float(start["probes"]["margin"]["value"])
-    return {
-        "n_pos": settings.n_pos,
-        "doses": doses,
-        "seeds": settings.seeds,
-        "fall_dose": max(doses),
-        "probes": {p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
-        "gain": [_at(n, [m[0] - begin for m in margins[n]]) for n in settings.n_pos],
-        "fall": [
-            _at(n, [elasticity.absolute_fall(doses, m, max(doses)) for m in margins[n]])
-            for n in settings.n_pos
-        ],
-        "share_lost": [
-            _at(n, [elasticity.share_lost(doses, m, begin, max(doses)) for m in margins[n]])
-            for n in settings.n_pos
-        ],
-        "half_dose": [_half_dose(n, doses, margins[n], begin) for n in settings.n_pos],
-        "slope": None
-        if judged is None
-        else {
-            "fall_per_log2": _interval(judged.paper.slope),
-            "share_per_log2": _interval(judged.strict.slope),
-        },
-    }
+    dose = max(doses)
+
+    def at_sizes(value: Callable[[Sequence[float]], float | None]) -> tuple[AtSize, ...]:
+        return tuple(_at(n, [value(m) for m in margins[n]]) for n in settings.n_pos)
+
+    return Rebound(
+        n_pos=settings.n_pos,
+        doses=doses,
+        seeds=settings.seeds,
+        fall_dose=dose,
+        probes={p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
+        gain=at_sizes(lambda m: m[0] - begin),
+        fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
+        share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
+        half_dose=tuple(_half_dose(n, doses, margins[n], begin) for n in settings.n_pos),
+        slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
+    )
 
 
 def judge(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds, resistances: Resistances
-) -> dict[str, Any]:
+) -> Verdict:
     """The ``verdict`` part: one line for the top of the report, and the questions it answers."""
     curves = curves_of(settings, start, rebounds)
     largest = max(settings.n_pos)
@@ -102,14 +95,14 @@ def judge(
     label = "did not align"
     if gain.mean > 0:
         label = f"{100 * fall.mean / gain.mean:.0f} % of the gain taken back"
-    return {"label": label, "text": text, "parts": parts}
+    return Verdict(label, text, tuple(parts))
 
 
 def _seeds(n: int) -> str:
     return "one seed, no interval" if n == 1 else f"{n} seeds"
 
 
-def _aligned(gain: Interval, largest: int) -> dict[str, str]:
+def _aligned(gain: Interval, largest: int) -> Part:
     if gain.low is None or gain.high is None:
         label = "yes" if gain.mean > 0 else "did not align"
         bounds = "one seed, no interval" if gain.n == 1 else "no spread over the seeds"
@@ -117,23 +110,17 @@ def _aligned(gain: Interval, largest: int) -> dict[str, str]:
         label = "yes" if gain.low > 0 else ("did not align" if gain.high < 0 else "undecided")
         bounds = f"95 % interval {gain.low:.3f} to {gain.high:.3f}"
     text = f"{largest} examples changed the margin by {gain.mean:+.3f} nats a token ({bounds})."
-    return {"question": "Did alignment take?", "label": label, "text": text}
+    return Part("Did alignment take?", label, text)
 
 
-def _part(question: str, found: Any) -> dict[str, str]:
-    return {"question": question, "label": found.label, "text": found.sentence}
+def _part(question: str, found: Criterion | ResistanceJudgement) -> Part:
+    return Part(question, found.label, found.sentence)
 
 
-def _interval(found: Interval | None) -> dict[str, Any] | None:
-    return None if found is None else found.to_dict()
-
-
-def _at(n_pos: int, values: list[float] | list[float | None]) -> dict[str, Any]:
+def _at(n_pos: int, values: Sequence[float | None]) -> AtSize:
     """Mean over the seeds in which there is a value (a share needs a gain)."""
     kept = [v for v in values if v is not None]
-    if not kept:
-        return {"n_pos": n_pos, "mean": None, "low": None, "high": None, "n": 0}
-    return {"n_pos": n_pos, **mean_interval(kept).to_dict()}
+    return AtSize.of(n_pos, mean_interval(kept) if kept else None)
 
 
 def _rebound_judgement(
@@ -145,11 +132,11 @@ def _rebound_judgement(
     return elasticity.rebound_judgement(curves, dose=curves.doses[-1])
 
 
-def _half_dose(n_pos: int, doses: list[int], margins: list[Any], begin: float) -> dict[str, Any]:
+def _half_dose(n_pos: int, doses: Sequence[int], margins: list[Any], begin: float) -> HalfDose:
     """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
     mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
     found = elasticity.half_dose(doses, mean, begin, mean[0])
-    return {"n_pos": n_pos, "value": found.dose, "censored": found.censored}
+    return HalfDose(n_pos, found.dose, found.censored)
 
 
 def _probe(
@@ -158,44 +145,51 @@ def _probe(
     settings: AuditSettings,
     start: Mapping[str, Any],
     rebounds: Rebounds,
-) -> dict[str, Any]:
+) -> Probe:
     curves = []
+    doses = (0, *settings.doses)
     for n in settings.n_pos:
         columns = [[got["aligned"][n][name]["value"] for got in rebounds.values()]]
         for d in settings.doses:
             columns.append([got["perturbed"][n][d][name]["value"] for got in rebounds.values()])
-        intervals = [mean_interval(c) for c in columns]
-        several = len(rebounds) > 1
-        curves.append(
-            {
-                "n_pos": n,
-                "dose": [0, *settings.doses],
-                "mean": [i.mean for i in intervals],
-                "low": [i.low for i in intervals] if several else None,
-                "high": [i.high for i in intervals] if several else None,
-            }
-        )
-    begin = float(start["probes"][name]["value"])
-    return {
-        "title": words.title,
-        "unit": words.unit,
-        "direction": words.direction,
+        curves.append(Curve(n, doses, *means_and_ends([mean_interval(c) for c in columns])))
+    return Probe(
+        words.title,
+        words.unit,
+        words.direction,
         # One scoring of one model, the same in every seed.
-        "start": {"mean": begin, "low": None, "high": None, "n": 1},
-        "aligned": [
+        Interval(float(start["probes"][name]["value"])),
+        tuple(
             _at(n, [got["aligned"][n][name]["value"] for got in rebounds.values()])
             for n in settings.n_pos
-        ],
-        "curves": curves,
-    }
+        ),
+        tuple(curves),
+    )
 
 
-def _by_seed(resistances: Resistances, pair: str, key: str) -> dict[int, float]:
-    return {seed: float(p[pair][key]) for seed, p in resistances.items() if p is not None}
+Ends = tuple[float, ...] | None
 
 
-def _pairs(resistances: Resistances) -> list[str]:
-    return list(next((p for p in resistances.values() if p is not None), {}))
+def means_and_ends(found: Sequence[Interval]) -> tuple[tuple[float, ...], Ends, Ends]:
+    """Means, lower and upper ends, as curves hold them; with one seed there are no ends.
+
+    An end that an interval lacks is NaN, which is written as null.
+    """
+    means = tuple(i.mean for i in found)
+    if found[0].n == 1:
+        return means, None, None
+    low, high = (
+        tuple(math.nan if end is None else end for end in ends)
+        for ends in ([i.low for i in found], [i.high for i in found])
+    )
+    return means, low, high
+
+
+def losses_of(resistances: Resistances) -> dict[str, dict[int, Mapping[str, float]]]:
+    """Pair -> seed -> way -> loss, nats a token; empty where resistance was left out."""
+    measured = {seed: pairs for seed, pairs in resistances.items() if pairs is not None}
+    names = list(next(iter(measured.values()), {}))
+    return {name: {seed: pairs[name] for seed, pairs in measured.items()} for name in names}
 
 
 def _resistance_judgements(
@@ -203,27 +197,30 @@ def _resistance_judgements(
 ) -> dict[str, elasticity.ResistanceJudgement]:
     return {
         pair: elasticity.resistance_judgement(
-            _by_seed(resistances, pair, "forward"),
-            _by_seed(resistances, pair, "inverse"),
-            forward_excess=_by_seed(resistances, pair, "excess_forward"),
-            inverse_excess=_by_seed(resistances, pair, "excess_inverse"),
+            _way(losses, "forward"),
+            _way(losses, "inverse"),
+            forward_excess=_way(losses, "excess_forward"),
+            inverse_excess=_way(losses, "excess_inverse"),
         )
-        for pair in _pairs(resistances)
+        for pair, losses in losses_of(resistances).items()
     }
 
 
-def _resistance(settings: AuditSettings, resistances: Resistances) -> dict[str, Any] | None:
-    keys = ("forward", "inverse", "excess_forward", "excess_inverse")
-    pairs = [
-        {
-            "pair": pair,
-            **{
-                key: mean_interval(list(_by_seed(resistances, pair, key).values())).to_dict()
-                for key in keys
-            },
-            "ratio": judged.ratio.to_dict(),
-            "label": judged.label,
-        }
-        for pair, judged in _resistance_judgements(resistances).items()
-    ]
-    return {"data": settings.resistance_data, "pairs": pairs} if pairs else None
+def _way(losses: Mapping[int, Mapping[str, float]], way: str) -> dict[int, float]:
+    return {seed: float(by_way[way]) for seed, by_way in losses.items()}
+
+
+def resistance_part(settings: AuditSettings, resistances: Resistances) -> Resistance | None:
+    """Losses of every pair over the seeds; None where resistance was left out."""
+
+    losses, judged = losses_of(resistances), _resistance_judgements(resistances)
+    pairs = tuple(
+        Pair(
+            pair,
+            **{way: mean_interval([*_way(losses[pair], way).values()]) for way in WAYS},
+            ratio=found.ratio,
+            label=found.label,
+        )
+        for pair, found in judged.items()
+    )
+    return Resistance(settings.resistance_data, pairs) if pairs else None

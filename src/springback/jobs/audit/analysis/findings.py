@@ -8,12 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from springback import elasticity
-from springback.core import to_jsonable
-from springback.elasticity import Attacker, Doses, ReboundCurves
+from springback.elasticity import Attacker, Doses, Realignment, ReboundCurves
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.settings import AuditSettings
+from springback.results.audit_schema import (
+    Attackers,
+    Audit,
+    DoseAtSize,
+    DosesToUndo,
+    FallPhases,
+    Mixed,
+    SampledScore,
+    Slope,
+    UndoDoses,
+)
 from springback.results.probe_info import ProbeInfo
-from springback.stats import mean_interval
+from springback.results.schema import Part
+from springback.stats import Interval, mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 #: Probes that score sampled texts.
@@ -44,7 +55,7 @@ def curves_of(
 
 def doses_to_undo(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
-) -> dict[str, Any]:
+) -> UndoDoses:
     """Half, and all, of the gain in margin; KL at most epsilon; each with its trend in n_pos."""
     margins = curves_of(settings, start, rebounds)
     found = {share: elasticity.gain_doses(margins, share) for share in ("half", "all")}
@@ -57,18 +68,17 @@ def doses_to_undo(
             if probe == "reverse_kl":
                 doses = replace(doses, what=f"{doses.what}, on the model's own texts")
             found[probe] = doses
-    return {name: _doses(doses) for name, doses in found.items()}
+    return UndoDoses(**{name: _doses(doses) for name, doses in found.items()})
 
 
-def _doses(doses: Doses) -> dict[str, Any]:
-    trend = elasticity.dose_trend(doses) if len(set(doses.n_pos)) > 1 else None
-    return {
-        "what": doses.what,
-        "largest": doses.largest,
-        "at": [{**to_jsonable(at), "words": at.words()} for at in elasticity.doses_at(doses)],
-        "by_seed": doses.by_seed,
-        "trend": trend,
-    }
+def _doses(doses: Doses) -> DosesToUndo:
+    return DosesToUndo(
+        doses.what,
+        doses.largest,
+        tuple(map(DoseAtSize.of, elasticity.doses_at(doses))),
+        doses.by_seed,
+        elasticity.dose_trend(doses) if len(set(doses.n_pos)) > 1 else None,
+    )
 
 
 def sampled(
@@ -76,7 +86,7 @@ def sampled(
     words: Mapping[str, ProbeInfo],
     start: Mapping[str, Any],
     rebounds: Rebounds,
-) -> dict[str, Any]:
+) -> dict[str, SampledScore]:
     """Scores of sampled texts, which are what the paper goes by, under the same two criteria.
 
     Which way is aligned is where aligning moved the score on average at the largest n_pos: a user's
@@ -101,25 +111,25 @@ def sampled(
         several = len(set(curves.n_pos)) > 1
         judged = elasticity.rebound_judgement(curves, dose=dose) if several else None
         moved = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
-        found[probe] = {
-            "title": words[probe].title,
-            "unit": words[probe].unit,
-            "aligned_is": "higher" if sign > 0 else "lower",
-            "gain": gain,
-            "moved": moved,
-            "fall": mean_interval([row[-1] for row in curves.falls(dose).values()]),
-            "fall_per_log2": judged and judged.paper.slope,
-            "label": judged.paper.label if judged else "",
-            "sentence": judged.paper.sentence if judged else "",
-            "share_per_log2": judged and judged.strict.slope,
-            "share_label": judged.strict.label if judged else "",
-        }
+        found[probe] = SampledScore(
+            title=words[probe].title,
+            unit=words[probe].unit,
+            aligned_is="higher" if sign > 0 else "lower",
+            gain=gain,
+            moved=moved,
+            fall=mean_interval([row[-1] for row in curves.falls(dose).values()]),
+            fall_per_log2=judged.paper.slope if judged else None,
+            label=judged.paper.label if judged else "",
+            sentence=judged.paper.sentence if judged else "",
+            share_per_log2=judged.strict.slope if judged else None,
+            share_label=judged.strict.label if judged else "",
+        )
     return found
 
 
 def attackers(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
-) -> dict[str, Any] | None:
+) -> Attackers | None:
     """Worst case and median over learning rates, draws and seeds; mixed perturbations beside them.
 
     None where the settings sweep nothing.
@@ -145,8 +155,8 @@ def attackers(
                 for s, got in rebounds.items()
             }
             mixed.append(_mixed(attack.name, attack.mix, doses, values, margins.start))
-    summary = to_jsonable(elasticity.attack_summary(tried, largest=max(doses)))
-    return {**summary, "mixed": mixed, "n_pos": max(settings.n_pos)}
+    summary = elasticity.attack_summary(tried, largest=max(doses))
+    return Attackers(summary.share, summary.dose, tuple(mixed), max(settings.n_pos))
 
 
 def _along(got: Mapping[str, Any], attack: str, settings: AuditSettings) -> list[float]:
@@ -159,33 +169,28 @@ def _mixed(
     doses: Sequence[float],
     values: Mapping[int, Sequence[float]],
     start: Mapping[int, float],
-) -> dict[str, Any]:
+) -> Mixed:
     falls = [elasticity.absolute_fall(doses, row, max(doses)) for row in values.values()]
     shares = [
         elasticity.share_lost(doses, row, start[seed], max(doses)) for seed, row in values.items()
     ]
     known = [s for s in shares if s is not None]
-    return {
-        "name": name,
-        "mix": mix,
-        "fall": mean_interval(falls).to_dict(),
-        "share_lost": mean_interval(known).to_dict() if known else None,
-    }
+    return Mixed(name, mix, mean_interval(falls), mean_interval(known) if known else None)
 
 
-def phases(settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds) -> dict[str, Any]:
+def phases(settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds) -> FallPhases:
     """One phase or two, by n_pos; and the falls against proportional decay at one rate."""
     margins = curves_of(settings, start, rebounds)
     several = len(set(settings.n_pos)) > 1
-    return {
-        "branches": elasticity.branch_phases(margins),
-        "decay": elasticity.decay_criterion(margins, dose=margins.doses[-1]) if several else None,
-    }
+    return FallPhases(
+        elasticity.branch_phases(margins),
+        elasticity.decay_criterion(margins, dose=margins.doses[-1]) if several else None,
+    )
 
 
 def second_alignment(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds, again: Again
-) -> Any:
+) -> Realignment | None:
     """Is the second alignment faster?  None where it was not measured."""
     measured = {seed: counts for seed, counts in again.items() if counts is not None}
     if not measured:
@@ -202,114 +207,103 @@ def second_alignment(
     return elasticity.realignment([0, *settings.n_pos], first, second)
 
 
-def parts(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
+def parts(analysis: Audit) -> list[Part]:
     """The questions that these findings answer, with label and sentence."""
     found = []
-    doses = analysis["doses_to_undo"]
     titles = {
         "half": "How many examples undo half of the alignment?",
         "all": "How many undo all of it?",
         "kl": "How many bring the model back to the start's distribution?",
         "reverse_kl": "How many, seen on the model's own texts?",
     }
-    for name, question in titles.items():
-        if name in doses:
-            at = doses[name]["at"][-1]
-            what = doses[name]["what"]
-            text = f"{what[0].upper()}{what[1:]}, aligned on {at['n_pos']}: {at['words']}."
-            trend = doses[name]["trend"]
-            if trend is not None:
-                text += f" {trend['sentence']}"
-            reached = "not reached" if at["median"] is None else f"{at['median']:.0f} examples"
-            label = "not defined" if at["mean"] is None else reached
-            found.append({"question": question, "label": label, "text": text})
-    decay = analysis["phases"]["decay"]
-    if decay is not None:
-        question = "Steeper than proportional decay fitted at one rate?"
-        found.append({"question": question, "label": decay["label"], "text": decay["sentence"]})
-    largest, shape = list(analysis["phases"]["branches"].items())[-1]
-    question = f"One phase or two (aligned on {largest})?"
-    found.append({"question": question, "label": shape["label"], "text": shape["sentence"]})
-    found += [_scored(score) for score in analysis["sampled"].values()]
-    if (swept := analysis["attackers"]) is not None:
-        found += _attacked(swept)
-    if (second := analysis["realign"]) is not None:
-        question = "Is the second alignment faster?"
-        found.append({"question": question, "label": second["label"], "text": second["sentence"]})
+    doses = analysis.doses_to_undo.known() if analysis.doses_to_undo is not None else {}
+    for name, dose in doses.items():
+        at, what = dose.at[-1], dose.what
+        text = f"{what[0].upper()}{what[1:]}, aligned on {at.n_pos}: {at.words}."
+        if dose.trend is not None:
+            text += f" {dose.trend.sentence}"
+        reached = "not reached" if at.median is None else f"{at.median:.0f} examples"
+        found.append(Part(titles[name], "not defined" if at.mean is None else reached, text))
+    if (shapes := analysis.phases) is not None:
+        if (decay := shapes.decay) is not None:
+            question = "Steeper than proportional decay fitted at one rate?"
+            found.append(Part(question, decay.label, decay.sentence))
+        largest, shape = list(shapes.branches.items())[-1]
+        question = f"One phase or two (aligned on {largest})?"
+        found.append(Part(question, shape.label, shape.sentence))
+    found += [_scored(score) for score in (analysis.sampled or {}).values()]
+    if analysis.attackers is not None:
+        found += _attacked(analysis.attackers)
+    if (second := analysis.realign) is not None:
+        found.append(Part("Is the second alignment faster?", second.label, second.sentence))
     return found
 
 
-def _scored(score: Mapping[str, Any]) -> dict[str, str]:
-    gain, unit = score["gain"], score["unit"]
-    text = f"Aligning changed the score by {_shown(gain)} {unit}; of that the opposite took back "
-    text += f"{_shown(score['fall'])}."
-    label = score["label"] or "measured"
-    if gain["low"] is not None and not score["moved"]:
+def _scored(score: SampledScore) -> Part:
+    text = f"Aligning changed the score by {_shown(score.gain)} {score.unit}; of that the opposite "
+    text += f"took back {_shown(score.fall)}."
+    label = score.label or "measured"
+    if score.gain.low is not None and not score.moved:
         label = "did not align"
         text += " The interval of the gain holds zero, so the fall says little."
-    return {
-        "question": f"What do sampled texts say ({score['title']})?",
-        "label": label,
-        "text": " ".join(filter(None, (text, score["sentence"]))),
-    }
+    question = f"What do sampled texts say ({score.title})?"
+    return Part(question, label, " ".join(filter(None, (text, score.sentence))))
 
 
-def _attacked(swept: Mapping[str, Any]) -> list[dict[str, str]]:
+def _attacked(swept: Attackers) -> list[Part]:
     found = []
-    if (share := swept["share"]) is not None:
+    if (share := swept.share) is not None:
+        worst, median = (100 * (value or 0.0) for value in (share.worst, share.median))
         text = (
-            f"Of {share['attackers']} attackers the worst took back {100 * share['worst']:.0f} % "
-            f"of the gain ({share['worst_by']}), the median {100 * share['median']:.0f} %."
+            f"Of {share.attackers} attackers the worst took back {worst:.0f} % "
+            f"of the gain ({share.worst_by}), the median {median:.0f} %."
         )
-        label = f"{100 * share['worst']:.0f} % of the gain"
-        found.append({"question": "What does the worst attacker do?", "label": label, "text": text})
-    for mixed in swept["mixed"]:
-        fall = mixed["fall"]
-        bounds = "one seed, no interval"
-        label = bounds
-        if fall["low"] is not None:
-            bounds = f"95 % interval {fall['low']:+.4f} to {fall['high']:+.4f}"
-            label = "yes" if fall["low"] > 0 else "no" if fall["high"] < 0 else "undecided"
-        text = f"The margin fell by {fall['mean']:+.4f} nats a token ({bounds})."
-        rows = "benign rows only" if mixed["mix"] == 1 else f"rows {mixed['name']}"
-        question = f"Does it fall when perturbed with {rows}?"
-        found.append({"question": question, "label": label, "text": text})
+        found.append(Part("What does the worst attacker do?", f"{worst:.0f} % of the gain", text))
+    for mixed in swept.mixed:
+        fall = mixed.fall
+        if fall is None:
+            continue
+        label = bounds = "one seed, no interval"
+        if fall.low is not None and fall.high is not None:
+            bounds = f"95 % interval {fall.low:+.4f} to {fall.high:+.4f}"
+            label = "yes" if fall.low > 0 else "no" if fall.high < 0 else "undecided"
+        text = f"The margin fell by {fall.mean:+.4f} nats a token ({bounds})."
+        rows = "benign rows only" if mixed.mix == 1 else f"rows {mixed.name}"
+        found.append(Part(f"Does it fall when perturbed with {rows}?", label, text))
     return found
 
 
-def symmetry(
-    here: Mapping[str, Any], turned: Mapping[str, Any] | None
-) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
-    """The opposite order's rebound, and whether it says what this order's says.
+def symmetry(analysis: Audit) -> list[Part]:
+    """Whether the opposite order's rebound says what this order's says.
 
     Shown in both: the fall at the largest ``n_pos`` has an interval above 0 in either order, and
     so has its slope on ``n_pos`` where there are several.  Else the directions of the means are
     compared, which is no test.
     """
-    if turned is None:
-        return None, []
-    orders = (here, turned)
-    compared = [("the margin fell by", [rebound["fall"][-1] for rebound in orders])]
-    slopes = [rebound["slope"] or {} for rebound in orders]
-    for key, what in (("fall_per_log2", "the fall"), ("share_per_log2", "the share lost")):
-        if all(slope.get(key) for slope in slopes):
-            words = f"per doubling of n_pos {what} changes by"
-            compared.append((words, [slope[key] for slope in slopes]))
-    same = all((a["mean"] > 0) == (b["mean"] > 0) for _, (a, b) in compared)
+    orders = [rebound for rebound in (analysis.rebound, analysis.symmetry) if rebound is not None]
+    if len(orders) < 2:
+        return []
+    slopes = [rebound.slope or Slope() for rebound in orders]
+    found = [
+        ("the margin fell by", [rebound.fall[-1].value for rebound in orders]),
+        ("per doubling of n_pos the fall changes by", [s.fall_per_log2 for s in slopes]),
+        ("per doubling of n_pos the share lost changes by", [s.share_per_log2 for s in slopes]),
+    ]
+    compared = [(words, a, b) for words, (a, b) in found if a is not None and b is not None]
+    same = all((a.mean > 0) == (b.mean > 0) for _, a, b in compared)
     # The share is the stricter criterion, which the paper does not ask for.
-    needed = [found for _, both in compared[:2] for found in both]
-    shown = all(found["low"] is not None and found["low"] > 0 for found in needed)
+    needed = [one for _, *both in compared[:2] for one in both]
+    shown = all(one.low is not None and one.low > 0 for one in needed)
     label = "same direction" if same else "not the same direction"
     if shown:
         label = "shown in both orders"
-    lines = [f"{words} {_shown(a)} here and {_shown(b)} there" for words, (a, b) in compared]
+    lines = [f"{words} {_shown(a)} here and {_shown(b)} there" for words, a, b in compared]
     text = f"Opposite order: {'; '.join(lines)}." + ("" if shown else " Directions, not a test.")
-    return dict(turned), [
-        {"question": "Is it the same in the opposite order?", "label": label, "text": text}
-    ]
+    return [Part("Is it the same in the opposite order?", label, text)]
 
 
-def _shown(found: Mapping[str, Any]) -> str:
-    if found["low"] is None:
-        return f"{found['mean']:+.4f}"
-    return f"{found['mean']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+def _shown(found: Interval) -> str:
+    if found.bounds is None:
+        return f"{found.mean:+.4f}"
+    low, high = found.bounds
+    return f"{found.mean:+.4f} ({low:+.4f} to {high:+.4f})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from springback.core import Row, Slice, content_hash
 from springback.data import content_key
@@ -12,6 +11,7 @@ from springback.jobs.boost.analysis.seeds import Answers, SeedResult, by_difficu
 from springback.jobs.boost.checks import Data
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Tried
+from springback.results.boost_schema import Diagnostics, Difficulty
 
 
 def further(
@@ -20,8 +20,8 @@ def further(
     tested: Mapping[str, Tried],
     data: Data,
     reference: Reference | None,
-) -> dict[str, Any]:
-    """``difficulty`` and ``diagnostics`` of the analysis; the latter null without ``reference``.
+) -> tuple[Difficulty, Diagnostics | None]:
+    """``difficulty`` and ``diagnostics`` of the analysis; the latter None without ``reference``.
 
     Errors are measured on the validation questions' solutions: the test set is not looked at to
     predict what it will show.
@@ -29,7 +29,7 @@ def further(
     found = seed_result(job.settings.seed, arms, tested, data.test)
     diagnostics = diagnose(job, arms, data.validation, reference) if reference else None
     bins = list(job.settings.difficulty) or 3
-    return {"difficulty": by_difficulty([found], bins), "diagnostics": diagnostics}
+    return by_difficulty([found], bins), diagnostics
 
 
 def size_of(row: Row) -> float:

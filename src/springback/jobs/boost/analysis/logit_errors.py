@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from springback import probes
@@ -17,7 +17,7 @@ from springback.models.loading import (
     load_model,
     load_tokenizer,
 )
-from springback.stats import Interval
+from springback.results.boost_schema import Contrast, Diagnostics, Prediction
 from springback.theory.logit_errors import Errors, TextErrors, estimate
 
 #: Lambdas that predictions are told at, beside those that were searched.
@@ -26,7 +26,7 @@ _LABELS = {True: "helps", False: "does not help", None: "undecided"}
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrasted:
     """A strong and a weak model of the pair: strong at ``mu``, weak ``ft`` or ``early``."""
 
     method: str
@@ -34,12 +34,12 @@ class Contrast:
     weak: str
 
 
-def contrasts(arms: Mapping[str, Arm]) -> list[Contrast]:
+def contrasts(arms: Mapping[str, Arm]) -> list[Contrasted]:
     """What EpiCoDe and CD only contrast; a model set against itself is left out."""
     found = []
     if arms["EpiCoDe"].mu:
-        found.append(Contrast("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
-    found.append(Contrast("CD only", 0.0, "early"))
+        found.append(Contrasted("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
+    found.append(Contrasted("CD only", 0.0, "early"))
     return found
 
 
@@ -67,7 +67,7 @@ class Reference:
 
 
 def text_errors(
-    job: Scoring, contrast: Contrast, questions: Slice, reference: Reference
+    job: Scoring, contrast: Contrasted, questions: Slice, reference: Reference
 ) -> list[TextErrors]:
     """Errors on the reference solutions of ``questions``, text by text; kept in the store."""
     rendered = job.format.render(questions)
@@ -98,61 +98,37 @@ def text_errors(
 
 def diagnose(
     job: Scoring, arms: Mapping[str, Arm], questions: Slice, reference: Reference
-) -> dict[str, Any]:
+) -> Diagnostics:
     """Errors, rho k and the predicted effect of lambda for what each method contrasts."""
-    told = []
+    pairs = []
     for contrast in contrasts(arms):
         lam = arms[contrast.method].lam
         texts = text_errors(job, contrast, questions, reference)
-        told.append({**summary(contrast, texts, sorted({*LAMBDAS, lam})), "chosen": lam})
-    return {
-        "reference": reference.checkpoint,
-        "texts": len(questions),
-        "pairs": told,
-    }
+        pairs.append(replace(summary(contrast, texts, sorted({*LAMBDAS, lam})), chosen=lam))
+    return Diagnostics(tuple(pairs), len(questions), reference.checkpoint)
 
 
 def summary(
-    contrast: Contrast, texts: Sequence[TextErrors], lambdas: Sequence[float]
-) -> dict[str, Any]:
+    contrast: Contrasted, texts: Sequence[TextErrors], lambdas: Sequence[float]
+) -> Contrast:
     """One pair as the result file records it."""
-    plain = {
-        "method": contrast.method,
-        "strong": f"extrapolated, mu {contrast.mu:g}" if contrast.mu else "fine-tuned",
-        "weak": {"ft": "fine-tuned", "early": "early"}[contrast.weak],
-        "mu": contrast.mu,
-    }
+    plain = Contrast(
+        method=contrast.method,
+        strong=f"extrapolated, mu {contrast.mu:g}" if contrast.mu else "fine-tuned",
+        weak={"ft": "fine-tuned", "early": "early"}[contrast.weak],
+        mu=contrast.mu,
+        label="nothing to contrast",
+    )
     try:
         errors = estimate(texts)
     except DataError:
-        return {**plain, "label": "nothing to contrast", "contested": None, "prediction": None}
-    return {**plain, **quantities(errors), **_prediction(errors, lambdas)}
+        return plain
+    factors = errors.factors(lambdas)
+    predicted = None if factors is None else tuple(map(Prediction, lambdas, factors))
+    return replace(plain, **quantities(errors), prediction=predicted)
 
 
 def quantities(errors: Errors) -> dict[str, Any]:
-    """Intervals as JSON, and the call in words."""
-
-    def told(found: Interval | None) -> dict[str, Any] | None:
-        return None if found is None else found.to_dict()
-
-    return {
-        "label": _LABELS[errors.helps],
-        "eps": told(errors.eps),
-        "k": told(errors.k),
-        "rho": told(errors.rho),
-        "rho_k": told(errors.rho_k),
-        "best_lambda": told(errors.best_lambda),
-        "contested": told(errors.contested),
-    }
-
-
-def _prediction(errors: Errors, lambdas: Sequence[float]) -> dict[str, Any]:
-    factors = errors.factors(lambdas)
-    if factors is None:
-        return {"prediction": None}
-    return {
-        "prediction": [
-            {"lambda": lam, "error_variance": factor}
-            for lam, factor in zip(lambdas, factors, strict=True)
-        ]
-    }
+    """What is told of the errors, and the call in words."""
+    names = ("eps", "k", "rho", "rho_k", "best_lambda", "contested")
+    return {"label": _LABELS[errors.helps], **{name: getattr(errors, name) for name in names}}

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from springback.jobs.boost.search import Searched, Tried, curve
 from springback.jobs.boost.settings import BoostSettings
+from springback.results.boost_schema import (
+    Boost,
+    ByDifficulty,
+    ComparedMethod,
+    Method,
+    Power,
+    SeedsMethod,
+)
+from springback.results.schema import Part, Verdict
 from springback.stats import (
     Interval,
     bootstrap_interval,
@@ -20,6 +30,8 @@ from springback.stats import (
     verdict,
 )
 
+#: What has p-values.
+Row = TypeVar("Row", Method, SeedsMethod, ByDifficulty)
 #: Accuracy of the fine-tuned model below which a gain in accuracy can hardly show.
 FLOOR = 0.05
 #: One point of accuracy: the gain that power is told for.
@@ -45,36 +57,34 @@ def analyse(
     arms: Mapping[str, ArmLike],
     tried: Mapping[str, Searched],
     tested: Mapping[str, Tried],
-) -> dict[str, Any]:
+) -> Boost:
     """Search curves, the method table (against fine-tuned, paired by question), a floor remark."""
     base, base_key = tested["fine-tuned"], arms["fine-tuned"].key()
     methods = []
     for name, result in tested.items():
-        row: dict[str, Any] = {
-            "method": name,
-            "mu": arms[name].mu,
-            "lambda": arms[name].lam,
-            "accuracy": _interval([float(c) for c in result.correct]).to_dict(),
-            "nll": _interval(result.nll).to_dict() if result.nll else None,
-            "difference": None,
-            "nll_difference": None,
-            "verdict": "same",
-            "cut": result.cut_share,
-        }
-        if arms[name].key() != base_key:
-            row |= compared(result, base, settings.tolerance)
-        methods.append(row)
-    adjust(methods, ("p", "nll_p"))
-    return {
-        "search": {name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
-        "methods": methods,
-        "power": power(methods, len(base.correct)),
-        "floor": _floor(settings, base),
-    }
+        row = Method(
+            name,
+            arms[name].mu,
+            arms[name].lam,
+            _interval([float(c) for c in result.correct]),
+            _interval(result.nll) if result.nll else None,
+            verdict="same",
+            cut=result.cut_share,
+        )
+        same = arms[name].key() == base_key
+        methods.append(row if same else compared(row, result, base, settings.tolerance))
+    methods = adjusted(methods, ("p", "nll_p"))
+    return Boost(
+        search={name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
+        # What is the fine-tuned model has no tests: their keys are absent, and read as None.
+        methods=tuple(methods),  # type: ignore[arg-type]
+        power=power(methods, len(base.correct)),
+        floor=_floor(settings, base),
+    )
 
 
-def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
-    """One method against another on the same questions: differences, tests, the verdict.
+def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> ComparedMethod:
+    """``method`` against another one on the same questions: differences, tests, the verdict.
 
     ``p``: exact McNemar, which a gain or harm needs beside the interval.  ``nll_p``: paired t (null
     where all differences are equal).  ``won`` and ``lost`` count the questions that only one of the
@@ -85,27 +95,36 @@ def compared(result: Tried, base: Tried, tolerance: float) -> dict[str, Any]:
     won = sum(a > b for a, b in zip(new, old, strict=True))
     lost = sum(a < b for a, b in zip(new, old, strict=True))
     p = mcnemar_exact(new, old)
-    return {
-        "difference": difference.to_dict(),
-        "nll_difference": paired_interval(result.nll, base.nll).to_dict() if base.nll else None,
+    changed = {
+        "difference": difference,
+        "nll_difference": paired_interval(result.nll, base.nll) if base.nll else None,
         "verdict": verdict(difference, tolerance=tolerance, p=p),
-        "won": won,
-        "lost": lost,
-        "p": p,
-        "nll_p": paired_t(result.nll, base.nll) if base.nll else None,
-        "questions_for_a_point": questions_for((won + lost) / len(new)),
     }
+    return ComparedMethod(
+        **(vars(method) | changed),
+        won=won,
+        lost=lost,
+        p=p,
+        nll_p=paired_t(result.nll, base.nll) if base.nll else None,
+        questions_for_a_point=questions_for((won + lost) / len(new)),
+    )
 
 
-def adjust(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    """Add ``<name>_holm`` to the rows: Holm over all p-values under ``names`` in all rows.
+def adjusted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """The rows with ``<name>_holm``: Holm over all p-values under ``names`` in all rows.
 
     One family: whoever reads the table looks for any difference at all.
     """
-    found = [(row, name) for row in rows for name in names if row.get(name) is not None]
-    adjusted = holm([row[name] for row, name in found])
-    for (row, name), value in zip(found, adjusted, strict=True):
-        row[f"{name}_holm"] = value
+    found = [
+        (i, name, p)
+        for i, row in enumerate(rows)
+        for name in names
+        if (p := getattr(row, name, None)) is not None
+    ]
+    changes: dict[int, dict[str, Any]] = {}
+    for (i, name, _), value in zip(found, holm([p for *_, p in found]), strict=True):
+        changes.setdefault(i, {})[f"{name}_holm"] = value
+    return [replace(row, **changes.get(i, {})) for i, row in enumerate(rows)]
 
 
 def questions_for(discordance: float, effect: float = POINT) -> int:
@@ -116,13 +135,13 @@ def questions_for(discordance: float, effect: float = POINT) -> int:
     return power_questions(effect, max(discordance, effect))
 
 
-def power(rows: Sequence[Mapping[str, Any]], questions: int) -> dict[str, Any] | None:
+def power(rows: Sequence[Method], questions: int) -> Power | None:
     """What this test could see, from EpiCoDe's differing answers; None where it is fine-tuned."""
-    row = next((r for r in rows if r["method"] == "EpiCoDe" and r["difference"]), None)
-    if row is None:
+    row = next((r for r in rows if r.method == "EpiCoDe"), None)
+    if not isinstance(row, ComparedMethod):
         return None
-    discordance = (row["won"] + row["lost"]) / questions
-    needed = row["questions_for_a_point"]
+    discordance = ((row.won or 0) + (row.lost or 0)) / questions
+    needed = questions_for(discordance)
     # None differing says "few", not "none": one question each way, as the interval assumes.
     seen = power_effect(questions, max(discordance, 2 / (questions + 2)))
     can = (
@@ -134,16 +153,16 @@ def power(rows: Sequence[Mapping[str, Any]], questions: int) -> dict[str, Any] |
         f"EpiCoDe and the fine-tuned model differ on {100 * discordance:.1f} % of the test "
         f"questions. To see a gain of 1 point with 80 % chance takes {needed:,} questions; {can}."
     )
-    return {
-        "effect": POINT,
-        "chance": 0.8,
-        "method": "EpiCoDe",
-        "discordance": discordance,
-        "questions": questions,
-        "needed": needed,
-        "seen": seen if math.isfinite(seen) else None,
-        "text": text,
-    }
+    return Power(
+        POINT,
+        0.8,
+        "EpiCoDe",
+        discordance,
+        questions,
+        needed,
+        seen if math.isfinite(seen) else None,
+        text,
+    )
 
 
 def _floor(settings: BoostSettings, base: Tried) -> str | None:
@@ -171,11 +190,11 @@ _WORDS = {
 }
 
 
-def judge(settings: BoostSettings, analysis: Mapping[str, Any], kept: bool) -> dict[str, Any]:
+def judge(settings: BoostSettings, analysis: Boost, kept: bool) -> Verdict:
     """Label and sentences; the label is EpiCoDe's."""
-    rows = {row["method"]: row for row in analysis["methods"]}
+    rows = {row.method: row for row in analysis.methods or ()}
     ep = rows["EpiCoDe"]
-    label = "no gain" if kept else str(ep["verdict"])
+    label = "no gain" if kept else str(ep.verdict)
     if kept:
         text = (
             "Validation chose mu = 0 and lambda = 0: extrapolation and contrast do not help this "
@@ -183,55 +202,50 @@ def judge(settings: BoostSettings, analysis: Mapping[str, Any], kept: bool) -> d
         )
     else:
         text = (
-            f"EpiCoDe (mu {ep['mu']:g}, lambda {ep['lambda']:g}) against the fine-tuned model: "
-            f"{_WORDS[label]}. {_accuracy(ep)}{_nll(ep)}"
+            f"EpiCoDe (mu {ep.mu:g}, lambda {ep.lam:g}) against the fine-tuned model: "
+            f"{_WORDS[label]}. {_compared(ep)}"
         )
-    if analysis.get("power") and label == "undecided":
-        text += f" {analysis['power']['text']}"
-    if why := (analysis.get("nll_withheld") or {}).get("test"):
+    if analysis.power is not None and label == "undecided":
+        text += f" {analysis.power.text}"
+    if why := (analysis.nll_withheld or {}).get("test"):
         text += f" NLL is withheld: {why}."
-    if analysis["floor"]:
-        text += f" Note: {analysis['floor']}."
+    if analysis.floor:
+        text += f" Note: {analysis.floor}."
     parts = [
-        {
-            "question": f"{name} against fine-tuned?",
-            "label": row["verdict"],
-            "text": "The same model, by choice of the validation set."
-            if row["verdict"] == "same"
-            else f"{_accuracy(row)}{_nll(row)}",
-        }
+        Part(f"{name} against fine-tuned?", str(row.verdict), _compared(row))
         for name, row in rows.items()
         if name != "fine-tuned"
     ]
-    return {"label": label, "text": text, "parts": parts}
+    return Verdict(label, text, tuple(parts))
 
 
-def _accuracy(row: Mapping[str, Any]) -> str:
-    d = row["difference"]
-    bounds = (
-        "" if d["low"] is None else f" (95 % interval {_points(d['low'])} to {_points(d['high'])})"
+def _compared(row: Method) -> str:
+    """Accuracy and NLL against the fine-tuned model's; NLL only where it is not withheld."""
+    d, nll = row.difference, row.nll_difference
+    if not isinstance(row, ComparedMethod) or d is None:
+        return "The same model, by choice of the validation set."
+    bounds = "" if d.bounds is None else f" (95 % interval {_points(d.low)} to {_points(d.high)})"
+    tested = "" if row.p_holm is None else f"; p {row.p_holm:.2g} after Holm over the table"
+    text = f"Accuracy {_points(d.mean)} points{bounds} on {d.n} test questions{tested}."
+    text += too_few(str(row.verdict), d, row.p)
+    if nll is None:
+        return text
+    bounds = "" if nll.bounds is None else f" ({nll.low:+.4f} to {nll.high:+.4f})"
+    return (
+        f"{text} NLL of the reference solutions {nll.mean:+.4f} nats/token{bounds}; "
+        "lower is better."
     )
-    adjusted = row.get("p_holm")
-    tested = "" if adjusted is None else f"; p {adjusted:.2g} after Holm over the table"
-    text = f"Accuracy {_points(d['mean'])} points{bounds} on {d['n']} test questions{tested}."
-    return text + too_few(row["verdict"], d, row.get("p"))
 
 
-def too_few(word: str, difference: Mapping[str, Any], p: float | None) -> str:
+def too_few(word: str, difference: Interval, p: float | None) -> str:
     """A sentence where the interval alone would say gain or harm, and the exact test does not."""
-    low, high = difference["low"], difference["high"]
-    if word in ("gain", "harm") or p is None or low is None or low <= 0 <= high:
+    if word in ("gain", "harm") or p is None or difference.bounds is None:
+        return ""
+    low, high = difference.bounds
+    if low <= 0 <= high:
         return ""
     return f" Too few answers differ to be sure: exact McNemar test p {p:.2g}."
 
 
-def _nll(row: Mapping[str, Any]) -> str:
-    d = row["nll_difference"]
-    if d is None:
-        return ""
-    bounds = "" if d["low"] is None else f" ({d['low']:+.4f} to {d['high']:+.4f})"
-    return f" NLL of the reference solutions {d['mean']:+.4f} nats/token{bounds}; lower is better."
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
+def _points(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:+.1f}"

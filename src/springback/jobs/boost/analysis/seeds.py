@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.errors import DataError
-from springback.jobs.boost.analysis.methods import adjust
+from springback.jobs.boost.analysis.methods import adjusted
+from springback.results.boost_schema import (
+    Bin,
+    ByDifficulty,
+    Difficulty,
+    InBin,
+    SeedsComparison,
+    SeedsMethod,
+)
 from springback.stats import (
     Interval,
     Trend,
@@ -92,14 +100,14 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
         for rival in RIVALS
         if "EpiCoDe" in names and rival in names
     ]
-    adjust([*methods, *rivals], ("p_t", "nll_p_t"))
-    adjust([*methods, *rivals], ("p_wilcoxon", "nll_p_wilcoxon"))
+    rows = adjusted([*methods, *rivals], ("p_t", "nll_p_t"))
+    rows = adjusted(rows, ("p_wilcoxon", "nll_p_wilcoxon"))
     return {
         "seeds": [s.seed for s in seeds],
         "questions": [len(s.questions) for s in seeds],
         "same_questions": same_questions(seeds),
-        "methods": methods,
-        "rivals": rivals,
+        "methods": rows[: len(methods)],
+        "rivals": rows[len(methods) :],
     }
 
 
@@ -161,40 +169,42 @@ def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
     return [sum(values) / len(values) for values in found]
 
 
-def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) -> dict[str, Any]:
+def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) -> SeedsMethod:
     arms = [s.methods[name] for s in seeds]
     measured = all(s.methods[who].nll for s in seeds for who in (name, base))
-    row: dict[str, Any] = {
-        "method": name,
-        "against": base,
-        "mu": [a.mu for a in arms],
-        "lambda": [a.lam for a in arms],
-        "accuracy": mean_interval(means(seeds, name, "correct")).to_dict(),
-        "nll": mean_interval(means(seeds, name, "nll")).to_dict() if measured else None,
-        "difference": None,
-        "nll_difference": None,
-        "verdict": "same",
-        "cut": _mean_cut(arms),
-    }
+    row = SeedsMethod(
+        name,
+        base,
+        tuple(a.mu for a in arms),
+        tuple(a.lam for a in arms),
+        mean_interval(means(seeds, name, "correct")),
+        mean_interval(means(seeds, name, "nll")) if measured else None,
+        verdict="same",
+        cut=_mean_cut(arms),
+    )
     if name == base or all(a.same for a in arms):
         return row
     compared = [("correct", "difference", "")]
     if measured:
         compared.append(("nll", "nll_difference", "nll_"))
+    tests: dict[str, Any] = {}
     for measure, key, prefix in compared:
-        row[key] = difference(seeds, name, base, measure).to_dict()
+        tests[key] = difference(seeds, name, base, measure)
         new, old = means(seeds, name, measure), means(seeds, base, measure)
-        row[f"{prefix}p_t"] = paired_t(new, old)
-        row[f"{prefix}p_wilcoxon"] = wilcoxon_exact(new, old) if len(seeds) > 1 else None
+        tests[f"{prefix}p_t"] = paired_t(new, old)
+        tests[f"{prefix}p_wilcoxon"] = wilcoxon_exact(new, old) if len(seeds) > 1 else None
     gaps = [
         a - b
         for a, b in zip(means(seeds, name, "correct"), means(seeds, base, "correct"), strict=True)
     ]
-    row["seeds_better"] = sum(gap > 0 for gap in gaps)
-    row["seeds_worse"] = sum(gap < 0 for gap in gaps)
-    row["p_mcnemar"] = over_questions(seeds, name, base)
-    row["verdict"] = verdict(Interval(**row["difference"]), tolerance=tolerance, p=row["p_mcnemar"])
-    return row
+    p = over_questions(seeds, name, base)
+    tests |= {
+        "seeds_better": sum(gap > 0 for gap in gaps),
+        "seeds_worse": sum(gap < 0 for gap in gaps),
+        "p_mcnemar": p,
+        "verdict": verdict(tests["difference"], tolerance=tolerance, p=p),
+    }
+    return SeedsComparison(**(vars(row) | tests))
 
 
 def _mean_cut(arms: Sequence[Answers]) -> float | None:
@@ -202,7 +212,7 @@ def _mean_cut(arms: Sequence[Answers]) -> float | None:
     return sum(known) / len(known) if len(known) == len(arms) else None
 
 
-def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) -> dict[str, Any]:
+def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) -> Difficulty:
     """Each method's difference to fine-tuned by the length of the reference solution.
 
     Bins are cut on the questions of all seeds together.  With one seed intervals are over
@@ -218,33 +228,23 @@ def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) 
         if name == "fine-tuned" or all(s.methods[name].same for s in seeds):
             continue
         slope = _slope(seeds, name)
-        rows.append(
-            {
-                "method": name,
-                "bins": [_bin_row(seeds, name, b.low, b.high) for b in found],
-                "trend": slope.slope.to_dict(),
-                "p": slope.p,
-            }
-        )
-    adjust(rows, ("p",))
-    return {
-        "unit": "characters of the reference solution",
-        "bins": [{"low": b.low, "high": b.high, "questions": len(b.members)} for b in found],
-        "methods": rows,
-    }
+        inside = tuple(_in_bin(seeds, name, b.low, b.high) for b in found)
+        rows.append(ByDifficulty(name, inside, slope.slope, slope.p))
+    return Difficulty(
+        "characters of the reference solution",
+        tuple(Bin(b.low, b.high, len(b.members)) for b in found),
+        tuple(adjusted(rows, ("p",))),
+    )
 
 
-def _bin_row(seeds: Sequence[SeedResult], name: str, low: float, high: float) -> dict[str, Any]:
+def _in_bin(seeds: Sequence[SeedResult], name: str, low: float, high: float) -> InBin:
     kept = [part for s in seeds if (part := _part(s, low, high)) is not None]
     plain = means(kept, "fine-tuned", "correct")
     if len(seeds) == 1:
         accuracy = bootstrap_interval(kept[0].methods["fine-tuned"].correct, resamples=2000)
     else:
         accuracy = mean_interval(plain)
-    return {
-        "accuracy": accuracy.to_dict(),
-        "difference": difference(kept, name, "fine-tuned", "correct").to_dict(),
-    }
+    return InBin(accuracy, difference(kept, name, "fine-tuned", "correct"))
 
 
 def _part(seed: SeedResult, low: float, high: float) -> SeedResult | None:

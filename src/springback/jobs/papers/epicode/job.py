@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
 from springback.jobs.config import converted
@@ -89,6 +90,7 @@ def reproduce_epicode(
                 {"name": cell.name, "model": cell.model, "task": cell.task}
                 | (theory_of(results) if theory else _tables(settings, results))
             )
+        analysed = to_jsonable(analysed)
         measured = tables.measured(name, analysed)
         note = NOT_RUN if scale == "paper" else None
         analysis = record(name, scale, EPICODE[name], measured, note=note, cells=analysed)

@@ -15,7 +15,7 @@ from springback.core import Run, Slice, to_jsonable
 from springback.data import nll_withheld
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.difficulty import seed_result, size_of
-from springback.jobs.boost.analysis.logit_errors import Contrast, Reference, text_errors
+from springback.jobs.boost.analysis.logit_errors import Contrasted, Reference, text_errors
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.epochs import train_epochs
@@ -175,7 +175,7 @@ def theory(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     nll = boost.nll_all([arm(lam) for lam in lams], test, "test")
     errors = None
     if reference is not None and mu:
-        contrast = Contrast("EpiCoDe", mu, "ft")
+        contrast = Contrasted("EpiCoDe", mu, "ft")
         errors = to_jsonable(text_errors(boost, contrast, job.data.validation, reference))
     return {
         "seed": job.settings.seed,

@@ -8,6 +8,7 @@ from typing import Any
 
 from springback.jobs.boost.analysis.methods import too_few
 from springback.jobs.papers import claims
+from springback.stats import Interval
 
 Fields = Mapping[str, Any]
 _ENDS = ("mean", "low", "high")
@@ -134,7 +135,7 @@ def _methods_verdict(cell: Fields) -> tuple[str, str]:
         text += f"; NLL of the reference solutions {_interval(nll, '+.4f')} nats/token."
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
-    text += too_few(row["verdict"], row["difference"], row.get("p_mcnemar"))
+    text += too_few(row["verdict"], Interval(**row["difference"]), row.get("p_mcnemar"))
     if seeds < 6:
         text += " With fewer than 6 seeds Wilcoxon's test cannot reach 0.05."
     return str(row["verdict"]), text

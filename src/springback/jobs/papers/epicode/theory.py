@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.errors import DataError
 from springback.jobs.boost.analysis.logit_errors import quantities
 from springback.stats import Interval, mean_interval, paired_interval
@@ -57,7 +58,7 @@ def _seed(result: Mapping[str, Any]) -> dict[str, Any]:
         "factors": None,
     }
     if errors is not None:
-        predicted = quantities(errors)
+        predicted = to_jsonable(quantities(errors))
         row |= {"predicted": predicted.pop("label"), **predicted}
         row["factors"] = errors.factors(sorted(nll))
     return row

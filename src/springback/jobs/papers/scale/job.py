@@ -28,6 +28,8 @@ from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.audit_schema import Rebound
+from springback.results.schema import read
 from springback.results.store import Store, below, read_json, write_text
 from springback.results.writing import Clock, Result, check_positive, write_result
 from springback.settings import names_changing
@@ -276,17 +278,18 @@ def _make_on_ray(
 
 def _read(cell: Cell, place: Path) -> dict[str, Any]:
     """What the study of a cell found, of one seed."""
-    rebound = read_json(place / "result.json")["analysis"]["rebound"]
-    probes = rebound["probes"]
+    audit = read(read_json(place / "result.json")).audit
+    rebound = audit.rebound if audit is not None and audit.rebound is not None else Rebound()
+    neutral, half = rebound.probes.get("neutral_nll"), rebound.half_dose[-1]
     return {
         "size": cell.run.shape.name,
         "parameters": cell.run.shape.parameters,
         "volume": cell.volume,
         "seed": cell.seed,
-        "neutral_nll": probes["neutral_nll"]["start"]["mean"] if "neutral_nll" in probes else None,
-        "gain": rebound["gain"][-1]["mean"],
-        "fall": rebound["fall"][-1]["mean"],
-        "share_lost": rebound["share_lost"][-1]["mean"],
-        "half_dose": rebound["half_dose"][-1]["value"],
-        "censored": rebound["half_dose"][-1]["censored"],
+        "neutral_nll": neutral.start.mean if neutral is not None and neutral.start else None,
+        "gain": rebound.gain[-1].mean,
+        "fall": rebound.fall[-1].mean,
+        "share_lost": rebound.share_lost[-1].mean,
+        "half_dose": half.value,
+        "censored": half.censored,
     }

@@ -12,7 +12,7 @@ from springback import theory
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.results.writing import geometric
-from springback.stats import mean_interval
+from springback.stats import Interval, mean_interval
 from springback.theory import Elongation
 
 Rows = Sequence[Mapping[str, Any]]
@@ -83,7 +83,7 @@ def _cell(
         "resolved": None,
     }
     if floor is not None:
-        means = [change["mean"] for change in cell["changes"]]
+        means = [change.mean for change in cell["changes"]]
         cell["resolved"] = [abs(m) > RESOLVED * f for m, f in zip(means, floor, strict=True)]
     return cell
 
@@ -102,8 +102,8 @@ def _summary(found: Sequence[Elongation]) -> dict[str, Any]:
     }
 
 
-def _mean(values: Iterable[float]) -> dict[str, Any]:
-    return mean_interval(list(values)).to_dict()
+def _mean(values: Iterable[float]) -> Interval:
+    return mean_interval(list(values))
 
 
 def _plain(value: float) -> float | None:
@@ -222,10 +222,10 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     }
 
 
-def _with_bounds(found: Mapping[str, Any], show: Callable[[float], str] = "{:.2f}".format) -> str:
-    if found["low"] is None or found["high"] is None:
-        return show(found["mean"])
-    return f"{show(found['mean'])} ({show(found['low'])} to {show(found['high'])})"
+def _with_bounds(found: Interval, show: Callable[[float], str] = "{:.2f}".format) -> str:
+    if found.low is None or found.high is None:
+        return show(found.mean)
+    return f"{show(found.mean)} ({show(found.low)} to {show(found.high)})"
 
 
 def _fitted(summary: Mapping[str, Any]) -> str:

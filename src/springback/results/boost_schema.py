@@ -1,0 +1,465 @@
+"""``analysis`` of a boost, and of its methods over several seeds.
+
+Fields with a default may be missing in a file.  The key ``lambda`` is the field ``lam``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from springback.core import ABSENT, Checkpoint
+from springback.results.audit_schema import not_in_file
+from springback.stats import Interval
+
+LAMBDA = {"key": "lambda"}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One strength that a search tried on the validation set.
+
+    Attributes:
+        value: mu or lambda; 0 leaves the model as it is
+        accuracy: share of 1
+        nll: of the reference solutions, nats/token; lower = better; null where it is withheld
+        chosen: true for the one that was taken: best mean accuracy, ties to the smaller value;
+            with `one_se` the smallest within one standard error of the best
+    """
+
+    value: float
+    accuracy: Interval | None = None
+    nll: Interval | None = None
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class JointCandidate:
+    """One pair of strengths of a joint search.
+
+    Attributes:
+        mu: strength of extrapolation
+        lam: strength of contrast
+        accuracy: share of 1
+        nll: of the reference solutions, nats/token; null where it is withheld
+        chosen: whether it was taken
+    """
+
+    mu: float
+    lam: float = field(metadata=LAMBDA)
+    accuracy: Interval
+    nll: Interval | None
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class NarrowedCandidate:
+    """A candidate of a search that NLL narrowed, before anything was decoded.
+
+    Attributes:
+        value: mu or lambda; absent after a joint search
+        mu: of a joint search; else absent
+        lam: likewise
+        nll: mean, nats/token
+        kept: whether it was decoded
+    """
+
+    nll: float
+    kept: bool
+    value: float | None = field(default=None, metadata=ABSENT)
+    mu: float | None = field(default=None, metadata=ABSENT)
+    lam: float | None = field(default=None, metadata=LAMBDA | ABSENT)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to use the two checkpoints, measured once on the test set.
+
+    Attributes:
+        method: its name
+        mu: strength of extrapolation
+        lam: strength of contrast
+        accuracy: share of 1
+        nll: of the reference solutions, nats/token; null where it is withheld
+        difference: accuracy minus the fine-tuned model's, paired by question, share of 1; null for
+            the fine-tuned model and for one equal to it
+        nll_difference: likewise; below 0 = better
+        verdict: `gain` (interval above 0 and ``p`` at most 0.05), `harm` (below 0, likewise),
+            `no gain` (inside the tolerance), `undecided`, `same` (equal to the fine-tuned model by
+            choice of the validation set)
+        cut: answers that reached the limit of new tokens, share of 1; they are graded as far as
+            they go
+    """
+
+    method: str
+    mu: float | None = None
+    lam: float | None = field(default=None, metadata=LAMBDA)
+    accuracy: Interval | None = None
+    nll: Interval | None = None
+    difference: Interval | None = None
+    nll_difference: Interval | None = None
+    verdict: str | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True)
+class ComparedMethod(Method):
+    """A method that differs from the fine-tuned model, with the tests of the difference.
+
+    Attributes:
+        won: questions that only this method answers rightly
+        lost: questions that only the fine-tuned model answers rightly
+        p: exact McNemar
+        nll_p: paired t; null where all differences are equal
+        questions_for_a_point: questions that would show a gain of 0.01 with 80 % chance
+        p_holm: ``p`` adjusted over all tests of the table
+        nll_p_holm: likewise ``nll_p``
+    """
+
+    won: int | None = None
+    lost: int | None = None
+    p: float | None = None
+    nll_p: float | None = None
+    questions_for_a_point: int | None = None
+    p_holm: float | None = field(default=None, metadata=ABSENT)
+    nll_p_holm: float | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class Power:
+    """What the test could see of EpiCoDe against the fine-tuned model.
+
+    Attributes:
+        effect: the gain asked about, share of 1
+        chance: of showing it
+        method: `EpiCoDe`
+        discordance: share of the test questions on which the two differ
+        questions: of the test
+        needed: questions that would show the effect with that chance
+        seen: smallest gain that this test shows with that chance; null: none
+        text: the same in words
+    """
+
+    effect: float = 0.01
+    chance: float = 0.8
+    method: str = "EpiCoDe"
+    discordance: float | None = None
+    questions: int | None = None
+    needed: int | None = None
+    seen: float | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Questions whose reference solutions are so long.
+
+    Attributes:
+        low: shortest, included
+        high: longest, included
+        questions: how many
+    """
+
+    low: float
+    high: float
+    questions: int
+
+
+@dataclass(frozen=True)
+class InBin:
+    """One method in one bin.
+
+    Attributes:
+        accuracy: of the fine-tuned model, share of 1
+        difference: to it, share of 1
+    """
+
+    accuracy: Interval | None = None
+    difference: Interval | None = None
+
+
+@dataclass(frozen=True)
+class ByDifficulty:
+    """One method by length of the reference solution.
+
+    Attributes:
+        method: its name
+        bins: as many as there are bins
+        trend: difference on the hardest question minus that on the easiest (slope over the rank of
+            the solution's length), share of 1
+        p: of the trend
+        p_holm: adjusted over the methods
+    """
+
+    method: str
+    bins: tuple[InBin, ...]
+    trend: Interval | None = None
+    p: float | None = None
+    p_holm: float | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class Difficulty:
+    """Effect by length of the reference solution; with one bin there are no methods.
+
+    Attributes:
+        unit: of the bins
+        bins: of all questions
+        methods: those that differ from the fine-tuned model
+    """
+
+    unit: str = ""
+    bins: tuple[Bin, ...] = ()
+    methods: tuple[ByDifficulty, ...] = ()
+
+    def __post_init__(self) -> None:
+        for at, row in enumerate(self.methods):
+            if len(row.bins) != len(self.bins):
+                many = f"as many as there are bins ({len(self.bins)})"
+                raise ValueError(("methods", at, "bins"), many)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted error of the contrasted logits.
+
+    Attributes:
+        lam: strength of contrast
+        error_variance: over the strong model's; 1 at lambda 0
+    """
+
+    lam: float = field(metadata=LAMBDA)
+    error_variance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitErrors:
+    """Logit errors of a strong and a weak model against the reference.
+
+    Attributes:
+        eps: standard deviation of the strong model's logit error, nats
+        k: the weak model's error over ``eps``
+        rho: correlation of the two
+        rho_k: their product
+        best_lambda: lambda of the least predicted error; 0 where contrast does not help
+        contested: positions with more than one plausible token, share of 1
+    """
+
+    eps: Interval | None = None
+    k: Interval | None = None
+    rho: Interval | None = None
+    rho_k: Interval | None = None
+    best_lambda: Interval | None = None
+    contested: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast(LogitErrors):
+    """What one method contrasts, its logit errors, and what they predict.
+
+    Attributes:
+        method: `EpiCoDe` (where mu is not 0) or `CD only`
+        strong: the strong model, in words
+        weak: the weak model
+        mu: of the strong model
+        label: `helps` (interval of ``rho_k`` above 1), `does not help` (below), `undecided`,
+            `nothing to contrast`
+        prediction: by lambda; null where the errors are one and the same
+        chosen: lambda that validation chose
+    """
+
+    method: str = ""
+    strong: str = ""
+    weak: str = ""
+    mu: float | None = None
+    label: str = ""
+    prediction: tuple[Prediction, ...] | None = None
+    chosen: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Logit errors of the pair; null without ``--reference``.
+
+    Attributes:
+        reference: the better model
+        texts: validation solutions that errors were measured on
+        pairs: one for each method that contrasts
+    """
+
+    pairs: tuple[Contrast, ...]
+    texts: int | None = None
+    reference: Checkpoint | None = None
+
+
+@dataclass(frozen=True)
+class NllAtMu:
+    """Validation NLL at one strength of extrapolation.
+
+    Attributes:
+        mu: the strength
+        nll: mean of up to 64 validation solutions, nats/token
+        difference: to mu = 0
+        error: standard error of ``difference``, paired by text
+    """
+
+    mu: float
+    nll: float
+    difference: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class PrecheckPart:
+    """Whether a gain was to be expected, before anything was decoded.
+
+    Attributes:
+        label: `safe`, `risky`, `no gain expected`
+        reasons: sentences
+        line: the numbers along the checkpoints (`weights.Precheck`): `steps`, `parameters`,
+            `norms`, `relative`, `cosines`, `r2`, `r2_walk`, `rank1`
+        nll: over mu; null where it is withheld
+    """
+
+    label: str = ""
+    reasons: tuple[str, ...] = ()
+    line: Mapping[str, Any] = field(default_factory=dict)
+    nll: tuple[NllAtMu, ...] | None = ()
+
+
+@dataclass(frozen=True)
+class Openings:
+    """How often the test set was opened.
+
+    Attributes:
+        test: hash of the test set, in any order
+        count: openings of it that are known
+        number: which of them this one is
+        reopened: true if one with other settings came before
+    """
+
+    test: str
+    count: int
+    number: int
+    reopened: bool
+
+
+@dataclass(frozen=True)
+class Boost:
+    """``analysis`` of a boost.
+
+    Attributes:
+        search: `mu`, `lambda` and `cd_lambda` (CD only, which has a search of its own): each the
+            candidates in order of value.  Where asked for, also `lambda_early`, `lambda_init`,
+            `lambda_other` (further weak models) and `lambda_gated`.  Candidates that `--narrow`
+            left undecoded are not here but in ``narrowed``.  After a joint search `mu` is at lambda
+            0 and `lambda` at the chosen mu
+        methods: one for each of `fine-tuned`, `ME only`, `CD only` and `EpiCoDe`, then, where
+            asked for, `EpiCoDe, weak early`, `EpiCoDe, weak init`, `EpiCoDe, weak NAME` and
+            `EpiCoDe, gated`
+        power: null where EpiCoDe is the fine-tuned model
+        floor: a sentence where accuracy is too near its floor to show a difference
+        difficulty: effect by length of the solution
+        diagnostics: logit errors
+        narrowed: with `--narrow`: by search (also `joint`), all its candidates
+        joint: after `--search joint`: every pair tried, by mu and lambda
+        precheck: null where it was switched off
+        nll_withheld: why NLL was not taken, by part (`validation`, `test`): the reference
+            answers are bare, and nothing shows that the model was trained to write bare answers
+            ([boost.md](boost.md#nll-of-which-text)); null where it was taken
+        test_openings: how often the test set was opened
+    """
+
+    search: Mapping[str, tuple[Candidate, ...]] | None = None
+    methods: tuple[ComparedMethod, ...] | None = None
+    power: Power | None = None
+    floor: str | None = None
+    difficulty: Difficulty | None = None
+    diagnostics: Diagnostics | None = None
+    narrowed: Mapping[str, tuple[NarrowedCandidate, ...]] | None = field(
+        default=None, metadata=ABSENT
+    )
+    joint: tuple[JointCandidate, ...] | None = field(default=None, metadata=ABSENT)
+    precheck: PrecheckPart | None = None
+    nll_withheld: Mapping[str, str] | None = None
+    test_openings: Openings | None = None
+    silent: frozenset[str] = not_in_file()
+
+
+@dataclass(frozen=True)
+class SeedsMethod:
+    """A method over several seeds.
+
+    Attributes:
+        method: its name
+        against: whom it is compared with
+        mu: by seed
+        lam: by seed
+        accuracy: share of 1
+        nll: of the reference solutions, nats/token; null where it is withheld
+        difference: accuracy minus that of ``against``, share of 1; null where they are the same
+        nll_difference: likewise; below 0 = better
+        verdict: as of a boost; a gain or harm needs ``p_mcnemar`` of at most 0.05 where there is
+            one
+        cut: mean share of answers that reached the limit of new tokens
+    """
+
+    method: str
+    against: str = "fine-tuned"
+    mu: tuple[float, ...] = ()
+    lam: tuple[float, ...] = field(default=(), metadata=LAMBDA)
+    accuracy: Interval | None = None
+    nll: Interval | None = None
+    difference: Interval | None = None
+    nll_difference: Interval | None = None
+    verdict: str | None = None
+    cut: float | None = None
+
+
+@dataclass(frozen=True)
+class SeedsComparison(SeedsMethod):
+    """A method over several seeds that differs from another of the same seeds.
+
+    Attributes:
+        p_t: paired t over the seeds
+        p_wilcoxon: Wilcoxon's signed ranks over the seeds
+        nll_p_t: as ``p_t``, of NLL
+        nll_p_wilcoxon: as ``p_wilcoxon``, of NLL
+        seeds_better: seeds in which it is better
+        seeds_worse: seeds in which it is worse
+        p_mcnemar: exact, over all questions; null where seeds share their questions
+        p_t_holm: adjusted over both tables
+        nll_p_t_holm: likewise
+        p_wilcoxon_holm: likewise
+        nll_p_wilcoxon_holm: likewise
+    """
+
+    p_t: float | None = None
+    p_wilcoxon: float | None = None
+    nll_p_t: float | None = None
+    nll_p_wilcoxon: float | None = None
+    seeds_better: int | None = None
+    seeds_worse: int | None = None
+    p_mcnemar: float | None = None
+    p_t_holm: float | None = field(default=None, metadata=ABSENT)
+    nll_p_t_holm: float | None = field(default=None, metadata=ABSENT)
+    p_wilcoxon_holm: float | None = field(default=None, metadata=ABSENT)
+    nll_p_wilcoxon_holm: float | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class LambdaPoint:
+    """Prediction beside what was measured, at one lambda.
+
+    Attributes:
+        lam: strength of contrast
+        error_variance: predicted, 1 at lambda 0
+        nll_difference: change of NLL from lambda 0, nats/token
+        accuracy_difference: change of accuracy from lambda 0, share of 1
+    """
+
+    lam: float = field(metadata=LAMBDA)
+    error_variance: Interval | None = None
+    nll_difference: Interval | None = None
+    accuracy_difference: Interval | None = None

@@ -1,0 +1,130 @@
+"""The elasticity card and the comparison of cards, as JSON holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from springback.elasticity import ElasticityCard, Quantity
+
+
+@dataclass(frozen=True)
+class Card:
+    """An elasticity card, under a promise of its own.
+
+    Attributes:
+        schema_version: of the card
+        model: as in `inputs.model`
+        model_hash: likewise; may be empty
+        study: hash of data and settings but for model, revision and seeds; studies that share it
+            pair by seed; empty if unknown
+        verdict: sentences
+        seeds: as in `rebound`
+        n_pos: likewise
+        doses: likewise
+        noise_floor: as of the audit
+        quantities: by name: `gain`, `share_lost`, `resistance_ratio`, `rebound_slope`,
+            `share_slope`, `half_life_dose`, `dose_to_undo`, `kl_dose`, `worst_case`,
+            `utility_kept`; each at the largest ``n_pos``
+        pairs: by pair: resistance ratio, with its paired test in ``reason``
+    """
+
+    schema_version: Literal[1]
+    model: str = ""
+    model_hash: str = ""
+    study: str = ""
+    verdict: str = ""
+    seeds: tuple[int, ...] = ()
+    n_pos: tuple[int, ...] = ()
+    doses: tuple[float, ...] = ()
+    noise_floor: Mapping[str, float | None] = field(default_factory=dict)
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    pairs: Mapping[str, Quantity] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, card: ElasticityCard) -> Card:
+        same = {f.name: getattr(card, f.name) for f in fields(cls) if f.name != "quantities"}
+        return cls(**same, quantities=card.quantities())
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One quantity of two cards, ``a`` minus ``b``.
+
+    Attributes:
+        quantity: its name
+        unit: of the difference
+        a: name of a model
+        b: name of another
+        value: null where censored seeds leave it open
+        low: lower end of its interval
+        high: upper end
+        p: of its test
+        p_holm: adjusted over every test of the comparison
+        label: `higher`, `lower`, `undecided`, `one seed`, `not measured`, `not estimable`
+            (censored in both) or `not compared`
+        method: the test, or why there is none
+    """
+
+    quantity: str
+    unit: str
+    a: str
+    b: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    label: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cards side by side: ``elasticity.compare([…]).to_dict()``.
+
+    Attributes:
+        schema_version: of the comparison
+        names: of the models
+        level: of the intervals
+        notes: what keeps the models from being compared like with like
+        cards: in the order of the names
+        differences: of every quantity and pair of models
+    """
+
+    schema_version: Literal[1] = 1
+    names: tuple[str, ...] = ()
+    level: float = 0.95
+    notes: tuple[str, ...] = ()
+    cards: tuple[Card, ...] = ()
+    differences: tuple[Difference, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudyCard:
+    """One model of a series.
+
+    Attributes:
+        name: to be shown
+        folder: where that model's own `result.json` and `report.html` lie: relative to this
+            file's folder and inside it, with `/`; null where there are none
+        card: its elasticity card
+    """
+
+    name: str
+    folder: str | None = None
+    card: Card | None = None
+
+
+@dataclass(frozen=True)
+class Series:
+    """``analysis`` of a series: several models or checkpoints measured with one study.
+
+    Attributes:
+        models: in the order to be shown
+        comparison: of their cards; its ``names`` are those of ``models``
+    """
+
+    models: tuple[StudyCard, ...] = ()
+    comparison: Comparison | None = None

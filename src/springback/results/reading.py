@@ -1,0 +1,132 @@
+"""Parts of a file of ours read into the dataclasses that describe them, and what is wrong named."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from springback.errors import StoreError, describe
+
+T = TypeVar("T")
+#: Of every class that is read, nested ones too.  The key ``lambda`` is no name in Python.
+_CONFIG = ConfigDict(
+    strict=True, alias_generator=lambda name: "lambda" if name == "lam" else name, frozen=True
+)
+_INTERVAL = {"mean", "low", "high", "n", "method"}
+#: What is allowed, by the kind of pydantic's error.
+_ALLOWED = {
+    "float_type": "a number or null",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "a string",
+    "bool_type": "true or false",
+    "dataclass_type": "an object",
+    "dict_type": "an object",
+    "tuple_type": "a list",
+    "frozen_set_type": "a list",
+}
+
+
+def read_part(form: type[T], key: str, value: Any, command: str) -> T:
+    """``value``, the plain JSON of a file's part ``key``, as ``form``.
+
+    Keys that ``form`` does not know are ignored.  Raises :class:`StoreError` naming the path of a
+    key that is missing or of another type, and the ``command`` that writes such files.
+    """
+    part = {key: value}
+    try:
+        found: T = _adapter(cast(Hashable, form)).validate_json(json.dumps(part))[key]
+    except ValidationError as error:
+        raise StoreError(_refusal(error, part, command)) from error
+    return found
+
+
+@functools.cache
+def _adapter(form: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(dict[str, form], config=_CONFIG)  # type: ignore[valid-type]
+
+
+def clean(value: Any) -> Any:
+    """``value`` without what no page or picture may hold, and with null for what is not known.
+
+    Characters that neither UTF-8 nor XML can spell become U+FFFD; numbers that no float holds
+    become null, and so does an interval without a mean: there is nothing to show then.
+    """
+    if isinstance(value, str):
+        return "".join(c if _allowed(c) else "\ufffd" for c in value)
+    if isinstance(value, Mapping):
+        if value.get("mean", 0) is None and value.keys() <= _INTERVAL:
+            return None
+        return {clean(str(k)): clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [clean(v) for v in value]
+    if isinstance(value, (int, float)):
+        try:
+            return value if math.isfinite(value) else None
+        except OverflowError:  # JSON knows no largest integer
+            return None
+    return value
+
+
+def _allowed(char: str) -> bool:
+    code = ord(char)
+    if code < 0x20:
+        return char in "\t\n\r"
+    return not (0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE)
+
+
+def _refusal(error: ValidationError, part: Mapping[str, Any], command: str) -> str:
+    """One line for the first error; of a value of several allowed types, all of these."""
+    found = error.errors(include_url=False)
+    places = [_place(part, e["loc"]) for e in found]
+    path, value = places[0]
+    same = [e for e, place in zip(found, places, strict=True) if place[0] == path]
+    allowed = ", ".join(dict.fromkeys(_words(e, value) for e in same))
+    if same[0]["type"] == "value_error":
+        # A check of ours: the path within the object, and what is allowed there.
+        inner, allowed = same[0]["ctx"]["error"].args
+        if inner:
+            path, value = _place(part, (*_steps(part, found[0]["loc"]), *inner))
+    given = repr(value)
+    given = given if len(given) <= 60 else given[:59] + "…"
+    do = f"this is not the form that springback {command} writes; run the job again, or the "
+    told = describe(given, allowed, do + "springback that wrote the file")
+    return f"result.json, {path or next(iter(part))}: {told}"
+
+
+def _words(error: Any, value: Any) -> str:
+    kind = error["type"]
+    if kind == "missing":
+        return f"an object with the key '{error['loc'][-1]}'"
+    if kind == "literal_error":
+        return str(error["ctx"]["expected"])
+    if kind == "float_type" and value is None:
+        return "a number"
+    return _ALLOWED.get(kind, str(error["msg"]))
+
+
+def _steps(part: Any, loc: Sequence[str | int]) -> list[str | int]:
+    """Those of pydantic's steps that lead through the file: it also names branches of a union."""
+    steps: list[str | int] = []
+    for step in loc:
+        try:
+            part = part[step]
+        except (KeyError, IndexError, TypeError):
+            continue
+        steps.append(step)
+    return steps
+
+
+def _place(part: Any, loc: Sequence[str | int]) -> tuple[str, Any]:
+    """The path as it is written, and the value there; of a bad key the key."""
+    steps = _steps(part, loc)
+    path = ""
+    for step in steps:
+        part = part[step]
+        path += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return path.removeprefix("."), steps[-1] if loc and loc[-1] == "[key]" else part
