@@ -62,8 +62,8 @@ def doses_to_undo(seeds: int) -> dict[str, Any]:
     kl = {s: [reached, [0.1] * 9, [0.2 - 0.01 * s] * 9] for s in range(seeds)}
     back = elasticity.kl_doses(N_POS, DOSES, kl)
     return {
-        "half": _doses(elasticity.gain_doses(falling, "half")),
-        "all": _doses(elasticity.gain_doses(falling, "all")),
+        "half": _doses(elasticity.doses_to_lose_gain(falling, "half")),
+        "all": _doses(elasticity.doses_to_lose_gain(falling, "all")),
         "kl": _doses(back),
         "reverse_kl": _doses(back),
     }

@@ -14,7 +14,7 @@ from springback.elasticity import (
     bounded_mean,
     dose_trend,
     doses_at,
-    gain_doses,
+    doses_to_lose_gain,
     kl_doses,
 )
 from springback.errors import DataError
@@ -66,7 +66,7 @@ def test_doses_are_taken_by_seed_and_branch_against_the_branchs_own_gain() -> No
             1: [[1.0, 0, 0, 0], [3.0, 2.0, 1, 0]],
         },
     )
-    half, full = gain_doses(curves), gain_doses(curves, "all")
+    half, full = doses_to_lose_gain(curves), doses_to_lose_gain(curves, "all")
     assert [c.dose for c in half.by_seed[0]] == [24.0, 32.0]
     # 0.25 at 32, -0.25 at 64: zero at 48
     assert full.by_seed[0] == (Crossing(48.0, False, -0.25, 64.0), Crossing(None, True, 0.5, 64.0))

@@ -14,14 +14,14 @@ from springback.elasticity import (
     Crossing,
     ReboundCurves,
     absolute_fall,
+    dose_to_half_gain,
+    dose_to_undo_gain,
     first_crossing,
     fit_proportional_decay,
-    half_dose,
     rebound_judgement,
     resistance_judgement,
     share_lost,
     slope_on_log2,
-    undo_dose,
 )
 from springback.errors import DataError
 
@@ -77,14 +77,14 @@ def test_the_curve_is_at_the_level_where_it_crosses_and_short_of_it_before(
 def test_half_and_undo_dose_measure_from_the_aligned_model() -> None:
     # start 0.1, aligned 0.5: half is the level 0.3, at 64 + 64 / 2; all is 0.1, at 256
     margins = [0.5, 0.4, 0.2, 0.1]
-    assert half_dose(DOSES, margins, 0.1, 0.5).dose == 96.0
-    assert undo_dose(DOSES, margins, 0.1, 0.5).dose == 256.0
-    assert undo_dose(DOSES, margins, 0.0, 0.5).censored
+    assert dose_to_half_gain(DOSES, margins, 0.1, 0.5).dose == 96.0
+    assert dose_to_undo_gain(DOSES, margins, 0.1, 0.5).dose == 256.0
+    assert dose_to_undo_gain(DOSES, margins, 0.0, 0.5).censored
 
 
 @pytest.mark.parametrize("start", [0.5, 0.6])
 def test_without_a_gain_there_is_no_dose(start: float) -> None:
-    found = half_dose(DOSES, [0.5, 0.4, 0.2, 0.1], start, 0.5)
+    found = dose_to_half_gain(DOSES, [0.5, 0.4, 0.2, 0.1], start, 0.5)
     assert (found.dose, found.censored) == (None, False)
     assert found.words() == "not defined: alignment gained nothing"
 

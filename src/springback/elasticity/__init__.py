@@ -15,13 +15,13 @@ from springback.elasticity.curves import (
     DecayFit,
     absolute_fall,
     bootstrap_slope,
+    dose_to_half_gain,
+    dose_to_undo_gain,
     first_crossing,
     fit_proportional_decay,
-    half_dose,
     share_lost,
     slope_on_log2,
     slopes_on_log2,
-    undo_dose,
 )
 from springback.elasticity.doses import (
     EPSILON,
@@ -30,7 +30,7 @@ from springback.elasticity.doses import (
     DoseTrend,
     dose_trend,
     doses_at,
-    gain_doses,
+    doses_to_lose_gain,
     kl_doses,
 )
 from springback.elasticity.make_card import card_of
@@ -78,14 +78,15 @@ __all__ = [
     "card_of",
     "compare",
     "decay_criterion",
+    "dose_to_half_gain",
+    "dose_to_undo_gain",
     "dose_trend",
     "doses_at",
+    "doses_to_lose_gain",
     "excess_falls",
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
-    "gain_doses",
-    "half_dose",
     "kl_doses",
     "overall_resistance",
     "realignment",
@@ -95,5 +96,4 @@ __all__ = [
     "share_lost",
     "slope_on_log2",
     "slopes_on_log2",
-    "undo_dose",
 ]

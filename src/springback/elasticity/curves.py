@@ -108,7 +108,7 @@ def _dose_of_share(
     return Crossing(None, False, found.extreme, found.extreme_dose)
 
 
-def half_dose(
+def dose_to_half_gain(
     doses: Sequence[float], margins: Sequence[float], start: float, aligned: float
 ) -> Crossing:
     """Perturbing examples until half of what alignment gained in margin is lost (A3).
@@ -120,10 +120,10 @@ def half_dose(
     return _dose_of_share(doses, margins, start, aligned, 0.5)
 
 
-def undo_dose(
+def dose_to_undo_gain(
     doses: Sequence[float], margins: Sequence[float], start: float, aligned: float
 ) -> Crossing:
-    """As :func:`half_dose`, until all of the gain is lost."""
+    """As :func:`dose_to_half_gain`, until all of the gain is lost."""
     return _dose_of_share(doses, margins, start, aligned, 1.0)
 
 

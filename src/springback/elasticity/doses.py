@@ -16,7 +16,12 @@ from typing import Literal
 import numpy as np
 
 from springback.elasticity.censored import Bounded, bounded_mean
-from springback.elasticity.curves import Crossing, first_crossing, half_dose, undo_dose
+from springback.elasticity.curves import (
+    Crossing,
+    dose_to_half_gain,
+    dose_to_undo_gain,
+    first_crossing,
+)
 from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
 
@@ -91,13 +96,13 @@ class DoseTrend:
     sentence: str
 
 
-def gain_doses(curves: ReboundCurves, share: Literal["half", "all"] = "half") -> Doses:
+def doses_to_lose_gain(curves: ReboundCurves, share: Literal["half", "all"] = "half") -> Doses:
     """Dose at which half, or all, of what alignment gained in margin is lost, by seed and branch.
 
     The gain is that of the seed's own branch.  Raises :class:`~springback.errors.DataError` as
     :func:`first_crossing`.
     """
-    dose = half_dose if share == "half" else undo_dose
+    dose = dose_to_half_gain if share == "half" else dose_to_undo_gain
     return Doses(
         f"{share} of the gain in margin",
         tuple(curves.n_pos),

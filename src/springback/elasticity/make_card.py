@@ -8,7 +8,7 @@ from typing import Any
 from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
 from springback.elasticity.censored import Bounded
 from springback.elasticity.curves import slopes_on_log2
-from springback.elasticity.doses import EPSILON, Doses, doses_at, gain_doses, kl_doses
+from springback.elasticity.doses import EPSILON, Doses, doses_at, doses_to_lose_gain, kl_doses
 from springback.elasticity.read_audit import AuditValues, finite, part, read_audit
 from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
 from springback.elasticity.resistance import overall_resistance, resistance_tests
@@ -175,7 +175,7 @@ def _criterion(
 def _gain_dose(curves: ReboundCurves | None, source: AuditValues, share: str) -> Quantity:
     words = HALF if share == "half" else UNDO
     if curves is not None:
-        return _dose(words, gain_doses(curves, "half" if share == "half" else "all"))
+        return _dose(words, doses_to_lose_gain(curves, "half" if share == "half" else "all"))
     rows = part(source.means, "rebound").get("half_dose") if share == "half" else None
     at = max(source.n_pos, default=None)
     for row in rows if isinstance(rows, list) else ():

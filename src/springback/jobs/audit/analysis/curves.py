@@ -57,7 +57,9 @@ def rebound_part(
         gain=at_sizes(lambda m: m[0] - begin),
         fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
         share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
-        half_dose=tuple(_half_dose(n, doses, margins[n], begin) for n in settings.n_pos),
+        half_dose=tuple(
+            _dose_to_half_gain_of_mean(n, doses, margins[n], begin) for n in settings.n_pos
+        ),
         slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
     )
 
@@ -132,10 +134,12 @@ def _rebound_judgement(
     return elasticity.rebound_judgement(curves, dose=curves.doses[-1])
 
 
-def _half_dose(n_pos: int, doses: Sequence[int], margins: list[Any], begin: float) -> HalfDose:
+def _dose_to_half_gain_of_mean(
+    n_pos: int, doses: Sequence[int], margins: list[Any], begin: float
+) -> HalfDose:
     """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
     mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
-    found = elasticity.half_dose(doses, mean, begin, mean[0])
+    found = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
     return HalfDose(n_pos, found.dose, found.censored)
 
 

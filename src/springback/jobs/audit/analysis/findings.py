@@ -58,7 +58,7 @@ def doses_to_undo(
 ) -> UndoDoses:
     """Half, and all, of the gain in margin; KL at most epsilon; each with its trend in n_pos."""
     margins = curves_of(settings, start, rebounds)
-    found = {share: elasticity.gain_doses(margins, share) for share in ("half", "all")}
+    found = {share: elasticity.doses_to_lose_gain(margins, share) for share in ("half", "all")}
     for probe in ("kl", "reverse_kl"):
         if probe in settings.probes:
             values = curves_of(settings, start, rebounds, probe).margins
@@ -146,7 +146,7 @@ def attackers(
         for attack, curve in [(PLAIN, plain), *((a, curves[a.name]) for a in sweep)]:
             rate = attack.learning_rate or settings.learning_rate
             share = elasticity.share_lost(doses, curve, margins.start[seed], max(doses))
-            undone = elasticity.undo_dose(doses, curve, margins.start[seed], curve[0])
+            undone = elasticity.dose_to_undo_gain(doses, curve, margins.start[seed], curve[0])
             tried.append(Attacker(rate, seed, share, undone, attack.draw))
     for attack in attacks(settings):
         if attack.mix:

@@ -64,7 +64,8 @@ def protections(
         seeds=settings.seeds,
         start=begin,
         plain=Unprotected(
-            _curve(doses, plain), _crossed(_doses(plain, plain, begin), max(settings.doses))
+            _curve(doses, plain),
+            _crossed(_doses_to_half_unprotected_gain(plain, plain, begin), max(settings.doses)),
         ),
         costs={p: words[p].title for p in COSTS if p in words},
         rows=_corrected(rows),
@@ -80,7 +81,7 @@ def _curve(doses: Sequence[int], values: Mapping[int, Mapping[int, Any]]) -> Mar
     return MarginCurve(tuple(doses), *means_and_ends(found))
 
 
-def _doses(
+def _doses_to_half_unprotected_gain(
     values: Mapping[int, Mapping[int, Any]], plain: Mapping[int, Mapping[int, Any]], begin: float
 ) -> dict[int, Crossing]:
     """Dose at which half of the unprotected gain is lost, by seed; seeds without a gain are out."""
@@ -113,7 +114,10 @@ def _protection(
     left = [_margin(row[last]) - _margin(plain[seed][last]) for seed, row in values.items()]
     beside = shield.beside(settings.batch_size)
     share = beside / (settings.batch_size + beside) if beside else None
-    own, bare = _doses(values, plain, begin), _doses(plain, plain, begin)
+    own, bare = (
+        _doses_to_half_unprotected_gain(values, plain, begin),
+        _doses_to_half_unprotected_gain(plain, plain, begin),
+    )
     a, b = _ranges(own, last), _ranges(bare, last)
     # Both beyond the largest dose says nothing of the difference, and paired_change says so.
     change = paired_change([a[s] for s in own], [b[s] for s in own]) if own else None
