@@ -31,7 +31,7 @@ def to_jsonable(value: Any) -> Any:
         return {
             f.name: to_jsonable(getattr(value, f.name))
             for f in dataclasses.fields(value)
-            if not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+            if not (f.metadata.get("added") and getattr(value, f.name) in (f.default, {}))
         }
     if isinstance(value, Mapping):
         return {str(k): to_jsonable(v) for k, v in value.items()}

@@ -187,7 +187,9 @@ def boost(
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
             folder, template = store.below("model"), None if how.plain else how.template
-            write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
+            write_boosted(
+                pair.early, pair.ft, strengths, folder, settings.system, template, settings
+            )
         return write_result(
             store,
             "boost",

@@ -35,6 +35,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> dic
         mus=list(MUS),
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
+        **job.settings.chat_inputs(),
         **({"nll": "withheld"} if why else {}),
     )
     found = job.store.results(run)

@@ -19,6 +19,7 @@ from springback.data.grading import (
     find_answer,
     outcome,
     require_math,
+    without_thoughts,
 )
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.boost.settings import BoostSettings
@@ -92,13 +93,15 @@ class Asked:
     def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
         """What became of each completion: right, wrong, or without an answer that can be read.
 
-        A row's own metric wins over the function and the metric.  What ``extract`` finds nowhere
-        in is unread.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
+        Thoughts are cut before anything reads a completion.  A row's own metric wins over the
+        function and the metric.  What ``extract`` finds nowhere in is unread.  Raises
+        :class:`SpringbackError` where the function does not return 0 or 1.
         """
-        found: list[str | None] = list(texts)
+        answers = [without_thoughts(text) for text in texts]
+        found: list[str | None] = [*answers]
         if self.extract:
             pattern = compile_extraction(self.extract)
-            found = [find_answer(pattern, text) for text in texts]
+            found = [find_answer(pattern, text) for text in answers]
         outcomes: list[Outcome] = ["unread"] * len(rows)
         ours: list[int] = []
         for at, (row, text) in enumerate(zip(rows, found, strict=True)):
