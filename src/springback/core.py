@@ -33,7 +33,7 @@ def to_jsonable(value: Any) -> Any:
             f.metadata.get("key", f.name): to_jsonable(getattr(value, f.name))
             for f in dataclasses.fields(value)
             if not f.metadata.get("internal")
-            and not (f.metadata.get("added") and getattr(value, f.name) == f.default)
+            and not (f.metadata.get("added") and getattr(value, f.name) in (f.default, {}))
         }
     if isinstance(value, Mapping):
         return {str(k): to_jsonable(v) for k, v in value.items()}

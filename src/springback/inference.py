@@ -36,8 +36,9 @@ from springback.models.loading import (
     release_memory,
     resolve,
 )
+from springback.models.templates import with_chat
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
-from springback.settings import GenerateOptions
+from springback.settings import ChatSettings, GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
 
@@ -110,7 +111,10 @@ def load(model: str | Path, base: str | Path | None = None) -> Loaded:
         raise ModelError(describe(f"base {base} for {model}", "a base for an adapter", "omit it"))
     checkpoint = resolve(model)
     facts = _facts(Path(checkpoint.path))
-    expert, tokenizer = load_model(checkpoint), load_tokenizer(checkpoint)
+    expert, tokenizer = (
+        load_model(checkpoint),
+        load_tokenizer(checkpoint, ChatSettings.recorded(facts)),
+    )
     how: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
     how["asks"] = facts.get("kind") == "boosted"
     if isinstance(expert, ContrastModel):
@@ -185,7 +189,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     return Loaded(
         expert,
         amateur if lam else None,
-        load_tokenizer(here),
+        load_tokenizer(here, ChatSettings.recorded(facts)),
         lam,
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
@@ -216,7 +220,8 @@ def generate(
     if isinstance(wanted.stop, str):
         wanted = replace(wanted, stop=(wanted.stop,))
     loaded = model if isinstance(model, Loaded) else load(model)
-    tokenizer = loaded.tokenizer
+    tokenizer = with_chat(loaded.tokenizer, wanted)
+    loaded = replace(loaded, tokenizer=tokenizer)
     system = loaded.system if wanted.system is None else wanted.system
     template = loaded.template if wanted.prompt_template is None else wanted.prompt_template
     if template is not None and not wanted.raw:

@@ -6,8 +6,12 @@ given flat.  Light: standard library only, since the command line's help reads i
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar, Literal
+
+from springback.errors import SpringbackError, describe
 
 #: What a setting changes: ``model``, the weights that are studied; ``seed``, which repetition of
 #: the study it is; ``inputs``, what is read beside the model (rows, how their answers are graded,
@@ -37,13 +41,20 @@ class Settings:
 
 
 def setting(
-    default: Any, help: str, *, flag: str | None = None, changes: Changes | None = None
+    default: Any,
+    help: str,
+    *,
+    flag: str | None = None,
+    changes: Changes | None = None,
+    added: bool = False,
 ) -> Any:
     """A field with its help.
 
     ``flag`` and ``changes`` where they are not the field's name and what its group changes.
+    ``added``: at its default it is not recorded (:func:`springback.core.added`).
     """
-    return field(default=default, metadata={"help": help, "flag": flag, "changes": changes})
+    metadata = {"help": help, "flag": flag, "changes": changes, "added": added}
+    return field(default=default, metadata=metadata)
 
 
 def columns_setting() -> Any:
@@ -51,6 +62,40 @@ def columns_setting() -> Any:
     text = "OURS=COLUMN, when the data's columns are not recognised."
     metadata = {"help": text, "flag": "field", "changes": None}
     return field(default_factory=dict, metadata=metadata)
+
+
+def arguments_setting(help: str) -> Any:
+    """A field for names and values of any kind, recorded where there are some."""
+    metadata = {"help": help, "flag": None, "changes": None, "added": True}
+    return field(default_factory=dict, metadata=metadata)
+
+
+def parse_arguments(items: Sequence[str]) -> dict[str, Any]:
+    """Names and values out of JSON objects and ``NAME=VALUE``; a value that is no JSON is a text.
+
+    Raises :class:`SpringbackError` for anything else.
+    """
+    arguments: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        try:
+            if item.lstrip().startswith("{"):
+                arguments |= json.loads(item)
+                continue
+            word = value.lower() if value.lower() in ("true", "false") else value
+            arguments[name] = json.loads(word)
+        except (ValueError, RecursionError):
+            if not (equals and name.isidentifier()):
+                raise SpringbackError(
+                    "--chat-template-args: "
+                    + describe(
+                        repr(item[:60]),
+                        "a JSON object, or NAME=VALUE",
+                        "write enable_thinking=false",
+                    )
+                ) from None
+            arguments[name] = value
+    return arguments
 
 
 def owner_of(settings: type[Settings], name: str) -> type[Settings]:
@@ -128,6 +173,45 @@ class PromptSettings(Settings, group="Prompt"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChatSettings(Settings, group="Chat template", changes="prompt"):
+    """What a chat template is given beside the messages."""
+
+    chat_template_args: Mapping[str, Any] = arguments_setting(
+        "Arguments of the chat template, as JSON or NAME=VALUE: enable_thinking=false; "
+        "chat_template=NAME chooses among several."
+    )
+    system_in_user: bool = setting(
+        False,
+        "Put a system message that the template refuses before the first user turn.",
+        added=True,
+    )
+
+    @staticmethod
+    def recorded(facts: Mapping[str, Any]) -> ChatSettings:
+        """What a boosted folder was measured with, from its ``springback.json``."""
+        arguments = facts.get("chat_template_args") or {}
+        if not isinstance(arguments, dict):
+            raise SpringbackError(
+                describe(
+                    f"chat_template_args {arguments!r} in springback.json",
+                    "a JSON object",
+                    "write the folder again",
+                )
+            )
+        folds = facts.get("system_in_user") is True
+        return ChatSettings(chat_template_args=arguments, system_in_user=folds)
+
+    def chat_inputs(self) -> dict[str, Any]:
+        """These settings for the inputs of a run, those that were given: ids without stay."""
+        chat: dict[str, Any] = {}
+        if self.chat_template_args:
+            chat["chat_template_args"] = dict(self.chat_template_args)
+        if self.system_in_user:
+            chat["system_in_user"] = True
+        return chat
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedSettings(Settings, group="Speed"):
     """How the same answers are reached sooner."""
 
@@ -137,5 +221,5 @@ class SpeedSettings(Settings, group="Speed"):
 
 
 @dataclass(frozen=True)
-class GenerateOptions(SpeedSettings, PromptSettings, Sampling):
+class GenerateOptions(SpeedSettings, ChatSettings, PromptSettings, Sampling):
     """What ``springback generate`` takes as plain values."""

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 
 from springback.errors import SpringbackError
 from springback.jobs.config import build, flag_of, kinds
-from springback.settings import Settings, owner_of
+from springback.settings import Settings, owner_of, parse_arguments
 
 #: Titles in the help: the flags that matter first, and those of the command that are no settings.
 FIRST = "Options"
@@ -63,7 +63,7 @@ def _parameter(
     flag, text = f"--{flag_of(settings, f.name)}", f.metadata["help"]
     hint: Any = str | None
     names, more = (flag,), dict[str, Any]()
-    if kind == "map":
+    if kind in ("map", "json"):
         hint = list[str] | None
     elif kind == "bool":
         hint, names = bool | None, (f"{flag}/--no-{flag[2:]}",)
@@ -106,9 +106,10 @@ def with_settings(
 
         def call(**values: Any) -> None:
             given = {name: values.pop(name) for name in flags}
+            parsed = {"map": _mapping, "json": parse_arguments}
             function(
                 given={
-                    name: _mapping(value) if kind[name] == "map" else value
+                    name: parsed[kind[name]](value) if kind[name] in parsed else value
                     for name, value in given.items()
                     if value is not None and value != []
                 },

@@ -100,4 +100,5 @@ def _frame(folder: Path, facts: dict[str, object]) -> str:
 def _has_chat_template(folder: Path) -> bool:
     settings = folder / "tokenizer_config.json"
     template = read_json(settings).get("chat_template") if settings.exists() else None
-    return bool(template) or (folder / "chat_template.jinja").exists()
+    named = folder / "additional_chat_templates"
+    return bool(template) or (folder / "chat_template.jinja").exists() or named.is_dir()

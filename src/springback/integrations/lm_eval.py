@@ -10,6 +10,7 @@ In Python, importing this module registers the model for ``lm_eval.simple_evalua
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,8 @@ from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, 
 from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
 from springback.models.encoding import stop_ids
-from springback.settings import FILTERS
+from springback.models.templates import chat_of, render, with_chat
+from springback.settings import FILTERS, ChatSettings, parse_arguments
 
 PARTS = ("pair", "expert", "amateur")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -55,7 +57,11 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     ``pretrained``: what :func:`springback.load` takes.  ``part``: ``pair``, ``expert`` or
     ``amateur``.  ``lam`` and ``alpha`` replace the folder's own.  Other arguments are those of
     lm-eval's ``hf`` model that fit a loaded model (``batch_size``, ``max_length``, ...).
+    ``chat_template_args`` and ``system_in_user``: as in :class:`ChatSettings`.
     """
+
+    #: What the command line gives the chat template (:func:`main`).
+    chat = ChatSettings()
 
     def __init__(
         self,
@@ -92,7 +98,30 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
             scored = ContrastModel.from_pair(strong, weak, self._lam, self._alpha)
             scored.config.masked = False
         self._seed, self._calls, self._generating = int(seed), 0, False
-        super().__init__(scored, backend="causal", tokenizer=loaded.tokenizer, **options)
+        tokenizer = with_chat(loaded.tokenizer, self.chat)
+        given = ChatSettings(
+            chat_template_args=options.get("chat_template_args") or {},
+            system_in_user=bool(options.pop("system_in_user", False)),
+        )
+        tokenizer = with_chat(tokenizer, given)
+        if (thinking := options.get("enable_thinking")) is not None:
+            given = ChatSettings(chat_template_args={"enable_thinking": thinking})
+            tokenizer = with_chat(tokenizer, given)
+        super().__init__(scored, backend="causal", tokenizer=tokenizer, **options)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """As everything else here applies it; lm-eval's own drops a system message it refuses."""
+        turns = [(message["role"], message["content"]) for message in chat_history]
+        where = f"the row that begins {turns[-1][1][:40]!r}"
+        ends = {"prompt": add_generation_prompt, "continues": not add_generation_prompt}
+        return render(self.tokenizer, turns, where, **ends)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """lm-eval's record of the model, with what its chat template was given."""
+        info: dict[str, Any] = super().get_model_info()
+        return {**info, **chat_of(self.tokenizer).chat_inputs()}
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         self._generating = True
@@ -182,15 +211,23 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """lm-eval's own command line, with the model ``springback`` known."""
+    """lm-eval's own command line, with the model ``springback`` and two flags of ours known."""
     from lm_eval.__main__ import cli_evaluate
 
-    held = sys.argv
-    sys.argv = ["springback lm-eval", *(sys.argv[1:] if arguments is None else arguments)]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--chat-template-args", action="append", default=[])
+    parser.add_argument("--system-in-user", action="store_true")
+    ours, theirs = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+    chat = ChatSettings(
+        chat_template_args=parse_arguments(ours.chat_template_args),
+        system_in_user=ours.system_in_user,
+    )
+    held, held_chat = sys.argv, SpringbackLM.chat
+    sys.argv, SpringbackLM.chat = ["springback lm-eval", *theirs], chat
     try:
         cli_evaluate()
     finally:
-        sys.argv = held
+        sys.argv, SpringbackLM.chat = held, held_chat
 
 
 if __name__ == "__main__":

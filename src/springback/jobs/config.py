@@ -23,17 +23,18 @@ _WORDS = {
     "floats": "numbers separated by commas, such as 0.1,0.2",
     "strs": "names separated by commas",
     "map": "pairs OURS=COLUMN, such as text=review",
+    "json": "JSON or NAME=VALUE, such as enable_thinking=false",
 }
 
 
 def kind_of(annotation: Any) -> str:
-    """One of ``int``, ``float``, ``str``, ``bool``, their plurals for a tuple, or ``map``."""
+    """One of ``int``, ``float``, ``str``, ``bool``, plurals for a tuple, ``map``, ``json``."""
     args = [a for a in typing.get_args(annotation) if a is not type(None) and a is not Ellipsis]
     origin = typing.get_origin(annotation)
     if origin is tuple:
         return f"{args[0].__name__}s"
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return "map"
+        return "map" if args[1] is str else "json"
     return str(args[0].__name__ if args else annotation.__name__)
 
 

@@ -11,6 +11,7 @@ from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.loading import check_same_tokenizer, load_model, load_tokenizer
 from springback.models.weight_step import move_
+from springback.settings import ChatSettings
 from springback.weights import tensor_names
 
 _FLOATS = {
@@ -30,8 +31,11 @@ class CheckpointPair:
     weights fit).
     """
 
-    def __init__(self, early: Checkpoint, ft: Checkpoint) -> None:
-        self.tokenizer = load_tokenizer(ft)
+    def __init__(
+        self, early: Checkpoint, ft: Checkpoint, *, chat: ChatSettings | None = None
+    ) -> None:
+        """``chat``: what the chat template is given beside the messages."""
+        self.tokenizer = load_tokenizer(ft, chat)
         check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
         self.early: PreTrainedModel = load_model(early)
         self.ft: PreTrainedModel = load_model(ft)

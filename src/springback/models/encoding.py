@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from springback.core import Row
 from springback.errors import DataError
 from springback.models.loading import Tokenizer, listed_end_ids
+from springback.models.templates import render
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,11 @@ def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> st
     Without a template: ``Question: …\\nAnswer:`` for questions, else the prompt and a line break.
     """
     if tokenizer.chat_template:
-        messages = [{"role": role, "content": content} for role, content in row.turns]
-        if system is not None and not any(m["role"] == "system" for m in messages):
-            messages.insert(0, {"role": "system", "content": system})
-        messages.append({"role": "user", "content": row.prompt})
-        text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
-        return text
+        turns = [*row.turns, ("user", row.prompt)]
+        if system is not None and not any(role == "system" for role, _ in row.turns):
+            turns.insert(0, ("system", system))
+        where = f"the row that begins {row.prompt[:40]!r}"
+        return render(tokenizer, turns, where, prompt=True)
     head = "".join(f"{role}: {content}\n" for role, content in row.turns)
     head = f"{system}\n{head}" if system is not None else head
     return f"{head}Question: {row.prompt}\nAnswer:" if row.kind == "qa" else f"{head}{row.prompt}\n"
@@ -52,8 +52,8 @@ def end_text(tokenizer: Tokenizer, row: Row) -> str:
     if row.kind == "text" or not tokenizer.chat_template:
         return str(tokenizer.eos_token or "")
     mark = "\u241f"  # a character that templates pass through unchanged
-    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": mark}]
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    turns = [("user", "x"), ("assistant", mark)]
+    text = render(tokenizer, turns, "a user's turn with an answer", prompt=False)
     return text.rpartition(mark)[2].rstrip() or str(tokenizer.eos_token or "")
 
 
@@ -163,7 +163,18 @@ def encode_rows(
     tokenizer: Tokenizer, rows: Iterable[Row], max_tokens: int, system: str | None = None
 ) -> list[Encoded]:
     """:func:`encode_row` of every row, in order."""
-    return [encode_row(tokenizer, row, max_tokens, system) for row in rows]
+    return numbered(rows, lambda row: encode_row(tokenizer, row, max_tokens, system))
+
+
+def numbered(rows: Iterable[Row], encode: Callable[[Row], T]) -> list[T]:
+    """``encode`` of every row, in order; its :class:`DataError` gets the row's number."""
+    encoded = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            encoded.append(encode(row))
+        except DataError as error:
+            raise DataError(f"row {number}: {error}") from error
+    return encoded
 
 
 @dataclass(frozen=True)

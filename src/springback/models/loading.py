@@ -27,7 +27,9 @@ from springback.errors import ModelError
 from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
 from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
+from springback.models.templates import with_chat
 from springback.results.store import whole_folder
+from springback.settings import ChatSettings
 from springback.weights import hash_weights
 from springback.weights.io.folder import open_weights
 
@@ -78,8 +80,11 @@ def is_here(name: str) -> bool:
     return Path(name).is_dir() or (name in BUILTIN and has_builtin(name))
 
 
-def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
-    """The tokenizer, with a pad token (the end token where it has none)."""
+def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> Tokenizer:
+    """The tokenizer, with a pad token (the end token where it has none).
+
+    ``chat``: what its chat template is given beside the messages.
+    """
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(
@@ -91,7 +96,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         ) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    return with_chat(tokenizer, chat or ChatSettings())
 
 
 def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from springback.core import Checkpoint, Slice
 from springback.data import load_slice
 from springback.models.encoding import Encoded, encode_rows, stop_ids
 from springback.models.loading import Model, Tokenizer, load_model, read_configs
+from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import continued
 from springback.probes.likelihood import Precision, TextNLL, margin, nll
@@ -84,7 +85,9 @@ class ProbeInputs:
         count = self.settings.probe_processes
         if count == 1:
             return Meter(*shared)
-        return SharedMeter(*shared, Workers(count, self.checkpoint, self.folder))
+        return SharedMeter(
+            *shared, Workers(count, self.checkpoint, self.folder, chat_of(self.tokenizer))
+        )
 
     def close(self) -> None:
         """End the processes that measure, if there are any."""

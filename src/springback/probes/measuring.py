@@ -42,6 +42,7 @@ from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.divergence import StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
 from springback.results.store import require_folder
+from springback.settings import ChatSettings
 
 T = TypeVar("T")
 #: Seconds between two looks whether the process that a worker belongs to is still there.
@@ -101,11 +102,15 @@ class Meter:
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes, this one included; what each loads; a folder that all of them see."""
+    """How many processes, this one included; what each loads; a folder that all of them see.
+
+    ``chat``: of their tokenizer.
+    """
 
     processes: int
     checkpoint: Checkpoint
     folder: Path
+    chat: ChatSettings | None = None
 
 
 class SharedMeter(Meter):
@@ -127,7 +132,7 @@ class SharedMeter(Meter):
                 1,
                 context,
                 _begin,
-                (workers.checkpoint, precision, rank, self.threads, os.getpid()),
+                (workers, precision, rank, self.threads, os.getpid()),
             )
             for rank in range(1, workers.processes)
         ]
@@ -236,15 +241,15 @@ _meter: list[Meter] = []
 _work: list[Model] = []
 
 
-def _begin(
-    checkpoint: Checkpoint, precision: Precision, rank: int, threads: int, parent: int
-) -> None:
+def _begin(workers: Workers, precision: Precision, rank: int, threads: int, parent: int) -> None:
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process reports it
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(rank % torch.cuda.device_count())
-    _meter.append(Meter(load_model(checkpoint), load_tokenizer(checkpoint), precision))
+    checkpoint = workers.checkpoint
+    tokenizer = load_tokenizer(checkpoint, workers.chat)
+    _meter.append(Meter(load_model(checkpoint), tokenizer, precision))
 
 
 def _follow(parent: int) -> None:

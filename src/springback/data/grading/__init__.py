@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from springback.data.grading.expressions import Outcome, compare, math_span, readable, require_math
-from springback.data.grading.normalise import after_thinking, boxes, plain_latex, plain_signs
+from springback.data.grading.normalise import (
+    after_thinking,
+    boxes,
+    in_thoughts,
+    plain_latex,
+    plain_signs,
+    without_thoughts,
+)
 from springback.data.grading.spans import extract_number, read_number, read_reference
 from springback.data.grading.values import equal
 from springback.errors import DataError, describe
@@ -35,8 +42,10 @@ __all__ = [
     "extract_number",
     "find_answer",
     "grade",
+    "in_thoughts",
     "outcome",
     "require_math",
+    "without_thoughts",
 ]
 
 Metric = Literal["number", "choice", "choices", "exact", "math"]
@@ -349,10 +358,14 @@ def check_reference(metric: str, answer: str, *, letters: Sequence[str] = LETTER
 def outcome(
     metric: str, completion: str | None, answer: str, *, letters: Sequence[str] = LETTERS
 ) -> Outcome:
-    """What :func:`grade` decides by; ``unread``: no answer can be read off the completion."""
+    """What :func:`grade` decides by; ``unread``: no answer can be read off the completion.
+
+    A model's thoughts are no answer.
+    """
     if completion is None:
         check_reference(metric, answer, letters=letters)
         return "unread"
+    completion = without_thoughts(completion)
     if metric == "math":
         if not readable(answer):
             check_reference(metric, answer)

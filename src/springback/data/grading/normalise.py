@@ -268,10 +268,45 @@ def unboxed(text: str) -> str:
     return match[1] if match else text
 
 
+#: Where thoughts begin, and in group 1 where they end, as models' templates mark them.
+_THOUGHTS = re.compile(
+    r"(?:<\||[<◁])(/)?(?:\w{1,12}:)?(?:think|thinking|thoughts?|reasoning)(?:\|>|[>▷])"
+    r"|\[(/)?think\]"
+    r"|<\|(?:(end)|begin)_of_thoughts?\|>"
+    r"|<\|channel\|>(?:(final)|analysis)<\|message\|>",
+    re.IGNORECASE,
+)
+
+
+def without_thoughts(text: str) -> str:
+    """The answer alone: what follows the model's thoughts, else what stands before them.
+
+    Empty where they have no end, or hold all there is.  An end without a beginning closes thoughts
+    that the prompt began.
+    """
+    marks = list(_THOUGHTS.finditer(text))
+    if not marks:
+        return text
+    ends = [i for i, mark in enumerate(marks) if mark.lastindex]
+    after = ""
+    if ends:
+        last = ends[-1]
+        upto = marks[last + 1].start() if last + 1 < len(marks) else len(text)
+        after = text[marks[last].end() : upto]
+    before = "" if marks[0].lastindex else text[: marks[0].start()]
+    return after if after.strip() else before
+
+
+def in_thoughts(prompt: str) -> bool:
+    """Whether ``prompt`` ends where thoughts begin, so that an answer begins in them."""
+    marks = list(_THOUGHTS.finditer(prompt))
+    return bool(marks) and not marks[-1].lastindex and not prompt[marks[-1].end() :].strip()
+
+
 def after_thinking(text: str) -> str:
-    """What follows the model's thoughts (``</think>``), if anything does."""
-    _, mark, rest = text.rpartition("</think>")
-    return rest if mark and rest.strip() else text
+    """:func:`without_thoughts`, or all of ``text`` where that leaves nothing."""
+    rest = without_thoughts(text)
+    return rest if rest.strip() else text
 
 
 def plain(text: str) -> str:

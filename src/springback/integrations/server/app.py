@@ -33,9 +33,10 @@ class _Call:
 
     def __init__(self, server: Server, asked: _Asked) -> None:
         self.server, self.began = server, time.monotonic()
-        self.prompts = asked.prompts(server.loaded)
+        loaded = asked.prepared(server.loaded)
+        self.prompts = asked.prompts(loaded)
         rows = protocol.rows_of(asked, self.prompts, server.settings)
-        self.settings = protocol.decode_settings(asked, rows, server.loaded, server.settings)
+        self.settings = protocol.decode_settings(asked, rows, loaded, server.settings)
         self.answers: list[list[int]] | None = None
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, int] | list[list[int]] | Exception] = asyncio.Queue()

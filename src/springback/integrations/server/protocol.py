@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,10 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from springback.core import Row, RowKind
 from springback.data import framed
 from springback.decoding import DecodeSettings
+from springback.errors import SpringbackError
 from springback.inference import Loaded
 from springback.integrations.server.settings import ServeSettings
 from springback.models.encoding import encode_prompt, stop_ids
-from springback.settings import FILTERS, Sampling
+from springback.models.templates import with_chat
+from springback.settings import FILTERS, ChatSettings, Sampling
 
 #: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
 _INERT: dict[str, tuple[Any, ...]] = {
@@ -93,6 +96,10 @@ class Request(BaseModel):
                 )
         return {k: v for k, v in given.items() if k not in _INERT and k not in _IDLE}
 
+    def prepared(self, loaded: Loaded) -> Loaded:
+        """The model as this request asks for it; raises :class:`Refused`."""
+        return loaded
+
     @property
     def stops(self) -> tuple[str, ...]:
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -129,6 +136,14 @@ class ChatRequest(Request):
     """``POST /v1/chat/completions``."""
 
     messages: list[Message] = Field(min_length=1)
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def prepared(self, loaded: Loaded) -> Loaded:
+        chat = ChatSettings(chat_template_args=self.chat_template_kwargs or {})
+        try:
+            return replace(loaded, tokenizer=with_chat(loaded.tokenizer, chat))
+        except SpringbackError as error:
+            raise Refused(400, str(error)) from error
 
     def prompts(self, loaded: Loaded) -> list[list[int]]:
         """The chat as token ids, as ``springback generate`` makes them of a prompt.
@@ -144,8 +159,8 @@ class ChatRequest(Request):
         row = Row(kind, text, "", turns=tuple(before))
         try:
             return [encode_prompt(loaded.tokenizer, row, loaded.system)]
-        except Exception as error:  # templates raise what they like
-            raise Refused(400, f"the chat template refuses these messages: {error}") from error
+        except SpringbackError as error:
+            raise Refused(400, str(error)) from error
 
 
 class CompletionRequest(Request):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,7 @@ from springback.integrations.server.address import bind
 from springback.integrations.server.app import Server
 from springback.integrations.server.settings import ServeSettings, check
 from springback.integrations.server.worker import Worker
+from springback.models.templates import with_chat
 
 #: Seconds after the grace in which broken-off answers reach their clients.
 _LAST_RESORT = 10
@@ -40,7 +42,9 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
     """
     check(settings)
     with bind(settings) as listening:
-        server = Server(load(model), settings, settings.name or Path(model).name or model)
+        loaded = load(model)
+        loaded = replace(loaded, tokenizer=with_chat(loaded.tokenizer, settings))
+        server = Server(loaded, settings, settings.name or Path(model).name or model)
         config = uvicorn.Config(
             server.app,
             log_level="warning",

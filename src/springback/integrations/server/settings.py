@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from springback.errors import SpringbackError, describe
-from springback.settings import Settings, setting
+from springback.settings import ChatSettings, Settings, setting
 
 #: What can decode behind the server.
 ENGINES = ("auto", "builtin", "vllm")
@@ -38,7 +38,7 @@ class LimitSettings(Settings, group="Limits"):
 
 
 @dataclass(frozen=True)
-class ServeSettings(VllmSettings, LimitSettings):
+class ServeSettings(VllmSettings, LimitSettings, ChatSettings):
     """``token``: what clients give as their API key; None asks for none, on loopback only."""
 
     host: str = setting("127.0.0.1", "Another one than this machine needs a token.")

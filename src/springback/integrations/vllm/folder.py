@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from springback.errors import ModelError, describe
 from springback.models.hub import local_folder
 from springback.results.store import read_json
+from springback.settings import ChatSettings
 from springback.weights import is_adapter
 from springback.weights.io.folder import ADAPTER_CONFIG
 from springback.weights.io.report import RECORD
@@ -39,6 +40,7 @@ class Folder:
     lam: float = 0.0
     alpha: float = 0.1
     system: str | None = None
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
     @property
     def architecture(self) -> str | None:
@@ -75,7 +77,7 @@ def open_folder(name: str | Path, base: str | Path | None = None) -> Folder:
     if is_adapter(root):
         return _adapters(root, facts, base)
     boosted = facts.get("kind") == "boosted" and float(facts.get("lambda") or 0) > 0
-    folder = Folder(_with_weights(root), system=facts.get("system"))
+    folder = Folder(_with_weights(root), **_prompt(facts))
     return _with_amateur(folder, root, facts) if boosted else folder
 
 
@@ -85,7 +87,7 @@ def _adapters(root: Path, facts: Mapping[str, Any], base: str | Path | None) -> 
     if not name:
         raise ModelError(f"{root} does not say which base it is for; allowed: one that does")
     model = local_folder(str(name), None if base else settings.get("revision")).absolute()
-    folder = Folder(_with_weights(model), adapter=_with_weights(root), system=facts.get("system"))
+    folder = Folder(_with_weights(model), adapter=_with_weights(root), **_prompt(facts))
     return _with_amateur(folder, root, facts) if float(facts.get("lambda") or 0) > 0 else folder
 
 
@@ -101,6 +103,11 @@ def _with_amateur(folder: Folder, root: Path, facts: Mapping[str, Any]) -> Folde
         )
     lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
     return replace(folder, amateur=_with_weights(weak), lam=lam, alpha=alpha)
+
+
+def _prompt(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """System message and what the chat template is given, as the folder was measured."""
+    return {"system": facts.get("system"), "chat": ChatSettings.recorded(facts)}
 
 
 def _facts(root: Path) -> dict[str, Any]:

@@ -145,6 +145,12 @@ def command(
     if s.speculate:
         drafts = {"method": "ngram", "num_speculative_tokens": s.speculate, "prompt_lookup_max": 4}
         words += ["--speculative-config", json.dumps(drafts)]
+    if folder.chat.system_in_user or s.system_in_user:
+        raise SpringbackError(
+            describe("--system-in-user with vLLM", "without it", "use --engine builtin")
+        )
+    if arguments := {**folder.chat.chat_template_args, **s.chat_template_args}:
+        words += ["--default-chat-template-kwargs", json.dumps(arguments)]
     if folder.system is not None:
         words += ["--chat-template", chat_template(folder)]
     return [*words, *shlex.split(s.vllm_args)]
@@ -163,6 +169,8 @@ def chat_template(folder: Folder) -> str:
 
     named = AutoTokenizer.from_pretrained(_tokenizer_of(folder), trust_remote_code=False)
     template = named.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
     if not isinstance(template, str):
         raise ModelError(
             describe(

@@ -67,7 +67,7 @@ def toward_run(settings: AuditSettings, seed: int, source: int, target: int) -> 
 
 def sum_run(study: Study, seed: int) -> Run:
     """What all trainings of a seed found together."""
-    return Run.of("resistance", **_inputs(study, seed))
+    return Run.of("resistance", **_inputs(study, seed), **study.settings.chat_inputs())
 
 
 def _inputs(study: Study, seed: int, **more: Any) -> dict[str, Any]:

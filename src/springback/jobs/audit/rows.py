@@ -151,7 +151,7 @@ class PromptFilter:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.checkpoint)
+        return load_tokenizer(self.checkpoint, self.settings)
 
     @functools.cached_property
     def _around(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
 from springback.results.probe_info import PROBES
 from springback.settings import (
+    ChatSettings,
     ExecutionSettings,
     Settings,
     SubjectSettings,
@@ -175,6 +176,7 @@ class AuditSettings(
     ProbeSettings,
     AttackSettings,
     TrainingSettings,
+    ChatSettings,
     DesignSettings,
     DataSettings,
     SubjectSettings,

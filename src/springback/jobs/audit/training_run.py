@@ -64,7 +64,9 @@ class TrainingRun:
     def identity(self, study: Study) -> Run:
         """The run as the store knows it, with its id; this needs the study's rows."""
         if self not in study.identities:
-            study.identities[self] = Run.of(self.phase, **self.inputs(study, self))
+            study.identities[self] = Run.of(
+                self.phase, **self.inputs(study, self), **study.settings.chat_inputs()
+            )
         return study.identities[self]
 
     @property

@@ -57,7 +57,9 @@ def make_pair(
     else:
         assert train is not None  # check_settings: either a pair or something to train on
         start = resolve(settings.model or "")
-        done = train_epochs(start, train, settings.recipe(), store, progress, settings.system)
+        done = train_epochs(
+            start, train, settings.recipe(), store, progress, settings.system, settings
+        )
         line = tuple(point.checkpoint for point in done.points)
     weak = {}
     if "init" in settings.ablate_weak:

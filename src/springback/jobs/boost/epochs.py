@@ -8,6 +8,7 @@ from springback.models.loading import load_model, load_tokenizer, release_memory
 from springback.models.quiet import quiet
 from springback.progress import Progress
 from springback.results.store import Store, require_space, whole_folder
+from springback.settings import ChatSettings
 from springback.training import Marks, Resume, finetune, plan_batches
 from springback.weights import hash_weights
 
@@ -19,20 +20,26 @@ def train_epochs(
     store: Store,
     progress: Progress,
     system: str | None = None,
+    chat: ChatSettings | None = None,
 ) -> Trajectory:
-    """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer."""
+    """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer.
+
+    ``system`` and ``chat``: the system message, and what the chat template is given beside it.
+    """
+    chat = chat or ChatSettings()
     run = Run.of(
         "train",
         start=start.content_hash,
         rows=rows.content_hash,
         recipe=recipe,
         system=system,
+        **chat.chat_inputs(),
     )
     marks = tuple(len(rows) * (epoch + 1) for epoch in range(recipe.epochs))
     folders = {m: store.checkpoint(run, f"epoch-{m // len(rows)}") for m in marks}
     results = store.results(run)
     if results is None or any(not f.exists() for f in folders.values()):
-        tokenizer, model = load_tokenizer(start), load_model(start)
+        tokenizer, model = load_tokenizer(start, chat), load_model(start)
         size = 4 * int(model.num_parameters())
         require_space(store.root, (recipe.epochs + 4) * size, "fine-tuning")
         encoded = encode_rows(tokenizer, rows.rows, recipe.max_tokens, system)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from springback.models.loading import (
     read_configs,
 )
 from springback.results.store import clear_folder, read_json, require_folder, write_json
+from springback.settings import ChatSettings
 from springback.weights import extrapolate
 
 
@@ -38,24 +39,28 @@ def write_boosted(
     out: Path,
     system: str | None = None,
     template: str | None = None,
+    chat: ChatSettings | None = None,
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
 
     ``out/custom_generate`` decodes it with Transformers alone.
 
     ``system`` and ``template`` are the system message and the frame of a question (``{question}``
-    in it) that the strengths were chosen with; generate uses them again.
+    in it) that the strengths were chosen with, ``chat`` what the chat template was given;
+    generate uses them again.
 
     Appears only when whole; nothing is done if the same folder is there already.
     """
     mu, lam = strengths.mu, strengths.lam
     facts: dict[str, Any] = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
-    facts["prompt_template"] = template
+    facts |= {"prompt_template": template, **(chat or ChatSettings()).chat_inputs()}
+    names = {*facts, *(f.name for f in fields(ChatSettings))}
     sources = {"early": early.content_hash, "ft": ft.content_hash}
     require_folder(out)
     if (out / BOOST_FILE).exists():
         have = read_json(out / BOOST_FILE)
-        if {k: have.get(k) for k in facts} == facts and have.get("boosted_from") == sources:
+        same = all(have.get(name) == facts.get(name) for name in names)
+        if same and have.get("boosted_from") == sources:
             return
     new = out.with_name(f".{out.name}.new")
     clear_folder(new)

@@ -189,7 +189,9 @@ def boost(
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha)
             folder, template = store.below("model"), None if questions.plain else questions.template
-            write_boosted(pair.early, pair.ft, strengths, folder, settings.system, template)
+            write_boosted(
+                pair.early, pair.ft, strengths, folder, settings.system, template, settings
+            )
         return write_result(
             store,
             "boost",

@@ -36,6 +36,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         mus=list(MUS),
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
+        **job.settings.chat_inputs(),
         **({"nll": "withheld"} if why else {}),
     )
     found = job.store.results(run)

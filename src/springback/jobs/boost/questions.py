@@ -19,6 +19,7 @@ from springback.data.grading import (
     find_answer,
     outcome,
     require_math,
+    without_thoughts,
 )
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.boost.settings import BoostSettings
@@ -99,13 +100,15 @@ class QuestionFormat:
     def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
         """What became of each completion: right, wrong, or without an answer that can be read.
 
-        A row's own metric wins over the function and the metric.  What ``extract`` finds nowhere
-        in is unread.  Raises :class:`SpringbackError` where the function does not return 0 or 1.
+        Thoughts are cut before anything reads a completion.  A row's own metric wins over the
+        function and the metric.  What ``extract`` finds nowhere in is unread.  Raises
+        :class:`SpringbackError` where the function does not return 0 or 1.
         """
-        answers: list[str | None] = list(texts)
+        whole = [without_thoughts(text) for text in texts]
+        answers: list[str | None] = [*whole]
         if self.extract:
             pattern = compile_extraction(self.extract)
-            answers = [find_answer(pattern, text) for text in texts]
+            answers = [find_answer(pattern, text) for text in whole]
         outcomes: list[Outcome] = ["unread"] * len(rows)
         by_function: list[int] = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):

@@ -9,13 +9,21 @@ from typing import Any
 from springback import probes
 from springback.core import Checkpoint, Row, Run, Slice
 from springback.data import nll_withheld
+from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.contrast import Gate, parse_gate
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import CheckpointPair
-from springback.models.encoding import encode_prompt, encode_rows, listed_stops, stop_ids
+from springback.models.encoding import (
+    encode_prompt,
+    encode_rows,
+    listed_stops,
+    numbered,
+    prompt_text,
+    stop_ids,
+)
 from springback.models.loading import (
     Model,
     check_same_tokenizer,
@@ -75,7 +83,7 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(*pair)
+        self.sweep = CheckpointPair(*pair, chat=settings)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
@@ -196,6 +204,7 @@ class Scoring:
             part=part,
             system=s.system,
             max_tokens=s.max_tokens,
+            **s.chat_inputs(),
             **extra,
         )
 
@@ -210,7 +219,8 @@ class Scoring:
         self.progress.stage(f"{part}: {arms[0].method}, mu {key['mu']:g}, lambda {lams}", questions)
 
     def _prompts(self, rendered: Slice) -> list[list[int]]:
-        return [encode_prompt(self.tokenizer, r, self.settings.system) for r in rendered.rows]
+        system = self.settings.system
+        return numbered(rendered.rows, lambda row: encode_prompt(self.tokenizer, row, system))
 
     def _how(self, rendered: Slice) -> DecodeSettings:
         s = self.settings
@@ -227,7 +237,10 @@ class Scoring:
     ) -> dict[str, Any]:
         rows: Sequence[Row] = rendered.rows
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
-        outcomes = self.format.outcomes(rows, texts)
+        # A template may open the thoughts, so that an answer only closes them.
+        prompt = prompt_text(self.tokenizer, rows[0], self.settings.system)
+        begun = "<think>" if in_thoughts(prompt) else ""
+        outcomes = self.format.outcomes(rows, [begun + text for text in texts])
         results = {
             "correct": [outcome == "right" for outcome in outcomes],
             "nll": nll,

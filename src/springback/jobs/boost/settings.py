@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from springback.core import Recipe
-from springback.settings import Settings, columns_setting, setting
+from springback.settings import ChatSettings, Settings, columns_setting, setting
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,12 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class BoostSettings(
-    ProofSettings, SearchSettings, StrengthSettings, CheckpointSettings, QuestionSettings
+    ProofSettings,
+    SearchSettings,
+    StrengthSettings,
+    CheckpointSettings,
+    ChatSettings,
+    QuestionSettings,
 ):
     """One boost: either ``early`` and ``ft``, or ``model`` and ``train`` (it then fine-tunes)."""
 

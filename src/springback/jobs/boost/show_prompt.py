@@ -17,13 +17,13 @@ def shown(settings: BoostSettings) -> str:
     """
     settings = check_settings(settings)
     questions, data = question_format(settings), load_data(settings)
-    tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""))
+    tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""), settings)
     part = questions.render(data.validation)
     row, facts = part.rows[0], questions.describe()
     read = facts["extraction"] if facts["extract"] or not row.metric else READINGS[row.metric]
     templated = "its chat template" if tokenizer.chat_template else "no chat template"
     lines = [
-        f"--- prompt: first question of {part.name}, {templated}",
+        f"first question of {part.name}, {templated}:",
         prompt_text(tokenizer, row, settings.system),
         f"--- reference solution, closed by {end_text(tokenizer, row)!r}",
         row.response or row.answer or "",

@@ -82,6 +82,7 @@ def text_errors(
         alpha=job.settings.alpha,
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
+        **job.settings.chat_inputs(),
     )
     found = job.store.results(run)
     if found is None:

@@ -78,7 +78,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["train"] = data.train.content_hash
         inputs["recipe"] = settings.recipe()
     decoded = resolve(settings.ft or settings.model or "")
-    tokenizer, configs = load_tokenizer(decoded), read_configs(decoded.path)
+    tokenizer, configs = load_tokenizer(decoded, settings), read_configs(decoded.path)
     inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
     if settings.weak:
         inputs["weak"] = resolve(settings.weak).content_hash
@@ -206,7 +206,7 @@ def _reference(job: Job, store: Store, progress: Progress) -> Reference | None:
     if any(row.prompt in held for row in train.rows):
         raise DataError("the reference's rows hold questions of the test; use other data")
     start = resolve(s.model or "")
-    done = train_epochs(start, train, s.recipe(), store, progress, s.system)
+    done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
     return Reference(done.points[-1].checkpoint)
 
 
