@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from springback.core import Row, Slice
 from springback.data import load_rows, load_slice
 from springback.data import records as _records
-from springback.data.layouts import COLUMNS
+from springback.data.view import COLUMNS
 from springback.data.records import Record
 from springback.errors import DataError, MissingExtraError, SpringbackError
 
