@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from springback.data.records import brief
 from springback.data.view import View, listed
@@ -110,7 +111,7 @@ def _checked(view: View, given: Sequence[tuple[str, object]], column: str) -> Ch
     return Choices(tuple(view.encodable(str(c), column) for c in texts), labels if named else ())
 
 
-def _is_index(value: object) -> bool:
+def _is_index(value: object) -> TypeGuard[int | str]:
     """Whether an answer is an index, as a number or as text."""
     if isinstance(value, str):
         return (text := value.strip()).isascii() and text.isdecimal() and len(text) < 3

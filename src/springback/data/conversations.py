@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from os.path import commonprefix
+from itertools import takewhile
 from typing import TypeGuard
 
 from springback.core import Row, RowKind
@@ -148,7 +148,8 @@ def preference(view: View, label: str | None) -> Row:
 def _of_texts(view: View, prompt: str, label: str | None) -> Row:
     chosen, rejected = view.text("chosen"), view.text("rejected")
     if not prompt:
-        prompt = commonprefix([chosen, rejected])
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+        prompt = "".join(sign for sign, _ in alike)
         if _ANSWER in prompt:  # the answers of one conversation may begin with the same word
             prompt = prompt[: prompt.rindex(_ANSWER) + len(_ANSWER)]
         prompt = prompt.removesuffix(" ")

@@ -33,17 +33,17 @@ def load_rows(
 
     Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
     ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
-    ``context``, ``solution``, ``final``, ``metric``; ``messages`` (or ShareGPT's
-    ``conversations``); ``chosen``/``rejected`` with or without ``prompt``, where ``response`` is the
-    chosen answer.  Prompts and answers may be messages.  ``label`` is kept.
-    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub data
-    sets that name none.
+    ``context``, ``solution``, ``final``, ``metric``; ``messages`` (ShareGPT's ``conversations``);
+    ``chosen``/``rejected`` with or without ``prompt``: ``response`` is the chosen answer.  Prompts
+    and answers may be messages.  ``label`` is kept.  ``fields`` maps these names to the source's
+    own.  ``split`` and ``revision`` are for hub data sets that name none.
 
     With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter; of several
-    right ones all letters (``ACD``), and the row's metric is then ``choices``.  Whether answers that
-    are numbers count from 0 or 1 is concluded from the whole source; ``note`` is told.  An answer
-    ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
-    its ``<<...>>`` notes.  Responses may be empty only if they all are (prompts to sample from).
+    right ones all letters (``ACD``), and the row's metric is then ``choices``.  Whether answers
+    that are numbers count from 0 or from 1 is concluded from the whole source, and said to
+    ``note``.  An answer ending in ``#### N`` is a worked solution: ``answer`` is N, ``response``
+    the solution without its ``<<...>>`` notes.  Responses may be empty only if they all are
+    (prompts to sample from).
 
     ``?label=positive`` behind the source keeps rows with that value (``&`` joins conditions,
     true and false in any case, %xx for special characters).  ``A?safe=true+B`` is the rows of A

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from springback.data import is_built_in, split_conditions, task_of
+from springback.data import is_built_in, is_local, split_conditions, task_of
 from springback.errors import DataError
 from springback.jobs.boost.checks import ROWS, check_settings
 from springback.jobs.boost.search import candidates
@@ -55,7 +54,9 @@ def _data(settings: EpicodeSettings, task: str | None) -> str:
         source = getattr(settings, part) or (known.source if known else None)
         own = known is not None and source == known.source
         split = known.splits.get(part, part) if known and own else part
-        places[part] = (source, "" if source and is_local(source) else split) if source else None
+        if source and is_local(split_conditions(source)[0]):
+            split = ""  # it names its split itself
+        places[part] = (source, split) if source else None
     told = []
     for part, place in places.items():
         if place is None:
@@ -70,11 +71,6 @@ def _data(settings: EpicodeSettings, task: str | None) -> str:
         told.append(f"{part} {many} of {source}{f' ({split})' if split else ''}")
     metric = settings.metric or (known.metric if known else "number")
     return f"data{f' of {task}' if task else ''}: {'; '.join(told)}; graded by {metric}"
-
-
-def is_local(source: str) -> bool:
-    """Whether the source is a file, which has no splits of its own."""
-    return Path(split_conditions(source)[0]).expanduser().exists()
 
 
 def _training(name: str, settings: EpicodeSettings) -> str:
