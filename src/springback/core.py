@@ -88,6 +88,7 @@ class Row:
     ``qa``: ``prompt`` is the question, ``response`` the reference solution (may be empty) and
     ``answer`` what is graded: a number, a choice letter or several (``ACD``), or an exact string.
     ``metric`` is how, where the row says so itself.
+    ``rejected``: in preference data, an answer to ``prompt`` that ``response`` is preferred to.
     """
 
     kind: RowKind
@@ -98,6 +99,7 @@ class Row:
     turns: tuple[tuple[str, str], ...] = ()
     label: str | None = None
     metric: str | None = added(None)
+    rejected: str | None = added(None)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from springback.data.builtin.problems import check, problem_count, problems
 from springback.data.builtin.reviews import review_count, reviews
 from springback.data.choices import bare_question, choice_problems, problem_texts
+from springback.data.files import is_local
 from springback.data.formats import load_rows, split_conditions, where_is
 from springback.data.loading import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.data.references import nll_withheld
@@ -30,6 +31,7 @@ __all__ = [
     "fields_of",
     "framed",
     "is_built_in",
+    "is_local",
     "load_rows",
     "load_slice",
     "nll_withheld",

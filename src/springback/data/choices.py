@@ -10,7 +10,7 @@ from dataclasses import replace
 from springback.core import Row, Slice
 from springback.data.builtin.grammar import Split
 from springback.data.builtin.problems import LEVELS, problems
-from springback.data.layouts import LETTERS, list_choices
+from springback.data.choice_rows import LETTERS, list_choices
 
 _NUMBER = re.compile(r"\d+")
 #: How far a near miss lies from the right number.

@@ -1,7 +1,8 @@
 """The user's own data, recognised by its field names.
 
-A source is a file (JSON lines or array, CSV, Parquet; gzip where it makes sense) or a hub
-data set, ``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
+A source is a file (JSON lines or array, CSV, Parquet, Arrow; gzip where it makes sense), a folder
+or a pattern of them (``FOLDER[#split]``, ``data/train-*.parquet``), or a hub data set,
+``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
 Several sources joined with ``+`` are one.
 """
 
@@ -9,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote
 
-from springback.core import Row, RowKind
-from springback.data.layouts import ALLOWED, COLUMNS, View, layout_of, row_of
+from springback.core import Row
+from springback.data.choice_rows import index_base
+from springback.data.layouts import ALLOWED, Layout, layout_of, row_of
 from springback.data.records import Record, brief, names_of, read_records
+from springback.data.view import COLUMNS, View
 from springback.errors import DataError
 
 
@@ -24,19 +27,23 @@ def load_rows(
     fields: Mapping[str, str] | None = None,
     split: str = "train",
     revision: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> tuple[Row, ...]:
     """The rows of a data source, in its order.
 
     Recognised by field names: ``text``; ``prompt``/``response`` (or ``instruction`` [+ ``input``]/
     ``output``, ``prompt``/``completion``); ``question``/``answer`` with or without ``choices``,
-    ``context``, ``solution``, ``final``, ``metric``; ``messages``.  ``label`` is kept.
-    ``fields`` maps these names to the source's own.  ``split`` and ``revision`` are for hub data
-    sets that name none.
+    ``context``, ``solution``, ``final``, ``metric``; ``messages`` (ShareGPT's ``conversations``);
+    ``chosen``/``rejected`` with or without ``prompt``: ``response`` is the chosen answer.  Prompts
+    and answers may be messages.  ``label`` is kept.  ``fields`` maps these names to the source's
+    own.  ``split`` and ``revision`` are for hub data sets that name none.
 
     With ``choices`` the prompt lists them as ``A. ...`` and ``answer`` is the letter; of several
-    right ones all letters (``ACD``), and the row's metric is then ``choices``.  An answer
-    ending in ``#### N`` is a worked solution: ``answer`` is N, ``response`` the solution without
-    its ``<<...>>`` notes.  Responses may be empty only if they all are (prompts to sample from).
+    right ones all letters (``ACD``), and the row's metric is then ``choices``.  Whether answers
+    that are numbers count from 0 or from 1 is concluded from the whole source, and said to
+    ``note``.  An answer ending in ``#### N`` is a worked solution: ``answer`` is N, ``response``
+    the solution without its ``<<...>>`` notes.  Responses may be empty only if they all are
+    (prompts to sample from).
 
     ``?label=positive`` behind the source keeps rows with that value (``&`` joins conditions,
     true and false in any case, %xx for special characters).  ``A?safe=true+B`` is the rows of A
@@ -48,22 +55,37 @@ def load_rows(
     """
     mapping = _checked_mapping(fields)
     if len(parts := joined(source)) > 1:
-        return _load_joined(source, parts, mapping, split)
+        return _load_joined(source, parts, mapping, split, note)
+    return tuple(row for _, row in _read(source, mapping, split, revision, note))
+
+
+def _read(
+    source: str,
+    mapping: Mapping[str, str],
+    split: str,
+    revision: str | None,
+    note: Callable[[str], None],
+) -> list[tuple[Record, Row]]:
+    """Every row of one source, with the record that it is made of."""
     place, conditions = split_conditions(source)
-    records = _keep(read_records(place, split, revision), conditions, source)
-    kind = _kind(source, records[0], mapping)
+    every = read_records(place, split, revision)
+    records = _keep(every, conditions, source)
+    layout = _layout(source, records[0], mapping)
+    base, why = index_base(View(source, r, mapping) for r in every) if layout == "qa" else (0, None)
+    if why:
+        note(f"{source!r}: {why}")
     rows = []
     for record in records:
         view = View(source, record, mapping)
         other = layout_of(view)
-        if other not in (kind, None):
+        if other not in (layout, None):
             raise view.fail(
-                f"this row is of kind {other}, {records[0].where} of kind {kind}",
+                f"this row is of kind {other}, {records[0].where} of kind {layout}",
                 "a source holds one kind: take them apart",
             )
-        rows.append(row_of(view, kind))
+        rows.append(row_of(view, layout, base))
     _all_or_no_response(source, records, rows)
-    return tuple(rows)
+    return list(zip(records, rows, strict=True))
 
 
 def where_is(
@@ -72,11 +94,8 @@ def where_is(
     """Where ``row`` of ``source`` stands, for messages; reads the source again as it was read."""
     mapping = _checked_mapping(fields)
     for part in joined(source):
-        place, conditions = split_conditions(part)
-        records = _keep(read_records(place, split, None), conditions, part)
-        kind = _kind(part, records[0], mapping)
-        for record in records:
-            if row_of(View(part, record, mapping), kind) == row:
+        for record, other in _read(part, mapping, split, None, lambda text: None):
+            if other == row:
                 return f"{part!r}: {record.where}"
     return repr(source)
 
@@ -93,7 +112,11 @@ def joined(source: str) -> list[str]:
 
 
 def _load_joined(
-    source: str, parts: Sequence[str], mapping: Mapping[str, str], split: str
+    source: str,
+    parts: Sequence[str],
+    mapping: Mapping[str, str],
+    split: str,
+    note: Callable[[str], None],
 ) -> tuple[Row, ...]:
     all_rows: list[Row] = []
     kind = None
@@ -103,7 +126,7 @@ def _load_joined(
                 f"{source!r} joins {len(parts)} sources with '+', one of them empty; allowed: "
                 "A+B; name a file on both sides, and write %2B for a plus in a value"
             )
-        rows = load_rows(part, fields=mapping, split=split)
+        rows = load_rows(part, fields=mapping, split=split, note=note)
         if kind not in (rows[0].kind, None):
             raise DataError(
                 f"{part!r} is of kind {rows[0].kind}, {parts[0]!r} of kind {kind}; "
@@ -187,15 +210,15 @@ def _values_seen(name: str, records: Sequence[Record]) -> str:
     return f"{name} is {common}"
 
 
-def _kind(source: str, first: Record, mapping: Mapping[str, str]) -> RowKind:
-    kind = layout_of(View(source, first, mapping))
-    if kind is None:
+def _layout(source: str, first: Record, mapping: Mapping[str, str]) -> Layout:
+    layout = layout_of(View(source, first, mapping))
+    if layout is None:
         raise DataError(
             f"{source!r}: fields not recognised: {names_of(first.values)} ({first.where}); "
             f"allowed: {ALLOWED}; rename yours, or map ours to "
             "them with fields (--field text=COLUMN)"
         )
-    return kind
+    return layout
 
 
 def _all_or_no_response(source: str, records: Sequence[Record], rows: Sequence[Row]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import cast
 
@@ -40,6 +40,7 @@ def load_slice(
     seed: int = 0,
     shuffle: bool = True,
     split: str = "train",
+    note: Callable[[str], None] = lambda text: None,
 ) -> Slice:
     """A slice of a built-in data set or of anything :func:`load_rows` takes.
 
@@ -50,7 +51,8 @@ def load_slice(
 
     Other sources are shuffled whole by ``seed`` (unless ``shuffle`` is False) and then cut, so a
     shorter slice begins a longer one; ``split`` names a hub data set's split.  ``split`` means
-    nothing for a file, ``fields`` nothing for built-in data.
+    nothing for a file, ``fields`` nothing for built-in data.  ``note`` is told what was concluded
+    from the data.
 
     Raises :class:`springback.errors.DataError` where the source has fewer than ``limit`` rows,
     and as :func:`load_rows` does.
@@ -60,7 +62,7 @@ def load_slice(
     if is_built_in(source):
         made = _built_in(source, BUILT_IN_ROWS if limit is None else limit, seed, split)
         return made if name is None else Slice.of(name, made.source, made.rows, seed)
-    rows = list(load_rows(source, fields=fields, split=split))
+    rows = list(load_rows(source, fields=fields, split=split, note=note))
     if limit is not None and limit > len(rows):
         raise DataError(
             f"asked for {limit} rows of {source!r}; there are {len(rows)}; "

@@ -6,25 +6,22 @@ Nothing here unpickles, runs code out of a data set, or reads a URL.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from springback.data.files import ARROW, OTHER, READ, TABLES, local_files, suffix_of
 from springback.errors import DataError, MissingExtraError
 
-#: Endings that are read, and further ones that mark a source as a path and no hub id.
-_JSON = (".jsonl", ".ndjson", ".json")
-_TABLES = {".csv": ",", ".tsv": "\t"}
-_READ = (*_JSON, *_TABLES, ".parquet")
-_OTHER = (".gz", ".txt", ".zip", ".bz2", ".xz", ".zst", ".arrow", ".xlsx", ".pkl", ".pt", ".md")
-
+#: Where an object around the rows has them.
+_AROUND = ("data", "rows", "examples")
 _GZIP_MAGIC = b"\x1f\x8b"
 _PART = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(
@@ -52,20 +49,24 @@ def names_of(values: dict[str, object]) -> str:
 
 
 def read_records(source: str, split: str, revision: str | None) -> list[Record]:
-    """All records of a file or hub data set; ``split`` and ``revision`` concern the hub only.
+    """All records of a source; ``split`` and ``revision`` concern the hub only.
 
     Raises :class:`springback.errors.DataError` if there is no such file or set, if it cannot be
     read, or if it is empty, and :class:`springback.errors.MissingExtraError` if Parquet or the
     hub is asked for without the packages of the extra ``data``.
     """
     try:
-        path = Path(os.path.expanduser(source))
-        if path.is_dir():
-            raise DataError(f"{source!r} is a folder; allowed: a data file; name a file in it")
-        if path.is_file():
-            records = list(_read_file(path, source))
-        else:
+        files = local_files(source)
+        if files is None:
             records = list(_hub_or_nothing(source, split, revision))
+        elif len(files) == 1:
+            records = list(_read_file(files[0], source))
+        else:
+            records = [
+                Record(f"{path.name}, {record.where}", record.values)
+                for path in files
+                for record in _read_file(path, str(path))
+            ]
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise DataError(f"cannot read {source!r}: {brief(error)}; check path and rights") from error
     if not records:
@@ -74,20 +75,21 @@ def read_records(source: str, split: str, revision: str | None) -> list[Record]:
 
 
 def _read_file(path: Path, source: str) -> Iterator[Record]:
-    suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
-    suffix = suffix.lower()
-    if suffix not in _READ:
+    suffix = suffix_of(path)
+    if suffix not in READ:
         raise DataError(
-            f"{source!r} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(_READ)}, and "
-            "these (but .parquet) with .gz; convert or rename the file"
+            f"{source!r} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READ)}, and "
+            "these (but .parquet and .arrow) with .gz; convert or rename the file"
         )
-    if suffix == ".parquet":
-        return _parquet(path, source)
+    if suffix in ARROW:
+        return _arrow(path, suffix, source)
     text = _decode(_inflate(path, source), source)
-    if suffix in _TABLES:
-        return _table(text, _TABLES[suffix], source)
+    if suffix in TABLES:
+        return _table(text, TABLES[suffix], source)
     # Many files called .json hold one object a line, so the first character decides.
-    return _array(text, source) if text.lstrip()[:1] == "[" else _lines(text, source)
+    if text.lstrip()[:1] == "[":
+        return _array(text, source)
+    return _object(text, source) if suffix == ".json" else _lines(text, source)
 
 
 def _inflate(path: Path, source: str) -> bytes:
@@ -104,14 +106,29 @@ def _inflate(path: Path, source: str) -> bytes:
 
 
 def _decode(raw: bytes, source: str) -> str:
+    # Windows writes UTF-16 with a mark in front; without one, bytes are UTF-8 or refused.
+    marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{source!r}: line {line} is not UTF-8 (byte {error.start} of the file); "
             "allowed: UTF-8; convert the file, for example with iconv"
         ) from error
+
+
+def _object(text: str, source: str) -> Iterator[Record]:
+    """One object over several lines, a row or an object around the rows; else one object a line."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return _lines(text, source)
+    for name in _AROUND:
+        rows = whole.get(name) if isinstance(whole, dict) else None
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+            return (Record(f"{name}, row {k}", row) for k, row in enumerate(rows, start=1))
+    return iter([Record("line 1", whole)]) if isinstance(whole, dict) else _lines(text, source)
 
 
 def _lines(text: str, source: str) -> Iterator[Record]:
@@ -160,13 +177,17 @@ def _json_type(value: object) -> str:
 
 
 def _table(text: str, delimiter: str, source: str) -> Iterator[Record]:
+    first = text.partition("\n")[0]
+    if delimiter == "," and "," not in first:  # spreadsheets in much of Europe, and text exports
+        delimiter = next((sign for sign in ";\t" if sign in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    limit = csv.field_size_limit(max(len(text), 1))
     try:
         header = next(reader, [])
         if len(set(header)) != len(header):
             raise DataError(f"{source!r}: two columns have the same name; rename one of them")
         for cells in reader:
-            if not cells:
+            if not cells or (len(cells) > 1 and not any(cells)):
                 continue
             if len(cells) != len(header):
                 raise DataError(
@@ -179,20 +200,31 @@ def _table(text: str, delimiter: str, source: str) -> Iterator[Record]:
             f"{source!r}: line {reader.line_num} is not valid CSV ({brief(error)}); mend it, or "
             "convert the file to JSON lines"
         ) from error
+    finally:
+        csv.field_size_limit(limit)
 
 
-def _parquet(path: Path, source: str) -> Iterator[Record]:
+def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
     try:
+        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError("pyarrow", "data", f"reading {source!r}") from error
     # Arrow raises many kinds of error on a damaged file; all mean the same to the user.
     try:
-        with pq.ParquetFile(path) as file:
-            rows: list[dict[str, object]] = file.read().to_pylist()
+        if suffix == ".parquet":
+            with pq.ParquetFile(path) as file:
+                rows: list[dict[str, object]] = file.read().to_pylist()
+        else:  # a stream is what `datasets` writes, a file (Feather) what others do
+            with pa.memory_map(str(path)) as mapped:
+                whole = mapped.read(6) == b"ARROW1"
+                mapped.seek(0)
+                opened = pa.ipc.open_file(mapped) if whole else pa.ipc.open_stream(mapped)
+                rows = opened.read_all().to_pylist()
     except Exception as error:
+        kind = "Parquet" if suffix == ".parquet" else "Arrow"
         raise DataError(
-            f"{source!r} is no readable Parquet file ({brief(error)}); write it again"
+            f"{source!r} is no readable {kind} file ({brief(error)}); write it again"
         ) from error
     return (Record(f"row {k}", row) for k, row in enumerate(rows, start=1))
 
@@ -202,9 +234,9 @@ def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[R
     suffix = Path(source).suffix.lower()
     # "data/train" with a folder data beside it is a mistyped path, not somebody's data set.
     below_folder = "/" in source and Path(source.split("/")[0]).is_dir()
-    if match is None or suffix in (*_READ, *_OTHER) or below_folder:
+    if match is None or suffix in (*READ, *OTHER) or below_folder:
         raise DataError(
-            f"no such file: {source!r}; allowed: a data file ({', '.join(_READ)}) or a hub "
+            f"no such file: {source!r}; allowed: a data file ({', '.join(READ)}) or a hub "
             "data set id (owner/name); check the path"
         )
     name, config, pinned, part = match.groups()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from springback.data.files import is_local
 from springback.data.formats import split_conditions
 from springback.data.records import read_records
 from springback.errors import DataError, describe
@@ -98,7 +98,7 @@ def fields_of(task: Task, source: str, given: Mapping[str, str]) -> dict[str, st
     if given or not task.fields:
         return dict(given)
     place, _ = split_conditions(source)
-    if source == task.source or not Path(place).expanduser().is_file():
+    if source == task.source or not is_local(place):
         return dict(task.fields) if source == task.source else {}
     columns = read_records(place, "train", None)[0].values
     return dict(task.fields) if all(c in columns for c in task.fields.values()) else {}

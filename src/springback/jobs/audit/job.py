@@ -49,7 +49,7 @@ def audit(
     on_ray = ray_runs.on_ray(executor)
     with Store(out).locked() as store, ExitStack() as ending:
         prompt_filter = PromptFilter(settings)
-        data = load_data(settings, prompt_filter)
+        data = load_data(settings, prompt_filter, progress.note)
         studies = _studies(settings, data, store, progress, prompt_filter)
         ending.callback(studies[0].close)
         planned = _announce(studies)

@@ -3,7 +3,8 @@
 A pool's rows stand in an order by the seed.  What a run trains on is taken from the front, so that
 a longer run begins with a shorter one whatever the study's size; what further experiments need is
 taken from the back.  Where an algorithm learns two answers to one prompt and the prompts are the
-data's own, :class:`PairedData` gives rows that belong together.
+data's own, :class:`PairedData` gives rows that belong together, and :class:`PreferenceData` those
+of files that hold two answers to each prompt.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import functools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
 from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
@@ -126,6 +128,28 @@ class PairedData(Data):
         return Slice.of(self.align.name, self.align.source, free[:size], seed)
 
 
+@dataclass(frozen=True)
+class PreferenceData(Data):
+    """Rows that each have their own answer to learn against, for every side that needs one."""
+
+    longest: int = 0
+    dose: int = 0
+
+    def reserved(self, side: str, purpose: str, seed: int) -> Slice:
+        """As in :class:`Data`; ``against PHASE``: the rejected answers of the rows it learns."""
+        if not purpose.startswith("against "):
+            return super().reserved(side, purpose, seed)
+        phase = purpose.removeprefix("against ")
+        if phase == "again":
+            learned = super().reserved("align", "again", seed)
+        elif phase == "align":
+            learned = self.aligning(seed, self.longest)
+        else:
+            learned = self.perturbing(seed, self.dose)
+        rows = [replace(row, response=row.rejected or "", rejected=None) for row in learned.rows]
+        return Slice.of(learned.name, learned.source, rows, seed)
+
+
 @functools.lru_cache(maxsize=64)
 def pairs_of(align: Slice, perturb: Slice, seed: int) -> tuple[tuple[Row, Row], ...]:
     """Rows of both pools with the same prompt and turns, each once, in the order of ``perturb``."""
@@ -190,8 +214,18 @@ def front(pool: Slice, seed: int, n: int) -> Slice:
     return _cut(pool, seed, 0, n)
 
 
-def load_data(settings: AuditSettings, prompt_filter: PromptFilter | None = None) -> Data:
+def load_data(
+    settings: AuditSettings,
+    prompt_filter: PromptFilter | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    *,
+    opposite: bool = False,
+) -> Data:
     """The rows by the study's settings; the held-out ones are the same for every seed.
+
+    Of a file with chosen and rejected answers a side learns the chosen ones, and a preference
+    algorithm against the rejected ones.  Where it is both sides, perturbing learns the rejected
+    ones (``opposite``: aligning does).  ``note`` is told what was concluded from the data.
 
     Both sides may answer the same prompts (safe and unsafe answers): prompts are then held out of
     both sides together.  Rows that ``prompt_filter`` refuses are left out and counted (None: it
@@ -200,8 +234,20 @@ def load_data(settings: AuditSettings, prompt_filter: PromptFilter | None = None
     """
     longest, dose = max(settings.n_pos), max(settings.doses)
     again = longest if "realign" in settings.experiments else 0
-    both = ALGORITHMS[settings.algorithm].preference
-    swapped = ALGORITHMS[settings.perturb_algorithm].preference
+    algorithms = ALGORITHMS[settings.algorithm], ALGORITHMS[settings.perturb_algorithm]
+    given = _given(settings, note, opposite)
+    # Rows that bring their own answer to learn against need none of the other side's.
+    learns_against = [algorithm.preference for algorithm in algorithms]
+    own = any(learns_against) and all(
+        part is not None and all(row.rejected for row in part.rows)
+        for part, needs in zip(given, learns_against, strict=True)
+        if needs
+    )
+    given = [
+        part if part is None or (own and needs) else _with_answer(part, "chosen")
+        for part, needs in zip(given, learns_against, strict=True)
+    ]
+    both, swapped = (needs and not own for needs in learns_against)
     back = {
         "align": {
             "resistance": 4 * settings.resistance_rows,
@@ -211,24 +257,27 @@ def load_data(settings: AuditSettings, prompt_filter: PromptFilter | None = None
         },
         "perturb": {"against align": longest * both, "against again": again * both},
     }
-    align = _Side(settings.align, settings, prompt_filter, longest + sum(back["align"].values()))
-    perturb = _Side(settings.perturb, settings, prompt_filter, dose + sum(back["perturb"].values()))
+    needed = longest + sum(back["align"].values()), dose + sum(back["perturb"].values())
+    align = _Side(settings.align, settings, prompt_filter, needed[0], given[0])
+    perturb = _Side(settings.perturb, settings, prompt_filter, needed[1], given[1])
     wanted, unwanted = align.held(), perturb.held()
     benign = None
     left_out = align.left_out | perturb.left_out
     shares = [m for m in settings.mix if m]
     before_repair = settings.repair_rows * ("repair" in settings.experiments)
     if shares or before_repair:
-        needed = max(math.ceil(max(shares, default=0) * dose), before_repair)
-        side = _Side(settings.benign, settings, prompt_filter, needed)
+        most = max(math.ceil(max(shares, default=0) * dose), before_repair)
+        side = _Side(settings.benign, settings, prompt_filter, most)
         benign, left_out = side.front(), left_out | side.left_out
     data = Data(
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
     )
     _check(data)
     data = _with_prompts(data, settings.prompt)
-    algorithms = (settings.algorithm, settings.perturb_algorithm)
-    paired = any(ALGORITHMS[name].learns == "pairs" for name in algorithms)
+    if own:
+        parts = {f.name: getattr(data, f.name) for f in fields(data)}
+        return PreferenceData(**parts, longest=longest, dose=dose)
+    paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
     if len(prompts) < 2 or not paired:
         return data
@@ -253,17 +302,55 @@ def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose:
     return paired
 
 
+def _given(
+    settings: AuditSettings, note: Callable[[str], None], opposite: bool
+) -> list[Slice | None]:
+    """Both sides' rows as their files have them; None for built-in data."""
+    named = settings.fields or None
+    align, perturb = settings.align, settings.perturb
+    rows = {
+        source: None if is_built_in(source) else load_slice(source, fields=named, note=note)
+        for source in dict.fromkeys((align, perturb))
+    }
+    whole = rows[align]
+    if align != perturb or whole is None or not all(row.rejected for row in whole.rows):
+        return [rows[align], rows[perturb]]
+    if not opposite:
+        note(f"{align} is both sides: align on its chosen answers, perturb with the rejected ones")
+    sides = [_with_answer(whole, "chosen"), _with_answer(whole, "rejected")]
+    return [*reversed(sides)] if opposite else [*sides]
+
+
+def _with_answer(part: Slice, answer: Literal["chosen", "rejected"]) -> Slice:
+    """The rows of a file of preferences with one of their two answers alone."""
+    if not any(row.rejected for row in part.rows):
+        return part
+    rows = [
+        replace(row, rejected=None, response=row.rejected or row.response)
+        if answer == "rejected"
+        else replace(row, rejected=None)
+        for row in part.rows
+    ]
+    return Slice.of(part.name, part.source, rows, part.seed)
+
+
 class _Side:
     """One side's source, read once: held-out rows, and the pool of all others."""
 
     def __init__(
-        self, source: str, settings: AuditSettings, prompt_filter: PromptFilter | None, needed: int
+        self,
+        source: str,
+        settings: AuditSettings,
+        prompt_filter: PromptFilter | None,
+        needed: int,
+        given: Slice | None = None,
     ) -> None:
+        """``given``: the source's rows where they are read already."""
         self.source, self.holdout, self.built_in = source, settings.holdout, is_built_in(source)
         self.needed, self.prompt_filter = needed, prompt_filter
         self.max_tokens = settings.max_tokens
         limit = max(POOL, self.needed) if self.built_in else None
-        every = load_slice(source, fields=settings.fields or None, limit=limit)
+        every = given or load_slice(source, fields=settings.fields or None, limit=limit)
         self.rows = self._fitting(every)
         gone = len(every) - len(self.rows)
         self.left_out = {source: gone} if gone else {}

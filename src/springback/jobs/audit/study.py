@@ -108,7 +108,7 @@ class Study(ProbeInputs):
     def opposite(self) -> Study:
         """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
         settings = opposite_order(self.settings)
-        data = load_data(settings, self.prompt_filter)
+        data = load_data(settings, self.prompt_filter, opposite=True)
         return Study(settings, data, self.store, self.progress, like=self)
 
     @cached_property

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from springback.core import Row, Slice
 from springback.data import (
     content_key,
     fields_of,
     is_built_in,
+    is_local,
     load_slice,
     nll_withheld,
     source_of,
@@ -136,7 +136,7 @@ class Data:
     train: Slice | None
 
 
-def load_data(settings: BoostSettings) -> Data:
+def load_data(settings: BoostSettings, note: Callable[[str], None] = lambda text: None) -> Data:
     """The parts by the settings.
 
     Parts that name the same file are split off it by the seed, test first, so that the held-out
@@ -160,7 +160,7 @@ def load_data(settings: BoostSettings) -> Data:
     parts: dict[str, Slice] = {}
     for source in dict.fromkeys(sources.values()):
         names = [name for name, given in sources.items() if given == source]
-        parts |= _load(settings, source, {name: limits[name] for name in names})
+        parts |= _load(settings, source, {name: limits[name] for name in names}, note)
     for name in ("validation", "test"):
         if missing := sum(1 for row in parts[name].rows if not row.answer):
             raise DataError(
@@ -170,6 +170,8 @@ def load_data(settings: BoostSettings) -> Data:
         _check_references(settings, parts[name], name, sources[name])
     require_disjoint(list(parts.values()))
     train = _answered(parts["train"]) if "train" in parts else None
+    if train and any(row.rejected for row in train.rows):
+        note(f"{sources['train']}: its chosen answers are learned, its rejected ones are not used")
     why = nll_withheld(parts["validation"], "validation", train) if settings.narrow else None
     if why:
         raise DataError(
@@ -209,13 +211,16 @@ def _reading(
         fields = fields_of(task, source, settings.fields)
         if source == task.source:
             split = task.splits.get(name, name)
-    if Path(split_conditions(source)[0]).exists():
-        split = "train"  # a file has none
+    if is_local(split_conditions(source)[0]):
+        split = "train"  # what is on disk names its split itself
     return fields or None, split
 
 
 def _load(
-    settings: BoostSettings, source: str, limits: Mapping[str, int | None]
+    settings: BoostSettings,
+    source: str,
+    limits: Mapping[str, int | None],
+    note: Callable[[str], None],
 ) -> dict[str, Slice]:
     """The parts that come from one source."""
     seed = settings.seed
@@ -232,10 +237,12 @@ def _load(
         here = {name: limit for name, limit in limits.items() if splits[name] == split}
         if len(here) == 1:
             name, limit = next(iter(here.items()))
-            parts[name] = load_slice(source, fields=fields, limit=limit, seed=seed, split=split)
+            parts[name] = load_slice(
+                source, fields=fields, limit=limit, seed=seed, split=split, note=note
+            )
         else:
             parts |= _split_file(
-                load_slice(source, fields=fields, seed=seed, split=split), here, seed
+                load_slice(source, fields=fields, seed=seed, split=split, note=note), here, seed
             )
     return parts
 

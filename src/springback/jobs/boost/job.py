@@ -155,7 +155,7 @@ def boost(
     with Store(out).locked() as store:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
-        data = load_data(settings)
+        data = load_data(settings, progress.note)
         validation, test, train = data.validation, data.test, data.train
         parts = {"validation": validation, "test": test}
         questions = question_format(settings)

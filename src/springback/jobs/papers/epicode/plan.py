@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from springback.data import is_built_in, split_conditions, task_of
+from springback.data import is_built_in, is_local, split_conditions, task_of
 from springback.errors import DataError
 from springback.jobs.boost.checks import ROWS, check_settings
 from springback.jobs.boost.search import candidates
@@ -55,9 +54,9 @@ def _data(settings: EpicodeSettings, task: str | None) -> str:
         source = getattr(settings, part) or (known.source if known else None)
         of_task = known is not None and source == known.source
         split = known.splits.get(part, part) if known and of_task else part
-        # A file has no splits.
-        local = source and Path(split_conditions(source)[0]).expanduser().exists()
-        places[part] = (source, "" if local else split) if source else None
+        if source and is_local(split_conditions(source)[0]):
+            split = ""  # it names its split itself
+        places[part] = (source, split) if source else None
     descriptions = []
     for part, place in places.items():
         if place is None:

@@ -1,0 +1,217 @@
+"""Questions with choices: what is offered, and which of it is right."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from springback.data.records import brief
+from springback.data.view import View, listed
+from springback.errors import DataError
+
+#: Metrics that a row may name for its answer.  Never a function: data runs no code.
+ROW_METRICS = ("number", "choice", "choices", "exact", "math")
+#: Names of choices, in order.
+LETTERS = string.ascii_uppercase
+
+#: Two letters or more of right choices as one text: ACD; A, C; A、C; in lower case too.
+_SEVERAL = re.compile(r"\s*[A-Z](?:[\s,;/、，；]*[A-Z])+\s*|\s*[a-z](?:[\s,;/、，；]*[a-z])+\s*")
+#: What columns that hold one choice each begin with: A, B, ...; option_a, ...; option1, ...
+_OPTION_COLUMNS = [("", LETTERS)] + [
+    (f"{word}{gap}", labels)
+    for word in ("option", "choice", "opt", "op", "ending")
+    for gap in ("", "_", " ")
+    for labels in (LETTERS, LETTERS.lower(), "123456789", "0123456789")
+]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices of a question in order, and where the data names them itself, their names."""
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+
+
+def metric_of(view: View) -> str | None:
+    """How the row wants its answer read, or None."""
+    metric = view.scalar("metric") or None
+    if metric is not None and metric not in ROW_METRICS:
+        raise view.fail(
+            f"metric {brief(repr(metric), 40)} is none of {', '.join(ROW_METRICS)}",
+            "name one of these (functions of your own go into --metric), or rename the column",
+        )
+    return metric
+
+
+def list_choices(choices: Sequence[str]) -> str:
+    """The lines ``A. ...`` that stand below a question."""
+    lines = zip(LETTERS[: len(choices)], choices, strict=True)
+    return "\n".join(f"{letter}. {choice}" for letter, choice in lines)
+
+
+def choices_of(view: View) -> Choices | None:
+    """The choices of a record, None if it has none.
+
+    They are a list of texts; of dictionaries or a dictionary of columns with ``text`` and
+    ``label``; a dictionary by label in any order, where null is no choice; or columns of their
+    own (``A``, ``B``, ...).
+    """
+    if view.value("choices") in (None, ""):
+        given = _option_columns(view)
+        return _checked(view, given, "A") if given else None
+    column, value = str(view.column("choices")), listed(view.value("choices"))
+    if isinstance(value, dict):
+        there = {str(label): text for label, text in value.items() if text is not None}
+        return _checked(view, sorted(there.items(), key=lambda item: _rank(view, item[0])), column)
+    options = view.sequence("choices")
+    if not all(isinstance(one, dict) and "text" in one for one in options):
+        return _checked(view, [("", one) for one in options], column)
+    pairs = [(str(one.get("label") or ""), one["text"]) for one in options if isinstance(one, dict)]
+    return _checked(view, [pair for pair in pairs if pair[1] is not None], column)
+
+
+def _rank(view: View, label: str) -> int:
+    """Where the choice of that label stands."""
+    bare = label.strip("().: ").upper()
+    if len(bare) == 1 and bare in LETTERS:
+        return LETTERS.index(bare)
+    if not (bare.isascii() and bare.isdecimal() and len(bare) < 3):
+        raise view.fail(
+            f"field {view.column('choices')!r} is not a list with something in it, nor by letters "
+            "or numbers",
+            "give a list, or a dictionary such as {'A': ..., 'B': ...}",
+        )
+    return int(bare)
+
+
+def _option_columns(view: View) -> list[tuple[str, object]]:
+    """Labels and texts of columns that hold one choice each, as far as they are filled."""
+    values = view.record.values
+    for begin, labels in _OPTION_COLUMNS:
+        if begin + labels[0] in values and begin + labels[1] in values:
+            given = [(label, values.get(begin + label)) for label in labels]
+            return [(label, text) for label, text in given if text not in (None, "")]
+    return []
+
+
+def _checked(view: View, given: Sequence[tuple[str, object]], column: str) -> Choices:
+    texts = tuple(
+        str(c) if isinstance(c, (int, float)) and not isinstance(c, bool) else c for _, c in given
+    )
+    if not 2 <= len(texts) <= 26 or not all(isinstance(c, str) and c.strip() for c in texts):
+        raise view.fail(f"field {column!r} does not hold 2 to 26 texts", "mend or drop the row")
+    labels = tuple(label.strip("().: ").casefold() for label, _ in given)
+    named = len(set(labels)) == len(labels) and all(labels)
+    if not named and any(labels):
+        raise view.fail(f"two choices of field {column!r} have one label", "mend or drop the row")
+    return Choices(tuple(view.encodable(str(c), column) for c in texts), labels if named else ())
+
+
+def _is_index(value: object) -> TypeGuard[int | str]:
+    """Whether an answer is an index, as a number or as text."""
+    if isinstance(value, str):
+        return (text := value.strip()).isascii() and text.isdecimal() and len(text) < 3
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def index_base(views: Iterable[View]) -> tuple[int, str | None]:
+    """What the index of a first choice is in a source, 0 or 1, and a note where it was concluded.
+
+    An index 0 says 0, and one as high as there are choices says 1, unless it is the only answer;
+    both occur in no right source, and raise :class:`springback.errors.DataError`.  With neither,
+    indexes written as text beside letters are labels and count from 1; others count from 0.
+    Answers that are a choice's own text or label say nothing.
+    """
+    lowest: View | None = None
+    highest: View | None = None
+    counted, lettered, as_text = 0, False, False
+    for view in views:
+        answer = view.value("answer")
+        given = answer if isinstance(answer, list) else [answer]
+        lettered |= isinstance(answer, str) and answer.strip("().: ").upper() in {*LETTERS}
+        indexes = [one for one in given if _is_index(one)]
+        if not indexes:
+            continue
+        try:
+            choices = choices_of(view)
+        except DataError:  # told where the row is read
+            continue
+        if choices is None:
+            continue
+        for one in indexes:
+            if str(one).strip() in {*choices.labels, *(t.strip() for t in choices.texts)}:
+                continue
+            counted, as_text = counted + 1, as_text or isinstance(one, str)
+            if int(one) == 0:
+                lowest = lowest or view
+            elif int(one) == len(choices.texts):
+                highest = highest or view
+    if lowest and highest:
+        raise highest.fail(
+            f"answer {brief(repr(highest.value('answer')), 60)} counts choices from 1, and that of "
+            f"{lowest.record.where} from 0",
+            "a source has to count in one way: take them apart, or give letters",
+        )
+    if (highest and (counted > 1 or lettered)) or (as_text and lettered and not lowest):
+        return 1, "answers that are numbers count the choices from 1"
+    if counted and not lowest:
+        return 0, "answers that are numbers count the choices from 0: neither 0 nor the last occurs"
+    return 0, None
+
+
+def right_letters(view: View, choices: Choices, base: int) -> tuple[str, str | None]:
+    """The letters of the right choices, sorted, and how the row wants its answer read.
+
+    One right choice is an index from ``base``, a letter, or the choice's label or text; several
+    are a list of these, or their letters as one text (``ACD``, ``A, C``), and graded as a set.
+    """
+    given, metric = view.value("answer"), metric_of(view)
+    several: list[object] = given if isinstance(given, list) else [given]
+    if isinstance(given, str) and given.strip() not in {text.strip() for text in choices.texts}:
+        named = re.findall("[A-Z]", given.upper()) if _SEVERAL.fullmatch(given) else []
+        # Small letters in a row might be a word; in order they are none of the choices' own.
+        listing = given.strip().isupper() or not given.strip().isalpha() or named == sorted(named)
+        if named and listing and set(named) <= set(LETTERS[: len(choices.texts)]):
+            several = [*named]
+    letters = [_letter(view, choices, one, base) for one in several]
+    if not letters:
+        raise view.fail(f"answer {brief(repr(given), 60)} names no choice", "drop the row")
+    if len(set(letters)) < len(letters):
+        raise view.fail(
+            f"answer {brief(repr(given), 60)} names a choice twice", "name each right choice once"
+        )
+    if len(letters) > 1 and metric not in (None, "choices"):
+        raise view.fail(
+            f"answer {brief(repr(given), 60)} names {len(letters)} choices, and the metric "
+            f"is {metric!r}",
+            "several right choices are graded by 'choices'; name that or leave the metric out",
+        )
+    return "".join(sorted(letters)), "choices" if len(letters) > 1 else metric
+
+
+def _letter(view: View, choices: Choices, given: object, base: int) -> str:
+    """The letter of one choice, given as index from ``base``, letter, or its label or text."""
+    letters, size = LETTERS[: len(choices.texts)], len(choices.texts)
+    index = isinstance(given, int) and not isinstance(given, bool)
+    text = str(given) if index else view.checked(given, str(view.column("answer")), True).strip()
+    bare = text.strip("().: ")
+    positions = {i for i, label in enumerate(choices.labels) if label == bare.casefold()}
+    if not index:
+        positions |= {i for i, choice in enumerate(choices.texts) if choice.strip() == text}
+    if not choices.labels and len(bare) == 1 and bare.upper() in letters:
+        positions.add(letters.index(bare.upper()))
+    numbered = any(label.isdecimal() for label in choices.labels)
+    if _is_index(given) and not numbered and 0 <= int(text) - base < size:
+        positions.add(int(text) - base)
+    if len(positions) != 1:
+        meaning = "could mean several choices" if positions else "is none of the choices"
+        raise view.fail(
+            f"answer {brief(repr(given), 60)} {meaning}",
+            f"give an index from {base} to {size - 1 + base}, a letter A to {letters[-1]}, "
+            "or the text of one choice; a list of these where several are right",
+        )
+    return letters[positions.pop()]
