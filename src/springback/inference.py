@@ -24,7 +24,14 @@ from springback.decoding import (
 from springback.decoding.lora_pair import load_twin
 from springback.decoding.settings import Processor
 from springback.errors import DataError, ModelError, SpringbackError, describe
-from springback.models.encoding import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.models.encoding import (
+    Encoded,
+    answer_text,
+    encode_answer,
+    encode_prompt,
+    may_change,
+    stop_ids,
+)
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -332,7 +339,7 @@ class _Answers:
     handed_out: dict[int, int] = field(default_factory=dict)  # characters, by row
 
     def text_of(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return answer_text(self.tokenizer, ids)
 
     def _cut(self, text: str) -> str:
         ends = [text.find(s) for s in self.stop if s in text]
@@ -344,7 +351,7 @@ class _Answers:
         held.append(token)
         text = self._cut(self.text_of(held))
         wait = max((len(s) for s in self.stop), default=1) - 1
-        if not text.endswith("\ufffd"):
+        if not text.endswith("\ufffd") and not may_change(self.tokenizer, token):
             self._tell(row, text[: len(text) - wait])
 
     def finish(self, row: int, tokens: Sequence[int]) -> str:

@@ -77,23 +77,18 @@ def parse_arguments(items: Sequence[str]) -> dict[str, Any]:
     """
     arguments: dict[str, Any] = {}
     for item in items:
-        name, equals, value = item.partition("=")
+        name, _, value = item.partition("=")
+        word = value.lower() if value.lower() in ("true", "false") else value
         try:
-            if item.lstrip().startswith("{"):
+            if name.isidentifier() and name != item:
+                arguments[name] = json.loads(word)
+            else:
                 arguments |= json.loads(item)
-                continue
-            word = value.lower() if value.lower() in ("true", "false") else value
-            arguments[name] = json.loads(word)
-        except (ValueError, RecursionError):
-            if not (equals and name.isidentifier()):
-                raise SpringbackError(
-                    "--chat-template-args: "
-                    + describe(
-                        repr(item[:60]),
-                        "a JSON object, or NAME=VALUE",
-                        "write enable_thinking=false",
-                    )
-                ) from None
+        except (ValueError, TypeError, RecursionError):
+            if not name.isidentifier() or name == item:
+                given, do = f"--chat-template-args {item[:60]}", "write enable_thinking=false"
+                allowed = "a JSON object, or NAME=VALUE"
+                raise SpringbackError(describe(given, allowed, do)) from None
             arguments[name] = value
     return arguments
 

@@ -96,6 +96,25 @@ def encode_prompt(tokenizer: Tokenizer, row: Row, system: str | None = None) -> 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 
 
+def answer_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of an answer, whole or as far as it has come: what follows changes none of it.
+
+    So spaces stay as they are, which some tokenizers would tidy up before a sign that comes later.
+    """
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text)
+
+
+def may_change(tokenizer: Tokenizer, token: int) -> bool:
+    """Whether the text up to ``token`` may change with the next one.
+
+    So after a byte that fell back to a token of its own, since a later one that is part of no
+    character takes it along; and after special tokens, which may stand between the two.
+    """
+    byte = _BYTE_TOKEN.fullmatch(str(tokenizer.convert_ids_to_tokens(token)))
+    return byte is not None or token in tokenizer.all_special_ids
+
+
 def text_bytes(tokenizer: Tokenizer, ids: Sequence[int]) -> int:
     """UTF-8 bytes of text that ``ids`` stand for, whatever the tokenizer; special tokens are none.
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,6 +23,7 @@ from springback.integrations.server.protocol import ChatRequest, CompletionReque
 from springback.integrations.server.settings import ServeSettings
 from springback.integrations.server.text import Pieces
 from springback.integrations.server.worker import Busy, Closed, Job, Worker
+from springback.models.encoding import answer_text, may_change
 
 #: Seconds between looks whether a client that waits for a whole answer is still there.
 _LOOK = 0.5
@@ -41,8 +43,8 @@ class _Call:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, int] | list[list[int]] | Exception] = asyncio.Queue()
         self.job = Job(rows, self.settings, lambda r, t: self._tell((r, t)), self._tell)
-        decode = server.decode
-        self.pieces = [Pieces(decode, self.settings.stop_strings) for _ in rows]
+        stop, waits = self.settings.stop_strings, partial(may_change, loaded.tokenizer)
+        self.pieces = [Pieces(server.decode, stop, waits) for _ in rows]
         try:
             server.worker.submit(self.job)
         except Busy as error:
@@ -119,7 +121,7 @@ class Server:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens to text."""
-        return str(self.loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return answer_text(self.loaded.tokenizer, ids)
 
     def _routes(self) -> None:
         app = self.app

@@ -12,8 +12,14 @@ class Pieces:
     so the cost does not grow with the answer.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
-        self._decode, self._stop = decode, tuple(stop)
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop: Sequence[str] = (),
+        waits: Callable[[int], bool] = lambda token: False,
+    ) -> None:
+        """``waits``: whether the text up to a token may change with the next one."""
+        self._decode, self._stop, self._waits = decode, tuple(stop), waits
         self._hold = max((len(s) for s in stop), default=1) - 1
         self._ids: list[int] = []
         self._from, self._upto = 0, 0  # ids[_from:_upto] are context, their text is in self._text
@@ -29,7 +35,8 @@ class Pieces:
         """The new text that is final now that ``token`` is there."""
         self._ids.append(token)
         fresh = self._fresh()
-        if fresh and not fresh.endswith("\ufffd"):  # else: part of a character
+        # Else: part of a character, or bytes that a later one may spoil.
+        if fresh and not fresh.endswith("\ufffd") and not self._waits(token):
             self._text += fresh
             self._from, self._upto = self._upto, len(self._ids)
         return self._send(self._hold)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from springback.decoding import DecodeSettings, Hooks, decode_fast
 from springback.inference import Loaded
 from springback.integrations.server.metrics import Metrics
+from springback.models.encoding import answer_text
 
 
 class Busy(Exception):
@@ -143,7 +144,7 @@ class Worker:
             job.on_token(job_row, token)
 
         def text_of(ids: Sequence[int]) -> str:
-            return str(self.loaded.tokenizer.decode(list(ids), skip_special_tokens=True))
+            return answer_text(self.loaded.tokenizer, ids)
 
         settings = replace(jobs[0].settings, batch_size=self.batch)
         prompts = [prompt for job in jobs for prompt in job.prompts]
