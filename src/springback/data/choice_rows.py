@@ -202,7 +202,7 @@ def _letter(view: View, choices: Choices, given: object, base: int | None) -> st
     positions = {i for i, label in enumerate(choices.labels) if label == bare.casefold()}
     if not index:
         positions |= {i for i, choice in enumerate(choices.texts) if choice.strip() == text}
-    if not choices.labels and len(bare) == 1 and bare.upper() in letters:
+    if not choices.labels and len(bare.upper()) == 1 and bare.upper() in letters:
         positions.add(letters.index(bare.upper()))
     numbered = any(label.isdecimal() for label in choices.labels)
     first = base or 0
