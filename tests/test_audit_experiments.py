@@ -17,7 +17,8 @@ from springback.jobs import config
 from springback.jobs.audit.branches import PLAIN, Attack, attacks, perturbing_rows
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
-from springback.jobs.audit.rows import Data, load_data
+from springback.jobs.audit.pools import Data
+from springback.jobs.audit.rows import load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.probe_info import PROBES
 from springback.results.store import read_json

@@ -15,9 +15,9 @@ from springback.core import Row, Slice
 from springback.errors import ModelError, SpringbackError
 from springback.jobs.audit.branches import Attack, perturbing_rows
 from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.pools import Data
 from springback.jobs.audit.protections import Protection as Shield
 from springback.jobs.audit.protections import parse
-from springback.jobs.audit.rows import Data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import load_model, resolve
 from springback.models.task_vector import add_direction, scale_adapter

@@ -515,7 +515,19 @@ VALUES = st.recursive(
 RECORDS = st.lists(
     st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5)
     | st.sampled_from(
-        ["text", "prompt response", "question answer", "question choices answer", "messages"]
+        [
+            "text",
+            "prompt response",
+            "question answer",
+            "question choices answer",
+            "question options answerKey",
+            "question A B C answer",
+            "messages",
+            "conversations",
+            "chosen rejected",
+            "prompt chosen rejected",
+            "messages chosen rejected system",
+        ]
     ).flatmap(lambda names: st.fixed_dictionaries(dict.fromkeys(names.split(), VALUES))),
     max_size=3,
 )

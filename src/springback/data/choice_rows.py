@@ -118,38 +118,38 @@ def _is_index(value: object) -> TypeGuard[int | str]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def index_base(views: Iterable[View]) -> tuple[int, str | None]:
+def index_base(views: Iterable[View]) -> tuple[int | None, str | None]:
     """What the index of a first choice is in a source, 0 or 1, and a note where it was concluded.
 
     An index 0 says 0, and one as high as there are choices says 1, unless it is the only answer;
     both occur in no right source, and raise :class:`springback.errors.DataError`.  With neither,
     indexes written as text beside letters are labels and count from 1; others count from 0.
-    Answers that are a choice's own text or label say nothing.
+    Answers that are a choice's own text or label are none; None where these are all there are and
+    some could be nothing else: numbers are then choices themselves.
     """
     lowest: View | None = None
     highest: View | None = None
-    counted, lettered, as_text = 0, False, False
+    counted, lettered, as_text, worded = 0, False, False, False
     for view in views:
         answer = view.value("answer")
         given = answer if isinstance(answer, list) else [answer]
-        lettered |= isinstance(answer, str) and answer.strip("().: ").upper() in {*LETTERS}
-        indexes = [one for one in given if _is_index(one)]
-        if not indexes:
+        if isinstance(answer, str) and answer.strip("().: ").upper() in {*LETTERS}:
+            lettered = True
             continue
         try:
             choices = choices_of(view)
-        except DataError:  # told where the row is read
+        except DataError:  # said where the row is read
             continue
         if choices is None:
             continue
-        for one in indexes:
-            if str(one).strip() in {*choices.labels, *(t.strip() for t in choices.texts)}:
-                continue
-            counted, as_text = counted + 1, as_text or isinstance(one, str)
-            if int(one) == 0:
-                lowest = lowest or view
-            elif int(one) == len(choices.texts):
-                highest = highest or view
+        texts, size = {text.strip() for text in choices.texts}, len(choices.texts)
+        for one in given:
+            if str(one).strip() in texts:
+                worded |= isinstance(one, str) and not (_is_index(one) and int(one) <= size)
+            elif _is_index(one) and str(one).strip() not in choices.labels:
+                counted, as_text = counted + 1, as_text or isinstance(one, str)
+                lowest = lowest or (view if int(one) == 0 else None)
+                highest = highest or (view if int(one) == size else None)
     if lowest and highest:
         raise highest.fail(
             f"answer {brief(repr(highest.value('answer')), 60)} counts choices from 1, and that of "
@@ -160,10 +160,10 @@ def index_base(views: Iterable[View]) -> tuple[int, str | None]:
         return 1, "answers that are numbers count the choices from 1"
     if counted and not lowest:
         return 0, "answers that are numbers count the choices from 0: neither 0 nor the last occurs"
-    return 0, None
+    return (0 if counted or not worded else None), None
 
 
-def right_letters(view: View, choices: Choices, base: int) -> tuple[str, str | None]:
+def right_letters(view: View, choices: Choices, base: int | None) -> tuple[str, str | None]:
     """The letters of the right choices, sorted, and how the row wants its answer read.
 
     One right choice is an index from ``base``, a letter, or the choice's label or text; several
@@ -193,7 +193,7 @@ def right_letters(view: View, choices: Choices, base: int) -> tuple[str, str | N
     return "".join(sorted(letters)), "choices" if len(letters) > 1 else metric
 
 
-def _letter(view: View, choices: Choices, given: object, base: int) -> str:
+def _letter(view: View, choices: Choices, given: object, base: int | None) -> str:
     """The letter of one choice, given as index from ``base``, letter, or its label or text."""
     letters, size = LETTERS[: len(choices.texts)], len(choices.texts)
     index = isinstance(given, int) and not isinstance(given, bool)
@@ -202,16 +202,18 @@ def _letter(view: View, choices: Choices, given: object, base: int) -> str:
     positions = {i for i, label in enumerate(choices.labels) if label == bare.casefold()}
     if not index:
         positions |= {i for i, choice in enumerate(choices.texts) if choice.strip() == text}
-    if not choices.labels and len(bare) == 1 and bare.upper() in letters:
+    if not choices.labels and len(bare.upper()) == 1 and bare.upper() in letters:
         positions.add(letters.index(bare.upper()))
     numbered = any(label.isdecimal() for label in choices.labels)
-    if _is_index(given) and not numbered and 0 <= int(text) - base < size:
-        positions.add(int(text) - base)
+    first = base or 0
+    counts = base is not None and not numbered
+    if counts and _is_index(given) and 0 <= int(text) - first < size:
+        positions.add(int(text) - first)
     if len(positions) != 1:
         meaning = "could mean several choices" if positions else "is none of the choices"
         raise view.fail(
             f"answer {brief(repr(given), 60)} {meaning}",
-            f"give an index from {base} to {size - 1 + base}, a letter A to {letters[-1]}, "
+            f"give an index from {first} to {size - 1 + first}, a letter A to {letters[-1]}, "
             "or the text of one choice; a list of these where several are right",
         )
     return letters[positions.pop()]

@@ -45,7 +45,7 @@ def layout_of(view: View) -> Layout | None:
     return next(iter(filled or there), None)
 
 
-def row_of(view: View, layout: Layout, base: int = 0) -> Row:
+def row_of(view: View, layout: Layout, base: int | None = 0) -> Row:
     """The record as a row.  ``base``: what the index of a first choice is (:func:`index_base`).
 
     Raises :class:`springback.errors.DataError` for a missing, empty or ill-typed field.
@@ -60,7 +60,7 @@ def row_of(view: View, layout: Layout, base: int = 0) -> Row:
     return preference(view, label) if layout == "preference" else pair(view, label)
 
 
-def _question(view: View, label: str | None, base: int) -> Row:
+def _question(view: View, label: str | None, base: int | None) -> Row:
     question = view.text("question")
     context = view.optional(view.column("context"))
     prompt = f"{context}\n\n{question}" if context.strip() else question

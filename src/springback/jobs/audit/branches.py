@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 from springback.core import Slice
+from springback.jobs.audit.pools import Data, front
 from springback.jobs.audit.protections import Protection, mixed_rows, parse_all
-from springback.jobs.audit.rows import Data, front
 from springback.jobs.audit.settings import AuditSettings
 
 

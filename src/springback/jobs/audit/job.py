@@ -20,7 +20,8 @@ from springback.jobs.audit import realign, rebound, resistance, runs
 from springback.jobs.audit.analysis import curves, findings, protections, rates
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.plan import Plan, make_plan
-from springback.jobs.audit.rows import Data, PromptFilter, load_data
+from springback.jobs.audit.pools import Data
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.progress import Progress, Silent

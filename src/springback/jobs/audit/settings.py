@@ -35,7 +35,7 @@ RESISTANCE_DATA = ("responses", "slices")
 class DataSettings(Settings, group="Data", changes="inputs"):
     """What a model is aligned with, and perturbed with."""
 
-    align: str = setting("reviews:positive", "Data that aligns: file, hub id or built-in.")
+    align: str = setting("reviews:positive", "Data that aligns: file, folder, hub id or built-in.")
     perturb: str = setting("reviews:negative", "Data of the opposite kind.")
     fields: Mapping[str, str] = columns_setting()
 

@@ -12,7 +12,8 @@ from typing import Any
 from springback import probes
 from springback.core import ALGORITHMS, Recipe, Run, Slice
 from springback.jobs.audit.accelerate_config import read_launch
-from springback.jobs.audit.rows import Data, PromptFilter, load_data
+from springback.jobs.audit.pools import Data
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
 from springback.models.loading import Model, copy_weights, count_parameters, load_weights
