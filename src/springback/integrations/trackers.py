@@ -15,6 +15,7 @@ from typing import Any
 
 from springback.core import content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
+from springback.results.redaction import redacted
 from springback.results.store import clear_folder, read_json, require_named
 
 #: Tags that are no part of a series' name: its position, and what the name begins with.
@@ -59,7 +60,7 @@ def record_of(folder: str | Path) -> Record:
     kept = {k: v for k, v in data.items() if k != "provenance"}
     params = dict(_flat("", data.get("inputs") or {}))
     versions = data.get("provenance") or {}
-    params |= {f"provenance.{k}": str(v) for k, v in versions.items() if isinstance(v, str)}
+    params |= {f"provenance.{k}": redacted(v) for k, v in versions.items() if isinstance(v, str)}
     report = folder / "report.html"
     return Record(
         id=content_hash(kept)[:20],
@@ -79,7 +80,7 @@ def _flat(above: str, values: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield from _flat(name, value)
         elif value is not None:
-            yield _ODD.sub("_", name), str(value)
+            yield _ODD.sub("_", name), redacted(str(value))
 
 
 def _point(measurement: Mapping[str, Any]) -> Point:
@@ -187,7 +188,7 @@ def check_targets(targets: Sequence[str]) -> None:
     for target in targets:
         if target.partition(":")[0] not in TRACKERS:
             allowed = ", ".join(f"{name}[:PLACE]" for name in TRACKERS)
-            raise SpringbackError(describe(target, allowed, "name one of these"))
+            raise SpringbackError(describe(redacted(target), allowed, "name one of these"))
 
 
 def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
@@ -201,5 +202,5 @@ def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
     lines = []
     for target in targets:
         name, _, place = target.partition(":")
-        lines.append(f"{name}: {TRACKERS[name](record, place)}")
+        lines.append(f"{name}: {redacted(TRACKERS[name](record, place))}")
     return lines

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from springback.report.values import Estimate, Interval
+from springback.results.redaction import redacted
 
 MINUS = "\u2212"
 
@@ -240,4 +241,4 @@ def _scalar(item: Any) -> str:
         return ""
     if isinstance(item, bool):
         return "yes" if item else "no"
-    return str(item)
+    return redacted(str(item))

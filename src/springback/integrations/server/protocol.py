@@ -123,9 +123,7 @@ class Request(_Given):
                     f"{name} is not supported; allowed: {json.dumps(allowed[-1])}; leave it out"
                 )
         dropped = (*_INERT, *_IDLE)
-        return {
-            k: v for k, v in given.items() if k not in dropped and not asks_for_nothing(k, v)
-        }
+        return {k: v for k, v in given.items() if k not in dropped and not asks_for_nothing(k, v)}
 
     @property
     def stops(self) -> tuple[str, ...]:
