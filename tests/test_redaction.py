@@ -1,4 +1,4 @@
-"""Passwords and tokens given as arguments are kept nowhere: provenance, inputs, report, trackers."""
+"""Passwords and tokens given as arguments are kept nowhere: results, reports, trackers."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def halves(loaded: Loaded, part: str) -> tuple[Any, Any]:
 
 
 def _without_nulls(request: Any) -> Any:
-    """A request for text whose options that are null are left out; lm-eval takes them for values."""
+    """A request for text without its options that are null, which lm-eval takes for values."""
     context, options = request.args
     changed = copy.copy(request)
     changed.arguments = (context, {k: v for k, v in options.items() if v is not None})

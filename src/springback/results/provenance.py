@@ -66,9 +66,9 @@ def provenance(
     """The ``provenance`` part of a result file: plain JSON types only.
 
     ``command`` is the argument list as typed (default: that of this process), without passwords
-    and tokens; of its first element only the file name is kept.  The times are ISO 8601 with a zone and are written in
-    UTC; ``seconds`` is the time between them.  Raises :class:`ValueError` for a time that is
-    none, has no zone, or an end before the start.
+    and tokens; of its first element only the file name is kept.  The times are ISO 8601 with a
+    zone and are written in UTC; ``seconds`` is the time between them.  Raises :class:`ValueError`
+    for a time that is none, has no zone, or an end before the start.
     """
     command = sys.argv if command is None else command
     start, end = _instant(started), _instant(finished)

@@ -31,7 +31,8 @@ class Shared:
         except (ImportError, ValueError) as error:
             raise StoreError(
                 f"--shared is {redacted(url)} ({redacted(str(error))}); allowed: an address that "
-                "fsspec knows, such as file:///mnt/runs or s3://bucket/folder; install what it needs"
+                "fsspec knows, such as file:///mnt/runs or s3://bucket/folder; "
+                "install what it needs"
             ) from error
 
     def _at(self, name: str) -> str:

@@ -39,6 +39,7 @@ def config_of(server: Server) -> uvicorn.Config:
     return uvicorn.Config(
         server.app,
         http=Connection,
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
