@@ -23,7 +23,7 @@ from springback.integrations.server.protocol import ChatRequest, Refused
 from springback.integrations.server.text import Pieces
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.boost.export import Strengths, write_boosted
-from springback.jobs.boost.questions import asked
+from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.encoding import (
     answer_text,
@@ -279,7 +279,7 @@ def test_every_metric_grades_what_follows_the_thoughts(metric: str, right: str) 
         assert outcome(metric, f"{begins}So, hm.{ends}\n{right}", right) == "right"
         assert outcome(metric, f"{begins}{right}{ends}", right) == "unread"
     assert outcome(metric, f"<think>{right}", right) == "unread"
-    how = asked(BoostSettings(metric=metric, extract="([A-Z][A-Za-z ]*|[0-9]+)$"))
+    how = question_format(BoostSettings(metric=metric, extract="([A-Z][A-Za-z ]*|[0-9]+)$"))
     row = Row("qa", "q", "", answer=right)
     texts = [f"<think>{right}</think>{right}", f"<think>{right}"]
     assert how.outcomes([row, row], texts) == ["right", "unread"]
@@ -297,9 +297,8 @@ def byte_fallback() -> Any:
     core = Fast(BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=[], byte_fallback=True))
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<s>", clean_up_tokenization_spaces=True
-    )
+    fast: Any = PreTrainedTokenizerFast
+    return fast(tokenizer_object=core, eos_token="<s>", clean_up_tokenization_spaces=True)
 
 
 YOU = [f"<0x{byte:02X}>" for byte in "你".encode()]

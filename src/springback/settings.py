@@ -155,6 +155,47 @@ class Sampling(Settings, group="Decoding"):
 #: Settings of :class:`Sampling` that the server and lm-eval take under the same names.
 FILTERS = ("top_k", "top_p", "min_p", "repetition_penalty")
 
+#: Options of other decoders, each with the value by which it asks for nothing.
+OFF: dict[str, Any] = {
+    "num_beams": 1,
+    "num_beam_groups": 1,
+    "num_return_sequences": 1,
+    "best_of": 1,
+    "use_beam_search": False,
+    "early_stopping": False,
+    "length_penalty": 1,
+    "diversity_penalty": 0,
+    "frequency_penalty": 0,
+    "presence_penalty": 0,
+    "encoder_repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "typical_p": 1,
+    "epsilon_cutoff": 0,
+    "eta_cutoff": 0,
+    "top_k": -1,
+    "min_length": 0,
+    "min_tokens": 0,
+    "min_new_tokens": 0,
+    "ignore_eos": False,
+    "stop_token_ids": [],
+    "bad_words": [],
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "output_scores": False,
+    "output_logits": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "return_dict_in_generate": False,
+    "skip_special_tokens": True,
+    "spaces_between_special_tokens": True,
+    "include_stop_str_in_output": False,
+}
+
+
+def asks_for_nothing(name: str, value: Any) -> bool:
+    """Whether an option of decoding, given ``value``, is as if it were left out."""
+    return value is None or (name in OFF and value == OFF[name])
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSettings(Settings, group="Prompt"):

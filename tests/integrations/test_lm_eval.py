@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 pytest.importorskip("lm_eval", reason="lm-eval is not installed (make integrations)")
 
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
 from typer.testing import CliRunner
 
 import springback
@@ -206,6 +210,37 @@ def test_what_cannot_be_followed_is_refused(folder: Path, tiny_llama: Path) -> N
     model = adapter.SpringbackLM(str(folder))
     with pytest.raises(SpringbackError, match="generation options num_beams"):
         model._model_generate(torch.tensor([[10]]), 3, [], num_beams=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 1, "num_return_sequences": 1, "early_stopping": False, "length_penalty": 1.0},
+        dict.fromkeys(("temperature", "top_k", "top_p", "until", "do_sample", "stop_strings")),
+        {"top_k": -1, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "typical_p": 1.0},
+        {"use_cache": True, "pad_token_id": 2, "output_scores": False},
+        {"do_sample": False, "temperature": 1.0},
+    ],
+)
+def test_settings_that_ask_for_nothing_change_nothing(
+    folder: Path, options: dict[str, Any]
+) -> None:
+    model = adapter.SpringbackLM(str(folder))
+
+    def answer(**more: Any) -> list[str]:
+        asked = Instance("generate_until", {}, ("the thing", {"max_gen_toks": 8, **more}), 0)
+        return list(model.generate_until([asked], disable_tqdm=True))
+
+    assert answer(**options) == answer()
+    sampled = {"do_sample": True, "temperature": None}  # not 0
+    assert model._decode_settings(3, 0, (), sampled).temperature == 1.0
+
+
+def test_the_entry_point_that_later_versions_look_for_is_the_model_of_that_name() -> None:
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    points = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]
+    ((name, place),) = points["lm_eval.models"].items()
+    assert EntryPoint(name, place, "lm_eval.models").load() is get_model(name)
 
 
 def test_everything_behind_the_command_is_lm_evals(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,16 +1,19 @@
 """The model ``springback`` for lm-eval: a boosted folder, one of its halves, or any model.
 
-lm-eval has no hook for models of other packages (0.4.13), so its own command line is started by
-ours, with the model registered and everything else as it is::
+lm-eval up to 0.4.13 has no hook for models of other packages, so its own command line is started
+by ours, with the model registered and everything else as it is::
 
     springback lm-eval run --model springback --model_args pretrained=FOLDER --tasks ...
 
-In Python, importing this module registers the model for ``lm_eval.simple_evaluate``.
+Later ones look for entry points of the group ``lm_eval.models``, where this model is: there a bare
+``lm-eval run --model springback`` does.  In Python, importing this module registers the model for
+``lm_eval.simple_evaluate``.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import sys
 from collections.abc import Sequence
@@ -27,7 +30,7 @@ from springback.errors import ModelError, SpringbackError, describe
 from springback.inference import Loaded, load
 from springback.models.encoding import stop_ids
 from springback.models.templates import chat_of, render, with_chat
-from springback.settings import FILTERS, ChatSettings, parse_arguments
+from springback.settings import FILTERS, ChatSettings, asks_for_nothing, parse_arguments
 
 PARTS = ("pair", "expert", "amateur")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -47,6 +50,14 @@ def halves(loaded: Loaded, part: str) -> tuple[Any, Any]:
             )
         return loaded.amateur, None
     return loaded.expert, loaded.amateur if part == "pair" else None
+
+
+def _without_nulls(request: Any) -> Any:
+    """A request for text without its options that are null, which lm-eval takes for values."""
+    context, options = request.args
+    changed = copy.copy(request)
+    changed.arguments = (context, {k: v for k, v in options.items() if v is not None})
+    return changed
 
 
 @register_model("springback")
@@ -126,7 +137,8 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
         self._generating = True
         try:
-            answers: list[str] = super().generate_until(requests, disable_tqdm)
+            asked = [_without_nulls(request) for request in requests]
+            answers: list[str] = super().generate_until(asked, disable_tqdm)
         finally:
             self._generating = False
         return answers
@@ -159,10 +171,12 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     def _decode_settings(
         self, new: int, pad: int, stop: tuple[str, ...], options: dict[str, Any]
     ) -> DecodeSettings:
+        options = {k: v for k, v in options.items() if not asks_for_nothing(k, v)}
         sampled = options.pop("do_sample", None)
-        temperature = float(options.pop("temperature", 1.0 if sampled else 0.0) or 0.0)
-        filters = {name: options.pop(name) for name in FILTERS if options.get(name) is not None}
-        options.pop("use_cache", None)
+        temperature = float(options.pop("temperature", 1.0 if sampled else 0.0))
+        filters = {name: options.pop(name) for name in FILTERS if name in options}
+        for name in ("use_cache", "pad_token_id"):  # they change no answer
+            options.pop(name, None)
         if options:
             raise SpringbackError(
                 describe(

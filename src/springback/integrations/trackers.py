@@ -16,6 +16,7 @@ from typing import Any
 from springback.core import content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
 from springback.results import schema
+from springback.results.redaction import redacted
 from springback.results.schema import read
 from springback.results.store import clear_folder, read_json, require_named
 
@@ -61,7 +62,7 @@ def record_of(folder: str | Path) -> Record:
     result = read(data)
     kept = {k: v for k, v in data.items() if k != "provenance"}
     params = dict(_flat("", result.inputs))
-    versions = {k: v for k, v in result.provenance.items() if isinstance(v, str)}
+    versions = {k: redacted(v) for k, v in result.provenance.items() if isinstance(v, str)}
     params |= {f"provenance.{k}": v for k, v in versions.items()}
     report = folder / "report.html"
     return Record(
@@ -82,7 +83,7 @@ def _flat(above: str, values: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield from _flat(name, value)
         elif value is not None:
-            yield _ODD.sub("_", name), str(value)
+            yield _ODD.sub("_", name), redacted(str(value))
 
 
 def _point(record: schema.Record) -> Point:
@@ -189,7 +190,7 @@ def check_targets(targets: Sequence[str]) -> None:
     for target in targets:
         if target.partition(":")[0] not in TRACKERS:
             allowed = ", ".join(f"{name}[:PLACE]" for name in TRACKERS)
-            raise SpringbackError(describe(target, allowed, "name one of these"))
+            raise SpringbackError(describe(redacted(target), allowed, "name one of these"))
 
 
 def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
@@ -203,5 +204,5 @@ def track(folder: str | Path, targets: Sequence[str]) -> list[str]:
     lines = []
     for target in targets:
         name, _, place = target.partition(":")
-        lines.append(f"{name}: {TRACKERS[name](record, place)}")
+        lines.append(f"{name}: {redacted(TRACKERS[name](record, place))}")
     return lines

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from springback.report.estimate import Estimate
+from springback.results.redaction import redacted
 from springback.results.schema import Interval
 
 MINUS = "\u2212"
@@ -241,4 +242,4 @@ def _scalar(item: Any) -> str:
         return ""
     if isinstance(item, bool):
         return "yes" if item else "no"
-    return str(item)
+    return redacted(str(item))

@@ -21,6 +21,7 @@ from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.theme import DARK, LIGHT
 from springback.results.card_schema import Series
 from springback.results.paper_schema import Reproduction
+from springback.results.redaction import redacted_command
 from springback.results.schema import KINDS, Demo, ResultFile, read
 from springback.results.store import read_json, require_named, whole_folder, write_text
 from springback.results.theory_schema import Theory
@@ -258,5 +259,5 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = dict(provenance)
     command = rows.get("command")
     if isinstance(command, list):
-        rows["command"] = shlex.join(str(word) for word in command)
+        rows["command"] = shlex.join(redacted_command([str(word) for word in command]))
     return formatting.flat(rows)

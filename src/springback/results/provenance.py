@@ -18,6 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from springback.results.redaction import redacted_command
+
 #: Packages whose version may change a number or a picture; those not installed are left out.
 PACKAGES = (
     "numpy",
@@ -63,10 +65,10 @@ def provenance(
 ) -> dict[str, Any]:
     """The ``provenance`` part of a result file: plain JSON types only.
 
-    ``command`` is the argument list as typed (default: that of this process); of its first
-    element only the file name is kept.  The times are ISO 8601 with a zone and are written in
-    UTC; ``seconds`` is the time between them.  Raises :class:`ValueError` for a time that is
-    none, has no zone, or an end before the start.
+    ``command`` is the argument list as typed (default: that of this process), without passwords
+    and tokens; of its first element only the file name is kept.  The times are ISO 8601 with a
+    zone and are written in UTC; ``seconds`` is the time between them.  Raises :class:`ValueError`
+    for a time that is none, has no zone, or an end before the start.
     """
     command = sys.argv if command is None else command
     start, end = _instant(started), _instant(finished)
@@ -74,7 +76,7 @@ def provenance(
         raise ValueError(f"finished ({finished}) lies before started ({started})")
     revision, modified = source_revision()
     return {
-        "command": [Path(command[0]).name, *command[1:]] if command else [],
+        "command": redacted_command([Path(command[0]).name, *command[1:]]) if command else [],
         "started": start.isoformat(timespec="seconds"),
         "finished": end.isoformat(timespec="seconds"),
         "seconds": round((end - start).total_seconds(), 3),

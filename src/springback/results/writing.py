@@ -13,6 +13,7 @@ from springback.core import Measurement, Slice, to_jsonable
 from springback.data import check_disjoint
 from springback.errors import SpringbackError
 from springback.results.provenance import now, provenance
+from springback.results.redaction import without_secrets
 from springback.results.schema import SCHEMA_VERSION, Analysis, Record, Verdict
 from springback.results.store import Store, write_json
 from springback.stats import Interval, mean_interval
@@ -72,6 +73,7 @@ def write_result(
         "verdict": verdict,
     }
     plain = to_jsonable(data)
+    plain["inputs"] = without_secrets(plain["inputs"])
     write_json(store.root / "result.json", plain)
     return Result(store.root, plain)
 

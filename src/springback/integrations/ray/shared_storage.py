@@ -10,6 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from springback.errors import MissingExtraError, StoreError
+from springback.results.redaction import redacted
 from springback.results.store import below, require_file, require_plain, whole_folder
 
 MARKER = ".whole"
@@ -29,8 +30,9 @@ class Shared:
             self.local = isinstance(self.files, LocalFileSystem)
         except (ImportError, ValueError) as error:
             raise StoreError(
-                f"--shared is {url} ({error}); allowed: an address that fsspec knows, such as "
-                "file:///mnt/runs or s3://bucket/folder; install what it needs"
+                f"--shared is {redacted(url)} ({redacted(str(error))}); allowed: an address that "
+                "fsspec knows, such as file:///mnt/runs or s3://bucket/folder; "
+                "install what it needs"
             ) from error
 
     def _at(self, name: str) -> str:

@@ -1,7 +1,8 @@
-"""Checks before every request: the token, the host it names, its size."""
+"""Checks before every request: the token, the host it names, its size and form, its time."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -10,6 +11,9 @@ from typing import Any
 from springback.integrations.server.metrics import Metrics
 from springback.integrations.server.protocol import Refused
 from springback.integrations.server.settings import ServeSettings, is_loopback
+
+#: Seconds in which the body of a request must be there.
+BODY_SECONDS = 30.0
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -42,7 +46,7 @@ class Gate:
     async def _pass(self, scope: Any, receive: _Receive, send: _Send) -> None:
         try:
             self._check(scope)
-            body = await self._body(receive) if scope["method"] == "POST" else b""
+            body = await self._body_in_time(receive) if scope["method"] == "POST" else b""
             if body is None:  # the client is gone
                 return
             self.check_body(body)
@@ -52,8 +56,9 @@ class Gate:
         except Refused as refused:  # before anything was sent
             await _answer(send, refused)
 
-    def check_body(self, body: bytes) -> None:
-        """Raise :class:`Refused` for a body that may not pass."""
+    def check_body(self, body: bytes) -> Any:
+        """The body as JSON, None where it is empty; raises :class:`Refused` if it may not pass."""
+        return json_of(body) if body else None
 
     async def pass_on(self, scope: Any, receive: _Receive, send: _Send) -> None:
         """The application's turn."""
@@ -63,6 +68,10 @@ class Gate:
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
+        if {"content-length", "transfer-encoding"} <= headers.keys():
+            # A proxy before us may end this body elsewhere than we do, and take for ours what
+            # another client sent behind it.
+            raise Refused(400, "Content-Length and Transfer-Encoding; allowed: one of them")
         token = self.settings.token
         if token is None:
             host = headers.get("host", "").rsplit(":", 1)[0].strip("[]")
@@ -78,6 +87,14 @@ class Gate:
             if kind != "application/json":
                 raise Refused(415, f"content type {kind!r}; allowed: application/json")
 
+    async def _body_in_time(self, receive: _Receive) -> bytes | None:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._body(receive)
+        except TimeoutError as error:
+            text = f"the body was not there after {BODY_SECONDS:g} seconds"
+            raise Refused(408, text) from error
+
     async def _body(self, receive: _Receive) -> bytes | None:
         parts: list[bytes] = []
         size = 0
@@ -91,6 +108,21 @@ class Gate:
                 raise Refused(413, f"the body is larger than {self.settings.max_body} bytes")
             if not message.get("more_body"):
                 return b"".join(parts)
+
+
+def json_of(body: bytes) -> Any:
+    """The value of a body; raises :class:`Refused` for what is no JSON, or no text in it."""
+    try:
+        value = json.loads(body)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise Refused(400, "the body is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        text = "the body has half a surrogate pair, which is no character; send whole ones"
+        raise Refused(400, text) from error
+    except ValueError as error:  # also a number of more digits than Python reads
+        raise Refused(400, f"the body is not JSON that can be read: {error}") from error
+    return value
 
 
 def _replayed(body: bytes, receive: _Receive) -> _Receive:

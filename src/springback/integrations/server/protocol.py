@@ -19,26 +19,44 @@ from springback.inference import Loaded
 from springback.integrations.server.settings import ServeSettings
 from springback.models.encoding import encode_prompt, stop_ids
 from springback.models.templates import with_chat
-from springback.settings import FILTERS, ChatSettings, Sampling
+from springback.settings import FILTERS, OFF, ChatSettings, Sampling, asks_for_nothing
 
-#: Fields of the protocol that the decoder does not have, and the values that ask for nothing.
+#: Fields of the protocol that the decoder does not have, and the values that ask for nothing;
+#: null does so everywhere.
 _INERT: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
-    "logit_bias": (None, {}),
-    "logprobs": (None, False),
-    "top_logprobs": (None, 0),
-    "tools": (None, []),
-    "tool_choice": (None, "none"),
-    "functions": (None, []),
-    "response_format": (None, {"type": "text"}),
-    "echo": (None, False),
-    "suffix": (None, ""),
-    "best_of": (None, 1),
-    "modalities": (None, ["text"]),
+    **{name: (value,) for name, value in OFF.items() if name not in FILTERS},
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "tool_choice": ("auto", "none"),  # of no tools
+    "functions": ([],),
+    "function_call": ("auto", "none"),
+    "response_format": ({"type": "text"},),
+    "echo": (False,),
+    "suffix": ("",),
+    "modalities": (["text"],),
+    "verbosity": ("medium",),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
 }
-#: Fields about the client or billing; they change no answer.
-_IDLE = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+#: Fields about the client, billing, speed, or calls of tools; they change no answer.
+_IDLE = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "prediction",
+    "parallel_tool_calls",
+    "priority",
+    "request_id",
+)
+#: What a message may hold beside its text that would change an answer.  Its further fields are
+#: metadata of the client's.
+_OF_MESSAGES = ("tool_calls", "function_call", "audio", "refusal", "prefix", "partial")
 
 
 class Refused(Exception):
@@ -54,14 +72,27 @@ class Refused(Exception):
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
 
 
-class StreamOptions(BaseModel):
+class _Given(BaseModel):
+    """Something of a request: null is as if left out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class StreamOptions(_Given):
     """What is streamed beside the text."""
 
     model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+    continuous_usage_stats: Literal[False] = False
 
 
-class Request(BaseModel):
+class Request(_Given):
     """What both routes share.  ``temperature`` is 0 unless given: the strengths were chosen so.
 
     ``top_k``, ``min_p`` and ``repetition_penalty`` are no fields of OpenAI's (``extra_body``).
@@ -90,11 +121,12 @@ class Request(BaseModel):
         if not isinstance(given, dict):
             raise ValueError("the body is not a JSON object")
         for name, allowed in _INERT.items():
-            if name in given and given[name] not in allowed:
+            if given.get(name) is not None and given[name] not in allowed:
                 raise ValueError(
                     f"{name} is not supported; allowed: {json.dumps(allowed[-1])}; leave it out"
                 )
-        return {k: v for k, v in given.items() if k not in _INERT and k not in _IDLE}
+        dropped = (*_INERT, *_IDLE)
+        return {k: v for k, v in given.items() if k not in dropped and not asks_for_nothing(k, v)}
 
     def prepared(self, loaded: Loaded) -> Loaded:
         """The model as this request asks for it; raises :class:`Refused`."""
@@ -108,21 +140,27 @@ class Request(BaseModel):
         return tuple(given)
 
 
-class TextPart(BaseModel):
+class TextPart(_Given):
     """A part of a message; text is the only kind."""
 
-    model_config = ConfigDict(extra="forbid")
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class Message(_Given):
     """One turn of a chat."""
 
-    model_config = ConfigDict(extra="forbid")
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
-    name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_changes_answers(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            for name in _OF_MESSAGES:
+                if given.get(name):
+                    raise ValueError(f"{name} of a message is not supported; leave it out")
+        return given
 
     def turn(self) -> tuple[str, str]:
         """Role and text; ``developer`` is what newer clients call the system."""

@@ -13,6 +13,7 @@ import uvicorn
 from springback.inference import load
 from springback.integrations.server.address import bind
 from springback.integrations.server.app import Server
+from springback.integrations.server.connections import Connection
 from springback.integrations.server.settings import ServeSettings, check
 from springback.integrations.server.worker import Worker
 from springback.models.templates import with_chat
@@ -34,6 +35,22 @@ class _Uvicorn(uvicorn.Server):
         self._worker.drain(0.0 if again else self._grace)
 
 
+def config_of(server: Server) -> uvicorn.Config:
+    """How uvicorn runs a server."""
+    settings = server.settings
+    return uvicorn.Config(
+        server.app,
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=round(settings.grace) + _LAST_RESORT,
+        timeout_keep_alive=5,
+        limit_concurrency=2 * (settings.queue + settings.batch) + 64,
+    )
+
+
 def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = print) -> None:
     """Serve ``model`` until SIGINT or SIGTERM; returns after a clean end.
 
@@ -45,15 +62,7 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
         loaded = load(model)
         loaded = replace(loaded, tokenizer=with_chat(loaded.tokenizer, settings))
         server = Server(loaded, settings, settings.name or Path(model).name or model)
-        config = uvicorn.Config(
-            server.app,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=round(settings.grace) + _LAST_RESORT,
-            timeout_keep_alive=5,
-            limit_concurrency=2 * (settings.queue + settings.batch) + 64,
-        )
+        config = config_of(server)
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         # uvicorn raises the signal again when all is done; the end was clean, so that is nothing.

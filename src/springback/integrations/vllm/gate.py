@@ -27,13 +27,10 @@ class VllmGate(Gate):
         super().__init__(app, settings, Metrics())
         self.running = 0
 
-    def check_body(self, body: bytes) -> None:
-        if self.settings.by_request or not body:
-            return
-        try:
-            asked = json.loads(body)
-        except ValueError:
-            return  # vLLM says what is wrong with it
+    def check_body(self, body: bytes) -> Any:
+        asked = super().check_body(body)
+        if self.settings.by_request:
+            return asked
         extra = asked.get("vllm_xargs") if isinstance(asked, dict) else None
         if isinstance(extra, dict) and {LAMBDA, ALPHA} & extra.keys():
             raise Refused(
@@ -41,6 +38,7 @@ class VllmGate(Gate):
                 f"{LAMBDA} and {ALPHA} by request; allowed: on a server without --speculate, "
                 "which has the folder's own; leave them out",
             )
+        return asked
 
     async def pass_on(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] != "POST":
