@@ -17,6 +17,7 @@ from springback.results.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints
+from springback.weights.io.aligning import require_different
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _given(
     if not any(adapters):
         early, ft = resolve(names[0]), resolve(names[1])
         # What extrapolate would refuse at the end is refused before anything is decoded.
-        open_checkpoints([Path(early.path), Path(ft.path)])
+        require_different(open_checkpoints([Path(early.path), Path(ft.path)]))
         return early, ft
     if not all(adapters):
         raise SpringbackError(
