@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from springback.core import Checkpoint, Row, RowKind
+from springback.core import Row, RowKind
 from springback.data import check_template, framed
 from springback.decoding import (
     ContrastModel,
@@ -25,6 +25,7 @@ from springback.decoding.lora_pair import load_twin
 from springback.decoding.settings import Processor
 from springback.errors import DataError, ModelError, SpringbackError, describe
 from springback.models.encoding import Encoded, encode_answer, encode_prompt, stop_ids
+from springback.models.hub import base_of
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -35,11 +36,12 @@ from springback.models.loading import (
     read_configs,
     release_memory,
     resolve,
+    tokenizer_source,
 )
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.settings import GenerateOptions
 from springback.weights import is_adapter
-from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
+from springback.weights.io.folder import readable_json
 
 
 @dataclass(frozen=True)
@@ -164,15 +166,7 @@ def _weak_folder(folder: Path, facts: Any) -> Path:
 
 def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     """An adapter, or a pair of them, on its base model."""
-    settings = readable_json(folder / ADAPTER_CONFIG)
-    if not isinstance(settings, dict):
-        raise ModelError(f"{folder / ADAPTER_CONFIG} is no JSON object; save the adapter again")
-    name = base or settings.get("base_model_name_or_path")
-    if not name:
-        raise ModelError(
-            f"{folder} does not say which base it is for; name it: load(..., base=...)"
-        )
-    checkpoint = resolve(name, None if base else settings.get("revision"))
+    checkpoint = resolve(base_of([folder], base))
     facts = _facts(folder)
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
@@ -181,7 +175,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         model.generation_config = read_configs(checkpoint.path, folder).generation_config
     expert, amateur = load_twin(model, folder, weak)
     release_memory()  # factors in float64, and what reading the adapters took
-    here = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
+    here = tokenizer_source(folder, checkpoint)
     return Loaded(
         expert,
         amateur if lam else None,

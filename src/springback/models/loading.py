@@ -78,6 +78,11 @@ def is_here(name: str) -> bool:
     return Path(name).is_dir() or (name in BUILTIN and has_builtin(name))
 
 
+def tokenizer_source(adapter: Path, base: Checkpoint) -> Checkpoint:
+    """Where an adapter's tokenizer is: beside it, or its base's."""
+    return Checkpoint(str(adapter)) if (adapter / "tokenizer_config.json").exists() else base
+
+
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokenizer, with a pad token (the end token where it has none)."""
     try:

@@ -39,7 +39,7 @@ _INNER = "language_model"
 _BUFFER = re.compile(
     r"(^|\.)(rotary_emb\.\w+|inv_freq|masked_bias|position_ids|(attn|attention)\.bias)$"
 )
-_EMBEDDING = re.compile(
+EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|embeddings|lm_head|embed_out)\.weight$"
 )
 _LAYER = re.compile(r"(^|\.)(layers|h|blocks)\.(\d+)\.")
@@ -149,7 +149,7 @@ def _require_config(weights: Weights, config: Mapping[str, Any]) -> None:
     if any(key in config for key in _FACTORED):
         width = None
     for name, (_, info) in weights.tensors.items():
-        if not _EMBEDDING.search(name) or info.code not in FLOAT_BYTES:
+        if not EMBEDDING.search(name) or info.code not in FLOAT_BYTES:
             continue
         wanted = [rows, width]
         have: list[int | None] = list(info.shape)

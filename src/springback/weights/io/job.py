@@ -32,6 +32,7 @@ from springback.weights.io.report import (
     About,
     ExtrapolationReport,
     Source,
+    change_config,
     copy_side_files,
     model_findings,
     model_meta,
@@ -68,6 +69,7 @@ class Job:
     under the same ones.  ``plan`` gives the parts of one shard.  ``memory`` is what they hold at
     most beyond :data:`FLOOR`, in bytes.  ``over`` is a folder whose small files go over the
     model's.  ``spread`` makes shards elsewhere, before those that are left are made here.
+    ``config``: what the output's config.json says differently from the model's.
     ``check`` is called once there is room for the result, and raises if there can be none.
     """
 
@@ -83,6 +85,7 @@ class Job:
     notes: tuple[str, ...] = ()
     over: Path | None = None
     spread: Spread | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None
 
     @property
@@ -201,6 +204,7 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     notes = (*job.notes, *copy_side_files(job.model.root, partial.folder, job.dtype))
     if job.over is not None:
         notes = (*notes, *copy_side_files(job.over, partial.folder, job.dtype))
+    change_config(partial.folder, job.config)
     if job.model.index:
         _write_index(job, partial, layouts)
     shards = {name: partial.shards[name] for name in layouts}
