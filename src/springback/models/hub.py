@@ -8,7 +8,7 @@ from pathlib import Path
 
 from springback.errors import ModelError, describe
 from springback.weights.adapters.reading import check_bases, open_adapter
-from springback.weights.io.folder import inside, readable_json
+from springback.weights.io.folder import ADAPTER_CONFIG, inside, readable_json
 
 #: How names of models in four or eight bits end, which adapters trained on these have as base.
 _QUANTISED = re.compile(r"(-unsloth)?-(bnb-)?[48]bit$", re.IGNORECASE)
@@ -70,9 +70,13 @@ def base_of(adapters: Sequence[Path], given: str | Path | None = None) -> Path:
     how = "name it with --base (boost: --model; in Python: base)"
     name, revision = str(given or ""), None
     if not given:
-        opened = [open_adapter(folder, dora=True) for folder in adapters]
-        check_bases(opened)
-        name, revision = opened[-1].base, opened[-1].config.get("revision")
+        settings = readable_json(inside(adapters[-1].resolve(), ADAPTER_CONFIG))
+        if not isinstance(settings, dict):
+            raise ModelError(f"{adapters[-1] / ADAPTER_CONFIG} is no JSON object; save it again")
+        name = str(settings.get("base_model_name_or_path") or "")
+        revision = settings.get("revision")
+        if len(adapters) > 1:
+            check_bases([open_adapter(folder, dora=True) for folder in adapters])
     if not name:
         raise ModelError(f"{adapters[-1]} does not say which base it is for; {how}")
     whole = _QUANTISED.sub("", name)

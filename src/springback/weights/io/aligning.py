@@ -72,18 +72,26 @@ def refuse_empty(weights: Weights) -> None:
         )
 
 
-def read_config(weights: Weights) -> Mapping[str, Any]:
-    """The folder's config.json, empty without one."""
+def read_config(weights: Weights, *, lenient: bool = False) -> Mapping[str, Any]:
+    """The folder's config.json, empty without one, or (``lenient``) if it cannot be read."""
     if not (weights.root / CONFIG).exists():
         return {}
-    config = readable_json(inside(weights.root, CONFIG))
+    try:
+        config = readable_json(inside(weights.root, CONFIG))
+    except ModelError:
+        if not lenient:
+            raise
+        return {}
     return config if isinstance(config, dict) else {}
 
 
-def sound(weights: Weights) -> Weights:
-    """``weights`` under the names that a loader takes; raises for what none would take."""
+def sound(weights: Weights, *, lenient: bool = False) -> Weights:
+    """``weights`` under the names that a loader takes; raises for what none would take.
+
+    ``lenient``: a config that cannot be read counts as none, since only the weights are used.
+    """
     refuse_empty(weights)
-    config = read_config(weights)
+    config = read_config(weights, lenient=lenient)
     if _nested(config):  # of several models' names and shapes the config says too little
         return _named(weights, {name: without_wrappers(name) for name in weights.tensors})
     weights = _named(weights, _sound_names(weights.tensors, inner="model_type" not in config))
@@ -177,7 +185,8 @@ def align(checkpoints: Sequence[Weights]) -> list[Weights]:
     Each tensor keeps the dtype that it is stored in.  A head that equals its embedding and is not
     stored in all, and known buffers that are not, are no difference.
     """
-    *earlier, ft = [sound(weights) for weights in checkpoints]
+    earlier = [sound(weights, lenient=True) for weights in checkpoints[:-1]]
+    ft = sound(checkpoints[-1])
     for other in earlier:
         ft = _unprefixed(ft, other)
     earlier = [_loosely_named(_unprefixed(other, ft), ft) for other in earlier]
