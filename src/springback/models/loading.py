@@ -29,6 +29,7 @@ from springback.models.hub import download, looks_like_hub_id, split_revision
 from springback.models.quiet import one_line, quiet
 from springback.results.store import whole_folder
 from springback.weights import hash_weights
+from springback.weights.io.aligning import sound
 from springback.weights.io.folder import open_weights
 
 Model = PreTrainedModel
@@ -119,7 +120,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             )
     except Exception as error:
         if Path(checkpoint.path).is_dir():
-            open_weights(checkpoint.path)  # has a clearer message where the files are at fault
+            sound(
+                open_weights(checkpoint.path)
+            )  # has a clearer message where the files are at fault
         raise ModelError(
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"

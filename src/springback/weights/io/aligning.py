@@ -169,7 +169,7 @@ def _require_config(weights: Weights, config: Mapping[str, Any]) -> None:
                 "allowed: weights that fit their config; save the model again with save_pretrained"
             )
     layers = next((config[k] for k in ("num_hidden_layers", "n_layer") if k in config), None)
-    if not isinstance(layers, int):
+    if not isinstance(layers, int) or "block_configs" in config:  # of which some may be empty
         return
     there = {int(m[3]) for name in weights.tensors if (m := _LAYER.search(name))}
     if there and (lacking := set(range(min(layers, 10_000))) - there):
