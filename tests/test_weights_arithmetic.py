@@ -60,7 +60,7 @@ def test_one_step_and_its_sums_by_hand() -> None:
     early = np.array([1.0, 2.0, -4.0], np.float32)
     ft = np.array([1.5, 2.0, -3.0], np.float32)
     # delta = (0.5, 0, 1), mu * delta = (0.25, 0, 0.5): two of three values change.
-    raw, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), 0.5, ("F32", "F32"))
+    raw, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), 0.5, ("F32", "F32", "F32"))
     assert raw.view(np.float32).tolist() == [1.75, 2.0, -2.5]
     assert (tally.parameters, tally.changed) == (3, 2)
     assert tally.step_sq == 0.25**2 + 0.5**2
@@ -72,7 +72,9 @@ def test_a_step_that_bfloat16_rounds_away_is_counted_as_lost() -> None:
     # exact result is 1 + 2^-10, a quarter of the way at most to a neighbour: 1.0 is written.
     early = np.array([0x3F7F], np.uint16)
     ft = np.array([0x3F80], np.uint16)
-    raw, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), 0.25, ("BF16", "BF16"))
+    raw, tally = step(
+        [(1.0, early.view(np.uint8))], ft.view(np.uint8), 0.25, ("BF16", "BF16", "BF16")
+    )
     assert raw.view(np.uint16).tolist() == [0x3F80]
     assert tally.changed == 0
     assert tally.step_sq == tally.error_sq == (2.0**-10) ** 2
@@ -85,12 +87,14 @@ def test_values_that_are_not_finite_show_in_the_sums_even_at_mu_zero(bad: float)
     spoilt[70] = bad
     for early, ft in ((good, spoilt), (spoilt, good), (spoilt, spoilt)):
         for mu in (0.0, 0.5):
-            _, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), mu, ("F32", "F32"))
+            _, tally = step(
+                [(1.0, early.view(np.uint8))], ft.view(np.uint8), mu, ("F32", "F32", "F32")
+            )
             assert not tally.finite
 
 
 def test_overflow_in_the_output_dtype_shows_in_the_sums() -> None:
     early, ft = np.array([1.0], np.float32), np.array([1e5], np.float32)
     for code, finite in (("F32", True), ("BF16", True), ("F16", False)):  # float16 ends at 65504
-        _, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), 1.0, ("F32", code))
+        _, tally = step([(1.0, early.view(np.uint8))], ft.view(np.uint8), 1.0, ("F32", "F32", code))
         assert tally.finite is finite

@@ -104,8 +104,8 @@ def test_checkpoints_in_the_wrong_order_are_refused(tmp_path: Path) -> None:
 def test_two_checkpoints_whose_names_say_they_are_swapped_are_taken_with_a_warning(
     tmp_path: Path,
 ) -> None:
-    for name in ("checkpoint-500", "checkpoint-1000"):
-        write_model(tmp_path / name, {"w": plain(np.ones(2, np.float32))})
+    for name, value in (("checkpoint-500", 1.0), ("checkpoint-1000", 2.0)):
+        write_model(tmp_path / name, {"w": plain(np.full(2, value, np.float32))})
     early, ft = tmp_path / "checkpoint-500", tmp_path / "checkpoint-1000"
     swapped = extrapolate_along([ft, early], Extrapolation(0.1), tmp_path / "a").warnings
     assert any("checkpoint-1000 is given as the earlier" in text for text in swapped)
@@ -253,9 +253,17 @@ def test_top_directions_are_those_of_a_dense_svd() -> None:
 
 
 def test_no_update_has_no_directions_and_moves_nothing(tmp_path: Path) -> None:
-    _, ft = pair(tmp_path)
-    report = extrapolate_along([ft, ft], Extrapolation(0.5, low_rank=1), tmp_path / "out")
-    assert (report.changed_share, report.energy_kept) == (0.0, None)
+    rng = np.random.default_rng(0)
+    still, vectors = rng.standard_normal((6, 5)), rng.standard_normal((2, 5))
+    folders = [
+        write_model(tmp_path / name, {"w": plain(still), "norm": plain(vector)})
+        for name, vector in zip(("early", "ft"), vectors, strict=True)
+    ]
+    report = extrapolate_along(folders, Extrapolation(0.5, low_rank=1), tmp_path / "out")
+    assert (report.changed_share, report.energy_kept) == (5 / 35, None)
+    with pytest.raises(ModelError, match="no step to take"):
+        extrapolate_along([folders[1]] * 2, Extrapolation(0.5, low_rank=1), tmp_path / "same")
+    assert not (tmp_path / "same").exists()
 
 
 def test_nan_in_a_low_rank_step_is_named(tmp_path: Path) -> None:

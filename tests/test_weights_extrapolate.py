@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 
 from springback.core import content_hash
+from springback.errors import ModelError
 from springback.weights import extrapolate, hash_weights, tensor_names
 from springback.weights.io.stream import PIECE
 from weights_files import Array, bf16, pair, plain, read_model, values, write_model
@@ -223,9 +224,9 @@ def test_report_by_hand_and_warning_when_rounding_eats_the_step(tmp_path: Path) 
 
 def test_equal_checkpoints_are_named_as_such(tmp_path: Path) -> None:
     _, ft = pair(tmp_path)
-    report = extrapolate(ft, ft, 0.5, tmp_path / "out")
-    assert (report.changed_share, report.rounding_error) == (0.0, 0.0)
-    assert "same weights" in report.warnings[0]
+    with pytest.raises(ModelError, match="same weights"):
+        extrapolate(ft, ft, 0.5, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"early", "ft"}
 
 
 def test_hashes_are_of_names_and_bytes_and_stand_in_the_report(tmp_path: Path) -> None:

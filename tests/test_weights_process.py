@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,10 @@ def run_apart(code: str, *args: object) -> str:
 
 
 def test_no_torch_and_no_transformers_on_this_path(tmp_path: Path) -> None:
-    one = {"w": plain(np.ones(3, np.float32))}
-    folders = write_model(tmp_path / "early", one), write_model(tmp_path / "ft", one)
+    folders = [
+        write_model(tmp_path / name, {"w": plain(np.full(3, value, np.float32))})
+        for name, value in (("early", 1), ("ft", 2))
+    ]
     code = (
         "import sys\n"
         "from springback.weights import extrapolate\n"
@@ -86,7 +89,10 @@ def test_result_loads_in_transformers_and_equals_state_dict_arithmetic(
 
 
 def test_transformers_loads_the_dtype_that_was_asked_for(tmp_path: Path, tiny_llama: Path) -> None:
-    extrapolate(tiny_llama, tiny_llama, 0.5, tmp_path / "out", dtype="bfloat16")
+    ft = {n: (code, 2 * array) for n, (code, array) in read_model(tiny_llama).items()}
+    write_model(tmp_path / "ft", ft)
+    shutil.copyfile(tiny_llama / "config.json", tmp_path / "ft" / "config.json")
+    extrapolate(tiny_llama, tmp_path / "ft", 0.5, tmp_path / "out", dtype="bfloat16")
     got = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert {weight.dtype for weight in got.parameters()} == {torch.bfloat16}
     config = json.loads((tmp_path / "out/config.json").read_text())

@@ -123,7 +123,7 @@ WRONG: dict[str, tuple[Spoil, str | None, str | None, str | None]] = {
         f"lacks 1 tensors of its LlamaForCausalLM, first {DOWN}",
     ),
     "swapped shapes": (lambda f: change(f, swap), *("do not fit",) * 2, "cannot load the model"),
-    "another dtype": (lambda f: change(f, to_float16), *("do not fit",) * 2, None),
+    "another dtype": (lambda f: change(f, to_float16), *(None,) * 3),
     "another architecture": (gpt2, *("do not fit",) * 2, None),
     "an unknown architecture": (of_type("nonesuch"), None, *("nonesuch",) * 2),
     "broken config": (overwrite("config.json", b"{"), *("config.json",) * 3),

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from springback.core import Checkpoint, Row, RowKind
+from springback.core import Row, RowKind
 from springback.data import check_template, framed
 from springback.decoding import (
     ContrastModel,
@@ -32,6 +32,7 @@ from springback.models.encoding import (
     may_change,
     stop_ids,
 )
+from springback.models.hub import base_of
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -42,12 +43,13 @@ from springback.models.loading import (
     read_configs,
     release_memory,
     resolve,
+    tokenizer_source,
 )
 from springback.models.templates import with_chat
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.settings import ChatSettings, GenerateOptions
 from springback.weights import is_adapter
-from springback.weights.io.folder import ADAPTER_CONFIG, readable_json
+from springback.weights.io.folder import readable_json
 
 
 @dataclass(frozen=True)
@@ -175,15 +177,7 @@ def _weak_folder(folder: Path, facts: Any) -> Path:
 
 def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     """An adapter, or a pair of them, on its base model."""
-    settings = readable_json(folder / ADAPTER_CONFIG)
-    if not isinstance(settings, dict):
-        raise ModelError(f"{folder / ADAPTER_CONFIG} is no JSON object; save the adapter again")
-    name = base or settings.get("base_model_name_or_path")
-    if not name:
-        raise ModelError(
-            f"{folder} does not say which base it is for; name it: load(..., base=...)"
-        )
-    checkpoint = resolve(name, None if base else settings.get("revision"))
+    checkpoint = resolve(base_of([folder], base))
     facts = _facts(folder)
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
@@ -192,7 +186,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         model.generation_config = read_configs(checkpoint.path, folder).generation_config
     expert, amateur = load_twin(model, folder, weak)
     release_memory()  # factors in float64, and what reading the adapters took
-    here = Checkpoint(str(folder)) if (folder / "tokenizer_config.json").exists() else checkpoint
+    here = tokenizer_source(folder, checkpoint)
     return Loaded(
         expert,
         amateur if lam else None,

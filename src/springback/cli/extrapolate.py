@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -90,9 +91,6 @@ def extrapolate(
     if not options.check and (options.mu is None or options.out is None):
         raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
     folders = _resolve(checkpoints, options.early_revision, options.ft_revision)
-    if options.check:
-        _check(folders, options)
-        return
     from springback.weights import is_adapter
 
     kinds = {is_adapter(folder) for folder in folders}
@@ -103,6 +101,9 @@ def extrapolate(
                 f"adapters ({adapters}) and full models", "one kind", "merge the adapters first"
             )
         )
+    if options.check:
+        _check(folders, options)
+        return
     (_adapters if kinds == {True} else _full)(folders, options, executor.checked())
     if options.push is not None:
         from springback.integrations.hub_upload import push as upload
@@ -186,7 +187,7 @@ def _print_report(report: Any, out: Path) -> None:
 
 def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: ExecutorSettings) -> None:
     from springback.cli.progress import make_progress
-    from springback.models.hub import local_folder
+    from springback.models.hub import base_of
     from springback.weights import (
         AdapterExtrapolation,
         Contrast,
@@ -198,10 +199,9 @@ def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: Execut
     _refuse({"executor": executor.executor != "process"}, "adapters, which are small")
     _refuse({"low-rank": options.low_rank}, "adapters (--svd-rank cuts their rank)")
     out, dense = Path(options.out or ""), _dense(options)
-    base = None if options.base is None else local_folder(options.base)
-    if options.materialise:
-        if base is None:
-            raise SpringbackError("--materialise needs --base, the folder of the base model")
+    needs_base = options.materialise or options.base is not None
+    base = base_of(folders, options.base) if needs_base else None
+    if options.materialise and base is not None:
         _refuse({"svd-rank": options.svd_rank, "lam": options.lam is not None}, "--materialise")
         _print_report(materialise_adapters(folders, base, dense, out, make_progress()), out)
         return
@@ -234,14 +234,17 @@ def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
     from springback.cli.progress import make_progress
     from springback.weights import check_line, is_adapter, judge
 
-    if adapters := [str(folder) for folder in folders if is_adapter(folder)]:
-        raise ModelError(
-            describe(
-                f"--check of adapters ({', '.join(adapters)})",
-                "full weights",
-                "boost, with --model naming their base, tells it of adapters too",
-            )
-        )
+    if any(is_adapter(folder) for folder in folders):
+        from springback.models.hub import base_of
+        from springback.weights.adapters.merging import merge_each
+        from springback.weights.direction import checkpoint_steps
+
+        with TemporaryDirectory(prefix="springback-") as merged:
+            base, into = base_of(folders, options.base), Path(merged).resolve()
+            spacing = checkpoint_steps(folders, options.steps or None)
+            whole = merge_each(folders, base, into, make_progress())
+            _check(whole, replace(options, steps=spacing or ()))
+        return
     steps, threads = options.steps or None, options.threads
     checked = check_line(folders, steps=steps, threads=threads, progress=make_progress())
     for line in checked.lines():

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from springback.errors import ModelError, describe
+from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.io.folder import ADAPTER_CONFIG, inside, readable_json
 
+#: How names of models in four or eight bits end, which adapters trained on these have as base.
+_QUANTISED = re.compile(r"(-unsloth)?-(bnb-)?[48]bit$", re.IGNORECASE)
 #: What a model folder needs; weights as safetensors only.
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 #: Second copies of the weights, in formats of other software, that some repositories hold.
@@ -55,9 +61,39 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from error
 
 
+def base_of(adapters: Sequence[Path], given: str | Path | None = None) -> Path:
+    """The folder of the base of adapters: as ``given``, else as their own settings name it.
+
+    Raises :class:`ModelError` where they name none or different ones, and for a base whose weights
+    are quantised, which nothing can be added to exactly.
+    """
+    how = "name it with --base (boost: --model; in Python: base)"
+    name, revision = str(given or ""), None
+    if not given:
+        settings = readable_json(inside(adapters[-1].resolve(), ADAPTER_CONFIG))
+        if not isinstance(settings, dict):
+            raise ModelError(f"{adapters[-1] / ADAPTER_CONFIG} is no JSON object; save it again")
+        name = str(settings.get("base_model_name_or_path") or "")
+        revision = settings.get("revision")
+        if len(adapters) > 1:
+            check_bases([open_adapter(folder, dora=True) for folder in adapters])
+    if not name:
+        raise ModelError(f"{adapters[-1]} does not say which base it is for; {how}")
+    whole = _QUANTISED.sub("", name)
+    instead = f"{whole if whole != name else 'the model that it was made of'}; {how}"
+    if whole != name and not Path(name).is_dir():
+        raise ModelError(f"the base {name} is quantised; allowed: the base in full, {instead}")
+    folder = local_folder(name, revision)
+    config = folder / "config.json"
+    facts = readable_json(inside(folder.resolve(), config.name)) if config.exists() else {}
+    if isinstance(facts, dict) and facts.get("quantization_config"):
+        raise ModelError(f"the base {name} is quantised; allowed: the base in full, {instead}")
+    return folder
+
+
 def local_folder(name: str, revision: str | None = None) -> Path:
-    """A folder as it is, or a hub id fetched at ``revision``, which may also stand in ``name``
-    (``org/name@revision``); raises :class:`ModelError`."""
+    """A folder as it is, a built-in model's, or a hub id fetched at ``revision``, which may also
+    stand in ``name`` (``org/name@revision``); raises :class:`ModelError`."""
     if Path(name).is_dir():
         if revision is not None:
             raise ModelError(
@@ -65,6 +101,10 @@ def local_folder(name: str, revision: str | None = None) -> Path:
             )
         return Path(name)
     if not looks_like_hub_id(name):
+        from springback.models.builtin import BUILTIN, fetch_builtin  # loads torch
+
+        if name in BUILTIN:
+            return fetch_builtin(name)
         raise ModelError(
             f"no model at '{name}'; allowed: a folder, or a hub id such as org/name; name one"
         )

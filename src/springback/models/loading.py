@@ -31,6 +31,7 @@ from springback.models.templates import with_chat
 from springback.results.store import whole_folder
 from springback.settings import ChatSettings
 from springback.weights import hash_weights
+from springback.weights.io.aligning import sound
 from springback.weights.io.folder import open_weights
 
 Model = PreTrainedModel
@@ -80,6 +81,11 @@ def is_here(name: str) -> bool:
     return Path(name).is_dir() or (name in BUILTIN and has_builtin(name))
 
 
+def tokenizer_source(adapter: Path, base: Checkpoint) -> Checkpoint:
+    """Where an adapter's tokenizer is: beside it, or its base's."""
+    return Checkpoint(str(adapter)) if (adapter / "tokenizer_config.json").exists() else base
+
+
 def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> Tokenizer:
     """The tokenizer, with a pad token (the end token where it has none).
 
@@ -119,7 +125,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             )
     except Exception as error:
         if Path(checkpoint.path).is_dir():
-            open_weights(checkpoint.path)  # has a clearer message where the files are at fault
+            sound(
+                open_weights(checkpoint.path)
+            )  # has a clearer message where the files are at fault
         raise ModelError(
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"

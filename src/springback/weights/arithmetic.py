@@ -86,10 +86,13 @@ Earlier = tuple[float, Bytes]
 WriteBlock = Callable[[list[Bytes], int, Bytes], Tally]
 
 
-def difference(earlier: Sequence[Earlier], ft: Floats, code: str) -> Floats:
-    """sum_i w_i (theta_ft - theta_i) over the same elements of each checkpoint."""
+def difference(earlier: Sequence[Earlier], ft: Floats, codes: Sequence[str]) -> Floats:
+    """sum_i w_i (theta_ft - theta_i) over the same elements of each checkpoint.
+
+    ``codes``: the safetensors dtype of each earlier one.
+    """
     total: Floats | None = None
-    for weight, raw in earlier:
+    for (weight, raw), code in zip(earlier, codes, strict=True):
         work = decode(raw, code)
         np.subtract(ft, work, out=work)
         if weight != 1.0:
@@ -137,19 +140,19 @@ def by_blocks(
 
 
 def step(
-    earlier: Sequence[Earlier], ft: Bytes, mu: float, codes: tuple[str, str]
+    earlier: Sequence[Earlier], ft: Bytes, mu: float, codes: Sequence[str]
 ) -> tuple[Bytes, Tally]:
     """One stretch of a tensor moved by mu along the direction; see :func:`by_blocks`.
 
-    ``codes`` are the safetensors dtypes of the inputs and of the output.
+    ``codes`` are the safetensors dtypes of each input, ft last, and of the output.
     """
-    code_in, code_out = codes
+    *inputs, code_out = codes
     weights, raws = [weight for weight, _ in earlier], [*(raw for _, raw in earlier), ft]
 
     def write(here: list[Bytes], first: int, out: Bytes) -> Tally:
-        before = decode(here[-1], code_in)
-        move = difference(list(zip(weights, here[:-1], strict=True)), before, code_in)
+        before = decode(here[-1], inputs[-1])
+        move = difference(list(zip(weights, here[:-1], strict=True)), before, inputs[:-1])
         move *= mu
         return place(before, move, out, code_out, still=mu == 0.0)
 
-    return by_blocks(raws, [code_in] * len(raws), code_out, BLOCK, write)
+    return by_blocks(raws, inputs, code_out, BLOCK, write)

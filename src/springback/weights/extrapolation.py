@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,14 @@ from springback.weights.direction import (
     order_notes,
     slope_weights,
 )
+from springback.weights.io.aligning import align, require_different
 from springback.weights.io.folder import ADAPTER_CONFIG, Weights, open_weights
 from springback.weights.io.job import Job, Spread, check_settings, run
 from springback.weights.io.report import KIND, ExtrapolationReport, OutputDtype
-from springback.weights.io.safetensors import COPIED, FLOAT_BYTES, Layout, TensorFile, dtype_name
+from springback.weights.io.safetensors import FLOAT_BYTES, Layout, TensorFile
 from springback.weights.io.stream import PIECE, Make, Part, Reader, Source, refuse_not_finite
 from springback.weights.lowrank import Rows, memory_needed, top_directions
 
-_SHOWN = 3
 #: A low-rank step is taken on this many elements at a time.
 _MATRIX_BLOCK = 8 * BLOCK
 
@@ -79,8 +80,9 @@ def extrapolate(
 ) -> ExtrapolationReport:
     """Write theta_ft + mu * (theta_ft - theta_early) as the model folder ``out`` (paper B, ME).
 
-    ``early`` and ``ft`` are folders with safetensors weights of the same names, shapes and
-    dtypes, sharded as they like; ``out`` is sharded as ``ft``, in the dtype of each of its
+    ``early`` and ``ft`` are folders with safetensors weights of the same names and shapes (but for
+    what :mod:`springback.weights.io.aligning` brings together), in dtypes and shards as they
+    like; ``out`` is sharded as ``ft``, in the dtype of each of its
     tensors or in ``dtype``, with ft's tokenizer and configs, ``springback.json`` and a model
     card.  Tensors that are not floats must be equal in both and are copied.  mu = 0 gives ft's
     tensors to the bit, mu = -1 gives early within one rounding.
@@ -90,9 +92,9 @@ def extrapolate(
     on from the last finished shard.  If ``out`` is the result of the same inputs already, its
     report is returned.
 
-    Raises :class:`ModelError` for weights that are missing, pickled, of an adapter, do not fit
-    each other, or give NaN or infinity; :class:`StoreError` if ``out`` holds something else or
-    is being written; :class:`SpaceError` if the disk is too small.
+    Raises :class:`ModelError` for weights that are missing, pickled, of an adapter, equal, do not
+    fit each other or their config, or give NaN or infinity; :class:`StoreError` if ``out`` holds
+    something else or is being written; :class:`SpaceError` if the disk is too small.
     """
     how = Extrapolation(mu, dtype, threads=threads)
     return extrapolate_along([early, ft], how, out, progress)
@@ -152,6 +154,7 @@ def along_job(
         memory=_memory(line.ft, how.low_rank),
         notes=(*order_notes(folders), *_notes(line.ft, mu, how.low_rank)),
         spread=spread,
+        check=partial(require_different, weights),
     )
 
 
@@ -178,19 +181,23 @@ class Line:
         """Where a tensor lies in each checkpoint, ft last."""
         return tuple(w.tensors[name] for w in (*self.earlier, self.ft))
 
-    def difference(self, raws: Sequence[Bytes], ft: Floats, code: str) -> Floats:
-        """The direction over the elements in ``raws``, one a checkpoint."""
-        return difference(self.pairs(raws), ft, code)
+    def codes(self, name: str) -> list[str]:
+        """The safetensors dtype of a tensor in each checkpoint, ft last."""
+        return [info.code for _, info in self.sources(name)]
+
+    def difference(self, raws: Sequence[Bytes], ft: Floats, codes: Sequence[str]) -> Floats:
+        """The direction over the elements in ``raws``, one a checkpoint, as are ``codes``."""
+        return difference(self.pairs(raws), ft, codes[:-1])
 
     def pairs(self, raws: Sequence[Bytes]) -> list[Earlier]:
         return list(zip(self.weights, raws[:-1], strict=True))
 
-    def finite(self, raws: Sequence[Bytes], code: str) -> list[tuple[str, bool]]:
+    def finite(self, raws: Sequence[Bytes], codes: Sequence[str]) -> list[tuple[str, bool]]:
         """Which of the checkpoints hold finite numbers only."""
         names = {"early": "the early model", "ft": "the fine-tuned model"}
         return [
             (names.get(label, label), bool(np.isfinite(decode(raw, code)).all()))
-            for label, raw in zip(self.labelled(), raws, strict=True)
+            for label, raw, code in zip(self.labelled(), raws, codes, strict=True)
         ]
 
 
@@ -203,38 +210,7 @@ def open_checkpoints(folders: Sequence[Path]) -> list[Weights]:
                 "give adapters only (in Python: extrapolate_adapters), or merge it into its base "
                 "model first (merge_and_unload in PEFT)"
             )
-    checkpoints = [open_weights(folder) for folder in folders]
-    for other in checkpoints[:-1]:
-        require_same(other, checkpoints[-1])
-    return checkpoints
-
-
-def require_same(early: Weights, ft: Weights) -> None:
-    """Raise :class:`ModelError` naming the first differences in names, shapes or dtypes."""
-    differences = []
-    for name in sorted(early.tensors.keys() | ft.tensors.keys()):
-        if name not in ft.tensors:
-            differences.append(f"{name} is only in {early.root}")
-            continue
-        if name not in early.tensors:
-            differences.append(f"{name} is only in {ft.root}")
-            continue
-        (_, a), (_, b) = early.tensors[name], ft.tensors[name]
-        if (a.shape, a.code) != (b.shape, b.code):
-            first, second = (f"{dtype_name(t.code)} {list(t.shape)}" for t in (a, b))
-            differences.append(f"{name} is {first} in one and {second} in the other")
-        elif a.code not in FLOAT_BYTES and a.code not in COPIED:
-            raise ModelError(
-                f"{name} is {dtype_name(a.code)}, which is not extrapolated; allowed: float32, "
-                "bfloat16, float16, float64 and equal integers; dequantise both models first"
-            )
-    if differences:
-        more = len(differences) - _SHOWN
-        rest = f" and {more} more" if more > 0 else ""
-        raise ModelError(
-            f"{early.root} and {ft.root} do not fit: {'; '.join(differences[:_SHOWN])}{rest}; "
-            "allowed: two checkpoints of one run, saved in the same way"
-        )
+    return align([open_weights(folder) for folder in folders])
 
 
 def _parts(
@@ -243,7 +219,7 @@ def _parts(
     for info, code, start in layout.entries:
         shape, tensor_mu = info.shape, mu_for(mu, info.name)
         sources = line.sources(info.name)
-        begin, row = _whole(line, tensor_mu, (info.name, info.code, code)), 1
+        begin, row = _whole(line, tensor_mu, info.name, code), 1
         if (
             tensor_mu
             and info.code in FLOAT_BYTES
@@ -256,16 +232,16 @@ def _parts(
         yield Part(info, code, start, sources, begin, row)
 
 
-def _whole(line: Line, mu: float, tensor: tuple[str, str, str]) -> Callable[[Reader], Make]:
-    """Pieces that take the whole step; ``tensor`` is its name and its dtypes in and out."""
-    name, code_in, code_out = tensor
+def _whole(line: Line, mu: float, name: str, code_out: str) -> Callable[[Reader], Make]:
+    """Pieces that take the whole step; ``code_out`` is the dtype written."""
+    codes = line.codes(name)
 
     def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
-        if code_in not in FLOAT_BYTES:
+        if codes[-1] not in FLOAT_BYTES:
             return copied(name, raws), Tally()
-        raw, tally = step(line.pairs(raws), raws[-1], mu, (code_in, code_out))
+        raw, tally = step(line.pairs(raws), raws[-1], mu, [*codes, code_out])
         if not tally.finite:
-            raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
+            raise refuse_not_finite(name, line.finite(raws, codes), mu, code_out)
         return raw, tally
 
     return lambda reader: make
@@ -283,13 +259,12 @@ def copied(name: str, raws: Sequence[Bytes]) -> Bytes:
 
 def direction_rows(line: Line, name: str, reader: Reader) -> Rows:
     """Rows of a matrix's direction, as :func:`top_directions` wants them."""
-    sources = line.sources(name)
-    info = sources[-1][1]
-    columns = info.shape[1]
+    sources, codes = line.sources(name), line.codes(name)
+    columns = sources[-1][1].shape[1]
 
     def rows(first: int, last: int) -> Floats:
         raws = [reader.read(s, first * columns, (last - first) * columns) for s in sources]
-        flat = line.difference(raws, decode(raws[-1], info.code), info.code)
+        flat = line.difference(raws, decode(raws[-1], codes[-1]), codes)
         return flat.reshape(last - first, columns)
 
     return rows
@@ -300,7 +275,7 @@ def _low(
 ) -> Callable[[Reader], Make]:
     """Pieces that take the step along the top ``k`` singular directions of a matrix only."""
     info = sources[-1][1]
-    name, code_in, columns = info.name, info.code, info.shape[1]
+    name, codes, columns = info.name, line.codes(info.name), info.shape[1]
 
     def begin(reader: Reader) -> Make:
         rows, shape = direction_rows(line, name, reader), (info.shape[0], columns)
@@ -308,19 +283,19 @@ def _low(
             top = top_directions(rows, shape, k, block=max(1, PIECE // columns))
 
         def write(here: list[Bytes], first: int, out: Bytes) -> Tally:
-            before = decode(here[-1], code_in)
-            delta = line.difference(here, before, code_in).reshape(-1, columns)
+            before = decode(here[-1], codes[-1])
+            delta = line.difference(here, before, codes).reshape(-1, columns)
             move = top.project(delta).reshape(-1)
             move *= mu
             return place(before, move, out, code_out, still=mu == 0.0)
 
         def make(raws: Sequence[Bytes], first: int) -> tuple[Bytes, Tally]:
             block = max(1, _MATRIX_BLOCK // columns) * columns
-            out, tally = by_blocks(raws, [code_in] * len(raws), code_out, block, write)
+            out, tally = by_blocks(raws, codes, code_out, block, write)
             if first == 0:
                 tally.energy, tally.kept = top.energy, top.kept
             if not tally.finite:
-                raise refuse_not_finite(name, line.finite(raws, code_in), mu, code_out)
+                raise refuse_not_finite(name, line.finite(raws, codes), mu, code_out)
             return out, tally
 
         return make

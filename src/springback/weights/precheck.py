@@ -132,17 +132,20 @@ def _products(
     line: Line, info: TensorInfo, reader: Reader, pool: ThreadPoolExecutor
 ) -> tuple[Floats, float]:
     """Inner products of theta_i - theta_n over one tensor, (n, n), and ||theta_n||^2."""
-    sources = line.sources(info.name)
+    sources, codes = line.sources(info.name), line.codes(info.name)
     size = 2 * PIECE // len(sources)
 
     def work(first: int) -> tuple[Floats, float]:
         count = min(size, info.size - first)
         raws = [reader.read(source, first, count) for source in sources]
-        width, gram, norm = FLOAT_BYTES[info.code], np.zeros((len(raws), len(raws))), 0.0
+        gram, norm = np.zeros((len(raws), len(raws))), 0.0
         with np.errstate(all="ignore"):
             for offset in range(0, count, BLOCK):
-                here = [raw[offset * width : (offset + BLOCK) * width] for raw in raws]
-                values = np.stack([decode(raw, info.code) for raw in here])  # (n, block)
+                here = [
+                    raw[offset * FLOAT_BYTES[c] : (offset + BLOCK) * FLOAT_BYTES[c]]
+                    for raw, c in zip(raws, codes, strict=True)
+                ]
+                values = np.stack([decode(r, c) for r, c in zip(here, codes, strict=True)])
                 norm += float(values[-1] @ values[-1])
                 values -= values[-1].copy()
                 gram += values @ values.T

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import ModelError, describe
-from springback.models.hub import local_folder
+from springback.models.hub import base_of, local_folder
 from springback.results.store import read_json
 from springback.settings import ChatSettings
 from springback.weights import is_adapter
-from springback.weights.io.folder import ADAPTER_CONFIG
 from springback.weights.io.report import RECORD
 
 #: The architectures that the plugin registers: two sets of weights, two adapters on one base.
@@ -82,11 +81,7 @@ def open_folder(name: str | Path, base: str | Path | None = None) -> Folder:
 
 
 def _adapters(root: Path, facts: Mapping[str, Any], base: str | Path | None) -> Folder:
-    settings = read_json(root / ADAPTER_CONFIG)
-    name = base or settings.get("base_model_name_or_path")
-    if not name:
-        raise ModelError(f"{root} does not say which base it is for; allowed: one that does")
-    model = local_folder(str(name), None if base else settings.get("revision")).absolute()
+    model = base_of([root], base).absolute()
     folder = Folder(_with_weights(model), adapter=_with_weights(root), **_prompt(facts))
     return _with_amateur(folder, root, facts) if float(facts.get("lambda") or 0) > 0 else folder
 

@@ -10,13 +10,15 @@ from springback.core import Checkpoint, Run, Slice
 from springback.errors import SpringbackError
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.hub import local_folder, looks_like_hub_id
+from springback.models.hub import base_of, local_folder, looks_like_hub_id
 from springback.models.loading import resolve
 from springback.progress import Progress
 from springback.results.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
+from springback.weights.adapters.reading import check_bases, open_adapter
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints
+from springback.weights.io.aligning import require_different
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,14 @@ def _given(
     settings: BoostSettings, store: Store, progress: Progress
 ) -> tuple[Checkpoint, Checkpoint]:
     names = (settings.early or "", settings.ft or "")
-    folders = [_folder(name) for name in names]
+    folders = [folder_of(name) for name in names]
     for warning in order_notes([Path(name) for name in names]):
         progress.note(f"warning: {warning}")
     adapters = [folder is not None and is_adapter(folder) for folder in folders]
     if not any(adapters):
         early, ft = resolve(names[0]), resolve(names[1])
         # What extrapolate would refuse at the end is refused before anything is decoded.
-        open_checkpoints([Path(early.path), Path(ft.path)])
+        require_different(open_checkpoints([Path(early.path), Path(ft.path)]))
         return early, ft
     if not all(adapters):
         raise SpringbackError(
@@ -90,7 +92,7 @@ def _given(
     return _merged([f for f in folders if f is not None], settings, store, progress)
 
 
-def _folder(name: str) -> Path | None:
+def folder_of(name: str) -> Path | None:
     """The local folder, fetched if ``name`` is a hub id; None for what :func:`resolve` knows."""
     return local_folder(name) if Path(name).is_dir() or looks_like_hub_id(name) else None
 
@@ -102,11 +104,8 @@ def _merged(
 
     Mu 0 of their line is the later one and mu -1 the earlier.
     """
-    if not settings.model:
-        raise SpringbackError(
-            "--early and --ft are LoRA adapters; name the model they belong to with --model"
-        )
-    base = resolve(settings.model)
+    check_bases([open_adapter(folder, dora=True) for folder in adapters])
+    base = resolve(base_of(adapters, settings.model))
     run = Run.of(
         "merge",
         base=base.content_hash,

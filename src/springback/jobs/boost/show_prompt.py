@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from springback.core import Checkpoint
 from springback.data.grading import READINGS
+from springback.jobs.boost.checkpoints import folder_of
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.encoding import end_text, prompt_text
-from springback.models.loading import load_tokenizer, resolve
+from springback.models.hub import base_of
+from springback.models.loading import load_tokenizer, resolve, tokenizer_source
+from springback.weights import is_adapter
+
+
+def _tokenizer_of(settings: BoostSettings) -> Checkpoint:
+    name = settings.ft or settings.model or ""
+    folder = folder_of(name)
+    if folder is None or not is_adapter(folder):
+        return resolve(name)
+    return tokenizer_source(folder, resolve(base_of([folder], settings.model)))
 
 
 def shown(settings: BoostSettings) -> str:
@@ -17,7 +29,7 @@ def shown(settings: BoostSettings) -> str:
     """
     settings = check_settings(settings)
     questions, data = question_format(settings), load_data(settings)
-    tokenizer = load_tokenizer(resolve(settings.ft or settings.model or ""), settings)
+    tokenizer = load_tokenizer(_tokenizer_of(settings), settings)
     part = questions.render(data.validation)
     row, facts = part.rows[0], questions.describe()
     read = facts["extraction"] if facts["extract"] or not row.metric else READINGS[row.metric]

@@ -18,7 +18,11 @@ from springback.errors import ModelError, describe
 from springback.progress import Progress, Silent
 from springback.results.store import real_out, require_space, whole_folder, write_json
 from springback.weights.adapters.combining import AdapterSum
-from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.adapters.reading import (
+    check_bases,
+    open_adapter,
+    require_different_adapters,
+)
 from springback.weights.adapters.writing import config, entries, widths, write_tensors
 from springback.weights.direction import (
     Mu,
@@ -119,7 +123,7 @@ def extrapolate_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder) for folder in folders]
-    notes = (*order_notes(folders), *check_bases(opened))
+    notes = (*order_notes(folders), *check_bases(opened, how.base))
     total = AdapterSum(opened, mu, slope_weights(steps), Path(how.base) if how.base else None)
     if not total.modules:
         raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")
@@ -141,6 +145,7 @@ def extrapolate_adapters(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         roots = {label: source.root for label, source in sources.items()}
         return recognise(AdapterReport, target, settings, roots, speaker)
+    require_different_adapters(opened)
     try:
         return _write(total, how, about, target, speaker, notes)
     finally:

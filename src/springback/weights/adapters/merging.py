@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,14 @@ import numpy as np
 from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.results.store import real_out
-from springback.weights.adapters.reading import Adapter, LoraModule, check_bases, open_adapter
+from springback.weights.adapters.embeddings import fit_embeddings, is_tied
+from springback.weights.adapters.reading import (
+    Adapter,
+    LoraModule,
+    check_bases,
+    open_adapter,
+    require_different_adapters,
+)
 from springback.weights.arithmetic import (
     BLOCK,
     Bytes,
@@ -38,7 +46,8 @@ from springback.weights.direction import (
     slope_weights,
 )
 from springback.weights.extrapolation import Extrapolation, announce_steps
-from springback.weights.io.folder import Weights, inside, open_weights, readable_json
+from springback.weights.io.aligning import sound
+from springback.weights.io.folder import Weights, open_weights
 from springback.weights.io.job import Job, check_settings, run
 from springback.weights.io.report import ExtrapolationReport
 from springback.weights.io.safetensors import FLOAT_BYTES, Layout, TensorFile
@@ -47,6 +56,18 @@ from springback.weights.io.stream import Make, Part, Reader, Source, refuse_not_
 KIND = "extrapolated, materialised"
 #: Elements worked on at a time: a few float64 copies of it a thread.
 _STRIDE = 8 * BLOCK
+
+
+def merge_each(
+    adapters: Sequence[str | Path], base: str | Path, folder: Path, progress: Progress | None = None
+) -> list[Path]:
+    """Each of two or more adapters written into a copy of its base below ``folder``, in fp32."""
+    *earlier, ft = adapters
+    made = []
+    for number, (pair, mu) in enumerate([*(([a, ft], -1.0) for a in earlier), (adapters, 0.0)]):
+        made.append(folder / str(number))
+        materialise_adapters(pair, base, Extrapolation(mu, "float32"), made[-1], progress)
+    return made
 
 
 def materialise_adapters(
@@ -60,9 +81,11 @@ def materialise_adapters(
 
     ``out`` has the base's files, tensor names and (with ``dtype`` auto) dtypes, its config, and
     ft's tokenizer files over the base's.  Takes DoRA on linear layers beside plain LoRA, biases
-    and modules_to_save.  Resumes and is recognised as :func:`extrapolate`'s output is.  Memory:
-    the stream's, and the factors of one tensor in float64.  ``changed_share`` counts against
-    theta_ft rounded alike; ``rounding_error`` holds all rounding of the sum base + adapter.
+    and modules_to_save; with these, embeddings may have another number of rows than the base's,
+    and may be untied from each other, which its config then says.  Resumes and is recognised as
+    :func:`extrapolate`'s output is.  Memory: the stream's, and the factors of one tensor in
+    float64.  ``changed_share`` counts against theta_ft rounded alike; ``rounding_error`` holds all
+    rounding of the sum base + adapter.
 
     Raises :class:`ModelError` for what adapters touch and the base does not hold: other tensor
     names, other shapes, and layers tied to the embedding, where one tensor cannot be two.
@@ -73,9 +96,10 @@ def materialise_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder, dora=True) for folder in folders]
-    notes, speaker = (*order_notes(folders), *check_bases(opened)), progress or Silent()
+    notes, speaker = (*order_notes(folders), *check_bases(opened, base)), progress or Silent()
     announce_steps(steps, speaker)
-    weights = open_weights(base)
+    raw = sound(open_weights(base))
+    opened, weights, config = fit_embeddings(opened, raw)
     _require_fit(opened, weights)
     touched = {n: _Tensor.of(n, opened, weights) for n in weights.tensors}
     labels = checkpoint_labels(len(opened))
@@ -93,6 +117,8 @@ def materialise_adapters(
         memory=max((t.memory() for t in touched.values()), default=0),
         notes=notes,
         over=opened[-1].root,
+        config=config,
+        check=partial(require_different_adapters, opened),
     )
     return run(job)
 
@@ -119,6 +145,16 @@ class _Tensor:
         return cls(base.tensors[name], tuple(full), tuple(lora), tuple(bias))
 
     @property
+    def reads_base(self) -> bool:
+        """Whether some adapter leaves the base's values in, or adds to them."""
+        return any(whole is None for whole in self.full)
+
+    def read(self) -> tuple[Source, ...]:
+        """What the pieces are made of: the base, and each tensor that stands in for it."""
+        base = (self.source,) if self.reads_base else ()
+        return (*base, *(s for s in self.full if s is not None))
+
+    @property
     def touched(self) -> bool:
         return any(x is not None for x in (*self.full, *self.lora, *self.bias))
 
@@ -130,7 +166,7 @@ class _Tensor:
 
 def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
     """Raise unless every tensor that an adapter touches is one of the base's own."""
-    tied = _tied(base)
+    tied = is_tied(base)
     for adapter in adapters:
         wanted = dict.fromkeys(adapter.full, "")
         for module in adapter.modules.values():
@@ -143,8 +179,7 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
                     f"{base.root} has no tensor {name}, which {adapter.root} changes; allowed: the "
                     "base model as it was trained on, with untied layers where they were trained"
                 )
-            changed = module_name or name not in adapter.copies
-            if tied and changed and group_of(name) == "embeddings":
+            if tied and module_name and group_of(name) == "embeddings":
                 raise ModelError(
                     f"{adapter.root} changes {name}, which the base ties to its other embedding, "
                     "so one tensor would have to be two; write an adapter instead"
@@ -152,24 +187,11 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
             if name in adapter.full and adapter.full[name].shape != base.tensors[name][1].shape:
                 raise ModelError(
                     f"{name} is {list(adapter.full[name].shape)} in {adapter.root} and "
-                    f"{list(base.tensors[name][1].shape)} in {base.root}; resize the base first"
+                    f"{list(base.tensors[name][1].shape)} in {base.root}; resize the base first "
+                    "(resize_token_embeddings, save_pretrained)"
                 )
             if module_name and name.endswith(".weight"):
                 _orientation(adapter, adapter.modules[module_name], base.tensors[name][1].shape)
-
-
-def _tied(base: Weights) -> bool:
-    """Whether the base uses one tensor as input and output embedding.
-
-    By its config; where that has no such key, a base that stores one embedding matrix does.
-    """
-    path = base.root / "config.json"
-    config = readable_json(inside(base.root, "config.json")) if path.exists() else {}
-    for part in (config, config.get("text_config") or {}) if isinstance(config, dict) else ():
-        if isinstance(tied := part.get("tie_word_embeddings"), bool):
-            return tied
-    stored = [t for _, t in base.tensors.values() if len(t.shape) == 2]
-    return sum(group_of(t.name) == "embeddings" for t in stored) < 2
 
 
 def _orientation(adapter: Adapter, module: LoraModule, shape: tuple[int, ...]) -> bool:
@@ -208,11 +230,9 @@ def _parts(
         if info.code not in FLOAT_BYTES:
             yield Part(info, code, start, (tensor.source,), lambda _: _copy)
             continue
-        # Read along with the base: each distinct tensor that stands in for it.
-        sources = (tensor.source, *(s for s in tensor.full if s is not None))
         row = info.shape[1] if any(m is not None for m in tensor.lora) else 1
         begin = _begin(line, tensor, info.name, code)
-        yield Part(info, code, start, sources, begin, row)
+        yield Part(info, code, start, tensor.read(), begin, row)
 
 
 #: What an adapter does to consecutive elements of a tensor, from the first one on.
@@ -228,7 +248,7 @@ def _begin(line: _Merge, tensor: _Tensor, name: str, code: str) -> Callable[[Rea
         change = [_change(adapter, tensor, i, reader) for i, adapter in enumerate(line.adapters)]
         mu = mu_for(line.mu, name)
 
-        codes = [tensor.source[1].code, *(s[1].code for s in tensor.full if s is not None)]
+        codes = [info.code for _, info in tensor.read()]
         columns = tensor.source[1].shape[1] if any(tensor.lora) else 1
         block = max(1, _STRIDE // columns) * columns
 
@@ -286,7 +306,7 @@ def _thetas(
     tensor: _Tensor, change: Sequence[_Change], here: Sequence[Floats], first: int
 ) -> list[Floats]:
     """The merged values of each adapter over the same elements."""
-    thetas, whole = [], iter(here[1:])
+    thetas, whole = [], iter(here[1:] if tensor.reads_base else here)
     for source, apply in zip(tensor.full, change, strict=True):
         thetas.append(apply(next(whole) if source is not None else here[0], first))
     return thetas

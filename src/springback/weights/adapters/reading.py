@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from springback.errors import ModelError, describe
 from springback.weights.arithmetic import Floats, decode
+from springback.weights.io.aligning import equal_values, refuse_empty, without_wrappers
 from springback.weights.io.folder import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -38,10 +39,21 @@ _KNOWN = {
     *("base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version"),
     *("auto_mapping", "inference_mode", "runtime_config", "qalora_group_size", "velora_config"),
     *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),
-    *("megatron_config", "megatron_core"),
+    *("megatron_config", "megatron_core", "ensure_weight_tying"),
 }
 #: Ways to begin that leave the base weights alone; others (PiSSA, OLoRA, CorDA, LoftQ, …) do not.
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+#: A tensor of LoRA by the end of its name, which may have the adapter's own name in it.
+_PARTS = {
+    "a": re.compile(r"\.lora_(?:A(?:\.(?!weight$)[^.]+)?\.weight|embedding_A(?:\.[^.]+)?)$"),
+    "b": re.compile(r"\.lora_(?:B(?:\.(?!weight$)[^.]+)?\.weight|embedding_B(?:\.[^.]+)?)$"),
+    "bias": re.compile(r"\.lora_B(?:\.(?!bias$)[^.]+)?\.bias$"),
+    "magnitude": re.compile(r"\.lora_magnitude_vector(?:\.(?!weight$)[^.]+)?(?:\.weight)?$"),
+}
+#: A module saved whole, as it lies in the file where the state was not renamed for it; and what
+#: stands beside it of the base.
+_SAVED = re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.[^.]+$)")
+_ORIGINAL = ".original_module."
 _REASONS = {
     "layer_replication": "it stacks base layers anew, so tensor names mean other layers",
     "target_parameters": "its factors are laid out for stacked experts",
@@ -141,6 +153,7 @@ def open_adapter(folder: str | Path, *, dora: bool = False) -> Adapter:
     _check_config(root, config, dora)
     file = read_file(inside(root, ADAPTER), ADAPTER)
     weights = Weights(root, (file,), {t.name: (file, t) for t in file.tensors}, None)
+    refuse_empty(weights)
     return _sorted(weights, config)
 
 
@@ -184,29 +197,27 @@ def _sorted(weights: Weights, config: Mapping[str, Any]) -> Adapter:
     parts: dict[str, dict[str, TensorInfo]] = {}
     full: dict[str, TensorInfo] = {}
     copies = set()
-    kinds = {
-        ".lora_A.weight": "a",
-        ".lora_B.weight": "b",
-        ".lora_embedding_A": "a",
-        ".lora_embedding_B": "b",
-        ".lora_B.bias": "bias",
-        ".lora_magnitude_vector": "magnitude",
-        ".lora_magnitude_vector.weight": "magnitude",
-    }
     for name, (_, info) in weights.tensors.items():
-        if not name.startswith(PREFIX) or info.code not in FLOAT_BYTES:
+        short = without_wrappers(name)
+        if not short.startswith(PREFIX) or info.code not in FLOAT_BYTES:
             raise _refused(
                 weights.root, f"its tensor {name} ({dtype_name(info.code)}) is not as PEFT saves it"
             )
-        short = name.removeprefix(PREFIX)
-        ending = next((end for end in kinds if short.endswith(end)), None)
-        if ending is not None:
-            parts.setdefault(short.removesuffix(ending), {})[kinds[ending]] = info
+        short = short.removeprefix(PREFIX)
+        match = next(((k, m) for k, end in _PARTS.items() if (m := end.search(short))), None)
+        if match is not None:
+            kind, end = match
+            of_module = parts.setdefault(short[: end.start()], {})
+            if kind in of_module:
+                raise _refused(weights.root, f"{name} and {of_module[kind].name} are two adapters")
+            of_module[kind] = info
+        elif _ORIGINAL in short:
+            continue  # the base's own values, beside those of modules_to_save
         elif ".lora_" in short or ".token_adapter." in short:
             raise _refused(weights.root, f"its tensor {name} belongs to another method than LoRA")
         else:
-            plain = short.replace(".base_layer.", ".")
-            full[plain] = info
+            plain = _SAVED.sub("", short.replace(".base_layer.", "."))
+            full.setdefault(plain, info)
             if short.endswith(".base_layer.weight"):
                 copies.add(plain)
     modules = {name: _module(weights.root, config, name, p) for name, p in sorted(parts.items())}
@@ -229,7 +240,7 @@ def _module(
         )
     alpha = _setting(root, config, "alpha_pattern", "lora_alpha", name)
     scaling = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    embedding = a.name.endswith("lora_embedding_A")
+    embedding = ".lora_embedding_A" in a.name
     magnitude = parts.get("magnitude")
     if magnitude is not None and (embedding or not config.get("use_dora")):
         raise _refused(root, f"{name} has a magnitude, which is not taken there")
@@ -254,25 +265,65 @@ def _setting(
     return float(number)
 
 
-def check_bases(adapters: list[Adapter]) -> tuple[str, ...]:
+def check_bases(adapters: list[Adapter], base: str | Path | None = None) -> tuple[str, ...]:
     """Warnings; raises :class:`ModelError` if adapters were trained on different bases.
 
-    Names and revisions must be equal, or both folders must be here with the same weights.
+    Names and revisions must be equal, or both folders must be here with the same weights, or
+    ``base`` is named as the one that both mean.
     """
-    ft = adapters[-1]
-    if not ft.base:
+    ft, notes = adapters[-1], []
+    if not ft.base and base is None:
         return ("the adapters do not say which base model they belong to",)
     for other in adapters[:-1]:
         names = other.base, ft.base
         same = names[0] == names[1] and other.config.get("revision") == ft.config.get("revision")
-        if not same and all(Path(name).is_dir() for name in names):
+        here = all(name and Path(name).is_dir() for name in names)
+        if not same and here:
             same = hash_weights(names[0]) == hash_weights(names[1])
-        if not same:
+        if not same and base is not None and not here:
+            notes.append(
+                f"the adapters name their base differently ({names[0]!r} and {names[1]!r}); "
+                f"{base} is taken for both"
+            )
+        elif not same:
             raise ModelError(
                 f"{other.root} and {ft.root} were trained on different base models: {names[0]!r} "
-                f"and {names[1]!r}; allowed: adapters of one run; if these are one model, write "
-                f"the same base_model_name_or_path into both {ADAPTER_CONFIG}"
+                f"and {names[1]!r}; allowed: adapters of one run; if these are one model under "
+                "two names, name it with --base"
             )
     if len({bool(a.config.get("fan_in_fan_out")) for a in adapters}) > 1:
         raise _refused(ft.root, "fan_in_fan_out differs between the adapters")
-    return ()
+    return tuple(notes)
+
+
+def require_different_adapters(adapters: Sequence[Adapter]) -> None:
+    """Raise :class:`ModelError` if all adapters are equal: there is no direction then."""
+    *earlier, ft = adapters
+    with Reader() as reader:
+        if not all(_equal(reader, other, ft) for other in earlier):
+            return
+    raise ModelError(
+        f"{earlier[0].root} and {ft.root} hold the same weights, so there is no step to take; "
+        "allowed: two adapters that differ; give an earlier one of the run"
+    )
+
+
+def _equal(reader: Reader, one: Adapter, other: Adapter) -> bool:
+    scalings = [{n: (m.scaling, m.embedding) for n, m in a.modules.items()} for a in (one, other)]
+    if scalings[0] != scalings[1] or one.full.keys() != other.full.keys():
+        return False
+    pairs = [(one.full[name], other.full[name]) for name in one.full]
+    for name, ours in one.modules.items():
+        theirs = other.modules[name]
+        for a, b in (
+            (ours.a, theirs.a),
+            (ours.b, theirs.b),
+            (ours.bias, theirs.bias),
+            (ours.magnitude, theirs.magnitude),
+        ):
+            if a is not None and b is not None:
+                pairs.append((a, b))
+            elif a is not b:
+                return False
+    files = one.weights.files[0], other.weights.files[0]
+    return all(equal_values(reader, (files[0], a), (files[1], b)) for a, b in pairs)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from springback.core import content_hash
 from springback.errors import ModelError
-from springback.weights.io.safetensors import TensorFile, TensorInfo, dtype_name, read_file
+from springback.weights.io.safetensors import (
+    TensorFile,
+    TensorInfo,
+    dtype_name,
+    encode_header,
+    read_file,
+)
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -26,19 +32,45 @@ _BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Weights:
-    """The weight files of one folder, sorted by name, and where each tensor lies."""
+    """The weight files of one folder, sorted by name, and where each tensor lies.
+
+    ``paths``: the files by name, where ``files`` are not all of them as they are.
+    """
 
     root: Path
     files: tuple[TensorFile, ...]
     tensors: Mapping[str, tuple[TensorFile, TensorInfo]]
     index: Path | None
+    paths: Mapping[str, Path] | None = None
 
     def hashed(self) -> dict[str, Path]:
         """The files that :func:`hash_weights` covers, by name."""
-        paths = {file.name: file.path for file in self.files}
+        paths = dict(self.paths or {file.name: file.path for file in self.files})
         if list(paths) == [ADAPTER]:
             paths[ADAPTER_CONFIG] = inside(self.root, ADAPTER_CONFIG)
         return paths
+
+    def renamed(self, names: Mapping[str, str]) -> Weights:
+        """The same tensors under other names; what is not in ``names`` is left out.
+
+        The files are as they would be written: a header of these names, no file without any.
+        """
+        if all(names.get(name) == name for name in self.tensors):
+            return self
+        return self.changed(lambda t: [replace(t, name=names[t.name])] if t.name in names else [])
+
+    def changed(self, change: Callable[[TensorInfo], Sequence[TensorInfo]]) -> Weights:
+        """The same files with what ``change`` gives in the place of each tensor."""
+        files, where = [], {}
+        for file in self.files:
+            kept = tuple(new for t in file.tensors for new in change(t))
+            if not kept:
+                continue
+            sizes = [(t.name, t.code, t.shape, t.nbytes) for t in kept]
+            file = replace(file, tensors=kept, header=encode_header(sizes, file.metadata))
+            files.append(file)
+            where.update({t.name: (file, t) for t in kept})
+        return replace(self, files=tuple(files), tensors=where, paths=self.hashed())
 
 
 def open_weights(folder: str | Path) -> Weights:
@@ -65,6 +97,11 @@ def open_weights(folder: str | Path) -> Weights:
                 f"{root / INDEX} says {name} is in {shard}, which does not have it; "
                 "copy the folder again"
             )
+    if index and (unlisted := sorted(tensors.keys() - listed.keys())):
+        raise ModelError(
+            f"{root / INDEX} does not list {unlisted[0]}, which "
+            f"{tensors[unlisted[0]][0].name} holds; copy the folder again, or save the model again"
+        )
     if not tensors:
         raise ModelError(f"{root}: {', '.join(names)} holds no tensors; save the model again")
     return Weights(root, files, tensors, index)
@@ -168,7 +205,22 @@ def _weight_names(root: Path) -> tuple[list[str], Path | None]:
             f"{root} holds pickled weights only ({pickled[0]}), and reading those can run code; "
             f"allowed: {SINGLE}; save the model as safetensors with save_pretrained"
         )
-    raise ModelError(f"no weights in {root}; allowed: {SINGLE} or {INDEX} with its shards")
+    raise ModelError(
+        f"no weights in {root}; allowed: {SINGLE} or {INDEX} with its shards{_elsewhere(root)}"
+    )
+
+
+def _elsewhere(root: Path) -> str:
+    """What makes weights of the parts that a trainer left in ``root``, or where there are some."""
+    names = sorted(p.name for p in root.iterdir())
+    if parts := [n for n in names if n.startswith("pytorch_model_fsdp") or n.endswith(".distcp")]:
+        where = root if parts[0].endswith(".distcp") else root / parts[0]
+        return f"; these are parts of FSDP: accelerate merge-weights {where} OUT"
+    if any(n == "zero_to_fp32.py" or n.startswith("global_step") for n in names):
+        script = f"python zero_to_fp32.py {root} OUT --safe_serialization"
+        return f"; these are parts of DeepSpeed: {script}"
+    inner = [n for n in names if any((root / n / f).is_file() for f in (SINGLE, INDEX, ADAPTER))]
+    return f"; name {root / inner[-1]}, which has some" if inner else ""
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -32,6 +32,7 @@ from springback.weights.io.report import (
     About,
     ExtrapolationReport,
     Source,
+    change_config,
     copy_side_files,
     model_findings,
     model_meta,
@@ -68,6 +69,8 @@ class Job:
     under the same ones.  ``plan`` gives the parts of one shard.  ``memory`` is what they hold at
     most beyond :data:`FLOOR`, in bytes.  ``over`` is a folder whose small files go over the
     model's.  ``spread`` makes shards elsewhere, before those that are left are made here.
+    ``config``: what the output's config.json says differently from the model's.
+    ``check`` is called once there is room for the result, and raises if there can be none.
     """
 
     inputs: Mapping[str, Weights]
@@ -82,6 +85,8 @@ class Job:
     notes: tuple[str, ...] = ()
     over: Path | None = None
     spread: Spread | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     @property
     def dtype(self) -> str:
@@ -184,6 +189,7 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
         f"and under {(FLOOR + job.memory) / 1e9:.1f} GB of memory"
     )
     require_space(job.out.parent, needed, f"the extrapolated model {job.out.name}")
+    job.check()
     job.progress.stage("extrapolating", len(job.model.tensors))
     with _Digests(job.threads) as digests:
         made = _elsewhere(job, partial, digests)
@@ -198,6 +204,7 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     notes = (*job.notes, *copy_side_files(job.model.root, partial.folder, job.dtype))
     if job.over is not None:
         notes = (*notes, *copy_side_files(job.over, partial.folder, job.dtype))
+    change_config(partial.folder, job.config)
     if job.model.index:
         _write_index(job, partial, layouts)
     shards = {name: partial.shards[name] for name in layouts}
@@ -301,10 +308,12 @@ def _write_index(job: Job, partial: Partial, layouts: Mapping[str, Layout]) -> N
     """The model's index, with the new size when the dtype changed it."""
     source = job.model.index
     assert source is not None
-    if job.dtype == "auto":
+    index = readable_json(source)
+    listed = {info.name: name for name, x in layouts.items() for info, _, _ in x.entries}
+    if job.dtype == "auto" and index["weight_map"] == listed:
         (partial.folder / INDEX).write_bytes(source.read_bytes())
         return
-    index = readable_json(source)
+    index["weight_map"] = listed
     size = sum(x.nbytes - len(x.header) for x in layouts.values())
     metadata = index.get("metadata")
     index["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": size}

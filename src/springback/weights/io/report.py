@@ -129,6 +129,24 @@ def side_files(root: Path) -> Iterator[str]:
             yield name
 
 
+def change_config(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Write ``changes`` into config.json, into the config of a model inside it where that has them.
+
+    Does nothing without a config.json.
+    """
+    path = folder / "config.json"
+    config = readable_json(path) if path.exists() else None
+    if not changes or not isinstance(config, dict):
+        return
+    inner = config.get("text_config")
+    for key, value in changes.items():
+        if isinstance(inner, dict) and key in inner:
+            inner[key] = value
+        if key in config or not (isinstance(inner, dict) and key in inner):
+            config[key] = value
+    write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
 def _set_dtype(config: dict[str, Any], dtype: str) -> bool:
     """Replace every dtype that is named in a config, those of nested configs too."""
     replaced = False
