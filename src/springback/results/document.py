@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from springback.core import Checkpoint
+from springback.core import Checkpoint, Measurement
 from springback.elasticity import Quantity
 from springback.results import schema
 from springback.results.audit_schema import Number, Size
@@ -25,7 +25,7 @@ from springback.stats import Interval
 
 #: What has a place of its own on the page.
 ELSEWHERE = {Interval: "*I*", Checkpoint: "checkpoint", Quantity: "[Quantity](#quantity)"}
-ROOTS = (*schema.ANALYSES.values(), schema.Record, schema.Verdict, Interval, Quantity)
+ROOTS = (*schema.ANALYSES.values(), Measurement, schema.Verdict, Interval, Quantity)
 _WORDS = {int: "integer", float: "number", str: "string", bool: "true or false"}
 _MARKS = re.compile(r"(<!-- (schema|fields): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
