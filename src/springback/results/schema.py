@@ -2,7 +2,7 @@
 
 Jobs write these classes (:func:`springback.core.to_jsonable`), everything else reads them with
 :func:`read`.  Classes of the maths have their names here too, for the report.
-``docs/result_schema.md`` is made of them (:mod:`springback.results.document`).
+``docs/result_schema.md`` is made of them (``make schema``).
 """
 
 from __future__ import annotations

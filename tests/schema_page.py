@@ -1,8 +1,8 @@
 """The tables of ``docs/result_schema.md``, made of the classes of a result file.
 
-``python -m springback.results.document docs/result_schema.md`` writes them anew between the page's
-marks: ``<!-- schema: NAME -->`` is followed by the class of that name and all that it is made of,
-``<!-- fields: NAME -->`` by its own fields only, until ``<!-- end -->``.
+``make schema`` writes them anew between the page's marks: ``<!-- schema: NAME -->`` is followed by
+the class of that name and all that it is made of, ``<!-- fields: NAME -->`` by its own fields only,
+until ``<!-- end -->``.
 """
 
 from __future__ import annotations
