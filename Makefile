@@ -73,7 +73,7 @@ types: $(STAMP)
 	$(RUN) -m mypy
 
 schema: $(STAMP)
-	$(RUN) -m springback.results.document docs/result_schema.md
+	$(RUN) tests/schema_page.py docs/result_schema.md
 
 layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py

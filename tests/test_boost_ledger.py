@@ -15,12 +15,12 @@ from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import (
     LOG_FILE,
-    Opening,
     hash_of_test,
     open_test,
     require_openable,
     state_folder,
 )
+from springback.results.boost_schema import Opening
 from springback.results.store import Store
 
 BASE = BoostSettings(model="m", train="t.jsonl", validation="v.jsonl", test="x.jsonl")

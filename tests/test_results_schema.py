@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+import schema_page
 from springback.core import to_jsonable
 from springback.errors import StoreError
 from springback.report import render
-from springback.results import document
 from springback.results.schema import KINDS, read
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -23,16 +23,16 @@ WHOLE = [path for path in PUBLISHED if "studies" not in path.parts]
 
 def test_the_page_is_what_the_classes_say() -> None:
     page = (DOCS / "result_schema.md").read_text(encoding="utf-8")
-    assert document.documented(page) == page, "run make schema"
+    assert schema_page.documented(page) == page, "run make schema"
 
 
 def test_every_key_has_a_meaning() -> None:
-    known = {one for root in document.ROOTS for one in document.classes(root)}
+    known = {one for root in schema_page.ROOTS for one in schema_page.classes(root)}
     assert len(known) > 60
     missing = [
         f"{one.__name__}.{key}"
-        for one in known - {*document.ELSEWHERE}
-        for key in document.hints(one).keys() - document.meanings(one).keys() - {"lambda"}
+        for one in known - {*schema_page.ELSEWHERE}
+        for key in schema_page.hints(one).keys() - schema_page.meanings(one).keys() - {"lambda"}
     ]
     assert missing == []
 

@@ -282,12 +282,22 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a probe found: value and unit, and the per-example values it is the mean of."""
+    """One measured value.
+
+    Attributes:
+        probe: what was measured
+        checkpoint: of what
+        slice: on what
+        value: null if it is not a number
+        unit: of the value
+        per_example: the values that it is the mean of, which a result file does not hold
+        tags: see below
+    """
 
     probe: str
-    checkpoint: str
-    slice: str
-    value: float
-    unit: str
-    per_example: tuple[float, ...] = ()
+    checkpoint: str = ""
+    slice: str = ""
+    value: float | None = None
+    unit: str = ""
+    per_example: tuple[float, ...] = field(default=(), metadata={"internal": True})
     tags: Mapping[str, Any] = field(default_factory=dict)

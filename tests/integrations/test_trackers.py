@@ -13,9 +13,9 @@ import pytest
 
 from elasticity_fixture import audit_result
 from models_fixture import series_result
+from springback.core import Measurement
 from springback.errors import SpringbackError
 from springback.integrations.trackers import Point, _point, record_of, track
-from springback.results import schema
 
 # MLflow's own database layer uses what SQLAlchemy is leaving.
 pytestmark = [
@@ -53,7 +53,7 @@ def margins(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_a_name_says_what_is_not_the_step() -> None:
     tags = {"phase": "perturb", "seed": 1, "n_pos": 64, "n_neg": 32, "attack": "50 % benign"}
-    measured = schema.Record("kl", value=0.5, tags=tags)
+    measured = Measurement("kl", value=0.5, tags=tags)
     assert _point(measured) == Point("perturb/kl/attack 50 _ benign/n_pos 64/seed 1", 32, 0.5)
     measured = replace(measured, tags={"phase": "align", "seed": 1, "n_pos": 64, "n_neg": 0})
     assert _point(measured) == Point("align/kl/seed 1", 64, 0.5)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from springback.core import content_hash
+from springback.core import Measurement, content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
-from springback.results import schema
 from springback.results.redaction import redacted
 from springback.results.schema import read
 from springback.results.store import clear_folder, read_json, require_named
@@ -86,7 +85,7 @@ def _flat(above: str, values: Any) -> Iterator[tuple[str, str]]:
             yield _ODD.sub("_", name), redacted(str(value))
 
 
-def _point(record: schema.Record) -> Point:
+def _point(record: Measurement) -> Point:
     """Such as ``perturb/margin/n_pos 256/seed 0`` at step ``n_neg``."""
     tags = record.tags
     phase = tags.get("phase")

@@ -329,8 +329,8 @@ class PrecheckPart:
 
 
 @dataclass(frozen=True)
-class Openings:
-    """How often the test set was opened.
+class Opening:
+    """An opening of the test set, and how many there were.
 
     Attributes:
         test: hash of the test set, in any order
@@ -343,6 +343,15 @@ class Openings:
     count: int
     number: int
     reopened: bool
+
+    @property
+    def words(self) -> str:
+        if self.count == 1:
+            return "The test set was opened once, after the choice."
+        return (
+            f"The test set has been opened {self.count} times: a result chosen out of several "
+            "looks too good."
+        )
 
 
 @dataclass(frozen=True)
@@ -383,7 +392,7 @@ class Boost:
     joint: tuple[JointCandidate, ...] | None = field(default=None, metadata=ABSENT)
     precheck: PrecheckPart | None = None
     nll_withheld: Mapping[str, str] | None = None
-    test_openings: Openings | None = None
+    test_openings: Opening | None = None
     silent: frozenset[str] = not_in_file()
 
 

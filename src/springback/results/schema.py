@@ -2,15 +2,16 @@
 
 Jobs write these classes (:func:`springback.core.to_jsonable`), everything else reads them with
 :func:`read`.  Classes of the maths have their names here too, for the report.
-``docs/result_schema.md`` is made of them (:mod:`springback.results.document`).
+``docs/result_schema.md`` is made of them (``make schema``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from springback.core import Measurement
 from springback.elasticity import Bounded as Bounded
 from springback.elasticity import Phases as Phases
 from springback.elasticity import Quantity as Quantity
@@ -57,27 +58,6 @@ KINDS = tuple(ANALYSES)
 
 
 @dataclass(frozen=True)
-class Record:
-    """One measured value.
-
-    Attributes:
-        probe: what was measured
-        checkpoint: of what
-        slice: on what
-        value: null if it is not a number
-        unit: of the value
-        tags: see below
-    """
-
-    probe: str
-    checkpoint: str = ""
-    slice: str = ""
-    value: float | None = None
-    unit: str = ""
-    tags: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Part:
     """One question and its answer.
 
@@ -114,7 +94,7 @@ class ResultFile:
     kind: str
     provenance: Mapping[str, Any]
     inputs: Mapping[str, Any]
-    measurements: tuple[Record, ...]
+    measurements: tuple[Measurement, ...]
     analysis: Analysis
     verdict: Verdict | None
 
@@ -175,7 +155,7 @@ def read(result: Any) -> ResultFile:
         kind,
         read_part(dict, "provenance", parts.get("provenance", {}), kind),
         read_part(dict, "inputs", parts.get("inputs", {}), kind),
-        read_part(tuple[Record, ...], "measurements", parts.get("measurements", []), kind),
+        read_part(tuple[Measurement, ...], "measurements", parts.get("measurements", []), kind),
         read_part(ANALYSES[kind], "analysis", _silent(analysis, kind), kind),
         read_part(Verdict, "verdict", parts["verdict"], kind) if "verdict" in parts else None,
     )

@@ -14,7 +14,7 @@ from springback.data import check_disjoint
 from springback.errors import SpringbackError
 from springback.results.provenance import now, provenance
 from springback.results.redaction import without_secrets
-from springback.results.schema import SCHEMA_VERSION, Analysis, Record, Verdict
+from springback.results.schema import SCHEMA_VERSION, Analysis, Verdict
 from springback.results.store import Store, write_json
 from springback.stats import Interval, mean_interval
 
@@ -65,10 +65,7 @@ def write_result(
         "kind": kind,
         "provenance": facts,
         "inputs": inputs,
-        # Per-example values stay in runs/*/run.json.
-        "measurements": [
-            Record(m.probe, m.checkpoint, m.slice, m.value, m.unit, m.tags) for m in measurements
-        ],
+        "measurements": measurements,
         "analysis": analysis,
         "verdict": verdict,
     }

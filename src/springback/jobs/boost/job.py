@@ -22,13 +22,13 @@ from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
-from springback.jobs.boost.test_set_log import Opening, open_test, require_openable
+from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
 from springback.progress import Progress, Silent
 from springback.results.boost_schema import (
     JointCandidate,
     NarrowedCandidate,
-    Openings,
+    Opening,
     PrecheckPart,
 )
 from springback.results.schema import Part, Verdict
@@ -181,7 +181,7 @@ def boost(
             joint=job.joint_points(),
             precheck=ahead,
             nll_withheld={k: v for k, v in withheld.items() if v} or None,
-            test_openings=Openings(**opening.to_dict()),
+            test_openings=opening,
         )
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()

@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
+from springback.results.boost_schema import Opening
 from springback.results.store import (
     Store,
     below,
@@ -38,28 +38,6 @@ LOG_FILE = "test_openings.json"
 _NO_CHOICE = names_changing(BoostSettings, "model", "seed", "measurement", "nothing")
 #: How the weights came about; what they are is hashed itself.
 _TRAINING = names_changing(BoostSettings, "training")
-
-
-@dataclass(frozen=True)
-class Opening:
-    """``number``: which of the ``count`` openings of this test set it is."""
-
-    test: str
-    count: int
-    number: int
-    reopened: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def words(self) -> str:
-        if self.count == 1:
-            return "The test set was opened once, after the choice."
-        return (
-            f"The test set has been opened {self.count} times: a result chosen out of several "
-            "looks too good."
-        )
 
 
 def state_folder() -> Path:

@@ -1,8 +1,8 @@
 """The tables of ``docs/result_schema.md``, made of the classes of a result file.
 
-``python -m springback.results.document docs/result_schema.md`` writes them anew between the page's
-marks: ``<!-- schema: NAME -->`` is followed by the class of that name and all that it is made of,
-``<!-- fields: NAME -->`` by its own fields only, until ``<!-- end -->``.
+``make schema`` writes them anew between the page's marks: ``<!-- schema: NAME -->`` is followed by
+the class of that name and all that it is made of, ``<!-- fields: NAME -->`` by its own fields only,
+until ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from springback.core import Checkpoint
+from springback.core import Checkpoint, Measurement
 from springback.elasticity import Quantity
 from springback.results import schema
 from springback.results.audit_schema import Number, Size
@@ -25,7 +25,7 @@ from springback.stats import Interval
 
 #: What has a place of its own on the page.
 ELSEWHERE = {Interval: "*I*", Checkpoint: "checkpoint", Quantity: "[Quantity](#quantity)"}
-ROOTS = (*schema.ANALYSES.values(), schema.Record, schema.Verdict, Interval, Quantity)
+ROOTS = (*schema.ANALYSES.values(), Measurement, schema.Verdict, Interval, Quantity)
 _WORDS = {int: "integer", float: "number", str: "string", bool: "true or false"}
 _MARKS = re.compile(r"(<!-- (schema|fields): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
