@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as Fast
 from tokenizers import decoders
 from tokenizers.models import BPE
@@ -219,9 +221,14 @@ def test_requests_give_arguments_of_their_own(thinking: Path) -> None:
 
 
 def test_a_boosted_folder_is_asked_as_it_was_measured(thinking: Path, tmp_path: Path) -> None:
-    model, out = resolve(str(thinking)), tmp_path / "model"
+    early, model, out = tmp_path / "early", resolve(str(thinking)), tmp_path / "model"
+    shutil.copytree(thinking, early)
+    weights = load_file(early / "model.safetensors")
+    save_file({name: t * 0.5 for name, t in weights.items()}, early / "model.safetensors")
     chat = ChatSettings(chat_template_args={"enable_thinking": False}, system_in_user=True)
-    write = partial(write_boosted, model, model, Strengths(0.0, 0.5, 0.1), out, "be kind")
+    write = partial(
+        write_boosted, resolve(str(early)), model, Strengths(0.0, 0.5, 0.1), out, "be kind"
+    )
     write(None, chat)
     assert prompt_text(load(out).tokenizer, ROW, "be kind").endswith("<think></think>")
     write()  # without arguments it is another folder
