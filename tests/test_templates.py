@@ -297,7 +297,7 @@ def byte_fallback() -> Any:
     core = Fast(BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=[], byte_fallback=True))
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     core.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core, eos_token="<s>", clean_up_tokenization_spaces=True
     )
 

@@ -238,7 +238,7 @@ def test_chat_templates_are_applied_as_everywhere(
 
     monkeypatch.setattr("lm_eval.__main__.cli_evaluate", evaluate)
     words = ["--chat-template-args", "effort=low", "run"]
-    with pytest.raises(SpringbackError, match="No system.*--system-in-user"):
+    with pytest.raises(SpringbackError, match=r"No system.*--system-in-user"):
         adapter.main(words)
     adapter.main([*words, "--system-in-user"])
     user = "<|im_start|>user s\n\nu<|im_end|>"
