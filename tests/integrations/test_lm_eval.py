@@ -247,3 +247,36 @@ def test_everything_behind_the_command_is_lm_evals(capfd: pytest.CaptureFixture[
     done = CliRunner().invoke(app, ["lm-eval", "run", "--help"])
     assert done.exit_code == 0
     assert "--include_path" in done.output + capfd.readouterr().out
+
+
+REFUSING = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}"
+    "{{ raise_exception('No system') }}{% endif %}"
+    "<|im_start|>{{ m['role'] }} {{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant{{ effort }}{% endif %}"
+)
+
+
+def test_chat_templates_are_applied_as_everywhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    made: list[str] = []
+
+    def evaluate() -> None:
+        model = adapter.SpringbackLM(str(folder))
+        model.tokenizer.chat_template = REFUSING
+        made.append(model.apply_chat_template(chat))
+        answered = [*chat, {"role": "assistant", "content": "so"}]
+        made.append(model.apply_chat_template(answered, add_generation_prompt=False))
+        assert model.get_model_info()["chat_template_args"] == {"effort": "low"}
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", evaluate)
+    words = ["--chat-template-args", "effort=low", "run"]
+    with pytest.raises(SpringbackError, match=r"No system.*--system-in-user"):
+        adapter.main(words)
+    adapter.main([*words, "--system-in-user"])
+    user = "<|im_start|>user s\n\nu<|im_end|>"
+    assert made == [f"{user}<|im_start|>assistantlow", f"{user}<|im_start|>assistant so"]
+    plain = adapter.SpringbackLM(str(folder), chat_template_args={"effort": "high"})
+    assert plain.get_model_info()["chat_template_args"] == {"effort": "high"}

@@ -55,6 +55,8 @@ def lm_eval(context: typer.Context) -> None:
     """lm-eval's own command line with one more model: --model springback.
 
     springback lm-eval run --model springback --model_args pretrained=FOLDER --tasks arc_easy
+
+    Also --chat-template-args and --system-in-user, as in generate.
     """
     try:
         import lm_eval  # noqa: F401
