@@ -51,6 +51,8 @@ def questions(answers: Sequence[object], choices: Sequence[object] = "wxyz") -> 
         (["0", "3", "1"], "ADB", None),
         ([1, 2, 3, 4], "ABCD", "from 1"),
         (["4", "1"], "DA", "from 1"),
+        (["(4)", "1.", "B"], "DAB", "from 1"),
+        ([0.0, 2.0], "AC", None),
         ([[2, 4], [1]], ["BD", "A"], "from 1"),
         (["B", "2"], "BB", "from 1"),
         (["A", "4", "C"], "ADC", "from 1"),
@@ -415,6 +417,9 @@ def test_marks_of_an_encoding_are_obeyed(tmp_path: Path, encoding: str) -> None:
     assert texts(write(tmp_path / "a.jsonl", [{"text": "für 好"}], encoding)) == ["für 好"]
     (tmp_path / "b.csv").write_text("text,label\nfür 好,x\n", encoding=encoding)
     assert texts(tmp_path / "b.csv") == ["für 好"]
+    write(tmp_path / "c.jsonl", [{"text": "a"}], encoding="utf-16-le")
+    with pytest.raises(DataError, match="line 1 is not UTF-8"):
+        load_rows(str(tmp_path / "c.jsonl"))
 
 
 def test_tables_as_spreadsheets_write_them(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 from springback.data.records import brief
 from springback.data.view import View, listed
@@ -111,11 +110,14 @@ def _checked(view: View, given: Sequence[tuple[str, object]], column: str) -> Ch
     return Choices(tuple(view.encodable(str(c), column) for c in texts), labels if named else ())
 
 
-def _is_index(value: object) -> TypeGuard[int | str]:
-    """Whether an answer is an index, as a number or as text."""
+def _index(value: object) -> int | None:
+    """The number that an answer is, also as text (``2``, ``(2)``, ``2.``); None if it is none."""
     if isinstance(value, str):
-        return (text := value.strip()).isascii() and text.isdecimal() and len(text) < 3
-    return isinstance(value, int) and not isinstance(value, bool)
+        bare = value.strip("().: ")
+        return int(bare) if bare.isascii() and bare.isdecimal() and len(bare) < 3 else None
+    if isinstance(value, float) and value.is_integer():  # a column of numbers that had gaps
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def index_base(views: Iterable[View]) -> tuple[int | None, str | None]:
@@ -144,12 +146,13 @@ def index_base(views: Iterable[View]) -> tuple[int | None, str | None]:
             continue
         texts, size = {text.strip() for text in choices.texts}, len(choices.texts)
         for one in given:
+            number = _index(one)
             if str(one).strip() in texts:
-                worded |= isinstance(one, str) and not (_is_index(one) and int(one) <= size)
-            elif _is_index(one) and str(one).strip() not in choices.labels:
+                worded |= isinstance(one, str) and (number is None or number > size)
+            elif number is not None and str(number) not in choices.labels:
                 counted, as_text = counted + 1, as_text or isinstance(one, str)
-                lowest = lowest or (view if int(one) == 0 else None)
-                highest = highest or (view if int(one) == size else None)
+                lowest = lowest or (view if number == 0 else None)
+                highest = highest or (view if number == size else None)
     if lowest and highest:
         raise highest.fail(
             f"answer {brief(repr(highest.value('answer')), 60)} counts choices from 1, and that of "
@@ -196,8 +199,8 @@ def right_letters(view: View, choices: Choices, base: int | None) -> tuple[str, 
 def _letter(view: View, choices: Choices, given: object, base: int | None) -> str:
     """The letter of one choice, given as index from ``base``, letter, or its label or text."""
     letters, size = LETTERS[: len(choices.texts)], len(choices.texts)
-    index = isinstance(given, int) and not isinstance(given, bool)
-    text = str(given) if index else view.checked(given, str(view.column("answer")), True).strip()
+    number, index = _index(given), not isinstance(given, str) and _index(given) is not None
+    text = str(number) if index else view.checked(given, str(view.column("answer")), True).strip()
     bare = text.strip("().: ")
     positions = {i for i, label in enumerate(choices.labels) if label == bare.casefold()}
     if not index:
@@ -207,8 +210,8 @@ def _letter(view: View, choices: Choices, given: object, base: int | None) -> st
     numbered = any(label.isdecimal() for label in choices.labels)
     first = base or 0
     counts = base is not None and not numbered
-    if counts and _is_index(given) and 0 <= int(text) - first < size:
-        positions.add(int(text) - first)
+    if counts and number is not None and 0 <= number - first < size:
+        positions.add(number - first)
     if len(positions) != 1:
         meaning = "could mean several choices" if positions else "is none of the choices"
         raise view.fail(

@@ -108,6 +108,11 @@ def _inflate(path: Path, source: str) -> bytes:
 def _decode(raw: bytes, source: str) -> str:
     # Windows writes UTF-16 with a mark in front; without one, bytes are UTF-8 or refused.
     marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if not marked and b"\0" in raw[:4]:
+        raise DataError(
+            f"{source!r}: line 1 is not UTF-8 (it holds zero bytes, as UTF-16 does); allowed: "
+            "UTF-8, or UTF-16 with its mark; convert the file, for example with iconv"
+        )
     try:
         return raw.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
