@@ -115,7 +115,8 @@ def renamed(*pairs: tuple[str, str]) -> Callable[[State], State]:
 def test_names_are_read_with_what_training_code_puts_into_them(
     tmp_path: Path, pairs: list[tuple[str, str]]
 ) -> None:
-    lora: Any = {"target_modules": ["q_proj", "embed_tokens"], "modules_to_save": ["lm_head"]}
+    lora: dict[str, Any] = {"target_modules": ["q_proj", "embed_tokens"]}
+    lora["modules_to_save"] = ["lm_head"]
     base, folders = two(tmp_path, **lora)
     want = wanted(base, folders)
     for folder in folders:

@@ -271,3 +271,9 @@ def test_folders_of_parts_are_told_what_makes_weights_of_them(
         (ft / part).parent.mkdir(exist_ok=True)
         (ft / part).write_bytes(b"x")
     refuse(early, ft, f"no weights in .*{match}")
+
+
+def test_a_config_nested_too_deeply_is_refused_in_one_line(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    (ft / "config.json").write_text("[" * 100_000)
+    refuse(early, ft, r"cannot read .*config\.json")

@@ -241,9 +241,9 @@ def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
 
         with TemporaryDirectory(prefix="springback-") as merged:
             base, into = base_of(folders, options.base), Path(merged).resolve()
-            spacing = checkpoint_steps(folders, options.steps or None)
+            taken = checkpoint_steps(folders, options.steps or None)
             whole = merge_each(folders, base, into, make_progress())
-            _check(whole, replace(options, steps=spacing or ()))
+            _check(whole, replace(options, steps=taken))
         return
     steps, threads = options.steps or None, options.threads
     checked = check_line(folders, steps=steps, threads=threads, progress=make_progress())

@@ -175,7 +175,7 @@ def readable_json(path: Path, complain: Callable[[str], Exception] = ModelError)
     """The JSON in ``path``; a broken file is the error that ``complain`` makes of one line."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise complain(f"cannot read {path}: {error}; copy that file again") from error
 
 
