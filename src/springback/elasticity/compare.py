@@ -188,10 +188,10 @@ def _tested(
         change = paired_change([a[s] for s in seeds], [b[s] for s in seeds], level=level)
     else:
         change = welch_change([*a.values()], [*b.values()], level=level)
-    return _found(names, change, bool(one.censored and two.censored))
+    return _of_change(names, change, bool(one.censored and two.censored))
 
 
-def _found(names: tuple[str, str], change: Change, both_censored: bool) -> Difference:
+def _of_change(names: tuple[str, str], change: Change, both_censored: bool) -> Difference:
     label: DifferenceLabel = "undecided"
     method = change.method
     if change.p is None:
