@@ -1,4 +1,4 @@
-"""What an audit's settings are checked for before it starts; its rows: :mod:`..audit_rows`."""
+"""What an audit's settings are checked for before it starts; its rows are checked in ``rows``."""
 
 from __future__ import annotations
 
@@ -117,14 +117,14 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
 
 
 def _check_protections(settings: AuditSettings) -> None:
-    shields = parse_all(settings.mitigate)
+    protections = parse_all(settings.mitigate)
     by_rows = ALGORITHMS[settings.perturb_algorithm].learns == "rows"
-    if not by_rows and any(s.kind == "mix" for s in shields):
+    if not by_rows and any(s.kind == "mix" for s in protections):
         raise SpringbackError(
             f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
             "are learned beside the others by sft only: leave out one of the two"
         )
-    if settings.lora_rank and any(s.rank is not None for s in shields):
+    if settings.lora_rank and any(s.rank is not None for s in protections):
         raise SpringbackError(
             f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
             "low rank already: leave out @RANK or train all weights"
