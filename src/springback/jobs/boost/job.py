@@ -216,8 +216,8 @@ def _completed(verdict: Verdict, opening: Opening, ahead: PrecheckPart | None) -
     """The verdict with how often the test was opened, and beside it what the pre-check said."""
     parts = list(verdict.parts)
     if ahead is not None:
-        told = f"The pre-check, before anything was decoded: {'; '.join(ahead.reasons)}."
-        parts.append(Part("Was a gain to be expected?", ahead.label, told))
+        text = f"The pre-check, before anything was decoded: {'; '.join(ahead.reasons)}."
+        parts.append(Part("Was a gain to be expected?", ahead.label, text))
     return Verdict(verdict.label, f"{verdict.text} {opening.words}", tuple(parts))
 
 

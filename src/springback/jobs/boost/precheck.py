@@ -38,14 +38,14 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         max_tokens=job.settings.max_tokens,
         **({"nll": "withheld"} if why else {}),
     )
-    found = job.store.results(run)
-    if found is None:
+    stored = job.store.results(run)
+    if stored is None:
         numbers = check_line([c.path for c in line], progress=job.progress)
         measured = None
         if not why:
             measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
         call = judge(numbers, measured, withheld=why is not None)
-        found = job.store.commit(
+        stored = job.store.commit(
             run,
             {
                 "label": call.label,
@@ -54,11 +54,11 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
                 "nll": None if measured is None else [_point(mu, measured) for mu in measured],
             },
         )
-    for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
+    for text in (*read_precheck(stored["line"]).lines(), *_nll_lines(stored["nll"])):
         job.progress.note(f"pre-check: {text}")
-    job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
-    nll = None if found["nll"] is None else tuple(NllAtMu(**point) for point in found["nll"])
-    return PrecheckPart(found["label"], tuple(found["reasons"]), found["line"], nll)
+    job.progress.note(f"pre-check: {stored['label']}; {'; '.join(stored['reasons'])}")
+    nll = None if stored["nll"] is None else tuple(NllAtMu(**point) for point in stored["nll"])
+    return PrecheckPart(stored["label"], tuple(stored["reasons"]), stored["line"], nll)
 
 
 def read_precheck(line: Mapping[str, Any]) -> Precheck:
@@ -70,8 +70,8 @@ def read_precheck(line: Mapping[str, Any]) -> Precheck:
 def _nll_lines(points: Sequence[Mapping[str, Any]] | None) -> list[str]:
     if points is None:
         return ["validation NLL along mu: withheld"]
-    told = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
-    return [f"validation NLL along mu, nats a token: {told}"]
+    values = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
+    return [f"validation NLL along mu, nats a token: {values}"]
 
 
 def _point(mu: float, nll: Mapping[float, Sequence[float]]) -> dict[str, float | None]:

@@ -36,11 +36,11 @@ class Contrasted:
 
 def contrasts(arms: Mapping[str, Arm]) -> list[Contrasted]:
     """What EpiCoDe and CD only contrast; a model set against itself is left out."""
-    found = []
+    contrasted = []
     if arms["EpiCoDe"].mu:
-        found.append(Contrasted("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
-    found.append(Contrasted("CD only", 0.0, "early"))
-    return found
+        contrasted.append(Contrasted("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
+    contrasted.append(Contrasted("CD only", 0.0, "early"))
+    return contrasted
 
 
 class Reference:
@@ -83,17 +83,17 @@ def text_errors(
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
     )
-    found = job.store.results(run)
-    if found is None:
+    stored = job.store.results(run)
+    if stored is None:
         job.progress.stage(f"logit errors: {contrast.method}, mu {contrast.mu:g}", 1)
         weak = job.sweep.ft if contrast.weak == "ft" else job.sweep.early
         models = (job.sweep.at(contrast.mu), weak, reference.model(job))
         texts = probes.logit_errors(
             models, job.solutions(rendered), job.tokenizer, job.settings.alpha
         )
-        found = job.store.commit(run, {"texts": [list(astuple(t)) for t in texts]})
+        stored = job.store.commit(run, {"texts": [list(astuple(t)) for t in texts]})
         job.progress.advance()
-    return [TextErrors(*text) for text in found["texts"]]
+    return [TextErrors(*text) for text in stored["texts"]]
 
 
 def diagnose(

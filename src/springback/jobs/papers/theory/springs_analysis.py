@@ -88,17 +88,17 @@ def _cell(
     return cell
 
 
-def _summary(found: Sequence[Elongation]) -> dict[str, Any]:
+def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
     """Over seeds: changes and products of the three sets, and what they make of k."""
     return {
-        "changes": [_mean(e.changes[i] for e in found) for i in range(3)],
-        "products": [_mean(e.products[i] for e in found) for i in range(3)],
-        "fitted_k": geometric(e.fitted_k for e in found),
-        "by_seed": [_plain(e.fitted_k) for e in found],
-        "opposite": sum(e.fitted_k > 0 for e in found) / len(found),
-        "balance": _mean(e.balance for e in found),
-        "total": _mean(e.total for e in found),
-        "third": geometric(e.third for e in found),
+        "changes": [_mean(e.changes[i] for e in elongations) for i in range(3)],
+        "products": [_mean(e.products[i] for e in elongations) for i in range(3)],
+        "fitted_k": geometric(e.fitted_k for e in elongations),
+        "by_seed": [_plain(e.fitted_k) for e in elongations],
+        "opposite": sum(e.fitted_k > 0 for e in elongations) / len(elongations),
+        "balance": _mean(e.balance for e in elongations),
+        "total": _mean(e.total for e in elongations),
+        "third": geometric(e.third for e in elongations),
     }
 
 
@@ -222,10 +222,10 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     }
 
 
-def _with_bounds(found: Interval, show: Callable[[float], str] = "{:.2f}".format) -> str:
-    if found.low is None or found.high is None:
-        return show(found.mean)
-    return f"{show(found.mean)} ({show(found.low)} to {show(found.high)})"
+def _with_bounds(interval: Interval, show: Callable[[float], str] = "{:.2f}".format) -> str:
+    if interval.low is None or interval.high is None:
+        return show(interval.mean)
+    return f"{show(interval.mean)} ({show(interval.low)} to {show(interval.high)})"
 
 
 def _fitted(summary: Mapping[str, Any]) -> str:
