@@ -36,14 +36,14 @@ class Estimate:
     at_most: float | None = None
 
     @classmethod
-    def of(cls, found: Interval | Bounded | MeanDose | Change | None) -> Estimate:
-        if found is None:
+    def of(cls, quantity: Interval | Bounded | MeanDose | Change | None) -> Estimate:
+        if quantity is None:
             return cls(None)
-        if isinstance(found, Change):
-            return cls(found.value, found.low, found.high)
-        if isinstance(found, Interval) or not found.censored:
-            return cls(found.mean, found.low, found.high)
-        return cls(None, found.low, found.high, found.at_least, found.at_most)
+        if isinstance(quantity, Change):
+            return cls(quantity.value, quantity.low, quantity.high)
+        if isinstance(quantity, Interval) or not quantity.censored:
+            return cls(quantity.mean, quantity.low, quantity.high)
+        return cls(None, quantity.low, quantity.high, quantity.at_least, quantity.at_most)
 
     def scaled(self, factor: float) -> Estimate:
         """In another unit, by a factor above 0."""

@@ -71,10 +71,10 @@ class AtSize:
     method: str = field(default="", metadata=ABSENT)
 
     @classmethod
-    def of(cls, n_pos: int, found: Interval | None) -> AtSize:
-        if found is None:
+    def of(cls, n_pos: int, interval: Interval | None) -> AtSize:
+        if interval is None:
             return cls(n_pos, n=0)
-        return cls(n_pos, found.mean, found.low, found.high, found.n, found.method)
+        return cls(n_pos, interval.mean, interval.low, interval.high, interval.n, interval.method)
 
     @property
     def value(self) -> Interval | None:
@@ -275,9 +275,9 @@ class DoseAtSize:
     words: str = ""
 
     @classmethod
-    def of(cls, at: DoseAt) -> DoseAtSize:
-        given = {f.name: getattr(at, f.name) for f in dataclasses.fields(at)}
-        return cls(**given, words=at.words())
+    def of(cls, dose: DoseAt) -> DoseAtSize:
+        given = {f.name: getattr(dose, f.name) for f in dataclasses.fields(dose)}
+        return cls(**given, words=dose.words())
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class UndoDoses:
     def known(self) -> dict[str, DosesToUndo]:
         """By key, those that were measured, in order."""
         doses = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {key: found for key, found in doses.items() if found is not None}
+        return {key: dose for key, dose in doses.items() if dose is not None}
 
 
 @dataclass(frozen=True)
@@ -577,9 +577,9 @@ class MeanDose:
     mean: float | None
 
     @classmethod
-    def of(cls, found: Bounded) -> MeanDose:
-        given = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-        return cls(**given, mean=found.mean)
+    def of(cls, bounded: Bounded) -> MeanDose:
+        given = {f.name: getattr(bounded, f.name) for f in dataclasses.fields(bounded)}
+        return cls(**given, mean=bounded.mean)
 
 
 @dataclass(frozen=True)
