@@ -344,6 +344,16 @@ class Openings:
     number: int
     reopened: bool
 
+    @property
+    def words(self) -> str:
+        """For the verdict: how much its numbers can be trusted."""
+        if self.count == 1:
+            return "The test set was opened once, after the choice."
+        return (
+            f"The test set has been opened {self.count} times: a result chosen out of several "
+            "looks too good."
+        )
+
 
 @dataclass(frozen=True)
 class Boost:

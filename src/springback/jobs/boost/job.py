@@ -22,7 +22,7 @@ from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
-from springback.jobs.boost.test_set_log import Opening, open_test, require_openable
+from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
 from springback.progress import Progress, Silent
 from springback.results.boost_schema import (
@@ -181,7 +181,7 @@ def boost(
             joint=job.joint_points(),
             precheck=ahead,
             nll_withheld={k: v for k, v in withheld.items() if v} or None,
-            test_openings=Openings(**opening.to_dict()),
+            test_openings=opening,
         )
         best = arms["EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
@@ -212,7 +212,7 @@ def boost(
         )
 
 
-def _completed(verdict: Verdict, opening: Opening, ahead: PrecheckPart | None) -> Verdict:
+def _completed(verdict: Verdict, opening: Openings, ahead: PrecheckPart | None) -> Verdict:
     """The verdict with how often the test was opened, and beside it what the pre-check said."""
     parts = list(verdict.parts)
     if ahead is not None:

@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
+from springback.results.boost_schema import Openings
 from springback.results.store import (
     Store,
     below,
@@ -40,28 +40,6 @@ _NO_CHOICE = names_changing(BoostSettings, "model", "seed", "measurement", "noth
 _TRAINING = names_changing(BoostSettings, "training")
 
 
-@dataclass(frozen=True)
-class Opening:
-    """``number``: which of the ``count`` openings of this test set it is."""
-
-    test: str
-    count: int
-    number: int
-    reopened: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @property
-    def words(self) -> str:
-        if self.count == 1:
-            return "The test set was opened once, after the choice."
-        return (
-            f"The test set has been opened {self.count} times: a result chosen out of several "
-            "looks too good."
-        )
-
-
 def state_folder() -> Path:
     """Where the user's own log lies."""
     if named := os.environ.get("SPRINGBACK_STATE"):
@@ -75,7 +53,7 @@ def hash_of_test(test: Slice) -> str:
     return content_hash(sorted({f"{content_key(r)}\n{r.answer}" for r in test.rows}))
 
 
-def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Opening:
+def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Openings:
     """Write the opening down; the same questions put to the same weights the same way are one.
 
     Raises as :func:`require_openable` does.  With ``reopen_test`` it is counted.
@@ -90,7 +68,7 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
             _write(file, key, known)
     index = next(i for i, o in enumerate(known) if o["id"] == this["id"])
     reopened = any(o["settings"] != this["settings"] for o in known[:index])
-    return Opening(key, len(known), index + 1, reopened)
+    return Openings(key, len(known), index + 1, reopened)
 
 
 def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:

@@ -23,7 +23,7 @@ from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettin
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
 from springback.progress import Progress, Silent
-from springback.results.audit_schema import AtSize, Audit
+from springback.results.audit_schema import Audit
 from springback.results.schema import read
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -167,19 +167,13 @@ def _by_amount(audits: Mapping[str, Audit]) -> dict[str, Any]:
         probes = audit.rebound.probes
         for key, words in (("kl", "KL"), ("reverse_kl", "reverse KL")):
             if key in probes:
-                values = [_with_bounds(size, ".3g") for size in probes[key].aligned]
+                means = [size.value for size in probes[key].aligned]
+                values = ["" if mean is None else mean.with_bounds(".3g") for mean in means]
                 rows.append([f"{name}: {words} after alignment, nats/token", *values])
         for doses in audit.doses_to_undo.known().values():
             cells = [" ".join(filter(None, (size.words, _bounded(size.mean)))) for size in doses.at]
             rows.append([f"{name}: until {doses.what}", *cells])
     return {"columns": ["study", *amounts], "rows": rows}
-
-
-def _with_bounds(size: AtSize, form: str) -> str:
-    text = f"{size.mean:{form}}"
-    if size.low is None:
-        return text
-    return f"{text} ({size.low:{form}} to {size.high:{form}})"
 
 
 def _bounded(mean: Bounded | None) -> str:

@@ -24,7 +24,7 @@ from springback.results.audit_schema import (
 )
 from springback.results.probe_info import ProbeInfo
 from springback.results.schema import Part
-from springback.stats import Interval, mean_interval
+from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 #: Probes that score sampled texts.
@@ -240,8 +240,10 @@ def parts(analysis: Audit) -> list[Part]:
 
 
 def _scored(score: SampledScore) -> Part:
-    text = f"Aligning changed the score by {_shown(score.gain)} {score.unit}; of that the opposite "
-    text += f"took back {_shown(score.fall)}."
+    gain, fall = (change.with_bounds("+.4f") for change in (score.gain, score.fall))
+    text = (
+        f"Aligning changed the score by {gain} {score.unit}; of that the opposite took back {fall}."
+    )
     label = score.label or "measured"
     if score.gain.low is not None and not score.moved:
         label = "did not align"
@@ -297,13 +299,9 @@ def symmetry(analysis: Audit) -> list[Part]:
     label = "same direction" if same else "not the same direction"
     if shown:
         label = "shown in both orders"
-    lines = [f"{words} {_shown(a)} here and {_shown(b)} there" for words, a, b in compared]
+    lines = [
+        f"{words} {a.with_bounds('+.4f')} here and {b.with_bounds('+.4f')} there"
+        for words, a, b in compared
+    ]
     text = f"Opposite order: {'; '.join(lines)}." + ("" if shown else " Directions, not a test.")
     return [Part("Is it the same in the opposite order?", label, text)]
-
-
-def _shown(interval: Interval) -> str:
-    if interval.bounds is None:
-        return f"{interval.mean:+.4f}"
-    low, high = interval.bounds
-    return f"{interval.mean:+.4f} ({low:+.4f} to {high:+.4f})"

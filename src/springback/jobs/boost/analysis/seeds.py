@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from springback.errors import DataError
 from springback.jobs.boost.analysis.methods import adjusted
 from springback.results.boost_schema import (
+    LAMBDA,
     Bin,
     ByDifficulty,
     Difficulty,
@@ -44,23 +45,11 @@ class Answers:
     """
 
     mu: float
-    lam: float
+    lam: float = field(metadata=LAMBDA)
     correct: tuple[float, ...]
     nll: tuple[float, ...]
     same: bool = False
     cut: float | None = None
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> Answers:
-        """As a run file holds it."""
-        return cls(
-            float(stored["mu"]),
-            float(stored["lambda"]),
-            tuple(float(c) for c in stored["correct"]),
-            tuple(float(v) for v in stored["nll"]),
-            bool(stored.get("same", False)),
-            stored.get("cut"),
-        )
 
 
 @dataclass(frozen=True)
@@ -71,15 +60,6 @@ class SeedResult:
     questions: tuple[str, ...]
     sizes: tuple[float, ...]
     methods: Mapping[str, Answers]
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> SeedResult:
-        return cls(
-            int(stored["seed"]),
-            tuple(stored["questions"]),
-            tuple(float(s) for s in stored["sizes"]),
-            {name: Answers.of(given) for name, given in stored["methods"].items()},
-        )
 
 
 def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, Any]:

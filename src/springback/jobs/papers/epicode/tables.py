@@ -11,7 +11,6 @@ from springback.jobs.papers import claims
 from springback.stats import Interval
 
 Fields = Mapping[str, Any]
-_ENDS = ("mean", "low", "high")
 
 
 def measured(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
@@ -91,10 +90,7 @@ def _theory(cells: Sequence[Fields]) -> dict[str, Any]:
 
 
 def _scaled(interval: Fields | None, factor: float) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    ends = {k: None if interval[k] is None else interval[k] * factor for k in _ENDS}
-    return {**interval, **ends}
+    return None if interval is None else Interval(**interval).scaled(factor).to_dict()
 
 
 def _p(value: float | None) -> float | None:
@@ -132,7 +128,8 @@ def _methods_verdict(cell: Fields) -> tuple[str, str]:
     if nll is None:
         text += "; NLL is withheld, since the reference answers are bare."
     else:
-        text += f"; NLL of the reference solutions {_interval(nll, '+.4f')} nats/token."
+        shown = Interval(**nll).with_bounds("+.4f")
+        text += f"; NLL of the reference solutions {shown} nats/token."
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
     text += too_few(row["verdict"], Interval(**row["difference"]), row.get("p_mcnemar"))
@@ -205,30 +202,22 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
-        return _rounded(value)
+        return _rounded(Interval(**value))
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def _rounded(interval: Fields) -> str:
+def _rounded(interval: Interval) -> str:
     """All to one place, the fourth of the largest: so what is next to nothing is 0, not 1e-16."""
-    largest = max(abs(interval[k]) for k in _ENDS if interval[k] is not None)
-    if not (largest and math.isfinite(largest)):
-        return _interval(interval, "g")
-    place = 3 - math.floor(math.log10(largest))
-    ends = {k: None if interval[k] is None else round(interval[k], place) + 0.0 for k in _ENDS}
-    return _interval(ends, "g")
-
-
-def _interval(interval: Fields, form: str) -> str:
-    if interval["low"] is None:
-        return f"{interval['mean']:{form}}"
-    return f"{interval['mean']:{form}} ({interval['low']:{form}} to {interval['high']:{form}})"
+    ends = (interval.mean, *(interval.bounds or ()))
+    largest = max(map(abs, ends))
+    if largest and math.isfinite(largest):
+        place = 3 - math.floor(math.log10(largest))
+        interval = Interval(*(round(end, place) + 0.0 for end in ends))
+    return interval.with_bounds("g")
 
 
 def _points(interval: Fields) -> str:
-    scaled = _scaled(interval, 100)
-    assert scaled is not None
-    return _interval(scaled, "+.2f")
+    return Interval(**interval).scaled(100).with_bounds("+.2f")
 
 
 def _count(seeds: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from springback import theory
+from springback.elasticity.read_audit import finite
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.results.writing import geometric
@@ -94,7 +95,7 @@ def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
         "changes": [_mean(e.changes[i] for e in elongations) for i in range(3)],
         "products": [_mean(e.products[i] for e in elongations) for i in range(3)],
         "fitted_k": geometric(e.fitted_k for e in elongations),
-        "by_seed": [_plain(e.fitted_k) for e in elongations],
+        "by_seed": [finite(e.fitted_k) for e in elongations],
         "opposite": sum(e.fitted_k > 0 for e in elongations) / len(elongations),
         "balance": _mean(e.balance for e in elongations),
         "total": _mean(e.total for e in elongations),
@@ -104,10 +105,6 @@ def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
 
 def _mean(values: Iterable[float]) -> Interval:
     return mean_interval(list(values))
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _scaling(cells: Rows, arm: str, arrangement: str, l: float) -> dict[str, Any]:  # noqa: E741
@@ -207,11 +204,11 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     elif exponent is None:
         label = f"{row['arrangement']}: no power law (signs opposite in {row['opposite']:.0%})"
     else:
-        label = f"{row['arrangement']}: exponent {_with_bounds(exponent)}"
+        label = f"{row['arrangement']}: exponent {exponent.with_bounds('.2f')}"
     ends = [cells[0], cells[-1]]
     text = "; ".join(
         f"k = {c['k']:g}: -d2 / d1 {_fitted(c)}, predicted {_fitted(c['predicted'])}, "
-        f"balance {_with_bounds(c['balance'])}"
+        f"balance {c['balance'].with_bounds('.2f')}"
         for c in ends
     )
     resolved = f"{len(row['k'])} of {len(cells)} k above the noise"
@@ -222,13 +219,8 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     }
 
 
-def _with_bounds(interval: Interval, show: Callable[[float], str] = "{:.2f}".format) -> str:
-    if interval.low is None or interval.high is None:
-        return show(interval.mean)
-    return f"{show(interval.mean)} ({show(interval.low)} to {show(interval.high)})"
-
-
 def _fitted(summary: Mapping[str, Any]) -> str:
     if summary["fitted_k"] is None:
         return f"not above 0 in all seeds (opposite in {summary['opposite']:.0%})"
-    return _with_bounds(summary["fitted_k"], "{:.3g}".format)
+    fitted: Interval = summary["fitted_k"]
+    return fitted.with_bounds(".3g")
