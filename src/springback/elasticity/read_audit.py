@@ -156,7 +156,7 @@ def _whole(
 
 
 def _swept(share: Mapping[str, Any]) -> Sweep | None:
-    """What a card tells of a sweep: worst and median, and how many attackers there were."""
+    """What a card has of a sweep: worst and median, and how many attackers there were."""
     if finite(share.get("worst")) is None:
         return None
     names = ("unit", "worst", "worst_by", "median", "median_by", "typical", "attackers", "left_out")

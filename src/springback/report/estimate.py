@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from springback.results.audit_schema import MeanDose
 from springback.results.card_schema import Difference
@@ -47,19 +47,16 @@ class Estimate:
 
     def scaled(self, factor: float) -> Estimate:
         """In another unit, by a factor above 0."""
-        given = (self.value, self.low, self.high, self.at_least, self.at_most)
-        return Estimate(*(None if v is None else v * factor for v in given))
+        return Estimate(*(None if v is None else v * factor for v in vars(self).values()))
 
     def above_zero(self) -> Estimate:
         """For what cannot be negative, as a dose: its lower limit ends at 0."""
-        low = None if self.low is None else max(self.low, 0.0)
-        return Estimate(self.value, low, self.high, self.at_least, self.at_most)
+        return replace(self, low=None if self.low is None else max(self.low, 0.0))
 
     @property
     def known(self) -> tuple[float, ...]:
         """Every number of it, for the limits of an axis."""
-        given = (self.value, self.low, self.high, self.at_least, self.at_most)
-        return tuple(v for v in given if v is not None)
+        return tuple(v for v in vars(self).values() if v is not None)
 
 
 def shown(quantity: Quantity) -> tuple[Estimate, str]:

@@ -18,7 +18,6 @@ from springback.elasticity import (
     Bounded,
     Criterion,
     Crossing,
-    DoseAt,
     DoseTrend,
     Phases,
     Realignment,
@@ -69,12 +68,6 @@ class AtSize:
     high: float | None = None
     n: int = 1
     method: str = field(default="", metadata=ABSENT)
-
-    @classmethod
-    def of(cls, n_pos: int, interval: Interval | None) -> AtSize:
-        if interval is None:
-            return cls(n_pos, n=0)
-        return cls(n_pos, interval.mean, interval.low, interval.high, interval.n, interval.method)
 
     @property
     def value(self) -> Interval | None:
@@ -273,11 +266,6 @@ class DoseAtSize:
     extreme: float | None = None
     extreme_dose: float | None = None
     words: str = ""
-
-    @classmethod
-    def of(cls, dose: DoseAt) -> DoseAtSize:
-        given = {f.name: getattr(dose, f.name) for f in dataclasses.fields(dose)}
-        return cls(**given, words=dose.words())
 
 
 @dataclass(frozen=True)
@@ -576,11 +564,6 @@ class MeanDose:
     method: str
     mean: float | None
 
-    @classmethod
-    def of(cls, bounded: Bounded) -> MeanDose:
-        given = {f.name: getattr(bounded, f.name) for f in dataclasses.fields(bounded)}
-        return cls(**given, mean=bounded.mean)
-
 
 @dataclass(frozen=True)
 class ProtectedDose:
@@ -720,15 +703,15 @@ class MarginAndSkill:
 
 @dataclass(frozen=True)
 class RepairPoint:
-    """One strength of the repair; mu 0 is the worn model.
+    """One strength of the repair; mu 0 is the model after benign training.
 
     Attributes:
         mu: how much of the alignment's direction is added
         margin: nats/token
         skill: NLL of the skill's texts, nats/token
-        restored: margin minus the worn model's, paired by seed
+        restored: margin minus that at mu 0, paired by seed
         restored_label: `higher`, `lower`, ...; empty at mu 0
-        paid: skill NLL minus the worn model's, paired by seed
+        paid: skill NLL minus that at mu 0, paired by seed
         paid_label: likewise
         restored_share: of what benign training took; null where it took nothing
         paid_share: of what benign training taught; null where it taught nothing
@@ -751,7 +734,7 @@ class RepairPoint:
 
 @dataclass(frozen=True)
 class Repair:
-    """Whether adding the alignment back repairs a model that benign training wore.
+    """Whether adding the alignment back repairs a model after benign training.
 
     Attributes:
         n_pos: examples of alignment

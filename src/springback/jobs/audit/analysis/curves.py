@@ -122,7 +122,7 @@ def _part(question: str, judgement: Criterion | ResistanceJudgement) -> Part:
 def _at(n_pos: int, values: Sequence[float | None]) -> AtSize:
     """Mean over the seeds in which there is a value (a share needs a gain)."""
     kept = [v for v in values if v is not None]
-    return AtSize.of(n_pos, mean_interval(kept) if kept else None)
+    return AtSize(n_pos, **vars(mean_interval(kept))) if kept else AtSize(n_pos, n=0)
 
 
 def _rebound_judgement(

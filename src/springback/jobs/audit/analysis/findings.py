@@ -75,7 +75,7 @@ def _doses(doses: Doses) -> DosesToUndo:
     return DosesToUndo(
         doses.what,
         doses.largest,
-        tuple(map(DoseAtSize.of, elasticity.doses_at(doses))),
+        tuple(DoseAtSize(**vars(d), words=d.words()) for d in elasticity.doses_at(doses)),
         doses.by_seed,
         elasticity.dose_trend(doses) if len(set(doses.n_pos)) > 1 else None,
     )

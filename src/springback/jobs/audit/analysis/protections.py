@@ -155,7 +155,8 @@ def _crossed(crossings: Mapping[int, Crossing], largest: float) -> MeanDose | No
     if not crossings:
         return None
     ends = [dose_range(c, largest) for c in crossings.values()]
-    return MeanDose.of(bounded_mean([a for a, _ in ends], [b for _, b in ends]))
+    mean = bounded_mean([a for a, _ in ends], [b for _, b in ends])
+    return MeanDose(**vars(mean), mean=mean.mean)
 
 
 def _of_values(values: Sequence[float]) -> Change:
@@ -251,7 +252,7 @@ def _point(
         restored_label=_label(_of_values(gained), len(gained)) if mu else "",
         paid=mean_interval(paid),
         paid_label=_label(_of_values(paid), len(paid)) if mu else "",
-        # Of what benign training took, and of what it taught; only over a loss and a lesson.
+        # Of the margin that benign training took, and of the NLL that it lowered; None for none.
         restored_share=sum(gained) / sum(lost) if sum(lost) > 0 else None,
         paid_share=sum(paid) / sum(taught) if sum(taught) > 0 else None,
         more={

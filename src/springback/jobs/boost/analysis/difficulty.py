@@ -1,4 +1,4 @@
-"""What a boost tells beside its method table: effect by difficulty, and error diagnostics."""
+"""What a boost reports beside its method table: effect by difficulty, and error diagnostics."""
 
 from __future__ import annotations
 

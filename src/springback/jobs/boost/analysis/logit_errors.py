@@ -20,7 +20,7 @@ from springback.models.loading import (
 from springback.results.boost_schema import Contrast, Diagnostics, Prediction
 from springback.theory.logit_errors import Errors, TextErrors, estimate
 
-#: Lambdas that predictions are told at, beside those that were searched.
+#: Lambdas that predictions are given for, beside those that were searched.
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 _LABELS = {True: "helps", False: "does not help", None: "undecided"}
 
@@ -129,6 +129,6 @@ def summary(
 
 
 def quantities(errors: Errors) -> dict[str, Any]:
-    """What is told of the errors, and the call in words."""
+    """The estimates by name, and as ``label`` whether contrast helps."""
     names = ("eps", "k", "rho", "rho_k", "best_lambda", "contested")
     return {"label": _LABELS[errors.helps], **{name: getattr(errors, name) for name in names}}

@@ -34,7 +34,7 @@ from springback.stats import (
 Row = TypeVar("Row", Method, SeedsMethod, ByDifficulty)
 #: Accuracy of the fine-tuned model below which a gain in accuracy can hardly show.
 FLOOR = 0.05
-#: One point of accuracy: the gain that power is told for.
+#: One point of accuracy: the gain that power is given for.
 POINT = 0.01
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.jobs.boost.analysis.methods import too_few
 from springback.jobs.papers import claims
+from springback.results.schema import Part, Verdict
 from springback.stats import Interval
 
 Fields = Mapping[str, Any]
@@ -98,21 +100,17 @@ def _p(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.2g}")
 
 
-def verdict(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
+def verdict(name: str, cells: Sequence[Fields]) -> Verdict:
     """Label and sentences; of several cells the label counts them."""
     special = {"epicode-theory": _theory_verdict, "epicode-difficulty": _difficulty_verdict}
     judge = special.get(name, _methods_verdict)
-    parts = [
-        {"question": cell["name"], "label": label, "text": text}
-        for cell in cells
-        for label, text in (judge(cell),)
-    ]
-    labels = list(dict.fromkeys(part["label"] for part in parts))
+    parts = tuple(Part(cell["name"], *judge(cell)) for cell in cells)
     if len(parts) == 1:
-        return {"label": labels[0], "text": parts[0]["text"], "parts": []}
-    counts = "; ".join(f"{label}: {sum(p['label'] == label for p in parts)}" for label in labels)
+        return Verdict(parts[0].label, parts[0].text)
+    labels = Counter(part.label for part in parts)
+    counts = "; ".join(f"{label}: {count}" for label, count in labels.items())
     text = f"Of {len(parts)} groups of model and task, {counts}."
-    return {"label": counts, "text": text, "parts": parts}
+    return Verdict(counts, text, parts)
 
 
 def _methods_verdict(cell: Fields) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from springback.elasticity.seed_tests import t_pvalue
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers import claims
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
+from springback.results.schema import Part, Verdict
 from springback.stats import holm, mean_interval
 
 Cells = Sequence[Mapping[str, Any]]
@@ -69,13 +70,9 @@ def analyse(
     return plain
 
 
-def _select(cells: Cells, **which: Any) -> list[Mapping[str, Any]]:
-    return [c for c in cells if all(c[key] == value for key, value in which.items())]
-
-
 def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
     """One size and volume over the seeds; a share needs a gain, so it may have fewer."""
-    chosen = _select(cells, size=size, volume=volume)
+    chosen = claims.select(cells, size=size, volume=volume)
     row: dict[str, Any] = {
         "size": size,
         "parameters": chosen[0]["parameters"],
@@ -96,7 +93,7 @@ def _trends(cells: Cells) -> list[dict[str, Any]]:
     for quantity in QUANTITIES:
         slopes: dict[str, list[float]] = {axis: [] for axis in AXES}
         for seed in dict.fromkeys(c["seed"] for c in cells):
-            known = [c for c in _select(cells, seed=seed) if c[quantity] is not None]
+            known = [c for c in claims.select(cells, seed=seed) if c[quantity] is not None]
             design = np.array([[1.0, *(math.log2(c[axis]) for axis in AXES)] for c in known])
             if len(known) < 3 or np.linalg.matrix_rank(design) < 3:
                 continue
@@ -129,7 +126,7 @@ def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
         changes = []
         for seed in dict.fromkeys(c["seed"] for c in cells):
             here, first = (
-                {c[other]: c[quantity] for c in _select(cells, seed=seed, **{axis: step})}
+                {c[other]: c[quantity] for c in claims.select(cells, seed=seed, **{axis: step})}
                 for step in (place, places[0])
             )
             both = [k for k in here if here[k] is not None and first.get(k) is not None]
@@ -164,7 +161,7 @@ def _adjust(rows: Sequence[dict[str, Any]]) -> None:
 def _threshold(steps: Sequence[Mapping[str, Any]], axis: str, quantity: str) -> dict[str, Any]:
     """The smallest step from which on all are above the first; None where there is none."""
     threshold = None
-    for step in reversed(_select(steps, axis=AXES[axis], quantity=quantity)):
+    for step in reversed(claims.select(steps, axis=AXES[axis], quantity=quantity)):
         if step["label"] != "grows":
             break
         threshold = step["at"]
@@ -182,35 +179,27 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(analysis: Mapping[str, Any]) -> Verdict:
     """One line, and the questions it answers."""
     life = analysis["life_cycle"]
     parts = []
     for row in life["trends"]:
         title, unit = QUANTITIES[row["quantity"]]
         slope = row["slope"]
-        parts.append(
-            {
-                "question": f"{title}: does it grow with {row['axis']}?",
-                "label": {"grows": "yes", "shrinks": "no, it shrinks"}.get(
-                    row["label"], row["label"]
-                ),
-                "text": f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
-                f"{_bounds(slope)}.",
-            }
-        )
+        question = f"{title}: does it grow with {row['axis']}?"
+        label = {"grows": "yes", "shrinks": "no, it shrinks"}.get(row["label"], row["label"])
+        text = f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
+        parts.append(Part(question, label, f"{text}{_bounds(slope)}."))
     for row in life["thresholds"]:
         title = QUANTITIES[row["quantity"]][0]
         what = "rows" if row["axis"] == "volume" else "weights outside the embeddings"
-        label, text = (
-            "none seen",
-            ("At no step is it above the smallest from there on (Holm over all steps)."),
-        )
+        label = "none seen"
+        text = "At no step is it above the smallest from there on (Holm over all steps)."
         if row["at"] is not None:
             label = f"from {row['at']:,} {what}"
             text = f"From {row['at']:,} {what} on it is above the smallest at every step."
         question = f"{title}: is there a threshold in {row['axis']}?"
-        parts.append({"question": question, "label": label, "text": text})
+        parts.append(Part(question, label, text))
     fall = {row["axis"]: row for row in life["trends"] if row["quantity"] == "fall"}
     trends = [f"with {axis} {row['label']}" for axis, row in fall.items()]
     text = (
@@ -218,7 +207,7 @@ def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
         f"{', '.join(trends) or 'has no trend that could be fitted'} "
         f"({len(life['seeds'])} seed(s), all tests adjusted)."
     )
-    return {"label": "; ".join(trends) or "not fitted", "text": text, "parts": parts}
+    return Verdict("; ".join(trends) or "not fitted", text, tuple(parts))
 
 
 def _bounds(interval: Mapping[str, Any]) -> str:
@@ -253,8 +242,6 @@ def measurements(cells: Cells) -> list[Measurement]:
 
 def page(analysis: Mapping[str, Any]) -> str:
     """``reproduce.md``."""
-    trends = [
-        f"- {part['question']} {part['label']}. {part['text']}"
-        for part in verdict(analysis)["parts"]
-    ]
+    parts = verdict(analysis).parts
+    trends = [f"- {part.question} {part.label}. {part.text}" for part in parts]
     return "\n".join([*claims.page(analysis, _shown), "## Trends", "", *trends, ""])

@@ -10,8 +10,10 @@ import numpy as np
 
 from springback import theory
 from springback.elasticity.read_audit import finite
+from springback.jobs.papers.claims import select
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
+from springback.results.schema import Part, Verdict
 from springback.results.writing import geometric
 from springback.stats import Interval, mean_interval
 from springback.theory import Elongation
@@ -30,10 +32,10 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
     cells, scaling = [], []
     for arm in ARMS:
         for arrangement in s.arrangements:
-            rows = _select(by_arm[arm], repeat=0, arrangement=arrangement)
+            rows = select(by_arm[arm], repeat=0, arrangement=arrangement)
             for l in s.doses:  # noqa: E741
                 made = [
-                    _cell(s, arm, _select(rows, k=k, l=l), floor[arm, arrangement, k]) for k in s.k
+                    _cell(s, arm, select(rows, k=k, l=l), floor[arm, arrangement, k]) for k in s.k
                 ]
                 cells += made
                 scaling.append(_scaling(made, arm, arrangement, l))
@@ -48,11 +50,6 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
         "gap": {"median": float(np.median(gaps)), "largest": max(gaps), "trainings": len(gaps)},
         "bounds": _bounds(by_arm["joint"], floor),
     }
-
-
-def _select(rows: Rows, **wanted: Any) -> list[Mapping[str, Any]]:
-    """The rows that have these values."""
-    return [r for r in rows if all(r[key] == value for key, value in wanted.items())]
 
 
 def elongation(row: Mapping[str, Any]) -> Elongation:
@@ -140,7 +137,7 @@ def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[dict[str, Any]]:
         for k in s.k:
             cell = {"arrangement": arrangement, "k": k}
             first, second = (
-                [r["changes"] for r in _select(rows, seed=s.seeds[0], repeat=repeat, **cell)]
+                [r["changes"] for r in select(rows, seed=s.seeds[0], repeat=repeat, **cell)]
                 for repeat in (0, springs_arms.REPEAT)
             )
             apart = (np.array(first) - np.array(second)) / math.sqrt(2)  # (doses, 3)
@@ -176,27 +173,26 @@ def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]])
     return {"cells": len(rows), "two_below_zero": first, "three_above_zero": second}
 
 
-def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(analysis: Mapping[str, Any]) -> Verdict:
     """One part for each arm and arrangement, at the smallest dose."""
     l = analysis["at"]["l"]  # noqa: E741
     parts = [
-        _part(row, _select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
-        for row in _select(analysis["scaling"], l=l)
+        _part(row, select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
+        for row in select(analysis["scaling"], l=l)
     ]
     joint, sequence = (
-        "; ".join(p["label"] for p in parts if p["question"].startswith(start))
+        "; ".join(p.label for p in parts if p.question.startswith(start))
         for start in ("Joint", "One after the other")
     )
-    return {
-        "label": "joint optimum: " + joint,
-        "text": f"The invariant says that -d2 / d1 grows as k to the power of 1. Trained jointly: "
-        f"{joint}. Trained one after the other: {sequence}. (l = {l:g}; d1 and d2 are the changes "
-        "of NLL of D1 and D2 when D3 comes.)",
-        "parts": parts,
-    }
+    text = (
+        f"The invariant says that -d2 / d1 grows as k to the power of 1. Trained jointly: {joint}. "
+        f"Trained one after the other: {sequence}. (l = {l:g}; d1 and d2 are the changes of NLL of "
+        "D1 and D2 when D3 comes.)"
+    )
+    return Verdict(f"joint optimum: {joint}", text, tuple(parts))
 
 
-def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
+def _part(row: Mapping[str, Any], cells: Rows) -> Part:
     arm = "Joint training" if row["arm"] == "joint" else "One after the other"
     exponent = row["exponent"]
     if exponent is None and row["opposite"] == 1:
@@ -212,11 +208,8 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
         for c in ends
     )
     resolved = f"{len(row['k'])} of {len(cells)} k above the noise"
-    return {
-        "question": f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?",
-        "label": label,
-        "text": f"{text}; {resolved}.",
-    }
+    question = f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?"
+    return Part(question, label, f"{text}; {resolved}.")
 
 
 def _fitted(summary: Mapping[str, Any]) -> str:
