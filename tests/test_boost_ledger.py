@@ -20,7 +20,7 @@ from springback.jobs.boost.test_set_log import (
     require_openable,
     state_folder,
 )
-from springback.results.boost_schema import Openings
+from springback.results.boost_schema import Opening
 from springback.results.store import Store
 
 BASE = BoostSettings(model="m", train="t.jsonl", validation="v.jsonl", test="x.jsonl")
@@ -132,5 +132,5 @@ def test_where_the_state_lies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_count_is_told_in_words() -> None:
-    assert "opened once" in Openings("t", 1, 1, False).words
-    assert "opened 3 times" in Openings("t", 3, 2, True).words
+    assert "opened once" in Opening("t", 1, 1, False).words
+    assert "opened 3 times" in Opening("t", 3, 2, True).words

@@ -329,8 +329,8 @@ class PrecheckPart:
 
 
 @dataclass(frozen=True)
-class Openings:
-    """How often the test set was opened.
+class Opening:
+    """An opening of the test set, and how many there were.
 
     Attributes:
         test: hash of the test set, in any order
@@ -346,7 +346,6 @@ class Openings:
 
     @property
     def words(self) -> str:
-        """For the verdict: how much its numbers can be trusted."""
         if self.count == 1:
             return "The test set was opened once, after the choice."
         return (
@@ -393,7 +392,7 @@ class Boost:
     joint: tuple[JointCandidate, ...] | None = field(default=None, metadata=ABSENT)
     precheck: PrecheckPart | None = None
     nll_withheld: Mapping[str, str] | None = None
-    test_openings: Openings | None = None
+    test_openings: Opening | None = None
     silent: frozenset[str] = not_in_file()
 
 

@@ -28,7 +28,7 @@ from springback.progress import Progress, Silent
 from springback.results.boost_schema import (
     JointCandidate,
     NarrowedCandidate,
-    Openings,
+    Opening,
     PrecheckPart,
 )
 from springback.results.schema import Part, Verdict
@@ -212,7 +212,7 @@ def boost(
         )
 
 
-def _completed(verdict: Verdict, opening: Openings, ahead: PrecheckPart | None) -> Verdict:
+def _completed(verdict: Verdict, opening: Opening, ahead: PrecheckPart | None) -> Verdict:
     """The verdict with how often the test was opened, and beside it what the pre-check said."""
     parts = list(verdict.parts)
     if ahead is not None:

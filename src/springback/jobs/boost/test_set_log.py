@@ -21,7 +21,7 @@ from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
-from springback.results.boost_schema import Openings
+from springback.results.boost_schema import Opening
 from springback.results.store import (
     Store,
     below,
@@ -53,7 +53,7 @@ def hash_of_test(test: Slice) -> str:
     return content_hash(sorted({f"{content_key(r)}\n{r.answer}" for r in test.rows}))
 
 
-def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Openings:
+def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> Opening:
     """Write the opening down; the same questions put to the same weights the same way are one.
 
     Raises as :func:`require_openable` does.  With ``reopen_test`` it is counted.
@@ -68,7 +68,7 @@ def open_test(settings: BoostSettings, pair: Pair, test: Slice, store: Store) ->
             _write(file, key, known)
     index = next(i for i, o in enumerate(known) if o["id"] == this["id"])
     reopened = any(o["settings"] != this["settings"] for o in known[:index])
-    return Openings(key, len(known), index + 1, reopened)
+    return Opening(key, len(known), index + 1, reopened)
 
 
 def require_openable(settings: BoostSettings, pair: Pair, test: Slice, store: Store) -> None:
@@ -95,7 +95,7 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
 
 
 def _known(files: list[Path], key: str) -> list[dict[str, str]]:
-    """Openings of the set in all logs, each once."""
+    """Opening of the set in all logs, each once."""
     known: list[dict[str, str]] = []
     for file in files:
         ids = {o["id"] for o in known}
