@@ -95,7 +95,7 @@ def _opening(settings: BoostSettings, pair: Pair, test: Slice) -> tuple[str, dic
 
 
 def _known(files: list[Path], key: str) -> list[dict[str, str]]:
-    """Opening of the set in all logs, each once."""
+    """Openings of the set in all logs, each once."""
     known: list[dict[str, str]] = []
     for file in files:
         ids = {o["id"] for o in known}
