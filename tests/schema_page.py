@@ -49,18 +49,18 @@ def documented(page: str) -> str:
 
 def classes(root: type) -> list[type]:
     """``root`` and all dataclasses that it is made of, in the order of the page."""
-    found: list[type] = []
+    listed: list[type] = []
 
     def add(one: type) -> None:
-        if one not in found:
-            found.append(one)
+        if one not in listed:
+            listed.append(one)
             for hint in hints(one).values():
                 for inner in _parts(hint):
                     if dataclasses.is_dataclass(inner) and isinstance(inner, type):
                         add(inner)
 
     add(root)
-    return found
+    return listed
 
 
 def hints(one: type) -> dict[str, Any]:
@@ -75,12 +75,12 @@ def hints(one: type) -> dict[str, Any]:
 
 def meanings(one: type) -> dict[str, str]:
     """Name of a field -> what its class, or one that it derives from, says of it."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(one.__mro__):
         section = inspect.cleandoc(base.__doc__ or "").partition("Attributes:\n")[2]
         entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
-        found |= {name: " ".join(text.split()) for name, text in entries}
-    return found
+        texts |= {name: " ".join(text.split()) for name, text in entries}
+    return texts
 
 
 def _about(one: type) -> str:
@@ -89,7 +89,7 @@ def _about(one: type) -> str:
 
 
 def _table(one: type) -> str:
-    told = meanings(one)
+    texts = meanings(one)
     rows = ["| key | type | meaning |", "|---|---|---|"]
     for f, (key, hint) in zip(
         (f for f in dataclasses.fields(one) if not f.metadata.get("internal")),
@@ -97,7 +97,7 @@ def _table(one: type) -> str:
         strict=True,
     ):
         absent = "; may be absent" if f.metadata.get("added") else ""
-        rows.append(f"| `{key}` | {words(hint)}{absent} | {_plain(told.get(f.name, ''))} |")
+        rows.append(f"| `{key}` | {words(hint)}{absent} | {_plain(texts.get(f.name, ''))} |")
     return "\n".join(rows) + "\n"
 
 

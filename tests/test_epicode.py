@@ -136,8 +136,8 @@ def test_answers_of_one_length_have_no_difficulty() -> None:
     assert found.methods == ()
     cell = {"name": "m / logiqa", "difficulty": to_jsonable(found)}
     told = tables.verdict("epicode-difficulty", [cell])
-    assert told["label"] == "not testable"
-    assert "of one length" in told["text"]
+    assert told.label == "not testable"
+    assert "of one length" in told.text
 
 
 def test_every_reproduction_has_both_scales_and_positive_strengths_only() -> None:

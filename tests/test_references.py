@@ -279,7 +279,7 @@ def test_over_seeds_it_is_null_and_the_rest_stands() -> None:
     assert [b.difference.mean for b in method.bins if b.difference] == [0.0, 1.0]
     cell = to_jsonable({"name": "m", **told})
     verdict = tables.verdict("epicode-main", [cell])
-    assert "NLL is withheld, since the reference answers are bare." in verdict["text"]
+    assert "NLL is withheld, since the reference answers are bare." in verdict.text
     rows = tables.measured("epicode-main", [cell])["rows"]
     assert [r[7] for r in rows] == [None, None]
     mixed = across([seed(0, (1.0, 2.0)), seed(1, ())])

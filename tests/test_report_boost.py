@@ -8,6 +8,7 @@ import pytest
 
 from report_fixture import boost_result, interval
 from report_page import Page
+from springback.core import to_jsonable
 from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
 from springback.report.page import chapters, render
@@ -121,7 +122,7 @@ def reproduced(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
     return {
         **boost_result(), "kind": "reproduce", "analysis": analysis,
-        "verdict": tables.verdict(name, cells),
+        "verdict": to_jsonable(tables.verdict(name, cells)),
     }  # fmt: skip
 
 

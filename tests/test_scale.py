@@ -56,7 +56,7 @@ def test_trends_and_thresholds_by_hand() -> None:
     assert thresholds["fall", "volume"] == 32
     assert thresholds["fall", "size"] is None
     told = verdict(analyse("small", settings, CELL, cells))
-    assert "with volume grows" in told["text"]
+    assert "with volume grows" in told.text
 
 
 def test_a_size_is_width_and_depth() -> None:

@@ -36,8 +36,8 @@ class Attacker:
 
     @property
     def name(self) -> str:
-        own = "" if self.draw is None else f", draw {self.draw}"
-        return f"learning rate {self.learning_rate:g}, seed {self.seed}{own}"
+        suffix = "" if self.draw is None else f", draw {self.draw}"
+        return f"learning rate {self.learning_rate:g}, seed {self.seed}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ def attack_summary(
     shares = [(a, (a.share_lost, a.share_lost)) for a in attackers if a.share_lost is not None]
     doses = []
     for attacker in attackers:
-        found = attacker.dose
-        if found is None or (found.dose is None and not found.censored):
+        crossing = attacker.dose
+        if crossing is None or (crossing.dose is None and not crossing.censored):
             continue
-        if found.censored and largest is None:
+        if crossing.censored and largest is None:
             raise DataError(
                 describe("a censored dose", "with largest=", "pass the largest dose measured")
             )
-        doses.append((attacker, dose_range(found, largest or 0.0)))
+        doses.append((attacker, dose_range(crossing, largest or 0.0)))
     total = len(attackers)
     return AttackSummary(
         _sweep(shares, "share of the gain", max, total, level) if shares else None,
@@ -112,8 +112,8 @@ def _check(attackers: Sequence[Attacker]) -> None:
     by_seed: dict[int, list[tuple[float, int | None]]] = {}
     for a in attackers:
         by_seed.setdefault(a.seed, []).append((a.learning_rate, a.draw))
-    sweeps = {frozenset(found) for found in by_seed.values()}
-    twice = any(len(set(found)) < len(found) for found in by_seed.values())
+    sweeps = {frozenset(tried) for tried in by_seed.values()}
+    twice = any(len(set(tried)) < len(tried) for tried in by_seed.values())
     rates = sorted({a.learning_rate for a in attackers})
     shares = [a.share_lost for a in attackers if a.share_lost is not None]
     if len(sweeps) != 1 or twice or not all(map(math.isfinite, shares)):
@@ -138,7 +138,7 @@ def _sweep(values: Ranges, unit: str, worst: Callable[..., Any], total: int, lev
     by_seed: dict[int, Ranges] = {}
     for value in values:
         by_seed.setdefault(value[0].seed, []).append(value)
-    ends = [_median_range(found) for found in by_seed.values()]
+    ends = [_median_range(ranges) for ranges in by_seed.values()]
     typical = bounded_mean([low for low, _ in ends], [high for _, high in ends], level=level)
     return Sweep(
         unit,
@@ -156,7 +156,7 @@ def _distance(value: float, middle: float) -> float:
     return 0.0 if value == middle else abs(value - middle)  # infinity minus infinity is no number
 
 
-def _median_range(found: Ranges) -> tuple[float, float]:
+def _median_range(ranges: Ranges) -> tuple[float, float]:
     """Range of the median: that of the lower ends to that of the upper ends."""
-    lows, highs = ([ends[side] for _, ends in found] for side in (0, 1))
+    lows, highs = ([ends[side] for _, ends in ranges] for side in (0, 1))
     return statistics.median(lows), statistics.median(highs)

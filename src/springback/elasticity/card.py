@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from springback.core import to_jsonable
 from springback.errors import DataError, describe
 
 SCHEMA_VERSION = 1
@@ -107,8 +108,8 @@ class ElasticityCard:
             **{name: getattr(self, name) for name in ("model", "model_hash", "study", "verdict")},
             **{name: list(getattr(self, name)) for name in ("seeds", "n_pos", "doses")},
             "noise_floor": dict(self.noise_floor),
-            "quantities": {name: _plain(q) for name, q in self.quantities().items()},
-            "pairs": {name: _plain(q) for name, q in self.pairs.items()},
+            "quantities": to_jsonable(self.quantities()),
+            "pairs": to_jsonable(self.pairs),
         }
 
     @classmethod
@@ -178,14 +179,6 @@ _HEADER = ("quantity", "value", "95 % interval", "finding")
 
 def _row(q: Quantity) -> tuple[str, ...]:
     return q.title, q.shown(), q.bounds(), q.label or "–"
-
-
-def _plain(q: Quantity) -> dict[str, Any]:
-    return {
-        **{f.name: getattr(q, f.name) for f in dataclasses.fields(q)},
-        "by_seed": {str(seed): value for seed, value in q.by_seed.items()},
-        "censored": list(q.censored),
-    }
 
 
 def _quantity(given: Mapping[str, Any]) -> Quantity:

@@ -95,7 +95,9 @@ class Comparison:
         ]
         level = f"{100 * self.level:g} %"
         lines = ["# Elasticity compared", ""]
-        lines += [f"- {n}: {seeds_in_words(c.seeds)}" for n, c in self._named()]
+        lines += [
+            f"- {n}: {seeds_in_words(c.seeds)}" for n, c in zip(self.names, self.cards, strict=True)
+        ]
         lines += [f"- Note: {note}" for note in self.notes]
         lines += ["", *table(head, values), ""]
         if differences:
@@ -110,9 +112,6 @@ class Comparison:
                 "",
             ]
         return page(lines)
-
-    def _named(self) -> list[tuple[str, ElasticityCard]]:
-        return list(zip(self.names, self.cards, strict=True))
 
 
 def compare(
@@ -178,7 +177,8 @@ def _tested(
     if key == "worst_case":
         return _untested(names, one, two, "not compared", "a maximum has no interval")
     if one.title != two.title and a and b:
-        return _apart(names, f"not the same quantity: {one.title}; {two.title}")
+        why = f"not the same quantity: {one.title}; {two.title}"
+        return Difference(*names, None, None, None, None, None, "not compared", why)
     if not a or not b:
         return _untested(names, one, two, "not measured", "no values by seed")
     if min(len(a), len(b)) == 1:
@@ -188,20 +188,16 @@ def _tested(
         change = paired_change([a[s] for s in seeds], [b[s] for s in seeds], level=level)
     else:
         change = welch_change([*a.values()], [*b.values()], level=level)
-    return _found(names, change, bool(one.censored and two.censored))
+    return _of_change(names, change, bool(one.censored and two.censored))
 
 
-def _found(names: tuple[str, str], change: Change, both_censored: bool) -> Difference:
+def _of_change(names: tuple[str, str], change: Change, both_censored: bool) -> Difference:
     label: DifferenceLabel = "undecided"
     method = change.method
     if change.p is None:
         label = "not estimable" if both_censored else label
         method += ", censored in both models" if both_censored else ", no spread over the seeds"
     return Difference(*names, change.value, change.low, change.high, change.p, None, label, method)
-
-
-def _apart(names: tuple[str, str], why: str) -> Difference:
-    return Difference(*names, None, None, None, None, None, "not compared", why)
 
 
 def _untested(

@@ -90,11 +90,11 @@ def first_crossing(
     past = np.flatnonzero(height <= 0)
     if past.size == 0:
         return Crossing(None, True, extreme, extreme_dose)
-    at = int(past[0])
-    if at == 0:
+    first = int(past[0])
+    if first == 0:
         return Crossing(float(x[0]), False, extreme, extreme_dose)
-    part = height[at - 1] / (height[at - 1] - height[at])
-    dose = float(x[at - 1] + part * (x[at] - x[at - 1]))
+    part = height[first - 1] / (height[first - 1] - height[first])
+    dose = float(x[first - 1] + part * (x[first] - x[first - 1]))
     return Crossing(dose, False, extreme, extreme_dose)
 
 
@@ -102,10 +102,10 @@ def _dose_of_share(
     doses: Sequence[float], margins: Sequence[float], start: float, aligned: float, share: float
 ) -> Crossing:
     level = start + (1.0 - share) * (aligned - start)  # exactly start for all of it
-    found = first_crossing(doses, margins, level)
+    crossing = first_crossing(doses, margins, level)
     if aligned > start:
-        return found
-    return Crossing(None, False, found.extreme, found.extreme_dose)
+        return crossing
+    return Crossing(None, False, crossing.extreme, crossing.extreme_dose)
 
 
 def dose_to_half_gain(
@@ -205,8 +205,8 @@ def fit_proportional_decay(doses: Sequence[float], curves: Sequence[Sequence[flo
     def fitted(rates: Floats) -> Floats:
         shapes = np.exp(-np.outer(rates, x))  # [rates, doses]; 1 at dose 0, so no norm is 0
         heights = gains @ shapes.T / (shapes**2).sum(axis=1)  # [branches, rates]
-        found: Floats = heights[:, :, None] * shapes  # [branches, rates, doses]
-        return found
+        fits: Floats = heights[:, :, None] * shapes  # [branches, rates, doses]
+        return fits
 
     def loss(rates: Floats) -> Floats:
         squares: Floats = ((gains[:, None, :] - fitted(rates)) ** 2).sum(axis=(0, 2))
@@ -231,13 +231,13 @@ def lowest(loss: Callable[[Floats], Floats], grid: Floats) -> float:
     losses = loss(grid)
     best = int(np.argmin(losses))
     low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, grid.size - 1)])
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda rate: float(loss(np.array([rate]))[0]),
         bounds=(low, high),
         method="bounded",
         options={"xatol": 1e-10 * high},
     )
-    return float(found.x) if found.fun < losses[best] else float(grid[best])
+    return float(minimum.x) if minimum.fun < losses[best] else float(grid[best])
 
 
 def slopes_on_log2(
@@ -307,5 +307,5 @@ def bootstrap_slope(
     slopes = list(slopes_on_log2(n_pos, values_by_seed).values())
     if len(slopes) < 3:
         return None
-    found = bootstrap_interval(slopes, level=level, resamples=2000, seed=seed)
-    return replace(found, method="percentile bootstrap over seeds")
+    interval = bootstrap_interval(slopes, level=level, resamples=2000, seed=seed)
+    return replace(interval, method="percentile bootstrap over seeds")

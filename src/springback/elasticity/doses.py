@@ -149,14 +149,14 @@ def kl_doses(
 def doses_at(doses: Doses, *, level: float = 0.95) -> tuple[DoseAt, ...]:
     """One summary over the seeds for each of ``n_pos``."""
     return tuple(
-        _at(n, [row[branch] for row in doses.by_seed.values()], doses.largest, level)
+        _dose_at(n, [row[branch] for row in doses.by_seed.values()], doses.largest, level)
         for branch, n in enumerate(doses.n_pos)
     )
 
 
-def _at(n_pos: int, found: list[Crossing], largest: float, level: float) -> DoseAt:
-    defined = [c for c in found if c.dose is not None or c.censored]
-    nearest = min(found, key=lambda c: c.extreme)
+def _dose_at(n_pos: int, crossings: list[Crossing], largest: float, level: float) -> DoseAt:
+    defined = [c for c in crossings if c.dose is not None or c.censored]
+    nearest = min(crossings, key=lambda c: c.extreme)
     mean, median = None, None
     if defined:
         ranges = [dose_range(c, largest) for c in defined]
@@ -167,19 +167,19 @@ def _at(n_pos: int, found: list[Crossing], largest: float, level: float) -> Dose
         n_pos,
         median,
         mean,
-        len(found),
-        sum(c.censored for c in found),
-        len(found) - len(defined),
+        len(crossings),
+        sum(c.censored for c in crossings),
+        len(crossings) - len(defined),
         nearest.extreme,
         nearest.extreme_dose,
     )
 
 
-def dose_range(found: Crossing, largest: float) -> tuple[float, float]:
+def dose_range(crossing: Crossing, largest: float) -> tuple[float, float]:
     """Where the dose can lie: a point, or from the largest dose measured upward if censored."""
-    if found.dose is not None:
-        return found.dose, found.dose
-    if found.censored:
+    if crossing.dose is not None:
+        return crossing.dose, crossing.dose
+    if crossing.censored:
         return largest, math.inf
     raise DataError("the dose is not defined where alignment gained nothing; leave that seed out")
 

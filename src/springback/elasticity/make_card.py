@@ -57,32 +57,34 @@ def card_of(audit: AuditValues | Mapping[str, Any], *, epsilon: float = EPSILON)
     )
 
 
-def _largest(source_n_pos: Sequence[int]) -> int:
-    """Which branch is the most aligned one."""
-    return max(range(len(source_n_pos)), key=lambda i: source_n_pos[i])
+def _most_aligned(n_pos: Sequence[int]) -> int:
+    """Index of the branch with the largest ``n_pos``."""
+    return max(range(len(n_pos)), key=lambda branch: n_pos[branch])
 
 
 def _of_interval(
     title: str,
     unit: str,
-    found: Interval,
+    interval: Interval,
     by_seed: Mapping[int, float] | None = None,
     label: str = "",
     note: str = "",
 ) -> Quantity:
-    why = "" if found.bounds else found.method.removesuffix(", no interval")
+    why = "" if interval.bounds else interval.method.removesuffix(", no interval")
     reason = "; ".join(filter(None, (why, note)))
     values = dict(by_seed or {})
-    return Quantity(title, unit, found.mean, found.low, found.high, None, values, (), label, reason)
+    return Quantity(
+        title, unit, interval.mean, interval.low, interval.high, None, values, (), label, reason
+    )
 
 
-def _read(title: str, unit: str, found: Any, label: str = "") -> Quantity:
+def _read(title: str, unit: str, interval: Any, label: str = "") -> Quantity:
     """From an interval object of ``analysis``: a value without those of the seeds."""
-    mean = finite(part({"i": found}, "i").get("mean"))
+    mean = finite(part({"i": interval}, "i").get("mean"))
     if mean is None:
         return Quantity(title, unit, reason="not measured")
-    low, high = finite(found.get("low")), finite(found.get("high"))
-    reason = "" if low is not None else str(found.get("method") or "one seed")
+    low, high = finite(interval.get("low")), finite(interval.get("high"))
+    reason = "" if low is not None else str(interval.get("method") or "one seed")
     reason = reason.removesuffix(", no interval")
     return Quantity(title, unit, mean, low, high, label=label, reason=reason)
 
@@ -99,8 +101,8 @@ UTILITY = ("Utility kept: {}, start over aligned", "times the start's")
 
 
 def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
-    at = _largest(curves.n_pos)
-    gains = {s: rows[at][0] - curves.start[s] for s, rows in curves.margins.items()}
+    branch = _most_aligned(curves.n_pos)
+    gains = {s: rows[branch][0] - curves.start[s] for s, rows in curves.margins.items()}
     gain = mean_interval(list(gains.values()))
     aligned, note = "one seed, no interval" if gain.n == 1 else "undecided", ""
     if gain.low is None and gain.mean <= 0:
@@ -110,28 +112,28 @@ def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
         note = "the interval holds zero" if gain.low <= 0 <= gain.high else ""
     return {
         "gain": _of_interval(*GAIN, gain, gains, aligned, note),
-        "share_lost": _share_lost(curves, at),
+        "share_lost": _share_lost(curves, branch),
     }
 
 
-def _share_lost(curves: ReboundCurves, at: int) -> Quantity:
-    found = {seed: row[at] for seed, row in curves.shares(curves.doses[-1]).items()}
-    shares = {seed: share for seed, share in found.items() if share is not None}
+def _share_lost(curves: ReboundCurves, branch: int) -> Quantity:
+    by_seed = {seed: row[branch] for seed, row in curves.shares(curves.doses[-1]).items()}
+    shares = {seed: share for seed, share in by_seed.items() if share is not None}
     if not shares:
         return Quantity(*SHARE, label="did not align", reason="alignment gained nothing")
-    left = len(found) - len(shares)
-    note = f"not defined in {left} of {len(found)} seeds, which gained nothing" if left else ""
+    left = len(by_seed) - len(shares)
+    note = f"not defined in {left} of {len(by_seed)} seeds, which gained nothing" if left else ""
     label = "one seed, no interval" if len(shares) == 1 else ""
     return _of_interval(*SHARE, mean_interval(list(shares.values())), shares, label, note)
 
 
 def _from_analysis(source: AuditValues) -> dict[str, Quantity]:
-    rebound, at = part(source.means, "rebound"), max(source.n_pos, default=None)
+    rebound, n_pos = part(source.means, "rebound"), max(source.n_pos, default=None)
 
     def of(key: str) -> Any:
         rows = rebound.get(key)
-        found = [r for r in rows if r.get("n_pos") == at] if isinstance(rows, list) else []
-        return found[0] if found else None
+        matching = [r for r in rows if r.get("n_pos") == n_pos] if isinstance(rows, list) else []
+        return matching[0] if matching else None
 
     return {"gain": _read(*GAIN, of("gain")), "share_lost": _read(*SHARE, of("share_lost"))}
 
@@ -163,13 +165,15 @@ def _slopes(curves: ReboundCurves | None, source: AuditValues) -> dict[str, Quan
 
 def _criterion(
     words: tuple[str, str],
-    found: Criterion,
+    criterion: Criterion,
     curves: ReboundCurves,
     values: Mapping[int, Sequence[float]],
 ) -> Quantity:
-    if found.slope is None:
-        return Quantity(*words, label=found.label, reason="alignment gained nothing")
-    return _of_interval(*words, found.slope, slopes_on_log2(curves.n_pos, values), found.label)
+    if criterion.slope is None:
+        return Quantity(*words, label=criterion.label, reason="alignment gained nothing")
+    return _of_interval(
+        *words, criterion.slope, slopes_on_log2(curves.n_pos, values), criterion.label
+    )
 
 
 def _gain_dose(curves: ReboundCurves | None, source: AuditValues, share: str) -> Quantity:
@@ -177,12 +181,12 @@ def _gain_dose(curves: ReboundCurves | None, source: AuditValues, share: str) ->
     if curves is not None:
         return _dose(words, doses_to_lose_gain(curves, "half" if share == "half" else "all"))
     rows = part(source.means, "rebound").get("half_dose") if share == "half" else None
-    at = max(source.n_pos, default=None)
+    n_pos = max(source.n_pos, default=None)
     for row in rows if isinstance(rows, list) else ():
-        if row.get("n_pos") == at and row.get("censored"):
+        if row.get("n_pos") == n_pos and row.get("censored"):
             largest = float(max(source.doses, default=0))
             return Quantity(*words, at_least=largest, label="censored", reason="not reached")
-        if row.get("n_pos") == at and (dose := finite(row.get("value"))) is not None:
+        if row.get("n_pos") == n_pos and (dose := finite(row.get("value"))) is not None:
             return Quantity(*words, dose, reason="of the mean curve; no values by seed")
     return Quantity(*words, reason="not measured")
 
@@ -196,21 +200,21 @@ def _kl_dose(source: AuditValues, epsilon: float) -> Quantity:
 
 
 def _dose(words: tuple[str, str], doses: Doses) -> Quantity:
-    at = _largest(doses.n_pos)
-    found = doses_at(doses)[at]
-    if found.mean is None:
+    branch = _most_aligned(doses.n_pos)
+    summary = doses_at(doses)[branch]
+    if summary.mean is None:
         return Quantity(*words, label="not defined", reason="alignment gained nothing")
-    row = {seed: crossings[at] for seed, crossings in doses.by_seed.items()}
+    row = {seed: crossings[branch] for seed, crossings in doses.by_seed.items()}
     values = {
         seed: doses.largest if c.dose is None else c.dose
         for seed, c in row.items()
         if c.dose is not None or c.censored
     }
     censored = tuple(seed for seed, c in row.items() if c.censored)
-    label, reason = _dose_words(found.mean, found.extreme, found.extreme_dose)
-    if found.undefined:
-        reason += f"; not defined in {found.undefined} of {found.seeds} seeds"
-    mean = found.mean
+    label, reason = _dose_words(summary.mean, summary.extreme, summary.extreme_dose)
+    if summary.undefined:
+        reason += f"; not defined in {summary.undefined} of {summary.seeds} seeds"
+    mean = summary.mean
     low = None if mean.low is None else max(mean.low, 0.0)
     return Quantity(
         *words,
@@ -259,15 +263,15 @@ def _variant(source: AuditValues) -> str:
 
 def _complete(source: AuditValues) -> dict[str, dict[int, Mapping[str, float]]]:
     """Pairs and seeds with both losses, if every pair has a seed in common."""
-    found = {
+    complete = {
         pair: {s: v for s, v in by_seed.items() if {"forward", "inverse"} <= v.keys()}
         for pair, by_seed in source.losses.items()
     }
-    return found if found and set.intersection(*(set(v) for v in found.values())) else {}
+    return complete if complete and set.intersection(*(set(v) for v in complete.values())) else {}
 
 
 def _pairs(source: AuditValues) -> dict[str, Quantity]:
-    found = {}
+    quantities = {}
     losses = _complete(source)
     for pair, test in resistance_tests(losses).items():
         ratios = {s: v["inverse"] / v["forward"] for s, v in losses[pair].items()}
@@ -275,8 +279,8 @@ def _pairs(source: AuditValues) -> dict[str, Quantity]:
         note = "; ".join(filter(None, (tested, _variant(source))))
         title = f"theta_{pair[-1]} to theta_{pair[0]} against the way forward"
         judged = test.judgement
-        found[pair] = _of_interval(title, RATIO[1], judged.ratio, ratios, judged.label, note)
-    return found
+        quantities[pair] = _of_interval(title, RATIO[1], judged.ratio, ratios, judged.label, note)
+    return quantities
 
 
 def _worst_case(curves: ReboundCurves | None, source: AuditValues) -> Quantity:
@@ -287,9 +291,9 @@ def _worst_case(curves: ReboundCurves | None, source: AuditValues) -> Quantity:
         return Quantity(*WORST, swept.worst, reason=reason)
     if curves is None:
         return Quantity(*WORST, reason="not measured")
-    at = _largest(curves.n_pos)
+    branch = _most_aligned(curves.n_pos)
     rows = curves.shares(curves.doses[-1])
-    shares = [(row[at], seed) for seed, row in rows.items()]
+    shares = [(row[branch], seed) for seed, row in rows.items()]
     known = [(share, seed) for share, seed in shares if share is not None]
     if not known:
         return Quantity(*WORST, label="did not align", reason="alignment gained nothing")
@@ -299,23 +303,27 @@ def _worst_case(curves: ReboundCurves | None, source: AuditValues) -> Quantity:
 
 
 def _utility(source: AuditValues) -> Quantity:
-    at = _largest(source.n_pos) if source.n_pos else 0
+    branch = _most_aligned(source.n_pos) if source.n_pos else 0
     probe, kept = "", {}
     for probe in UTILITY_PROBES:
         start, curves = source.start.get(probe), source.values.get(probe, {})
-        kept = {s: start / rows[at][0] for s, rows in curves.items() if start and rows[at][0] > 0}
+        kept = {
+            s: start / rows[branch][0]
+            for s, rows in curves.items()
+            if start and rows[branch][0] > 0
+        }
         if kept:
             break
     words = UTILITY[0].format(UTILITY_PROBES[probe]), UTILITY[1]
     if not kept:
         return Quantity(*words, reason="not measured")
-    found = mean_interval(list(kept.values()))
-    label = "one seed, no interval" if found.n == 1 else "undecided"
-    if found.bounds is not None and found.low is not None and found.high is not None:
-        label = "lower" if found.high < 1 else ("not lower" if found.low >= 1 else label)
+    interval = mean_interval(list(kept.values()))
+    label = "one seed, no interval" if interval.n == 1 else "undecided"
+    if interval.bounds is not None and interval.low is not None and interval.high is not None:
+        label = "lower" if interval.high < 1 else ("not lower" if interval.low >= 1 else label)
     note = "the study's own texts, not a benchmark" if probe == "bits_per_byte" else ""
     return _of_interval(
-        *words, found, kept, label, "; ".join(filter(None, (note, _choice(source))))
+        *words, interval, kept, label, "; ".join(filter(None, (note, _choice(source))))
     )
 
 
@@ -324,13 +332,13 @@ def _choice(source: AuditValues) -> str:
     start, curves = source.start.get("choice"), source.values.get("choice")
     if start is None or not curves:
         return ""
-    at = _largest(source.n_pos)
-    aligned = mean_interval([rows[at][0] for rows in curves.values()]).mean
+    branch = _most_aligned(source.n_pos)
+    aligned = mean_interval([rows[branch][0] for rows in curves.values()]).mean
     return f"multiple choice: {100 * start:.3g} % right at the start, {100 * aligned:.3g} % aligned"
 
 
-def _verdict(found: Mapping[str, Quantity], source: AuditValues) -> str:
-    gain, share = found["gain"], found["share_lost"]
+def _verdict(quantities: Mapping[str, Quantity], source: AuditValues) -> str:
+    gain, share = quantities["gain"], quantities["share_lost"]
     if gain.value is None:
         return "The rebound was not measured."
     n = len(source.seeds)
@@ -347,20 +355,20 @@ def _verdict(found: Mapping[str, Quantity], source: AuditValues) -> str:
     if share.value is None:
         return f"{text} There was no gain to take back."
     text += f" {dose} examples of the opposite took back {share.shown()}."
-    text += f" Half of the gain: {_dose_said(found['half_life_dose'])}; "
-    text += f"all of it: {_dose_said(found['dose_to_undo'])}."
-    slope, strict = found["rebound_slope"], found["share_slope"]
+    text += f" Half of the gain: {_dose_with_label(quantities['half_life_dose'])}; "
+    text += f"all of it: {_dose_with_label(quantities['dose_to_undo'])}."
+    slope, strict = quantities["rebound_slope"], quantities["share_slope"]
     if slope.label:
         text += f" Steeper with more alignment: {slope.label}"
         text += f"; beyond proportional decay: {strict.label or 'not measured'}."
-    ratio = found["resistance_ratio"]
+    ratio = quantities["resistance_ratio"]
     if ratio.value is not None:
         text += f" Going back costs {number(ratio.value)} times the loss of going forward"
         text += f" ({ratio.label})." if ratio.label else "."
     return text
 
 
-def _dose_said(dose: Quantity) -> str:
+def _dose_with_label(dose: Quantity) -> str:
     if dose.value is not None:
         return dose.shown()
     if dose.at_least is None:

@@ -121,13 +121,13 @@ def _levelling(x: Floats, y: Floats) -> Floats:
 
     def shapes(rates: Floats) -> Floats:
         decays = np.exp(-np.outer(rates, x))  # [rates, doses]
-        found: Floats = decays - decays.mean(axis=1, keepdims=True)
-        return found
+        centred_decays: Floats = decays - decays.mean(axis=1, keepdims=True)
+        return centred_decays
 
     def heights(rates: Floats) -> Floats:
         s = shapes(rates)
-        found: Floats = s @ centred / (s**2).sum(axis=1)
-        return found
+        fitted: Floats = s @ centred / (s**2).sum(axis=1)
+        return fitted
 
     def loss(rates: Floats) -> Floats:
         squares: Floats = ((centred - heights(rates)[:, None] * shapes(rates)) ** 2).sum(axis=1)
@@ -135,8 +135,8 @@ def _levelling(x: Floats, y: Floats) -> Floats:
 
     # From all but straight to over within the first dose.
     rate = np.array([lowest(loss, np.geomspace(1e-2 / x[-1], 20 / x[1], 100))])
-    found: Floats = y.mean() + heights(rate)[0] * shapes(rate)[0]
-    return found
+    fit: Floats = y.mean() + heights(rate)[0] * shapes(rate)[0]
+    return fit
 
 
 def _fits(x: Floats, y: Floats) -> dict[str, Floats]:
@@ -153,12 +153,12 @@ def _fits(x: Floats, y: Floats) -> dict[str, Floats]:
 def _criteria(y: Floats, fits: Mapping[str, Floats]) -> dict[str, float]:
     """AICc of each shape."""
     n, rounding = y.size, 1e-9 * float(np.abs(y).max())  # below it, one exact fit is like another
-    found = {}
+    criteria = {}
     for name, fit in fits.items():
         mean_square = max(float(((y - fit) ** 2).mean()), rounding**2, 1e-300)
         k = _PARAMETERS[name]
-        found[name] = n * math.log(mean_square) + 2 * k * n / (n - k - 1)
-    return found
+        criteria[name] = n * math.log(mean_square) + 2 * k * n / (n - k - 1)
+    return criteria
 
 
 def fall_phases(

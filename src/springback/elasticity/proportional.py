@@ -36,18 +36,18 @@ def excess_falls(curves: ReboundCurves, dose: float | None = None) -> dict[int, 
     pass for a trend.  Seeds in which a fitted height is not above 0 are left out: that branch did
     not align.  Raises :class:`~springback.errors.DataError` as :func:`absolute_fall`.
     """
-    found = {}
+    excess = {}
     for seed, branches in curves.margins.items():
         start = curves.start[seed]
         gains = [[margin - start for margin in row] for row in branches]
         fit = fit_proportional_decay(curves.doses, gains)
         if min(fit.gains0) > 0:
             # The fit is exact to about 1e-7: rounded, so that exact decay is no finding.
-            found[seed] = tuple(
+            excess[seed] = tuple(
                 round(absolute_fall(curves.doses, row, dose) / height, 6)
                 for row, height in zip(fit.residuals, fit.gains0, strict=True)
             )
-    return found
+    return excess
 
 
 def decay_criterion(

@@ -69,8 +69,8 @@ def study_hash(inputs: Mapping[str, Any]) -> str:
 
 def part(of: Any, key: str) -> Mapping[str, Any]:
     """The object under ``key``; empty where it is missing or something else."""
-    found = of.get(key) if isinstance(of, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    value = of.get(key) if isinstance(of, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def finite(value: Any) -> float | None:
@@ -149,14 +149,14 @@ def _whole(
     """Seed -> [branch][dose]; seeds that were not measured everywhere are left out."""
     grid = [[(n, d) for d in doses] for n in n_pos]
     return {
-        seed: [[found[cell] for cell in row] for row in grid]
-        for seed, found in by_seed.items()
-        if grid and all(cell in found for row in grid for cell in row)
+        seed: [[values[cell] for cell in row] for row in grid]
+        for seed, values in by_seed.items()
+        if grid and all(cell in values for row in grid for cell in row)
     }
 
 
 def _swept(share: Mapping[str, Any]) -> Sweep | None:
-    """What a card tells of a sweep: worst and median, and how many attackers there were."""
+    """What a card has of a sweep: worst and median, and how many attackers there were."""
     if finite(share.get("worst")) is None:
         return None
     names = ("unit", "worst", "worst_by", "median", "median_by", "typical", "attackers", "left_out")

@@ -86,7 +86,7 @@ def realignment(
     x = np.asarray(counts, dtype=np.float64)
     a, b = _table(x, first, second, "first"), _table(x, second, first, "second")
     rates_a, rates_b = (((t[:, 1:] - t[:, :1]) / x[1:]) for t in (a, b))  # [seeds, counts - 1]
-    at = tuple(
+    by_count = tuple(
         AtCount(
             float(count),
             mean_interval(rates_a[:, i], level=level),
@@ -105,7 +105,7 @@ def realignment(
         high = None if examples.low is None else -examples.low
         height = _label(examples.n, low, high)
     sentence = _sentence(difference, label, begins, height, level)
-    return Realignment(label, difference, begins, examples, height, at, sentence)
+    return Realignment(label, difference, begins, examples, height, by_count, sentence)
 
 
 def _table(
@@ -129,14 +129,14 @@ def _table(
 
 def _between_heights(x: Floats, a: Floats, b: Floats, level: float) -> Interval | None:
     """Examples from the higher beginning to the lower top, second minus first, over the seeds."""
-    found = []
+    differences = []
     for one, two in zip(a, b, strict=True):
         bottom, top = max(one[0], two[0]), min(one.max(), two.max())
         if top <= bottom:
             return None
         first, second = (_climb(x, curve, bottom, top) for curve in (one, two))
-        found.append(second - first)
-    return mean_interval(found, level=level)
+        differences.append(second - first)
+    return mean_interval(differences, level=level)
 
 
 def _climb(x: Floats, curve: Floats, bottom: float, top: float) -> float:

@@ -62,11 +62,11 @@ def overall_resistance(
     return _judged(by_seed, level), ratios
 
 
-def _pooled(found: list[Mapping[str, float]]) -> dict[str, float]:
-    ways = set.intersection(*(set(values) for values in found))
+def _pooled(losses: list[Mapping[str, float]]) -> dict[str, float]:
+    ways = set.intersection(*(set(values) for values in losses))
     pooled = {}
     for way in ways:
-        values = [v[way] for v in found]
+        values = [v[way] for v in losses]
         if way in ("forward", "inverse"):
             pooled[way] = math.exp(math.fsum(math.log(v) for v in values) / len(values))
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from springback.results.audit_schema import MeanDose
 from springback.results.card_schema import Difference
@@ -36,30 +36,27 @@ class Estimate:
     at_most: float | None = None
 
     @classmethod
-    def of(cls, found: Interval | Bounded | MeanDose | Change | None) -> Estimate:
-        if found is None:
+    def of(cls, quantity: Interval | Bounded | MeanDose | Change | None) -> Estimate:
+        if quantity is None:
             return cls(None)
-        if isinstance(found, Change):
-            return cls(found.value, found.low, found.high)
-        if isinstance(found, Interval) or not found.censored:
-            return cls(found.mean, found.low, found.high)
-        return cls(None, found.low, found.high, found.at_least, found.at_most)
+        if isinstance(quantity, Change):
+            return cls(quantity.value, quantity.low, quantity.high)
+        if isinstance(quantity, Interval) or not quantity.censored:
+            return cls(quantity.mean, quantity.low, quantity.high)
+        return cls(None, quantity.low, quantity.high, quantity.at_least, quantity.at_most)
 
     def scaled(self, factor: float) -> Estimate:
         """In another unit, by a factor above 0."""
-        given = (self.value, self.low, self.high, self.at_least, self.at_most)
-        return Estimate(*(None if v is None else v * factor for v in given))
+        return Estimate(*(None if v is None else v * factor for v in vars(self).values()))
 
     def above_zero(self) -> Estimate:
         """For what cannot be negative, as a dose: its lower limit ends at 0."""
-        low = None if self.low is None else max(self.low, 0.0)
-        return Estimate(self.value, low, self.high, self.at_least, self.at_most)
+        return replace(self, low=None if self.low is None else max(self.low, 0.0))
 
     @property
     def known(self) -> tuple[float, ...]:
         """Every number of it, for the limits of an axis."""
-        given = (self.value, self.low, self.high, self.at_least, self.at_most)
-        return tuple(v for v in given if v is not None)
+        return tuple(v for v in vars(self).values() if v is not None)
 
 
 def shown(quantity: Quantity) -> tuple[Estimate, str]:

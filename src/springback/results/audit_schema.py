@@ -18,7 +18,6 @@ from springback.elasticity import (
     Bounded,
     Criterion,
     Crossing,
-    DoseAt,
     DoseTrend,
     Phases,
     Realignment,
@@ -69,12 +68,6 @@ class AtSize:
     high: float | None = None
     n: int = 1
     method: str = field(default="", metadata=ABSENT)
-
-    @classmethod
-    def of(cls, n_pos: int, found: Interval | None) -> AtSize:
-        if found is None:
-            return cls(n_pos, n=0)
-        return cls(n_pos, found.mean, found.low, found.high, found.n, found.method)
 
     @property
     def value(self) -> Interval | None:
@@ -274,11 +267,6 @@ class DoseAtSize:
     extreme_dose: float | None = None
     words: str = ""
 
-    @classmethod
-    def of(cls, at: DoseAt) -> DoseAtSize:
-        given = {f.name: getattr(at, f.name) for f in dataclasses.fields(at)}
-        return cls(**given, words=at.words())
-
 
 @dataclass(frozen=True)
 class DosesToUndo:
@@ -318,7 +306,7 @@ class UndoDoses:
     def known(self) -> dict[str, DosesToUndo]:
         """By key, those that were measured, in order."""
         doses = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {key: found for key, found in doses.items() if found is not None}
+        return {key: dose for key, dose in doses.items() if dose is not None}
 
 
 @dataclass(frozen=True)
@@ -576,11 +564,6 @@ class MeanDose:
     method: str
     mean: float | None
 
-    @classmethod
-    def of(cls, found: Bounded) -> MeanDose:
-        given = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-        return cls(**given, mean=found.mean)
-
 
 @dataclass(frozen=True)
 class ProtectedDose:
@@ -720,15 +703,15 @@ class MarginAndSkill:
 
 @dataclass(frozen=True)
 class RepairPoint:
-    """One strength of the repair; mu 0 is the worn model.
+    """One strength of the repair; mu 0 is the model after benign training.
 
     Attributes:
         mu: how much of the alignment's direction is added
         margin: nats/token
         skill: NLL of the skill's texts, nats/token
-        restored: margin minus the worn model's, paired by seed
+        restored: margin minus that at mu 0, paired by seed
         restored_label: `higher`, `lower`, ...; empty at mu 0
-        paid: skill NLL minus the worn model's, paired by seed
+        paid: skill NLL minus that at mu 0, paired by seed
         paid_label: likewise
         restored_share: of what benign training took; null where it took nothing
         paid_share: of what benign training taught; null where it taught nothing
@@ -751,7 +734,7 @@ class RepairPoint:
 
 @dataclass(frozen=True)
 class Repair:
-    """Whether adding the alignment back repairs a model that benign training wore.
+    """Whether adding the alignment back repairs a model after benign training.
 
     Attributes:
         n_pos: examples of alignment

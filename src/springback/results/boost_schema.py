@@ -214,10 +214,10 @@ class Difficulty:
     methods: tuple[ByDifficulty, ...] = ()
 
     def __post_init__(self) -> None:
-        for at, row in enumerate(self.methods):
+        for index, row in enumerate(self.methods):
             if len(row.bins) != len(self.bins):
                 many = f"as many as there are bins ({len(self.bins)})"
-                raise ValueError(("methods", at, "bins"), many)
+                raise ValueError(("methods", index, "bins"), many)
 
 
 @dataclass(frozen=True)

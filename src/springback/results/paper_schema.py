@@ -32,10 +32,10 @@ class Figures:
     source: str = field(default="", metadata=ABSENT)
 
     def __post_init__(self) -> None:
-        for at, row in enumerate(self.rows):
+        for index, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 many = f"as many values as there are columns ({len(self.columns)})"
-                raise ValueError(("rows", at), many)
+                raise ValueError(("rows", index), many)
 
 
 @dataclass(frozen=True)

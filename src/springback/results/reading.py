@@ -40,10 +40,10 @@ def read_part(form: type[T], key: str, value: Any, command: str) -> T:
     """
     part = {key: value}
     try:
-        found: T = _adapter(cast(Hashable, form)).validate_json(json.dumps(part))[key]
+        parsed: T = _adapter(cast(Hashable, form)).validate_json(json.dumps(part))[key]
     except ValidationError as error:
         raise StoreError(_refusal(error, part, command)) from error
-    return found
+    return parsed
 
 
 @functools.cache
@@ -82,21 +82,21 @@ def _allowed(char: str) -> bool:
 
 def _refusal(error: ValidationError, part: Mapping[str, Any], command: str) -> str:
     """One line for the first error; of a value of several allowed types, all of these."""
-    found = error.errors(include_url=False)
-    places = [_place(part, e["loc"]) for e in found]
+    errors = error.errors(include_url=False)
+    places = [_place(part, e["loc"]) for e in errors]
     path, value = places[0]
-    same = [e for e, place in zip(found, places, strict=True) if place[0] == path]
+    same = [e for e, place in zip(errors, places, strict=True) if place[0] == path]
     allowed = ", ".join(dict.fromkeys(_words(e, value) for e in same))
     if same[0]["type"] == "value_error":
         # A check of ours: the path within the object, and what is allowed there.
         inner, allowed = same[0]["ctx"]["error"].args
         if inner:
-            path, value = _place(part, (*_steps(part, found[0]["loc"]), *inner))
+            path, value = _place(part, (*_steps(part, errors[0]["loc"]), *inner))
     given = repr(value)
     given = given if len(given) <= 60 else given[:59] + "…"
     do = f"this is not the form that springback {command} writes; run the job again, or the "
-    told = describe(given, allowed, do + "springback that wrote the file")
-    return f"result.json, {path or next(iter(part))}: {told}"
+    text = describe(given, allowed, do + "springback that wrote the file")
+    return f"result.json, {path or next(iter(part))}: {text}"
 
 
 def _words(error: Any, value: Any) -> str:

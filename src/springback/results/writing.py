@@ -87,8 +87,8 @@ def geometric(values: Iterable[float]) -> Interval | None:
 
 def require_disjoint(parts: Sequence[Slice]) -> None:
     """Raise if any two of the slices share a row."""
-    for at, a in enumerate(parts):
-        for b in parts[at + 1 :]:
+    for index, a in enumerate(parts):
+        for b in parts[index + 1 :]:
             check_disjoint(a, b)
 
 

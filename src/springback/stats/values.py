@@ -56,6 +56,13 @@ class Interval:
         """``(low, high)``, or None if there is no interval."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
+    def with_bounds(self, form: str) -> str:
+        """``mean (low to high)``, each number as the format ``form`` says; the mean alone without
+        an interval."""
+        if self.bounds is None:
+            return f"{self.mean:{form}}"
+        return f"{self.mean:{form}} ({self.low:{form}} to {self.high:{form}})"
+
 
 def vector(values: Values, what: str) -> Floats:
     """A finite, non-empty vector of floats, shape [n]."""

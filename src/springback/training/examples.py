@@ -39,7 +39,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids of what the model continues, and the text that the reward is told (RLOO)."""
+    """Token ids of what the model continues, and the text that the reward is given (RLOO)."""
 
     ids: tuple[int, ...]
     text: str

@@ -14,35 +14,35 @@ from springback.training.distributed import Launch
 def read_launch(path: str) -> Launch:
     """Raises :class:`SpringbackError` where the file is not there, names no processes, or spreads
     anything but rows (DDP) and weights (FSDP) over one machine's."""
-    found = read_study(path)
-    processes = found.get("num_processes")
+    config = read_study(path)
+    processes = config.get("num_processes")
     if not isinstance(processes, int) or isinstance(processes, bool) or processes < 1:
         raise _refused(
             path, f"num_processes {processes!r}", "1 or more", "write one: accelerate config"
         )
-    kind = str(found.get("distributed_type"))
+    kind = str(config.get("distributed_type"))
     if kind not in ("NO", "FSDP") and not kind.startswith("MULTI_"):
         raise _refused(path, f"distributed_type {kind}", "MULTI_CPU, MULTI_GPU, FSDP", "change it")
-    if (machines := found.get("num_machines") or 1) != 1:
+    if (machines := config.get("num_machines") or 1) != 1:
         raise _refused(
             path, f"num_machines {machines}", "1", "spread runs over machines by --executor ray"
         )
-    if found.get("parallelism_config"):
+    if config.get("parallelism_config"):
         raise _refused(path, "a parallelism_config", "none: every process has rows", "leave it out")
-    cpu, port = found.get("use_cpu") is True, found.get("main_process_port")
-    if kind == "FSDP" and cpu and _fsdp_version(found) != 2:
+    cpu, port = config.get("use_cpu") is True, config.get("main_process_port")
+    version = _fsdp_version(config.get("fsdp_config"))
+    if kind == "FSDP" and cpu and version != 2:
         raise _refused(
             path,
-            f"fsdp_version {_fsdp_version(found)} with use_cpu",
+            f"fsdp_version {version} with use_cpu",
             "2 (version 1 is for devices)",
             "write fsdp_version: 2 into fsdp_config",
         )
     return Launch(Path(path).absolute(), processes, cpu, kind == "FSDP", port)
 
 
-def _fsdp_version(found: Mapping[str, Any]) -> Any:
-    """As accelerate reads it; 1 where it is not said."""
-    config = found.get("fsdp_config") or {}
+def _fsdp_version(config: Any) -> Any:
+    """Of the part ``fsdp_config``, as accelerate reads it; 1 where none is given."""
     version = config.get("fsdp_version", 1) if isinstance(config, Mapping) else 1
     return int(version) if str(version).isdigit() else version
 

@@ -1,4 +1,4 @@
-"""What an audit's settings are checked for before it starts; its rows: :mod:`..audit_rows`."""
+"""What an audit's settings are checked for before it starts; its rows are checked in ``rows``."""
 
 from __future__ import annotations
 
@@ -47,52 +47,12 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
                 f"--{name} has {bad}; allowed are multiples of the batch size "
                 f"({settings.batch_size}): change them or --batch-size"
             )
-    unknown = [p for p in settings.probes if p not in PROBES]
-    if unknown or "margin" not in settings.probes:
-        raise SpringbackError(
-            f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
-            "with margin among them, since gain and fall are measured in it"
-        )
-    if ("behaviour" in settings.probes) != (settings.behaviour is not None):
-        raise SpringbackError(
-            f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
-            "give both: the probe behaviour and what scores the texts"
-        )
-    if settings.pretraining_volume < 0:
-        raise SpringbackError(
-            f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
-            "or 0 if it is not known"
-        )
-    if 0 < settings.resistance_rows < settings.batch_size:
-        raise SpringbackError(
-            f"--resistance-rows is {settings.resistance_rows}; give 0 (leave it out) or at "
-            f"least the batch size ({settings.batch_size})"
-        )
-    if bad_mix := [m for m in settings.mix if not 0 <= m <= 1]:
-        raise SpringbackError(f"--mix has {bad_mix}; give shares from 0 to 1, such as 0.5,1")
-    for rate in settings.attack_learning_rates:
-        check_positive({"attack-learning-rates": rate})
-    if shared := sorted({*settings.attack_seeds} & {*settings.seeds}):
-        raise SpringbackError(
-            f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
-            "already: give others"
-        )
+    _check_probes(settings)
+    _check_attacks(settings)
     for flag in ("algorithm", "perturb_algorithm"):
         _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
     _check_protections(settings)
-    if settings.accelerate is not None:
-        read_launch(settings.accelerate)
-        algorithms = {settings.algorithm, settings.perturb_algorithm}
-        if algorithms != {"sft"} or settings.lora_rank:
-            raise SpringbackError(
-                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
-                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
-            )
-    if settings.lora_rank and settings.probe_processes > 1:
-        raise SpringbackError(
-            f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
-            "they hold whole models, no adapter: leave out one of the two"
-        )
+    _check_execution(settings)
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
     if "rebound" not in settings.experiments:
@@ -116,15 +76,67 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     )
 
 
+def _check_probes(settings: AuditSettings) -> None:
+    unknown = [p for p in settings.probes if p not in PROBES]
+    if unknown or "margin" not in settings.probes:
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
+            "with margin among them, since gain and fall are measured in it"
+        )
+    if ("behaviour" in settings.probes) != (settings.behaviour is not None):
+        raise SpringbackError(
+            f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
+            "give both: the probe behaviour and what scores the texts"
+        )
+    if settings.pretraining_volume < 0:
+        raise SpringbackError(
+            f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
+            "or 0 if it is not known"
+        )
+
+
+def _check_attacks(settings: AuditSettings) -> None:
+    if 0 < settings.resistance_rows < settings.batch_size:
+        raise SpringbackError(
+            f"--resistance-rows is {settings.resistance_rows}; give 0 (leave it out) or at "
+            f"least the batch size ({settings.batch_size})"
+        )
+    if bad_mix := [m for m in settings.mix if not 0 <= m <= 1]:
+        raise SpringbackError(f"--mix has {bad_mix}; give shares from 0 to 1, such as 0.5,1")
+    for rate in settings.attack_learning_rates:
+        check_positive({"attack-learning-rates": rate})
+    if shared := sorted({*settings.attack_seeds} & {*settings.seeds}):
+        raise SpringbackError(
+            f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
+            "already: give others"
+        )
+
+
+def _check_execution(settings: AuditSettings) -> None:
+    if settings.accelerate is not None:
+        read_launch(settings.accelerate)
+        algorithms = {settings.algorithm, settings.perturb_algorithm}
+        if algorithms != {"sft"} or settings.lora_rank:
+            raise SpringbackError(
+                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
+                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+            )
+    if settings.lora_rank and settings.probe_processes > 1:
+        raise SpringbackError(
+            f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
+            "they hold whole models, no adapter: leave out one of the two"
+        )
+
+
 def _check_protections(settings: AuditSettings) -> None:
-    shields = parse_all(settings.mitigate)
+    protections = parse_all(settings.mitigate)
     by_rows = ALGORITHMS[settings.perturb_algorithm].learns == "rows"
-    if not by_rows and any(s.kind == "mix" for s in shields):
+    if not by_rows and any(s.kind == "mix" for s in protections):
         raise SpringbackError(
             f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
             "are learned beside the others by sft only: leave out one of the two"
         )
-    if settings.lora_rank and any(s.rank is not None for s in shields):
+    if settings.lora_rank and any(s.rank is not None for s in protections):
         raise SpringbackError(
             f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
             "low rank already: leave out @RANK or train all weights"

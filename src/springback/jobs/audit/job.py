@@ -6,12 +6,13 @@ Its runs are listed in :mod:`springback.jobs.audit.runs`; what the numbers say i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from springback.core import to_jsonable
+from springback.core import Measurement, to_jsonable
 from springback.elasticity import card_of
 from springback.elasticity.read_audit import AuditValues, study_hash
 from springback.integrations.ray import ExecutorSettings
@@ -27,6 +28,7 @@ from springback.jobs.audit.study import Study
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Card
+from springback.results.schema import Verdict
 from springback.results.store import Store, require_space, write_json, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -58,59 +60,12 @@ def audit(
             ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
-        study, opposite = studies[0], studies[1] if len(studies) > 1 else None
-        start = rebound.read_start(study)
-        rebounds = {seed: rebound.read_seed(study, seed) for seed in settings.seeds}
-        again = {seed: realign.read_seed(study, seed) for seed in settings.seeds}
-        resistances = {seed: resistance.read_seed(study, seed) for seed in settings.seeds}
-        turned = None
-        if opposite is not None:
-            first = rebound.read_start(opposite)
-            turned = first, {seed: rebound.read_seed(opposite, seed) for seed in settings.seeds}
-        words = study.words
-        analysis = Audit(
-            rebound=curves.rebound_part(settings, words, start, rebounds),
-            resistance=curves.resistance_part(settings, resistances),
-            noise_floor=start["noise"],
-            doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
-            phases=findings.phases(settings, start, rebounds),
-            sampled=findings.sampled(settings, words, start, rebounds),
-            attackers=findings.attackers(settings, start, rebounds),
-            realign=findings.second_alignment(settings, start, rebounds, again),
-            rates=rates.rates(study, start, rebounds),
-            protections=protections.protections(settings, words, start, rebounds),
-            repair=protections.repair(settings, words, start, rebounds),
-            symmetry=curves.rebound_part(settings, words, *turned) if turned else None,
+        measured = _read_runs(studies)
+        analysis = _analyse(studies[0], measured)
+        inputs = _inputs(studies[0], data)
+        card = card_of(
+            _card_values(studies[0], inputs, measured, analysis), epsilon=settings.epsilon
         )
-        records = rebound.measurements(study, start, rebounds)
-        records += resistance.measurements(study, resistances)
-        records += realign.measurements(study, again)
-        if turned is not None:
-            records += rebound.measurements(study, *turned, order="opposite")
-        verdict = curves.judge(settings, start, rebounds, resistances)
-        parts = (
-            *verdict.parts,
-            *findings.parts(analysis),
-            *rates.parts(analysis.rates),
-            *protections.parts(analysis),
-            *findings.symmetry(analysis),
-        )
-        inputs = _inputs(study, data)
-        values = AuditValues(
-            model=settings.model,
-            model_hash=study.checkpoint.content_hash,
-            study=study_hash(to_jsonable(inputs)),
-            seeds=settings.seeds,
-            n_pos=settings.n_pos,
-            doses=(0, *settings.doses),
-            values={p: findings.curves_of(settings, start, rebounds, p).margins for p in words},
-            start={p: float(start["probes"][p]["value"]) for p in words},
-            losses=curves.losses_of(resistances),
-            noise_floor=start["noise"],
-            attackers=analysis.attackers.share if analysis.attackers is not None else None,
-            resistance_data=settings.resistance_data,
-        )
-        card = card_of(values, epsilon=settings.epsilon)
         write_json(store.root / "card.json", card.to_dict())
         write_text(store.root / "card.md", card.to_markdown())
         return write_result(
@@ -118,9 +73,9 @@ def audit(
             "audit",
             clock,
             inputs=inputs,
-            measurements=records,
+            measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
-            verdict=replace(verdict, parts=parts),
+            verdict=_verdict(settings, measured, analysis),
         )
 
 
@@ -164,6 +119,101 @@ def _announce(studies: list[Study]) -> Plan:
     before = f"{done} of {len(made.runs)} runs are done; " if done else ""
     study.progress.note(f"{before}{made.needs}; stop it at any time, the same command goes on")
     return made
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the finished runs of an audit measured: of the start model, and seed -> values.
+
+    ``opposite``: start and rebounds in the opposite order; None where it was not asked for.
+    """
+
+    start: dict[str, Any]
+    rebounds: dict[int, dict[str, Any]]
+    realigned: dict[int, dict[int, Any] | None]
+    resistances: dict[int, dict[str, Any] | None]
+    opposite: tuple[dict[str, Any], dict[int, dict[str, Any]]] | None
+
+
+def _read_runs(studies: list[Study]) -> Measured:
+    seeds = studies[0].settings.seeds
+    (start, rebounds), *opposite = (
+        (rebound.read_start(study), {seed: rebound.read_seed(study, seed) for seed in seeds})
+        for study in studies
+    )
+    return Measured(
+        start,
+        rebounds,
+        {seed: realign.read_seed(studies[0], seed) for seed in seeds},
+        {seed: resistance.read_seed(studies[0], seed) for seed in seeds},
+        opposite[0] if opposite else None,
+    )
+
+
+def _analyse(study: Study, measured: Measured) -> Audit:
+    """The ``analysis`` part of the result file, but for the card."""
+    settings, words = study.settings, study.words
+    start, rebounds = measured.start, measured.rebounds
+    opposite = measured.opposite
+    return Audit(
+        rebound=curves.rebound_part(settings, words, start, rebounds),
+        resistance=curves.resistance_part(settings, measured.resistances),
+        noise_floor=start["noise"],
+        doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
+        phases=findings.phases(settings, start, rebounds),
+        sampled=findings.sampled(settings, words, start, rebounds),
+        attackers=findings.attackers(settings, start, rebounds),
+        realign=findings.second_alignment(settings, start, rebounds, measured.realigned),
+        rates=rates.rates(study, start, rebounds),
+        protections=protections.protections(settings, words, start, rebounds),
+        repair=protections.repair(settings, words, start, rebounds),
+        symmetry=curves.rebound_part(settings, words, *opposite) if opposite else None,
+    )
+
+
+def _measurements(study: Study, measured: Measured) -> list[Measurement]:
+    records = rebound.measurements(study, measured.start, measured.rebounds)
+    records += resistance.measurements(study, measured.resistances)
+    records += realign.measurements(study, measured.realigned)
+    if measured.opposite is not None:
+        records += rebound.measurements(study, *measured.opposite, order="opposite")
+    return records
+
+
+def _verdict(settings: AuditSettings, measured: Measured, analysis: Audit) -> Verdict:
+    verdict = curves.judge(settings, measured.start, measured.rebounds, measured.resistances)
+    parts = (
+        *verdict.parts,
+        *findings.parts(analysis),
+        *rates.parts(analysis.rates),
+        *protections.parts(analysis),
+        *findings.symmetry(analysis),
+    )
+    return replace(verdict, parts=parts)
+
+
+def _card_values(
+    study: Study, inputs: Mapping[str, Any], measured: Measured, analysis: Audit
+) -> AuditValues:
+    settings, start = study.settings, measured.start
+    values = {
+        probe: findings.curves_of(settings, start, measured.rebounds, probe).margins
+        for probe in study.words
+    }
+    return AuditValues(
+        model=settings.model,
+        model_hash=study.checkpoint.content_hash,
+        study=study_hash(to_jsonable(inputs)),
+        seeds=settings.seeds,
+        n_pos=settings.n_pos,
+        doses=(0, *settings.doses),
+        values=values,
+        start={probe: float(start["probes"][probe]["value"]) for probe in study.words},
+        losses=curves.losses_of(measured.resistances),
+        noise_floor=start["noise"],
+        attackers=analysis.attackers.share if analysis.attackers is not None else None,
+        resistance_data=settings.resistance_data,
+    )
 
 
 def _inputs(study: Study, data: Data) -> dict[str, Any]:

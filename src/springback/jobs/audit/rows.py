@@ -117,8 +117,10 @@ def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose:
     """The same data in pairs; raises :class:`DataError` where there are too few."""
     aligns_pairs = ALGORITHMS[settings.algorithm].learns == "pairs"
     by_pairs = ALGORITHMS[settings.perturb_algorithm].learns == "pairs"
-    own = {f.name: getattr(data, f.name) for f in fields(data)}
-    paired = PairedData(**own, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs)
+    data_fields = {f.name: getattr(data, f.name) for f in fields(data)}
+    paired = PairedData(
+        **data_fields, longest=longest, again=again, dose=dose, perturbs_pairs=by_pairs
+    )
     there = len(pairs_of(data.align, data.perturb, 0))
     if there < paired.needed:
         which = settings.algorithm if aligns_pairs else settings.perturb_algorithm

@@ -15,6 +15,7 @@ from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.schema import Verdict
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
 
@@ -116,7 +117,7 @@ def series(
         )
 
 
-def compared_verdict(compared: Comparison) -> dict[str, Any]:
+def compared_verdict(compared: Comparison) -> Verdict:
     """What the comparison says: the differences that survive the correction, or that none does."""
     differences = [
         f"{row.title}: {d.a} {d.label} than {d.b}"
@@ -132,7 +133,7 @@ def compared_verdict(compared: Comparison) -> dict[str, Any]:
         label, text = "undecided", "No difference survives the correction for all tests."
     else:
         label, text = "one seed", "There is one seed, so no difference is tested."
-    return {"label": label, "text": text, "parts": []}
+    return Verdict(label, text)
 
 
 def read_cards(folders: Sequence[str | Path]) -> Comparison:

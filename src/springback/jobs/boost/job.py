@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from springback.core import Measurement, Slice
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.checkpoints import Pair, make_pair
-from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
 from springback.jobs.boost.precheck import precheck
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import QuestionFormat, question_format
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
@@ -196,30 +197,36 @@ def boost(
             store,
             "boost",
             clock,
-            inputs={
-                "early": pair.early,
-                "ft": pair.ft,
-                "train": train.describe() if train else None,
-                "validation": validation.describe(),
-                "test": test.describe(),
-                "settings": settings,
-                "boosted": None if kept or not settings.write_model else "model",
-                "task": questions.describe(),
-                "init": pair.weak.get("init"),
-                "weak": pair.weak.get("other"),
-            },
+            inputs=_inputs(settings, pair, data, questions, kept),
             measurements=_measurements(tested, arms),
             analysis=analysis,
             verdict=verdict,
         )
 
 
+def _inputs(
+    settings: BoostSettings, pair: Pair, data: Data, questions: QuestionFormat, kept: bool
+) -> dict[str, Any]:
+    return {
+        "early": pair.early,
+        "ft": pair.ft,
+        "train": data.train.describe() if data.train else None,
+        "validation": data.validation.describe(),
+        "test": data.test.describe(),
+        "settings": settings,
+        "boosted": None if kept or not settings.write_model else "model",
+        "task": questions.describe(),
+        "init": pair.weak.get("init"),
+        "weak": pair.weak.get("other"),
+    }
+
+
 def _completed(verdict: Verdict, opening: Opening, ahead: PrecheckPart | None) -> Verdict:
     """The verdict with how often the test was opened, and beside it what the pre-check said."""
     parts = list(verdict.parts)
     if ahead is not None:
-        told = f"The pre-check, before anything was decoded: {'; '.join(ahead.reasons)}."
-        parts.append(Part("Was a gain to be expected?", ahead.label, told))
+        text = f"The pre-check, before anything was decoded: {'; '.join(ahead.reasons)}."
+        parts.append(Part("Was a gain to be expected?", ahead.label, text))
     return Verdict(verdict.label, f"{verdict.text} {opening.words}", tuple(parts))
 
 

@@ -1,4 +1,4 @@
-"""The pre-check of a boost: is a gain to be expected at all?  Told before anything is decoded."""
+"""The pre-check of a boost: is a gain to be expected at all?  Made before anything is decoded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean, stdev
-from typing import Any
 
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.boost.scoring import Scoring
 from springback.probes.along_mu import MUS, nll_along_mu
 from springback.results.boost_schema import NllAtMu, PrecheckPart
+from springback.results.reading import read_part
 from springback.weights import Precheck, check_line, judge
 
 #: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.
@@ -21,7 +21,7 @@ ROWS = 64
 def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> PrecheckPart:
     """Numbers along the line of checkpoints, NLL along mu, and the call, as the result file has it.
 
-    All of it is told to ``job.progress``.
+    ``job.progress`` notes all of it.
 
     ``nll``: mean over the first :data:`ROWS` validation solutions at each mu, the difference to
     mu = 0 and its standard error (paired by text), nats a token; None where NLL is withheld.
@@ -39,14 +39,14 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         **job.settings.chat_inputs(),
         **({"nll": "withheld"} if why else {}),
     )
-    found = job.store.results(run)
-    if found is None:
+    stored = job.store.results(run)
+    if stored is None:
         numbers = check_line([c.path for c in line], progress=job.progress)
         measured = None
         if not why:
             measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
         call = judge(numbers, measured, withheld=why is not None)
-        found = job.store.commit(
+        stored = job.store.commit(
             run,
             {
                 "label": call.label,
@@ -55,24 +55,19 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
                 "nll": None if measured is None else [_point(mu, measured) for mu in measured],
             },
         )
-    for text in (*read_precheck(found["line"]).lines(), *_nll_lines(found["nll"])):
+    part = read_part(PrecheckPart, "precheck", stored, "boost")
+    line_numbers = read_part(Precheck, "line", part.line, "boost")
+    for text in (*line_numbers.lines(), *_nll_lines(part.nll)):
         job.progress.note(f"pre-check: {text}")
-    job.progress.note(f"pre-check: {found['label']}; {'; '.join(found['reasons'])}")
-    nll = None if found["nll"] is None else tuple(NllAtMu(**point) for point in found["nll"])
-    return PrecheckPart(found["label"], tuple(found["reasons"]), found["line"], nll)
+    job.progress.note(f"pre-check: {part.label}; {'; '.join(part.reasons)}")
+    return part
 
 
-def read_precheck(line: Mapping[str, Any]) -> Precheck:
-    """The numbers as a stored run has them."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in line.items()}
-    return Precheck(**values)
-
-
-def _nll_lines(points: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def _nll_lines(points: Sequence[NllAtMu] | None) -> list[str]:
     if points is None:
         return ["validation NLL along mu: withheld"]
-    told = ", ".join(f"{p['nll']:.4f} at {p['mu']:g}" for p in points)
-    return [f"validation NLL along mu, nats a token: {told}"]
+    values = ", ".join(f"{p.nll:.4f} at {p.mu:g}" for p in points)
+    return [f"validation NLL along mu, nats a token: {values}"]
 
 
 def _point(mu: float, nll: Mapping[float, Sequence[float]]) -> dict[str, float | None]:

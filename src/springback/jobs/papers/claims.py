@@ -5,7 +5,7 @@ Light to import.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -68,6 +68,11 @@ def page(analysis: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[
     if analysis["published"]:
         lines += ["## Published", "", *markdown_table(analysis["published"]), ""]
     return [*lines, "## Measured", "", *markdown_table(analysis["measured"], cell), ""]
+
+
+def select(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
+    """The rows that have these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
 def markdown_table(table: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[str]:

@@ -111,12 +111,12 @@ def count(tables: Sequence[Mapping[str, Method | SeedsMethod]]) -> dict[str, dic
     ``gain`` counts a method that is the fine-tuned one by choice as no gain; ``gain_if_chosen``
     and ``coverage`` are of the nulls in which it is not.  ``any``: some method of the table.
     """
-    found: dict[str, dict[str, Any]] = {}
+    counted: dict[str, dict[str, Any]] = {}
     for name in ("ME only", "CD only", "EpiCoDe"):
         rows = [table[name] for table in tables if name in table]
         known = [r.difference.bounds for r in rows if r.difference and r.difference.bounds]
         words = Counter(str(r.verdict) for r in rows)
-        found[name] = {
+        counted[name] = {
             "verdicts": dict(sorted(words.items())) | {"same": len(tables) - len(rows)},
             "gain": words["gain"] / len(tables),
             "gain_if_chosen": words["gain"] / len(rows) if rows else None,
@@ -125,6 +125,6 @@ def count(tables: Sequence[Mapping[str, Method | SeedsMethod]]) -> dict[str, dic
             else None,
             "intervals": len(known),
         }
-    said = [any(r.verdict == "gain" for r in table.values()) for table in tables]
-    found["any"] = {"gain": sum(said) / len(tables)}
-    return found
+    gains = [any(r.verdict == "gain" for r in table.values()) for table in tables]
+    counted["any"] = {"gain": sum(gains) / len(tables)}
+    return counted

@@ -23,7 +23,7 @@ from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettin
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
 from springback.progress import Progress, Silent
-from springback.results.audit_schema import AtSize, Audit
+from springback.results.audit_schema import Audit
 from springback.results.schema import read
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -87,19 +87,19 @@ def reproduce(
                 for rows, folder in folders.items()
             ]
         results = run_all(studies, store.root, progress, executor)
-        found = cards(results)
+        study_cards = cards(results)
         compared = None
         if len(results) > 1:
             compared = compare([r.data for r in results.values()], names=list(results))
         audits = {name: _audit(result) for name, result in results.items()}
         measured = _by_amount(audits) if what.by_amount else _measured(what, audits)
-        for entry, analysed in zip(found, audits.values(), strict=True):
+        for entry, analysed in zip(study_cards, audits.values(), strict=True):
             if analysed.protections or analysed.repair:
                 entry |= {"protections": analysed.protections, "repair": analysed.repair}
         if protected := protection_tables(audits):
             measured = protected
         comparison = compared.to_dict() if compared else None
-        analysis = record(name, scale, what, measured, studies=found, comparison=comparison)
+        analysis = record(name, scale, what, measured, studies=study_cards, comparison=comparison)
         write_text(store.root / "reproduce.md", "\n".join(page(analysis)))
         only = next(iter(results.values())).data["verdict"]
         return write_result(
@@ -139,7 +139,7 @@ def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> dict[str, Any]
 
     Of resistance also each pair: both losses, as the paper has them, and what they say.
     """
-    cards = {name: found.card for name, found in audits.items() if found.card is not None}
+    cards = {name: audit.card for name, audit in audits.items() if audit.card is not None}
     first = next(iter(cards.values()))
     titles = [first.quantities[key].title for key in what.columns]
     pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
@@ -160,26 +160,20 @@ def _by_amount(audits: Mapping[str, Audit]) -> dict[str, Any]:
     """The paper's Table 3: rows of KL after alignment and of doses, a column for each n_pos."""
     rows: list[list[str]] = []
     amounts: list[str] = []
-    for name, found in audits.items():
-        if found.rebound is None or found.doses_to_undo is None:
+    for name, audit in audits.items():
+        if audit.rebound is None or audit.doses_to_undo is None:
             continue
-        amounts = amounts or [f"aligned on {n:,}" for n in found.rebound.n_pos]
-        probes = found.rebound.probes
+        amounts = amounts or [f"aligned on {n:,}" for n in audit.rebound.n_pos]
+        probes = audit.rebound.probes
         for key, words in (("kl", "KL"), ("reverse_kl", "reverse KL")):
             if key in probes:
-                values = [_with_bounds(at, ".3g") for at in probes[key].aligned]
+                means = [size.value for size in probes[key].aligned]
+                values = ["" if mean is None else mean.with_bounds(".3g") for mean in means]
                 rows.append([f"{name}: {words} after alignment, nats/token", *values])
-        for doses in found.doses_to_undo.known().values():
-            cells = [" ".join(filter(None, (at.words, _bounded(at.mean)))) for at in doses.at]
+        for doses in audit.doses_to_undo.known().values():
+            cells = [" ".join(filter(None, (size.words, _bounded(size.mean)))) for size in doses.at]
             rows.append([f"{name}: until {doses.what}", *cells])
     return {"columns": ["study", *amounts], "rows": rows}
-
-
-def _with_bounds(found: AtSize, form: str) -> str:
-    text = f"{found.mean:{form}}"
-    if found.low is None:
-        return text
-    return f"{text} ({found.low:{form}} to {found.high:{form}})"
 
 
 def _bounded(mean: Bounded | None) -> str:

@@ -144,8 +144,10 @@ _RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=
 
 
 def _bridge(base: AuditSettings) -> AuditSettings:
-    """Align, move further or mix, perturb; and wear and repair.  The doses reach far, since a
-    dose that is not reached says little."""
+    """Protections before the perturbation, and repair after benign training.
+
+    The doses are large, since a dose that is not reached says little.
+    """
     large = base is LARGE
     return replace(
         base,

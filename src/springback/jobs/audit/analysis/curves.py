@@ -81,10 +81,10 @@ def judge(
             _part("Does the fall steepen with alignment (the paper's criterion)?", judged.paper),
             _part("Beyond proportional decay (the stricter one)?", judged.strict),
         ]
-    for pair, found in _resistance_judgements(resistances).items():
+    for pair, judgement in _resistance_judgements(resistances).items():
         question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward"
         question += " (on rows of the slices)?" if settings.resistance_data == "slices" else "?"
-        parts.append(_part(question, found))
+        parts.append(_part(question, judgement))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
     text = (
         f"Aligning on {largest} examples changed the margin by {gain.mean:+.3f} nats a token; "
@@ -115,14 +115,14 @@ def _aligned(gain: Interval, largest: int) -> Part:
     return Part("Did alignment take?", label, text)
 
 
-def _part(question: str, found: Criterion | ResistanceJudgement) -> Part:
-    return Part(question, found.label, found.sentence)
+def _part(question: str, judgement: Criterion | ResistanceJudgement) -> Part:
+    return Part(question, judgement.label, judgement.sentence)
 
 
 def _at(n_pos: int, values: Sequence[float | None]) -> AtSize:
     """Mean over the seeds in which there is a value (a share needs a gain)."""
     kept = [v for v in values if v is not None]
-    return AtSize.of(n_pos, mean_interval(kept) if kept else None)
+    return AtSize(n_pos, **vars(mean_interval(kept))) if kept else AtSize(n_pos, n=0)
 
 
 def _rebound_judgement(
@@ -139,8 +139,8 @@ def _dose_to_half_gain_of_mean(
 ) -> HalfDose:
     """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
     mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
-    found = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
-    return HalfDose(n_pos, found.dose, found.censored)
+    crossing = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
+    return HalfDose(n_pos, crossing.dose, crossing.censored)
 
 
 def _probe(
@@ -174,17 +174,17 @@ def _probe(
 Ends = tuple[float, ...] | None
 
 
-def means_and_ends(found: Sequence[Interval]) -> tuple[tuple[float, ...], Ends, Ends]:
+def means_and_ends(intervals: Sequence[Interval]) -> tuple[tuple[float, ...], Ends, Ends]:
     """Means, lower and upper ends, as curves hold them; with one seed there are no ends.
 
     An end that an interval lacks is NaN, which is written as null.
     """
-    means = tuple(i.mean for i in found)
-    if found[0].n == 1:
+    means = tuple(i.mean for i in intervals)
+    if intervals[0].n == 1:
         return means, None, None
     low, high = (
         tuple(math.nan if end is None else end for end in ends)
-        for ends in ([i.low for i in found], [i.high for i in found])
+        for ends in ([i.low for i in intervals], [i.high for i in intervals])
     )
     return means, low, high
 
@@ -222,9 +222,9 @@ def resistance_part(settings: AuditSettings, resistances: Resistances) -> Resist
         Pair(
             pair,
             **{way: mean_interval([*_way(losses[pair], way).values()]) for way in WAYS},
-            ratio=found.ratio,
-            label=found.label,
+            ratio=judgement.ratio,
+            label=judgement.label,
         )
-        for pair, found in judged.items()
+        for pair, judgement in judged.items()
     )
     return Resistance(settings.resistance_data, pairs) if pairs else None

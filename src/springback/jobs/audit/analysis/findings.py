@@ -24,7 +24,7 @@ from springback.results.audit_schema import (
 )
 from springback.results.probe_info import ProbeInfo
 from springback.results.schema import Part
-from springback.stats import Interval, mean_interval
+from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 #: Probes that score sampled texts.
@@ -58,7 +58,7 @@ def doses_to_undo(
 ) -> UndoDoses:
     """Half, and all, of the gain in margin; KL at most epsilon; each with its trend in n_pos."""
     margins = curves_of(settings, start, rebounds)
-    found = {share: elasticity.doses_to_lose_gain(margins, share) for share in ("half", "all")}
+    by_kind = {share: elasticity.doses_to_lose_gain(margins, share) for share in ("half", "all")}
     for probe in ("kl", "reverse_kl"):
         if probe in settings.probes:
             values = curves_of(settings, start, rebounds, probe).margins
@@ -67,15 +67,15 @@ def doses_to_undo(
             )
             if probe == "reverse_kl":
                 doses = replace(doses, what=f"{doses.what}, on the model's own texts")
-            found[probe] = doses
-    return UndoDoses(**{name: _doses(doses) for name, doses in found.items()})
+            by_kind[probe] = doses
+    return UndoDoses(**{name: _doses(doses) for name, doses in by_kind.items()})
 
 
 def _doses(doses: Doses) -> DosesToUndo:
     return DosesToUndo(
         doses.what,
         doses.largest,
-        tuple(map(DoseAtSize.of, elasticity.doses_at(doses))),
+        tuple(DoseAtSize(**vars(d), words=d.words()) for d in elasticity.doses_at(doses)),
         doses.by_seed,
         elasticity.dose_trend(doses) if len(set(doses.n_pos)) > 1 else None,
     )
@@ -93,7 +93,7 @@ def sampled(
     score may be one that should fall.  ``gain`` keeps its own sign, so its interval is a fair test
     of whether the score moved at all.
     """
-    found = {}
+    scores = {}
     for probe in (p for p in SAMPLED if p in settings.probes):
         plain = curves_of(settings, start, rebounds, probe)
         gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
@@ -111,7 +111,7 @@ def sampled(
         several = len(set(curves.n_pos)) > 1
         judged = elasticity.rebound_judgement(curves, dose=dose) if several else None
         moved = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
-        found[probe] = SampledScore(
+        scores[probe] = SampledScore(
             title=words[probe].title,
             unit=words[probe].unit,
             aligned_is="higher" if sign > 0 else "lower",
@@ -124,7 +124,7 @@ def sampled(
             share_per_log2=judged.strict.slope if judged else None,
             share_label=judged.strict.label if judged else "",
         )
-    return found
+    return scores
 
 
 def attackers(
@@ -209,7 +209,7 @@ def second_alignment(
 
 def parts(analysis: Audit) -> list[Part]:
     """The questions that these findings answer, with label and sentence."""
-    found = []
+    answers = []
     titles = {
         "half": "How many examples undo half of the alignment?",
         "all": "How many undo all of it?",
@@ -218,30 +218,32 @@ def parts(analysis: Audit) -> list[Part]:
     }
     doses = analysis.doses_to_undo.known() if analysis.doses_to_undo is not None else {}
     for name, dose in doses.items():
-        at, what = dose.at[-1], dose.what
-        text = f"{what[0].upper()}{what[1:]}, aligned on {at.n_pos}: {at.words}."
+        largest, what = dose.at[-1], dose.what
+        text = f"{what[0].upper()}{what[1:]}, aligned on {largest.n_pos}: {largest.words}."
         if dose.trend is not None:
             text += f" {dose.trend.sentence}"
-        reached = "not reached" if at.median is None else f"{at.median:.0f} examples"
-        found.append(Part(titles[name], "not defined" if at.mean is None else reached, text))
+        reached = "not reached" if largest.median is None else f"{largest.median:.0f} examples"
+        answers.append(Part(titles[name], "not defined" if largest.mean is None else reached, text))
     if (shapes := analysis.phases) is not None:
         if (decay := shapes.decay) is not None:
             question = "Steeper than proportional decay fitted at one rate?"
-            found.append(Part(question, decay.label, decay.sentence))
-        largest, shape = list(shapes.branches.items())[-1]
-        question = f"One phase or two (aligned on {largest})?"
-        found.append(Part(question, shape.label, shape.sentence))
-    found += [_scored(score) for score in (analysis.sampled or {}).values()]
+            answers.append(Part(question, decay.label, decay.sentence))
+        n_pos, shape = list(shapes.branches.items())[-1]
+        question = f"One phase or two (aligned on {n_pos})?"
+        answers.append(Part(question, shape.label, shape.sentence))
+    answers += [_scored(score) for score in (analysis.sampled or {}).values()]
     if analysis.attackers is not None:
-        found += _attacked(analysis.attackers)
+        answers += _attacked(analysis.attackers)
     if (second := analysis.realign) is not None:
-        found.append(Part("Is the second alignment faster?", second.label, second.sentence))
-    return found
+        answers.append(Part("Is the second alignment faster?", second.label, second.sentence))
+    return answers
 
 
 def _scored(score: SampledScore) -> Part:
-    text = f"Aligning changed the score by {_shown(score.gain)} {score.unit}; of that the opposite "
-    text += f"took back {_shown(score.fall)}."
+    gain, fall = (change.with_bounds("+.4f") for change in (score.gain, score.fall))
+    text = (
+        f"Aligning changed the score by {gain} {score.unit}; of that the opposite took back {fall}."
+    )
     label = score.label or "measured"
     if score.gain.low is not None and not score.moved:
         label = "did not align"
@@ -251,14 +253,14 @@ def _scored(score: SampledScore) -> Part:
 
 
 def _attacked(swept: Attackers) -> list[Part]:
-    found = []
+    answers = []
     if (share := swept.share) is not None:
         worst, median = (100 * (value or 0.0) for value in (share.worst, share.median))
         text = (
             f"Of {share.attackers} attackers the worst took back {worst:.0f} % "
             f"of the gain ({share.worst_by}), the median {median:.0f} %."
         )
-        found.append(Part("What does the worst attacker do?", f"{worst:.0f} % of the gain", text))
+        answers.append(Part("What does the worst attacker do?", f"{worst:.0f} % of the gain", text))
     for mixed in swept.mixed:
         fall = mixed.fall
         if fall is None:
@@ -269,8 +271,8 @@ def _attacked(swept: Attackers) -> list[Part]:
             label = "yes" if fall.low > 0 else "no" if fall.high < 0 else "undecided"
         text = f"The margin fell by {fall.mean:+.4f} nats a token ({bounds})."
         rows = "benign rows only" if mixed.mix == 1 else f"rows {mixed.name}"
-        found.append(Part(f"Does it fall when perturbed with {rows}?", label, text))
-    return found
+        answers.append(Part(f"Does it fall when perturbed with {rows}?", label, text))
+    return answers
 
 
 def symmetry(analysis: Audit) -> list[Part]:
@@ -284,12 +286,12 @@ def symmetry(analysis: Audit) -> list[Part]:
     if len(orders) < 2:
         return []
     slopes = [rebound.slope or Slope() for rebound in orders]
-    found = [
+    measures = [
         ("the margin fell by", [rebound.fall[-1].value for rebound in orders]),
         ("per doubling of n_pos the fall changes by", [s.fall_per_log2 for s in slopes]),
         ("per doubling of n_pos the share lost changes by", [s.share_per_log2 for s in slopes]),
     ]
-    compared = [(words, a, b) for words, (a, b) in found if a is not None and b is not None]
+    compared = [(words, a, b) for words, (a, b) in measures if a is not None and b is not None]
     same = all((a.mean > 0) == (b.mean > 0) for _, a, b in compared)
     # The share is the stricter criterion, which the paper does not ask for.
     needed = [one for _, *both in compared[:2] for one in both]
@@ -297,13 +299,9 @@ def symmetry(analysis: Audit) -> list[Part]:
     label = "same direction" if same else "not the same direction"
     if shown:
         label = "shown in both orders"
-    lines = [f"{words} {_shown(a)} here and {_shown(b)} there" for words, a, b in compared]
+    lines = [
+        f"{words} {a.with_bounds('+.4f')} here and {b.with_bounds('+.4f')} there"
+        for words, a, b in compared
+    ]
     text = f"Opposite order: {'; '.join(lines)}." + ("" if shown else " Directions, not a test.")
     return [Part("Is it the same in the opposite order?", label, text)]
-
-
-def _shown(found: Interval) -> str:
-    if found.bounds is None:
-        return f"{found.mean:+.4f}"
-    low, high = found.bounds
-    return f"{found.mean:+.4f} ({low:+.4f} to {high:+.4f})"

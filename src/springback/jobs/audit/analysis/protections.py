@@ -16,7 +16,7 @@ from springback.elasticity.doses import dose_range
 from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
 from springback.jobs.audit.analysis.curves import means_and_ends
 from springback.jobs.audit.branches import protected
-from springback.jobs.audit.protections import Protection as Shield
+from springback.jobs.audit.protections import Protection as ProtectionSetting
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
     Audit,
@@ -51,13 +51,13 @@ def protections(
     """Every protection against the unprotected model; None where none was asked for."""
     begin = float(start["probes"]["margin"]["value"])
     last, doses = max(settings.n_pos), (0, *settings.doses)
-    shields = [a.protection for a in protected(settings) if a.protection is not None]
-    if not shields:
+    tried = [a.protection for a in protected(settings) if a.protection is not None]
+    if not tried:
         return None
     plain = {
         seed: {0: got["aligned"][last], **got["perturbed"][last]} for seed, got in rebounds.items()
     }
-    rows = [_protection(settings, words, s, begin, plain, rebounds) for s in shields]
+    rows = [_protection(settings, words, one, begin, plain, rebounds) for one in tried]
     return Protections(
         n_pos=last,
         doses=doses,
@@ -77,50 +77,53 @@ def _margin(probes: Mapping[str, Any]) -> float:
 
 
 def _curve(doses: Sequence[int], values: Mapping[int, Mapping[int, Any]]) -> MarginCurve:
-    found = [mean_interval([_margin(row[d]) for row in values.values()]) for d in doses]
-    return MarginCurve(tuple(doses), *means_and_ends(found))
+    intervals = [mean_interval([_margin(row[d]) for row in values.values()]) for d in doses]
+    return MarginCurve(tuple(doses), *means_and_ends(intervals))
 
 
 def _doses_to_half_unprotected_gain(
     values: Mapping[int, Mapping[int, Any]], plain: Mapping[int, Mapping[int, Any]], begin: float
 ) -> dict[int, Crossing]:
     """Dose at which half of the unprotected gain is lost, by seed; seeds without a gain are out."""
-    found = {}
+    crossings = {}
     for seed, row in values.items():
         aligned = _margin(plain[seed][0])
         if aligned > begin:
             doses = sorted(row)
             level = begin + 0.5 * (aligned - begin)
-            found[seed] = first_crossing(doses, [_margin(row[d]) for d in doses], level)
-    return found
+            crossings[seed] = first_crossing(doses, [_margin(row[d]) for d in doses], level)
+    return crossings
 
 
-def _ranges(found: Mapping[int, Crossing], largest: float) -> dict[int, Range]:
-    return {seed: dose_range(crossing, largest) for seed, crossing in found.items()}
+def _ranges(crossings: Mapping[int, Crossing], largest: float) -> dict[int, Range]:
+    return {seed: dose_range(crossing, largest) for seed, crossing in crossings.items()}
 
 
 def _protection(
     settings: AuditSettings,
     words: Mapping[str, ProbeInfo],
-    shield: Shield,
+    protection: ProtectionSetting,
     begin: float,
     plain: Mapping[int, Mapping[int, Any]],
     rebounds: Rebounds,
 ) -> Protection:
     doses, last = [0, *settings.doses], max(settings.doses)
     values = {
-        seed: {0: plain[seed][0], **got["protected"][shield.name]} for seed, got in rebounds.items()
+        seed: {0: plain[seed][0], **got["protected"][protection.name]}
+        for seed, got in rebounds.items()
     }
     left = [_margin(row[last]) - _margin(plain[seed][last]) for seed, row in values.items()]
-    beside = shield.beside(settings.batch_size)
+    beside = protection.beside(settings.batch_size)
     share = beside / (settings.batch_size + beside) if beside else None
-    own, bare = (
+    crossings, unprotected = (
         _doses_to_half_unprotected_gain(values, plain, begin),
         _doses_to_half_unprotected_gain(plain, plain, begin),
     )
-    a, b = _ranges(own, last), _ranges(bare, last)
+    a, b = _ranges(crossings, last), _ranges(unprotected, last)
     # Both beyond the largest dose says nothing of the difference, and paired_change says so.
-    change = paired_change([a[s] for s in own], [b[s] for s in own]) if own else None
+    change = (
+        paired_change([a[s] for s in crossings], [b[s] for s in crossings]) if crossings else None
+    )
     costs = (
         {
             probe: mean_interval(
@@ -132,13 +135,13 @@ def _protection(
         for d in (0, last)
     )
     return Protection(
-        name=shield.name,
-        kind=shield.kind,
-        strength=shield.strength if share is None else share,
-        rank=shield.rank,
+        name=protection.name,
+        kind=protection.kind,
+        strength=protection.strength if share is None else share,
+        rank=protection.rank,
         curve=_curve(doses, values),
         gain=mean_interval([_margin(row[0]) - begin for row in values.values()]),
-        dose=ProtectedDose(_crossed(own, last), change, _label(change, len(own))),
+        dose=ProtectedDose(_crossed(crossings, last), change, _label(change, len(crossings))),
         left=MarginLeft(mean_interval(left), t_pvalue(left), _label(_of_values(left), len(left))),
         cost=Cost(*costs),
     )
@@ -148,11 +151,12 @@ def _value(probes: Mapping[str, Any], probe: str) -> float:
     return float(probes[probe]["value"])
 
 
-def _crossed(found: Mapping[int, Crossing], largest: float) -> MeanDose | None:
-    if not found:
+def _crossed(crossings: Mapping[int, Crossing], largest: float) -> MeanDose | None:
+    if not crossings:
         return None
-    ends = [dose_range(c, largest) for c in found.values()]
-    return MeanDose.of(bounded_mean([a for a, _ in ends], [b for _, b in ends]))
+    ends = [dose_range(c, largest) for c in crossings.values()]
+    mean = bounded_mean([a for a, _ in ends], [b for _, b in ends])
+    return MeanDose(**vars(mean), mean=mean.mean)
 
 
 def _of_values(values: Sequence[float]) -> Change:
@@ -205,8 +209,8 @@ def repair(
         return None
     last = max(settings.n_pos)
     first = {seed: got["aligned"][last] for seed, got in rebounds.items()}
-    found = {seed: got["repair"] for seed, got in rebounds.items()}
-    points = [_point(mu, found, first, words) for mu in (0.0, *settings.repair_mu)]
+    by_seed = {seed: got["repair"] for seed, got in rebounds.items()}
+    points = [_point(mu, by_seed, first, words) for mu in (0.0, *settings.repair_mu)]
     return Repair(
         n_pos=last,
         rows=settings.repair_rows,
@@ -226,33 +230,33 @@ def repair(
 
 def _point(
     mu: float,
-    found: Mapping[int, Mapping[float, Any]],
+    by_seed: Mapping[int, Mapping[float, Any]],
     first: Mapping[int, Any],
     words: Mapping[str, ProbeInfo],
 ) -> RepairPoint:
-    """One strength: alignment and skill, and how both differ from the worn model's."""
-    gained = [_margin(row[mu]) - _margin(row[0.0]) for row in found.values()]
+    """One strength: alignment and skill, and how both differ from mu 0's."""
+    gained = [_margin(row[mu]) - _margin(row[0.0]) for row in by_seed.values()]
     paid = [
-        _value(row[mu], "neutral_nll") - _value(row[0.0], "neutral_nll") for row in found.values()
+        _value(row[mu], "neutral_nll") - _value(row[0.0], "neutral_nll") for row in by_seed.values()
     ]
-    lost = [_margin(first[s]) - _margin(row[0.0]) for s, row in found.items()]
+    lost = [_margin(first[s]) - _margin(row[0.0]) for s, row in by_seed.items()]
     taught = [
         _value(first[s], "neutral_nll") - _value(row[0.0], "neutral_nll")
-        for s, row in found.items()
+        for s, row in by_seed.items()
     ]
     return RepairPoint(
         mu=mu,
-        margin=mean_interval([_margin(row[mu]) for row in found.values()]),
-        skill=mean_interval([_value(row[mu], "neutral_nll") for row in found.values()]),
+        margin=mean_interval([_margin(row[mu]) for row in by_seed.values()]),
+        skill=mean_interval([_value(row[mu], "neutral_nll") for row in by_seed.values()]),
         restored=mean_interval(gained),
         restored_label=_label(_of_values(gained), len(gained)) if mu else "",
         paid=mean_interval(paid),
         paid_label=_label(_of_values(paid), len(paid)) if mu else "",
-        # Of what benign training took, and of what it taught; only over a loss and a lesson.
+        # Of the margin that benign training took, and of the NLL that it lowered; None for none.
         restored_share=sum(gained) / sum(lost) if sum(lost) > 0 else None,
         paid_share=sum(paid) / sum(taught) if sum(taught) > 0 else None,
         more={
-            probe: mean_interval([_value(row[mu], probe) for row in found.values()])
+            probe: mean_interval([_value(row[mu], probe) for row in by_seed.values()])
             for probe in COSTS
             if probe in words
         },
@@ -268,7 +272,7 @@ def _better(a: RepairPoint, b: RepairPoint) -> bool:
 
 def parts(analysis: Audit) -> list[Part]:
     """The questions that these findings answer, with label and sentence."""
-    found = []
+    answers = []
     for row in analysis.protections.rows if analysis.protections is not None else ():
         question = f"Does protection by {row.name} raise the dose to undo?"
         words = {"higher": "yes", "lower": "no, it lowers it"}
@@ -280,16 +284,16 @@ def parts(analysis: Audit) -> list[Part]:
         )
         if (cost := row.cost.aligned.get("neutral_nll")) is not None:
             text += f" Before any perturbation neutral texts cost {cost.mean:+.4f}{_bounds(cost)}."
-        found.append(Part(question, words.get(row.dose.label, row.dose.label), text))
+        answers.append(Part(question, words.get(row.dose.label, row.dose.label), text))
     if analysis.repair is not None:
-        found.append(_repaired(analysis.repair))
-    return found
+        answers.append(_repaired(analysis.repair))
+    return answers
 
 
-def _bounds(found: Interval) -> str:
-    if found.bounds is None:
+def _bounds(interval: Interval) -> str:
+    if interval.bounds is None:
         return " (no interval)"
-    return f" (95 % interval {found.low:+.4f} to {found.high:+.4f})"
+    return f" (95 % interval {interval.low:+.4f} to {interval.high:+.4f})"
 
 
 def _dose_words(dose: ProtectedDose) -> str:
@@ -307,12 +311,12 @@ def _dose_words(dose: ProtectedDose) -> str:
 
 
 def _repaired(repair: Repair) -> Part:
-    worn, before = repair.points[0].margin.mean, repair.aligned.margin.mean
+    after, before = repair.points[0].margin.mean, repair.aligned.margin.mean
     question = "Does adding the alignment back repair a model that benign training wore?"
-    if worn >= before:
+    if after >= before:
         text = (
             f"{repair.rows} benign rows did not wear the alignment: the margin went from "
-            f"{before:.4f} to {worn:.4f} nats a token."
+            f"{before:.4f} to {after:.4f} nats a token."
         )
         return Part(question, "nothing to repair", text)
     shares = [(p.restored_share or 0.0, p) for p in repair.points[1:]]
@@ -320,7 +324,7 @@ def _repaired(repair: Repair) -> Part:
     share, price = 100 * restored, best.paid
     of_it = f"{share:.0f} % of what was lost" if share > 0 else "nothing of what was lost"
     text = (
-        f"{repair.rows} benign rows took the margin from {before:.4f} to {worn:.4f} nats a "
+        f"{repair.rows} benign rows took the margin from {before:.4f} to {after:.4f} nats a "
         f"token. With mu {best.mu:g} it changed by {best.restored.mean:+.4f}"
         f"{_bounds(best.restored)}, {of_it}; the new skill's NLL by {price.mean:+.4f}"
         f"{_bounds(price)}."

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SETS = ("pretraining", "aligning", "perturbing")
 Rebounds = Mapping[int, Mapping[str, Any]]
 #: What a run measured -> probes at each mark of a trajectory.
-At = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
+ProbesAtMarks = Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,21 @@ def trajectories(
 ) -> list[Trajectory]:
     """The aligning run's, then a perturbing one's a branch."""
 
-    def one(name: str, at: Mapping[str, Any]) -> float:
-        return float(at["rates"]["sets"][name]["rate"])
+    def one(name: str, probes: Mapping[str, Any]) -> float:
+        return float(probes["rates"]["sets"][name]["rate"])
 
-    def along(phase: str, n: int, marks: Sequence[int], at: At) -> Trajectory:
+    def along(phase: str, n: int, marks: Sequence[int], measured: ProbesAtMarks) -> Trajectory:
         values = {
             name: {
-                seed: [one(name, probes) for probes in at(got)] for seed, got in rebounds.items()
+                seed: [one(name, probes) for probes in measured(got)]
+                for seed, got in rebounds.items()
             }
             for name in SETS
         }
         return Trajectory(phase, n, (0, *marks), values)
 
     begin = start["probes"]
-    found = [
+    paths = [
         along("align", max(n_pos), n_pos, lambda got: [begin, *map(got["aligned"].get, n_pos)])
     ]
     for n in n_pos:
@@ -106,8 +107,8 @@ def trajectories(
         def perturbed(got: Mapping[str, Any], n: int = n) -> list[Mapping[str, Any]]:
             return [got["aligned"][n], *(got["perturbed"][n][d] for d in doses)]
 
-        found.append(along("perturb", n, doses, perturbed))
-    return found
+        paths.append(along("perturb", n, doses, perturbed))
+    return paths
 
 
 def _summary(path: Trajectory) -> RatePath:
@@ -120,14 +121,16 @@ def _summary(path: Trajectory) -> RatePath:
             mean_interval([v - b for v, b in zip(column, columns[0], strict=True)])
             for column in columns
         )
-        first, last = (mean_interval(_slopes(path, name, at)) for at in (1, -1))
+        first, last = (mean_interval(_slopes(path, name, mark)) for mark in (1, -1))
         sets[name] = RateMoves(changes, first, last)
     return RatePath(path.phase, path.n_pos, path.examples, sets)
 
 
-def _slopes(path: Trajectory, name: str, at: int) -> list[float]:
-    """By seed: change of the set's rate for each example from the beginning to mark ``at``."""
-    return [(values[at] - values[0]) / path.examples[at] for values in path.values[name].values()]
+def _slopes(path: Trajectory, name: str, mark: int) -> list[float]:
+    """By seed: change of the set's rate for each example from the beginning to mark ``mark``."""
+    return [
+        (values[mark] - values[0]) / path.examples[mark] for values in path.values[name].values()
+    ]
 
 
 def _fitted(path: Trajectory, volume: float) -> RateFit:
@@ -137,11 +140,11 @@ def _fitted(path: Trajectory, volume: float) -> RateFit:
     The theorem says |D1| / |D2| while D3 comes, and speaks of perturbing only.
     """
 
-    def ratio(at: int) -> RateRatio:
-        one, two = (_slopes(path, name, at) for name in ("pretraining", "aligning"))
+    def ratio(mark: int) -> RateRatio:
+        one, two = (_slopes(path, name, mark) for name in ("pretraining", "aligning"))
         ratios = [-b / a if a else math.nan for a, b in zip(one, two, strict=True)]
         return RateRatio(
-            path.examples[at],
+            path.examples[mark],
             tuple(r if math.isfinite(r) else None for r in ratios),
             geometric(ratios),
             sum(r > 0 for r in ratios) / len(ratios),
@@ -151,23 +154,23 @@ def _fitted(path: Trajectory, volume: float) -> RateFit:
     return RateFit(path.phase, path.n_pos, ratio(1), ratio(-1), by_volumes)
 
 
-def parts(found: Rates | None) -> list[Part]:
+def parts(measured: Rates | None) -> list[Part]:
     """The question that the rates answer, of the most aligned model."""
-    if found is None:
+    if measured is None:
         return []
-    path, fit = found.trajectories[-1], found.k[-1]
+    path, fit = measured.trajectories[-1], measured.k[-1]
     moved = "; ".join(f"{name} {path.sets[name].first_per_example.mean:+.2e}" for name in SETS)
     if (k := fit.first.k) is None:
         share = f"{100 * fit.first.opposite:.0f} %"
-        label, said = "no k", f"the two go opposite ways in {share} of the seeds: no k to fit"
+        label, fitted = "no k", f"the two go opposite ways in {share} of the seeds: no k to fit"
     else:
         bounds = "" if k.bounds is None else f" ({k.low:.2g} to {k.high:.2g})"
         label = f"k = {k.mean:.2g}"
-        said = f"fitted k = {k.mean:.2g}{bounds}"
+        fitted = f"fitted k = {k.mean:.2g}{bounds}"
     if fit.volumes is not None:
-        said += f", {fit.volumes:.3g} by volumes"
+        fitted += f", {fit.volumes:.3g} by volumes"
     text = (
         f"Bits a token for each of the first {fit.first.examples} perturbing examples: {moved}; "
-        f"{said}."
+        f"{fitted}."
     )
     return [Part("Whose rate moves, and by what k?", label, text)]

@@ -1,4 +1,4 @@
-"""What a boost tells beside its method table: effect by difficulty, and error diagnostics."""
+"""What a boost reports beside its method table: effect by difficulty, and error diagnostics."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def further(
     Errors are measured on the validation questions' solutions: the test set is not looked at to
     predict what it will show.
     """
-    found = seed_result(job.settings.seed, arms, tested, data.test)
+    result = seed_result(job.settings.seed, arms, tested, data.test)
     diagnostics = diagnose(job, arms, data.validation, reference) if reference else None
     bins = list(job.settings.difficulty) or 3
-    return by_difficulty([found], bins), diagnostics
+    return by_difficulty([result], bins), diagnostics
 
 
 def size_of(row: Row) -> float:
@@ -50,11 +50,11 @@ def seed_result(
             name: Answers(
                 arms[name].mu,
                 arms[name].lam,
-                tuple(map(float, found.correct)),
-                found.nll,
+                tuple(map(float, tried.correct)),
+                tried.nll,
                 arms[name].key() == plain,
-                found.cut_share,
+                tried.cut_share,
             )
-            for name, found in tested.items()
+            for name, tried in tested.items()
         },
     )

@@ -20,7 +20,7 @@ from springback.models.loading import (
 from springback.results.boost_schema import Contrast, Diagnostics, Prediction
 from springback.theory.logit_errors import Errors, TextErrors, estimate
 
-#: Lambdas that predictions are told at, beside those that were searched.
+#: Lambdas that predictions are given for, beside those that were searched.
 LAMBDAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 _LABELS = {True: "helps", False: "does not help", None: "undecided"}
 
@@ -36,11 +36,11 @@ class Contrasted:
 
 def contrasts(arms: Mapping[str, Arm]) -> list[Contrasted]:
     """What EpiCoDe and CD only contrast; a model set against itself is left out."""
-    found = []
+    contrasted = []
     if arms["EpiCoDe"].mu:
-        found.append(Contrasted("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
-    found.append(Contrasted("CD only", 0.0, "early"))
-    return found
+        contrasted.append(Contrasted("EpiCoDe", arms["EpiCoDe"].mu, "ft"))
+    contrasted.append(Contrasted("CD only", 0.0, "early"))
+    return contrasted
 
 
 class Reference:
@@ -84,17 +84,17 @@ def text_errors(
         max_tokens=job.settings.max_tokens,
         **job.settings.chat_inputs(),
     )
-    found = job.store.results(run)
-    if found is None:
+    stored = job.store.results(run)
+    if stored is None:
         job.progress.stage(f"logit errors: {contrast.method}, mu {contrast.mu:g}", 1)
         weak = job.sweep.ft if contrast.weak == "ft" else job.sweep.early
         models = (job.sweep.at(contrast.mu), weak, reference.model(job))
         texts = probes.logit_errors(
             models, job.solutions(rendered), job.tokenizer, job.settings.alpha
         )
-        found = job.store.commit(run, {"texts": [list(astuple(t)) for t in texts]})
+        stored = job.store.commit(run, {"texts": [list(astuple(t)) for t in texts]})
         job.progress.advance()
-    return [TextErrors(*text) for text in found["texts"]]
+    return [TextErrors(*text) for text in stored["texts"]]
 
 
 def diagnose(
@@ -130,6 +130,6 @@ def summary(
 
 
 def quantities(errors: Errors) -> dict[str, Any]:
-    """What is told of the errors, and the call in words."""
+    """The estimates by name, and as ``label`` whether contrast helps."""
     names = ("eps", "k", "rho", "rho_k", "best_lambda", "contested")
     return {"label": _LABELS[errors.helps], **{name: getattr(errors, name) for name in names}}

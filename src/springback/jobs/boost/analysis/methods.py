@@ -34,7 +34,7 @@ from springback.stats import (
 Row = TypeVar("Row", Method, SeedsMethod, ByDifficulty)
 #: Accuracy of the fine-tuned model below which a gain in accuracy can hardly show.
 FLOOR = 0.05
-#: One point of accuracy: the gain that power is told for.
+#: One point of accuracy: the gain that power is given for.
 POINT = 0.01
 
 
@@ -115,14 +115,14 @@ def adjusted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
 
     One family: whoever reads the table looks for any difference at all.
     """
-    found = [
+    tests = [
         (i, name, p)
         for i, row in enumerate(rows)
         for name in names
         if (p := getattr(row, name, None)) is not None
     ]
     changes: dict[int, dict[str, Any]] = {}
-    for (i, name, _), value in zip(found, holm([p for *_, p in found]), strict=True):
+    for (i, name, _), value in zip(tests, holm([p for *_, p in tests]), strict=True):
         changes.setdefault(i, {})[f"{name}_holm"] = value
     return [replace(row, **changes.get(i, {})) for i, row in enumerate(rows)]
 

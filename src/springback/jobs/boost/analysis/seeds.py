@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from springback.errors import DataError
 from springback.jobs.boost.analysis.methods import adjusted
 from springback.results.boost_schema import (
+    LAMBDA,
     Bin,
     ByDifficulty,
     Difficulty,
@@ -44,23 +45,11 @@ class Answers:
     """
 
     mu: float
-    lam: float
+    lam: float = field(metadata=LAMBDA)
     correct: tuple[float, ...]
     nll: tuple[float, ...]
     same: bool = False
     cut: float | None = None
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Answers:
-        """As a run file holds it."""
-        return cls(
-            float(found["mu"]),
-            float(found["lambda"]),
-            tuple(float(c) for c in found["correct"]),
-            tuple(float(v) for v in found["nll"]),
-            bool(found.get("same", False)),
-            found.get("cut"),
-        )
 
 
 @dataclass(frozen=True)
@@ -71,15 +60,6 @@ class SeedResult:
     questions: tuple[str, ...]
     sizes: tuple[float, ...]
     methods: Mapping[str, Answers]
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> SeedResult:
-        return cls(
-            int(found["seed"]),
-            tuple(found["questions"]),
-            tuple(float(s) for s in found["sizes"]),
-            {name: Answers.of(given) for name, given in found["methods"].items()},
-        )
 
 
 def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, Any]:
@@ -165,8 +145,8 @@ def over_questions(seeds: Sequence[SeedResult], name: str, base: str) -> float |
 
 def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
     """One mean a seed."""
-    found = [getattr(s.methods[name], measure) for s in seeds]
-    return [sum(values) / len(values) for values in found]
+    by_seed = [getattr(s.methods[name], measure) for s in seeds]
+    return [sum(values) / len(values) for values in by_seed]
 
 
 def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) -> SeedsMethod:
@@ -222,17 +202,17 @@ def by_difficulty(seeds: Sequence[SeedResult], bins: int | Sequence[float] = 3) 
     the seeds' slopes.  No methods where one bin holds all questions, as with letters for answers.
     """
     sizes = [size for s in seeds for size in s.sizes]
-    found = bins_by_size(sizes, bins)
+    size_bins = bins_by_size(sizes, bins)
     rows = []
-    for name in method_names(seeds) if len(found) > 1 else ():
+    for name in method_names(seeds) if len(size_bins) > 1 else ():
         if name == "fine-tuned" or all(s.methods[name].same for s in seeds):
             continue
         slope = _slope(seeds, name)
-        inside = tuple(_in_bin(seeds, name, b.low, b.high) for b in found)
+        inside = tuple(_in_bin(seeds, name, b.low, b.high) for b in size_bins)
         rows.append(ByDifficulty(name, inside, slope.slope, slope.p))
     return Difficulty(
         "characters of the reference solution",
-        tuple(Bin(b.low, b.high, len(b.members)) for b in found),
+        tuple(Bin(b.low, b.high, len(b.members)) for b in size_bins),
         tuple(adjusted(rows, ("p",))),
     )
 

@@ -18,6 +18,7 @@ from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.progress import Progress, Silent
+from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -121,7 +122,7 @@ def _seeds(
 
 
 def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    seeds = [SeedResult.of(result) for result in results]
+    seeds = read_part(tuple[SeedResult, ...], "seeds", results, "reproduce")
     bins = list(settings.difficulty) or 3
     return {
         **across(seeds, settings.tolerance),

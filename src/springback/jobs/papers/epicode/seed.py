@@ -117,8 +117,6 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     open_test(job.settings, pair, job.data.test, store)
     tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
     kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
-    for answers in kept["methods"].values():
-        answers["lambda"] = answers.pop("lam")
     return {
         **kept,
         **_data(job.data),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback.jobs.boost.analysis.methods import too_few
 from springback.jobs.papers import claims
+from springback.results.schema import Part, Verdict
 from springback.stats import Interval
 
 Fields = Mapping[str, Any]
-_ENDS = ("mean", "low", "high")
 
 
 def measured(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
@@ -91,10 +92,7 @@ def _theory(cells: Sequence[Fields]) -> dict[str, Any]:
 
 
 def _scaled(interval: Fields | None, factor: float) -> dict[str, Any] | None:
-    if interval is None:
-        return None
-    ends = {k: None if interval[k] is None else interval[k] * factor for k in _ENDS}
-    return {**interval, **ends}
+    return None if interval is None else Interval(**interval).scaled(factor).to_dict()
 
 
 def _p(value: float | None) -> float | None:
@@ -102,21 +100,17 @@ def _p(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.2g}")
 
 
-def verdict(name: str, cells: Sequence[Fields]) -> dict[str, Any]:
+def verdict(name: str, cells: Sequence[Fields]) -> Verdict:
     """Label and sentences; of several cells the label counts them."""
     special = {"epicode-theory": _theory_verdict, "epicode-difficulty": _difficulty_verdict}
     judge = special.get(name, _methods_verdict)
-    parts = [
-        {"question": cell["name"], "label": label, "text": text}
-        for cell in cells
-        for label, text in (judge(cell),)
-    ]
-    labels = list(dict.fromkeys(part["label"] for part in parts))
+    parts = tuple(Part(cell["name"], *judge(cell)) for cell in cells)
     if len(parts) == 1:
-        return {"label": labels[0], "text": parts[0]["text"], "parts": []}
-    counts = "; ".join(f"{label}: {sum(p['label'] == label for p in parts)}" for label in labels)
+        return Verdict(parts[0].label, parts[0].text)
+    labels = Counter(part.label for part in parts)
+    counts = "; ".join(f"{label}: {count}" for label, count in labels.items())
     text = f"Of {len(parts)} groups of model and task, {counts}."
-    return {"label": counts, "text": text, "parts": parts}
+    return Verdict(counts, text, parts)
 
 
 def _methods_verdict(cell: Fields) -> tuple[str, str]:
@@ -132,7 +126,8 @@ def _methods_verdict(cell: Fields) -> tuple[str, str]:
     if nll is None:
         text += "; NLL is withheld, since the reference answers are bare."
     else:
-        text += f"; NLL of the reference solutions {_interval(nll, '+.4f')} nats/token."
+        shown = Interval(**nll).with_bounds("+.4f")
+        text += f"; NLL of the reference solutions {shown} nats/token."
     if row.get("p_t_holm") is not None:
         text += f" p (paired t, Holm over the table) {row['p_t_holm']:.2g}."
     text += too_few(row["verdict"], Interval(**row["difference"]), row.get("p_mcnemar"))
@@ -205,30 +200,22 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
-        return _rounded(value)
+        return _rounded(Interval(**value))
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def _rounded(interval: Fields) -> str:
+def _rounded(interval: Interval) -> str:
     """All to one place, the fourth of the largest: so what is next to nothing is 0, not 1e-16."""
-    largest = max(abs(interval[k]) for k in _ENDS if interval[k] is not None)
-    if not (largest and math.isfinite(largest)):
-        return _interval(interval, "g")
-    place = 3 - math.floor(math.log10(largest))
-    ends = {k: None if interval[k] is None else round(interval[k], place) + 0.0 for k in _ENDS}
-    return _interval(ends, "g")
-
-
-def _interval(interval: Fields, form: str) -> str:
-    if interval["low"] is None:
-        return f"{interval['mean']:{form}}"
-    return f"{interval['mean']:{form}} ({interval['low']:{form}} to {interval['high']:{form}})"
+    ends = (interval.mean, *(interval.bounds or ()))
+    largest = max(map(abs, ends))
+    if largest and math.isfinite(largest):
+        place = 3 - math.floor(math.log10(largest))
+        interval = Interval(*(round(end, place) + 0.0 for end in ends))
+    return interval.with_bounds("g")
 
 
 def _points(interval: Fields) -> str:
-    scaled = _scaled(interval, 100)
-    assert scaled is not None
-    return _interval(scaled, "+.2f")
+    return Interval(**interval).scaled(100).with_bounds("+.2f")
 
 
 def _count(seeds: int) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,9 +19,13 @@ from springback.elasticity.seed_tests import t_pvalue
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers import claims
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
+from springback.results.paper_schema import LifeStep, LifeTrend, Threshold
+from springback.results.schema import Part, Verdict
 from springback.stats import holm, mean_interval
 
 Cells = Sequence[Mapping[str, Any]]
+Tested = TypeVar("Tested", LifeTrend, LifeStep)
+UNTESTED = "one seed, no interval"
 #: Quantity -> title and unit.
 QUANTITIES = {
     "gain": ("Gained by alignment", "nats/token"),
@@ -42,15 +47,8 @@ def analyse(
 ) -> dict[str, Any]:
     """The ``analysis`` part of the result file (docs/result_schema.md)."""
     rows = [_cell(cells, size, volume) for size in settings.sizes for volume in settings.volumes]
-    trends = _trends(cells)
-    steps = [
-        step
-        for axis in AXES
-        for quantity in ("fall", "share_lost")
-        for step in _steps(cells, axis, quantity)
-    ]
-    _adjust(trends)
-    _adjust(steps)
+    both = [(axis, quantity) for axis in AXES for quantity in ("fall", "share_lost")]
+    steps = _adjusted([step for pair in both for step in _steps(cells, *pair)])
     life = {
         "seeds": study.seeds,
         "sizes": settings.sizes,
@@ -59,9 +57,9 @@ def analyse(
         "dose": max(study.doses),
         "quantities": {k: {"title": t, "unit": u} for k, (t, u) in QUANTITIES.items()},
         "cells": rows,
-        "trends": trends,
+        "trends": _adjusted(_trends(cells)),
         "steps": steps,
-        "thresholds": [_threshold(steps, axis, q) for axis in AXES for q in ("fall", "share_lost")],
+        "thresholds": [_threshold(steps, AXES[axis], quantity) for axis, quantity in both],
     }
     plain: dict[str, Any] = to_jsonable(
         claims.record(NAME, scale, CLAIM, _measured(rows), life_cycle=life)
@@ -69,13 +67,9 @@ def analyse(
     return plain
 
 
-def _select(cells: Cells, **which: Any) -> list[Mapping[str, Any]]:
-    return [c for c in cells if all(c[key] == value for key, value in which.items())]
-
-
 def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
     """One size and volume over the seeds; a share needs a gain, so it may have fewer."""
-    chosen = _select(cells, size=size, volume=volume)
+    chosen = claims.select(cells, size=size, volume=volume)
     row: dict[str, Any] = {
         "size": size,
         "parameters": chosen[0]["parameters"],
@@ -90,13 +84,13 @@ def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
     return row
 
 
-def _trends(cells: Cells) -> list[dict[str, Any]]:
+def _trends(cells: Cells) -> list[LifeTrend]:
     """Change of each quantity for each doubling of size and of volume, both in one fit a seed."""
     trends = []
     for quantity in QUANTITIES:
         slopes: dict[str, list[float]] = {axis: [] for axis in AXES}
         for seed in dict.fromkeys(c["seed"] for c in cells):
-            known = [c for c in _select(cells, seed=seed) if c[quantity] is not None]
+            known = [c for c in claims.select(cells, seed=seed) if c[quantity] is not None]
             design = np.array([[1.0, *(math.log2(c[axis]) for axis in AXES)] for c in known])
             if len(known) < 3 or np.linalg.matrix_rank(design) < 3:
                 continue
@@ -104,20 +98,14 @@ def _trends(cells: Cells) -> list[dict[str, Any]]:
             fit = np.linalg.lstsq(design, values, rcond=None)[0]
             for axis, slope in zip(AXES, fit[1:], strict=True):
                 slopes[axis].append(float(slope))
-        for axis, values_ in slopes.items():
-            if values_:
-                trends.append(
-                    {
-                        "quantity": quantity,
-                        "axis": AXES[axis],
-                        "slope": mean_interval(values_).to_dict(),
-                        "p": t_pvalue(values_),
-                    }
-                )
+        for axis, by_seed in slopes.items():
+            if by_seed:
+                mean, p = mean_interval(by_seed), t_pvalue(by_seed)
+                trends.append(LifeTrend(quantity, AXES[axis], mean, p, None, UNTESTED))
     return trends
 
 
-def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
+def _steps(cells: Cells, axis: str, quantity: str) -> list[LifeStep]:
     """Mean over the other axis at each step minus that at the smallest, paired by seed.
 
     Only what is known at both in a seed is averaged, so that no gap makes a difference.
@@ -129,46 +117,40 @@ def _steps(cells: Cells, axis: str, quantity: str) -> list[dict[str, Any]]:
         changes = []
         for seed in dict.fromkeys(c["seed"] for c in cells):
             here, first = (
-                {c[other]: c[quantity] for c in _select(cells, seed=seed, **{axis: step})}
+                {c[other]: c[quantity] for c in claims.select(cells, seed=seed, **{axis: step})}
                 for step in (place, places[0])
             )
             both = [k for k in here if here[k] is not None and first.get(k) is not None]
             if both:
                 changes.append(sum(here[k] - first[k] for k in both) / len(both))
         if changes:
+            difference, p = mean_interval(changes), t_pvalue(changes)
             steps.append(
-                {
-                    "quantity": quantity,
-                    "axis": AXES[axis],
-                    "at": place,
-                    "against": places[0],
-                    "difference": mean_interval(changes).to_dict(),
-                    "p": t_pvalue(changes),
-                }
+                LifeStep(quantity, AXES[axis], place, places[0], difference, p, None, UNTESTED)
             )
     return steps
 
 
-def _adjust(rows: Sequence[dict[str, Any]]) -> None:
+def _adjusted(rows: Sequence[Tested]) -> list[Tested]:
     """Holm over all rows; the label says what stands after it."""
-    tested = [row for row in rows if row["p"] is not None]
-    adjusted = holm([row["p"] for row in tested]) if tested else ()
-    for row in rows:
-        row["p_holm"], row["label"] = None, "one seed, no interval"
-    for row, p in zip(tested, adjusted, strict=True):
-        value = (row.get("slope") or row["difference"])["mean"]
-        row["p_holm"] = p
-        row["label"] = "undecided" if p > 0.05 else "grows" if value > 0 else "shrinks"
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return [row if row.p is None else _labelled(row, next(adjusted)) for row in rows]
 
 
-def _threshold(steps: Sequence[Mapping[str, Any]], axis: str, quantity: str) -> dict[str, Any]:
+def _labelled(row: Tested, p: float) -> Tested:
+    change = row.slope if isinstance(row, LifeTrend) else row.difference
+    label = "undecided" if p > 0.05 else "grows" if change.mean > 0 else "shrinks"
+    return replace(row, p_holm=p, label=label)
+
+
+def _threshold(steps: Sequence[LifeStep], axis: str, quantity: str) -> Threshold:
     """The smallest step from which on all are above the first; None where there is none."""
     threshold = None
-    for step in reversed(_select(steps, axis=AXES[axis], quantity=quantity)):
-        if step["label"] != "grows":
+    for step in reversed([s for s in steps if (s.axis, s.quantity) == (axis, quantity)]):
+        if step.label != "grows":
             break
-        threshold = step["at"]
-    return {"axis": AXES[axis], "quantity": quantity, "at": threshold}
+        threshold = step.at
+    return Threshold(axis, quantity, threshold)
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -182,35 +164,27 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(analysis: Mapping[str, Any]) -> Verdict:
     """One line, and the questions it answers."""
     life = analysis["life_cycle"]
     parts = []
     for row in life["trends"]:
         title, unit = QUANTITIES[row["quantity"]]
         slope = row["slope"]
-        parts.append(
-            {
-                "question": f"{title}: does it grow with {row['axis']}?",
-                "label": {"grows": "yes", "shrinks": "no, it shrinks"}.get(
-                    row["label"], row["label"]
-                ),
-                "text": f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
-                f"{_bounds(slope)}.",
-            }
-        )
+        question = f"{title}: does it grow with {row['axis']}?"
+        label = {"grows": "yes", "shrinks": "no, it shrinks"}.get(row["label"], row["label"])
+        text = f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
+        parts.append(Part(question, label, f"{text}{_bounds(slope)}."))
     for row in life["thresholds"]:
         title = QUANTITIES[row["quantity"]][0]
         what = "rows" if row["axis"] == "volume" else "weights outside the embeddings"
-        label, text = (
-            "none seen",
-            ("At no step is it above the smallest from there on (Holm over all steps)."),
-        )
+        label = "none seen"
+        text = "At no step is it above the smallest from there on (Holm over all steps)."
         if row["at"] is not None:
             label = f"from {row['at']:,} {what}"
             text = f"From {row['at']:,} {what} on it is above the smallest at every step."
         question = f"{title}: is there a threshold in {row['axis']}?"
-        parts.append({"question": question, "label": label, "text": text})
+        parts.append(Part(question, label, text))
     fall = {row["axis"]: row for row in life["trends"] if row["quantity"] == "fall"}
     trends = [f"with {axis} {row['label']}" for axis, row in fall.items()]
     text = (
@@ -218,7 +192,7 @@ def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
         f"{', '.join(trends) or 'has no trend that could be fitted'} "
         f"({len(life['seeds'])} seed(s), all tests adjusted)."
     )
-    return {"label": "; ".join(trends) or "not fitted", "text": text, "parts": parts}
+    return Verdict("; ".join(trends) or "not fitted", text, tuple(parts))
 
 
 def _bounds(interval: Mapping[str, Any]) -> str:
@@ -253,8 +227,6 @@ def measurements(cells: Cells) -> list[Measurement]:
 
 def page(analysis: Mapping[str, Any]) -> str:
     """``reproduce.md``."""
-    trends = [
-        f"- {part['question']} {part['label']}. {part['text']}"
-        for part in verdict(analysis)["parts"]
-    ]
+    parts = verdict(analysis).parts
+    trends = [f"- {part.question} {part.label}. {part.text}" for part in parts]
     return "\n".join([*claims.page(analysis, _shown), "## Trends", "", *trends, ""])

@@ -12,6 +12,7 @@ from springback.errors import SpringbackError, describe
 from springback.jobs.papers.theory import pareto, theorem
 from springback.jobs.papers.theory.settings import ParetoSettings, TheoremSettings
 from springback.progress import Progress, Silent
+from springback.results.schema import Part, Verdict
 from springback.results.store import Store
 from springback.results.writing import Clock, Result, check_positive, write_result
 
@@ -76,7 +77,7 @@ def refuse_wrong(*checks: tuple[str, Any, str, bool]) -> None:
             raise SpringbackError(f"--{name}: " + describe(given, allowed, "choose others"))
 
 
-def _theorem_verdict(tables: Mapping[str, Any]) -> dict[str, Any]:
+def _theorem_verdict(tables: Mapping[str, Any]) -> Verdict:
     identity = tables["identity"]
     at_zero = [row["kept"]["median"] for row in tables["by_k"] if row["l"] == 0]
     finite = {
@@ -87,26 +88,26 @@ def _theorem_verdict(tables: Mapping[str, Any]) -> dict[str, Any]:
         f"{name} {row['kept']['median']:.2g} (D2 worse in {row['worse']:.0%} of draws)"
         for name, row in finite.items()
     )
-    parts = [
-        {
-            "question": "Is the ratio -k at l = 0?",
-            "label": "an identity",
-            "text": f"Yes, for every law and arrangement, to {spread:.0e}: the residue of the "
+    parts = (
+        Part(
+            "Is the ratio -k at l = 0?",
+            "an identity",
+            f"Yes, for every law and arrangement, to {spread:.0e}: the residue of the "
             f"balance is {identity['residue_at_zero']:.0e} bits. It needs no Pareto law.",
-        },
-        {
-            "question": f"How much of -k is left at l = {tables['at']['l']:g}?",
-            "label": "depends on overlap",
-            "text": f"Pareto leaves, k = {tables['at']['k']:g}, median share of -k: {shares}. "
+        ),
+        Part(
+            f"How much of -k is left at l = {tables['at']['l']:g}?",
+            "depends on overlap",
+            f"Pareto leaves, k = {tables['at']['k']:g}, median share of -k: {shares}. "
             "Below 0: both rates move the same way.",
-        },
-    ]
-    return {
-        "label": "exact at l = 0, then ruled by overlap",
-        "text": "The ratio -k is an identity at l = 0 for any leaf masses. How far it reaches, and "
+        ),
+    )
+    return Verdict(
+        "exact at l = 0, then ruled by overlap",
+        "The ratio -k is an identity at l = 0 for any leaf masses. How far it reaches, and "
         "whether the alignment set gets worse or better, is decided by how D3 lies on D2.",
-        "parts": parts,
-    }
+        parts,
+    )
 
 
 def pareto_study(
@@ -187,7 +188,7 @@ def _exponents(data: Mapping[str, Any]) -> list[Measurement]:
     ]
 
 
-def _pareto_verdict(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _pareto_verdict(records: Sequence[Mapping[str, Any]]) -> Verdict:
     parts = []
     for data in records:
         fits = [(t["leaves"], t["fit"]) for t in data["tails"] if t["fit"]]
@@ -197,12 +198,12 @@ def _pareto_verdict(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if none:
             text += f"; no tail to fit: {', '.join(none)}"
         label = f"{len(passed)} of {len(fits)} pass"
-        parts.append({"question": f"{data['data']}: Pareto?", "label": label, "text": text + "."})
+        parts.append(Part(f"{data['data']}: Pareto?", label, f"{text}."))
     labels = [t["fit"]["label"] for d in records for t in d["tails"] if t["fit"]]
     total, kept = len(labels), sum(label.startswith("power law") for label in labels)
-    return {
-        "label": f"Pareto not ruled out in {kept} of {total} tails",
-        "text": f"Of {total} tails above their own threshold, {kept} are not told apart from a "
+    return Verdict(
+        f"Pareto not ruled out in {kept} of {total} tails",
+        f"Of {total} tails above their own threshold, {kept} are not told apart from a "
         "Pareto law and have no better rival; passing says little where the tail holds few leaves.",
-        "parts": parts,
-    }
+        tuple(parts),
+    )

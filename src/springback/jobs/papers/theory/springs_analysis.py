@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from springback import theory
+from springback.elasticity.read_audit import finite
+from springback.jobs.papers.claims import select
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
+from springback.results.schema import Part, Verdict
 from springback.results.writing import geometric
 from springback.stats import Interval, mean_interval
 from springback.theory import Elongation
@@ -29,10 +32,10 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
     cells, scaling = [], []
     for arm in ARMS:
         for arrangement in s.arrangements:
-            rows = _select(by_arm[arm], repeat=0, arrangement=arrangement)
+            rows = select(by_arm[arm], repeat=0, arrangement=arrangement)
             for l in s.doses:  # noqa: E741
                 made = [
-                    _cell(s, arm, _select(rows, k=k, l=l), floor[arm, arrangement, k]) for k in s.k
+                    _cell(s, arm, select(rows, k=k, l=l), floor[arm, arrangement, k]) for k in s.k
                 ]
                 cells += made
                 scaling.append(_scaling(made, arm, arrangement, l))
@@ -47,11 +50,6 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
         "gap": {"median": float(np.median(gaps)), "largest": max(gaps), "trainings": len(gaps)},
         "bounds": _bounds(by_arm["joint"], floor),
     }
-
-
-def _select(rows: Rows, **wanted: Any) -> list[Mapping[str, Any]]:
-    """The rows that have these values."""
-    return [r for r in rows if all(r[key] == value for key, value in wanted.items())]
 
 
 def elongation(row: Mapping[str, Any]) -> Elongation:
@@ -88,26 +86,22 @@ def _cell(
     return cell
 
 
-def _summary(found: Sequence[Elongation]) -> dict[str, Any]:
+def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
     """Over seeds: changes and products of the three sets, and what they make of k."""
     return {
-        "changes": [_mean(e.changes[i] for e in found) for i in range(3)],
-        "products": [_mean(e.products[i] for e in found) for i in range(3)],
-        "fitted_k": geometric(e.fitted_k for e in found),
-        "by_seed": [_plain(e.fitted_k) for e in found],
-        "opposite": sum(e.fitted_k > 0 for e in found) / len(found),
-        "balance": _mean(e.balance for e in found),
-        "total": _mean(e.total for e in found),
-        "third": geometric(e.third for e in found),
+        "changes": [_mean(e.changes[i] for e in elongations) for i in range(3)],
+        "products": [_mean(e.products[i] for e in elongations) for i in range(3)],
+        "fitted_k": geometric(e.fitted_k for e in elongations),
+        "by_seed": [finite(e.fitted_k) for e in elongations],
+        "opposite": sum(e.fitted_k > 0 for e in elongations) / len(elongations),
+        "balance": _mean(e.balance for e in elongations),
+        "total": _mean(e.total for e in elongations),
+        "third": geometric(e.third for e in elongations),
     }
 
 
 def _mean(values: Iterable[float]) -> Interval:
     return mean_interval(list(values))
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _scaling(cells: Rows, arm: str, arrangement: str, l: float) -> dict[str, Any]:  # noqa: E741
@@ -143,7 +137,7 @@ def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[dict[str, Any]]:
         for k in s.k:
             cell = {"arrangement": arrangement, "k": k}
             first, second = (
-                [r["changes"] for r in _select(rows, seed=s.seeds[0], repeat=repeat, **cell)]
+                [r["changes"] for r in select(rows, seed=s.seeds[0], repeat=repeat, **cell)]
                 for repeat in (0, springs_arms.REPEAT)
             )
             apart = (np.array(first) - np.array(second)) / math.sqrt(2)  # (doses, 3)
@@ -179,27 +173,26 @@ def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]])
     return {"cells": len(rows), "two_below_zero": first, "three_above_zero": second}
 
 
-def verdict(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(analysis: Mapping[str, Any]) -> Verdict:
     """One part for each arm and arrangement, at the smallest dose."""
     l = analysis["at"]["l"]  # noqa: E741
     parts = [
-        _part(row, _select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
-        for row in _select(analysis["scaling"], l=l)
+        _part(row, select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
+        for row in select(analysis["scaling"], l=l)
     ]
     joint, sequence = (
-        "; ".join(p["label"] for p in parts if p["question"].startswith(start))
+        "; ".join(p.label for p in parts if p.question.startswith(start))
         for start in ("Joint", "One after the other")
     )
-    return {
-        "label": "joint optimum: " + joint,
-        "text": f"The invariant says that -d2 / d1 grows as k to the power of 1. Trained jointly: "
-        f"{joint}. Trained one after the other: {sequence}. (l = {l:g}; d1 and d2 are the changes "
-        "of NLL of D1 and D2 when D3 comes.)",
-        "parts": parts,
-    }
+    text = (
+        f"The invariant says that -d2 / d1 grows as k to the power of 1. Trained jointly: {joint}. "
+        f"Trained one after the other: {sequence}. (l = {l:g}; d1 and d2 are the changes of NLL of "
+        "D1 and D2 when D3 comes.)"
+    )
+    return Verdict(f"joint optimum: {joint}", text, tuple(parts))
 
 
-def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
+def _part(row: Mapping[str, Any], cells: Rows) -> Part:
     arm = "Joint training" if row["arm"] == "joint" else "One after the other"
     exponent = row["exponent"]
     if exponent is None and row["opposite"] == 1:
@@ -207,28 +200,20 @@ def _part(row: Mapping[str, Any], cells: Rows) -> dict[str, str]:
     elif exponent is None:
         label = f"{row['arrangement']}: no power law (signs opposite in {row['opposite']:.0%})"
     else:
-        label = f"{row['arrangement']}: exponent {_with_bounds(exponent)}"
+        label = f"{row['arrangement']}: exponent {exponent.with_bounds('.2f')}"
     ends = [cells[0], cells[-1]]
     text = "; ".join(
         f"k = {c['k']:g}: -d2 / d1 {_fitted(c)}, predicted {_fitted(c['predicted'])}, "
-        f"balance {_with_bounds(c['balance'])}"
+        f"balance {c['balance'].with_bounds('.2f')}"
         for c in ends
     )
     resolved = f"{len(row['k'])} of {len(cells)} k above the noise"
-    return {
-        "question": f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?",
-        "label": label,
-        "text": f"{text}; {resolved}.",
-    }
-
-
-def _with_bounds(found: Interval, show: Callable[[float], str] = "{:.2f}".format) -> str:
-    if found.low is None or found.high is None:
-        return show(found.mean)
-    return f"{show(found.mean)} ({show(found.low)} to {show(found.high)})"
+    question = f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?"
+    return Part(question, label, f"{text}; {resolved}.")
 
 
 def _fitted(summary: Mapping[str, Any]) -> str:
     if summary["fitted_k"] is None:
         return f"not above 0 in all seeds (opposite in {summary['opposite']:.0%})"
-    return _with_bounds(summary["fitted_k"], "{:.3g}".format)
+    fitted: Interval = summary["fitted_k"]
+    return fitted.with_bounds(".3g")

@@ -70,7 +70,7 @@ def identity(s: TheoremSettings) -> dict[str, Any]:
     l chi^2 / (ln 2 V) at every l.  ``difference``: largest error of the closed form against
     finite differences, relative to the larger of the slope and its cancelling parts.
     """
-    zero = far = gap = 0.0
+    zero = largest = gap = 0.0
     cells = 0
     for law in theory.LAWS:
         masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
@@ -81,12 +81,12 @@ def identity(s: TheoremSettings) -> dict[str, Any]:
                     slopes = theory.slopes(sets, k, l)
                     expected = l * slopes.chi2 / (math.log(2) * (k + 1 + l)) if l else 0.0
                     residue = abs(slopes.balance - expected)
-                    zero, far = max(zero, residue * (l == 0)), max(far, residue)
+                    zero, largest = max(zero, residue * (l == 0)), max(largest, residue)
                     cells += 1
                     if l == 0:
                         near = theory.difference(sets, k, l, STEP)
                         gap = max(gap, *_errors(slopes, near, k))
-    return {"residue_at_zero": zero, "residue": far, "difference": gap, "cells": cells}
+    return {"residue_at_zero": zero, "residue": largest, "difference": gap, "cells": cells}
 
 
 def _errors(slopes: Slopes, near: tuple[float, float], k: float) -> tuple[float, float]:
