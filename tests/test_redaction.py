@@ -82,7 +82,8 @@ def test_inputs_are_hidden_however_deep() -> None:
 
 def test_reports_and_trackers_of_older_results_hide_them(tmp_path: Path) -> None:
     inputs = {"train": f"https://me:{SECRET}@host/rows.jsonl"}
-    text = json.dumps({"kind": "audit", "inputs": inputs, "verdict": {}, "measurements": []})
+    parts = {"inputs": inputs, "verdict": {"text": "none"}, "measurements": [], "analysis": {}}
+    text = json.dumps({"schema_version": 1, "kind": "audit", "provenance": {}, **parts})
     (tmp_path / "result.json").write_text(text)
     assert record_of(tmp_path).params == {"train": "https://me:***@host/rows.jsonl"}
     assert formatting.flat(inputs) == [("train", "https://me:***@host/rows.jsonl")]
