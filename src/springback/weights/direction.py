@@ -40,7 +40,7 @@ GROUPS = {
     ),
 }
 
-#: As a Trainer names them, and as :class:`springback.integrations.trainer_callbacks.KeepEarly` does.
+#: As a Trainer names its checkpoints, and ``KeepEarly`` the one that it keeps.
 _TRAINER_FOLDER = re.compile(r"(?:checkpoint|early)-(\d+)$")
 
 
