@@ -12,7 +12,14 @@ import pytest
 
 from springback.errors import ModelError, StoreError
 from springback.weights import Extrapolation, extrapolate, extrapolate_along
-from springback.weights.direction import group_of, mu_for, read_mu, slope_weights, steps_of
+from springback.weights.direction import (
+    group_of,
+    mu_for,
+    order_notes,
+    read_mu,
+    slope_weights,
+    steps_of,
+)
 from springback.weights.lowrank import EXACT_COLUMNS, top_directions
 from weights_files import Array, bf16, pair, plain, read_model, write_model
 
@@ -87,6 +94,10 @@ def test_steps_come_from_the_names_that_a_trainer_gives() -> None:
     names = ["run/checkpoint-100", "run/checkpoint-150", "run/checkpoint-400"]
     assert steps_of([Path(name) for name in names]) == (100, 150, 400)
     assert steps_of([Path("a"), Path("checkpoint-150"), Path("c")]) == (0, 1, 2)
+    kept = ["run/early-100", "run/early-150", "run/checkpoint-400"]  # as KeepEarly names them
+    assert steps_of([Path(name) for name in kept]) == (100, 150, 400)
+    assert order_notes([Path("run/checkpoint-400"), Path("run/early-100")])
+    assert not order_notes([Path("run/early-100"), Path("run/checkpoint-400")])
 
 
 def test_checkpoints_in_the_wrong_order_are_refused(tmp_path: Path) -> None:

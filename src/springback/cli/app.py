@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -343,6 +344,12 @@ def doctor() -> None:
             typer.echo(f"    {'':<{width}}  -> {finding.advice}")
 
 
+def _require_out(arguments: list[str]) -> None:
+    """Raise for an empty ``--out``, as of a variable that is not set: it would be this folder."""
+    if "--out=" in arguments or ("--out", "") in pairwise(arguments):
+        raise SpringbackError("--out is empty; name a folder, or . for this one")
+
+
 def main() -> None:
     """Entry point: errors of ours become one line and exit code 2."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
@@ -351,6 +358,7 @@ def main() -> None:
     # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _require_out(arguments)
         app(args=arguments, prog_name="springback")
     except SpringbackError as error:
         if debug:

@@ -26,7 +26,7 @@ class RevisionSettings(Settings, group="Checkpoints"):
     ft_revision: str | None = setting(None, "Hub revision of FT.")
     steps: tuple[float, ...] = setting(
         (),
-        "Training steps of three or more; default: from names checkpoint-STEP, else even.",
+        "Training steps of three or more; default: from names like checkpoint-STEP, else even.",
     )
 
 

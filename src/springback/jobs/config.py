@@ -14,6 +14,10 @@ from springback.errors import SpringbackError
 
 Settings = TypeVar("Settings")
 
+#: Lists and values of a study file, an alias counted as often as it is used.
+MAX_NODES = 100_000
+_SHOWN = 200
+
 _WORDS = {
     "int": "a whole number, such as 8",
     "float": "a number, such as 0.1",
@@ -73,7 +77,7 @@ def build(settings: type[Settings], values: Mapping[str, Any], file: str | None 
         name = str(error.errors()[0]["loc"][0])
         given = values[name]
         label = f"{name} in {file}" if file else f"--{flag_of(settings, name)}"
-        shown = repr(given) if isinstance(given, str) else given
+        shown = _short(repr(given) if isinstance(given, str) else str(given))
         raise SpringbackError(f"{label} is {shown}; give {_WORDS[known[name]]}") from error
     return made
 
@@ -96,7 +100,8 @@ def _listed(kind: str, value: Any) -> Any:
 def read_study(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML study file.
 
-    Raises :class:`SpringbackError` where there is no such file, it is not YAML, or no mapping.
+    Raises :class:`SpringbackError` where there is no such file, it is not YAML, or no mapping, or
+    where its aliases stand for more than :data:`MAX_NODES` values.
     """
     import yaml
 
@@ -108,18 +113,38 @@ def read_study(path: str | Path) -> dict[str, Any]:
             f"cannot read the study file '{path}' ({error.strerror or error}); "
             "give a YAML file with settings, one 'name: value' a line"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
+    # A date that is none and a number of 5,000 digits are ValueErrors.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        first = _short(str(error).splitlines()[0])
         raise SpringbackError(
             f"'{path}' is not YAML ({first}); write 'name: value' lines"
         ) from error
     if values is None:
         return {}
+    _require_small(values, path)
     if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
         raise SpringbackError(
             f"'{path}' holds no settings but a {type(values).__name__}; write 'name: value' lines"
         )
     return values
+
+
+def _require_small(values: Any, path: str | Path) -> None:
+    """Raise where aliases make a short file long; one that holds itself has no end."""
+    waiting, nodes = [values], 0
+    while waiting and nodes <= MAX_NODES:
+        node = waiting.pop()
+        if isinstance(node, (dict, list)):
+            nodes += len(node)
+            waiting += node.values() if isinstance(node, dict) else node
+    if nodes > MAX_NODES:
+        raise SpringbackError(
+            f"'{path}' holds more than {MAX_NODES} values; write out the settings without aliases"
+        )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def show(settings: Any) -> str:

@@ -40,7 +40,8 @@ GROUPS = {
     ),
 }
 
-_TRAINER_FOLDER = re.compile(r"checkpoint-(\d+)$")
+#: As a Trainer names its checkpoints, and ``KeepEarly`` the one that it keeps.
+_TRAINER_FOLDER = re.compile(r"(?:checkpoint|early)-(\d+)$")
 
 
 def group_of(name: str) -> str:
@@ -128,7 +129,7 @@ def slope_weights(steps: Sequence[float]) -> tuple[float, ...]:
 
 
 def steps_of(folders: Sequence[Path]) -> tuple[float, ...]:
-    """Training steps from folders named ``checkpoint-<step>``, as a Trainer names them.
+    """Training steps from folders named ``checkpoint-<step>`` (a Trainer) or ``early-<step>``.
 
     If any is named otherwise: 0, 1, 2, …, as if they were equally far apart.
     """

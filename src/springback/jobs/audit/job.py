@@ -28,9 +28,13 @@ from springback.jobs.audit.study import Study
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Card
+from springback.results.places import require_apart, require_same_kind, require_same_study
 from springback.results.schema import Verdict
 from springback.results.store import Store, require_space, write_json, write_text
 from springback.results.writing import Clock, Result, write_result
+
+#: The settings that name what is read.
+_READ = ("model", "align", "perturb", "benign", "neutral", "pretraining", "choices")
 
 
 def audit(
@@ -50,11 +54,20 @@ def audit(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings or AuditSettings())
     on_ray = ray_runs.on_ray(executor)
+    require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
+        require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)
         studies = _studies(settings, data, store, progress, prompt_filter)
         ending.callback(studies[0].close)
+        require_same_study(
+            store,
+            "audit",
+            settings,
+            {"model": studies[0].checkpoint.content_hash},
+            {"align": data.align, "perturb": data.perturb},
+        )
         planned = _announce(studies)
         if on_ray and executor is not None:
             ray_runs.make(studies, planned, executor, progress)

@@ -15,6 +15,7 @@ from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.places import require_apart, require_same_kind
 from springback.results.schema import Verdict
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
@@ -103,7 +104,9 @@ def series(
     """
     clock, progress = Clock.start(), progress or Silent()
     studies = by_model(settings)
+    require_apart(out, settings, ("series",))
     with Store(out).locked() as store:
+        require_same_kind(store, "series")
         results = run_all(studies, store.root, progress, executor)
         compared = compare([r.data for r in results.values()], names=list(results))
         return write_result(

@@ -32,10 +32,14 @@ from springback.results.boost_schema import (
     Opening,
     PrecheckPart,
 )
+from springback.results.places import require_apart, require_same_study
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
+
+#: The settings that name what is read.
+_READ = ("early", "ft", "model", "weak", "reference", "train", "validation", "test")
 
 
 class Boost(Scoring):
@@ -153,15 +157,20 @@ def boost(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
+    require_apart(out, settings, _READ, *(["model"] if settings.write_model else []))
     with Store(out).locked() as store:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
         data = load_data(settings, progress.note)
         validation, test, train = data.validation, data.test, data.train
         parts = {"validation": validation, "test": test}
+        require_same_study(store, "boost", settings, {}, {**parts, "train": train})
         questions = question_format(settings)
         reference = Reference(resolve(settings.reference)) if settings.reference else None
         pair = make_pair(settings, questions.render(train) if train else None, store, progress)
+        if settings.early and settings.ft:
+            given = {"early": pair.early.content_hash, "ft": pair.ft.content_hash}
+            require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
         job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
