@@ -39,7 +39,8 @@ app = typer.Typer(
         "Measure how strongly an aligned language model springs back (audit), and make a "
         "fine-tuned one better without training (boost). Start with: springback demo"
     ),
-    epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted, "
+    "143 stopped.",
 )
 
 REPRODUCED = (*REPRODUCTIONS, SCALE, *THEORY, *EPICODE)
@@ -344,7 +345,7 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and exit code 2."""
+    """Run the command line: errors of ours become one line and exit code 2."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     # Read when torch starts its threads, so set before anything imports it.  Threads that spin at
@@ -362,8 +363,3 @@ def main() -> None:
             raise
         print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        whole = arguments[:1] in (["compress"], ["decompress"])
-        goes_on = "nothing was written" if whole else "the same command goes on where it was"
-        print(f"interrupted; {goes_on}", file=sys.stderr)
-        sys.exit(130)
