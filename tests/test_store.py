@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from springback.core import Run
-from springback.errors import SpaceError, StoreError
+from springback.errors import SpaceError, SpringbackWarning, StoreError
 from springback.results.store import Store, require_space, whole_file, whole_folder, write_text
 
 RUN = Run.of("align", rows="abc", seed=1)
@@ -134,13 +134,51 @@ def test_two_processes_cannot_write_to_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_damaged_result_is_an_error_not_a_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"kind": "align", "id"',
+        b"\xff\xfe",
+        b"[" * 5000,
+        b"9" * 5000,
+        b"[]",
+        b"null",
+        b'{"results": {}}',
+        json.dumps({"id": RUN.id}).encode(),
+        json.dumps({"id": RUN.id, "results": None}).encode(),
+        json.dumps({"id": RUN.id, "results": [1, 2]}).encode(),
+    ],
+)
+def test_a_damaged_result_is_said_and_made_again(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path)
     store.commit(RUN, {"value": 1})
     path = tmp_path / "runs" / RUN.name / "run.json"
-    path.write_text(path.read_text()[:20])
-    with pytest.raises(StoreError, match="delete that file"):
-        store.results(RUN)
+    path.write_bytes(content)
+    with pytest.warns(SpringbackWarning, match="damaged and counts for nothing") as warned:
+        assert Store(tmp_path).results(RUN) is None
+    assert str(path) in str(warned[0].message)
+    store.commit(RUN, {"value": 1})
+    assert Store(tmp_path).results(RUN) == {"value": 1}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"finished": 1, "cpu": "x"}'])
+def test_damaged_facts_about_a_run_count_as_unknown(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    (tmp_path / "runs" / RUN.name / "made.json").write_text(content)
+    assert (store.origins()["made"], store.origins()["unknown"]) == (1, 1)
+
+
+def test_a_result_of_another_run_or_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    path = tmp_path / "runs" / RUN.name / "run.json"
+    if os.geteuid():  # root may read everything
+        path.chmod(0)
+        with pytest.raises(StoreError, match="delete that file"):
+            store.results(RUN)
+        path.chmod(0o600)
     path.write_text(json.dumps({"id": "other", "results": {}}))
     with pytest.raises(StoreError, match="belongs to another run"):
         store.results(RUN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
 from springback.jobs.audit.settings import AuditSettings
@@ -344,6 +345,15 @@ def doctor() -> None:
             typer.echo(f"    {'':<{width}}  -> {finding.advice}")
 
 
+def _warning_line(
+    message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None
+) -> str:
+    """Warnings of ours for people: without the place in the code."""
+    if issubclass(category, SpringbackWarning):
+        return f"{message}\n"
+    return f"{file}:{number}: {category.__name__}: {message}\n"
+
+
 def main() -> None:
     """Run the command line: errors of ours become one line and exit code 2."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
@@ -351,6 +361,7 @@ def main() -> None:
     # Read when torch starts its threads, so set before anything imports it.  Threads that spin at
     # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = _warning_line
     try:
         app(args=arguments, prog_name="springback")
     except SpringbackError as error:

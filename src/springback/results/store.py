@@ -24,12 +24,13 @@ import os
 import shutil
 import stat
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from springback.core import Run, to_jsonable
-from springback.errors import SpaceError, SpringbackError, StoreError
+from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
 
 RUN_FILE = "run.json"
@@ -73,6 +74,14 @@ def read_json(path: Path) -> Any:
         raise StoreError(
             f"cannot read {path}: {error}; delete that file and run the same command again"
         ) from error
+
+
+def tell_damaged(path: Path, error: Exception) -> None:
+    """Warn that ``path`` counts for nothing; the caller makes it again."""
+    cause = error.__cause__ or error
+    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    line = f"{path} is damaged and counts for nothing; what it held is made again ({reason})"
+    warnings.warn(line, SpringbackWarning, stacklevel=2)
 
 
 def write_refusal(error: OSError, path: Path) -> SpaceError | StoreError:
@@ -349,16 +358,25 @@ class Store:
         return below(self.root, *names)
 
     def results(self, run: Run) -> dict[str, Any] | None:
-        """What the run found, or None if it is not done."""
+        """What the run found, or None if it is not done or its file is damaged (with a warning).
+
+        Raises :class:`StoreError` for a file that cannot be opened or is another run's.
+        """
         path = self.below("runs", run.name) / RUN_FILE
         require_file(path)
         if not path.exists():
             return None
-        record = read_json(path)
-        if record.get("id") != run.id:
+        try:
+            record = read_json(path)
+            identity, results = record["id"], dict(record["results"])
+        except (StoreError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            tell_damaged(path, error)
+            return None
+        if identity != run.id:
             raise StoreError(f"{path} belongs to another run; delete the folder {path.parent}")
         self._used.setdefault(run.name, False)
-        results: dict[str, Any] = record["results"]
         return results
 
     def commit(self, run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,9 +395,7 @@ class Store:
         nobody knows (``unknown``), when the ``first`` and the ``last`` were finished, and the
         ``machines`` and ``revisions`` that made them."""
         files = [self.runs / name / MADE_FILE for name in self._used]
-        for file in files:
-            require_file(file)
-        facts_of_runs = [read_json(file) for file in files if file.exists()]
+        facts_of_runs = [facts for file in files if (facts := _facts(file))]
         times = sorted(facts["finished"] for facts in facts_of_runs)
         made = sum(self._used.values())
         return {
@@ -410,6 +426,17 @@ class Store:
 
     def drop_checkpoints(self, run: Run) -> None:
         shutil.rmtree(self.below("checkpoints", run.name), ignore_errors=True)
+
+
+def _facts(file: Path) -> dict[str, Any] | None:
+    """What stands in a ``made.json``; None where there is none or it is damaged."""
+    require_file(file)
+    try:
+        facts: dict[str, Any] = read_json(file)
+        str(facts["finished"]), _machine(facts), facts["git_revision"], facts["springback"]
+    except (StoreError, LookupError, TypeError):
+        return None
+    return facts
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
