@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,13 @@ import pytest
 
 from springback.core import Run
 from springback.errors import SpaceError, SpringbackWarning, StoreError
-from springback.results.store import Store, require_space, whole_file, whole_folder, write_text
+from springback.results.store import (
+    Store,
+    require_space,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 
 RUN = Run.of("align", rows="abc", seed=1)
 
@@ -77,12 +84,18 @@ def test_a_failed_block_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new \ud800")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="the disk failed"):
+        write_text(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
@@ -182,6 +195,34 @@ def test_a_result_of_another_run_or_that_cannot_be_opened_is_an_error(tmp_path: 
     path.write_text(json.dumps({"id": "other", "results": {}}))
     with pytest.raises(StoreError, match="belongs to another run"):
         store.results(RUN)
+
+
+def test_what_a_killed_process_left_of_a_file_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from springback.results.store import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as out:\n"
+        "    out.write(b'half'); print('ready', flush=True); sys.stdin.read()\n"
+    )
+    path = tmp_path / "out[1].sbc"
+    stray = [
+        tmp_path / name for name in (".out1.sbc.01234567.tmp", ".out[1].sbc.mine.tmp", "x.tmp")
+    ]
+    for file in stray:
+        file.write_text("another's")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes)  # type: ignore[call-overload]
+    with process:
+        process.stdout.readline()
+        (half,) = (p for p in tmp_path.iterdir() if p not in stray)
+        with whole_file(path) as out:
+            out.write(b"first")
+        assert half.exists()
+        process.kill()
+    with whole_file(path) as out:
+        out.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert set(tmp_path.iterdir()) == {path, *stray}
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:

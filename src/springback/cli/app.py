@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import warnings
@@ -362,6 +363,8 @@ def main() -> None:
     # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = _warning_line
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths that are not UTF-8, as standard error does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(args=arguments, prog_name="springback")
     except SpringbackError as error:

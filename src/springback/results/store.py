@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -29,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from springback.core import Run, to_jsonable
+from springback.core import Run, byte_size, to_jsonable
 from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
 
@@ -51,7 +52,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with tmp.open("x", encoding="utf-8") as out:
+        # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
+        with tmp.open("x", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -270,11 +272,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file, open for writing and reading, that appears under its name only when the
-    block has ended without an error; until then what was there before stays."""
+    block has ended without an error; until then what was there before stays.  What killed
+    processes left of the same file goes."""
     tmp = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_beside(path)
         with tmp.open("x+b") as out:
+            with contextlib.suppress(OSError):  # a disk without locks
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -286,6 +292,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         tmp.unlink(missing_ok=True)
 
 
+def _sweep_beside(path: Path) -> None:
+    """Remove what killed processes left of :func:`whole_file`; a living one holds its lock."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    for stale in (p for p in path.parent.iterdir() if name.fullmatch(p.name)):
+        with contextlib.suppress(OSError, StoreError):  # what cannot be removed is not in the way
+            require_file(stale)
+            with open_lock(stale) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stale.unlink()
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise :class:`SpaceError` unless ``needed`` bytes are free where ``folder`` will be."""
     probe = folder.absolute()
@@ -294,7 +311,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(probe).free
     if free < needed:
         raise SpaceError(
-            f"{what} needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free at {probe}; "
+            f"{what} needs {byte_size(needed)} of disk, {byte_size(free)} are free at {probe}; "
             "free some or choose another folder with --out"
         )
 
