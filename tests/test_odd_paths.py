@@ -23,7 +23,7 @@ def test_extrapolate_takes_and_makes_folders_of_any_name(tmp_path: Path) -> None
     early, ft = pair(tmp_path)
     ft = ft.rename(tmp_path / ODD)
     out = tmp_path / (ODD + "-out")
-    words = ["extrapolate", early, ft, "--mu", "0.5", "--out", out]
+    words = ["extrapolate", str(early), str(ft), "--mu", "0.5", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "springback.cli", *words],
         capture_output=True,

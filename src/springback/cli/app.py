@@ -347,12 +347,16 @@ def doctor() -> None:
 
 
 def _warning_line(
-    message: Warning | str, category: type[Warning], file: str, number: int, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
 ) -> str:
     """Warnings of ours for people: without the place in the code."""
     if issubclass(category, SpringbackWarning):
         return f"{message}\n"
-    return f"{file}:{number}: {category.__name__}: {message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def main() -> None:
