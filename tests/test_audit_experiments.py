@@ -156,7 +156,7 @@ def test_the_command_line_plans_and_shows_a_study_without_running_it(
     }
     made = plan(config.build(AuditSettings, {**config.read_study(study), **settings_of(flags)}))
     assert 0 < made.training < made.seconds
-    for words in ("% training, the rest probes", "GB of memory", "GB of disk at the most"):
+    for words in ("% training, the rest probes", "GB of memory", "MB of disk at the most"):
         assert words in told[-1]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("springback")] == []
 

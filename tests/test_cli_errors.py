@@ -133,7 +133,7 @@ def test_a_full_disk_is_told_before_anything_is_trained(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**12, 10**12, 1000))
     words = ["audit", "--model", str(tiny_llama), *SMALL, "--out", str(tmp_path / "out")]
     line = refused(words, monkeypatch, capsys)
-    assert "0.0 GB are free" in line
+    assert "1 kB are free" in line
     assert "free some" in line
     assert not list(tmp_path.rglob("run.json"))
 

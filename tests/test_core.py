@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from springback.core import ALGORITHMS, Recipe, Run, canonical_json, content_hash
+import pytest
+
+from springback.core import ALGORITHMS, Recipe, Run, byte_size, canonical_json, content_hash
 
 #: Computed before the fields of preference and online algorithms were added.
 HASHES = {
@@ -28,3 +30,18 @@ def test_a_recipe_has_one_spelling() -> None:
     assert Recipe(algorithm="dpo") == Recipe(algorithm="dpo", beta=ALGORITHMS["dpo"].beta)
     assert Recipe(lora_rank=0) == Recipe(lora_rank=None)
     assert Recipe().beta is None
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (0, "0 kB"),
+        (1000, "1 kB"),
+        (2.6e6, "3 MB"),
+        (320e6, "320 MB"),
+        (1e9, "1.0 GB"),
+        (70.55e9, "70.5 GB"),
+    ],
+)
+def test_bytes_in_words_are_told_in_the_unit_that_shows_them(count: float, words: str) -> None:
+    assert byte_size(count) == words

@@ -113,6 +113,8 @@ def test_an_audit_takes_more_of_the_same_study_and_no_other_one(
     )
     with pytest.raises(StoreError, match="--model was"):
         audit(replace(settings, model=str(other)), out)
+    with pytest.raises(StoreError, match=r"--learning-rate was 0\.001, and now is 0\.002"):
+        audit(replace(settings, learning_rate=2e-3), out)
     with pytest.raises(StoreError, match="--perturb was"):
         audit(replace(settings, perturb="problems-text"), out)
     rows.write_text("".join(f'{{"text": "number {n} was {n * n}"}}\n' for n in range(40)))

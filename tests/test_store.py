@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -13,8 +14,14 @@ from pathlib import Path
 import pytest
 
 from springback.core import Run
-from springback.errors import SpaceError, StoreError
-from springback.results.store import Store, require_space, whole_file, whole_folder, write_text
+from springback.errors import SpaceError, SpringbackWarning, StoreError
+from springback.results.store import (
+    Store,
+    require_space,
+    whole_file,
+    whole_folder,
+    write_text,
+)
 
 RUN = Run.of("align", rows="abc", seed=1)
 
@@ -77,12 +84,18 @@ def test_a_failed_block_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "new \ud800")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="the disk failed"):
+        write_text(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path: Path) -> None:
@@ -134,16 +147,82 @@ def test_two_processes_cannot_write_to_one_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_damaged_result_is_an_error_not_a_result(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"kind": "align", "id"',
+        b"\xff\xfe",
+        b"[" * 5000,
+        b"9" * 5000,
+        b"[]",
+        b"null",
+        b'{"results": {}}',
+        json.dumps({"id": RUN.id}).encode(),
+        json.dumps({"id": RUN.id, "results": None}).encode(),
+        json.dumps({"id": RUN.id, "results": [1, 2]}).encode(),
+    ],
+)
+def test_a_damaged_result_is_said_and_made_again(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path)
     store.commit(RUN, {"value": 1})
     path = tmp_path / "runs" / RUN.name / "run.json"
-    path.write_text(path.read_text()[:20])
-    with pytest.raises(StoreError, match="delete that file"):
-        store.results(RUN)
+    path.write_bytes(content)
+    with pytest.warns(SpringbackWarning, match="damaged and counts for nothing") as warned:
+        assert Store(tmp_path).results(RUN) is None
+    assert str(path) in str(warned[0].message)
+    store.commit(RUN, {"value": 1})
+    assert Store(tmp_path).results(RUN) == {"value": 1}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"finished": 1, "cpu": "x"}'])
+def test_damaged_facts_about_a_run_count_as_unknown(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    (tmp_path / "runs" / RUN.name / "made.json").write_text(content)
+    assert (store.origins()["made"], store.origins()["unknown"]) == (1, 1)
+
+
+def test_a_result_of_another_run_or_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    path = tmp_path / "runs" / RUN.name / "run.json"
+    if os.geteuid():  # root may read everything
+        path.chmod(0)
+        with pytest.raises(StoreError, match="delete that file"):
+            store.results(RUN)
+        path.chmod(0o600)
     path.write_text(json.dumps({"id": "other", "results": {}}))
     with pytest.raises(StoreError, match="belongs to another run"):
         store.results(RUN)
+
+
+def test_what_a_killed_process_left_of_a_file_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from springback.results.store import whole_file\n"
+        "with whole_file(Path(sys.argv[1])) as out:\n"
+        "    out.write(b'half'); print('ready', flush=True); sys.stdin.read()\n"
+    )
+    path = tmp_path / "out[1].sbc"
+    stray = [
+        tmp_path / name for name in (".out1.sbc.01234567.tmp", ".out[1].sbc.mine.tmp", "x.tmp")
+    ]
+    for file in stray:
+        file.write_text("another's")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes)  # type: ignore[call-overload]
+    with process:
+        process.stdout.readline()
+        (half,) = (p for p in tmp_path.iterdir() if p not in stray)
+        with whole_file(path) as out:
+            out.write(b"first")
+        assert half.exists()
+        process.kill()
+    with whole_file(path) as out:
+        out.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert set(tmp_path.iterdir()) == {path, *stray}
 
 
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from springback.errors import StoreError
+from springback.errors import SpringbackWarning, StoreError
 from springback.progress import Silent
 from springback.weights import ExtrapolationReport, extrapolate
 from weights_files import pair, plain, read_model, write_file
@@ -151,13 +153,34 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
 def test_a_state_file_that_says_nothing_useful_means_a_fresh_start(
     tmp_path: Path, state: str
 ) -> None:
+    other = state == '{"key": 1}'  # whole, and of other settings
+    said = (
+        nullcontext() if other else pytest.warns(SpringbackWarning, match="state.json is damaged")
+    )
     early, ft = pair(tmp_path)
     expected = undisturbed(early, ft, tmp_path)
     with pytest.raises(CutOff):
         extrapolate(early, ft, 0.5, tmp_path / "out", progress=StopAfter(3))
     (tmp_path / ".out.partial/state.json").write_text(state)
     (tmp_path / ".out.partial/folder/stray.json").write_text("not ours")
-    assert (extrapolate(early, ft, 0.5, tmp_path / "out"), content(tmp_path / "out")) == expected
+    with said:
+        report = extrapolate(early, ft, 0.5, tmp_path / "out")
+    assert (report, content(tmp_path / "out")) == expected
+
+
+def test_sums_in_the_state_that_are_no_numbers_are_made_again(tmp_path: Path) -> None:
+    early, ft = pair(tmp_path)
+    expected = undisturbed(early, ft, tmp_path)
+    with pytest.raises(CutOff):
+        extrapolate(early, ft, 0.5, tmp_path / "out", progress=StopAfter(3))
+    path = tmp_path / ".out.partial/state.json"
+    state = json.loads(path.read_text())
+    for shard in state["shards"].values():
+        shard["tally"]["changed"] = "many"
+    path.write_text(json.dumps(state))
+    with pytest.warns(SpringbackWarning, match="state.json is damaged"):
+        report = extrapolate(early, ft, 0.5, tmp_path / "out")
+    assert (report, content(tmp_path / "out")) == expected
 
 
 def test_two_processes_do_not_write_the_same_output(tmp_path: Path) -> None:

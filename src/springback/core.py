@@ -22,6 +22,13 @@ SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("bf16-mixed", "float32")
 
 
+def byte_size(count: float) -> str:
+    """Bytes in words: "1.5 GB", below that "320 MB", below that "7 kB"."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
 def to_jsonable(value: Any) -> Any:
     """Plain JSON types out of dataclasses, tuples and mappings; NaN and infinity become None.
 

@@ -11,6 +11,10 @@ class SpringbackError(Exception):
     """Base class: the input or the surroundings are at fault, and the user can mend it."""
 
 
+class SpringbackWarning(UserWarning):
+    """Something was left aside or made again, and the work goes on."""
+
+
 class DataError(SpringbackError):
     """A data set is missing, empty, of an unknown form, or overlaps with another one."""
 

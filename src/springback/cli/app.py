@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +21,7 @@ from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
 from springback.cli.theory import app as theory
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
 from springback.jobs.audit.settings import AuditSettings
@@ -40,7 +42,8 @@ app = typer.Typer(
         "Measure how strongly an aligned language model springs back (audit), and make a "
         "fine-tuned one better without training (boost). Start with: springback demo"
     ),
-    epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 the input is at fault (one line says how), 130 interrupted, "
+    "143 stopped.",
 )
 
 REPRODUCED = (*REPRODUCTIONS, SCALE, *THEORY, *EPICODE)
@@ -350,13 +353,29 @@ def _require_out(arguments: list[str]) -> None:
         raise SpringbackError("--out is empty; name a folder, or . for this one")
 
 
+def _warning_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Warnings of ours for people: without the place in the code."""
+    if issubclass(category, SpringbackWarning):
+        return f"{message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+
+
 def main() -> None:
-    """Entry point: errors of ours become one line and exit code 2."""
+    """Run the command line: errors of ours become one line and exit code 2."""
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     # Read when torch starts its threads, so set before anything imports it.  Threads that spin at
     # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.formatwarning = _warning_line
+    if isinstance(sys.stdout, io.TextIOWrapper):  # paths that are not UTF-8, as standard error does
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _require_out(arguments)
         app(args=arguments, prog_name="springback")
@@ -370,8 +389,3 @@ def main() -> None:
             raise
         print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        whole = arguments[:1] in (["compress"], ["decompress"])
-        goes_on = "nothing was written" if whole else "the same command goes on where it was"
-        print(f"interrupted; {goes_on}", file=sys.stderr)
-        sys.exit(130)

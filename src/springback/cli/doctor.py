@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from springback.core import byte_size
 from springback.results.provenance import (
     available_memory,
     cpu_flags,
@@ -102,7 +103,7 @@ def _memory() -> Finding:
     total, free = total_memory(), available_memory()
     enough = free >= DEMO_MEMORY
     advice = "" if enough else f"the demo needs {DEMO_MEMORY / 1e9:.0f} GB; end other programs"
-    return Finding("memory", f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", enough, advice)
+    return Finding("memory", f"{byte_size(free)} of {byte_size(total)} free", enough, advice)
 
 
 def _cache(builtin: ModuleType) -> Iterator[Finding]:
@@ -110,12 +111,12 @@ def _cache(builtin: ModuleType) -> Iterator[Finding]:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     writable = os.access(_existing(folder), os.W_OK)
     advice = "" if writable else "not writable; set SPRINGBACK_CACHE to a folder that is"
-    yield Finding("cache", f"{folder}, {size / 1e6:.0f} MB", writable, advice)
+    yield Finding("cache", f"{folder}, {byte_size(size)}", writable, advice)
     for name, place in (("disk of the cache", folder), ("disk here", Path.cwd())):
         free = shutil.disk_usage(_existing(place)).free
         enough = free >= DEMO_DISK
         advice = "" if enough else f"the demo needs {DEMO_DISK / 1e9:.0f} GB; free some"
-        yield Finding(name, f"{free / 1e9:.1f} GB free", enough, advice)
+        yield Finding(name, f"{byte_size(free)} free", enough, advice)
 
 
 def _existing(path: Path) -> Path:

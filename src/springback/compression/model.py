@@ -14,6 +14,7 @@ from springback.compression.coder import PRECISION
 from springback.compression.container import HASH, Header
 from springback.compression.settings import MOST_THREADS
 from springback.compression.text_spans import tokenizer_hash
+from springback.core import byte_size
 from springback.errors import CodecError, ModelError, SpaceError, describe
 from springback.models.loading import Tokenizer, load_model, load_tokenizer, resolve
 from springback.results.provenance import available_memory
@@ -81,7 +82,7 @@ class CodecModel:
         free = available_memory()
         if needed > free:
             raise SpaceError(
-                f"a batch needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; "
+                f"a batch needs {byte_size(needed)} of memory, {byte_size(free)} are free; "
                 "when compressing, lower --batch or --chunk; when decompressing, end other programs"
             )
 

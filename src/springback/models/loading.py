@@ -321,10 +321,16 @@ def write_weights(model: Model, file: Path) -> None:
 
 
 def read_weights(model: Model, file: Path) -> None:
-    """Copy what :func:`write_weights` wrote into ``model``."""
+    """Copy what :func:`write_weights` wrote into ``model``.
+
+    Raises :class:`ModelError`, and changes nothing, where names or shapes are others.
+    """
     tensors = load_file(file)
+    held = trainable(model)
+    if any(n not in tensors or tensors[n].shape != p.shape for n, p in held.items()):
+        raise ModelError(f"{file} holds tensors of another model; delete it")
     with torch.no_grad():
-        for name, parameter in trainable(model).items():
+        for name, parameter in held.items():
             parameter.copy_(tensors[name])
 
 

@@ -12,6 +12,7 @@ from springback.core import Slice, to_jsonable
 from springback.errors import StoreError
 from springback.results.redaction import without_secrets
 from springback.results.store import Store, read_json, require_file
+from springback.settings import names_changing
 
 RESULT_FILE = "result.json"
 #: What every job writes at the top of its folder.
@@ -73,7 +74,8 @@ def require_same_study(
     models: Mapping[str, str],
     data: Mapping[str, Slice | None],
 ) -> None:
-    """Raise :class:`StoreError` where the folder holds results of another model or other data.
+    """Raise :class:`StoreError` where the folder holds results of another model, other data or
+    another training.
 
     ``models``: by setting the content hash of the weights.  More seeds, doses and probes of the
     same study are no other one.  They may take more rows of the same data too, or hold out others,
@@ -84,6 +86,15 @@ def require_same_study(
     if not isinstance(before, dict):
         return
     now = without_secrets(to_jsonable(settings))
+    for name in names_changing(type(settings), "training"):
+        if name in ("model", "train"):  # compared by content: copies and moved paths go on
+            continue
+        if name in before and before[name] != now.get(name):
+            raise StoreError(
+                f"{store.root} holds the results of another study: --{name.replace('_', '-')} was "
+                f"{before[name]}, and now is {now.get(name)}; choose another --out, or remove that "
+                "folder"
+            )
     kept = {name: _named(before, name) for name in before if name != "seeds"}
     edited = kept == {name: _named(now, name) for name in now if name != "seeds"}
     hashes = {name: part.content_hash for name, part in data.items() if part is not None}

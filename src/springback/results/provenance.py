@@ -67,19 +67,17 @@ def provenance(
 
     ``command`` is the argument list as typed (default: that of this process), without passwords
     and tokens; of its first element only the file name is kept.  The times are ISO 8601 with a
-    zone and are written in UTC; ``seconds`` is the time between them.  Raises :class:`ValueError`
-    for a time that is none, has no zone, or an end before the start.
+    zone and are written in UTC; ``seconds`` is the time between them, None where the
+    clock was set back.  Raises :class:`ValueError` for a time that is none or has no zone.
     """
     command = sys.argv if command is None else command
     start, end = _instant(started), _instant(finished)
-    if end < start:
-        raise ValueError(f"finished ({finished}) lies before started ({started})")
     revision, modified = source_revision()
     return {
         "command": redacted_command([Path(command[0]).name, *command[1:]]) if command else [],
         "started": start.isoformat(timespec="seconds"),
         "finished": end.isoformat(timespec="seconds"),
-        "seconds": round((end - start).total_seconds(), 3),
+        "seconds": round((end - start).total_seconds(), 3) if end >= start else None,
         "springback": package_version("springback"),
         "git_revision": revision,
         "git_modified": modified,

@@ -21,15 +21,17 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from springback.core import Run, to_jsonable
-from springback.errors import SpaceError, SpringbackError, StoreError
+from springback.core import Run, byte_size, to_jsonable
+from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
 
 RUN_FILE = "run.json"
@@ -50,7 +52,8 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with tmp.open("x", encoding="utf-8") as out:
+        # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
+        with tmp.open("x", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -73,6 +76,14 @@ def read_json(path: Path) -> Any:
         raise StoreError(
             f"cannot read {path}: {error}; delete that file and run the same command again"
         ) from error
+
+
+def tell_damaged(path: Path, error: Exception) -> None:
+    """Warn that ``path`` counts for nothing; the caller makes it again."""
+    cause = error.__cause__ or error
+    reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"
+    line = f"{path} is damaged and counts for nothing; what it held is made again ({reason})"
+    warnings.warn(line, SpringbackWarning, stacklevel=2)
 
 
 def write_refusal(error: OSError, path: Path) -> SpaceError | StoreError:
@@ -261,11 +272,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file, open for writing and reading, that appears under its name only when the
-    block has ended without an error; until then what was there before stays."""
+    block has ended without an error; until then what was there before stays.  What killed
+    processes left of the same file goes."""
     tmp = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_beside(path)
         with tmp.open("x+b") as out:
+            with contextlib.suppress(OSError):  # a disk without locks
+                fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -277,6 +292,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         tmp.unlink(missing_ok=True)
 
 
+def _sweep_beside(path: Path) -> None:
+    """Remove what killed processes left of :func:`whole_file`; a living one holds its lock."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
+    for stale in (p for p in path.parent.iterdir() if name.fullmatch(p.name)):
+        with contextlib.suppress(OSError, StoreError):  # what cannot be removed is not in the way
+            require_file(stale)
+            with open_lock(stale) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stale.unlink()
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise :class:`SpaceError` unless ``needed`` bytes are free where ``folder`` will be."""
     probe = folder.absolute()
@@ -285,7 +311,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(probe).free
     if free < needed:
         raise SpaceError(
-            f"{what} needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free at {probe}; "
+            f"{what} needs {byte_size(needed)} of disk, {byte_size(free)} are free at {probe}; "
             "free some or choose another folder with --out"
         )
 
@@ -349,16 +375,25 @@ class Store:
         return below(self.root, *names)
 
     def results(self, run: Run) -> dict[str, Any] | None:
-        """What the run found, or None if it is not done."""
+        """What the run found, or None if it is not done or its file is damaged (with a warning).
+
+        Raises :class:`StoreError` for a file that cannot be opened or is another run's.
+        """
         path = self.below("runs", run.name) / RUN_FILE
         require_file(path)
         if not path.exists():
             return None
-        record = read_json(path)
-        if record.get("id") != run.id:
+        try:
+            record = read_json(path)
+            identity, results = record["id"], dict(record["results"])
+        except (StoreError, LookupError, TypeError, ValueError) as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            tell_damaged(path, error)
+            return None
+        if identity != run.id:
             raise StoreError(f"{path} belongs to another run; delete the folder {path.parent}")
         self._used.setdefault(run.name, False)
-        results: dict[str, Any] = record["results"]
         return results
 
     def commit(self, run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -377,9 +412,7 @@ class Store:
         nobody knows (``unknown``), when the ``first`` and the ``last`` were finished, and the
         ``machines`` and ``revisions`` that made them."""
         files = [self.runs / name / MADE_FILE for name in self._used]
-        for file in files:
-            require_file(file)
-        facts_of_runs = [read_json(file) for file in files if file.exists()]
+        facts_of_runs = [facts for file in files if (facts := _facts(file))]
         times = sorted(facts["finished"] for facts in facts_of_runs)
         made = sum(self._used.values())
         return {
@@ -410,6 +443,17 @@ class Store:
 
     def drop_checkpoints(self, run: Run) -> None:
         shutil.rmtree(self.below("checkpoints", run.name), ignore_errors=True)
+
+
+def _facts(file: Path) -> dict[str, Any] | None:
+    """What stands in a ``made.json``; None where there is none or it is damaged."""
+    require_file(file)
+    try:
+        facts: dict[str, Any] = read_json(file)
+        str(facts["finished"]), _machine(facts), facts["git_revision"], facts["springback"]
+    except (StoreError, LookupError, TypeError):
+        return None
+    return facts
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -18,15 +20,24 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from springback.core import Recipe
-from springback.errors import TrainingError
+from springback.errors import SpringbackError, TrainingError
 from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
 from springback.progress import Progress
-from springback.results.store import read_json, require_plain, whole_folder, write_json
+from springback.results.store import (
+    read_json,
+    require_plain,
+    tell_damaged,
+    whole_folder,
+    write_json,
+)
 from springback.training.batches import Marks, Resume
 from springback.training.examples import Examples
 from springback.training.memory import microbatches
 from springback.training.memory.malloc import Heap
+
+#: What reading a state that is damaged may raise.
+DAMAGED = (SpringbackError, SafetensorError, OSError, LookupError, TypeError, ValueError)
 
 #: Part of every state's key: raised when its files change.
 STATE_VERSION = 2
@@ -276,27 +287,46 @@ class State:
                 shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> None:
+        """Go on from the last state that fits; one that is damaged is passed over, with a
+        warning."""
         if self.resume.folder is None or not self.resume.folder.is_dir():
             return
         for folder in sorted(self.resume.folder.glob("step-*"), reverse=True):
             require_plain(folder)
-            facts = read_json(folder / "state.json")
-            if facts["key"] != self.key:
-                continue
-            read_weights(self.model, folder / "weights.safetensors")
-            beside = load_file(folder / "optimizer.safetensors")
-            if facts["step"]:  # else there are no moments yet, and the Trainer seeds anew
-                for name, parameter in trainable(self.model).items():
-                    self.optimizer.state[parameter] = {
-                        part: beside[f"{part}/{name}"].to(parameter.device)
-                        for part in ("step", "exp_avg", "exp_avg_sq")
-                    }
-                self._random = _below("random/", beside)
-            self.kept = _below("kept/", beside)
-            self.step, self.tokens = facts["step"], facts["tokens"]
-            self.losses, self.rewards = list(facts["losses"]), list(facts["rewards"])
-            self.marks = {int(examples): value for examples, value in facts["marks"]}
-            return
+            try:
+                if self._read(folder):
+                    return
+            except DAMAGED as error:
+                tell_damaged(folder, error)
+
+    def _read(self, folder: Path) -> bool:
+        """Take the state in ``folder`` if it is this run's; nothing is changed where it raises."""
+        facts = read_json(folder / "state.json")
+        if facts["key"] != self.key:
+            return False
+        step, tokens = int(facts["step"]), int(facts["tokens"])
+        if folder.name != f"step-{step:08d}":
+            raise ValueError(f"state.json speaks of step {step}")
+        losses, rewards = ([float(x) for x in facts[n]] for n in ("losses", "rewards"))
+        marks = {int(examples): value for examples, value in facts["marks"]}
+        beside = load_file(folder / "optimizer.safetensors")
+        moments: dict[Tensor, dict[str, Tensor]] = {}
+        if step:  # else there are no moments yet, and the Trainer seeds anew
+            for name, parameter in trainable(self.model).items():
+                known = self.optimizer.state[parameter]
+                read = {part: beside[f"{part}/{name}"] for part in known}
+                if any(read[part].shape != known[part].shape for part in known):
+                    raise ValueError(f"moments of {name} have another shape")
+                moments[parameter] = {p: t.to(parameter.device) for p, t in read.items()}
+            if beside["random/cpu"].shape != torch.get_rng_state().shape:
+                raise ValueError("random/cpu is no state of random numbers")
+        read_weights(self.model, folder / "weights.safetensors")
+        self.optimizer.state.update(moments)
+        self._random = _below("random/", beside) if step else {}
+        self.kept = _below("kept/", beside)
+        self.step, self.tokens, self.losses, self.rewards = step, tokens, losses, rewards
+        self.marks = marks
+        return True
 
     def restore_random_numbers(self) -> None:
         """Once, before the first step after a resume."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from springback.core import byte_size
 from springback.errors import MissingExtraError, SpringbackError
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.integrations.ray.tasks import Outcome, Task, check_tasks
@@ -240,9 +241,9 @@ class _Loop:
         nodes = [node["Resources"] for node in self._nodes()]
         if any(all(n.get(k, 0) >= v for k, v in needs.items()) for n in nodes):
             return
-        asked = f"{task.cpus:g} CPU, {task.gpus:g} GPU, {task.memory / 1e9:.1f} GB of memory"
+        asked = f"{task.cpus:g} CPU, {task.gpus:g} GPU, {byte_size(task.memory)} of memory"
         have = "; ".join(
-            f"{n.get('CPU', 0):g} CPU, {n.get('GPU', 0):g} GPU, {n.get('memory', 0) / 1e9:.1f} GB"
+            f"{n.get('CPU', 0):g} CPU, {n.get('GPU', 0):g} GPU, {byte_size(n.get('memory', 0))}"
             for n in nodes
         )
         raise SpringbackError(

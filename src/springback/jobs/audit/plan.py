@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from springback.core import Run
+from springback.core import Run, byte_size
 from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
@@ -71,8 +71,8 @@ class Plan:
             share = f" ({100 * self.training / self.seconds:.0f} % training, the rest probes)"
         return (
             f"about {self.time}{share}, "
-            f"{self.memory / 1e9:.1f} GB of memory, "
-            f"{self.disk / 1e9:.1f} GB of disk at the most"
+            f"{byte_size(self.memory)} of memory, "
+            f"{byte_size(self.disk)} of disk at the most"
         )
 
     def __str__(self) -> str:

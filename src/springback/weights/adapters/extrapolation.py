@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from springback.core import byte_size
 from springback.errors import ModelError, describe
 from springback.progress import Progress, Silent
 from springback.results.store import real_out, require_space, whole_folder, write_json
@@ -179,8 +180,8 @@ def _write(
     if how.engine == "vllm":
         speaker.note(f"vLLM needs --enable-lora --max-lora-rank {rank} or more for this adapter")
     speaker.note(
-        f"extrapolating needs {size / 1e9:.2f} GB of disk in {out.parent} "
-        f"and under {0.2 + held / 1e9:.1f} GB of memory"
+        f"extrapolating needs {byte_size(size)} of disk in {out.parent} "
+        f"and under {byte_size(2e8 + held)} of memory"
     )
     require_space(out.parent, size + (1 << 20), f"the extrapolated adapter {out.name}")
     speaker.stage("extrapolating", len(total.modules) + len(total.full))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from springback.core import byte_size
 from springback.errors import ModelError, SpringbackError, StoreError, describe
 from springback.progress import Progress
 from springback.results.store import require_folder, require_space, write_text
@@ -185,8 +186,8 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
     job.progress.note(
-        f"extrapolating needs {needed / 1e9:.2f} GB of disk in {job.out.parent} "
-        f"and under {(FLOOR + job.memory) / 1e9:.1f} GB of memory"
+        f"extrapolating needs {byte_size(needed)} of disk in {job.out.parent} "
+        f"and under {byte_size(FLOOR + job.memory)} of memory"
     )
     require_space(job.out.parent, needed, f"the extrapolated model {job.out.name}")
     job.check()

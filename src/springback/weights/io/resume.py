@@ -28,6 +28,7 @@ from springback.results.store import (
     require_folder,
     require_plain,
     sync_folder,
+    tell_damaged,
     write_json,
     write_refusal,
 )
@@ -140,7 +141,8 @@ def _lock(descriptor: int) -> bool:
 
 
 def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
-    """Finished shards recorded under the same settings; anything else counts as none."""
+    """Finished shards recorded under the same settings; anything else counts as none, with a
+    warning where it is damaged."""
     if not path.exists():
         return {}
     try:
@@ -150,7 +152,9 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         shards = {}
         for name, entry in state["shards"].items():
             tally = Tally(**entry["tally"])
-            shards[name] = Shard(**{**entry, "tally": tally})
+            Tally().add(tally)  # all numbers, or it raises
+            shards[name] = Shard(**{**entry, "made_of": dict(entry["made_of"]), "tally": tally})
         return shards
-    except (StoreError, KeyError, TypeError, AttributeError):
+    except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
+        tell_damaged(path, error)
         return {}
