@@ -10,6 +10,7 @@ import torch
 
 from springback.compression import coder as steps
 from springback.errors import ModelError
+from springback.models.loading import fixed_threads
 
 
 def test_chunks_are_as_few_as_fit_and_equally_long() -> None:
@@ -98,6 +99,6 @@ def test_a_stream_is_as_long_as_its_probabilities_say() -> None:
 
 def test_threads_are_set_and_put_back() -> None:
     before = torch.get_num_threads()
-    with steps.fixed_threads(before + 1):
+    with fixed_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before

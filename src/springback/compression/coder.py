@@ -8,10 +8,9 @@ comes from, and both round probabilities to integers in one place, :func:`quanti
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -243,14 +242,3 @@ def decode_group(
     if token_check(ids) != group.check:
         raise differs
     return ids
-
-
-@contextlib.contextmanager
-def fixed_threads(count: int) -> Iterator[None]:
-    """torch with this many threads, as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -20,6 +20,7 @@ from springback.compression.text_spans import hold_back, split, to_text
 from springback.errors import CodecError, SpringbackError, describe
 from springback.models.builtin import BUILTIN
 from springback.models.encoding import Encoded, text_bytes
+from springback.models.loading import fixed_threads
 from springback.progress import Progress, Silent
 from springback.results.store import require_named, whole_file
 
@@ -93,7 +94,7 @@ def encode_file(
     write(container.pack_header(header))
     coded = raw = tokens = chunks = groups = 0
     held = b""
-    with coder.fixed_threads(header.threads):
+    with fixed_threads(header.threads):
         while data := source.read(BLOCK - len(held)):
             original.add(data)
             data = held + data
@@ -170,7 +171,7 @@ def decode_file(
             f"{torch.__version__} on {codec.machine}. Each part is checked."
         )
     original = Digest()
-    with coder.fixed_threads(header.threads):
+    with fixed_threads(header.threads):
         while block := reader.block(lambda n: len(coder.plan(n, header.chunk, header.batch))):
             data = _decode_block(codec, block, header, name, progress)
             original.add(data)

@@ -15,10 +15,9 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +32,7 @@ from springback.models.loading import (
     WEIGHTS_FILE,
     Model,
     Tokenizer,
+    fixed_threads,
     load_model,
     load_tokenizer,
     read_weights,
@@ -202,7 +202,7 @@ class SharedMeter(Meter):
     ) -> list[T]:
         """Every process's values of its part, what it is ``given``; in the order of all rows."""
         others = self._submit(name, given)
-        with _threads(self.threads):
+        with fixed_threads(self.threads):
             values = [here(*given[0])]
         values += self._every(others)
         indices = (i for part in parts for i in part)
@@ -224,16 +224,6 @@ class SharedMeter(Meter):
                 "want of memory: each holds the start model and the measured one; lower "
                 "--probe-processes and run the same command again"
             ) from error
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 #: In a worker: its meter, and the model that takes the weights to be measured once there are any.
