@@ -27,12 +27,12 @@ from springback.models.encoding import Encoded
 from springback.models.from_scratch import Shape, fresh_model
 from springback.models.loading import (
     default_precision,
-    device,
     load_tokenizer,
     product_speed,
     release_memory,
     resolve,
 )
+from springback.models.placement import accelerator
 from springback.probes import Precision, nll
 from springback.results.provenance import now, provenance
 from springback.results.store import write_json
@@ -115,7 +115,7 @@ def main() -> None:
     }
     holds = all(value <= 2 for value in spread.values())
     data = {
-        "device": str(device()),
+        "device": str(accelerator()),
         "length": length,
         "threads": torch.get_num_threads(),
         "precision": precision,

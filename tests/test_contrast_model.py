@@ -23,14 +23,15 @@ from springback.decoding import ContrastModel, DecodeSettings, decode
 from springback.decoding.contrast import contest, stepped
 from springback.errors import ModelError
 from springback.models.loading import load_model, load_tokenizer, resolve
+from springback.models.placement import Placement
 
 PROMPTS = [[10, 20, 30, 10, 20], [40, 50, 60, 70, 80, 90, 40], [12, 13]]
 
 
 @pytest.fixture(scope="module")
 def pair(tiny_llama: Path) -> ContrastModel:
-    expert = load_model(resolve(tiny_llama), torch.float64)
-    amateur = load_model(resolve(tiny_llama), torch.float64)
+    expert = load_model(resolve(tiny_llama), Placement(torch.float64))
+    amateur = load_model(resolve(tiny_llama), Placement(torch.float64))
     torch.manual_seed(3)
     with torch.no_grad():
         for p in amateur.parameters():

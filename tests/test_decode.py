@@ -12,6 +12,7 @@ from springback.decoding import DecodeSettings, decode
 from springback.decoding.contrast import combine
 from springback.errors import SpringbackError
 from springback.models.loading import Model, load_model, load_tokenizer, resolve
+from springback.models.placement import Placement
 
 PROMPTS = [[10, 20, 30], [40, 50, 60, 70, 80, 90], [11], [12, 13, 14, 15]]
 STOPS = tuple(range(0, 300, 12))  # with many stops, rows end at different times
@@ -19,8 +20,8 @@ STOPS = tuple(range(0, 300, 12))  # with many stops, rows end at different times
 
 @pytest.fixture(scope="module")
 def pair(tiny_llama: Path) -> tuple[Model, Model]:
-    expert = load_model(resolve(tiny_llama), torch.float64)
-    amateur = load_model(resolve(tiny_llama), torch.float64)
+    expert = load_model(resolve(tiny_llama), Placement(torch.float64))
+    amateur = load_model(resolve(tiny_llama), Placement(torch.float64))
     torch.manual_seed(3)
     with torch.no_grad():
         for p in amateur.parameters():

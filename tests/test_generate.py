@@ -16,6 +16,7 @@ from springback.decoding import DecodeSettings, decode, decode_fast
 from springback.errors import SpringbackError
 from springback.inference import Loaded
 from springback.models.loading import load_model, load_tokenizer, resolve
+from springback.models.placement import Placement
 
 PROMPTS = ["the thing", "a", "in the thing in the"]
 
@@ -23,7 +24,7 @@ PROMPTS = ["the thing", "a", "in the thing in the"]
 @pytest.fixture(scope="module")
 def loaded(tiny_llama: Path) -> Loaded:
     checkpoint = resolve(tiny_llama)
-    expert, amateur = (load_model(checkpoint, torch.float64) for _ in range(2))
+    expert, amateur = (load_model(checkpoint, Placement(torch.float64)) for _ in range(2))
     torch.manual_seed(3)
     with torch.no_grad():
         for p in amateur.parameters():

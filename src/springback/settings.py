@@ -248,6 +248,30 @@ class ChatSettings(Settings, group="Chat template", changes="prompt"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComputeSettings(Settings, group="Computing", changes="decoding"):
+    """In which dtype and on which device models are held and computed."""
+
+    dtype: str = setting(
+        "auto",
+        "auto, float32, bfloat16 or float16: of weights and decoding; auto is as stored on an "
+        "accelerator, float32 on a CPU.",
+        added=True,
+    )
+    device: str = setting(
+        "auto",
+        "auto, cpu, mps, cuda or cuda:N; auto is the accelerator if there is one.",
+        added=True,
+        changes="nothing",
+    )
+    device_map: str | None = setting(
+        None,
+        "auto: spread each model over the GPUs, then memory and disk (accelerate).",
+        added=True,
+        changes="nothing",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SpeedSettings(Settings, group="Speed"):
     """How the same answers are reached sooner."""
 

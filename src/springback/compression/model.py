@@ -17,6 +17,7 @@ from springback.compression.text_spans import tokenizer_hash
 from springback.core import byte_size
 from springback.errors import CodecError, ModelError, SpaceError, describe
 from springback.models.loading import Tokenizer, load_model, load_tokenizer, resolve
+from springback.models.placement import Placement
 from springback.results.provenance import available_memory
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def load_codec_model(
     if header is not None:
         check_weights(header, weights, container, str(model))
     tokenizer = load_tokenizer(checkpoint)
-    loaded = load_model(checkpoint, getattr(torch, dtype))
+    loaded = load_model(checkpoint, Placement(getattr(torch, dtype)))
     codec = CodecModel(
         model=loaded,
         tokenizer=tokenizer,

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from springback.models.loading import Model, Tokenizer, device
+from springback.models.loading import Model, Tokenizer
+from springback.models.placement import accelerator
 from springback.models.quiet import quiet
 from springback.results.store import whole_folder
 
@@ -79,7 +80,7 @@ def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Model = LlamaForCausalLM(config)
-    model.to(device())  # type: ignore[arg-type]
+    model.to(accelerator())  # type: ignore[arg-type]
     model.train(False)
     return model
 

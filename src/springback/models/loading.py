@@ -28,6 +28,7 @@ from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
 from springback.models.hub import download, looks_like_hub_id, split_revision
+from springback.models.placement import Placement, accelerator
 from springback.models.quiet import one_line, quiet
 from springback.models.templates import with_chat
 from springback.results.store import whole_folder
@@ -107,23 +108,28 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
     return with_chat(tokenizer, chat or ChatSettings())
 
 
-def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """The model in evaluation mode; fp32 by default.  Safetensors only, no remote code.
+def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTrainedModel:
+    """The model in evaluation mode; without ``place`` in fp32, on the accelerator if there is one.
+
+    Safetensors only, no remote code.
 
     Raises :class:`ModelError` for files that cannot be read, that lack tensors of the model (which
     Transformers would fill with random numbers), or that hold NaN or infinity.
     """
     tune_allocator()
+    place = place or Placement()
+    spread = {"device_map": place.device_map} if place.device_map else {}
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
             model, loading_info = transformers.from_pretrained(
                 checkpoint.path,
                 revision=checkpoint.revision,
-                dtype=dtype,
+                dtype="auto" if place.dtype is None else place.dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **spread,
             )
     except Exception as error:
         if Path(checkpoint.path).is_dir():
@@ -139,7 +145,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype | str = torch.float32)
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
             f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
         )
-    loaded: Model = model.to(device()).eval()
+    loaded: Model = (model if spread else model.to(place.device)).eval()
     _require_finite(loaded, checkpoint.path)
     _complete_generation_config(loaded)
     return loaded
@@ -221,11 +227,6 @@ def read_configs(folder: str | Path, adapter: str | Path | None = None) -> Confi
             return Configs(config, GenerationConfig.from_model_config(config))
     except Exception as error:
         raise ModelError(f"cannot read the configuration of {folder}: {one_line(error)}") from error
-
-
-def device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> None:
@@ -376,7 +377,7 @@ def product_speed(precision: str) -> float:
     """FLOP a second of a quick matrix product: the fastest of a few."""
     tune_allocator()
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
-    a = torch.ones(1024, 1024, dtype=dtype, device=device())
+    a = torch.ones(1024, 1024, dtype=dtype, device=accelerator())
     times = []
     for _ in range(4):
         begin = time.perf_counter()

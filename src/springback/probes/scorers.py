@@ -19,7 +19,8 @@ from transformers import AutoModelForSequenceClassification
 
 from springback.core import Checkpoint, content_hash
 from springback.errors import ModelError, SpringbackError, describe
-from springback.models.loading import Model, Tokenizer, device, load_tokenizer, resolve
+from springback.models.loading import Model, Tokenizer, load_tokenizer, resolve
+from springback.models.placement import accelerator
 from springback.models.quiet import one_line, quiet
 from springback.probes.behaviour import REFUSAL_PHRASES, REFUSAL_WORDS, refused, sentiment
 
@@ -180,7 +181,7 @@ def _load_classifier(checkpoint: Checkpoint) -> Model:
             f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
             "classifier; call it from a function of yours (python:FILE.py:FUNCTION)"
         )
-    loaded: Model = model.to(device()).eval()
+    loaded: Model = model.to(accelerator()).eval()
     return loaded
 
 

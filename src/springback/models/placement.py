@@ -1,0 +1,104 @@
+"""Where a model is held and computed: dtype, device, or a map over several devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from springback.errors import ModelError, describe
+from springback.settings import ComputeSettings
+
+#: Names of ``--dtype``; ``auto`` beside them.
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def accelerator() -> torch.device:
+    """The accelerator if there is one (CUDA, then Apple's), else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """``dtype``: of weights and computing, None for that of each model's files.
+
+    ``device``: where the whole model goes, or with ``device_map`` (accelerate's ``auto``) where
+    inputs begin.
+    """
+
+    dtype: torch.dtype | None = torch.float32
+    device: torch.device = field(default_factory=accelerator)
+    device_map: str | None = None
+
+    def inputs(self, stored: str | None = None) -> dict[str, Any]:
+        """What of this decides numbers, for the inputs of a run: nothing in float32.
+
+        ``stored``: the dtype of the model's files, where that is what is computed in.
+        """
+        name = stored if self.dtype is None else dtype_name(self.dtype)
+        return {} if name == "float32" else {"dtype": name}
+
+    def describe(self) -> dict[str, Any]:
+        """For provenance."""
+        dtype = "as stored" if self.dtype is None else dtype_name(self.dtype)
+        return {"dtype": dtype, "device": str(self.device), "device_map": self.device_map}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` of ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def placement(settings: ComputeSettings | None = None) -> Placement:
+    """What the settings ask for on this machine.
+
+    Raises :class:`ModelError` for a dtype, device or map that is not allowed or not here.
+    """
+    s = settings or ComputeSettings()
+    device = _device(s.device)
+    if s.device_map not in (None, "auto"):
+        raise ModelError(
+            describe(f"--device-map {s.device_map}", "auto", "leave it out for one device")
+        )
+    if s.device_map and s.device != "auto":
+        raise ModelError(
+            describe(
+                f"--device {s.device} with --device-map", "one of the two", "leave one of them out"
+            )
+        )
+    if s.dtype != "auto" and s.dtype not in DTYPES:
+        allowed = ", ".join(("auto", *DTYPES))
+        raise ModelError(describe(f"--dtype {s.dtype}", allowed, "choose one of these"))
+    dtype = DTYPES.get(s.dtype)
+    if s.dtype == "auto" and device.type == "cpu":
+        dtype = torch.float32
+    return Placement(dtype, device, s.device_map)
+
+
+def _device(name: str) -> torch.device:
+    allowed = "auto, cpu, mps, cuda, cuda:N"
+    if name == "auto":
+        return accelerator()
+    kind, _, number = name.partition(":")
+    known = kind in ("cpu", "mps", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
+    if not known or (":" in name and not number):
+        raise ModelError(describe(f"--device {name}", allowed, "choose one of these"))
+    here = {
+        "cpu": 1,
+        "mps": int(torch.backends.mps.is_available()),
+        "cuda": torch.cuda.device_count(),
+    }[kind]
+    if int(number or 0) >= here:
+        have = f"{here} devices of that kind" if here else "none of that kind"
+        raise ModelError(
+            describe(f"--device {name} on a machine that has {have}", allowed, "take another")
+        )
+    return torch.device(name)
