@@ -19,8 +19,8 @@ from typing import Any
 
 from springback.core import Recipe
 from springback.decoding import DecodeSettings, decode
-from springback.jobs.hardware import Speeds, architecture
-from springback.jobs.speeds import keep
+from springback.jobs.hardware import architecture
+from springback.jobs.speeds import Speeds, keep
 from springback.models.builtin import cache_folder
 from springback.models.encoding import Encoded
 from springback.models.from_scratch import random_numbers_kept, two_layers

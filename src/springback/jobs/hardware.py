@@ -8,31 +8,12 @@ from dataclasses import dataclass
 
 from springback.errors import SpringbackError, describe
 from springback.jobs.plan_settings import HARDWARE, PlanSettings
-from springback.models.memory import Architecture, item_bytes
+from springback.jobs.speeds import Speeds, known_speeds
+from springback.models.memory import Architecture, available_bytes, item_bytes
 from springback.models.memory_parts import Parts, total
 
 #: Of a device's memory that weights, caches and activations may fill.
 USABLE_MEMORY = 0.85
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """FLOP a second of training (6 N a token) and of scoring (2 N); of decoding the seconds that a
-    step takes for each weight, and for each weight and row; bytes a second of disk.
-
-    ``source``: where they are from, in words.
-    """
-
-    train: float
-    score: float
-    step: float
-    row: float
-    disk: float
-    source: str
-
-    def decoding(self, weights: float, steps: float, tokens: float) -> float:
-        """Seconds of so many passes of a model, that decode so many tokens together."""
-        return weights * (steps * self.step + tokens * self.row)
 
 
 @dataclass(frozen=True)
@@ -148,8 +129,6 @@ def machine_of(asked: PlanSettings, precision: str, scoring: str = "float32") ->
 
 
 def _here(precision: str, scoring: str) -> Machine:
-    from springback.jobs.speeds import known_speeds
-    from springback.models.memory import available_bytes
     from springback.models.placement import accelerator
 
     speeds, device = known_speeds(precision, scoring), accelerator()

@@ -2,24 +2,42 @@
 
 ``--calibrate`` times it (:mod:`springback.jobs.calibrate`) and keeps the numbers in the cache
 folder, by processor, threads, precision and versions, so that machines that share a home folder
-do not mix.
+do not mix.  Light: torch is loaded where speeds of this machine are asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from springback.core import content_hash
-from springback.jobs.hardware import Speeds
-from springback.models.builtin import cache_folder
-from springback.models.loading import SHARE, product_speed
+from springback.errors import SpringbackError
 from springback.models.memory import item_bytes
 from springback.results.provenance import cpu_model, gpu, package_version, threads
 from springback.results.store import read_json, write_json
 
 #: Bytes a second that are written where the disk was not timed.
 DISK = 5e8
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """FLOP a second of training (6 N a token) and of scoring (2 N); of decoding the seconds that a
+    step takes for each weight, and for each weight and row; bytes a second of disk.
+
+    ``source``: where they are from, in words.
+    """
+
+    train: float
+    score: float
+    step: float
+    row: float
+    disk: float
+    source: str
+
+    def decoding(self, weights: float, steps: float, tokens: float) -> float:
+        """Seconds of so many passes of a model, that decode so many tokens together."""
+        return weights * (steps * self.step + tokens * self.row)
 
 
 def known_speeds(precision: str, scoring: str = "float32") -> Speeds:
@@ -32,6 +50,8 @@ def known_speeds(precision: str, scoring: str = "float32") -> Speeds:
 
 def quick_speeds(precision: str, scoring: str) -> Speeds:
     """A share of a matrix product's speed; good to a factor of about two."""
+    from springback.models.loading import SHARE, product_speed
+
     kinds = {name: SHARE[name] * product_speed(name) for name in {precision, scoring}}
     score = kinds[scoring]
     size = item_bytes("bfloat16" if scoring == "bf16-mixed" else "float32")
@@ -48,6 +68,8 @@ def quick_speeds(precision: str, scoring: str) -> Speeds:
 
 def _file(precision: str, scoring: str) -> Path:
     """Where the speeds of this kind of machine are kept."""
+    from springback.models.builtin import cache_folder
+
     facts = [gpu() or cpu_model(), threads(), precision, scoring]
     facts += [package_version(name) for name in ("springback", "torch", "transformers")]
     return cache_folder() / "speeds" / f"{content_hash(facts)[:20]}.json"
@@ -64,7 +86,7 @@ def kept_speeds(precision: str, scoring: str) -> Speeds | None:
         if not all(0 < value < float("inf") for value in numbers.values()):
             return None
         return Speeds(**numbers, source=str(kept["source"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (SpringbackError, OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -12,6 +12,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
+from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
 from springback.models.memory_parts import Parts, Training, audit_parts, libraries
 from springback.models.placement import accelerator
@@ -139,6 +140,12 @@ def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
     )
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
     return audit_parts(shape, how, kl, s.probe_processes)
+
+
+def parts_of(settings: AuditSettings) -> Parts:
+    """:func:`memory_of` the model that the settings name, from its files."""
+    shape = read_architecture(local_folder(settings.model, settings.revision), settings.model)
+    return memory_of(check_settings(settings), shape, accelerator().type == "cpu")
 
 
 def kept(s: AuditSettings) -> int:

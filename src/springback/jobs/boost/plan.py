@@ -13,7 +13,7 @@ from statistics import fmean
 from springback.core import byte_size
 from springback.jobs.boost.search import candidates
 from springback.jobs.boost.settings import BoostSettings
-from springback.jobs.hardware import Machine, Speeds, architecture, machine_of
+from springback.jobs.hardware import Machine, architecture, machine_of
 from springback.jobs.plan_lines import (
     LargePlan,
     columns,
@@ -24,6 +24,7 @@ from springback.jobs.plan_lines import (
     peak,
 )
 from springback.jobs.plan_settings import PlanSettings
+from springback.jobs.speeds import Speeds
 from springback.models.memory import Architecture, item_bytes
 from springback.models.memory_parts import (
     Parts,

@@ -26,7 +26,7 @@ from springback.models.encoding import encode_prompt, encode_rows
 from springback.models.hub import base_of, local_folder
 from springback.models.loading import Tokenizer, load_tokenizer, tokenizer_source
 from springback.models.memory import Architecture, available_bytes, item_bytes, read_architecture
-from springback.models.memory_parts import libraries
+from springback.models.memory_parts import Parts, libraries, total
 from springback.models.placement import Placement, dtype_name, placement
 from springback.settings import ComputeSettings
 from springback.weights import is_adapter, tensor_names
@@ -58,6 +58,11 @@ def plan(settings: BoostSettings) -> BoostPlan:
         Tokens.of([len(r.ids) for r in encode_rows(tokenizer, learned, s.max_tokens, s.system)]),
     )
     return model.plan(s, load)
+
+
+def peak_parts(settings: BoostSettings) -> Parts:
+    """What is in memory in the larger phase."""
+    return max(plan(settings).phases.values(), key=total)
 
 
 @dataclass(frozen=True)
