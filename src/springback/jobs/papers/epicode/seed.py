@@ -115,7 +115,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     pair, boost = _begin(job, store, progress)
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
-    tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
+    tested = boost.score_each(arms, job.data.test, "test")
     kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
     return {
         **kept,
