@@ -58,8 +58,8 @@ class CheckpointPair:
         place: Placement | None = None,
         scratch: Path | None = None,
     ) -> None:
-        """``chat``: what the chat template is given beside the messages.
-
+        """``chat``: what the chat template is given beside the messages.  ``place``: where and in
+        which dtype is computed; None: in fp32, on the accelerator if there is one.
         ``scratch``: where an expert is written that cannot be set in place.  Raises
         :class:`springback.errors.ModelError` for checkpoints that do not fit each other.
         """
@@ -67,7 +67,7 @@ class CheckpointPair:
         check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
         self.early, self.ft = early, ft
         self.configs = read_configs(ft.path)
-        self.place = place or Placement()
+        self.place = (place or Placement()).of_files(ft.path)
         self.mu = 0.0
         self._line = StoredLine(*open_checkpoints([Path(early.path), Path(ft.path)]))
         self._places: dict[str, str] | None = None

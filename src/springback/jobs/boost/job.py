@@ -210,6 +210,7 @@ def boost(
             measurements=_measurements(tested, arms),
             analysis=analysis,
             verdict=verdict,
+            computing=job.sweep.place.describe(),
         )
 
 

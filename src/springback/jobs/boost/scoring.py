@@ -25,6 +25,7 @@ from springback.models.encoding import (
     stop_ids,
 )
 from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
+from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision
 from springback.progress import Progress
 from springback.results.store import Store
@@ -77,7 +78,9 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(*pair, chat=settings, scratch=store.root)
+        self.sweep = CheckpointPair(
+            *pair, chat=settings, place=placement(settings), scratch=store.root
+        )
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
@@ -204,9 +207,13 @@ class Scoring:
             part=part,
             system=s.system,
             max_tokens=s.max_tokens,
-            **s.chat_inputs(),
+            **self.inputs(),
             **extra,
         )
+
+    def inputs(self) -> dict[str, Any]:
+        """What changes numbers in every run: how questions are put, and the dtype."""
+        return {**self.settings.chat_inputs(), **self.sweep.place.inputs()}
 
     def solutions(self, rendered: Slice) -> list[Any]:
         """The reference solutions as tokens; of the answers where there are none."""

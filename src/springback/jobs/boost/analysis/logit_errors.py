@@ -65,7 +65,7 @@ def text_errors(
         alpha=job.settings.alpha,
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
-        **job.settings.chat_inputs(),
+        **job.inputs(),
     )
     stored = job.store.results(run)
     if stored is None:
