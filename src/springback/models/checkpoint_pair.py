@@ -7,12 +7,14 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Literal
+from typing import Literal, Protocol
 
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
 from springback.models.loading import (
+    Configs,
+    Tokenizer,
     check_same_tokenizer,
     fit_vocabulary,
     load_model,
@@ -28,6 +30,25 @@ from springback.weights.extrapolation import open_checkpoints
 
 #: What a slot holds: the model at a mu (0.0 is the fine-tuned one), the early one, another.
 What = float | Literal["early"] | Checkpoint
+
+
+class ModelPair(Protocol):
+    """Two checkpoints of one run, of which a strong and a weak model are in memory at most.
+
+    ``configs`` are the fine-tuned model's, ``width`` is that of the logits.
+    """
+
+    tokenizer: Tokenizer
+    configs: Configs
+    place: Placement
+    mu: float
+
+    @property
+    def width(self) -> int: ...
+
+    def at(self, mu: float) -> PreTrainedModel: ...
+
+    def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel: ...
 
 
 @dataclass

@@ -11,11 +11,12 @@ from springback.core import Checkpoint, Row, Run, Slice
 from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import Gate, parse_gate
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import CheckpointPair
+from springback.models.checkpoint_pair import CheckpointPair, ModelPair
 from springback.models.encoding import (
     encode_prompt,
     encode_rows,
@@ -78,9 +79,7 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(
-            *pair, chat=settings, place=placement(settings), scratch=store.root
-        )
+        self.sweep = _models(pair, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
@@ -311,6 +310,15 @@ class Scoring:
             self._states = (rendered.content_hash, MemoryBudget(STATES), {})
         _, room, by_model = self._states
         return by_model.setdefault(model, LastStates(room))
+
+
+def _models(
+    pair: tuple[Checkpoint, Checkpoint], settings: BoostSettings, store: Store
+) -> ModelPair:
+    place = placement(settings)
+    if pair[1].adapter is not None:
+        return AdapterPair(*pair, chat=settings, place=place)
+    return CheckpointPair(*pair, chat=settings, place=place, scratch=store.root)
 
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:
