@@ -26,6 +26,7 @@ from springback.models.loading import (
     release_memory,
     tokenizer_source,
 )
+from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
 from springback.settings import ChatSettings
 from springback.weights import hash_weights
@@ -89,6 +90,13 @@ class AdapterPair:
     def width(self) -> int:
         """Of the logits."""
         return int(self.configs.config.get_text_config().vocab_size)
+
+    @property
+    def to_load(self) -> int:
+        """Bytes of weights that are not in memory yet: the base, with its adapters at most."""
+        if self._views is not None:
+            return 0
+        return weight_bytes(self.base.path, self.place.dtype) * 5 // 4
 
     def at(self, mu: float) -> PreTrainedModel:
         """The expert at ``mu``: the base with its adapter."""

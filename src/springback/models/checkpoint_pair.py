@@ -22,6 +22,7 @@ from springback.models.loading import (
     read_configs,
     release_memory,
 )
+from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
 from springback.models.stored_line import StoredLine
 from springback.settings import ChatSettings
@@ -35,7 +36,8 @@ What = float | Literal["early"] | Checkpoint
 class ModelPair(Protocol):
     """Two checkpoints of one run, of which a strong and a weak model are in memory at most.
 
-    ``configs`` are the fine-tuned model's, ``width`` is that of the logits.
+    ``configs`` are the fine-tuned model's, ``width`` is that of the logits.  ``to_load``: bytes of
+    the weights that are still to come into memory.
     """
 
     tokenizer: Tokenizer
@@ -45,6 +47,9 @@ class ModelPair(Protocol):
 
     @property
     def width(self) -> int: ...
+
+    @property
+    def to_load(self) -> int: ...
 
     def at(self, mu: float) -> PreTrainedModel: ...
 
@@ -101,6 +106,12 @@ class CheckpointPair:
     def width(self) -> int:
         """Of the logits."""
         return int(self.configs.config.get_text_config().vocab_size)
+
+    @property
+    def to_load(self) -> int:
+        """Bytes of weights of the models that are not in memory yet."""
+        missing = sum(slot.model is None for slot in (self._strong, self._weak))
+        return missing * weight_bytes(self.ft.path, self.place.dtype)
 
     def at(self, mu: float) -> PreTrainedModel:
         """The expert, the strong model, with its weights set for ``mu``."""
