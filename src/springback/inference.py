@@ -32,7 +32,7 @@ from springback.models.encoding import (
     may_change,
     stop_ids,
 )
-from springback.models.hub import base_of
+from springback.models.hub import base_of, local_folder
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -45,11 +45,17 @@ from springback.models.loading import (
     resolve,
     tokenizer_source,
 )
+from springback.models.memory import architecture_of, read_architecture
+from springback.models.memory_parts import Parts, decoding_parts, pair_weights
+from springback.models.out_of_memory import explained
 from springback.models.templates import with_chat
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.settings import ChatSettings, GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import readable_json
+
+#: Tokens of a row that an error about memory counts with before there are prompts.
+COLUMNS = 1024
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,29 @@ class Generated(list[str]):
         self.work = work
 
 
+def _needed(
+    model: str | Path | Loaded,
+    prompts: Sequence[str] | str | Path | None = None,
+    settings: GenerateSettings | None = None,
+    **changes: Any,
+) -> Parts:
+    """What loading a model and answering prompts hold, for an error where that is too much."""
+    rows, columns = 1, COLUMNS
+    if isinstance(prompts, (list, tuple)):
+        rows = len(prompts)
+        columns = max(map(len, prompts), default=0) // 3 + GenerateSettings().max_new_tokens
+    if isinstance(model, Loaded):
+        expert, models = model.expert, 1 + (model.amateur is not None)
+        shape = architecture_of(expert.config, weights=float(expert.num_parameters()))
+        dtype = str(expert.dtype)
+    else:
+        shape, dtype = read_architecture(local_folder(str(model))), "float32"
+        models = 1 + bool(_facts(local_folder(str(model))).get("lambda"))
+    weights = pair_weights(shape, dtype)[:models]
+    return (*weights, *decoding_parts(shape, dtype, rows, columns, models))
+
+
+@explained("generate", _needed)
 def load(model: str | Path, base: str | Path | None = None) -> Loaded:
     """Load a built-in name, a model folder, a hub id, an adapter, or a boosted folder of either.
 
@@ -199,6 +228,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
     )
 
 
+@explained("generate", _needed)
 def generate(
     model: str | Path | Loaded,
     prompts: Sequence[str],

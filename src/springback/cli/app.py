@@ -20,6 +20,7 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
+from springback.cli.plan import audit_plan, boost_plan, plan_settings
 from springback.cli.theory import app as theory
 from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
@@ -31,6 +32,7 @@ from springback.jobs.papers.epicode.settings import EpicodeSettings
 from springback.jobs.papers.scale.settings import NAME as SCALE
 from springback.jobs.papers.scale.settings import ScaleSettings
 from springback.jobs.papers.settings import REPRODUCTIONS, THEORY
+from springback.jobs.plan_settings import PlanSettings
 
 app = typer.Typer(
     name="springback",
@@ -54,6 +56,14 @@ Out = Annotated[
 Track = Annotated[
     list[str] | None,
     typer.Option(help="Log to mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT] at the end."),
+]
+OnlyPlan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Print what it would run, time, memory by part and disk; run nothing.",
+        rich_help_panel=FIRST,
+    ),
 ]
 Push = Annotated[
     str | None, typer.Option(help="Upload the boosted folder to org/name on the Hub; private.")
@@ -106,14 +116,16 @@ def audit(
     ] = None,
     out: Out = Path("springback-audit"),
     track: Track = None,
+    plan_only: OnlyPlan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
     ] = False,
 ) -> None:
     """Align a model, perturb it the other way, measure how it springs back.
 
-    Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' prints
-    the runs, tokens, time, memory and disk; with --size also of models that are not at hand.
+    Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' (or
+    --plan) prints the runs, tokens, time, memory by part and disk; with --size also of models that
+    are not at hand.
 
     On the built-in model and data: one seed unless --seeds says otherwise, about 10 minutes on
     2 cores. Studies of your own default to 3 seeds.
@@ -122,18 +134,15 @@ def audit(
     from springback.jobs import config
     from springback.jobs.audit import series
     from springback.jobs.audit.job import audit as run
-    from springback.jobs.audit.job import plan
 
     _check_track(track)
     words = list(study or [])
-    only_plan = words[:1] == ["plan"]
-    files = words[1:] if only_plan else words
+    worded = words[:1] == ["plan"]
+    files, only_plan = words[1:] if worded else words, worded or plan_only
     if len(files) > 1:
         raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
     executor = take(ExecutorSettings, given).checked()
-    large = take(LargeSettings, given)
-    if large.size and not only_plan:
-        raise SpringbackError("--size is for a plan: springback audit plan --size …")
+    large = plan_settings(LargeSettings, given, only_plan, "audit")
     values: dict[str, Any] = {}
     if files:
         values = config.read_study(files[0])
@@ -145,14 +154,8 @@ def audit(
         settings = replace(settings, seeds=(0,))
     if show:
         typer.echo(config.show(settings))
-    elif large.size:
-        from springback.jobs.audit.plan_by_size import make
-
-        typer.echo(make(settings, large))
     elif only_plan:
-        for single, folder in series.planned(settings, out):
-            typer.echo(f"{single.name}:")
-            typer.echo(plan(single.settings, folder))
+        audit_plan(settings, large, out)
     elif settings.series:
         finish(series.series(settings, out, make_progress(), executor), track)
     else:
@@ -246,12 +249,19 @@ def reproduce(
 
 
 @app.command(cls=GroupedCommand)
-@with_settings(BoostSettings, first="task validation test early ft model train mu lam")
+@with_settings(
+    BoostSettings, PlanSettings, first="task validation test early ft model train mu lam"
+)
 def boost(
     given: dict[str, Any],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[plan]", help="With 'plan' nothing is run."),
+    ] = None,
     out: Out = Path("springback-boost"),
     track: Track = None,
     push: Push = None,
+    plan_only: OnlyPlan = False,
     show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
     show_prompt: Annotated[
         bool,
@@ -265,6 +275,8 @@ def boost(
     """Extrapolate past the last checkpoint, decode contrastively, and prove the gain.
 
     Give --early and --ft, or --model and --train; and --validation and --test, or a --task.
+    'boost plan' (or --plan) prints training, searches, test, time, memory by part and disk; with
+    --size of models that are not at hand.
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
@@ -274,15 +286,21 @@ def boost(
         from springback.integrations.hub_upload import check_name
 
         check_name(push)
+    if words not in (None, [], ["plan"]):
+        raise SpringbackError(f"boost got {' '.join(words or ())}; allowed: plan, or flags alone")
+    only_plan = bool(words) or plan_only
+    asked = plan_settings(PlanSettings, given, only_plan, "boost")
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
-    if lacking and not settings.task and not show:
+    if lacking and not settings.task and not show and not asked.size:
         raise SpringbackError(
             f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
             "(a file, a hub id or problems), or a --task"
         )
     if show:
         typer.echo(config.show(settings))
+    elif only_plan:
+        boost_plan(settings, asked)
     elif show_prompt:
         from springback.jobs.boost.show_prompt import shown
 

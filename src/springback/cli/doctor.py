@@ -55,7 +55,7 @@ def diagnose() -> list[Finding]:
     """
     models, fault = _load("models.loading")
     builtin, _ = _load("models.builtin")
-    findings = [*_versions(), _device(models, fault), _memory()]
+    findings = [*_versions(), _device(models, fault), _memory(), *_fits(models)]
     if builtin is not None:
         findings += [*_cache(builtin), *_builtin(builtin)]
     return findings + _extras()
@@ -104,6 +104,19 @@ def _memory() -> Finding:
     enough = free >= DEMO_MEMORY
     advice = "" if enough else f"the demo needs {DEMO_MEMORY / 1e9:.0f} GB; end other programs"
     return Finding("memory", f"{byte_size(free)} of {byte_size(total)} free", enough, advice)
+
+
+def _fits(models: ModuleType | None) -> Iterator[Finding]:
+    """The largest model that each job holds in the memory that is free now."""
+    if models is None:
+        return
+    from springback.jobs.fits import largest_here
+    from springback.models.memory import available_bytes
+
+    device = str(models.accelerator())
+    for job, size in largest_here(available_bytes(device), device).items():
+        value = "no model of 135M or more" if size == "none" else f"up to {size}"
+        yield Finding(f"fits: {job}", f"{value} (audit plan, boost plan: --size)", True, "")
 
 
 def _cache(builtin: ModuleType) -> Iterator[Finding]:

@@ -20,11 +20,12 @@ from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
 from springback.jobs.audit.analysis import curves, findings, protections, rates
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.plan import Plan, make_plan
+from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.models.out_of_memory import memory_explained
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Card
@@ -56,6 +57,7 @@ def audit(
     on_ray = ray_runs.on_ray(executor)
     require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
+        ending.enter_context(memory_explained("audit", lambda: parts_of(settings)))
         require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)

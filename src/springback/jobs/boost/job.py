@@ -18,6 +18,7 @@ from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
+from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
 from springback.jobs.boost.scoring import Arm, Scoring
@@ -25,6 +26,7 @@ from springback.jobs.boost.search import Searched, Tried, choose, choose_first, 
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
+from springback.models.out_of_memory import memory_explained
 from springback.progress import Progress, Silent
 from springback.results.boost_schema import (
     JointCandidate,
@@ -158,7 +160,7 @@ def boost(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
     require_apart(out, settings, _READ, *(["model"] if settings.write_model else []))
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, memory_explained("boost", lambda: peak_parts(settings)):
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
         data = load_data(settings, progress.note)
