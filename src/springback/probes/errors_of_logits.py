@@ -12,6 +12,7 @@ from springback.decoding import contrast
 from springback.errors import ModelError
 from springback.models.encoding import Encoded, scoring_batches
 from springback.models.loading import Tokenizer
+from springback.models.placement import wide_device
 from springback.probes.hidden_states import Passes
 from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits
 from springback.theory.logit_errors import TextErrors
@@ -41,7 +42,7 @@ def logit_errors(
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
             passes = [counted_logits(Passes(model), batch) for model in models]
-        where = passes[0][0].device
+        where = wide_device(passes[0][0].device)
         # (counted, vocabulary) each
         strong, weak, best = (logits.to(where) for logits, _, _ in passes)
         if not strong.shape == weak.shape == best.shape:
