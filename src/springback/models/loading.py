@@ -276,10 +276,16 @@ def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -
     return model
 
 
-def default_precision() -> str:
-    """``bf16-mixed`` where the hardware multiplies bf16 natively, else ``float32``."""
-    if torch.cuda.is_available():
+def default_precision(device: torch.device | None = None) -> str:
+    """``bf16-mixed`` where ``device`` multiplies bf16 natively, else ``float32``.
+
+    Without a device: the accelerator if there is one.
+    """
+    kind = (device or accelerator()).type
+    if kind == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "float32"
+    if kind != "cpu":
+        return "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

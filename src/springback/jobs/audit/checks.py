@@ -62,7 +62,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "since the others build on its runs"
         )
     if settings.precision == "auto":
-        settings = replace(settings, precision=default_precision())
+        settings = replace(settings, precision=default_precision(audit_placement(settings).device))
     settings = _with_compute(settings)
     _check_algorithms(settings)
     pairs = any(
