@@ -101,9 +101,9 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
     ("changes", "names"),
     [
         (("model", "seed", "measurement", "nothing"),
-         "early ft seed precheck reopen_test reference difficulty write_model"),
+         "early ft seed precheck reopen_test reference difficulty write_model device device_map"),
         (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
-        (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size"),
+        (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size dtype"),
         (("method", "prompt"),
          "task prompt_template system chat_template_args system_in_user search narrow "
          "one_se positive ablate_weak gate"),
@@ -117,7 +117,16 @@ def test_records_and_run_ids_of_a_boost_stay(changes: tuple[Changes, ...], names
 
 def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
     assert set(FREE) == set(names_changing(AuditSettings, "model", "seed", "nothing"))
-    assert FREE == ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
+    assert FREE == (
+        "model",
+        "revision",
+        "seeds",
+        "save_every",
+        "accelerate",
+        "probe_processes",
+        "device",
+        "device_map",
+    )
 
 
 @pytest.mark.parametrize("command", ["audit", "boost", "reproduce", "generate", "extrapolate"])

@@ -83,8 +83,11 @@ def _device(models: ModuleType | None, fault: str) -> Finding:
         return Finding(
             "device", fault, False, "torch or transformers does not load; reinstall them"
         )
+    stored = "--dtype auto: as stored, audits float32"
     if name := gpu():
-        return Finding("device", f"cuda, {name}", True, "")
+        return Finding("device", f"cuda, {name}; {stored}", True, "")
+    if models.accelerator().type == "mps":
+        return Finding("device", f"mps, {cpu_model()}; {stored}", True, "")
     return cpu_finding(cpu_flags())
 
 
@@ -92,8 +95,9 @@ def cpu_finding(flags: frozenset[str]) -> Finding:
     """The device row of a processor with these instruction-set flags."""
     fast = [flag for flag in _BF16_FLAGS if flag in flags]
     value = f"cpu, {cpu_model()}, {threads()} threads on {usable_cpus()} processors"
+    value = ", ".join([value, *fast]) + "; --dtype auto: float32"
     if fast:
-        return Finding("device", f"{value}, {', '.join(fast)}", True, "")
+        return Finding("device", value, True, "")
     # Slower is no fault: everything still runs.
     advice = "no native bf16: training runs in float32, about half as fast"
     return Finding("device", value, True, advice)

@@ -9,7 +9,7 @@ import typer
 
 from springback.cli.flags import FIRST, take, with_settings
 from springback.errors import SpringbackError
-from springback.settings import GenerateOptions, SpeedSettings
+from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings
 
 
 @with_settings(GenerateOptions, first="max_new_tokens temperature seed system raw")
@@ -44,15 +44,17 @@ def generate(
     ] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
-    from springback.inference import GenerateSettings, load
+    from springback.inference import GenerateSettings, load_at
     from springback.inference import generate as run
+    from springback.models.placement import placement
 
     lines = prompt or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not lines:
         raise SpringbackError("no prompt; give one as an argument or on standard input")
+    place = placement(take(ComputeSettings, given))
     options = vars(take(GenerateOptions, given))
     settings = GenerateSettings(**options, stop=tuple(stop or ()), draft_model=draft_model)
-    loaded = load(model, base)
+    loaded = load_at(model, place, base)
     if not stream:
         answers = run(loaded, lines, settings)
         for answer in answers:

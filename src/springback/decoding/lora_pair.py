@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
+from springback.models.placement import is_spread, running_device
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
 
 EXPERT, AMATEUR = 0, 1
@@ -37,8 +40,10 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        a = base.weight.new_zeros(2, base.in_features, rank)
-        b = base.weight.new_zeros(2, rank, base.out_features)
+        # Of a spread base the weights may be away; the adapters stay where it runs.
+        here = {"dtype": base.weight.dtype, "device": running_device(base)}
+        a = torch.zeros(2, base.in_features, rank, **here)
+        b = torch.zeros(2, rank, base.out_features, **here)
         self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
 
     @property
@@ -83,7 +88,8 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
 
 def _view(both: PreTrainedModel, side: int) -> PreTrainedModel:
     """``both`` for rows of one kind, sharing all its parameters and buffers."""
-    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers())}
+    hooks = [module._hf_hook for module in both.modules() if is_spread(module)]
+    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers(), *hooks)}
     model = copy.deepcopy(both, shared)
     for module in model.modules():
         if isinstance(module, LoraLinear):
@@ -137,16 +143,30 @@ def load_twin(
     names = list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
     rank = max(m.rank for adapter in adapters for m in adapter.modules.values())
     install(base, names, rank)
-    with Reader() as reader, torch.no_grad():
+    with Reader() as reader:
         for side, adapter in enumerate(adapters):
-            for name in adapter.modules:
-                _fill(base.get_submodule(name), side, adapter.factors(reader, name), name)
+            set_side(base, side, partial(adapter.factors, reader))
     base.train(False)
     return views(base)
 
 
-def _fill(layer: Any, side: int, factors: Any, name: str) -> None:
-    b, a = (torch.from_numpy(f) for f in factors)  # (out, r), (r, in)
+@torch.no_grad()
+def set_side(
+    model: PreTrainedModel, side: int, factors: Callable[[str], tuple[Floats, Floats] | None]
+) -> None:
+    """Set the adapter of one side: (scaling * B, A) of each layer by its name, None for none."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLinear):
+            given = factors(name)
+            layer.a[side].zero_()
+            layer.b[side].zero_()
+            if given is not None:
+                _fill(layer, side, given, name)
+
+
+def _fill(layer: LoraLinear, side: int, factors: tuple[Floats, Floats], name: str) -> None:
+    # In fp32, as an extrapolated adapter is written, and then the base's dtype.
+    b, a = (torch.from_numpy(f).float() for f in factors)  # (out, r), (r, in)
     into = layer.a[side].shape[0], layer.b[side].shape[1]
     if (a.shape[1], b.shape[0]) != into:
         raise ModelError(
@@ -156,5 +176,6 @@ def _fill(layer: Any, side: int, factors: Any, name: str) -> None:
                 "name the base it was trained on",
             )
         )
-    layer.a[side, :, : a.shape[0]] = a.T.to(layer.a)
-    layer.b[side, : b.shape[1]] = b.T.to(layer.b)
+    # Rounded before they are moved: not every device has float64.
+    layer.a[side, :, : a.shape[0]] = a.T.to(layer.a.dtype).to(layer.a.device)
+    layer.b[side, : b.shape[1]] = b.T.to(layer.b.dtype).to(layer.b.device)

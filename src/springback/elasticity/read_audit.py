@@ -11,12 +11,18 @@ from springback.core import content_hash
 from springback.elasticity.attackers import Sweep
 from springback.elasticity.rebound import ReboundCurves
 from springback.errors import DataError, describe
-from springback.settings import ExecutionSettings, SubjectSettings, names_changing
+from springback.settings import (
+    ComputeSettings,
+    ExecutionSettings,
+    SubjectSettings,
+    names_changing,
+)
 
 #: Settings that two studies may differ in and still be the same study of two models.
 FREE = (
     *names_changing(SubjectSettings, "model", "seed"),
     *names_changing(ExecutionSettings, "nothing"),
+    *names_changing(ComputeSettings, "nothing"),
 )
 _SLICES = ("align", "perturb", "wanted", "unwanted")
 #: Tags of the rebound's records.  One with other tags belongs to another part of the study.

@@ -68,9 +68,11 @@ def small_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None
         made.save_pretrained(tmp)
 
 
-def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
-    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``, on the
-    accelerator if there is one."""
+def fresh_model(
+    tokenizer: Tokenizer, shape: Shape, seed: int, device: torch.device | None = None
+) -> Model:
+    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``, on ``device``:
+    without one the accelerator if there is one."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -87,7 +89,7 @@ def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Model = LlamaForCausalLM(config)
-    model.to(accelerator())  # type: ignore[arg-type]
+    model.to(device or accelerator())  # type: ignore[arg-type]
     model.train(False)
     return model
 

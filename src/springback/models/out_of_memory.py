@@ -73,7 +73,9 @@ def memory_explained(
         ) from error
 
 
-def explained(job: str, parts_of: Callable[P, Parts]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def explained(
+    job: str, parts_of: Callable[..., Parts]
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """:func:`memory_explained` around a function; ``parts_of`` gets its arguments."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:

@@ -91,6 +91,7 @@ def audit(
             measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
             verdict=_verdict(settings, measured, analysis),
+            computing=studies[0].place.describe(),
         )
 
 

@@ -14,6 +14,7 @@ from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.places import require_apart, require_same_kind
 from springback.results.schema import Verdict
@@ -117,6 +118,7 @@ def series(
             measurements=[],
             analysis={"models": cards(results), "comparison": compared.to_dict()},
             verdict=compared_verdict(compared),
+            computing=audit_placement(settings).describe(),
         )
 
 

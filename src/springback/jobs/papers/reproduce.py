@@ -22,6 +22,7 @@ from springback.jobs.papers.theory.job import pareto_study, theorem_study
 from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettings, TheoremSettings
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
 from springback.results.schema import read
@@ -78,10 +79,10 @@ def reproduce(
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
     what = REPRODUCTIONS[name]
-    studies = what.studies(scale, settings, given or {})
+    studies, place = what.studies(scale, settings, given or {}), audit_placement(settings)
     with Store(out).locked() as store:
         if not studies:
-            folders = pretrain(what.volumes, store, progress)
+            folders = pretrain(what.volumes, store, progress, place=place)
             studies = [
                 NamedStudy(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
@@ -110,6 +111,7 @@ def reproduce(
             measurements=[],
             analysis=analysis,
             verdict=compared_verdict(compared) if compared else only,
+            computing=place.describe(),
         )
 
 

@@ -27,6 +27,7 @@ from springback.jobs.papers.scale import analysis as scale_analysis
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Rebound
 from springback.results.schema import read
@@ -133,7 +134,7 @@ def scale_study(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings, study = settings_of(scale, given or {})
-    on_ray = ray_runs.on_ray(executor)
+    on_ray, place = ray_runs.on_ray(executor), audit_placement(study)
     if executor is not None and executor.shared:
         raise SpringbackError(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
@@ -154,7 +155,7 @@ def scale_study(
         if on_ray and executor is not None:
             _make_on_ray(needed, left, store, progress, executor)
         for run in needed.values():
-            pretrain_once(run, store, progress)
+            pretrain_once(run, store, progress, place)
         measured = []
         for number, cell in enumerate(cells, start=1):
             if not cell.done(store.root):
@@ -172,6 +173,7 @@ def scale_study(
             measurements=scale_analysis.measurements(measured),
             analysis=analysis,
             verdict=scale_analysis.verdict(analysis),
+            computing=place.describe(),
         )
 
 
