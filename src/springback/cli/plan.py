@@ -69,6 +69,7 @@ def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostS
 
     precision = default_precision() if settings.precision == "auto" else settings.precision
     shape = shape_of(model, asked.size)
-    scoring = getattr(settings, "probe_precision", "float32")
+    of_probes = isinstance(settings, AuditSettings) and settings.dtype == "auto"
+    scoring = settings.probe_precision if of_probes else settings.dtype
     typer.echo("timing this machine, about ten seconds …", err=True)
     calibrate(shape, precision, scoring)

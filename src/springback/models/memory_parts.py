@@ -78,10 +78,11 @@ def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
         )
     return (
         Part("base model", one * size, f"{one / 1e6:,.0f}M weights of {size} bytes"),
+        # Expert and weak model have room for both ranks on every layer.
         Part(
             "adapters",
-            12 * int(adapter),
-            f"early, ft, expert: {adapter / 1e6:,.1f}M each",
+            4 * size * int(adapter),
+            f"two models x two ranks x {adapter / 1e6:,.1f}M weights",
         ),
     )
 
@@ -152,13 +153,15 @@ def activation_bytes(shape: Architecture, mixed: bool) -> int:
 @dataclass(frozen=True)
 class Training:
     """How a run trains, as far as its memory goes: rows of a batch, their length in tokens,
-    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not."""
+    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not, and in which
+    dtype what is not trained is held."""
 
     rows: int
     tokens: int
     mixed: bool
     rank: int = 0
     cpu: bool = True
+    dtype: str = "float32"
 
     @property
     def at_once(self) -> int:
@@ -173,7 +176,8 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
     """Of one run: weights, gradients and moments in fp32, activations, logits of the loss."""
     one = int(shape.weights)
     learned = int(shape.adapter_weights(how.rank)) if how.rank else one
-    parts = [Part("weights in training", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes")]
+    size = item_bytes(how.dtype) if how.rank else 4
+    parts = [Part("weights in training", size * one, f"{one / 1e6:,.0f}M of {size} bytes")]
     if how.rank:
         parts.append(
             Part("adapter", 4 * learned, f"rank {how.rank}: {learned / 1e6:,.1f}M weights")
@@ -182,13 +186,12 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
         Part("gradients", 4 * learned, "4 bytes for each weight that learns"),
         Part("moments", 8 * learned, "two of AdamW's, 4 bytes each"),
     ]
-    if how.mixed:
+    if how.mixed and size == 4:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
         parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
     tokens = how.at_once
-    size = 6 if how.mixed else 4
-    chunk = min(LOSS_CHUNK, tokens) * shape.vocabulary * size
+    chunk = min(LOSS_CHUNK, tokens) * shape.vocabulary * (6 if how.mixed else 4)
     return (
         *parts,
         Part(
@@ -211,14 +214,16 @@ def audit_parts(
     one = int(shape.weights)
     training = training_parts(shape, how)
     held, passing = training[:-2], training[-2:]
-    probing = scoring_parts(shape, "float32")
-    kept = logits_bytes(shape, kl_tokens, "float32")
-    parts = [Part("start model", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes"), *held]
+    probing, size = scoring_parts(shape, how.dtype), item_bytes(how.dtype)
+    kept = logits_bytes(shape, kl_tokens, how.dtype)
+    parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
+    if size != 4 and not how.rank:
+        parts.append(Part("measured model", size * one, "the trained weights rounded"))
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
     parts += largest(passing, probing)
     if processes > 1:
-        more = (processes - 1) * (8 * one + LIBRARIES + total(probing))
+        more = (processes - 1) * (2 * size * one + LIBRARIES + total(probing))
         parts.append(Part("measuring processes", more, f"{processes - 1} more, two models each"))
     return tuple(parts)
 

@@ -15,7 +15,7 @@ from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
 from springback.models.memory_parts import Parts, Training, audit_parts, libraries
-from springback.models.placement import accelerator
+from springback.models.placement import audit_placement
 from springback.probes.registry import probe_tokens
 
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
@@ -114,7 +114,7 @@ def make_plan(studies: list[Study]) -> Plan:
     speeds = known_speeds(s.precision, s.probe_precision)
     train, score = speeds.train / (6 * shape.weights), speeds.score / (2 * shape.weights)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
-    device = str(accelerator())
+    device = str(study.place.device)
     return Plan(
         planned,
         sum(each.values()) + 30,
@@ -137,6 +137,7 @@ def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
         s.precision == "bf16-mixed",
         s.lora_rank,
         cpu,
+        "float32" if s.dtype == "auto" else s.dtype,
     )
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
     return audit_parts(shape, how, kl, s.probe_processes)
@@ -144,8 +145,9 @@ def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
 
 def parts_of(settings: AuditSettings) -> Parts:
     """:func:`memory_of` the model that the settings name, from its files."""
-    shape = read_architecture(local_folder(settings.model, settings.revision), settings.model)
-    return memory_of(check_settings(settings), shape, accelerator().type == "cpu")
+    s = check_settings(settings)
+    shape = read_architecture(local_folder(s.model, s.revision), s.model)
+    return memory_of(s, shape, audit_placement(s).device.type == "cpu")
 
 
 def kept(s: AuditSettings) -> int:

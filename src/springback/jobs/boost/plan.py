@@ -242,9 +242,8 @@ def plan_by_size(settings: BoostSettings, asked: PlanSettings) -> str:
     Raises :class:`SpringbackError` on what cannot be.
     """
     dtype = dtype_of_size(settings, asked)
-    scoring = "float32" if dtype == "float32" else "bf16-mixed"
     mixed = "bf16-mixed" if settings.precision == "auto" else settings.precision
-    machine = machine_of(asked, mixed, scoring)
+    machine = machine_of(asked, mixed, dtype)
     load = rows_of(settings)
     listed = stages(settings, load)
     plans = []
@@ -285,9 +284,8 @@ def _large(
 
 def dtype_of_size(settings: BoostSettings, asked: PlanSettings) -> str:
     """What is computed in where nothing is at hand: bf16 on a GPU, fp32 on a CPU."""
-    given = str(getattr(settings, "dtype", "auto"))
-    if given != "auto":
-        return given
+    if settings.dtype != "auto":
+        return settings.dtype
     return "float32" if asked.hardware in ("cpu", "here") else "bfloat16"
 
 

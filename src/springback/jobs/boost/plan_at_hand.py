@@ -27,8 +27,7 @@ from springback.models.hub import base_of, local_folder
 from springback.models.loading import Tokenizer, load_tokenizer, tokenizer_source
 from springback.models.memory import Architecture, available_bytes, item_bytes, read_architecture
 from springback.models.memory_parts import Parts, libraries, total
-from springback.models.placement import Placement, dtype_name, placement
-from springback.settings import ComputeSettings
+from springback.models.placement import dtype_name, placement
 from springback.weights import is_adapter, tensor_names
 
 
@@ -101,10 +100,10 @@ class _Model:
         return dtypes.most_common(1)[0][0]
 
     def plan(self, s: BoostSettings, load: Load) -> BoostPlan:
-        how = placement(s) if isinstance(s, ComputeSettings) else Placement()
+        how = placement(s)
         device = str(how.device)
         dtype = self.stored if how.dtype is None else dtype_name(how.dtype)
-        speeds = known_speeds(s.precision, "float32" if dtype == "float32" else "bf16-mixed")
+        speeds = known_speeds(s.precision, dtype)
         listed = tuple(stages(s, load))
         kind = f", adapters of {self.adapter / 1e6:.1f}M weights" if self.adapter else ""
         beside = (libraries(device),)
