@@ -233,12 +233,7 @@ def reproduce(
 
         result = scale_study(scale, folder, given, make_progress(), executor)
     elif name in EPICODE:
-        if executor.executor != "process":
-            raise SpringbackError(
-                f"--executor {executor.executor} with {name}; its seeds are trained and searched "
-                "in one process: leave it out"
-            )
-        result = reproduce_epicode(name, scale, folder, given, make_progress())
+        result = reproduce_epicode(name, scale, folder, given, make_progress(), executor)
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
@@ -246,7 +241,9 @@ def reproduce(
 
 
 @app.command(cls=GroupedCommand)
-@with_settings(BoostSettings, first="task validation test early ft model train mu lam")
+@with_settings(
+    BoostSettings, ExecutorSettings, first="task validation test early ft model train mu lam"
+)
 def boost(
     given: dict[str, Any],
     out: Out = Path("springback-boost"),
@@ -274,6 +271,7 @@ def boost(
         from springback.integrations.hub_upload import check_name
 
         check_name(push)
+    executor = take(ExecutorSettings, given).checked()
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
     if lacking and not settings.task and not show:
@@ -290,7 +288,7 @@ def boost(
     else:
         from springback.jobs.boost.job import boost as run
 
-        result = run(settings, out, make_progress())
+        result = run(settings, out, make_progress(), executor)
         finish(result, track)
         if push:
             _push(result, push)

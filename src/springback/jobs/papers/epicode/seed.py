@@ -102,7 +102,8 @@ def finished(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
         return kept
     make = theory if job.run.kind == "epicode-theory" else methods
     place = store.below(WORK, job.run.name)
-    with Store(place).locked() as scratch:
+    # Where a worker was lost, what is left of it may hold the folder a little longer.
+    with Store(place).locked(patience=60) as scratch:
         results = make(job, scratch, progress)
     made = store.commit(job.run, results)
     gc.collect()  # models have circles: the next seed's would stand beside them in memory
@@ -115,7 +116,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     pair, boost = _begin(job, store, progress)
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
-    tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
+    tested = boost.score_each(arms, job.data.test, "test")
     kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
     return {
         **kept,
