@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,11 @@ def three_nodes(state: Path) -> Iterator[Any]:
 
 
 def files_of(folder: Path) -> dict[str, Any]:
-    """Every run's results, and the result file but for what tells of times."""
+    """Every run's results, and the result file but for what tells of times and where it lies."""
     runs = {p.parent.name: read_json(p) for p in folder.glob("runs/*/run.json")}
     whole = read_json(folder / "result.json")
     del whole["provenance"]
-    return {"runs": runs, "result": whole}
+    return {"runs": runs, "result": json.loads(json.dumps(whole).replace(str(folder), "OUT"))}
 
 
 class Killer(Silent):
