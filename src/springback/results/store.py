@@ -24,6 +24,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -242,6 +243,18 @@ def open_lock(path: Path) -> BinaryIO:
     return handle
 
 
+def _hold(handle: BinaryIO, patience: float) -> None:
+    """Lock it; raises OSError where another process still holds it after ``patience`` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block has ended without an error.
@@ -330,10 +343,11 @@ class Store:
         self._used: dict[str, bool] = {}
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Store]:
+    def locked(self, patience: float = 0.0) -> Iterator[Store]:
         """Hold the folder for one process; the lock ends with the process, however that ends.
 
-        A folder that was made for a job which is then refused, and that holds nothing, goes again.
+        ``patience``: seconds to wait for another process to let go.  A folder that was made for a
+        job which is then refused, and that holds nothing, goes again.
         """
         require_named(self.root)
         new = not self.root.exists()
@@ -344,7 +358,7 @@ class Store:
             raise write_refusal(error, self.root) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _hold(handle, patience)
             except OSError as error:
                 raise StoreError(
                     f"another springback process is writing to {self.root}; "

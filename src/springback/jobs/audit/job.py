@@ -15,7 +15,7 @@ from typing import Any
 from springback.core import Measurement, to_jsonable
 from springback.elasticity import card_of
 from springback.elasticity.read_audit import AuditValues, study_hash
-from springback.integrations.ray import ExecutorSettings
+from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
 from springback.jobs.audit.analysis import curves, findings, protections, rates
@@ -54,7 +54,7 @@ def audit(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings or AuditSettings())
-    on_ray = ray_runs.on_ray(executor)
+    spread = on_ray(executor)
     require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
         ending.enter_context(memory_explained("audit", lambda: parts_of(settings)))
@@ -71,7 +71,7 @@ def audit(
             {"align": data.align, "perturb": data.perturb},
         )
         planned = _announce(studies)
-        if on_ray and executor is not None:
+        if spread and executor is not None:
             ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
