@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from springback.elasticity.card import (
     table,
     with_unit,
 )
-from springback.elasticity.make_card import card_of
 from springback.elasticity.seed_tests import Change, paired_change, welch_change
 from springback.errors import DataError, describe
 from springback.stats import holm
@@ -115,12 +114,12 @@ class Comparison:
 
 
 def compare(
-    given: Sequence[ElasticityCard | Mapping[str, Any]],
+    cards: Sequence[ElasticityCard],
     *,
     names: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare two models or more: their cards, or the content of their ``result.json``.
+    """Compare the cards of two models or more.
 
     Paired by seed where data and settings are the same and so are the seeds (the seed draws the
     order of the data, so a pair shares it); Welch's t over the seeds otherwise.  A censored dose
@@ -128,13 +127,9 @@ def compare(
     apart by a number.  The worst case is a maximum and is shown, not tested.
 
     Raises :class:`~springback.errors.DataError` with fewer than two models, names that do not
-    match them or are not distinct, or as :func:`card_of`.
+    match them or are not distinct.
     """
-    cards = tuple(
-        c if isinstance(c, ElasticityCard) else card_of(c) if "kind" in c
-        else ElasticityCard.from_dict(c)
-        for c in given
-    )  # fmt: skip
+    cards = tuple(cards)
     labels = tuple(" ".join(n.split()) for n in (_names(cards) if names is None else names))
     if len(cards) < 2 or len(labels) != len(cards) or len(set(labels)) != len(labels):
         raise DataError(

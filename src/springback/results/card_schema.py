@@ -47,6 +47,13 @@ class Card:
         same = {f.name: getattr(card, f.name) for f in fields(cls) if f.name != "quantities"}
         return cls(**same, quantities=card.quantities())
 
+    def full(self) -> ElasticityCard:
+        """The card it was made :meth:`of`; every quantity must be there."""
+        same = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        del same["schema_version"], same["quantities"]
+        floor = {k: v for k, v in self.noise_floor.items() if v is not None}
+        return ElasticityCard(**{**same, "noise_floor": floor}, **self.quantities)
+
 
 @dataclass(frozen=True)
 class Difference:

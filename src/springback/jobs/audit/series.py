@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from springback.elasticity import Comparison, card_of, compare
+from springback.elasticity import Comparison, ElasticityCard, compare
 from springback.errors import SpringbackError, StoreError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.cards import card_of_result
 from springback.results.places import require_apart, require_same_kind
 from springback.results.schema import Verdict
 from springback.results.store import Store, below, read_json
@@ -108,7 +109,7 @@ def series(
     with Store(out).locked() as store:
         require_same_kind(store, "series")
         results = run_all(studies, store.root, progress, executor)
-        compared = compare([r.data for r in results.values()], names=list(results))
+        compared = compared_cards(results)
         return write_result(
             store,
             "series",
@@ -118,6 +119,12 @@ def series(
             analysis={"models": cards(results), "comparison": compared.to_dict()},
             verdict=compared_verdict(compared),
         )
+
+
+def compared_cards(results: Mapping[str, Result]) -> Comparison:
+    """The studies' cards, by name."""
+    cards = [card_of_result(result.data) for result in results.values()]
+    return compare(cards, names=list(results))
 
 
 def compared_verdict(compared: Comparison) -> Verdict:
@@ -148,14 +155,14 @@ def read_cards(folders: Sequence[str | Path]) -> Comparison:
         raise SpringbackError(
             f"got {len(folders)} folder(s); give the folders of two audits or more"
         )
-    given = []
+    cards: list[ElasticityCard] = []
     for folder in folders:
         path = Path(folder)
         file = path / "result.json" if path.is_dir() else path
         if not file.is_file():
             raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
-        given.append(read_json(file))
-    names = [card_of(data).model for data in given]
+        cards.append(card_of_result(read_json(file)))
+    names = [card.model for card in cards]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    return compare(given, names=names)
+    return compare(cards, names=names)

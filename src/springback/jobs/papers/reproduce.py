@@ -7,12 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.elasticity import Bounded, Quantity, compare
+from springback.elasticity import Bounded, Quantity
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.analysis.protections import protection_tables
 from springback.jobs.audit.job import plan as audit_plan
 from springback.jobs.audit.plan import outline
-from springback.jobs.audit.series import FOLDER, NamedStudy, cards, compared_verdict, run_all, slug
+from springback.jobs.audit.series import (
+    FOLDER,
+    NamedStudy,
+    cards,
+    compared_cards,
+    compared_verdict,
+    run_all,
+    slug,
+)
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names, page, record
@@ -90,7 +98,7 @@ def reproduce(
         study_cards = cards(results)
         compared = None
         if len(results) > 1:
-            compared = compare([r.data for r in results.values()], names=list(results))
+            compared = compared_cards(results)
         audits = {name: _audit(result) for name, result in results.items()}
         measured = _by_amount(audits) if what.by_amount else _measured(what, audits)
         for entry, analysed in zip(study_cards, audits.values(), strict=True):

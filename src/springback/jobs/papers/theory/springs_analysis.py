@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from springback import theory
-from springback.elasticity.read_audit import finite
 from springback.jobs.papers.claims import select
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
@@ -92,7 +91,7 @@ def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
         "changes": [_mean(e.changes[i] for e in elongations) for i in range(3)],
         "products": [_mean(e.products[i] for e in elongations) for i in range(3)],
         "fitted_k": geometric(e.fitted_k for e in elongations),
-        "by_seed": [finite(e.fitted_k) for e in elongations],
+        "by_seed": [e.fitted_k if math.isfinite(e.fitted_k) else None for e in elongations],
         "opposite": sum(e.fitted_k > 0 for e in elongations) / len(elongations),
         "balance": _mean(e.balance for e in elongations),
         "total": _mean(e.total for e in elongations),
