@@ -9,9 +9,10 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.elasticity import AuditValues, ElasticityCard, Quantity, card_of, study_hash
+from springback.elasticity.card import QUANTITIES
 from springback.elasticity.make_card import WORDS
 from springback.errors import DataError, StoreError, describe
-from springback.results.audit_schema import Audit, Rebound, Resistance
+from springback.results.audit_schema import Audit, Rebound, Resistance, Slope
 from springback.results.card_schema import Card
 from springback.results.reading import read_part
 from springback.results.schema import Interval, ResultFile, read
@@ -59,7 +60,7 @@ def read_card(given: Any) -> ElasticityCard:
         card = read_part(Card, "card", given, "audit")
     except StoreError as error:
         raise DataError(f"this is no elasticity card; {do}: {error}") from error
-    if missing := [name for name in WORDS if name not in card.quantities]:
+    if missing := [name for name in QUANTITIES if name not in card.quantities]:
         given = f"an elasticity card without {', '.join(missing)}"
         raise DataError(describe(given, "a card as it was written", do))
     return card.full()
@@ -114,12 +115,11 @@ def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _
         tags, value = record.tags, record.value
         if value is None or not _of_audit(tags) or not tags.keys() <= _REBOUND_TAGS:
             continue
-        place = (tags.get("seed"), tags.get("n_pos"), tags.get("n_neg"))
-        if tags.get("phase") == "start":
-            start[record.probe] = value
-        elif tags.get("phase") in ("align", "perturb") and all(type(v) is int for v in place):
-            seed, *cell = place
-            cells.setdefault(record.probe, {}).setdefault(seed, {})[tuple(cell)] = value
+        match [tags.get(name) for name in ("phase", "seed", "n_pos", "n_neg")]:
+            case ["start", *_]:
+                start[record.probe] = value
+            case ["align" | "perturb", int(seed), int(n_pos), int(dose)]:
+                cells.setdefault(record.probe, {}).setdefault(seed, {})[n_pos, dose] = value
     return start, cells
 
 
@@ -157,12 +157,12 @@ def _means(rebound: Rebound, resistance: Resistance, n_pos: int) -> dict[str, Qu
     """Means over the seeds by their name on a card, of the model aligned on ``n_pos`` examples."""
     gain = next((row.value for row in rebound.gain if row.n_pos == n_pos), None)
     share = next((row.value for row in rebound.share_lost if row.n_pos == n_pos), None)
-    slope, words = rebound.slope, WORDS["half_life_dose"]
+    slope, words = rebound.slope or Slope(), WORDS["half_life_dose"]
     means = {
         "gain": _mean("gain", gain),
         "share_lost": _mean("share_lost", share),
-        "rebound_slope": _mean("rebound_slope", slope and slope.fall_per_log2),
-        "share_slope": _mean("share_slope", slope and slope.share_per_log2),
+        "rebound_slope": _mean("rebound_slope", slope.fall_per_log2),
+        "share_slope": _mean("share_slope", slope.share_per_log2),
     }
     for half in (row for row in rebound.half_dose if row.n_pos == n_pos):
         if half.censored:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from springback.elasticity import Comparison, ElasticityCard, compare
 from springback.errors import SpringbackError, StoreError
@@ -15,9 +14,12 @@ from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.audit_schema import Audit
+from springback.results.card_schema import Comparison as CardComparison
+from springback.results.card_schema import Series, StudyCard
 from springback.results.cards import card_of_result
 from springback.results.places import require_apart, require_same_kind
-from springback.results.schema import Verdict
+from springback.results.schema import Verdict, read
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
 
@@ -80,16 +82,19 @@ def run_all(
     return results
 
 
-def cards(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """Name, folder and card of every study, as the result file holds them."""
-    return [
-        {
-            "name": name,
-            "folder": f"{FOLDER}/{result.folder.name}",
-            "card": result.data["analysis"]["card"],
-        }
+def cards(results: Mapping[str, Result]) -> tuple[StudyCard, ...]:
+    """Name, folder and card of every study."""
+    return tuple(
+        StudyCard(name, f"{FOLDER}/{result.folder.name}", audit_of(result).card)
         for name, result in results.items()
-    ]
+    )
+
+
+def audit_of(result: Result) -> Audit:
+    """The ``analysis`` of an audit that was made or read."""
+    analysis = read(result.data).audit
+    assert analysis is not None
+    return analysis
 
 
 def series(
@@ -116,7 +121,7 @@ def series(
             clock,
             inputs={"settings": settings},
             measurements=[],
-            analysis={"models": cards(results), "comparison": compared.to_dict()},
+            analysis=Series(cards(results), CardComparison.of(compared)),
             verdict=compared_verdict(compared),
         )
 
