@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from springback.core import to_jsonable
 from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, Task, on_ray
 from springback.integrations.ray.scheduler import run_tasks
@@ -27,6 +26,7 @@ from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, ch
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.loading import resolve
 from springback.progress import Progress, Silent
+from springback.results.paper_schema import Cell
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -35,15 +35,6 @@ NOT_RUN = (
     "The paper's scale names its models and data by hub id; it was not run for this version, so "
     "memory and time are not known."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model on one task, over the seeds."""
-
-    name: str
-    model: str | None
-    task: str | None
 
 
 def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSettings:
@@ -65,7 +56,7 @@ def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None
 
 
 def cells(settings: EpicodeSettings) -> list[Cell]:
-    """Every model with every task."""
+    """Every model with every task, before it is measured."""
     every = []
     for model in settings.series or (settings.model,):
         for task in settings.tasks or (settings.task,):
@@ -99,14 +90,11 @@ def reproduce_epicode(
             _make_on_ray(settings, theory, store, progress, executor)
         for cell in cells(settings):
             results = _seeds(settings, cell, theory, store, progress)
-            analysed.append(
-                {"name": cell.name, "model": cell.model, "task": cell.task}
-                | (theory_of(results) if theory else _tables(settings, results))
-            )
-        analysed = to_jsonable(analysed)
-        measured = tables.measured(name, analysed)
+            parts = theory_of(results) if theory else _tables(settings, results)
+            analysed.append(replace(cell, **parts))
         note = NOT_RUN if scale == "paper" else None
-        analysis = record(name, scale, EPICODE[name], measured, note=note, cells=analysed)
+        measured = tables.measured(name, analysed)
+        analysis = record(name, scale, EPICODE[name], measured, note=note, cells=tuple(analysed))
         write_text(store.root / "reproduce.md", tables.page(analysis))
         return write_result(
             store,
@@ -183,5 +171,5 @@ def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> 
     return {
         **across(seeds, settings.tolerance),
         "difficulty": by_difficulty(seeds, bins),
-        "search": [{"seed": result["seed"], **result["search"]} for result in results],
+        "search": tuple({"seed": result["seed"], **result["search"]} for result in results),
     }

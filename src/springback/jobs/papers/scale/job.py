@@ -164,7 +164,9 @@ def scale_study(
                 release_memory()
             measured.append(_read(cell, cell.place(store.root)))
         analysis = scale_analysis.analyse(scale, settings, study, measured)
-        write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
+        assert analysis.life_cycle is not None
+        verdict = scale_analysis.verdict(analysis.life_cycle)
+        write_text(store.root / "reproduce.md", scale_analysis.page(analysis, verdict))
         return write_result(
             store,
             "reproduce",
@@ -172,7 +174,7 @@ def scale_study(
             inputs={"settings": study, "scale": settings},
             measurements=scale_analysis.measurements(measured),
             analysis=analysis,
-            verdict=scale_analysis.verdict(analysis),
+            verdict=verdict,
             computing=place.describe(),
         )
 
