@@ -72,6 +72,15 @@ ADAPTER_CONFIG = {
     "rank_pattern": {},
     "alpha_pattern": {},
     "modules_to_save": None,
+    "exclude_modules": None,
+    "layers_to_transform": None,
+    "layers_pattern": None,
+    "fan_in_fan_out": False,
+    "init_lora_weights": True,
+    "lora_dropout": 0.0,
+    "loftq_config": {},
+    "inference_mode": True,
+    "revision": None,
 }
 #: Relative to the largest number: of the output's dtype.
 TOLERANCE = {"F64": 1e-6, "F32": 1e-6, "F16": 2e-3, "BF16": 2e-2}
@@ -219,7 +228,7 @@ def _damage_folder(rng: random.Random, folder: Path) -> str:
             else:
                 what.append(damage_place(rng, folder))
                 break  # a second one might be written through a link
-            except UNREADABLE:
+        except UNREADABLE:
             break  # the first one left nothing to read
     return f"{folder.name}: {', '.join(what)}"
 
