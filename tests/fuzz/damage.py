@@ -136,7 +136,7 @@ def damage_value(rng: random.Random, value: Any) -> tuple[Any, str, Path_]:
     elif way == 3:
         old = at(value, where)
         new = (
-            old * rng.choice((2, 1000))
+            old * rng.choice((2, 20))
             if isinstance(old, list) and len(old) < 100
             else -old
             if isinstance(old, int | float)
@@ -146,6 +146,30 @@ def damage_value(rng: random.Random, value: Any) -> tuple[Any, str, Path_]:
         new = rng.choice(NASTY)
     shown = "gone" if new is DELETE else short(new)
     return with_value(value, where, new), f"{'.'.join(map(str, where)) or 'all'} is {shown}", where
+
+
+def damage_in_kind(rng: random.Random, value: Any) -> tuple[Any, str, Path_]:
+    """Plain JSON with one place changed to another value of the same type."""
+    where = rng.choice(list(paths(value)))
+    old = at(value, where)
+    new: Any
+    if isinstance(old, bool):
+        new = not old
+    elif isinstance(old, int):
+        new = rng.choice((0, 1, -1, old + 1, -old, 10**6, 2**63))
+    elif isinstance(old, float):
+        new = rng.choice((0.0, -old, 1e308, -1e308, 1e-320, old * 1e9, 1.0, None))
+    elif isinstance(old, str):
+        new = rng.choice(("", "x", " ", old * 2, "a\ud800b", "\x1b[31m", "x" * 5000, "\u202e"))
+    elif isinstance(old, list):
+        new = rng.choice(([], old[:1], old[1:], old * 2, old[::-1], [*old, *old[-1:]]))
+    elif isinstance(old, dict) and old:
+        gone = rng.choice(list(old))
+        new = rng.choice(({}, {k: v for k, v in old.items() if k != gone}, {**old, gone: None}))
+    else:
+        new = rng.choice((None, 0.0, 1, "", [], {}))
+    what = f"{'.'.join(map(str, where)) or 'all'} is {short(new)}"
+    return with_value(value, where, new), what, where
 
 
 def to_bytes(value: Any) -> bytes:

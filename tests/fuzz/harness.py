@@ -1,7 +1,8 @@
 """One case: an input is damaged, a command is given it, and what comes of it is judged.
 
-Right is an answer (exit code 0) whose content is right, or a refusal (exit code 2, one line).  Wrong
-is everything else: a traceback, a hang, memory without bounds, something half-written, a wrong output.
+Right is an answer (exit code 0) whose content is right, or a refusal (exit code 2, one line).
+Wrong is everything else: a traceback, a hang, memory without bounds, something half-written, a
+wrong output.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Bench:
         """The undamaged input ``name``, which nobody may change."""
         if name not in self._made:
             folder = self.root / "originals" / name
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             make(folder)
             self._made[name] = folder
         return self._made[name]

@@ -89,9 +89,7 @@ TOLERANCE = {"F64": 1e-6, "F32": 1e-6, "F16": 2e-3, "BF16": 2e-2}
 def _model(seed: int, shards: int) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         draw = np.random.default_rng(seed)
-        tensors = {
-            n: plain(draw.standard_normal(s).astype(np.float32)) for n, s in SHAPES.items()
-        }
+        tensors = {n: plain(draw.standard_normal(s).astype(np.float32)) for n, s in SHAPES.items()}
         parts = [dict(list(tensors.items())[n::shards]) for n in range(shards)]
         write_model(folder, *parts)
         (folder / "config.json").write_text(json.dumps(CONFIG))
@@ -368,7 +366,7 @@ def _verify_adapter(folders: tuple[Path, Path], out: Path, exact: bool) -> None:
 
 @kind("adapter", 1500)
 def adapter(rng: random.Random, bench: Bench, folder: Path) -> Trial:
-    """Two LoRA adapters, one damaged: extrapolated, cut, merged into a base, put beside each other."""
+    """Two LoRA adapters, one damaged: extrapolated, cut, merged into a base, put side by side."""
     pair, base = (folder / "early", folder / "ft"), folder / "base"
     for seed, place in enumerate(pair):
         shutil.copytree(bench.original(f"adapter-{seed}", _adapter(seed)), place)
