@@ -137,7 +137,7 @@ def _key(row: Row) -> tuple[Any, ...]:
     return row.kind, row.prompt, row.response, row.answer, row.choices, row.turns, row.rejected
 
 
-@kind("data", 2100)
+@kind("data", 1900)
 def data(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """A damaged data file: the rows beside the damage are as they were, or it is refused."""
     name, form = rng.choice(list(FORMS)), rng.choice(FORMATS)
@@ -243,7 +243,7 @@ def _laughs(deep: int, wide: int) -> str:
     return "\n".join(lines)
 
 
-@kind("study", 900)
+@kind("study", 800)
 def study(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """A damaged study file: settings beside the damage are shown as they are, or it is refused."""
     lines = [f"{name}: {json.dumps(value)}" for name, value in STUDY.items()]

@@ -158,7 +158,7 @@ def report(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     return Trial(damage, drawn, verify)
 
 
-@kind("compare", 500)
+@kind("compare", 400)
 def compare(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """Two audits' result files, one damaged, side by side."""
     raw = (_finished(bench, "audit") / "out/result.json").read_bytes()
@@ -215,14 +215,15 @@ def _finished(bench: Bench, job: str) -> Path:
 
 
 def findings(folder: Path) -> Any:
-    """What a job found, without the times."""
-    return without_provenance(json.loads((folder / "result.json").read_text(encoding="utf-8")))
+    """What a job found, without the times and without where it was found."""
+    return _without_places(json.loads((folder / "result.json").read_text(encoding="utf-8")))
 
 
-def without_provenance(value: Any) -> Any:
+def _without_places(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: without_provenance(v) for k, v in value.items() if k != "provenance"}
-    return [without_provenance(v) for v in value] if isinstance(value, list) else value
+        inner = {k: v for k, v in value.items() if k not in ("provenance", "path")}
+        return {k: _without_places(v) for k, v in inner.items()}
+    return [_without_places(v) for v in value] if isinstance(value, list) else value
 
 
 @kind("resume", 120)

@@ -298,13 +298,13 @@ def _verify_model(folders: tuple[Path, Path], out: Path) -> None:
         raise Fault(f"{lost[0]} is not in the output")
 
 
-@kind("model", 1900)
+@kind("model", 1500)
 def model(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """Two checkpoints, one damaged: extrapolated, checked, along their main directions."""
     return _weights(rng, bench, folder, 1)
 
 
-@kind("shards", 1100)
+@kind("shards", 900)
 def shards(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """As ``model``, in two files with an index."""
     return _weights(rng, bench, folder, 2)
@@ -364,7 +364,7 @@ def _verify_adapter(folders: tuple[Path, Path], out: Path, exact: bool) -> None:
         _require_close(name, "F32", got[name] / 10, expected / 10)
 
 
-@kind("adapter", 1500)
+@kind("adapter", 1300)
 def adapter(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """Two LoRA adapters, one damaged: extrapolated, cut, merged into a base, put side by side."""
     pair, base = (folder / "early", folder / "ft"), folder / "base"
