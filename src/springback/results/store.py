@@ -31,7 +31,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from springback.core import Run, byte_size, to_jsonable
+from springback.core import Run, byte_size, content_hash, to_jsonable
 from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
 
@@ -400,6 +400,8 @@ class Store:
         try:
             record = read_json(path)
             identity, results = record["id"], dict(record["results"])
+            if record.get("results_hash", hashed := content_hash(results)) != hashed:
+                raise ValueError("the results are not those that were written")
         except (StoreError, LookupError, TypeError, ValueError) as error:
             if isinstance(error.__cause__, OSError):
                 raise
@@ -413,6 +415,7 @@ class Store:
     def commit(self, run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
         """Record a run as done, drop its partial state, return the results as read back."""
         record = {"kind": run.kind, "id": run.id, "inputs": run.inputs, "results": results}
+        record["results_hash"] = content_hash(results)
         with whole_folder(self.below("runs", run.name)) as tmp:
             write_json(tmp / RUN_FILE, record)
             write_json(tmp / MADE_FILE, origin())
