@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from springback.cli.app import app
 from springback.cli.flags import FIRST, OTHER
-from springback.elasticity.read_audit import FREE
+from springback.elasticity.audit_values import FREE
 from springback.errors import SpringbackError
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.boost.settings import BoostSettings

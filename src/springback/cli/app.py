@@ -236,12 +236,7 @@ def reproduce(
 
         result = scale_study(scale, folder, given, make_progress(), executor)
     elif name in EPICODE:
-        if executor.executor != "process":
-            raise SpringbackError(
-                f"--executor {executor.executor} with {name}; its seeds are trained and searched "
-                "in one process: leave it out"
-            )
-        result = reproduce_epicode(name, scale, folder, given, make_progress())
+        result = reproduce_epicode(name, scale, folder, given, make_progress(), executor)
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
     typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
@@ -250,7 +245,10 @@ def reproduce(
 
 @app.command(cls=GroupedCommand)
 @with_settings(
-    BoostSettings, PlanSettings, first="task validation test early ft model train mu lam"
+    BoostSettings,
+    PlanSettings,
+    ExecutorSettings,
+    first="task validation test early ft model train mu lam",
 )
 def boost(
     given: dict[str, Any],
@@ -290,6 +288,7 @@ def boost(
         raise SpringbackError(f"boost got {' '.join(words or ())}; allowed: plan, or flags alone")
     only_plan = bool(words) or plan_only
     asked = plan_settings(PlanSettings, given, only_plan, "boost")
+    executor = take(ExecutorSettings, given).checked()
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
     if lacking and not settings.task and not show and not asked.size:
@@ -308,7 +307,7 @@ def boost(
     else:
         from springback.jobs.boost.job import boost as run
 
-        result = run(settings, out, make_progress())
+        result = run(settings, out, make_progress(), executor)
         finish(result, track)
         if push:
             _push(result, push)

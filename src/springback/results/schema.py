@@ -13,6 +13,7 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.elasticity import Bounded as Bounded
+from springback.elasticity import Difference as Difference
 from springback.elasticity import Phases as Phases
 from springback.elasticity import Quantity as Quantity
 from springback.elasticity import Realignment as Realignment
