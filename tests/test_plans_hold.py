@@ -31,10 +31,13 @@ from springback.jobs.plan_lines import memory_lines
 from springback.models import memory_parts
 from springback.models.memory import Architecture, read_architecture
 from springback.models.memory_parts import (
+    Answering,
+    Scored,
     Training,
     audit_parts,
     boost_parts,
     pair_weights,
+    scoring_parts,
     total,
     training_parts,
 )
@@ -107,11 +110,15 @@ def test_parts_by_hand() -> None:
     strong, weak = pair_weights(TOY, "bfloat16")
     assert strong.bytes == weak.bytes == 2e9
     base, adapters = pair_weights(TOY, "float32", 1e6)
-    assert (base.bytes, adapters.bytes) == (4e9, 12e6)
-    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", 3, 7, 0, 10)}
+    assert (base.bytes, adapters.bytes) == (4e9, 16e6)
+    few = Answering(3, 5, 2, Scored(10))
+    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", few)}
     assert parts["hidden states kept"] == 2 * 10 * 100 * 4
-    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", 30, 700)}
-    assert parts["caches"] == 2 * 10 * 30 * 700 * 100 * 4
+    many = {p.name: p.bytes for p in boost_parts(TOY, "float32", Answering(30, 600, 100))}
+    assert many["caches"] == 2 * 10 * 30 * 700 * 100 * 4
+    assert "hidden states kept" not in many
+    (logits, _) = scoring_parts(TOY, "bfloat16", 2, Scored(400, 0.5))
+    assert logits.bytes == 3 * 200 * 1000 * 2 + 6 * 200 * 1000 * 4
     trained = {p.name: p.bytes for p in training_parts(TOY, Training(8, 64, True))}
     assert (trained["weights in training"], trained["moments"]) == (4e9, 8e9)
     assert trained["weights in bf16"] == 2 * (1e9 - 1000 * 100)
@@ -226,7 +233,7 @@ def test_running_out_of_memory_says_what_was_needed() -> None:
         return caught.value
 
     def parts() -> memory_parts.Parts:
-        return (*boost_parts(TOY, "float32", 8, 100), memory_parts.libraries())
+        return (*boost_parts(TOY, "float32", Answering(8, 50, 50)), memory_parts.libraries())
 
     torch_words = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
     for error in (MemoryError(), RuntimeError(torch_words), ValueError("so")):

@@ -86,6 +86,8 @@ def _timed(model: Model, precision: str, scoring: str) -> Speeds:
     # Three steps less one: what setting a run up takes is in both.
     train = 6 * weights * (STEPS - 1) * tokens / max(many - one, many / STEPS / 2)
     scored = _seconds(lambda: nll(model, rows, tokenizer, Precision(scoring)), SECONDS / 2)
+    if scoring != "float32":
+        model.bfloat16()
     few, lots = (_step_seconds(model, rows, count) for count in (FEW, MANY))
     row = max(lots - few, 0.02 * lots) / (MANY - FEW)
     step = max(few - FEW * row, 0.02 * few)

@@ -110,29 +110,60 @@ def decoding_parts(
     )
 
 
-def scoring_parts(shape: Architecture, dtype: str, models: int = 1) -> Parts:
-    """Of taking NLL: logits of a batch, and in fp32 those of a chunk."""
-    batch = 2 * models * logits_bytes(shape, SCORED_TOKENS, dtype)
-    chunk = 2 * models * logits_bytes(shape, SCORED_CHUNK, "float32")
+@dataclass(frozen=True)
+class Scored:
+    """Texts whose NLL is taken: their tokens in all, and the share of these that count."""
+
+    tokens: int
+    counted: float = 1.0
+
+    @property
+    def at_once(self) -> int:
+        """Padded tokens of a batch."""
+        return min(self.tokens, SCORED_TOKENS)
+
+
+FULL_BATCH = Scored(SCORED_TOKENS)
+
+
+def scoring_parts(
+    shape: Architecture, dtype: str, models: int = 1, texts: Scored = FULL_BATCH
+) -> Parts:
+    """Of taking NLL: logits of a batch from each model, and in fp32 those of a chunk."""
+    positions = round(texts.at_once * texts.counted)
+    batch = (models + 1) * logits_bytes(shape, positions, dtype)
+    chunk = 2 * (models + 1) * logits_bytes(shape, min(positions, SCORED_CHUNK), "float32")
     return (
-        Part("logits", batch + chunk, f"{SCORED_TOKENS:,} tokens scored x {shape.vocabulary:,}"),
+        Part("logits", batch + chunk, f"{positions:,} tokens scored x {shape.vocabulary:,}"),
         Part(
             "forward pass",
-            pass_bytes(shape, SCORED_TOKENS, dtype),
-            f"one layer over {SCORED_TOKENS:,} tokens",
+            pass_bytes(shape, texts.at_once, dtype),
+            f"one layer over {texts.at_once:,} tokens",
         ),
     )
 
 
-def boost_parts(
-    shape: Architecture, dtype: str, rows: int, columns: int, adapter: float = 0, scored: int = 0
-) -> Parts:
-    """Of searching and testing; ``scored``: tokens of the solutions, whose states are kept."""
-    kept = min(KEPT_STATES, 2 * states_bytes(shape, scored, dtype))
-    states = Part("hidden states kept", kept, f"of {scored:,} tokens of solutions, at most 268 MB")
-    decoding = (*decoding_parts(shape, dtype, rows, columns), states)
-    scoring = (*scoring_parts(shape, dtype, 2), states)
-    return (*pair_weights(shape, dtype, adapter), *largest(decoding, scoring))
+@dataclass(frozen=True)
+class Answering:
+    """How questions are answered: rows at once, tokens of a question and of an answer at most,
+    what is scored beside (None: no NLL is taken)."""
+
+    rows: int
+    prompt: int
+    new: int
+    scored: Scored | None = None
+
+
+def boost_parts(shape: Architecture, dtype: str, how: Answering, adapter: float = 0) -> Parts:
+    """Of searching and testing; solutions that are scored leave their hidden states."""
+    decoding = decoding_parts(shape, dtype, how.rows, how.prompt + how.new)
+    phases: list[Parts] = [decoding]
+    if how.scored is not None:
+        kept = min(KEPT_STATES, 2 * states_bytes(shape, how.scored.tokens, dtype))
+        words = f"of {how.scored.tokens:,} tokens of solutions, at most {byte_size(KEPT_STATES)}"
+        states = Part("hidden states kept", kept, words)
+        phases = [(*decoding, states), (*scoring_parts(shape, dtype, 2, how.scored), states)]
+    return (*pair_weights(shape, dtype, adapter), *largest(*phases))
 
 
 def activation_bytes(shape: Architecture, mixed: bool) -> int:

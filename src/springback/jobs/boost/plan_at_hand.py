@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from springback.core import Checkpoint
+from springback.data import nll_withheld
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.plan import (
     BoostPlan,
@@ -48,6 +49,7 @@ def plan(settings: BoostSettings) -> BoostPlan:
     if all(row.response for row in rows):
         answers = [min(len(r.ids) - r.start, s.max_new_tokens) for r in solutions]
     learned = render(data.train).rows if data.train else ()
+    parts = {"validation": data.validation, "test": data.test}
     counts = {"validation": len(data.validation), "test": len(data.test), "train": len(learned)}
     load = Load(
         counts,
@@ -55,6 +57,7 @@ def plan(settings: BoostSettings) -> BoostPlan:
         Tokens.of(answers),
         Tokens.of([len(r.ids) for r in solutions]),
         Tokens.of([len(r.ids) for r in encode_rows(tokenizer, learned, s.max_tokens, s.system)]),
+        not all(nll_withheld(part, name, data.train) for name, part in parts.items()),
     )
     return model.plan(s, load)
 
