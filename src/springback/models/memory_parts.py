@@ -185,7 +185,11 @@ def activation_bytes(shape: Architecture, mixed: bool) -> int:
 class Training:
     """How a run trains, as far as its memory goes: rows of a batch, their length in tokens,
     whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not, and in which
-    dtype what is not trained is held."""
+    dtype what is not trained is held.
+
+    ``whole_logits``: TRL's losses keep those of all that goes through together, SFT a chunk.
+    ``reference``: the start's weights are kept beside.
+    """
 
     rows: int
     tokens: int
@@ -193,6 +197,8 @@ class Training:
     rank: int = 0
     cpu: bool = True
     dtype: str = "float32"
+    whole_logits: bool = False
+    reference: bool = False
 
     @property
     def at_once(self) -> int:
@@ -217,12 +223,16 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
         Part("gradients", 4 * learned, "4 bytes for each weight that learns"),
         Part("moments", 8 * learned, "two of AdamW's, 4 bytes each"),
     ]
+    if how.reference:
+        parts.append(Part("reference", 4 * learned, "the weights that training began with"))
     if how.mixed and size == 4:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
         parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
     tokens = how.at_once
-    chunk = min(LOSS_CHUNK, tokens) * shape.vocabulary * (6 if how.mixed else 4)
+    at_once = tokens if how.whole_logits else min(LOSS_CHUNK, tokens)
+    # As they come, and in fp32; a whole loss has log-probabilities beside.
+    each = (6 if how.mixed else 4) + (4 if how.whole_logits else 0)
     return (
         *parts,
         Part(
@@ -230,7 +240,11 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
             tokens * activation_bytes(shape, how.mixed),
             f"{tokens:,} tokens at once x {activation_bytes(shape, how.mixed) / 1e6:.2f} MB",
         ),
-        Part("logits of the loss", chunk, f"{min(LOSS_CHUNK, tokens)} positions at a time"),
+        Part(
+            "logits of the loss",
+            at_once * shape.vocabulary * each,
+            f"{at_once:,} positions at a time",
+        ),
     )
 
 
