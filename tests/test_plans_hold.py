@@ -226,6 +226,21 @@ def test_this_machine_is_timed_once_and_plans_say_so(
         assert "by a quick product" in speeds.known_speeds("float32").source
 
 
+def test_a_plan_by_size_is_of_this_machine_once_it_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPRINGBACK_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibrate, "SECONDS", 0.01)
+    monkeypatch.setattr(calibrate, "WRITTEN", 1 << 16)
+    for command in ("boost", "audit"):
+        done = CliRunner().invoke(app, [command, "plan", "--size", "1M", "--calibrate"])
+        assert done.exit_code == 0, done.output
+        assert "measured on " in done.output
+        assert "two layers of 1M" in done.output
+    elsewhere = ["boost", "plan", "--size", "1M", "--calibrate", "--hardware", "h200"]
+    assert "assumed: 35 %" in CliRunner().invoke(app, elsewhere).output
+
+
 def test_running_out_of_memory_says_what_was_needed() -> None:
     def ended(error: BaseException, cause: BaseException | None = None) -> SpaceError:
         with pytest.raises(SpaceError) as caught, memory_explained("boost", parts):
@@ -239,7 +254,7 @@ def test_running_out_of_memory_says_what_was_needed() -> None:
     for error in (MemoryError(), RuntimeError(torch_words), ValueError("so")):
         cause = MemoryError() if isinstance(error, ValueError) else None
         text = str(ended(error, cause))
-        for words in ("it needs 8.5 GB", "strong model 4.0 GB", "free on", "--dtype bfloat16",
+        for words in ("it needs 8.4 GB", "strong model 4.0 GB", "free on", "--dtype bfloat16",
                       "--batch-size", "--device-map auto", "springback doctor"):  # fmt: skip
             assert words in text
     assert not is_out_of_memory(RuntimeError("shapes differ"))
