@@ -32,6 +32,34 @@ _ALLOWED = {
 }
 
 
+#: How many entries a list or an object of a result may have, and how many values a result, its
+#: measurements aside: what a job writes has hundreds, and a page of more takes minutes.
+MOST_ENTRIES = 5_000
+MOST_VALUES = 300_000
+
+
+def require_moderate(result: Mapping[str, Any], file: object = "result.json") -> None:
+    """Raise :class:`StoreError` where a result holds more than a page or a table can show.
+
+    ``measurements`` are single numbers that nothing lists, and may be any number.
+    """
+    values = 0
+    waiting: list[tuple[str, Any]] = [(k, v) for k, v in result.items() if k != "measurements"]
+    while waiting:
+        path, value = waiting.pop()
+        if not isinstance(value, (Mapping, list)):
+            continue
+        values += len(value)
+        if len(value) > MOST_ENTRIES or values > MOST_VALUES:
+            given, most = f"{len(value):,} entries in {path}", f"at most {MOST_ENTRIES:,}"
+            if values > MOST_VALUES:
+                given, most = f"over {MOST_VALUES:,} values", f"{MOST_VALUES:,}, measurements aside"
+            do = "make the study with fewer doses, sizes or seeds"
+            raise StoreError(f"{file} holds too much to show: " + describe(given, most, do))
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        waiting += [(f"{path}.{k}"[-80:], v) for k, v in inner if isinstance(v, (Mapping, list))]
+
+
 def read_part(form: type[T], key: str, value: Any, command: str) -> T:
     """``value``, the plain JSON of a file's part ``key``, as ``form``.
 
@@ -75,6 +103,8 @@ def clean(value: Any) -> Any:
 
 def _allowed(char: str) -> bool:
     code = ord(char)
+    if 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069:  # would turn round what stands behind
+        return False
     if code < 0x20:
         return char in "\t\n\r"
     return not (0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE)
