@@ -20,7 +20,9 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
+from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
+from springback.core import printable
 from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
@@ -144,15 +146,15 @@ def audit(
     if built_in and "seeds" not in {*values, *given}:
         settings = replace(settings, seeds=(0,))
     if show:
-        typer.echo(config.show(settings))
+        say_block(config.show(settings))
     elif large.size:
         from springback.jobs.audit.plan_by_size import make
 
-        typer.echo(make(settings, large))
+        say_block(make(settings, large))
     elif only_plan:
         for single, folder in series.planned(settings, out):
-            typer.echo(f"{single.name}:")
-            typer.echo(plan(single.settings, folder))
+            say(f"{single.name}:")
+            say_block(plan(single.settings, folder))
     elif settings.series:
         finish(series.series(settings, out, make_progress(), executor), track)
     else:
@@ -166,7 +168,7 @@ def compare(
     """Cards of several audited models side by side, with tests for the differences (Markdown)."""
     from springback.jobs.audit.series import read_cards
 
-    typer.echo(read_cards(folders).to_markdown())
+    say_block(read_cards(folders).to_markdown())
 
 
 @app.command(cls=GroupedCommand)
@@ -216,13 +218,13 @@ def reproduce(
             raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
         if name in EPICODE:
             for line in epicode_plan(name, scale, given):
-                typer.echo(line)
+                say(line)
         elif name == SCALE:
             from springback.jobs.papers.scale.plan import plan as scale_plan
 
-            typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
+            say_block(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
-            typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+            say_block(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
         finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
@@ -241,7 +243,7 @@ def reproduce(
         result = reproduce_epicode(name, scale, folder, given, make_progress())
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
-    typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
+    say_block((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     finish(result)
 
 
@@ -282,11 +284,11 @@ def boost(
             "(a file, a hub id or problems), or a --task"
         )
     if show:
-        typer.echo(config.show(settings))
+        say_block(config.show(settings))
     elif show_prompt:
         from springback.jobs.boost.show_prompt import shown
 
-        typer.echo(shown(settings))
+        say_block(shown(settings))
     else:
         from springback.jobs.boost.job import boost as run
 
@@ -301,9 +303,9 @@ def _push(result: Any, repository: str) -> None:
 
     folder = result.data["inputs"]["boosted"]
     if folder is None:
-        typer.echo("nothing to push: the fine-tuned model was kept")
+        say("nothing to push: the fine-tuned model was kept")
     else:
-        typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
+        say(f"pushed:  {run(result.folder / folder, repository)}")
 
 
 app.command(cls=GroupedCommand)(extrapolate)
@@ -330,7 +332,7 @@ def report(
     """Rebuild the report from the result file."""
     from springback.report import build
 
-    typer.echo(f"report: {build(folder)}")
+    say(f"report: {build(folder)}")
 
 
 @app.command()
@@ -342,9 +344,9 @@ def doctor() -> None:
     width = max(len(f.name) for f in findings)
     for finding in findings:
         mark = "ok" if finding.ok else "!!"
-        typer.echo(f"{mark}  {finding.name:<{width}}  {finding.value}")
+        say(f"{mark}  {finding.name:<{width}}  {finding.value}")
         if finding.advice and not finding.ok:
-            typer.echo(f"    {'':<{width}}  -> {finding.advice}")
+            say(f"    {'':<{width}}  -> {finding.advice}")
 
 
 def _require_out(arguments: list[str]) -> None:
@@ -362,8 +364,8 @@ def _warning_line(
 ) -> str:
     """Warnings of ours for people: without the place in the code."""
     if issubclass(category, SpringbackWarning):
-        return f"{message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+        return f"{printable(str(message))}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message), lines=True)}\n"
 
 
 def main() -> None:
@@ -382,7 +384,7 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -32,6 +33,11 @@ _ALLOWED = {
 }
 
 
+_NO_CHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+_NOT_SHOWN = re.compile(
+    r"[^\t\n\r -~\u00a0-\ud7ff\ue000-\U0010ffff]"
+    rf"|[\u202a-\u202e\u2066-\u2069{_NO_CHARACTERS}]"
+)
 #: How many entries a list or an object of a result may have, and how many values a result, its
 #: measurements aside: what a job writes has hundreds, and a page of more takes minutes.
 MOST_ENTRIES = 5_000
@@ -82,11 +88,12 @@ def _adapter(form: Hashable) -> TypeAdapter[Any]:
 def clean(value: Any) -> Any:
     """``value`` without what no page or picture may hold, and with null for what is not known.
 
-    Characters that neither UTF-8 nor XML can spell become U+FFFD; numbers that no float holds
+    Characters that neither UTF-8 nor XML can spell, control codes and overrides of direction become
+    U+FFFD; numbers that no float holds
     become null, and so does an interval without a mean: there is nothing to show then.
     """
     if isinstance(value, str):
-        return "".join(c if _allowed(c) else "\ufffd" for c in value)
+        return _NOT_SHOWN.sub("\ufffd", value)
     if isinstance(value, Mapping):
         if value.get("mean", 0) is None and value.keys() <= _INTERVAL:
             return None
@@ -99,15 +106,6 @@ def clean(value: Any) -> Any:
         except OverflowError:  # JSON knows no largest integer
             return None
     return value
-
-
-def _allowed(char: str) -> bool:
-    code = ord(char)
-    if 0x202A <= code <= 0x202E or 0x2066 <= code <= 0x2069:  # would turn round what stands behind
-        return False
-    if code < 0x20:
-        return char in "\t\n\r"
-    return not (0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE)
 
 
 def _refusal(error: ValidationError, part: Mapping[str, Any], command: str) -> str:
