@@ -44,7 +44,7 @@ def audit_plan(settings: AuditSettings, asked: LargeSettings, out: Path) -> None
 
     for single, folder in series.planned(settings, out):
         say(f"{single.name}:")
-        say_block(plan(single.settings, folder))
+        say_block(str(plan(single.settings, folder)))
 
 
 def boost_plan(settings: BoostSettings, asked: PlanSettings) -> None:
@@ -58,7 +58,7 @@ def boost_plan(settings: BoostSettings, asked: PlanSettings) -> None:
         return
     from springback.jobs.boost.plan_at_hand import plan
 
-    say_block(plan(settings))
+    say_block(str(plan(settings)))
 
 
 def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostSettings) -> None:
@@ -69,5 +69,5 @@ def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostS
     precision = default_precision() if settings.precision == "auto" else settings.precision
     shape = shape_of(model, asked.size)
     scoring = getattr(settings, "probe_precision", "float32")
-    say_block("timing this machine, about ten seconds …", err=True)
+    say("timing this machine, about ten seconds …", err=True)
     calibrate(shape, precision, scoring)
