@@ -21,7 +21,9 @@ from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
 from springback.cli.plan import audit_plan, boost_plan, plan_settings
+from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
+from springback.core import printable
 from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
@@ -153,7 +155,7 @@ def audit(
     if built_in and "seeds" not in {*values, *given}:
         settings = replace(settings, seeds=(0,))
     if show:
-        typer.echo(config.show(settings))
+        say_block(config.show(settings))
     elif only_plan:
         audit_plan(settings, large, out)
     elif settings.series:
@@ -169,7 +171,7 @@ def compare(
     """Cards of several audited models side by side, with tests for the differences (Markdown)."""
     from springback.jobs.audit.series import read_cards
 
-    typer.echo(read_cards(folders).to_markdown())
+    say_block(read_cards(folders).to_markdown())
 
 
 @app.command(cls=GroupedCommand)
@@ -219,13 +221,13 @@ def reproduce(
             raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
         if name in EPICODE:
             for line in epicode_plan(name, scale, given):
-                typer.echo(line)
+                say(line)
         elif name == SCALE:
             from springback.jobs.papers.scale.plan import plan as scale_plan
 
-            typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
+            say_block(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
-            typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+            say_block(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
         finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
@@ -239,7 +241,7 @@ def reproduce(
         result = reproduce_epicode(name, scale, folder, given, make_progress(), executor)
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
-    typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
+    say_block((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     finish(result)
 
 
@@ -297,13 +299,13 @@ def boost(
             "(a file, a hub id or problems), or a --task"
         )
     if show:
-        typer.echo(config.show(settings))
+        say_block(config.show(settings))
     elif only_plan:
         boost_plan(settings, asked)
     elif show_prompt:
         from springback.jobs.boost.show_prompt import shown
 
-        typer.echo(shown(settings))
+        say_block(shown(settings))
     else:
         from springback.jobs.boost.job import boost as run
 
@@ -318,9 +320,9 @@ def _push(result: Any, repository: str) -> None:
 
     folder = result.data["inputs"]["boosted"]
     if folder is None:
-        typer.echo("nothing to push: the fine-tuned model was kept")
+        say("nothing to push: the fine-tuned model was kept")
     else:
-        typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
+        say(f"pushed:  {run(result.folder / folder, repository)}")
 
 
 app.command(cls=GroupedCommand)(extrapolate)
@@ -347,7 +349,7 @@ def report(
     """Rebuild the report from the result file."""
     from springback.report import build
 
-    typer.echo(f"report: {build(folder)}")
+    say(f"report: {build(folder)}")
 
 
 @app.command()
@@ -359,9 +361,9 @@ def doctor() -> None:
     width = max(len(f.name) for f in findings)
     for finding in findings:
         mark = "ok" if finding.ok else "!!"
-        typer.echo(f"{mark}  {finding.name:<{width}}  {finding.value}")
+        say(f"{mark}  {finding.name:<{width}}  {finding.value}")
         if finding.advice and not finding.ok:
-            typer.echo(f"    {'':<{width}}  -> {finding.advice}")
+            say(f"    {'':<{width}}  -> {finding.advice}")
 
 
 def _require_out(arguments: list[str]) -> None:
@@ -379,8 +381,8 @@ def _warning_line(
 ) -> str:
     """Warnings of ours for people: without the place in the code."""
     if issubclass(category, SpringbackWarning):
-        return f"{message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+        return f"{printable(str(message))}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message), lines=True)}\n"
 
 
 def main() -> None:
@@ -399,7 +401,7 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import typer
-
 from springback.cli.flags import take
+from springback.cli.say import say, say_block
 from springback.errors import SpringbackError
 from springback.jobs.audit.plan_settings import LargeSettings
 from springback.jobs.audit.settings import AuditSettings
@@ -38,14 +37,14 @@ def audit_plan(settings: AuditSettings, asked: LargeSettings, out: Path) -> None
     if asked.size:
         from springback.jobs.audit.plan_by_size import make
 
-        typer.echo(make(settings, asked))
+        say_block(make(settings, asked))
         return
     from springback.jobs.audit import series
     from springback.jobs.audit.job import plan
 
     for single, folder in series.planned(settings, out):
-        typer.echo(f"{single.name}:")
-        typer.echo(plan(single.settings, folder))
+        say(f"{single.name}:")
+        say_block(str(plan(single.settings, folder)))
 
 
 def boost_plan(settings: BoostSettings, asked: PlanSettings) -> None:
@@ -55,11 +54,11 @@ def boost_plan(settings: BoostSettings, asked: PlanSettings) -> None:
     if asked.size:
         from springback.jobs.boost.plan import plan_by_size
 
-        typer.echo(plan_by_size(settings, asked))
+        say_block(plan_by_size(settings, asked))
         return
     from springback.jobs.boost.plan_at_hand import plan
 
-    typer.echo(plan(settings))
+    say_block(str(plan(settings)))
 
 
 def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostSettings) -> None:
@@ -75,5 +74,5 @@ def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostS
     else:
         stored = "auto" if accelerator().type == "cpu" else "bfloat16"
         scoring = stored if settings.dtype == "auto" else settings.dtype
-    typer.echo("timing this machine, about ten seconds …", err=True)
+    say("timing this machine, about ten seconds …", err=True)
     calibrate(shape, precision, scoring)

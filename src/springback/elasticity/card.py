@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from springback.core import to_jsonable
+from springback.core import printable, to_jsonable
 
 SCHEMA_VERSION = 1
 #: Units as they are written out: factor and words.
@@ -182,8 +182,8 @@ def _list(values: tuple[int, ...]) -> str:
 
 
 def page(lines: list[str]) -> str:
-    """The lines as one text in which no name can pass for HTML."""
-    return "\n".join(lines).replace("<", "&lt;")
+    """The lines as one text in which no name can pass for HTML or steer a terminal."""
+    return "\n".join(map(printable, lines)).replace("<", "&lt;")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -20,6 +20,7 @@ from springback.results.card_schema import Comparison as CardComparison
 from springback.results.card_schema import Series, StudyCard
 from springback.results.cards import card_of_result
 from springback.results.places import require_apart, require_same_kind
+from springback.results.reading import require_moderate
 from springback.results.schema import Verdict, read
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
@@ -168,7 +169,10 @@ def read_cards(folders: Sequence[str | Path]) -> Comparison:
         file = path / "result.json" if path.is_dir() else path
         if not file.is_file():
             raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
-        cards.append(card_of_result(read_json(file)))
+        data = read_json(file)
+        if isinstance(data, dict):  # what else it may be is refused by what reads it
+            require_moderate(data, file)
+        cards.append(card_of_result(data))
     names = [card.model for card in cards]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from springback.core import printable
 from springback.errors import SpringbackError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def select(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str
 
 
 def markdown_table(table: Figures, cell: Callable[[Any], str] = str) -> list[str]:
-    """Lines of a table."""
+    """Lines of a table; a cell stays one line, whatever it names."""
     lines = [f"| {' | '.join(table.columns)} |", f"|{'---|' * len(table.columns)}"]
-    return [*lines, *(f"| {' | '.join(map(cell, row))} |" for row in table.rows)]
+    rows = ([printable(cell(value)) for value in row] for row in table.rows)
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
