@@ -70,7 +70,7 @@ def small_adapter(model: Path, folder: Path, seed: int) -> None:
         for name, parameter in adapter.named_parameters():
             if "lora_" in name:
                 parameter.normal_(std=0.01)
-    adapter.save_pretrained(folder)
+    adapter.save_pretrained(str(folder))
 
 
 def boost_settings(model: Path, scratch: Path, kind: str, dtype: str) -> BoostSettings:
@@ -97,6 +97,7 @@ def boost_settings(model: Path, scratch: Path, kind: str, dtype: str) -> BoostSe
         batch_size=16,
         precheck=False,
         write_model=False,
+        reopen_test=True,  # once for each dtype
     )
     if hasattr(settings, "dtype"):
         return replace(settings, dtype=dtype)
