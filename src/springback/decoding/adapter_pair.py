@@ -24,6 +24,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
     tokenizer_source,
 )
 from springback.models.memory import weight_bytes
@@ -78,7 +79,8 @@ class AdapterPair:
         self.base = Checkpoint(ft.path, content_hash=hash_weights(ft.path))
         sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
         self.tokenizer = load_tokenizer(sources[1], chat)
-        check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
+        if not same_tokenizer_files(sources[0].path, sources[1].path):
+            check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
         self.configs = read_configs(ft.path, ft.adapter)
         self.place = (place or Placement()).of_files(ft.path)
         self.mu = 0.0

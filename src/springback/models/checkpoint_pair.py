@@ -21,6 +21,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
 )
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
@@ -90,7 +91,8 @@ class CheckpointPair:
         :class:`springback.errors.ModelError` for checkpoints that do not fit each other.
         """
         self.tokenizer = load_tokenizer(ft, chat)
-        check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
+        if not same_tokenizer_files(early.path, ft.path):
+            check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
         self.early, self.ft = early, ft
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)
