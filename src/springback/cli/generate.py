@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import FIRST, take, with_settings
+from springback.cli.say import say, say_block
 from springback.errors import SpringbackError
 from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings
 
@@ -58,14 +59,12 @@ def generate(
     if not stream:
         answers = run(loaded, lines, settings)
         for answer in answers:
-            typer.echo(answer)
+            say_block(answer)
         if stats:
-            typer.echo(answers.work.summary(), err=True)
+            say(answers.work.summary(), err=True)
         return
     for line in lines:  # one after the other, so that answers do not mix
-        answers = run(
-            loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False)
-        )
-        typer.echo()
+        answers = run(loaded, [line], settings, on_text=lambda _, piece: say_block(piece, nl=False))
+        say("")
         if stats:
-            typer.echo(answers.work.summary(), err=True)
+            say(answers.work.summary(), err=True)

@@ -37,7 +37,10 @@ from springback.training.memory import microbatches
 from springback.training.memory.malloc import Heap
 
 #: What reading a state that is damaged may raise.
-DAMAGED = (SpringbackError, SafetensorError, OSError, LookupError, TypeError, ValueError)
+DAMAGED = (
+    *(SpringbackError, SafetensorError, OSError, LookupError, TypeError, ValueError),
+    ArithmeticError,
+)
 
 #: Part of every state's key: raised when its files change.
 STATE_VERSION = 2

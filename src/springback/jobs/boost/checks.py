@@ -21,15 +21,15 @@ from springback.data import (
 )
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
+from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import default_precision
+from springback.models.placement import placement
 from springback.results.writing import check_positive, require_disjoint
 from springback.training.batches import check_recipe
 
-#: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
-ROWS = {"validation": 200, "test": 200, "train": 256}
 #: Questions where neither a source nor a task is named.
 BUILT_IN = "problems"
 SEARCHES = ("staged", "joint")
@@ -43,6 +43,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     That is: the task's sources and metric, ``auto``, and 0 among the candidates.
     """
     questions = question_format(settings)
+    placement(settings)
     settings = with_sources(settings)
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:
@@ -67,7 +68,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         )
     numbers = ("max_new_tokens", "max_tokens", "batch_size", "tolerance", "train_batch_size")
     given = {name: getattr(settings, name) for name in (*numbers, *(f"{p}_rows" for p in ROWS))}
-    check_positive({k.replace("_", "-"): v for k, v in given.items() if v is not None})
+    check_positive({k.replace("_", "-"): v for k, v in given.items() if v not in (None, "auto")})
     if list(settings.difficulty) != sorted({*settings.difficulty}):
         raise SpringbackError(
             "--difficulty: "

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from springback import probes
-from springback.core import Checkpoint, Row, Run, Slice
+from springback.core import Checkpoint, Row, Run, Slice, byte_size
 from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import Gate, parse_gate
+from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import CheckpointPair
+from springback.models.checkpoint_pair import CheckpointPair, ModelPair
 from springback.models.encoding import (
     encode_prompt,
     encode_rows,
@@ -24,19 +26,17 @@ from springback.models.encoding import (
     prompt_text,
     stop_ids,
 )
-from springback.models.loading import (
-    Model,
-    check_same_tokenizer,
-    fit_vocabulary,
-    load_model,
-    load_tokenizer,
-)
+from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
+from springback.models.memory import available_bytes
+from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision
 from springback.progress import Progress
 from springback.results.store import Store
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
+#: How runs are made: each arm by the plain loop, a group at once, or the NLL of a group.
+How = Literal["score", "score_all", "nll"]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,12 @@ class Arm:
 
 
 class Scoring:
-    """The pair in memory, further weak models one at a time, and the store of finished runs."""
+    """The pair, of which two models are in memory at most, and the store of finished runs."""
 
     #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
     reuse = True
+    #: Makes groups of runs in other processes before they are read here: how, groups, part.
+    elsewhere: Callable[[How, list[list[tuple[Run, Arm]]], str], None] | None = None
 
     def __init__(
         self,
@@ -83,13 +85,12 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(*pair, chat=settings)
+        self.sweep = _models(pair, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
             names = (checkpoint.path, self.ft.path)
             check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
-        self._extra: tuple[str, Model] | None = None
         #: Token ids by (questions, mu) without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, float], list[list[int]]] = {}
         #: Of the questions scored last, by their hash: the states of each model over the solutions.
@@ -112,6 +113,24 @@ class Scoring:
             results = self.store.commit(run, self._graded(ids, nll, rendered))
         return self._tried(arm, results, questions, part)
 
+    def score_each(self, arms: Mapping[str, Arm], questions: Slice, part: str) -> dict[str, Tried]:
+        """:meth:`score` of every arm; those with one weak model after another, so that each is
+        loaded once."""
+        self.make_elsewhere("score", list(arms.values()), questions, part)
+        by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
+        tried = {name: self.score(arms[name], questions, part) for name in by_weak}
+        return {name: tried[name] for name in arms}
+
+    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
+        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
+        if self.elsewhere is None:
+            return
+        rendered = self.format.render(questions)
+        kind = "nll" if how == "nll" else "score"
+        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        if groups := self._missing(runs, arms):
+            self.elsewhere(how, groups, part)
+
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
         return nll_withheld(questions, part, self.train)
@@ -121,6 +140,7 @@ class Scoring:
 
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
+        self.make_elsewhere("score_all", arms, questions, part)
         rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
         for group in self._missing(runs, arms):
@@ -163,6 +183,7 @@ class Scoring:
 
     def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
         """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""
+        self.make_elsewhere("nll", arms, questions, part)
         rendered = self.format.render(questions)
         runs = [self.run("nll", arm, rendered, part) for arm in arms]
         groups = self._missing(runs, arms)
@@ -194,8 +215,8 @@ class Scoring:
         if kind == "nll":
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
-            extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
-            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.ft)
+            extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
+            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -204,14 +225,45 @@ class Scoring:
             part=part,
             system=s.system,
             max_tokens=s.max_tokens,
-            **s.chat_inputs(),
+            **self.inputs(),
             **extra,
         )
+
+    def inputs(self) -> dict[str, Any]:
+        """What changes numbers in every run: how questions are put, and the dtype."""
+        return {**self.settings.chat_inputs(), **self.sweep.place.inputs()}
 
     def solutions(self, rendered: Slice) -> list[Any]:
         """The reference solutions as tokens; of the answers where there are none."""
         rows = [replace(r, response=r.response or r.answer or "") for r in rendered.rows]
         return encode_rows(self.tokenizer, rows, self.settings.max_tokens, self.settings.system)
+
+    def batch_size(self, rendered: Slice) -> int:
+        """Questions decoded at once; what ``auto`` comes to is kept, since tokens may depend on it:
+        a study goes on with it on any machine."""
+        s = self.settings
+        if s.batch_size != "auto":
+            return s.batch_size
+        sizes = {
+            "early": self.early.content_hash,
+            "ft": self.ft.content_hash,
+            "questions": rendered.content_hash,
+            "max_new_tokens": s.max_new_tokens,
+            "lambdas": max(len(s.lam), len(s.lam_cd)),
+        }
+        run = Run.of("batch", **sizes, system=s.system, **self.inputs())
+        kept = self.store.results(run)
+        if kept is None:
+            longest = max(map(len, self._prompts(rendered)))
+            place, config = self.sweep.place, self.sweep.configs.config
+            row = row_bytes(config, longest, s.max_new_tokens, sizes["lambdas"], place.dtype)
+            free = available_bytes(str(place.device)) - self.sweep.to_load
+            kept = self.store.commit(run, {"rows": rows_at_once(free, row, len(rendered))})
+            self.progress.note(
+                f"{kept['rows']} questions are decoded at once: {byte_size(row)} each, "
+                f"{byte_size(max(free, 0))} free beside the weights"
+            )
+        return int(kept["rows"])
 
     def _announce(self, part: str, arms: Sequence[Arm], questions: int) -> None:
         lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
@@ -227,8 +279,8 @@ class Scoring:
         return DecodeSettings(
             max_new_tokens=s.max_new_tokens,
             alpha=s.alpha,
-            batch_size=s.batch_size,
-            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.ft),
+            batch_size=self.batch_size(rendered),
+            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.configs),
             pad_id=self.tokenizer.pad_token_id,
         )
 
@@ -257,16 +309,10 @@ class Scoring:
         return results
 
     def _model(self, weak: str | None) -> Model | None:
-        """The weak model of that name; of further ones only the last is kept in memory."""
-        if weak is None or weak in ("ft", "early"):
-            return {"ft": self.sweep.ft, "early": self.sweep.early}.get(weak or "")
-        if self._extra is None or self._extra[0] != weak:
-            self._extra = None
-            checkpoint, tokens = self.weak[weak], len(self.tokenizer)
-            width = int(self.sweep.ft.config.get_text_config().vocab_size)
-            model = fit_vocabulary(load_model(checkpoint), width, tokens, checkpoint.path)
-            self._extra = (weak, model)
-        return self._extra[1]
+        """The weak model of that name, in the place of the one before."""
+        if weak is None:
+            return None
+        return self.sweep.weak("ft" if weak == "ft" else self.weak.get(weak, "early"))
 
     def _known(self, mu: float, rendered: Slice, part: str) -> list[list[int]] | None:
         """Answers without contrast at this mu, else at the nearest one: a guess to begin with."""
@@ -310,6 +356,15 @@ class Scoring:
             self._states = (rendered.content_hash, MemoryBudget(STATES), {})
         _, room, by_model = self._states
         return by_model.setdefault(model, LastStates(room))
+
+
+def _models(
+    pair: tuple[Checkpoint, Checkpoint], settings: BoostSettings, store: Store
+) -> ModelPair:
+    place = placement(settings)
+    if pair[1].adapter is not None:
+        return AdapterPair(*pair, chat=settings, place=place)
+    return CheckpointPair(*pair, chat=settings, place=place, scratch=store.root)
 
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from springback.core import Recipe
-from springback.settings import ChatSettings, Settings, columns_setting, setting
+from springback.settings import (
+    ChatSettings,
+    ComputeSettings,
+    Settings,
+    columns_setting,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,9 @@ class StrengthSettings(Settings, group="Strengths and decoding", changes="decodi
     alpha: float = setting(0.1, "Plausibility threshold.")
     max_new_tokens: int = setting(160, "Longest answer.")
     max_tokens: int = setting(512, "Rows are cut here in training and scoring.")
-    batch_size: int = setting(32, "Questions decoded at once.")
+    batch_size: int | Literal["auto"] = setting(
+        32, "Questions decoded at once; auto: as many as the memory allows."
+    )
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,7 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class BoostSettings(
+    ComputeSettings,
     ProofSettings,
     SearchSettings,
     StrengthSettings,
