@@ -84,6 +84,8 @@ def _timed(model: Model, precision: str, scoring: str) -> Speeds:
         many = _seconds(lambda: finetune(model, tokenizer, rows * STEPS, recipe), SECONDS)
     # Three steps less one: what setting a run up takes is in both.
     train = 6 * weights * (STEPS - 1) * tokens / max(many - one, many / STEPS / 2)
+    if scoring == "bfloat16":
+        model = model.bfloat16()
     scored = _seconds(lambda: nll(model, rows, tokenizer, Precision(scoring)), SECONDS / 2)
     few, lots = (_step_seconds(model, rows, count) for count in (FEW, MANY))
     row = max(lots - few, 0.02 * lots) / (MANY - FEW)

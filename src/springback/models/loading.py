@@ -9,7 +9,10 @@ import gc
 import math
 import os
 import re
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +127,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     """
     tune_allocator()
     place = place or Placement()
-    spread = {"device_map": place.device_map} if place.device_map else {}
+    spread = _spread(place)
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
@@ -138,6 +141,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
                 **spread,
             )
     except Exception as error:
+        shutil.rmtree(spread.get("offload_folder", ""), ignore_errors=True)
         if Path(checkpoint.path).is_dir():
             sound(
                 open_weights(checkpoint.path)
@@ -146,6 +150,8 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
         ) from error
+    if spread:
+        weakref.finalize(model, shutil.rmtree, spread["offload_folder"], ignore_errors=True)
     if lacking := sorted(loading_info["missing_keys"]):
         raise ModelError(
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
@@ -155,6 +161,18 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     _require_finite(loaded, checkpoint.path)
     _complete_generation_config(loaded)
     return loaded
+
+
+def _spread(place: Placement) -> dict[str, Any]:
+    """Arguments of Transformers for a model over several devices; none for one device.
+
+    In the folder come weights that are offloaded to disk and whose files have them in another
+    form, as experts; others stay in their files.
+    """
+    if not place.device_map:
+        return {}
+    folder = tempfile.mkdtemp(prefix="springback-offload-")
+    return {"device_map": place.device_map, "offload_folder": folder}
 
 
 @torch.no_grad()

@@ -152,13 +152,17 @@ def activation_bytes(shape: Architecture, mixed: bool) -> int:
 @dataclass(frozen=True)
 class Training:
     """How a run trains, as far as its memory goes: rows of a batch, their length in tokens,
-    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not."""
+    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not.
+
+    ``frozen``: dtype of weights that are not trained, and of measuring.
+    """
 
     rows: int
     tokens: int
     mixed: bool
     rank: int = 0
     cpu: bool = True
+    frozen: str = "float32"
 
     @property
     def at_once(self) -> int:
@@ -170,10 +174,11 @@ class Training:
 
 
 def training_parts(shape: Architecture, how: Training) -> Parts:
-    """Of one run: weights, gradients and moments in fp32, activations, logits of the loss."""
-    one = int(shape.weights)
+    """Of one run: weights, gradients and moments in fp32 (a frozen base as it is held),
+    activations, logits of the loss."""
+    one, held = int(shape.weights), item_bytes(how.frozen if how.rank else "float32")
     learned = int(shape.adapter_weights(how.rank)) if how.rank else one
-    parts = [Part("weights in training", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes")]
+    parts = [Part("weights in training", held * one, f"{one / 1e6:,.0f}M of {held} bytes")]
     if how.rank:
         parts.append(
             Part("adapter", 4 * learned, f"rank {how.rank}: {learned / 1e6:,.1f}M weights")
@@ -182,7 +187,7 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
         Part("gradients", 4 * learned, "4 bytes for each weight that learns"),
         Part("moments", 8 * learned, "two of AdamW's, 4 bytes each"),
     ]
-    if how.mixed:
+    if how.mixed and held == 4:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
         parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
@@ -208,17 +213,20 @@ def audit_parts(
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.
     """
-    one = int(shape.weights)
+    one, size = int(shape.weights), item_bytes(how.frozen)
     training = training_parts(shape, how)
     held, passing = training[:-2], training[-2:]
-    probing = scoring_parts(shape, "float32")
+    probing = scoring_parts(shape, how.frozen)
     kept = logits_bytes(shape, kl_tokens, "float32")
-    parts = [Part("start model", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes"), *held]
+    words = f"{one / 1e6:,.0f}M of {size} bytes"
+    parts = [Part("start model", size * one, words), *held]
+    if not how.rank and how.frozen != "float32":
+        parts.append(Part("measured model", size * one, words))
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
     parts += largest(passing, probing)
     if processes > 1:
-        more = (processes - 1) * (8 * one + LIBRARIES + total(probing))
+        more = (processes - 1) * (2 * size * one + LIBRARIES + total(probing))
         parts.append(Part("measuring processes", more, f"{processes - 1} more, two models each"))
     return tuple(parts)
 

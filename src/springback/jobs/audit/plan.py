@@ -137,6 +137,7 @@ def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
         s.precision == "bf16-mixed",
         s.lora_rank,
         cpu,
+        "bfloat16" if s.dtype == "bfloat16" else "float32",
     )
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
     return audit_parts(shape, how, kl, s.probe_processes)
