@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -48,7 +48,8 @@ def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
         refuse_more(adapter)
     check_bases(opened, base)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(read_configs(base).config)
+        factory: Any = AutoModelForCausalLM
+        empty = factory.from_config(read_configs(base).config)
     install(empty, _total(opened, 1.0).modules, 1)
     return opened
 
@@ -129,7 +130,8 @@ class AdapterPair:
         if self._views is None:
             model, both = load_model(self.base, self.place), _total(self._adapters, 1.0)
             install(model, both.modules, max(both.ranks.values()))
-            self._views = views(model.eval())
+            installed: Any = model
+            self._views = views(installed.eval())
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:
