@@ -121,16 +121,6 @@ class Scoring:
         tried = {name: self.score(arms[name], questions, part) for name in by_weak}
         return {name: tried[name] for name in arms}
 
-    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
-        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
-        if self.elsewhere is None:
-            return
-        rendered = self.format.render(questions)
-        kind = "nll" if how == "nll" else "score"
-        runs = [self.run(kind, arm, rendered, part) for arm in arms]
-        if groups := self._missing(runs, arms):
-            self.elsewhere(how, groups, part)
-
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
         return nll_withheld(questions, part, self.train)
@@ -195,6 +185,16 @@ class Scoring:
                 self.store.commit(run, {"nll": nll})
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
+
+    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
+        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
+        if self.elsewhere is None:
+            return
+        rendered = self.format.render(questions)
+        kind = "nll" if how == "nll" else "score"
+        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        if groups := self._missing(runs, arms):
+            self.elsewhere(how, groups, part)
 
     def _missing(self, runs: Sequence[Run], arms: Sequence[Arm]) -> list[list[tuple[Run, Arm]]]:
         """Runs that are not done, each once, grouped by mu, weak model and gate."""
