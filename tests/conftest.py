@@ -21,6 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("springback", deadline=None, derandomize=True)
 settings.load_profile("springback")
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything below tests/e2e, tests/integrations and tests/vllm_engine is marked so."""
     for item in items:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import fuzz.kinds  # noqa: F401  enters them
-from fuzz import campaign
+from fuzz import campaign, kills
 from fuzz.harness import KINDS, Bench, Kind, Trial, command, run_case
 
 #: Cases in CI of kinds that take seconds each; of the others a hundredth of their share.
@@ -40,6 +40,31 @@ def test_a_case_is_the_same_each_time(bench: Bench) -> None:
     first, second = (run_case("shards", 5, bench) for _ in range(2))
     assert first == second
     assert first != run_case("shards", 6, bench)
+
+
+@pytest.mark.parametrize("name", ["extrapolate", "extrapolate, adapters", "compress"])
+def test_kills_change_nothing_and_leave_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    count = kills.trial(name, 3, tmp_path)
+    assert count.kills == 3
+    assert count.wrong == []
+
+
+def test_a_file_that_a_killed_process_left_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = kills._finish
+
+    def leaves(words: list[object], place: Path) -> float:
+        if place.name != "whole":
+            (place / ".out.partial").mkdir()
+        return finish(words, place)
+
+    monkeypatch.setattr(kills, "_finish", leaves)
+    (wrong, *_) = kills.trial("extrapolate", 1, tmp_path).wrong or [""]
+    assert ".out.partial" in wrong
 
 
 def _case(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **how: Any) -> str:
@@ -109,6 +134,6 @@ def test_a_case_that_ends_its_process_is_reported_and_the_next_one_goes_on(
     outcomes = list(campaign.run([("planted", seed) for seed in range(6)], tmp_path))
     assert [o.seed for o in outcomes] == list(range(6))
     assert {o.result for o in outcomes} == {"died", "accepted"}
-    assert [o["result"] for o in campaign.summary(outcomes, 1)["wrong"]] == [
-        "died" for o in outcomes if o.result == "died"
-    ]
+    counts = campaign.summary(outcomes)["planted"]
+    assert counts["wrong"] == {"died": len(counts["wrong_cases"])}
+    assert counts["accepted"] == 6 - len(counts["wrong_cases"])

@@ -137,7 +137,7 @@ def _key(row: Row) -> tuple[Any, ...]:
     return row.kind, row.prompt, row.response, row.answer, row.choices, row.turns, row.rejected
 
 
-@kind("data", 1900)
+@kind("data", 2160)
 def data(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """A damaged data file: the rows beside the damage are as they were, or it is refused."""
     name, form = rng.choice(list(FORMS)), rng.choice(FORMATS)

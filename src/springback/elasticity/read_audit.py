@@ -112,15 +112,17 @@ def read_audit(result: Mapping[str, Any]) -> AuditValues:
         elif not isinstance(seed, int):
             continue
         elif phase in ("align", "perturb") and tags.keys() <= _REBOUND_TAGS:
-            cell = (int(tags.get("n_pos", -1)), int(tags.get("n_neg", -1)))
-            cells.setdefault(probe, {}).setdefault(seed, {})[cell] = value
+            n_pos, n_neg = (finite(tags.get(name, -1)) for name in ("n_pos", "n_neg"))
+            if n_pos is not None and n_neg is not None:
+                cell = (int(n_pos), int(n_neg))
+                cells.setdefault(probe, {}).setdefault(seed, {})[cell] = value
         elif phase == "resistance" and probe.startswith("loss_"):
             by_seed = losses.setdefault(str(tags.get("pair")), {})
             by_seed.setdefault(seed, {})[probe.removeprefix("loss_")] = value
     rebound, settings = part(analysis, "rebound"), part(inputs, "settings")
     margins = cells.get("margin", {})
     grid = {cell for by_cell in margins.values() for cell in by_cell}
-    n_pos = rebound.get("n_pos") or sorted({n for n, _ in grid})
+    sizes = rebound.get("n_pos") or sorted({n for n, _ in grid})
     doses = rebound.get("doses") or sorted({d for _, d in grid})
     model = part(inputs, "model")
     floor = part(analysis, "noise_floor")
@@ -129,9 +131,9 @@ def read_audit(result: Mapping[str, Any]) -> AuditValues:
         str(model.get("content_hash") or ""),
         study_hash(inputs),
         rebound.get("seeds") or sorted(margins),
-        n_pos,
+        sizes,
         doses,
-        {probe: _whole(by_seed, n_pos, doses) for probe, by_seed in cells.items()},
+        {probe: _whole(by_seed, sizes, doses) for probe, by_seed in cells.items()},
         start,
         losses,
         {key: value for key in floor if (value := finite(floor[key])) is not None},

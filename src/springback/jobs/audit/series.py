@@ -16,7 +16,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
 from springback.results.places import require_apart, require_same_kind
-from springback.results.schema import Verdict
+from springback.results.schema import Verdict, read
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
 
@@ -154,7 +154,8 @@ def read_cards(folders: Sequence[str | Path]) -> Comparison:
         file = path / "result.json" if path.is_dir() else path
         if not file.is_file():
             raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
-        given.append(read_json(file))
+        read(data := read_json(file))  # raises with the path of a key that is of another type
+        given.append(data)
     names = [card_of(data).model for data in given]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
