@@ -149,7 +149,7 @@ def command(*words: object) -> str:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     finally:
         sys.argv = before
-    printed, errors = (s.buffer.getvalue().decode("utf-8") for s in (out, err))  # type: ignore[attr-defined]
+    printed, errors = (s.buffer.getvalue().decode("utf-8") for s in (out, err))
     if code == 0:
         return str(printed)
     lines = [line for line in errors.splitlines() if line.lower().startswith("error: ")]
