@@ -112,6 +112,12 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
         raise ModelError(
             f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
         ) from error
+    longest = tokenizer.model_max_length
+    if type(longest) not in (int, float) or not 0 < longest < math.inf:
+        raise ModelError(
+            f"model_max_length is {longest!r} in the tokenizer of {checkpoint.path}; allowed: a "
+            "number above 0; save the tokenizer again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return with_chat(tokenizer, chat or ChatSettings())
