@@ -131,6 +131,13 @@ def test_parts_by_hand() -> None:
     assert audited["start distribution"] == 100 * 1000 * 4
     lora = {p.name: p.bytes for p in training_parts(TOY, Training(8, 64, False, 4))}
     assert lora["gradients"] == 4 * TOY.adapter_weights(4)
+    rounded = Training(8, 64, False, dtype="bfloat16")
+    audited = {p.name: p.bytes for p in audit_parts(TOY, rounded)}
+    assert audited["start model"] == audited["measured model"] == 2e9
+    assert audited["weights in training"] == 4e9
+    adapter = {p.name: p.bytes for p in audit_parts(TOY, replace(rounded, rank=4))}
+    assert adapter["start model"] == adapter["weights in training"] == 2e9
+    assert "measured model" not in adapter
 
 
 def test_a_boost_at_hand_is_planned_without_its_weights(

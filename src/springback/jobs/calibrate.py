@@ -85,6 +85,8 @@ def _timed(model: Model, precision: str, scoring: str) -> Speeds:
         many = _seconds(lambda: finetune(model, tokenizer, rows * STEPS, recipe), SECONDS)
     # Three steps less one: what setting a run up takes is in both.
     train = 6 * weights * (STEPS - 1) * tokens / max(many - one, many / STEPS / 2)
+    if scoring == "bfloat16":
+        model = model.bfloat16()
     scored = _seconds(lambda: nll(model, rows, tokenizer, Precision(scoring)), SECONDS / 2)
     if scoring != "float32":
         model.bfloat16()

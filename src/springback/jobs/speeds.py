@@ -60,7 +60,7 @@ def quick_speeds(precision: str, scoring: str) -> Speeds:
 
     kinds = {name: SHARE[name] * product_speed(name) for name in {precision, scoring}}
     score = kinds[scoring]
-    size = item_bytes("bfloat16" if scoring == "bf16-mixed" else "float32")
+    size = item_bytes("float32" if scoring == "float32" else "bfloat16")
     # A step reads every weight once, at a tenth of what the product multiplies.
     return Speeds(
         kinds[precision],

@@ -210,7 +210,8 @@ class Training:
 
 
 def training_parts(shape: Architecture, how: Training) -> Parts:
-    """Of one run: weights, gradients and moments in fp32, activations, logits of the loss."""
+    """Of one run: weights, gradients and moments in fp32 (a frozen base as it is held),
+    activations, logits of the loss."""
     one = int(shape.weights)
     learned = int(shape.adapter_weights(how.rank)) if how.rank else one
     size = item_bytes(how.dtype) if how.rank else 4

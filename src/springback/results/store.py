@@ -50,19 +50,9 @@ def sync_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
-        with tmp.open("x", encoding="utf-8", errors="backslashreplace") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(tmp, path)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise write_refusal(error, path) from error
-    sync_folder(path.parent)
+    # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
+    with whole_file(path) as out:
+        out.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -257,15 +247,21 @@ def _hold(handle: BinaryIO, patience: float) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has ended without an error.
+    """A folder that appears under its name only when the block has ended without an error.  What
+    killed processes left of the same folder goes.
 
     Raises :class:`StoreError` for a link under that name.
     """
     require_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    lock = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_beside(path)
         tmp.mkdir()
+        lock = os.open(tmp, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield tmp
         if path.exists():
             shutil.rmtree(path)
@@ -280,6 +276,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextlib.contextmanager
@@ -306,14 +304,28 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sweep_beside(path: Path) -> None:
-    """Remove what killed processes left of :func:`whole_file`; a living one holds its lock."""
+    """Remove what killed processes left of :func:`whole_file` and :func:`whole_folder`; a living
+    one holds its lock."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
     for stale in (p for p in path.parent.iterdir() if name.fullmatch(p.name)):
         with contextlib.suppress(OSError, StoreError):  # what cannot be removed is not in the way
+            if stale.is_dir() and not stale.is_symlink():
+                _sweep_folder(stale)
+                continue
             require_file(stale)
             with open_lock(stale) as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stale.unlink()
+
+
+def _sweep_folder(stale: Path) -> None:
+    require_folder(stale, own=True)
+    handle = os.open(stale, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(stale)
+    finally:
+        os.close(handle)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

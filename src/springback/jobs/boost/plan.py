@@ -167,8 +167,9 @@ def phases_of(
     """
     s, phases = settings, dict[str, Parts]()
     if s.train and not (s.early and s.ft):
-        how = Training(s.train_batch_size, load.learned.most, s.precision == "bf16-mixed", cpu=cpu)
-        phases["training"] = (*training_parts(shape, how), *beside)
+        mixed = s.precision == "bf16-mixed"
+        learning = Training(s.train_batch_size, load.learned.most, mixed, cpu=cpu)
+        phases["training"] = (*training_parts(shape, learning), *beside)
     solved, prompt = load.solved, load.prompt.most
     texts = None
     if load.scored:

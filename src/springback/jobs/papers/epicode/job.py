@@ -25,6 +25,7 @@ from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.loading import resolve
+from springback.models.placement import placement
 from springback.progress import Progress, Silent
 from springback.results.paper_schema import Cell
 from springback.results.reading import read_part
@@ -104,6 +105,7 @@ def reproduce_epicode(
             measurements=[],
             analysis=analysis,
             verdict=tables.verdict(name, analysed),
+            computing=placement(settings).describe(),
         )
 
 
