@@ -161,12 +161,32 @@ def audit(
 
 @app.command()
 def compare(
-    folders: Annotated[list[str], typer.Argument(help="Folders that audits wrote to.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders that audits wrote to; or samples of lm-eval or logs of inspect_ai."
+        ),
+    ],
+    answers: Annotated[
+        str | None,
+        typer.Option("--filter", help="Of lm-eval, where a task has several: which one."),
+    ] = None,
 ) -> None:
-    """Cards of several audited models side by side, with tests for the differences (Markdown)."""
+    """Models side by side, with tests for the differences (Markdown).
+
+    Cards of audits; or runs of lm-eval (--log_samples) and inspect_ai, each against the first,
+    paired by question.
+    """
+    from springback.integrations.eval_logs import is_eval
+
+    if any(is_eval(place) for place in places):
+        from springback.jobs.compare_evals import compare_evals
+
+        typer.echo(compare_evals(places, answers).to_markdown())
+        return
     from springback.jobs.audit.series import read_cards
 
-    typer.echo(read_cards(folders).to_markdown())
+    typer.echo(read_cards(places).to_markdown())
 
 
 @app.command(cls=GroupedCommand)
