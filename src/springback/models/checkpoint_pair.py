@@ -1,89 +1,143 @@
-"""Two checkpoints in memory, and the extrapolated model at any mu without writing it (paper B)."""
+"""A strong and a weak model in memory, made of two checkpoints without writing them (paper B)."""
 
 from __future__ import annotations
 
-import copy
+import shutil
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Literal
 
-import torch
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
-from springback.errors import ModelError
-from springback.models.loading import check_same_tokenizer, load_model, load_tokenizer
-from springback.models.weight_step import move_
+from springback.models.loading import (
+    check_same_tokenizer,
+    fit_vocabulary,
+    load_model,
+    load_tokenizer,
+    read_configs,
+    release_memory,
+)
+from springback.models.placement import Placement
+from springback.models.stored_line import StoredLine
 from springback.settings import ChatSettings
-from springback.weights import tensor_names
+from springback.weights import extrapolate
+from springback.weights.extrapolation import open_checkpoints
 
-_FLOATS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+#: What a slot holds: the model at a mu (0.0 is the fine-tuned one), the early one, another.
+What = float | Literal["early"] | Checkpoint
+
+
+@dataclass
+class _Slot:
+    """A model in memory, and what it is; ``holds`` is None while that is not known."""
+
+    model: PreTrainedModel | None = None
+    holds: What | None = None
 
 
 class CheckpointPair:
-    """Two checkpoints in memory and the expert, the model extrapolated from them to ``mu``.
+    """Two models at most, whatever is contrasted: a strong one and, once it is asked for, a weak.
 
-    ``expert`` is the extrapolated model theta_ft + mu * (theta_ft - theta_early), computed in
-    float64 and rounded once to the dtype that the fine-tuned weights are stored in: bit for bit
-    what :func:`springback.weights.extrapolate` writes (held here in fp32, which all but float64
-    weights fit).
+    The strong one is the expert theta_ft + mu * (theta_ft - theta_early), computed in float64 and
+    rounded once to the dtype that the fine-tuned weights are stored in: bit for bit what
+    :func:`springback.weights.extrapolate` writes, and then cast to the dtype that is computed in.
+    Weights are set in place from the checkpoints' files.  Where a model's tensors are not those of
+    its files (:meth:`springback.models.stored_line.StoredLine.places`), the expert is written
+    beside and loaded.  A model is loaded when it is first asked for.
     """
 
     def __init__(
-        self, early: Checkpoint, ft: Checkpoint, *, chat: ChatSettings | None = None
+        self,
+        early: Checkpoint,
+        ft: Checkpoint,
+        *,
+        chat: ChatSettings | None = None,
+        place: Placement | None = None,
+        scratch: Path | None = None,
     ) -> None:
-        """``chat``: what the chat template is given beside the messages."""
+        """``chat``: what the chat template is given beside the messages.  ``place``: where and in
+        which dtype is computed; None: in fp32, on the accelerator if there is one.
+        ``scratch``: where an expert is written that cannot be set in place.  Raises
+        :class:`springback.errors.ModelError` for checkpoints that do not fit each other.
+        """
         self.tokenizer = load_tokenizer(ft, chat)
         check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
-        self.early: PreTrainedModel = load_model(early)
-        self.ft: PreTrainedModel = load_model(ft)
-        self._check_shapes(early, ft)
-        self.stored = stored_dtypes(ft.path, self.ft)
-        self.expert: PreTrainedModel = copy.deepcopy(self.ft)
+        self.early, self.ft = early, ft
+        self.configs = read_configs(ft.path)
+        self.place = (place or Placement()).of_files(ft.path)
         self.mu = 0.0
+        self._line = StoredLine(*open_checkpoints([Path(early.path), Path(ft.path)]))
+        self._places: dict[str, str] | None = None
+        self._in_place = True  # until a loaded model shows otherwise
+        self._strong, self._weak = _Slot(), _Slot()
+        self._scratch = scratch
+        self._drop_written = weakref.finalize(self, lambda: None)
 
-    def _check_shapes(self, early: Checkpoint, ft: Checkpoint) -> None:
-        a = {n: tuple(p.shape) for n, p in self.early.named_parameters()}
-        b = {n: tuple(p.shape) for n, p in self.ft.named_parameters()}
-        if a == b:
-            return
-        names = sorted(n for n in a.keys() | b.keys() if a.get(n) != b.get(n))
-        raise ModelError(
-            f"{early.path} and {ft.path} differ in {len(names)} tensors, first {names[0]}: "
-            f"{a.get(names[0])} against {b.get(names[0])}; use two checkpoints of one run"
-        )
+    @property
+    def width(self) -> int:
+        """Of the logits."""
+        return int(self.configs.config.get_text_config().vocab_size)
 
-    @torch.no_grad()
     def at(self, mu: float) -> PreTrainedModel:
-        """The expert with its weights set for ``mu``."""
-        if mu != self.mu:
-            early = dict(self.early.named_parameters())
-            ft = dict(self.ft.named_parameters())
-            for name, parameter in self.expert.named_parameters():
-                if mu == 0:  # as in springback.weights: -0.0 stays
-                    parameter.copy_(ft[name])
-                    continue
-                move_(parameter, ft[name], early[name], mu, base=ft[name], stored=self.stored[name])
-            self.mu = mu
-        return self.expert
+        """The expert, the strong model, with its weights set for ``mu``."""
+        self.mu = mu
+        return self._set(self._strong, float(mu))
 
+    def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel:
+        """The weak model: one of the pair, or another, with logits as wide as the pair's.
 
-def stored_dtypes(folder: str, model: PreTrainedModel) -> dict[str, torch.dtype]:
-    """The dtype in which each parameter of ``model`` is stored, from the headers of its files.
+        It stands in the place of the one asked for before, which is not to be used any more.
+        """
+        return self._set(self._weak, 0.0 if which == "ft" else which)
 
-    A parameter that Transformers builds under another name than the file has (merged experts,
-    say) takes the file's only dtype.  Raises :class:`ModelError` if the file has several.
-    """
-    stored = {n: _FLOATS[d] for n, (_, d) in tensor_names(folder).items() if d in _FLOATS}
-    kinds = set(stored.values())
-    dtypes = {}
-    for name, _ in model.named_parameters():
-        if name not in stored and len(kinds) != 1:
-            raise ModelError(
-                f"{folder} stores no tensor {name}, and its tensors are of {len(kinds)} dtypes, so "
-                "what extrapolating would round to is not known; save the model in one dtype"
-            )
-        dtypes[name] = stored.get(name) or next(iter(kinds))
-    return dtypes
+    def _set(self, slot: _Slot, what: What) -> PreTrainedModel:
+        if slot.model is not None and slot.holds == what:
+            return slot.model
+        fillable = self._of_line(slot.holds) and self._of_line(what)
+        slot.holds = None  # also where what follows fails
+        if slot.model is None or self._places is None or not fillable:
+            slot.model = None
+            release_memory()
+            slot.model = self._load(what)
+        else:
+            self._fill(slot.model, what)
+        slot.holds = what
+        return slot.model
+
+    def _of_line(self, what: What | None) -> bool:
+        """Whether it is the fine-tuned model with other weights."""
+        return isinstance(what, float) or (what == "early" and self._line.same_config)
+
+    def _fill(self, model: PreTrainedModel, what: What) -> None:
+        assert self._places is not None
+        self._line.fill(model, self._places, what if isinstance(what, float) else None)
+
+    def _load(self, what: What) -> PreTrainedModel:
+        if isinstance(what, Checkpoint):
+            model = load_model(what, self.place)
+            return fit_vocabulary(model, self.width, len(self.tokenizer), what.path)
+        if self._in_place and self._of_line(what):
+            model = load_model(self.ft, self.place)
+            self._places = self._places or self._line.places(model)
+            self._in_place = self._places is not None
+            if self._in_place and what != 0.0:
+                self._fill(model, what)
+            if self._in_place or what == 0.0:
+                return model
+            del model
+            release_memory()
+        if what in (0.0, "early"):
+            return load_model(self.early if what == "early" else self.ft, self.place)
+        assert isinstance(what, float)
+        return self._written(what)
+
+    def _written(self, mu: float) -> PreTrainedModel:
+        """The expert loaded from files written beside, which stay until the next are."""
+        self._drop_written()
+        folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
+        self._drop_written = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        extrapolate(self.early.path, self.ft.path, mu, folder / "model")
+        return load_model(Checkpoint(str(folder / "model")), self.place)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from springback.errors import ModelError, describe
 from springback.settings import ComputeSettings
+from springback.weights import tensor_names
 
 #: Names of ``--dtype``; ``auto`` beside them.
 DTYPES: Mapping[str, torch.dtype] = {
@@ -45,6 +48,16 @@ class Placement:
         """
         name = stored if self.dtype is None else dtype_name(self.dtype)
         return {} if name == "float32" else {"dtype": name}
+
+    def of_files(self, folder: str | Path) -> Placement:
+        """With a dtype: that of most weights in ``folder``, where the files' own is asked for."""
+        if self.dtype is not None:
+            return self
+        sizes = dict.fromkeys(DTYPES, 0)
+        for shape, dtype in tensor_names(folder).values():
+            if dtype in sizes:
+                sizes[dtype] += math.prod(shape)
+        return replace(self, dtype=DTYPES[max(sizes, key=lambda name: sizes[name])])
 
     def describe(self) -> dict[str, Any]:
         """For provenance."""

@@ -70,11 +70,11 @@ def move_(
         step *= mu
         moved += float((step * step).sum())
         target = begin[first:end].to(rows.device, torch.float64) + step
-        rows[first:end] = _rounded(target, stored or rows.dtype)
+        rows[first:end] = rounded(target, stored or rows.dtype)
     return Moved(moved, energy, energy if top is None else top.kept)
 
 
-def _rounded(values: Tensor, stored: torch.dtype) -> Tensor:
+def rounded(values: Tensor, stored: torch.dtype) -> Tensor:
     """Float64 values rounded once to ``stored`` (torch goes to float16 by way of float32)."""
     if stored is not torch.float16:
         return values.to(stored)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,12 +17,39 @@ from springback.probes.hidden_states import Passes
 from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits
 from springback.theory.logit_errors import TextErrors
 
-Three = tuple[PreTrainedModel, PreTrainedModel, PreTrainedModel]
+#: Positions whose errors are summed at a time, over the whole vocabulary in float64.
+_SUMMED = 32
+
+
+@dataclass
+class _Open:
+    """The tokens that the strong model finds plausible at some counted positions.
+
+    ``row``: of each position.  ``place``: position and token of each, (2, tokens).  ``logits``: of
+    each model in turn, (tokens,).
+    """
+
+    row: Tensor
+    place: Tensor
+    logits: list[Tensor] = field(default_factory=list)
+
+    def keep(self, logits: Tensor) -> None:
+        """Of the next model's logits, (positions, vocabulary), those of the open tokens."""
+        position, token = self.place.to(logits.device)
+        self.logits.append(logits[position, token].float().cpu())
+
+    def dense(self, k: int, part: slice, vocabulary: int) -> Tensor:
+        """Logits of model ``k`` at ``part`` of the positions; -inf where a token is not open."""
+        position, token = self.place
+        chosen = (position >= part.start) & (position < part.stop)
+        logits = torch.full((len(self.row[part]), vocabulary), float("-inf"))
+        logits[position[chosen] - part.start, token[chosen]] = self.logits[k][chosen]
+        return logits
 
 
 @torch.inference_mode()
 def logit_errors(
-    models: Three,
+    models: Iterable[PreTrainedModel],
     rows: Sequence[Encoded],
     tokenizer: Tokenizer,
     alpha: float = 0.1,
@@ -29,35 +57,49 @@ def logit_errors(
 ) -> list[TextErrors]:
     """Sums of centred squared logit errors of every row, in order, from teacher-forced logits.
 
-    ``models``: strong, weak, reference, of one vocabulary.  Counted tokens' positions only (as
+    ``models``: strong, weak, reference, of one vocabulary; each is done with before the next is
+    taken from there, so not all need be in memory.  Counted tokens' positions only (as
     :func:`springback.probes.nll`); at each, errors are centred over the tokens that the strong
-    model finds plausible, ``p >= alpha * max p``.  In fp32, :data:`CHUNK` positions at a time.
-    Cost: one forward pass of each model.
+    model finds plausible, ``p >= alpha * max p``, whose logits are kept.  In fp32, :data:`CHUNK`
+    positions at a time.  Cost: one forward pass of each model.
 
     Raises :class:`ModelError` where the vocabularies differ in size.
     """
     precision = precision or Precision()
+    batches = list(scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens))
+    parts: list[list[_Open]] = [[] for _ in batches]
+    sizes: list[int] = []
+    for model in models:
+        for batch, kept in zip(batches, parts, strict=True):
+            with precision.autocast(model):
+                logits, _, owner = counted_logits(Passes(model), batch)
+            here = list(chunks(len(owner), CHUNK))
+            if not sizes:
+                index = torch.tensor(batch.index)[owner]  # row of every counted position
+                kept += [_open(logits[part], index[part], alpha) for part in here]
+            if not sizes or logits.shape[-1] == sizes[0]:
+                for part, these in zip(here, kept, strict=True):
+                    these.keep(logits[part])
+        sizes.append(logits.shape[-1])
+        del model  # the next may be loaded in its place
+    if len(set(sizes)) > 1:
+        raise ModelError(
+            f"strong, weak and reference model have vocabularies of {', '.join(map(str, sizes))} "
+            "tokens; allowed: one size; take a reference with the same tokenizer"
+        )
     sums = torch.zeros(len(rows), 6, dtype=torch.float64)
-    for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        with precision.autocast(models[0]):
-            passes = [counted_logits(Passes(model), batch) for model in models]
-        where = passes[0][0].device
-        # (counted, vocabulary) each
-        strong, weak, best = (logits.to(where) for logits, _, _ in passes)
-        if not strong.shape == weak.shape == best.shape:
-            sizes = ", ".join(str(x.shape[-1]) for x in (strong, weak, best))
-            raise ModelError(
-                f"strong, weak and reference model have vocabularies of {sizes} tokens; allowed: "
-                "one size; take a reference with the same tokenizer"
-            )
-        index = torch.tensor(batch.index)[passes[0][2]]  # row of every counted position
-        for part in chunks(len(index), CHUNK):
-            here = _sums(strong[part].float(), weak[part].float(), best[part].float(), alpha)
-            sums.index_add_(0, index[part], here.cpu())
+    for these in (one for kept in parts for one in kept):
+        for part in chunks(len(these.row), _SUMMED):
+            strong, weak, best = (these.dense(k, part, sizes[0]) for k in range(3))
+            sums.index_add_(0, these.row[part], _sums(strong, weak, best, alpha))
     return [
         TextErrors(strong_, weak_, cross, round(freedom), round(positions), round(contested))
         for strong_, weak_, cross, freedom, positions, contested in sums.tolist()
     ]
+
+
+def _open(strong: Tensor, row: Tensor, alpha: float) -> _Open:
+    return _Open(row, contrast.plausible(strong.float(), alpha).nonzero().T.cpu())
 
 
 def _sums(strong: Tensor, weak: Tensor, best: Tensor, alpha: float) -> Tensor:

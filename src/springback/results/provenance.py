@@ -219,15 +219,29 @@ def total_memory() -> int:
 
 
 def available_memory() -> int:
-    """Bytes that can be had without swapping; the total where the kernel does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return total_memory()
-    for line in lines:
+    """Bytes that can be had without swapping: of the machine, within its container's limit.
+
+    The total where the kernel does not say.
+    """
+    free = [total_memory() - _container_memory()]
+    for line in _proc_lines("meminfo"):
         if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, total_memory())
-    return total_memory()
+            free.append(int(line.split()[1]) * 1024)
+    return max(0, min(free))
+
+
+def _container_memory() -> int:
+    """Bytes that count against the container's limit, but for files that can be dropped; 0 where
+    there is no limit."""
+    try:
+        if not _CGROUP_LIMIT.read_text(encoding="ascii").strip().isdigit():
+            return 0
+        used = int(_CGROUP_LIMIT.with_name("memory.current").read_text(encoding="ascii"))
+        facts = _CGROUP_LIMIT.with_name("memory.stat").read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return 0
+    stat = {key: int(value) for key, _, value in (line.partition(" ") for line in facts)}
+    return used - stat.get("inactive_file", 0) - stat.get("active_file", 0)
 
 
 def peak_memory() -> int:

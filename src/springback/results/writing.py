@@ -52,14 +52,19 @@ def write_result(
     measurements: Sequence[Measurement],
     analysis: Analysis | Mapping[str, Any],
     verdict: Verdict | Mapping[str, Any],
+    computing: Mapping[str, Any] | None = None,
 ) -> Result:
     """Write ``result.json`` (docs/result_schema.md).
+
+    ``computing``: dtype and devices of the models, for provenance.
 
     Only ``provenance`` differs between two runs of the same command: it holds the times.
     """
     facts = provenance(started=clock.started, finished=now())
     facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
     facts["runs"] = store.origins()
+    if computing is not None:
+        facts["computing"] = computing
     data = {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,

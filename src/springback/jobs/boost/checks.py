@@ -25,6 +25,7 @@ from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import default_precision
+from springback.models.placement import placement
 from springback.results.writing import check_positive, require_disjoint
 from springback.training.batches import check_recipe
 
@@ -43,6 +44,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     That is: the task's sources and metric, ``auto``, and 0 among the candidates.
     """
     questions = question_format(settings)
+    placement(settings)
     settings = with_sources(settings)
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:

@@ -181,7 +181,7 @@ def boost(
         ahead = precheck(job, pair.line, validation) if settings.precheck else None
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
-        tested = {name: job.score(arm, test, "test") for name, arm in arms.items()}
+        tested = job.score_each(arms, test, "test")
         difficulty, diagnostics = further(job, arms, tested, data, reference)
         analysis = replace(
             analyse(settings, arms, searched, tested),
@@ -210,6 +210,7 @@ def boost(
             measurements=_measurements(tested, arms),
             analysis=analysis,
             verdict=verdict,
+            computing=job.sweep.place.describe(),
         )
 
 

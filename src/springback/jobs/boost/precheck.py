@@ -36,7 +36,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         mus=list(MUS),
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
-        **job.settings.chat_inputs(),
+        **job.inputs(),
         **({"nll": "withheld"} if why else {}),
     )
     stored = job.store.results(run)

@@ -24,13 +24,8 @@ from springback.models.encoding import (
     prompt_text,
     stop_ids,
 )
-from springback.models.loading import (
-    Model,
-    check_same_tokenizer,
-    fit_vocabulary,
-    load_model,
-    load_tokenizer,
-)
+from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
+from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision
 from springback.progress import Progress
 from springback.results.store import Store
@@ -64,7 +59,7 @@ class Arm:
 
 
 class Scoring:
-    """The pair in memory, further weak models one at a time, and the store of finished runs."""
+    """The pair, of which two models are in memory at most, and the store of finished runs."""
 
     #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
     reuse = True
@@ -83,13 +78,14 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(*pair, chat=settings)
+        self.sweep = CheckpointPair(
+            *pair, chat=settings, place=placement(settings), scratch=store.root
+        )
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
             names = (checkpoint.path, self.ft.path)
             check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
-        self._extra: tuple[str, Model] | None = None
         #: Token ids by (questions, mu) without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, float], list[list[int]]] = {}
         #: Of the questions scored last, by their hash: the states of each model over the solutions.
@@ -111,6 +107,13 @@ class Scoring:
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
             results = self.store.commit(run, self._graded(ids, nll, rendered))
         return self._tried(arm, results, questions, part)
+
+    def score_each(self, arms: Mapping[str, Arm], questions: Slice, part: str) -> dict[str, Tried]:
+        """:meth:`score` of every arm; those with one weak model after another, so that each is
+        loaded once."""
+        by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
+        tried = {name: self.score(arms[name], questions, part) for name in by_weak}
+        return {name: tried[name] for name in arms}
 
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
@@ -195,7 +198,7 @@ class Scoring:
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
-            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.ft)
+            extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -204,9 +207,13 @@ class Scoring:
             part=part,
             system=s.system,
             max_tokens=s.max_tokens,
-            **s.chat_inputs(),
+            **self.inputs(),
             **extra,
         )
+
+    def inputs(self) -> dict[str, Any]:
+        """What changes numbers in every run: how questions are put, and the dtype."""
+        return {**self.settings.chat_inputs(), **self.sweep.place.inputs()}
 
     def solutions(self, rendered: Slice) -> list[Any]:
         """The reference solutions as tokens; of the answers where there are none."""
@@ -228,7 +235,7 @@ class Scoring:
             max_new_tokens=s.max_new_tokens,
             alpha=s.alpha,
             batch_size=s.batch_size,
-            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.ft),
+            stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.configs),
             pad_id=self.tokenizer.pad_token_id,
         )
 
@@ -257,16 +264,10 @@ class Scoring:
         return results
 
     def _model(self, weak: str | None) -> Model | None:
-        """The weak model of that name; of further ones only the last is kept in memory."""
-        if weak is None or weak in ("ft", "early"):
-            return {"ft": self.sweep.ft, "early": self.sweep.early}.get(weak or "")
-        if self._extra is None or self._extra[0] != weak:
-            self._extra = None
-            checkpoint, tokens = self.weak[weak], len(self.tokenizer)
-            width = int(self.sweep.ft.config.get_text_config().vocab_size)
-            model = fit_vocabulary(load_model(checkpoint), width, tokens, checkpoint.path)
-            self._extra = (weak, model)
-        return self._extra[1]
+        """The weak model of that name, in the place of the one before."""
+        if weak is None:
+            return None
+        return self.sweep.weak("ft" if weak == "ft" else self.weak.get(weak, "early"))
 
     def _known(self, mu: float, rendered: Slice, part: str) -> list[list[int]] | None:
         """Answers without contrast at this mu, else at the nearest one: a guess to begin with."""

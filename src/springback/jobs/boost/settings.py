@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from springback.core import Recipe
-from springback.settings import ChatSettings, Settings, columns_setting, setting
+from springback.settings import (
+    ChatSettings,
+    ComputeSettings,
+    Settings,
+    columns_setting,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class BoostSettings(
+    ComputeSettings,
     ProofSettings,
     SearchSettings,
     StrengthSettings,

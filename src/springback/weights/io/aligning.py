@@ -226,13 +226,13 @@ def _loosely_named(weights: Weights, ft: Weights) -> Weights:
     """``weights`` with ft's names where these differ in the model around a language model only."""
     if weights.tensors.keys() == ft.tensors.keys():
         return weights
-    theirs = {_loose(name): name for name in ft.tensors if name not in weights.tensors}
-    names = {n: n if n in ft.tensors else theirs.get(_loose(n), n) for n in weights.tensors}
+    theirs = {loose_name(name): name for name in ft.tensors if name not in weights.tensors}
+    names = {n: n if n in ft.tensors else theirs.get(loose_name(n), n) for n in weights.tensors}
     fits = len(set(names.values())) == len(names)
     return weights.renamed(names) if fits else weights
 
 
-def _loose(name: str) -> str:
+def loose_name(name: str) -> str:
     parts = [part for part in name.split(".") if part != _INNER]
     while len(parts) > 1 and parts[0] in _ROOTS:
         del parts[0]

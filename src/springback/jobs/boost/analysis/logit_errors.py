@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from springback import probes
 from springback.core import Checkpoint, Run, Slice
 from springback.errors import DataError
 from springback.jobs.boost.scoring import Arm, Scoring
-from springback.models.loading import (
-    Model,
-    check_same_tokenizer,
-    fit_vocabulary,
-    load_model,
-    load_tokenizer,
-)
+from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
 from springback.results.boost_schema import Contrast, Diagnostics, Prediction
 from springback.theory.logit_errors import Errors, TextErrors, estimate
 
@@ -31,7 +25,7 @@ class Contrasted:
 
     method: str
     mu: float
-    weak: str
+    weak: Literal["ft", "early"]
 
 
 def contrasts(arms: Mapping[str, Arm]) -> list[Contrasted]:
@@ -43,27 +37,16 @@ def contrasts(arms: Mapping[str, Arm]) -> list[Contrasted]:
     return contrasted
 
 
+@dataclass(frozen=True)
 class Reference:
-    """A model taken for the better one; loaded when an error is first measured."""
+    """A model taken for the better one; in memory only as a weak model is."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self._model: Model | None = None
+    checkpoint: Checkpoint
 
     def check(self, job: Scoring) -> None:
         """Raise :class:`~springback.errors.ModelError` where its tokenizer is not the pair's."""
         names = (self.checkpoint.path, job.ft.path)
         check_same_tokenizer(load_tokenizer(self.checkpoint), job.tokenizer, names)
-
-    def model(self, job: Scoring) -> Model:
-        """The weights, with logits as wide as the pair's; raises as :meth:`check` does."""
-        if self._model is None:
-            self.check(job)
-            place = self.checkpoint.path
-            width = int(job.sweep.ft.config.get_text_config().vocab_size)
-            loaded = load_model(self.checkpoint)
-            self._model = fit_vocabulary(loaded, width, len(job.tokenizer), place)
-        return self._model
 
 
 def text_errors(
@@ -82,19 +65,28 @@ def text_errors(
         alpha=job.settings.alpha,
         system=job.settings.system,
         max_tokens=job.settings.max_tokens,
-        **job.settings.chat_inputs(),
+        **job.inputs(),
     )
     stored = job.store.results(run)
     if stored is None:
         job.progress.stage(f"logit errors: {contrast.method}, mu {contrast.mu:g}", 1)
-        weak = job.sweep.ft if contrast.weak == "ft" else job.sweep.early
-        models = (job.sweep.at(contrast.mu), weak, reference.model(job))
         texts = probes.logit_errors(
-            models, job.solutions(rendered), job.tokenizer, job.settings.alpha
+            _one_by_one(job, contrast, reference),
+            job.solutions(rendered),
+            job.tokenizer,
+            job.settings.alpha,
         )
         stored = job.store.commit(run, {"texts": [list(astuple(t)) for t in texts]})
         job.progress.advance()
     return [TextErrors(*text) for text in stored["texts"]]
+
+
+def _one_by_one(job: Scoring, contrast: Contrasted, reference: Reference) -> Iterator[Model]:
+    """Strong, weak and reference; each is done with when the next is asked for."""
+    reference.check(job)
+    yield job.sweep.at(contrast.mu)
+    yield job.sweep.weak(contrast.weak)
+    yield job.sweep.weak(reference.checkpoint)
 
 
 def diagnose(

@@ -26,6 +26,7 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
 from springback.models.encoding import listed_stops
 from springback.models.loading import load_tokenizer, read_configs, resolve
+from springback.models.placement import placement
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.settings import names_changing
@@ -37,8 +38,9 @@ TIMES = 10
 #: Lambdas at which NLL is measured (one pass), beside those that are decoded.
 NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: Settings that are hashed whatever they are, and those that are where they are not at their
-#: default.  Of the others what they name is hashed, or they change no answer.
-_ALWAYS = names_changing(BoostSettings, "decoding")
+#: default.  Of the others what they name is hashed (the dtype as it comes out on this machine), or
+#: they change no answer.
+_ALWAYS = tuple(n for n in names_changing(BoostSettings, "decoding") if n != "dtype")
 _IF_CHANGED = names_changing(BoostSettings, "method", "prompt")
 
 
@@ -79,6 +81,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["recipe"] = settings.recipe()
     decoded = resolve(settings.ft or settings.model or "")
     tokenizer, configs = load_tokenizer(decoded, settings), read_configs(decoded.path)
+    inputs |= placement(settings).of_files(decoded.path).inputs()
     inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
     if settings.weak:
         inputs["weak"] = resolve(settings.weak).content_hash
@@ -115,7 +118,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     pair, boost = _begin(job, store, progress)
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
-    tested = {name: boost.score(arm, job.data.test, "test") for name, arm in arms.items()}
+    tested = boost.score_each(arms, job.data.test, "test")
     kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
     return {
         **kept,
