@@ -4,11 +4,11 @@ Nothing is trained.  Answers at eleven steps s from 0 to 1.6 are drawn with a la
 ``springback.stats.nulls``: hard questions are hard at every step, neighbouring steps agree more
 than distant ones.  The true accuracy at s is ``accuracy + shape(s)`` (nine shapes), and the mean
 NLL falls where accuracy rises (``agrees``), rises there (``opposes``) or rises steadily whatever
-accuracy does (``apart``).  Each rule sees ``questions`` validation answers at each step and the mean
-NLL, and chooses a step; its regret is the best step's true accuracy less that of its choice.
-Halving decodes all steps on an eighth of the questions, the better half on a quarter, and so on; the
-others decode everything.  False gains: under truths without any gain, the chosen step is tested on
-``TEST`` fresh questions with the verdict's own rule (paired interval and McNemar).
+accuracy does (``apart``).  Each rule sees ``questions`` validation answers at each step and the
+mean NLL, and chooses a step; its regret is the best step's true accuracy less that of its choice.
+Halving decodes all steps on an eighth of the questions, the better half on a quarter, and so on;
+the others decode everything.  False gains: under truths without any gain, the chosen step is
+tested on ``TEST`` fresh questions with the verdict's own rule (paired interval and McNemar).
 
     python benchmarks/choosing.py            # writes benchmarks/results/choosing.json
 """
@@ -24,12 +24,11 @@ from typing import Any
 
 import numpy as np
 
-from springback.jobs.boost.search import choose_first
+from springback.jobs.boost.search import Tried, choose_first, chosen
 from springback.results.provenance import now, provenance
 from springback.results.store import write_json
 from springback.stats import mcnemar_exact, paired_interval, verdict
 from springback.stats.nulls import NEIGHBOURS, Null, shared_part
-from springback.stats.smoothing import smoothed_gains
 from springback.stats.values import Floats
 
 RESULT = Path(__file__).parent / "results" / "choosing.json"
@@ -88,33 +87,26 @@ def by_halving(correct: Floats, nll: Floats) -> int:
     return left[choose_first([correct[i].tolist() for i in left])]
 
 
-def by_accuracy(correct: Floats, nll: Floats) -> int:
-    return int(np.argmax(correct.mean(axis=1)))
+def by(rule: str, one_se: bool = False) -> Rule:
+    """A rule of the product, as a boost applies it."""
 
+    def choose(correct: Floats, nll: Floats) -> int:
+        tried = [
+            Tried(s, tuple(map(bool, row)), (float(n),))
+            for s, row, n in zip(STEPS.tolist(), correct, nll, strict=True)
+        ]
+        return chosen(tried, STEPS.tolist(), rule, one_se).index
 
-def by_one_se(correct: Floats, nll: Floats) -> int:
-    return choose_first(correct.tolist(), one_se=True)
-
-
-def by_nll(correct: Floats, nll: Floats) -> int:
-    return int(np.argmin(nll))
-
-
-def smoothed(correct: Floats, nll: Floats) -> int:
-    return int(np.argmax(smoothed_gains(STEPS.tolist(), correct).gain))
-
-
-def smoothed_with_nll(correct: Floats, nll: Floats) -> int:
-    return int(np.argmax(smoothed_gains(STEPS.tolist(), correct, nll).gain))
+    return choose
 
 
 RULES: dict[str, Rule] = {
-    "accuracy": by_accuracy,
-    "one standard error": by_one_se,
+    "best": by("best"),
+    "one_se": by("best", one_se=True),
     "halving": by_halving,
-    "nll": by_nll,
-    "smoothed": smoothed,
-    "smoothed, NLL where it agrees": smoothed_with_nll,
+    "nll": by("nll"),
+    "accuracy": by("accuracy"),
+    "auto": by("auto"),
 }
 
 
@@ -203,9 +195,8 @@ def main() -> None:
     result |= {"cells": cells, "provenance": provenance(started=started, finished=now())}
     write_json(options.out, result)
     for name, row in result["summary"].items():
-        print(
-            f"{name:32} regret {100 * row['regret']:.2f} points, false gains {row['false_gains']:.3%}"
-        )
+        points = 100 * row["regret"]
+        print(f"{name:32} regret {points:.2f} points, false gains {row['false_gains']:.3%}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def test_one_step_is_the_normal_posterior_averaged_over_scales() -> None:
     ) / sum(fits)
     smoothed = smoothed_gains([0, 0.4], table)
     assert smoothed.gain[1] == pytest.approx(expected, rel=1e-12)
-    assert smoothed.gain[0] == 0 and smoothed.deviation[0] == 0
+    assert smoothed.gain[0] == smoothed.deviation[0] == 0
     assert 0 < smoothed.gain[1] < gains.mean()
 
 
@@ -47,7 +47,7 @@ def test_a_lucky_peak_is_pulled_to_its_neighbours() -> None:
     """One step with two more right answers than both of its neighbours on 40 questions."""
     smoothed = smoothed_gains([0, 0.4, 0.8, 1.2], answers([10, 10, 12, 10], 40))
     assert 0 < smoothed.gain[2] < 0.02
-    assert smoothed.gain[1] > 0 and smoothed.gain[3] > 0
+    assert min(smoothed.gain[1], smoothed.gain[3]) > 0
 
 
 def test_both_sides_of_zero_are_apart() -> None:
@@ -62,7 +62,7 @@ def test_nll_joins_where_it_agrees_and_only_there() -> None:
     plain = smoothed_gains([0, 0.2, 0.4, 0.8], table)
     agrees = smoothed_gains([0, 0.2, 0.4, 0.8], table, np.array([1.0, 0.97, 0.94, 0.91]))
     opposes = smoothed_gains([0, 0.2, 0.4, 0.8], table, np.array([1.0, 1.03, 1.06, 1.09]))
-    assert agrees.slope is not None and agrees.slope == pytest.approx(1.0, rel=0.2)
+    assert agrees.slope == pytest.approx(1.0, rel=0.2)
     assert agrees.gain[3] > plain.gain[3]
     assert opposes.slope is None
     assert np.array_equal(opposes.gain, plain.gain)
@@ -71,12 +71,23 @@ def test_nll_joins_where_it_agrees_and_only_there() -> None:
 def test_equal_answers_are_no_gain_whatever_nll_says() -> None:
     table = answers([20, 20, 20], 64)
     smoothed = smoothed_gains([0, 0.2, 0.4], table, np.array([1.0, 0.5, 0.2]))
-    assert smoothed.slope is None and not smoothed.gain.any()
+    assert smoothed.slope is None
+    assert not smoothed.gain.any()
+
+
+def test_points_of_a_plane_count_by_their_distance() -> None:
+    """On a line through the plane they are what they are on a line, however it is turned."""
+    table = answers([10, 13, 15, 12], 40)
+    flat = smoothed_gains([0, 0.2, 0.4, 0.8], table)
+    turned = smoothed_gains([(0, 0), (0.12, 0.16), (0.24, 0.32), (0.48, 0.64)], table)
+    assert np.allclose(flat.gain, turned.gain, atol=1e-12)
+    assert not smoothed_gains([0.3], answers([4], 9)).gain.any()
+    assert not smoothed_gains([0.3, 0.3], answers([4, 7], 9)).gain.any(), "the same model twice"
 
 
 @pytest.mark.parametrize(
-    ("steps", "shape"), [([0.1, 0.2], (2, 9)), ([0, 0.2], (3, 9)), ([0], (9,)), ([0, 1], (2, 0))]
+    ("points", "shape"), [([0, 0.2], (3, 9)), ([0], (9,)), ([0, 1], (2, 0)), ([], (0, 3))]
 )
-def test_what_is_no_line_is_refused(steps: list[float], shape: tuple[int, ...]) -> None:
-    with pytest.raises(DataError, match="steps"):
-        smoothed_gains(steps, np.zeros(shape))
+def test_what_does_not_fit_is_refused(points: list[float], shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="points"):
+        smoothed_gains(points, np.zeros(shape))

@@ -1,9 +1,10 @@
-"""Gains in accuracy along a line of steps, smoothed: what a few questions can say of neighbours.
+"""Gains in accuracy at points of a line, or a plane, smoothed: what neighbours say of each other.
 
-The gain f(s) over s = 0 is taken for a random walk in s that begins at 0, whose scale is averaged
-over, and what validation shows is read as f with the noise that questions bring.  So the peak of
-a lucky question is pulled towards its neighbours and towards no gain at all.  Compared with other
-rules in ``benchmarks/choosing.py``.
+The gain f over the first point is taken for a random walk away from it (Lévy's Brownian motion:
+the variance of f(x) - f(y) grows with the distance of x and y), whose scale is averaged over, and
+what validation shows is read as f with the noise that questions bring.  So the peak of a lucky
+question is pulled towards its neighbours and towards no gain at all.  Compared with other rules in
+``benchmarks/choosing.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from springback.errors import DataError, describe
 from springback.stats.values import Floats
 
-#: Scales of f at the end of the line, in shares of questions, equally likely beforehand.
+#: Scales of f at the farthest point, in shares of questions, equally likely beforehand.
 SCALES = (0.003, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 #: Standard errors by which the slope on NLL must be above 0 for NLL to be used.
 AGREES = 1.0
@@ -24,7 +25,7 @@ AGREES = 1.0
 
 @dataclass(frozen=True)
 class Smoothed:
-    """Gains over the first step, [steps]: expected, and their standard deviation.
+    """Gains over the first point, [points]: expected, and their standard deviation.
 
     ``slope``: accuracy that a nat a token less brings, None where NLL was not used.
     """
@@ -34,30 +35,35 @@ class Smoothed:
     slope: float | None
 
 
-def smoothed_gains(steps: Sequence[float], correct: Floats, nll: Floats | None = None) -> Smoothed:
-    """The gain in accuracy at each step over the first, given answers to the same questions.
+def smoothed_gains(
+    points: Sequence[float] | Sequence[Sequence[float]] | Floats,
+    correct: Sequence[Sequence[float]] | Floats,
+    nll: Sequence[float] | Floats | None = None,
+) -> Smoothed:
+    """The gain in accuracy at each point over the first, given answers to the same questions.
 
-    ``steps``: [steps], the first 0.  ``correct``: [steps, questions], scores from 0 to 1.
-    ``nll``: [steps], mean NLL of the reference solutions (nats a token); it joins as a part of f
+    ``points``: [points], or [points, dimensions]; only their distances count, and these only
+    relative to each other.  ``correct``: [points, questions], scores from 0 to 1.
+    ``nll``: [points], mean NLL of the reference solutions (nats a token); it joins as a part of f
     proportional to the fall of NLL, but only if validation shows that the two agree: the slope of
     accuracy on that fall, fitted with the rest, is more than :data:`AGREES` standard errors
     above 0.  Raises :class:`~springback.errors.DataError` for other shapes.
     """
-    s, table = np.asarray(steps, np.float64), np.asarray(correct, np.float64)
+    where, table = np.asarray(points, np.float64), np.asarray(correct, np.float64)
     fall = None if nll is None else -np.asarray(nll, np.float64)
-    right = table.ndim == 2 and s.shape == table.shape[:1] and s.size > 0 and s[0] == 0
-    if not right or table.shape[1] < 1 or (fall is not None and fall.shape != s.shape):
+    right = table.ndim == 2 and where.ndim in (1, 2) and table.shape[:1] == where.shape[:1]
+    if not right or table.size < 1 or (fall is not None and fall.shape != where.shape[:1]):
         raise DataError(
             describe(
-                f"steps {s.shape}, answers {table.shape}",
-                "[steps] from 0 on and [steps, questions]",
-                "pass the answers to the same questions at every step",
+                f"points {where.shape}, answers {table.shape}",
+                "[points] or [points, dimensions], and [points, questions]",
+                "pass the answers to the same questions at every point",
             )
         )
-    if s.size == 1:
-        return Smoothed(np.zeros(1), np.zeros(1), None)
     seen, noise = _seen(table)
-    prior = _prior(s[1:])
+    prior = _prior(where.reshape(len(where), -1))
+    if not prior.any():  # one point, or all in one place
+        return Smoothed(np.zeros(len(where)), np.zeros(len(where)), None)
     slope = None
     if fall is not None and np.ptp(fall) > 0:
         part = fall[1:] - fall[0]
@@ -72,9 +78,9 @@ def smoothed_gains(steps: Sequence[float], correct: Floats, nll: Floats | None =
 
 
 def _seen(table: Floats) -> tuple[Floats, Floats]:
-    """Mean gains over the first step, and the covariance of their error.
+    """Mean gains over the first point, and the covariance of their error.
 
-    One question won and one lost are added to each step on its own: where few answers differ, the
+    One question won and one lost are added to each point on its own: where few answers differ, the
     spread that they show is not trusted.
     """
     gains = table[1:] - table[0]  # [steps - 1, questions]
@@ -83,11 +89,16 @@ def _seen(table: Floats) -> tuple[Floats, Floats]:
     return mean, (centred @ centred.T + 2 * np.eye(len(gains))) / (n + 2) ** 2
 
 
-def _prior(s: Floats) -> Floats:
-    """Covariance of f, a random walk away from 0 to both sides, of variance 1 at the farthest."""
-    far = np.abs(s) / np.abs(s).max()
-    walk: Floats = np.where(np.outer(s, s) > 0, np.minimum(far[:, None], far[None]), 0.0)
-    return walk
+def _prior(points: Floats) -> Floats:
+    """Covariance of f at all points but the first, of variance 1 at the farthest of them.
+
+    (|x| + |y| - |x - y|) / 2, distances being from the first: on a line the nearer distance of
+    two points on one side, and nothing between the two sides.
+    """
+    apart = np.linalg.norm(points[:, None] - points[None], axis=-1)  # [points, points]
+    far = apart[0, 1:]
+    walk: Floats = (far[:, None] + far[None] - apart[1:, 1:]) / 2
+    return walk / far.max() if far.size and far.max() > 0 else 0 * walk
 
 
 def _scaled(seen: Floats, noise: Floats, prior: Floats) -> tuple[list[Floats], Floats]:

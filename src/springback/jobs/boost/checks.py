@@ -22,7 +22,7 @@ from springback.data import (
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.search import candidates
+from springback.jobs.boost.search import RULES, candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import default_precision
 from springback.models.placement import placement
@@ -62,6 +62,10 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     if settings.search not in SEARCHES:
         raise SpringbackError(
             "--search: " + describe(settings.search, ", ".join(SEARCHES), "choose")
+        )
+    if settings.choose_by not in RULES:
+        raise SpringbackError(
+            "--choose-by: " + describe(settings.choose_by, ", ".join(RULES), "choose")
         )
     if settings.narrow < 0:
         raise SpringbackError(

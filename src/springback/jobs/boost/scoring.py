@@ -49,6 +49,13 @@ class Arm:
     weak: str | None
     gate: str | None = None
 
+    @property
+    def step(self) -> float:
+        """How far past the fine-tuned model it goes, to first order in the weights: mu (1 +
+        lambda), of contrast with the early model lambda (docs/theory.md)."""
+        ahead = self.lam if self.weak == "early" else self.mu * self.lam
+        return round(self.mu + (ahead if self.weak in ("ft", "early") else 0.0), 12)
+
     def key(self) -> dict[str, Any]:
         """What decides the tokens; at lambda 0, or as the expert, the weak model does not."""
         idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)

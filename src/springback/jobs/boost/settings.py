@@ -101,6 +101,12 @@ class SearchSettings(Settings, group="Search and methods", changes="method"):
         "Decode only this many candidates of each search, those of the lowest validation NLL, "
         "and 0; 0: all of them.",
     )
+    choose_by: str = setting(
+        "auto",
+        "accuracy: expected accuracy, smoothed along the candidates; auto: the same, helped by the "
+        "NLL of the reference solutions where validation shows that the two agree; nll: NLL alone; "
+        "best: the best validation accuracy as it stands, as in the paper.",
+    )
     one_se: bool = setting(
         False, "Take the smallest value within one standard error (paired) of the best."
     )
@@ -148,6 +154,12 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
         0.01, "What 'no gain' means, as a share of questions.", changes="verdict"
     )
     write_model: bool = setting(True, "Write the boosted folder.")
+    keep_pair: bool = setting(
+        False,
+        "Write the contrasted pair also where it is not shown to be better than one plain model "
+        "that goes as far.",
+        added=True,
+    )
 
 
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
