@@ -89,3 +89,39 @@ def test_what_is_not_there_is_refused_before_it_starts(
     with pytest.raises(SpringbackError, match=f"--{next(iter(change)).replace('_', '-')}"):
         boost(replace(settings, **change), tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_the_batch_is_fitted_to_the_memory_and_kept(
+    settings: BoostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed study keeps the number, on a machine with more memory too: tokens may depend on
+    it.  The record of the opened test does not."""
+    from springback.jobs.boost import scoring
+    from springback.jobs.boost.batches import row_bytes, rows_at_once
+    from springback.jobs.boost.checks import load_data
+
+    auto = replace(settings, batch_size="auto", validation_rows=6)
+    rows, free = load_data(auto).validation, [0]
+    monkeypatch.setattr(scoring, "available_bytes", lambda device: free[0])
+    job = job_of(auto, tmp_path / "a")
+    config = job.sweep.configs.config
+    longest = max(map(len, job._prompts(rows)))
+    row = row_bytes(config, longest, 3, 2, torch.float32)
+    free[0] = job.sweep.to_load + int(3.5 * row / 0.8)
+    assert job.batch_size(rows) == 3
+    free[0] = 1 << 40
+    assert job_of(auto, tmp_path / "a").batch_size(rows) == 3
+    assert job_of(auto, tmp_path / "b").batch_size(rows) == 6, "all that there are"
+    run = job.run("score", Arm("x", 0.5, 0.5, "ft"), rows, "validation")
+    assert run.inputs["decode"] == [3, 3]
+    free[0] = 0
+    assert job_of(auto, tmp_path / "c").batch_size(rows) == 1
+    assert rows_at_once(10_000, 100, 1000) == 80
+    # Keys and values of two models, two lambdas, every layer.
+    text = config.get_text_config()
+    head = text.hidden_size // text.num_attention_heads
+    numbers = 2 * text.num_hidden_layers * text.num_key_value_heads * head
+    caches = 2 * 2 * numbers * 4 * (longest + 3)
+    assert caches < row < 3 * caches + 1_000_000
+    data: dict[str, Any] = boost(replace(auto, batch_size="auto"), tmp_path / "d").data
+    assert data["inputs"]["settings"]["batch_size"] == "auto"

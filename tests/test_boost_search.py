@@ -21,7 +21,6 @@ from springback.models.loading import fit_vocabulary, load_model, load_tokenizer
 from springback.progress import Silent
 from springback.report import build
 from springback.results.store import Store
-from weights_adapters import merged, save_adapter
 
 Settings = Callable[..., BoostSettings]
 
@@ -353,23 +352,6 @@ def test_a_second_look_at_the_test_is_refused_and_a_resumed_one_is_not(
     }
     assert "opened 2 times" in seen["verdict"]["text"]
     assert "opened 2 times" in build(tmp_path / "b").read_text("utf-8")
-
-
-def test_two_adapters_on_one_base_are_boosted(
-    tiny_llama: Path, made: Settings, tmp_path: Path
-) -> None:
-    """They are merged into fp32 copies of the base: PEFT's own merge, within rounding."""
-    folders = [save_adapter(tmp_path / n, tiny_llama, i, r=2) for i, n in enumerate("ab")]
-    settings = made(early=str(folders[0]), ft=str(folders[1]), mu=(0.5,), lam=(0.5,))
-    data = boost(settings, tmp_path / "out").data
-    named = boost(replace(settings, model=str(tiny_llama)), tmp_path / "named").data
-    assert named["inputs"]["ft"]["content_hash"] == data["inputs"]["ft"]["content_hash"]
-    for key, folder in zip(("early", "ft"), folders, strict=True):
-        expected = merged(tiny_llama, folder)
-        for name, weight in load_model(resolve(data["inputs"][key]["path"])).named_parameters():
-            torch.testing.assert_close(weight.double(), expected[name], rtol=1e-5, atol=1e-6)
-    with pytest.raises(SpringbackError, match="the other is not"):
-        boost(replace(settings, ft=str(tiny_llama)), tmp_path / "out2")
 
 
 def test_show_prompt_tells_how_a_question_is_asked_and_read(

@@ -195,6 +195,7 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         float(facts.get("alpha") or 0.1),
         facts.get("system"),
         facts.get("prompt_template"),
+        asks="boosted_from" in facts,
     )
 
 

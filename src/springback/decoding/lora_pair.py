@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
 
 EXPERT, AMATEUR = 0, 1
@@ -137,16 +139,30 @@ def load_twin(
     names = list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
     rank = max(m.rank for adapter in adapters for m in adapter.modules.values())
     install(base, names, rank)
-    with Reader() as reader, torch.no_grad():
+    with Reader() as reader:
         for side, adapter in enumerate(adapters):
-            for name in adapter.modules:
-                _fill(base.get_submodule(name), side, adapter.factors(reader, name), name)
+            set_side(base, side, partial(adapter.factors, reader))
     base.train(False)
     return views(base)
 
 
-def _fill(layer: Any, side: int, factors: Any, name: str) -> None:
-    b, a = (torch.from_numpy(f) for f in factors)  # (out, r), (r, in)
+@torch.no_grad()
+def set_side(
+    model: PreTrainedModel, side: int, factors: Callable[[str], tuple[Floats, Floats] | None]
+) -> None:
+    """Set the adapter of one side: (scaling * B, A) of each layer by its name, None for none."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLinear):
+            given = factors(name)
+            layer.a[side].zero_()
+            layer.b[side].zero_()
+            if given is not None:
+                _fill(layer, side, given, name)
+
+
+def _fill(layer: LoraLinear, side: int, factors: tuple[Floats, Floats], name: str) -> None:
+    # In fp32, as an extrapolated adapter is written, and then the base's dtype.
+    b, a = (torch.from_numpy(f).float() for f in factors)  # (out, r), (r, in)
     into = layer.a[side].shape[0], layer.b[side].shape[1]
     if (a.shape[1], b.shape[0]) != into:
         raise ModelError(

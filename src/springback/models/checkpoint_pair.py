@@ -7,12 +7,14 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Literal
+from typing import Literal, Protocol
 
 from transformers import PreTrainedModel
 
 from springback.core import Checkpoint
 from springback.models.loading import (
+    Configs,
+    Tokenizer,
     check_same_tokenizer,
     fit_vocabulary,
     load_model,
@@ -20,6 +22,7 @@ from springback.models.loading import (
     read_configs,
     release_memory,
 )
+from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
 from springback.models.stored_line import StoredLine
 from springback.settings import ChatSettings
@@ -28,6 +31,29 @@ from springback.weights.extrapolation import open_checkpoints
 
 #: What a slot holds: the model at a mu (0.0 is the fine-tuned one), the early one, another.
 What = float | Literal["early"] | Checkpoint
+
+
+class ModelPair(Protocol):
+    """Two checkpoints of one run, of which a strong and a weak model are in memory at most.
+
+    ``configs`` are the fine-tuned model's, ``width`` is that of the logits.  ``to_load``: bytes of
+    the weights that are still to come into memory.
+    """
+
+    tokenizer: Tokenizer
+    configs: Configs
+    place: Placement
+    mu: float
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def to_load(self) -> int: ...
+
+    def at(self, mu: float) -> PreTrainedModel: ...
+
+    def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel: ...
 
 
 @dataclass
@@ -80,6 +106,12 @@ class CheckpointPair:
     def width(self) -> int:
         """Of the logits."""
         return int(self.configs.config.get_text_config().vocab_size)
+
+    @property
+    def to_load(self) -> int:
+        """Bytes of weights of the models that are not in memory yet."""
+        missing = sum(slot.model is None for slot in (self._strong, self._weak))
+        return missing * weight_bytes(self.ft.path, self.place.dtype)
 
     def at(self, mu: float) -> PreTrainedModel:
         """The expert, the strong model, with its weights set for ``mu``."""

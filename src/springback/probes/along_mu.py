@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback import probes
-from springback.models.checkpoint_pair import CheckpointPair
+from springback.models.checkpoint_pair import ModelPair
 from springback.models.encoding import Encoded
 from springback.progress import Progress, Silent
 
@@ -13,7 +13,7 @@ MUS = (-0.5, -0.25, -0.1, 0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 def nll_along_mu(
-    sweep: CheckpointPair,
+    sweep: ModelPair,
     rows: Sequence[Encoded],
     mus: Sequence[float] = MUS,
     progress: Progress | None = None,

@@ -125,7 +125,7 @@ def check_line(
     finally:
         speaker.close()
     share = kept / energy if energy else None
-    return _summary(gram, norm, times, sum(t.size for t in floats), share)
+    return summary(gram, norm, times, sum(t.size for t in floats), share)
 
 
 def _products(
@@ -158,9 +158,10 @@ def _products(
     return gram, norm
 
 
-def _summary(
+def summary(
     gram: Floats, norm: float, steps: tuple[float, ...], parameters: int, rank1: float | None
 ) -> Precheck:
+    """From inner products of theta_i - theta_n, (n, n), ||theta_n||^2 and the share of rank 1."""
     # theta_{i+1} - theta_i in terms of theta_i - theta_n.
     change = np.diff(np.eye(len(steps)), axis=0)
     products = change @ gram @ change.T

@@ -1,4 +1,4 @@
-"""The checkpoints of a boost: as given, merged from two adapters, or trained here."""
+"""The checkpoints of a boost: two models or two adapters as given, or trained here."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from springback.core import Checkpoint, Run, Slice
-from springback.errors import SpringbackError
+from springback.core import Checkpoint, Run, Slice, content_hash
+from springback.decoding.adapter_pair import require_shared_base
+from springback.errors import ModelError, SpringbackError
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.hub import base_of, local_folder, looks_like_hub_id
 from springback.models.loading import resolve
+from springback.models.placement import dtype_name, placement
 from springback.progress import Progress
 from springback.results.store import Store, require_space
 from springback.weights import Extrapolation, hash_weights, is_adapter, materialise_adapters
-from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.adapters.reading import (
+    check_bases,
+    open_adapter,
+    require_different_adapters,
+)
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints
 from springback.weights.io.aligning import require_different
@@ -89,7 +95,7 @@ def _given(
             f"one of --early {names[0]} and --ft {names[1]} is a LoRA adapter and the other is "
             "not; give two adapters or two full models of one run"
         )
-    return _merged([f for f in folders if f is not None], settings, store, progress)
+    return _adapters([f for f in folders if f is not None], settings, store, progress)
 
 
 def folder_of(name: str) -> Path | None:
@@ -97,19 +103,50 @@ def folder_of(name: str) -> Path | None:
     return local_folder(name) if Path(name).is_dir() or looks_like_hub_id(name) else None
 
 
-def _merged(
+def _adapters(
     adapters: Sequence[Path], settings: BoostSettings, store: Store, progress: Progress
 ) -> tuple[Checkpoint, Checkpoint]:
-    """Two adapters written into copies of their base, in fp32 so that nothing is rounded away.
+    """Two adapters on the base that they share; written into copies of it where that cannot be."""
+    base = resolve(base_of(adapters, settings.model))
+    opened = [open_adapter(folder, dora=True) for folder in adapters]
+    check_bases(opened)
+    require_different_adapters(opened)
+    early, ft = map(str, adapters)
+    try:
+        require_shared_base((early, ft), base.path)
+    except ModelError as error:
+        progress.note(
+            f"the adapters are merged into two copies of {base.path}, since they cannot share it "
+            f"in memory: {error}"
+        )
+        return _merged(adapters, base, settings, store, progress)
+    return _on_base(base, early), _on_base(base, ft)
+
+
+def _on_base(base: Checkpoint, adapter: str) -> Checkpoint:
+    both = content_hash([base.content_hash, hash_weights(adapter)])
+    return Checkpoint(base.path, base.revision, adapter, both)
+
+
+def _merged(
+    adapters: Sequence[Path],
+    base: Checkpoint,
+    settings: BoostSettings,
+    store: Store,
+    progress: Progress,
+) -> tuple[Checkpoint, Checkpoint]:
+    """Two adapters written into copies of their base, in the dtype that is computed in.
 
     Mu 0 of their line is the later one and mu -1 the earlier.
     """
-    check_bases([open_adapter(folder, dora=True) for folder in adapters])
-    base = resolve(base_of(adapters, settings.model))
+    place = placement(settings).of_files(base.path)
+    assert place.dtype is not None
+    dtype = dtype_name(place.dtype)
     run = Run.of(
         "merge",
         base=base.content_hash,
         adapters=[hash_weights(folder) for folder in adapters],
+        **place.inputs(),
     )
     size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
     require_space(store.root, 4 * size, "merging two adapters into copies of their base")
@@ -117,7 +154,7 @@ def _merged(
     for label, mu in (("early", -1.0), ("ft", 0.0)):
         folder = store.checkpoint(run, label)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        how = Extrapolation(mu=mu, dtype="float32")
+        how = Extrapolation(mu=mu, dtype=dtype)  # type: ignore[arg-type]
         materialise_adapters(adapters, base.path, how, folder, progress)
         done.append(Checkpoint(str(folder), content_hash=hash_weights(folder)))
     return done[0], done[1]

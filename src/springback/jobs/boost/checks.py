@@ -73,7 +73,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         )
     numbers = ("max_new_tokens", "max_tokens", "batch_size", "tolerance", "train_batch_size")
     given = {name: getattr(settings, name) for name in (*numbers, *(f"{p}_rows" for p in ROWS))}
-    check_positive({k.replace("_", "-"): v for k, v in given.items() if v is not None})
+    check_positive({k.replace("_", "-"): v for k, v in given.items() if v not in (None, "auto")})
     if list(settings.difficulty) != sorted({*settings.difficulty}):
         raise SpringbackError(
             "--difficulty: "

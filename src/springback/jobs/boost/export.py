@@ -1,4 +1,8 @@
-"""Write the boosted folder: extrapolated weights, the weak model beside them, how to decode."""
+"""Write the boosted folder: extrapolated weights, the weak model beside them, how to decode.
+
+Of two adapters it holds adapters, as ``load`` and ``serve`` take them; a full model of them is what
+``springback extrapolate --materialise`` writes.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,14 @@ from springback.models.loading import (
     end_ids_of,
     load_tokenizer,
     read_configs,
+    tokenizer_source,
 )
 from springback.results.store import clear_folder, read_json, require_folder, write_json
 from springback.settings import ChatSettings
 from springback.weights import extrapolate
+from springback.weights.adapters.extrapolation import AdapterExtrapolation, extrapolate_adapters
+from springback.weights.adapters.pair import AMATEUR_FOLDER
+from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def write_boosted(
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
 
-    ``out/custom_generate`` decodes it with Transformers alone.
+    ``out/custom_generate`` decodes a full model with Transformers alone.
 
     ``system`` and ``template`` are the system message and the frame of a question (``{question}``
     in it) that the strengths were chosen with, ``chat`` what the chat template was given;
@@ -64,30 +72,45 @@ def write_boosted(
             return
     new = out.with_name(f".{out.name}.new")
     clear_folder(new)
-    extrapolate(early.path, ft.path, mu, new)
-    _name_end_tokens(new)
-    amateur = None
-    if lam > 0:
-        amateur = "amateur"
+    amateur = AMATEUR_FOLDER if lam > 0 else None
+    if ft.adapter is None:
+        extrapolate(early.path, ft.path, mu, new)
+        record = {**read_json(new / BOOST_FILE), "kind": "boosted"}
+    else:
+        how = AdapterExtrapolation(mu, base=ft.path)
+        extrapolate_adapters([str(early.adapter), str(ft.adapter)], how, new)
+        record = read_json(new / BOOST_FILE)
+    _name_end_tokens(new, ft)
+    if amateur is not None:
         (new / amateur).mkdir()
-        for path in sorted(Path(ft.path).iterdir()):
-            if path.is_file() and path.suffix != ".py":
-                _link_or_copy(path, new / amateur / path.name)
-    record = {**read_json(new / BOOST_FILE), "kind": "boosted", **facts}
-    write_json(new / BOOST_FILE, {**record, "amateur": amateur, "boosted_from": sources})
-    complete(new)
+        for path in _model_files(ft):
+            _link_or_copy(path, new / amateur / path.name)
+    record |= {**facts, "amateur": amateur, "boosted_from": sources}
+    write_json(new / BOOST_FILE, record)
+    if ft.adapter is None:
+        complete(new)
     clear_folder(out)
     os.replace(new, out)
 
 
-def _name_end_tokens(folder: Path) -> None:
+def _model_files(ft: Checkpoint) -> list[Path]:
+    """Of an adapter its weights and settings: folders of a training hold its state beside them."""
+    if ft.adapter is not None:
+        return [Path(ft.adapter) / name for name in (ADAPTER_CONFIG, ADAPTER)]
+    return [p for p in sorted(Path(ft.path).iterdir()) if p.is_file() and p.suffix != ".py"]
+
+
+def _name_end_tokens(folder: Path, ft: Checkpoint) -> None:
     """Have generation_config.json list every token that ended an answer when it was measured.
 
     springback adds those of the tokenizer and of its template by itself; what decodes the folder
     without springback reads this file alone.
     """
-    configs = read_configs(folder)
-    ends = stop_ids(load_tokenizer(Checkpoint(str(folder))), Row("qa", "", ""), configs)
+    if ft.adapter is None:
+        configs, tokens = read_configs(folder), Checkpoint(str(folder))
+    else:
+        configs, tokens = read_configs(ft.path, folder), tokenizer_source(folder, ft)
+    ends = stop_ids(load_tokenizer(tokens), Row("qa", "", ""), configs)
     if end_ids_of(configs.generation_config).issuperset(ends):
         return
     generation = configs.generation_config.to_diff_dict()

@@ -10,9 +10,11 @@ from statistics import fmean, stdev
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.boost.scoring import Scoring
 from springback.probes.along_mu import MUS, nll_along_mu
+from springback.progress import Progress
 from springback.results.boost_schema import NllAtMu, PrecheckPart
 from springback.results.reading import read_part
 from springback.weights import Precheck, check_line, judge
+from springback.weights.adapters.precheck import check_adapters
 
 #: Validation rows that the NLL along mu is taken on: it is a look ahead, not the search.
 ROWS = 64
@@ -41,7 +43,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
     )
     stored = job.store.results(run)
     if stored is None:
-        numbers = check_line([c.path for c in line], progress=job.progress)
+        numbers = _numbers(line, job.progress)
         measured = None
         if not why:
             measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
@@ -61,6 +63,12 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         job.progress.note(f"pre-check: {text}")
     job.progress.note(f"pre-check: {part.label}; {'; '.join(part.reasons)}")
     return part
+
+
+def _numbers(line: Sequence[Checkpoint], progress: Progress) -> Precheck:
+    if line[-1].adapter is None:
+        return check_line([c.path for c in line], progress=progress)
+    return check_adapters([str(c.adapter) for c in line], line[-1].path, progress)
 
 
 def _nll_lines(points: Sequence[NllAtMu] | None) -> list[str]:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from springback import probes
-from springback.core import Checkpoint, Row, Run, Slice
+from springback.core import Checkpoint, Row, Run, Slice, byte_size
 from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import Gate, parse_gate
+from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import CheckpointPair
+from springback.models.checkpoint_pair import CheckpointPair, ModelPair
 from springback.models.encoding import (
     encode_prompt,
     encode_rows,
@@ -25,6 +27,7 @@ from springback.models.encoding import (
     stop_ids,
 )
 from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
+from springback.models.memory import available_bytes
 from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision
 from springback.progress import Progress
@@ -85,9 +88,7 @@ class Scoring:
         self.train = train
         self.early, self.ft = pair
         self.format = question_format(settings)
-        self.sweep = CheckpointPair(
-            *pair, chat=settings, place=placement(settings), scratch=store.root
-        )
+        self.sweep = _models(pair, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
@@ -204,7 +205,7 @@ class Scoring:
         if kind == "nll":
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
-            extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, s.batch_size]}
+            extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
             extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
         return Run.of(
             kind,
@@ -227,6 +228,33 @@ class Scoring:
         rows = [replace(r, response=r.response or r.answer or "") for r in rendered.rows]
         return encode_rows(self.tokenizer, rows, self.settings.max_tokens, self.settings.system)
 
+    def batch_size(self, rendered: Slice) -> int:
+        """Questions decoded at once; what ``auto`` comes to is kept, since tokens may depend on it:
+        a study goes on with it on any machine."""
+        s = self.settings
+        if s.batch_size != "auto":
+            return s.batch_size
+        sizes = {
+            "early": self.early.content_hash,
+            "ft": self.ft.content_hash,
+            "questions": rendered.content_hash,
+            "max_new_tokens": s.max_new_tokens,
+            "lambdas": max(len(s.lam), len(s.lam_cd)),
+        }
+        run = Run.of("batch", **sizes, system=s.system, **self.inputs())
+        kept = self.store.results(run)
+        if kept is None:
+            longest = max(map(len, self._prompts(rendered)))
+            place, config = self.sweep.place, self.sweep.configs.config
+            row = row_bytes(config, longest, s.max_new_tokens, sizes["lambdas"], place.dtype)
+            free = available_bytes(str(place.device)) - self.sweep.to_load
+            kept = self.store.commit(run, {"rows": rows_at_once(free, row, len(rendered))})
+            self.progress.note(
+                f"{kept['rows']} questions are decoded at once: {byte_size(row)} each, "
+                f"{byte_size(max(free, 0))} free beside the weights"
+            )
+        return int(kept["rows"])
+
     def _announce(self, part: str, arms: Sequence[Arm], questions: int) -> None:
         lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
         key = arms[0].key()
@@ -241,7 +269,7 @@ class Scoring:
         return DecodeSettings(
             max_new_tokens=s.max_new_tokens,
             alpha=s.alpha,
-            batch_size=s.batch_size,
+            batch_size=self.batch_size(rendered),
             stop_ids=stop_ids(self.tokenizer, rendered.rows[0], self.sweep.configs),
             pad_id=self.tokenizer.pad_token_id,
         )
@@ -318,6 +346,15 @@ class Scoring:
             self._states = (rendered.content_hash, MemoryBudget(STATES), {})
         _, room, by_model = self._states
         return by_model.setdefault(model, LastStates(room))
+
+
+def _models(
+    pair: tuple[Checkpoint, Checkpoint], settings: BoostSettings, store: Store
+) -> ModelPair:
+    place = placement(settings)
+    if pair[1].adapter is not None:
+        return AdapterPair(*pair, chat=settings, place=place)
+    return CheckpointPair(*pair, chat=settings, place=place, scratch=store.root)
 
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:

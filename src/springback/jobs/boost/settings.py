@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from springback.core import Recipe
 from springback.settings import (
@@ -86,7 +87,9 @@ class StrengthSettings(Settings, group="Strengths and decoding", changes="decodi
     alpha: float = setting(0.1, "Plausibility threshold.")
     max_new_tokens: int = setting(160, "Longest answer.")
     max_tokens: int = setting(512, "Rows are cut here in training and scoring.")
-    batch_size: int = setting(32, "Questions decoded at once.")
+    batch_size: int | Literal["auto"] = setting(
+        32, "Questions decoded at once; auto: as many as the memory allows."
+    )
 
 
 @dataclass(frozen=True)

@@ -99,13 +99,18 @@ class AdapterSum:
 
     def step(self, reader: Reader, name: str) -> float:
         """||mu * direction||^2 of a module's product."""
+        factors = self.direction(reader, name)
+        return norm_sq(*factors) if factors else 0.0
+
+    def direction(self, reader: Reader, name: str) -> tuple[Floats, Floats] | None:
+        """(B, A) of mu * direction of a module in float64, None where nothing moves."""
         left, right = [], []
         for i, (c, adapter) in enumerate(zip(self.coefficients(name), self.adapters, strict=True)):
             moved = c - (i == len(self.adapters) - 1)
             if moved and (factors := adapter.factors(reader, name)) is not None:
                 left.append(moved * factors[0])
                 right.append(factors[1])
-        return norm_sq(np.concatenate(left, 1), np.concatenate(right, 0)) if left else 0.0
+        return (np.concatenate(left, 1), np.concatenate(right, 0)) if left else None
 
     def bias(self, reader: Reader, name: str) -> Floats:
         """What lora_bias adds to a module's output, (out,)."""

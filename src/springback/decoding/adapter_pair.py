@@ -1,0 +1,149 @@
+"""Two LoRA adapters of one run on one base in memory: the expert at any mu, and the weak model.
+
+The expert is base + (1 + mu) dW_ft - mu dW_early as one adapter of both ranks, exact but for the
+rounding of its factors (:mod:`springback.weights.adapters.combining`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from springback.core import Checkpoint
+from springback.decoding.lora_pair import AMATEUR, EXPERT, install, refuse_more, set_side, views
+from springback.models.loading import (
+    Model,
+    check_same_tokenizer,
+    fit_vocabulary,
+    load_model,
+    load_tokenizer,
+    read_configs,
+    release_memory,
+    tokenizer_source,
+)
+from springback.models.memory import weight_bytes
+from springback.models.placement import Placement
+from springback.settings import ChatSettings
+from springback.weights import hash_weights
+from springback.weights.adapters.combining import AdapterSum
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.arithmetic import Floats
+from springback.weights.io.stream import Reader
+
+
+def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
+    """The adapters, early and ft, that one base in memory can have; loads nothing.
+
+    Raises :class:`springback.errors.ModelError` for what :class:`AdapterPair` cannot represent: all
+    but LoRA on linear layers.
+    """
+    opened = [open_adapter(folder) for folder in adapters]
+    for adapter in opened:
+        refuse_more(adapter)
+    check_bases(opened, base)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(read_configs(base).config)
+    install(empty, _total(opened, 1.0).modules, 1)
+    return opened
+
+
+def _total(adapters: list[Adapter], mu: float) -> AdapterSum:
+    return AdapterSum(adapters, mu, (1.0,), None)
+
+
+class AdapterPair:
+    """One base in memory, and an adapter for each of two models on it; a third model only if a weak
+    one is asked for that is none of these.
+
+    As :class:`springback.models.checkpoint_pair.CheckpointPair`, of checkpoints whose ``path`` is
+    the base and whose ``adapter`` is the adapter's folder.
+    """
+
+    def __init__(
+        self,
+        early: Checkpoint,
+        ft: Checkpoint,
+        *,
+        chat: ChatSettings | None = None,
+        place: Placement | None = None,
+    ) -> None:
+        """Raises as :func:`require_shared_base`."""
+        folders = str(early.adapter), str(ft.adapter)
+        self._adapters = require_shared_base(folders, ft.path)
+        self.base = Checkpoint(ft.path, content_hash=hash_weights(ft.path))
+        sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
+        self.tokenizer = load_tokenizer(sources[1], chat)
+        check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
+        self.configs = read_configs(ft.path, ft.adapter)
+        self.place = (place or Placement()).of_files(ft.path)
+        self.mu = 0.0
+        self._views: tuple[Model, Model] | None = None
+        self._sides: dict[int, object] = {}
+        self._other: tuple[Checkpoint, Model] | None = None
+
+    @property
+    def width(self) -> int:
+        """Of the logits."""
+        return int(self.configs.config.get_text_config().vocab_size)
+
+    @property
+    def to_load(self) -> int:
+        """Bytes of weights that are not in memory yet: the base, with its adapters at most."""
+        if self._views is not None:
+            return 0
+        return weight_bytes(self.base.path, self.place.dtype) * 5 // 4
+
+    def at(self, mu: float) -> PreTrainedModel:
+        """The expert at ``mu``: the base with its adapter."""
+        self.mu = mu
+        return self._set(EXPERT, float(mu))
+
+    def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel:
+        """The weak model: the base with an adapter of the pair or without, or another model.
+
+        It stands in the place of the one asked for before, which is not to be used any more.
+        """
+        if which in ("ft", "early"):
+            return self._set(AMATEUR, which)
+        assert isinstance(which, Checkpoint)
+        if which.content_hash == self.base.content_hash and which.adapter is None:
+            return self._set(AMATEUR, "base")
+        if self._other is None or self._other[0] != which:
+            self._other = None
+            release_memory()
+            model = load_model(which, self.place)
+            width, tokens = self.width, len(self.tokenizer)
+            self._other = which, fit_vocabulary(model, width, tokens, which.path)
+        return self._other[1]
+
+    def _set(self, side: int, what: float | str) -> PreTrainedModel:
+        if side == AMATEUR:
+            self._other = None
+        if self._views is None:
+            model, both = load_model(self.base, self.place), _total(self._adapters, 1.0)
+            install(model, both.modules, max(both.ranks.values()))
+            self._views = views(model.eval())
+        if self._sides.get(side) != what:
+            self._sides.pop(side, None)
+            with Reader() as reader:
+                set_side(self._views[side], side, self._factors(what, reader))
+            self._sides[side] = what
+            release_memory()  # factors in float64
+        return self._views[side]
+
+    def _factors(
+        self, what: float | str, reader: Reader
+    ) -> Callable[[str], tuple[Floats, Floats] | None]:
+        """(B, A) of a module by its name, None where the base alone computes it."""
+        if what == "base":
+            return lambda name: None
+        if isinstance(what, str):
+            return partial(self._adapters[what == "ft"].factors, reader)
+        total = _total(self._adapters, what)
+        known = set(total.modules)
+        return lambda name: total.product(reader, name) if name in known else None
