@@ -90,8 +90,8 @@ class StoredLine:
 
         Computed in float64, rounded once to the dtype that ft is stored in, as
         :func:`springback.weights.extrapolate` does, and then to the model's.  Where all are 0 ft's
-        values are copied.  Raises :class:`springback.errors.ModelError` for what comes out as NaN or
-        infinity; the model is then not to be used.
+        values are copied.  Raises :class:`springback.errors.ModelError` for what comes out as NaN
+        or infinity; the model is then not to be used.
         """
         with Reader() as reader:
             for names, tensor in _floats(model):

@@ -139,6 +139,7 @@ def along_job(
     weights = open_checkpoints(folders)
     line = Line(tuple(weights[:-1]), weights[-1], direction)
     speaker = progress or Silent()
+    order = order_notes(folders) if how.shares is None else ()
     if how.shares is None:
         announce_steps(steps, speaker)
     settings: dict[str, Any] = {
@@ -157,10 +158,7 @@ def along_job(
         threads=workers,
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),
-        notes=(
-            *(order_notes(folders) if how.shares is None else ()),
-            *_notes(line.ft, mu, how.low_rank),
-        ),
+        notes=(*order, *_notes(line.ft, mu, how.low_rank)),
         spread=spread,
         check=partial(require_different, weights),
     )

@@ -1,7 +1,7 @@
 """Points that the checkpoints of a run span: checkpoints, averages, rewinds, extrapolations.
 
-A point is theta_n + sum_i w_i (theta_n - theta_i) over the checkpoints before the last, theta_n: one
-ordinary set of weights.
+A point is theta_n + sum_i w_i (theta_n - theta_i) over the checkpoints before the last, theta_n:
+one ordinary set of weights.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class AdapterExtrapolation:
     """How to extrapolate adapters: everything but the folders.
 
     ``mu``, ``steps`` and ``shares`` as in :class:`springback.weights.Extrapolation`.  ``dtype``: of
-    all that is written; ``auto`` writes the LoRA factors in float32 and other tensors as ft has them.
+    all that is written; ``auto`` writes the LoRA factors in float32 and others as ft has them.
     ``svd_rank``: cut each module to this rank, which is no longer exact.  ``engine``: ``vllm``
     refuses what vLLM does not load (biases and modules_to_save).  ``base``: folder of the base
     model, needed where one adapter holds a bias or a saved module and another does not.
