@@ -84,12 +84,12 @@ e2e: $(STAMP)
 # The source comes from here; the environment holds a copy only for what it depends on.
 integrations: $(INTEGRATION_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
-	  -m pytest -m integrations tests/integrations --ignore tests/integrations/test_ray.py $(PYTEST_ARGS)
+	  -m pytest -m integrations tests/integrations --ignore-glob '*/test_ray*.py' $(PYTEST_ARGS)
 
 # In a process of its own: where Ray finds a fault of its own, it ends the whole process.
 ray: $(INTEGRATION_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_INTEGRATIONS=1 '$(INTEGRATIONS)/bin/python' \
-	  -m pytest -m integrations tests/integrations/test_ray.py $(PYTEST_ARGS)
+	  -m pytest -m integrations tests/integrations/test_ray.py tests/integrations/test_ray_boost.py $(PYTEST_ARGS)
 
 # Other people's warnings are not errors here.
 vllm: $(VLLM_STAMP)

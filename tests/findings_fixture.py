@@ -13,6 +13,7 @@ from report_fixture import audit_result, interval, rebound
 from springback import elasticity
 from springback.core import to_jsonable
 from springback.elasticity import Attacker, Doses, ReboundCurves
+from springback.results.cards import card_of_result
 
 N_POS = (64, 128, 256)
 #: Nine doses with 0, so that phases are judged.
@@ -123,7 +124,7 @@ def opposite(seeds: int) -> dict[str, Any]:
 def findings(seeds: int = 3) -> dict[str, Any]:
     """All that older files lack."""
     several = ReboundCurves(*_parts(curves(seeds)))
-    card = elasticity.card_of(simulated("smollm2-135m", (0.4, 0.5, 0.6)[:seeds]))
+    card = card_of_result(simulated("smollm2-135m", (0.4, 0.5, 0.6)[:seeds]))
     return {
         "doses_to_undo": doses_to_undo(seeds),
         "phases": {

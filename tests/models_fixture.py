@@ -8,7 +8,8 @@ from typing import Any
 
 from elasticity_fixture import audit_result
 from springback.core import to_jsonable
-from springback.elasticity import card_of, compare
+from springback.elasticity import compare
+from springback.results.cards import card_of_result
 
 #: Name -> gain of each seed, and the share of it that 64 examples take back.
 MODELS: Mapping[str, tuple[Sequence[float], float]] = {
@@ -32,7 +33,7 @@ def studies(most: int = 3) -> list[dict[str, Any]]:
         {
             "name": name,
             "folder": f"models/{i} {name.rpartition('-')[2]}",
-            "card": card_of(audit_result(name, gains, rate)).to_dict(),
+            "card": card_of_result(audit_result(name, gains, rate)).to_dict(),
         }
         for i, (name, (gains, rate)) in enumerate(list(MODELS.items())[:most])
     ]
@@ -40,7 +41,7 @@ def studies(most: int = 3) -> list[dict[str, Any]]:
 
 def comparison(most: int = 3) -> dict[str, Any]:
     kept = list(MODELS.items())[:most]
-    cards = [card_of(audit_result(name, gains, rate)) for name, (gains, rate) in kept]
+    cards = [card_of_result(audit_result(name, gains, rate)) for name, (gains, rate) in kept]
     found: dict[str, Any] = to_jsonable(compare(cards).to_dict())
     return found
 

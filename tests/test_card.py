@@ -12,15 +12,16 @@ import pytest
 
 from elasticity_fixture import as_demo, audit_result, record
 from springback.core import to_jsonable
-from springback.elasticity import Attacker, ElasticityCard, attack_summary, card_of
+from springback.elasticity import Attacker, attack_summary
 from springback.errors import DataError
+from springback.results.cards import card_of_result, read_card
 
 T2 = 2.484138  # t(0.975, 2 degrees of freedom) / sqrt(3)
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
 def test_a_gain_whose_interval_holds_zero_did_not_align_and_says_so() -> None:
-    card = card_of(audit_result(gains=(-0.1, 0.1, 0.3)))
+    card = card_of_result(audit_result(gains=(-0.1, 0.1, 0.3)))
     # mean 0.1, standard deviation 0.2: 0.1 +- 4.30 * 0.2 / sqrt(3) goes from -0.40 to 0.60
     assert card.gain.low == pytest.approx(0.1 - 0.2 * T2, abs=1e-6)
     assert card.gain.label == "did not align"
@@ -28,7 +29,7 @@ def test_a_gain_whose_interval_holds_zero_did_not_align_and_says_so() -> None:
 
 
 def test_every_quantity_is_the_one_derived_by_hand() -> None:
-    card = card_of(audit_result())
+    card = card_of_result(audit_result())
     # n_pos 200: gains 0.4, 0.5, 0.6, all of which fall by 1.6 of themselves
     assert card.gain.value == pytest.approx(0.5)
     assert card.gain.low == pytest.approx(0.5 - 0.1 * T2, abs=1e-6)
@@ -69,12 +70,12 @@ def test_utility_is_that_of_neutral_texts_where_they_were_scored() -> None:
     result = audit_result()
     with_probe(result, "neutral_nll", 3.0, 4.0)
     with_probe(result, "choice", 0.5, 0.25)
-    kept = card_of(result).utility_kept
+    kept = card_of_result(result).utility_kept
     assert kept.title == "Utility kept: NLL of neutral texts, start over aligned"
     assert kept.value == pytest.approx((3 / 4 + 3 / 4.01 + 3 / 4.02) / 3)
     assert kept.label == "lower"
     assert kept.reason == "multiple choice: 50 % right at the start, 26 % aligned"
-    other = card_of(audit_result()).utility_kept
+    other = card_of_result(audit_result()).utility_kept
     assert other.title.startswith("Utility kept: bits per byte of held-out texts")
     assert other.reason == "the study's own texts, not a benchmark"
 
@@ -82,7 +83,7 @@ def test_utility_is_that_of_neutral_texts_where_they_were_scored() -> None:
 def test_resistance_on_rows_of_the_slices_says_so() -> None:
     result = audit_result()
     result["inputs"]["settings"]["resistance_data"] = "slices"
-    card = card_of(result)
+    card = card_of_result(result)
     said = "trained on rows of the slices, not on responses"
     assert card.resistance_ratio.reason == said
     assert all(pair.reason.endswith(said) for pair in card.pairs.values())
@@ -90,7 +91,7 @@ def test_resistance_on_rows_of_the_slices_says_so() -> None:
 
 
 def test_the_verdict_says_it_in_words() -> None:
-    text = card_of(audit_result()).verdict
+    text = card_of_result(audit_result()).verdict
     for part in (
         "Aligning on 200 examples changed the margin by +0.5 nats a token (aligned).",
         "64 examples of the opposite took back 160 % of the gain.",
@@ -102,7 +103,7 @@ def test_the_verdict_says_it_in_words() -> None:
 
 
 def test_what_was_not_reached_is_said_to_be_censored() -> None:
-    card = card_of(audit_result(rate=0.4, kl=(0.02, 0.03, 0.04, 0.05)))
+    card = card_of_result(audit_result(rate=0.4, kl=(0.02, 0.03, 0.04, 0.05)))
     half = card.half_life_dose
     assert (half.value, half.at_least, half.censored) == (None, 64.0, (0, 1, 2))
     assert (half.label, half.shown()) == ("censored", "more than 64 examples")
@@ -119,7 +120,7 @@ def test_some_censored_seeds_leave_a_lower_limit() -> None:
     for found in result["measurements"]:  # seed 2 does not fall at all
         if found["probe"] == "margin" and found["tags"].get("seed") == 2:
             found["value"] = 1.6
-    half = card_of(result).half_life_dose
+    half = card_of_result(result).half_life_dose
     assert half.label == "censored in 1 of 3 seeds"
     assert half.at_least == pytest.approx((20 + 20 + 64) / 3)
     # 20, 20, 64: sd 25.4; the limit is below 0 examples, which cannot be
@@ -127,14 +128,14 @@ def test_some_censored_seeds_leave_a_lower_limit() -> None:
 
 
 def test_one_seed_has_values_and_no_interval() -> None:
-    card = card_of(audit_result(gains=(0.5,)))
+    card = card_of_result(audit_result(gains=(0.5,)))
     assert card.gain.label == card.rebound_slope.label == "one seed, no interval"
     assert card.gain.bounds() == "none: one value"
     assert "One seed (0)" in card.to_markdown()
 
 
 def test_a_model_that_did_not_align_has_nothing_to_lose() -> None:
-    card = card_of(audit_result(gains=(-0.4, -0.5, -0.6)))
+    card = card_of_result(audit_result(gains=(-0.4, -0.5, -0.6)))
     assert card.gain.label == "did not align"
     for quantity in (card.share_lost, card.half_life_dose, card.dose_to_undo, card.worst_case):
         assert quantity.value is None
@@ -144,14 +145,14 @@ def test_a_model_that_did_not_align_has_nothing_to_lose() -> None:
 
 def test_a_gain_within_the_noise_of_scoring_says_nothing() -> None:
     result = audit_result(gains=(0.0015, 0.0016, 0.0014))  # the noise floor is 0.001
-    assert "no more than twice the noise of scoring" in card_of(result).verdict
+    assert "no more than twice the noise of scoring" in card_of_result(result).verdict
 
 
 def test_a_sweep_of_attackers_gives_the_worst_case() -> None:
     result = audit_result()
     sweep = attack_summary([Attacker(1e-5, 0, 0.3), Attacker(1e-4, 0, 0.9)])
     result["analysis"]["attackers"] = to_jsonable(sweep)
-    worst = card_of(result).worst_case
+    worst = card_of_result(result).worst_case
     assert worst.value == 0.9
     assert worst.reason == (
         "a maximum of 2 attackers; learning rate 0.0001, seed 0; median 60 % of the gain"
@@ -159,7 +160,7 @@ def test_a_sweep_of_attackers_gives_the_worst_case() -> None:
 
 
 def test_every_number_has_a_unit() -> None:
-    for line in card_of(audit_result()).to_markdown().splitlines():
+    for line in card_of_result(audit_result()).to_markdown().splitlines():
         cells = [cell.strip() for cell in line.split("|")]
         if len(cells) == 6 and cells[2][:1].isdigit():
             assert len(cells[2].split()) > 1, line
@@ -167,24 +168,24 @@ def test_every_number_has_a_unit() -> None:
 
 
 def test_a_name_cannot_break_the_page() -> None:
-    page = card_of(audit_result("a\n# b <script>")).to_markdown()
+    page = card_of_result(audit_result("a\n# b <script>")).to_markdown()
     assert page.startswith("# Elasticity card: a # b &lt;script>\n")
 
 
 def test_the_card_survives_json() -> None:
-    card = card_of(audit_result(rate=0.4))
-    assert ElasticityCard.from_dict(json.loads(json.dumps(card.to_dict(), allow_nan=False))) == card
+    card = card_of_result(audit_result(rate=0.4))
+    assert read_card(json.loads(json.dumps(card.to_dict(), allow_nan=False))) == card
 
 
 def test_a_demo_holds_the_same_card() -> None:
-    assert card_of(as_demo(audit_result())) == card_of(audit_result())
+    assert card_of_result(as_demo(audit_result())) == card_of_result(audit_result())
 
 
 def test_records_of_other_parts_of_the_study_are_left_alone() -> None:
     result = audit_result()
     tags = {"phase": "perturb", "seed": 0, "n_pos": 200, "n_neg": 64, "learning_rate": 1e-3}
     result["measurements"].append(record("margin", -9.0, **tags))
-    assert card_of(result) == card_of(audit_result())
+    assert card_of_result(result) == card_of_result(audit_result())
 
 
 def test_a_seed_that_was_not_measured_everywhere_is_left_out() -> None:
@@ -194,7 +195,7 @@ def test_a_seed_that_was_not_measured_everywhere_is_left_out() -> None:
         for m in result["measurements"]
         if not (m["probe"] == "margin" and m["tags"].get("seed") == 1 and m["tags"]["n_neg"] == 32)
     ]
-    assert sorted(card_of(result).gain.by_seed) == [0, 2]
+    assert sorted(card_of_result(result).gain.by_seed) == [0, 2]
 
 
 def test_without_single_values_the_means_of_the_analysis_are_taken() -> None:
@@ -206,7 +207,7 @@ def test_without_single_values_the_means_of_the_analysis_are_taken() -> None:
         "half_dose": [{"n_pos": 200, "value": None, "censored": True}],
         "slope": {"fall_per_log2": {"mean": 0.1, "low": None, "high": None, "n": 1}},
     }
-    card = card_of(result)
+    card = card_of_result(result)
     assert (card.gain.value, card.gain.low, dict(card.gain.by_seed)) == (0.5, 0.4, {})
     assert card.half_life_dose.shown() == "more than 64 examples"
     assert card.rebound_slope.bounds() == "none: one seed"
@@ -234,14 +235,14 @@ def missing(result: dict[str, Any], *path: str) -> dict[str, Any]:
     ],
 )
 def test_missing_parts_are_no_error(path: tuple[str, ...]) -> None:
-    card = card_of(missing(audit_result(), *path))
+    card = card_of_result(missing(audit_result(), *path))
     assert card.to_markdown().startswith("# Elasticity card: ")
     if path[0] != "measurements":
         assert card.gain.value == pytest.approx(0.5)
 
 
 def test_an_empty_audit_says_that_nothing_was_measured() -> None:
-    card = card_of({"kind": "audit"})
+    card = card_of_result({"schema_version": 1, "kind": "audit"})
     assert card.verdict == "The rebound was not measured."
     assert all(q.value is None and q.reason for q in card.quantities().values())
 
@@ -249,7 +250,7 @@ def test_an_empty_audit_says_that_nothing_was_measured() -> None:
 @pytest.mark.parametrize("name", ["demo", "imdb-audit"])
 def test_the_committed_results_have_cards(name: str) -> None:
     result = json.loads((RESULTS / name / "result.json").read_text(encoding="utf-8"))
-    card = card_of(result)
+    card = card_of_result(result)
     assert card.model == "smollm2-135m"
     analysis = result["analysis"].get("audit", result["analysis"])
     assert card.gain.value == pytest.approx(analysis["rebound"]["gain"][-1]["mean"])
@@ -263,15 +264,15 @@ def test_the_committed_results_have_cards(name: str) -> None:
         {},
         {"schema_version": 2},
         {"schema_version": 1},
-        {**card_of(audit_result()).to_dict(), "quantities": {}},
-        {**card_of(audit_result()).to_dict(), "seeds": ["x"]},
+        {**card_of_result(audit_result()).to_dict(), "quantities": {}},
+        {**card_of_result(audit_result()).to_dict(), "seeds": ["x"]},
     ],
 )
 def test_what_is_no_card_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="make the card again"):
-        ElasticityCard.from_dict(given)
+        read_card(given)
 
 
 def test_a_boost_has_no_card() -> None:
     with pytest.raises(DataError, match="audit or demo"):
-        card_of({"kind": "boost"})
+        card_of_result({"schema_version": 1, "kind": "boost"})

@@ -147,12 +147,23 @@ def test_debug_shows_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["audit"],
+        ["boost", "--train=problems", "--validation=problems", "--test=problems"],
+        ["reproduce", "epicode-main"],
+    ],
+    ids=lambda command: command[0],
+)
 def test_a_missing_ray_is_told_before_a_folder_is_made(
+    command: list[str],
     tiny_llama: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["audit", "--model", str(tiny_llama), "--executor", "ray", "--out", str(tmp_path / "x")]
+    words = ["--model", str(tiny_llama), "--executor", "ray", "--out", str(tmp_path / "x")]
+    words = [*command, *words]
     assert "pip install 'springback[ray]'" in refused(words, monkeypatch, capsys)
     assert not (tmp_path / "x").exists()

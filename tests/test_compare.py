@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy import stats as sps
 
 from elasticity_fixture import audit_result
 from springback.cli.app import main
-from springback.elasticity import Comparison, Difference, card_of, compare
+from springback.elasticity import Comparison, Difference
+from springback.elasticity import compare as compare_cards
 from springback.errors import DataError
+from springback.results.cards import card_of_result, read_card
+
+
+def compare(results: Sequence[Any], names: Sequence[str] | None = None) -> Comparison:
+    return compare_cards([card_of_result(result) for result in results], names=names)
 
 
 def difference(found: Comparison, key: str) -> Difference:
@@ -91,7 +99,7 @@ def test_what_cannot_be_tested_says_so() -> None:
     assert difference(found, "gain").label == "one seed"
     assert difference(found, "gain").value == pytest.approx(0.0)
     assert difference(found, "worst_case").label == "not compared"
-    empty = compare([audit_result("a"), {"kind": "audit"}])
+    empty = compare([audit_result("a"), {"schema_version": 1, "kind": "audit"}])
     assert difference(empty, "gain").label == "not measured"
     assert "| Margin gained" in empty.to_markdown()
     same = compare([audit_result("a"), audit_result("b")])
@@ -140,8 +148,8 @@ def test_different_doses_are_noted() -> None:
 
 def test_cards_results_and_saved_cards_are_alike() -> None:
     a, b = audit_result("a"), audit_result("b", gains=(0.3, 0.39, 0.51))
-    saved = json.loads(json.dumps(card_of(b).to_dict()))
-    assert compare([card_of(a), saved]) == compare([a, b])
+    saved = json.loads(json.dumps(card_of_result(b).to_dict()))
+    assert compare_cards([card_of_result(a), read_card(saved)]) == compare([a, b])
 
 
 def test_three_models_have_three_differences_and_names_of_their_own() -> None:

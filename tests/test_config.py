@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from springback.cli.app import app
 from springback.cli.flags import FIRST, OTHER
-from springback.elasticity.read_audit import FREE
+from springback.elasticity.audit_values import FREE
 from springback.errors import SpringbackError
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.boost.settings import BoostSettings
@@ -118,7 +118,16 @@ def test_records_and_run_ids_of_a_boost_stay(changes: tuple[Changes, ...], names
 
 def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
     assert set(FREE) == set(names_changing(AuditSettings, "model", "seed", "nothing"))
-    assert FREE == ("model", "revision", "seeds", "save_every", "accelerate", "probe_processes")
+    assert FREE == (
+        "model",
+        "revision",
+        "seeds",
+        "save_every",
+        "accelerate",
+        "probe_processes",
+        "device",
+        "device_map",
+    )
 
 
 @pytest.mark.parametrize("command", ["audit", "boost", "reproduce", "generate", "extrapolate"])

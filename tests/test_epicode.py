@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from springback.cli import main
-from springback.core import to_jsonable
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, by_difficulty
 from springback.jobs.boost.job import boost
@@ -22,7 +21,8 @@ from springback.jobs.papers.epicode import tables
 from springback.jobs.papers.epicode.job import cells, plan, reproduce_epicode, settings_of
 from springback.jobs.papers.epicode.settings import EPICODE, NAMES
 from springback.jobs.papers.epicode.theory import theory_of
-from springback.stats import paired_interval
+from springback.results.paper_schema import Agreement, Cell
+from springback.stats import Interval, paired_interval
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_answers_of_one_length_have_no_difficulty() -> None:
     found = by_difficulty(seeds)
     assert [b.questions for b in found.bins] == [12]
     assert found.methods == ()
-    cell = {"name": "m / logiqa", "difficulty": to_jsonable(found)}
+    cell = Cell("m / logiqa", difficulty=found)
     told = tables.verdict("epicode-difficulty", [cell])
     assert told.label == "not testable"
     assert "of one length" in told.text
@@ -308,12 +308,12 @@ def test_signs_are_counted_where_the_prediction_is_decided() -> None:
 
     # rho k = cross / strong: 1.5 helps, 0.5 does not
     found = theory_of([seed(1.5, -0.1), seed(0.5, -0.1), seed(0.5, 0.2)])
-    assert found["agreement"] == {"right": 2, "judged": 3, "seeds": 3}
-    assert [s["predicted"] for s in found["seeds"]] == ["helps", "does not help", "does not help"]
+    assert found["agreement"] == Agreement(right=2, judged=3, seeds=3)
+    assert [s.predicted for s in found["seeds"]] == ["helps", "does not help", "does not help"]
     without = theory_of([{**seed(1.5, -0.1), "errors": None}])
-    assert without["seeds"][0]["predicted"] == "no reference"
-    assert without["curve"][1]["error_variance"] is None
-    assert without["curve"][1]["nll_difference"]["mean"] == pytest.approx(-0.05)
+    assert without["seeds"][0].predicted == "no reference"
+    assert without["curve"][1].error_variance is None
+    assert without["curve"][1].nll_difference.mean == pytest.approx(-0.05)
 
 
 def test_boost_predicts_from_a_reference_that_the_user_names(
@@ -332,6 +332,6 @@ def test_boost_predicts_from_a_reference_that_the_user_names(
 
 def test_a_value_and_its_interval_have_the_same_decimals() -> None:
     cell = tables._cell
-    assert cell({"mean": -3.5e-16, "low": -4.1934, "high": 4.1934}) == "0 (-4.193 to 4.193)"
-    assert cell({"mean": 12.7083, "low": None, "high": None}) == "12.71"
-    assert cell({"mean": 0.0, "low": 0.0, "high": 0.0}) == "0 (0 to 0)"
+    assert cell(Interval(-3.5e-16, -4.1934, 4.1934)) == "0 (-4.193 to 4.193)"
+    assert cell(Interval(12.7083)) == "12.71"
+    assert cell(Interval(0.0, 0.0, 0.0)) == "0 (0 to 0)"

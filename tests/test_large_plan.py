@@ -157,6 +157,7 @@ def test_the_command_line_plans_and_refuses() -> None:
     assert isinstance(wrong.exception, SpringbackError)
     assert "springback audit plan --size" in str(wrong.exception)
     for flags in (["--executor", "slurm"], ["--address", "here:1"], ["--run-cpus", "0"]):
-        refused = CliRunner().invoke(app, ["audit", *flags])
-        assert isinstance(refused.exception, SpringbackError)
-        assert flags[0] in str(refused.exception)
+        for command in ("audit", "boost"):
+            refused = CliRunner().invoke(app, [command, *flags])
+            assert isinstance(refused.exception, SpringbackError)
+            assert flags[0] in str(refused.exception)

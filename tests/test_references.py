@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from springback.cli.app import app
-from springback.core import Row, Run, Slice, to_jsonable
+from springback.core import Row, Run, Slice
 from springback.data import load_rows, nll_withheld
 from springback.data.references import bare_kind
 from springback.errors import DataError, SpringbackError
@@ -25,6 +25,7 @@ from springback.jobs.papers.epicode.seed import plan
 from springback.models.loading import resolve
 from springback.progress import Silent
 from springback.report import build
+from springback.results.paper_schema import Cell
 from springback.results.store import Store
 from turns_fixture import talking
 
@@ -277,10 +278,10 @@ def test_over_seeds_it_is_null_and_the_rest_stands() -> None:
     assert row.difference.mean == 0.5
     [method] = by_difficulty(seeds, 2).methods
     assert [b.difference.mean for b in method.bins if b.difference] == [0.0, 1.0]
-    cell = to_jsonable({"name": "m", **told})
+    cell = Cell("m", **told)
     verdict = tables.verdict("epicode-main", [cell])
     assert "NLL is withheld, since the reference answers are bare." in verdict.text
-    rows = tables.measured("epicode-main", [cell])["rows"]
+    rows = tables.measured("epicode-main", [cell]).rows
     assert [r[7] for r in rows] == [None, None]
     mixed = across([seed(0, (1.0, 2.0)), seed(1, ())])
     assert all(r.nll is None for r in mixed["methods"])

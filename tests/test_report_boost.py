@@ -12,7 +12,8 @@ from springback.core import to_jsonable
 from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
 from springback.report.page import chapters, render
-from springback.results.paper_schema import Reproduction
+from springback.results.paper_schema import Cell, Reproduction
+from springback.results.reading import read_part
 from springback.results.schema import read
 
 
@@ -113,17 +114,24 @@ def theory_cell() -> dict[str, Any]:
 
 def reproduced(name: str, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """As the job writes it: the tables are the job's own."""
+    typed = read_part(tuple[Cell, ...], "cells", cells, "reproduce")
     analysis = {
         "name": name, "question": "Does it gain?", "scale": "small", "paper": "It gains.",
         "note": None, "published": {"columns": ["method", "Law"], "rows": [["EpiCoDe", "65.51"]],
                                     "source": "Tao et al. 2025"},
-        "measured": tables.measured(name, cells), "studies": [], "comparison": None,
+        "measured": to_jsonable(tables.measured(name, typed)), "studies": [], "comparison": None,
         "cells": cells,
     }  # fmt: skip
     return {
         **boost_result(), "kind": "reproduce", "analysis": analysis,
-        "verdict": to_jsonable(tables.verdict(name, cells)),
+        "verdict": to_jsonable(tables.verdict(name, typed)),
     }  # fmt: skip
+
+
+def reproduction_of(result: dict[str, Any]) -> Reproduction:
+    analysis = read(result).analysis
+    assert isinstance(analysis, Reproduction)
+    return analysis
 
 
 def sections_of(result: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +208,7 @@ def test_a_reproduction_puts_methods_difficulty_and_tests_on_the_page() -> None:
     assert "Published" in page.text
     several = sections_of(reproduced("epicode-main", [cell("a"), cell("b")]))
     assert {"comparison-1", "comparison-2", "difficulty-2"} <= set(several)
-    assert "| 65.51 |" in tables.page(result["analysis"])
+    assert "| 65.51 |" in tables.page(reproduction_of(result))
 
 
 def test_theory_puts_prediction_beside_what_was_measured() -> None:
@@ -209,7 +217,7 @@ def test_theory_puts_prediction_beside_what_was_measured() -> None:
     half = next(r for r in chart.table.rows if r[0] == "0.5")
     assert [v.split(" (")[0] for v in half[1:]] == ["0.925", "−0.020", "0.5"]
     assert result["verdict"]["label"] == "1 of 1 signs right"
-    assert "## Lambda: a-model" in tables.page(result["analysis"])
+    assert "## Lambda: a-model" in tables.page(reproduction_of(result))
     without = theory_cell()
     for point in without["curve"]:
         point["error_variance"] = None

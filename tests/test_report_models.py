@@ -12,11 +12,11 @@ import pytest
 from elasticity_fixture import audit_result
 from models_fixture import MODELS, reproduce_result, series_result
 from report_page import Page, charts, outward, topics, write
-from springback.elasticity import card_of
 from springback.errors import StoreError
 from springback.report import build, formatting, render
 from springback.report.elasticity_card import report_link
 from springback.report.estimate import Estimate
+from springback.results.cards import card_of_result
 from springback.results.schema import Interval, read
 from test_report_findings import numbers_of, table_of
 
@@ -57,7 +57,7 @@ def test_nothing_outside_the_folder_is_referred_to(make: Make) -> None:
 def test_what_did_not_align_says_so_in_the_chart_of_gains() -> None:
     result = reproduce_result()
     first, second = result["analysis"]["studies"]
-    first["card"] = card_of(audit_result(first["name"], (-0.1, 0.1, 0.3), 0.6)).to_dict()
+    first["card"] = card_of_result(audit_result(first["name"], (-0.1, 0.1, 0.3), 0.6)).to_dict()
     html = render(result)
     assert f"{first['name']} (did not align): 0.10" in html
     assert f"{second['name']} (did not align)" not in html

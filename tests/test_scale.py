@@ -44,18 +44,19 @@ def test_trends_and_thresholds_by_hand() -> None:
         for size, parameters in (("16x1", 4096), ("32x1", 16384))
         for step, volume in enumerate((16, 32, 64))
     ]
-    life = analyse("small", settings, CELL, cells)["life_cycle"]
-    trends = {(t["quantity"], t["axis"]): t for t in life["trends"]}
+    life = analyse("small", settings, CELL, cells).life_cycle
+    assert life is not None
+    trends = {(t.quantity, t.axis): t for t in life.trends}
     # Seeds 0 to 3 have slopes 0.1, 0.101, 0.102, 0.103.
-    assert trends["fall", "volume"]["slope"]["mean"] == pytest.approx(0.1015)
-    assert trends["fall", "volume"]["label"] == "grows"
-    assert trends["fall", "size"]["slope"]["mean"] == pytest.approx(0, abs=1e-12)
-    steps = [s for s in life["steps"] if s["quantity"] == "fall" and s["axis"] == "volume"]
-    assert [s["difference"]["mean"] for s in steps] == pytest.approx([0.1015, 0.203])
-    thresholds = {(t["quantity"], t["axis"]): t["at"] for t in life["thresholds"]}
+    assert trends["fall", "volume"].slope.mean == pytest.approx(0.1015)
+    assert trends["fall", "volume"].label == "grows"
+    assert trends["fall", "size"].slope.mean == pytest.approx(0, abs=1e-12)
+    steps = [s for s in life.steps if s.quantity == "fall" and s.axis == "volume"]
+    assert [s.difference.mean for s in steps] == pytest.approx([0.1015, 0.203])
+    thresholds = {(t.quantity, t.axis): t.at for t in life.thresholds}
     assert thresholds["fall", "volume"] == 32
     assert thresholds["fall", "size"] is None
-    told = verdict(analyse("small", settings, CELL, cells))
+    told = verdict(life)
     assert "with volume grows" in told.text
 
 

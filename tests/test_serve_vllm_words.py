@@ -46,6 +46,18 @@ def test_a_boosted_folder_is_served_as_a_pair(folder: Path) -> None:
     assert after(told, "--dtype") == "float32", "what is stored in fp32 is decoded in fp32"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_dtype_that_is_asked_for_goes_to_vllm(folder: Path, dtype: str) -> None:
+    assert after(words(folder, dtype=dtype), "--dtype") == dtype
+
+
+@pytest.mark.parametrize("where", [{"device": "cuda:1"}, {"device_map": "auto"}])
+def test_devices_are_vllms_own_business(folder: Path, where: dict[str, str]) -> None:
+    with pytest.raises(SpringbackError, match="with vLLM; allowed: CUDA_VISIBLE_DEVICES"):
+        words(folder, **where)
+    check(ServeSettings(engine="builtin", **where))
+
+
 def test_speculation_and_strengths_by_request_are_two_modes(folder: Path) -> None:
     told = words(folder, speculate=4)
     assert "--logits-processors" not in told

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,6 +28,21 @@ def byte_size(count: float) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+#: What steers a terminal or a log, or turns round what stands behind it: control codes (C0 with
+#: escape, DEL, C1), overrides of direction, separators of lines; also tabs and breaks.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """``text`` with what would steer a terminal spelt out, as ``\\x1b``.
+
+    Names of files, models and tensors, texts of templates and rows are written by others.  With
+    ``lines`` the text is a block of lines: its breaks and tabs stay; else it stays one line.
+    """
+    kept = "\n\t" if lines else ""
+    return _STEERING.sub(lambda m: m[0] if m[0] in kept else ascii(m[0])[1:-1], text)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -60,7 +76,8 @@ def canonical_json(value: Any) -> str:
 
 def content_hash(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``."""
-    return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+    # Half characters, as of a path that is not UTF-8, have bytes of their own.
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 #: Metadata of a field that is left out of JSON where it stands at its default.

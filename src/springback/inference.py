@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from springback.models.encoding import (
     may_change,
     stop_ids,
 )
-from springback.models.hub import base_of
+from springback.models.hub import base_of, local_folder
 from springback.models.loading import (
     BOOST_FILE,
     GENERATION_CONFIG,
@@ -45,11 +45,18 @@ from springback.models.loading import (
     resolve,
     tokenizer_source,
 )
+from springback.models.memory import architecture_of, read_architecture
+from springback.models.memory_parts import Parts, decoding_parts, pair_weights
+from springback.models.out_of_memory import explained
+from springback.models.placement import Placement, placement
 from springback.models.templates import with_chat
 from springback.probes import MaskedNLL, pair_nll, pair_nll_masked
-from springback.settings import ChatSettings, GenerateOptions
+from springback.settings import ChatSettings, ComputeSettings, GenerateOptions
 from springback.weights import is_adapter
 from springback.weights.io.folder import readable_json
+
+#: Tokens of a row that an error about memory counts with before there are prompts.
+COLUMNS = 1024
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,7 @@ class Loaded:
 
     ``system`` and ``template`` (with ``{question}`` in it) are what a boosted folder was measured
     with; ``asks``: prompts were questions, which matters to a model without a chat template.
+    ``place``: what both were loaded in.
     """
 
     expert: PreTrainedModel
@@ -68,6 +76,7 @@ class Loaded:
     system: str | None = None
     template: str | None = None
     asks: bool = False
+    place: Placement = field(default_factory=Placement)
 
 
 @dataclass(frozen=True)
@@ -105,34 +114,83 @@ class Generated(list[str]):
         self.work = work
 
 
-def load(model: str | Path, base: str | Path | None = None) -> Loaded:
+def _needed(
+    model: str | Path | Loaded,
+    prompts: Sequence[str] | str | Path | None = None,
+    *given: Any,
+    dtype: str = "auto",
+    **changes: Any,
+) -> Parts:
+    """What loading a model and answering prompts hold, for an error where that is too much.
+
+    Takes what :func:`load` and :func:`generate` take.
+    """
+    rows, columns = 1, COLUMNS
+    if isinstance(prompts, (list, tuple)):
+        rows = len(prompts)
+        columns = max(map(len, prompts), default=0) // 3 + GenerateSettings().max_new_tokens
+    if isinstance(model, Loaded):
+        expert, models = model.expert, 1 + (model.amateur is not None)
+        shape = architecture_of(expert.config, weights=float(expert.num_parameters()))
+        name = str(expert.dtype)
+    else:
+        shape = read_architecture(local_folder(str(model)))
+        name = "float32" if dtype == "auto" else dtype
+        models = 1 + bool(_facts(local_folder(str(model))).get("lambda"))
+    weights = pair_weights(shape, name)[:models]
+    return (*weights, *decoding_parts(shape, name, rows, columns, models))
+
+
+@explained("generate", _needed)
+def load(
+    model: str | Path,
+    base: str | Path | None = None,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | Mapping[str, int | str] | None = None,
+) -> Loaded:
     """Load a built-in name, a model folder, a hub id, an adapter, or a boosted folder of either.
 
-    Weights are loaded in fp32.  Of a pair of adapters both share one set of base weights; ``base``
-    says where these are, if the adapter's own settings don't (or no longer).  Raises
-    :class:`springback.errors.ModelError`.
+    ``dtype``: ``float32``, ``bfloat16`` or ``float16``, of weights and computing; ``auto`` is as
+    stored on an accelerator and float32 on a CPU.  ``device``: ``cpu``, ``mps``, ``cuda`` or
+    ``cuda:N``; ``auto`` is the accelerator if there is one.  ``device_map``: ``auto`` spreads each
+    model over GPUs, then memory, then disk (accelerate); also a map of module names to devices.
 
-    >>> loaded = springback.load("springback-boost/model")  # doctest: +SKIP
+    Of a pair of adapters both share one set of base weights; ``base`` says where these are, if the
+    adapter's own settings don't (or no longer).  Raises :class:`springback.errors.ModelError`.
+
+    >>> loaded = springback.load("springback-boost/model", dtype="bfloat16")  # doctest: +SKIP
     """
+    return load_at(model, _place(dtype, device, device_map), base)
+
+
+def _place(dtype: str, device: str, device_map: str | Mapping[str, int | str] | None) -> Placement:
+    named, by_module = (None, device_map) if isinstance(device_map, Mapping) else (device_map, None)
+    return placement(ComputeSettings(dtype=dtype, device=device, device_map=named), by_module)
+
+
+def load_at(model: str | Path, place: Placement, base: str | Path | None = None) -> Loaded:
+    """:func:`load`, at ``place``."""
     if is_adapter(model):
-        return _load_adapters(Path(model), base)
+        return _load_adapters(Path(model), base, place)
     if base is not None:
         raise ModelError(describe(f"base {base} for {model}", "a base for an adapter", "omit it"))
     checkpoint = resolve(model)
     facts = _facts(Path(checkpoint.path))
     expert, tokenizer = (
-        load_model(checkpoint),
+        load_model(checkpoint, place),
         load_tokenizer(checkpoint, ChatSettings.recorded(facts)),
     )
     how: dict[str, Any] = {"system": facts.get("system"), "template": facts.get("prompt_template")}
-    how["asks"] = facts.get("kind") == "boosted"
+    how |= {"asks": facts.get("kind") == "boosted", "place": place}
     if isinstance(expert, ContrastModel):
         pair, lam = expert, expert.config.lam
         amateur = pair.amateur if lam > 0 else None
         return Loaded(pair.expert, amateur, tokenizer, lam, pair.config.alpha, **how)
     if facts.get("kind") != "boosted" or not facts.get("lambda"):
         return Loaded(expert, None, tokenizer, **how)
-    amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)))
+    amateur = load_model(resolve(_weak_folder(Path(checkpoint.path), facts)), place)
     lam, alpha = float(facts["lambda"]), float(facts.get("alpha") or 0.1)
     return Loaded(expert, amateur, tokenizer, lam, alpha, **how)
 
@@ -175,13 +233,13 @@ def _weak_folder(folder: Path, facts: Any) -> Path:
     return weak
 
 
-def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
+def _load_adapters(folder: Path, base: str | Path | None, place: Placement) -> Loaded:
     """An adapter, or a pair of them, on its base model."""
     checkpoint = resolve(base_of([folder], base))
     facts = _facts(folder)
     lam = float(facts.get("lambda") or 0)
     weak = _weak_folder(folder, facts) if lam else None
-    model = load_model(checkpoint)
+    model = load_model(checkpoint, place)
     if (folder / GENERATION_CONFIG).exists():
         model.generation_config = read_configs(checkpoint.path, folder).generation_config
     expert, amateur = load_twin(model, folder, weak)
@@ -196,9 +254,11 @@ def _load_adapters(folder: Path, base: str | Path | None) -> Loaded:
         facts.get("system"),
         facts.get("prompt_template"),
         asks="boosted_from" in facts,
+        place=place,
     )
 
 
+@explained("generate", _needed)
 def generate(
     model: str | Path | Loaded,
     prompts: Sequence[str],
@@ -211,7 +271,8 @@ def generate(
     contested positions, drafts accepted, calls of each model (:class:`springback.decoding.Work`).
 
     A boosted folder is decoded contrastively with its own lambda and alpha.  Answers are those of
-    the plain two-model loop (``reference=True``) up to rounding.
+    the plain two-model loop (``reference=True``) up to rounding.  ``dtype``, ``device`` and
+    ``device_map`` are those of :func:`load`, for a model that is named here.
 
     >>> springback.generate("smollm2-135m", ["What is 2 + 3?"], top_p=0.9)  # doctest: +SKIP
     """
@@ -221,7 +282,7 @@ def generate(
     wanted = replace(settings or GenerateSettings(), **changes)
     if isinstance(wanted.stop, str):
         wanted = replace(wanted, stop=(wanted.stop,))
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = _at(model, wanted.dtype, wanted.device, wanted.device_map)
     tokenizer = with_chat(loaded.tokenizer, wanted)
     loaded = replace(loaded, tokenizer=tokenizer)
     system = loaded.system if wanted.system is None else wanted.system
@@ -257,6 +318,10 @@ def score(
     texts: Sequence[str],
     prompts: Sequence[str] | None = None,
     masked: bool = False,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | Mapping[str, int | str] | None = None,
 ) -> list[MaskedNLL]:
     """Negative log likelihood of each text under the model, or under the contrasted pair.
 
@@ -264,10 +329,11 @@ def score(
     answers' tokens count; else all but the first token of a bare text.  Normalised over the full
     vocabulary, and 0 tokens are masked; with ``masked`` as the pair decodes: over the plausible
     tokens, and gold tokens that are not plausible are left out, ``masked_share`` of all.
+    ``dtype``, ``device`` and ``device_map`` are those of :func:`load`, for a model named here.
 
     >>> springback.score(folder, ["5"], ["What is 2 + 3?"])[0].per_token  # doctest: +SKIP
     """
-    loaded = model if isinstance(model, Loaded) else load(model)
+    loaded = _at(model, dtype, device, device_map)
     tokenizer = loaded.tokenizer
     if prompts is not None and len(prompts) != len(texts):
         raise SpringbackError(
@@ -289,6 +355,26 @@ def score(
     return [MaskedNLL(scored.nats, scored.tokens, 0) for scored in plain]
 
 
+def _at(
+    model: str | Path | Loaded,
+    dtype: str,
+    device: str,
+    device_map: str | Mapping[str, int | str] | None,
+) -> Loaded:
+    """``model``, loaded if it is named; raises where one that is loaded would have to move."""
+    if not isinstance(model, Loaded):
+        return load(model, dtype=dtype, device=device, device_map=device_map)
+    if (dtype, device, device_map) != ("auto", "auto", None):
+        raise SpringbackError(
+            describe(
+                "dtype, device or device_map for a model that is loaded",
+                "these where it is loaded",
+                "give them to springback.load",
+            )
+        )
+    return model
+
+
 def _bare(tokenizer: Tokenizer, text: str) -> Encoded:
     ids = tokenizer(text)["input_ids"]
     if len(ids) < 2:
@@ -305,7 +391,7 @@ def _draft_model(loaded: Loaded, given: str | Path | PreTrainedModel | None) -> 
     checkpoint = resolve(given)
     names = ("the model", str(given))
     check_same_tokenizer(loaded.tokenizer, load_tokenizer(checkpoint), names)
-    return load_model(checkpoint)
+    return load_model(checkpoint, loaded.place)
 
 
 def _decode_settings(

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Protocol
 
+from springback.core import printable
+
 
 class Progress(Protocol):
     """What a job may say.  One stage is open at a time."""
@@ -45,7 +47,8 @@ class Lines:
 
     def _say(self, text: str) -> None:
         elapsed = int(time.monotonic() - self.start)
-        print(f"[{elapsed // 60:d}:{elapsed % 60:02d}] {text}", file=sys.stderr, flush=True)
+        line = f"[{elapsed // 60:d}:{elapsed % 60:02d}] {printable(text)}"
+        print(line, file=sys.stderr, flush=True)
 
     def stage(self, title: str, total: int) -> None:
         self.title, self.total, self.done, self.last = title, total, 0, time.monotonic()

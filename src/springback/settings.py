@@ -281,5 +281,5 @@ class SpeedSettings(Settings, group="Speed"):
 
 
 @dataclass(frozen=True)
-class GenerateOptions(SpeedSettings, ChatSettings, PromptSettings, Sampling):
+class GenerateOptions(ComputeSettings, SpeedSettings, ChatSettings, PromptSettings, Sampling):
     """What ``springback generate`` takes as plain values."""

@@ -173,6 +173,20 @@ def test_two_adapters_on_one_base_score_and_generate_as_ours(
     assert halves[0] != halves[1] != scores(found["local_choice"])
 
 
+def test_dtype_and_device_map_by_lm_evals_names(folder: Path, tasks: Path, tmp_path: Path) -> None:
+    model = adapter.SpringbackLM(str(folder), dtype="bfloat16", device="cpu")
+    assert model._strong.dtype == model._weak.dtype == torch.bfloat16
+    away = {"model.embed_tokens": "disk", "lm_head": "disk", "model": "cpu"}
+    spread = adapter.SpringbackLM(str(folder), device="cuda:0", device_map=away)
+    assert next(spread._strong.parameters()).is_meta
+    assert spread.device == torch.device("cpu")
+    whole = adapter.SpringbackLM(str(folder), parallelize=True)
+    ids = torch.tensor([[10, 20, 30]])
+    assert torch.equal(spread._model_call(ids), whole._model_call(ids))
+    with pytest.raises(ModelError, match="dtype=int8"):
+        adapter.SpringbackLM(str(folder), dtype="int8")
+
+
 def test_a_lambda_of_ones_own(folder: Path, loaded: Loaded) -> None:
     model = adapter.SpringbackLM(str(folder), lam=0.5, dtype="float64")
     ids = torch.tensor([[10, 20, 30]])

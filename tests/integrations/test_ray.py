@@ -16,11 +16,10 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed (make integrations)")
 
-from ray.cluster_utils import Cluster
-
+from ray_cluster import QUIETLY, RAY, WAIT, Killer, files_of, three_nodes
 from springback.cli.flags import _typed
 from springback.errors import SpringbackError
-from springback.integrations.ray import ExecutorSettings, Task, check_tasks
+from springback.integrations.ray import Task, check_tasks
 from springback.integrations.ray.scheduler import connected, run_tasks
 from springback.integrations.ray.shared_storage import Shared
 from springback.jobs.audit.job import audit
@@ -28,54 +27,21 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.progress import Progress, Silent
 from springback.results.store import read_json
 
-# Ray leaves sockets and processes to the end of the interpreter.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-SMALL: dict[str, Any] = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+pytestmark = QUIETLY
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head without cores and three nodes with one each; the store of objects is small."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
-    for _ in range(3):
-        made.add_node(num_cpus=1, **SMALL)
-    made.wait_for_nodes()
-    ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    yield made
-    ray.shutdown()
-    made.shutdown()
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with three_nodes(tmp_path_factory.mktemp("state")) as made:
+        yield made
 
 
-RAY = ExecutorSettings("ray", run_memory=0.2)
-
-
-#: Length of a text.  Where "armed" lies beside it, the first that comes takes it, says on which
-#: node it is and waits there.
-SCORER = """
-import os
-import time
-from pathlib import Path
-
-HERE = Path(__file__).parent
-
+#: Length of a text.
+SCORER = f"""{WAIT}
 
 def length(prompts, texts):
-    try:
-        (HERE / "armed").rename(HERE / f"taken-{os.getpid()}")
-    except FileNotFoundError:
-        return [float(len(text)) for text in texts]
-    import ray
-
-    (HERE / "writing").write_text(ray.get_runtime_context().get_node_id())
-    (HERE / "writing").rename(HERE / "struck")
-    time.sleep(600)
+    wait()
+    return [float(len(text)) for text in texts]
 """
 
 
@@ -115,48 +81,12 @@ def here(settings: AuditSettings, tmp_path_factory: pytest.TempPathFactory) -> P
     return audit(settings, tmp_path_factory.mktemp("here") / "out").folder
 
 
-def found(folder: Path) -> dict[str, Any]:
-    """Every run's results, and the result file but for what tells of times."""
-    runs = {p.parent.name: read_json(p) for p in folder.glob("runs/*/run.json")}
-    whole = read_json(folder / "result.json")
-    del whole["provenance"]
-    return {"runs": runs, "result": whole}
-
-
-class Killer(Silent):
-    """Kills the node of a run that is at its measurements, the third run being done.
-
-    :data:`SCORER` says which node that is, and waits for the blow.
-    """
-
-    def __init__(self, cluster: Any, folder: Path) -> None:
-        self.cluster, self.folder = cluster, folder
-        self.done, self.armed, self.killed, self.told = 0, False, False, list[str]()
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        self.done += steps
-        if note:
-            self.told.append(note)
-        if self.done >= 3 and not self.armed:
-            (self.folder / "armed").touch()
-            self.armed = True
-        struck = self.folder / "struck"
-        if self.killed or not struck.exists():
-            return
-        (node,) = [n for n in self.cluster.list_all_nodes() if n.node_id == struck.read_text()]
-        self.killed = True
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def note(self, text: str) -> None:
-        self.told.append(text)
-
-
 def test_a_study_on_three_nodes_with_one_killed_finds_what_one_process_finds(
     cluster: Any, settings: AuditSettings, here: Path, scorer: Path, tmp_path: Path
 ) -> None:
-    progress = Killer(cluster, scorer.parent)
+    progress = Killer(cluster, scorer.parent, after=3)
     there = audit(settings, tmp_path / "out", progress, RAY).folder
-    assert found(there) == found(here)
+    assert files_of(there) == files_of(here)
     assert progress.killed
     assert len(cluster.list_all_nodes()) == 3, "the head and two that are left"
     assert not list(there.glob("checkpoints/*/*")), "weights are pruned"
@@ -177,8 +107,8 @@ def test_workers_without_a_common_folder_exchange_runs_by_an_address(
     url = f"file://{tmp_path / 'exchange'}"
     small = replace(settings, experiments=("rebound",), mitigate=())
     there = audit(small, tmp_path / "out", Silent(), replace(RAY, shared=url)).folder
-    runs = found(there)["runs"]
-    both = found(here)["runs"]
+    runs = files_of(there)["runs"]
+    both = files_of(here)["runs"]
     assert len(runs) == 4
     assert {name: run for name, run in both.items() if name in runs} == runs
     assert not Shared(url).has("checkpoints"), "weights are dropped there too"
@@ -296,7 +226,7 @@ def test_the_command_line_starts_a_ray_of_its_own(
     assert done.returncode == 0, done.stderr[-2000:]
     assert "runs on Ray, 1 nodes" in done.stderr
     runs = {p.parent.name: read_json(p) for p in tmp_path.glob("out/runs/*/run.json")}
-    both = found(here)["runs"]
+    both = files_of(here)["runs"]
     assert len(runs) == 4
     assert {name: run for name, run in both.items() if name in runs} == runs
     assert (tmp_path / "out" / "executor.json").exists()

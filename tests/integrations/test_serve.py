@@ -292,6 +292,16 @@ def test_settings_that_cannot_be_followed(words: tuple[str, ...], message: str) 
     assert message in done.stderr
 
 
+def test_a_server_decodes_in_the_dtype_that_is_asked_for(folder: Path) -> None:
+    words = ("--name", "tiny", "--dtype", "bfloat16", "--device", "cpu", *BUILTIN)
+    server = Served(str(folder), *words)
+    try:
+        rounded = springback.load(folder, dtype="bfloat16")
+        assert ask(server).choices[0].message.content == answer_of(rounded)
+    finally:
+        server.close()
+
+
 def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(served: Served) -> None:
     from springback.integrations.server.run import serve
     from springback.integrations.server.settings import ServeSettings

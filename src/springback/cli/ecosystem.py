@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import FIRST, take, with_settings
+from springback.cli.say import say
 from springback.errors import MissingExtraError
 from springback.integrations.server.settings import ServeSettings
 
@@ -39,7 +40,7 @@ def serve(
     if engine_of(settings) == "vllm":
         from springback.integrations.vllm.launch import serve as launch
 
-        launch(model, settings, lambda text: typer.echo(text, err=True))
+        launch(model, settings, lambda text: say(text, err=True))
         return
     try:
         import fastapi  # noqa: F401
@@ -48,7 +49,7 @@ def serve(
         raise MissingExtraError(str(error.name), "serve", "springback serve") from error
     from springback.integrations.server.run import serve as run
 
-    run(model, settings, lambda text: typer.echo(text, err=True))
+    run(model, settings, lambda text: say(text, err=True))
 
 
 def lm_eval(context: typer.Context) -> None:
@@ -80,7 +81,7 @@ def track(
     from springback.integrations.trackers import track as run
 
     for line in run(folder, to):
-        typer.echo(line)
+        say(line)
 
 
 def push(
@@ -92,4 +93,4 @@ def push(
     """Upload a folder to the Hugging Face Hub, with your own login (hf auth login)."""
     from springback.integrations.hub_upload import push as run
 
-    typer.echo(run(folder, repository, private=not public, revision=revision))
+    say(run(folder, repository, private=not public, revision=revision))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import take, with_settings
+from springback.cli.say import say
 from springback.errors import ModelError, SpringbackError, describe
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.settings import Settings, setting
@@ -108,7 +109,7 @@ def extrapolate(
     if options.push is not None:
         from springback.integrations.hub_upload import push as upload
 
-        typer.echo(f"pushed: {upload(Path(options.out or ''), options.push)}")
+        say(f"pushed: {upload(Path(options.out or ''), options.push)}")
 
 
 def _resolve(names: Sequence[str], early: str | None, ft: str | None) -> list[Path]:
@@ -175,14 +176,14 @@ def _dense(options: ExtrapolateOptions) -> Any:
 
 def _print_report(report: Any, out: Path) -> None:
     for warning in report.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(
+        say(f"warning: {warning}", err=True)
+    say(
         f"{report.tensors} tensors, {100 * report.changed_share:.1f} % of the weights changed, "
         f"rounding error {report.rounding_error:.2g} of the step"
     )
     if report.energy_kept is not None:
-        typer.echo(f"the directions kept hold {100 * report.energy_kept:.1f} % of the update")
-    typer.echo(f"model: {out}")
+        say(f"the directions kept hold {100 * report.energy_kept:.1f} % of the update")
+    say(f"model: {out}")
 
 
 def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: ExecutorSettings) -> None:
@@ -219,15 +220,15 @@ def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: Execut
         pair = Contrast(options.lam, options.alpha)
         made = write_adapter_pair(folders, how, pair, out, make_progress())
     for warning in made.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(
+        say(f"warning: {warning}", err=True)
+    say(
         f"{made.modules} modules of rank {made.rank}, "
         f"rounding error {made.rounding_error:.2g} of the step"
     )
     if made.svd_error is not None and made.svd_worst is not None:
         name, worst = made.svd_worst
-        typer.echo(f"cut by SVD: relative error {made.svd_error:.2g}, at most {worst:.2g} ({name})")
-    typer.echo(f"adapter: {out}")
+        say(f"cut by SVD: relative error {made.svd_error:.2g}, at most {worst:.2g} ({name})")
+    say(f"adapter: {out}")
 
 
 def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
@@ -248,14 +249,14 @@ def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
     steps, threads = options.steps or None, options.threads
     checked = check_line(folders, steps=steps, threads=threads, progress=make_progress())
     for line in checked.lines():
-        typer.echo(line)
+        say(line)
     nll, why = (None, None) if options.validation is None else _nll(folders, options.validation)
     if why:
-        typer.echo(f"validation NLL is withheld: {why}")
+        say(f"validation NLL is withheld: {why}")
     for mu, values in (nll or {}).items():
-        typer.echo(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")
+        say(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")
     call = judge(checked, nll, withheld=why is not None)
-    typer.echo(f"{call.label} (by rule of thumb): {'; '.join(call.reasons)}")
+    say(f"{call.label} (by rule of thumb): {'; '.join(call.reasons)}")
 
 
 def _nll(folders: list[Path], source: str) -> tuple[dict[float, list[float]] | None, str | None]:

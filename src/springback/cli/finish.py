@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
+from springback.cli.say import say
 
 
 def finish(result: Any, targets: list[str] | None = None) -> None:
@@ -15,11 +15,11 @@ def finish(result: Any, targets: list[str] | None = None) -> None:
     for part in analysis.get("models") or analysis.get("studies") or []:
         build(result.folder / part["folder"])  # the page links to them
     page = build(result.folder)
-    typer.echo(result.verdict)
-    typer.echo(f"results: {result.folder / 'result.json'}")
-    typer.echo(f"report:  {page}")
+    say(result.verdict)
+    say(f"results: {result.folder / 'result.json'}")
+    say(f"report:  {page}")
     if targets:
         from springback.integrations.trackers import track
 
         for line in track(result.folder, targets):
-            typer.echo(line)
+            say(line)

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import FIRST, take, with_settings
+from springback.cli.say import say, say_block
 from springback.errors import SpringbackError
-from springback.settings import GenerateOptions, SpeedSettings
+from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings
 
 
 @with_settings(GenerateOptions, first="max_new_tokens temperature seed system raw")
@@ -44,26 +45,26 @@ def generate(
     ] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
-    from springback.inference import GenerateSettings, load
+    from springback.inference import GenerateSettings, load_at
     from springback.inference import generate as run
+    from springback.models.placement import placement
 
     lines = prompt or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not lines:
         raise SpringbackError("no prompt; give one as an argument or on standard input")
+    place = placement(take(ComputeSettings, given))
     options = vars(take(GenerateOptions, given))
     settings = GenerateSettings(**options, stop=tuple(stop or ()), draft_model=draft_model)
-    loaded = load(model, base)
+    loaded = load_at(model, place, base)
     if not stream:
         answers = run(loaded, lines, settings)
         for answer in answers:
-            typer.echo(answer)
+            say_block(answer)
         if stats:
-            typer.echo(answers.work.summary(), err=True)
+            say(answers.work.summary(), err=True)
         return
     for line in lines:  # one after the other, so that answers do not mix
-        answers = run(
-            loaded, [line], settings, on_text=lambda _, piece: typer.echo(piece, nl=False)
-        )
-        typer.echo()
+        answers = run(loaded, [line], settings, on_text=lambda _, piece: say_block(piece, nl=False))
+        say("")
         if stats:
-            typer.echo(answers.work.summary(), err=True)
+            say(answers.work.summary(), err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from springback.core import printable
 from springback.progress import Lines, Progress
 
 
@@ -29,12 +30,12 @@ class Bars:
 
         self.console = Console(stderr=True, highlight=False)
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -43,16 +44,16 @@ class Bars:
 
     def stage(self, title: str, total: int) -> None:
         self.close()
-        self.title = title
+        self.title = title = printable(title)
         self.bars.start()
         self.task = self.bars.add_task(title, total=total, note="")
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         if self.task is not None:
-            self.bars.update(self.task, advance=steps, note=note)
+            self.bars.update(self.task, advance=steps, note=printable(note))
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     def close(self) -> None:
         if self.task is not None:

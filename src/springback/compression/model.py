@@ -17,7 +17,7 @@ from springback.compression.text_spans import tokenizer_hash
 from springback.core import byte_size
 from springback.errors import CodecError, ModelError, SpaceError, describe
 from springback.models.loading import Tokenizer, load_model, load_tokenizer, resolve
-from springback.models.placement import Placement
+from springback.models.placement import Placement, accelerator, wide_device
 from springback.results.provenance import available_memory
 
 if TYPE_CHECKING:
@@ -160,7 +160,9 @@ def load_codec_model(
     if header is not None:
         check_weights(header, weights, container, str(model))
     tokenizer = load_tokenizer(checkpoint)
-    loaded = load_model(checkpoint, Placement(getattr(torch, dtype)))
+    # A container names the CPU or CUDA, and the coder computes in float64.
+    place = Placement(getattr(torch, dtype), wide_device(accelerator()))
+    loaded = load_model(checkpoint, place)
     codec = CodecModel(
         model=loaded,
         tokenizer=tokenizer,

@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from springback.data.compressed import PACKED
 from springback.errors import DataError
 
 #: Endings that are read, and further ones that mark a source as a path and no hub id.
 TABLES = {".csv": ",", ".tsv": "\t"}
 ARROW = (".parquet", ".arrow")
 READ = (".jsonl", ".ndjson", ".json", *TABLES, *ARROW)
-OTHER = (".gz", ".txt", ".zip", ".bz2", ".xz", ".zst", ".xlsx", ".pkl", ".pt", ".md")
+OTHER = (*PACKED, ".txt", ".zip", ".xlsx", ".pkl", ".pt", ".md")
 
 #: What splits are called in names of files and folders, and what `datasets` calls them.
 _SPLITS = {
@@ -30,8 +31,8 @@ _BESIDE = ("state.json", "dataset_info.json", "dataset_infos.json", "dataset_dic
 
 
 def suffix_of(path: Path) -> str:
-    """The ending that says how a file is read, in small letters and without ``.gz``."""
-    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    """The ending that says how a file is read, in small letters, without ``.gz`` and the like."""
+    name = path.with_suffix("") if path.suffix.lower() in PACKED else path
     return name.suffix.lower()
 
 

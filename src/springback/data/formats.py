@@ -1,6 +1,6 @@
 """The user's own data, recognised by its field names.
 
-A source is a file (JSON lines or array, CSV, Parquet, Arrow; gzip where it makes sense), a folder
+A source is a file (JSON lines or array, CSV, Parquet, Arrow; packed or not), a folder
 or a pattern of them (``FOLDER[#split]``, ``data/train-*.parquet``), or a hub data set,
 ``owner/name[:config][@revision][#split]``; ``?field=value`` behind it keeps some rows.
 Several sources joined with ``+`` are one.

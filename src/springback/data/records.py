@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from springback.data.compressed import PACKED, content_limit, read_whole, too_large
 from springback.data.files import ARROW, OTHER, READ, TABLES, local_files, suffix_of
 from springback.errors import DataError, MissingExtraError
 
 #: Where an object around the rows has them.
 _AROUND = ("data", "rows", "examples")
-_GZIP_MAGIC = b"\x1f\x8b"
+#: Rows of Arrow that are taken at once, and the bytes that a row or a value counts for at least.
+_BATCH = 256
+_LEAST = 8
 _PART = r"[A-Za-z0-9][\w.-]*"
 _HUB_ID = re.compile(
     rf"({_PART}(?:/{_PART})?)(?::([\w.-]+))?(?:@([\w./-]+))?(?:#([\w.-]+))?", re.ASCII
@@ -79,11 +80,11 @@ def _read_file(path: Path, source: str) -> Iterator[Record]:
     if suffix not in READ:
         raise DataError(
             f"{source!r} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READ)}, and "
-            "these (but .parquet and .arrow) with .gz; convert or rename the file"
+            f"these (but {' and '.join(ARROW)}) with {', '.join(PACKED)}; convert or rename it"
         )
     if suffix in ARROW:
         return _arrow(path, suffix, source)
-    text = _decode(_inflate(path, source), source)
+    text = _decode(read_whole(path, source), source)
     if suffix in TABLES:
         return _table(text, TABLES[suffix], source)
     # Many files called .json hold one object a line, so the first character decides.
@@ -92,20 +93,7 @@ def _read_file(path: Path, source: str) -> Iterator[Record]:
     return _object(text, source) if suffix == ".json" else _lines(text, source)
 
 
-def _inflate(path: Path, source: str) -> bytes:
-    raw = path.read_bytes()
-    if path.suffix.lower() != ".gz" and not raw.startswith(_GZIP_MAGIC):
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{source!r} is no whole gzip file ({brief(error)}); it is cut short or damaged: "
-            "fetch it again"
-        ) from error
-
-
-def _decode(raw: bytes, source: str) -> str:
+def _decode(raw: bytes | bytearray, source: str) -> str:
     # Windows writes UTF-16 with a mark in front; without one, bytes are UTF-8 or refused.
     marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if not marked and b"\0" in raw[:4]:
@@ -216,22 +204,63 @@ def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "data", f"reading {source!r}") from error
     # Arrow raises many kinds of error on a damaged file; all mean the same to the user.
+    rows: list[dict[str, object]] = []
     try:
         if suffix == ".parquet":
             with pq.ParquetFile(path) as file:
-                rows: list[dict[str, object]] = file.read().to_pylist()
+                facts, limit = file.metadata, content_limit(path)
+                sizes = (facts.row_group(k).total_byte_size for k in range(facts.num_row_groups))
+                if max(whole := sum(sizes), facts.num_rows * _LEAST) > limit:
+                    raise too_large(source, limit)
+                rows = _within(path, source, file.iter_batches(_at_once(whole, limit)))
         else:  # a stream is what `datasets` writes, a file (Feather) what others do
             with pa.memory_map(str(path)) as mapped:
-                whole = mapped.read(6) == b"ARROW1"
+                is_file = mapped.read(6) == b"ARROW1"
                 mapped.seek(0)
-                opened = pa.ipc.open_file(mapped) if whole else pa.ipc.open_stream(mapped)
-                rows = opened.read_all().to_pylist()
+                opened = pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+                count = range(opened.num_record_batches) if is_file else ()
+                rows = _within(path, source, map(opened.get_batch, count) if is_file else opened)
+    except DataError:
+        raise
     except Exception as error:
         kind = "Parquet" if suffix == ".parquet" else "Arrow"
         raise DataError(
             f"{source!r} is no readable {kind} file ({brief(error)}); write it again"
         ) from error
     return (Record(f"row {k}", row) for k, row in enumerate(rows, start=1))
+
+
+def _at_once(size: int, limit: int) -> int:
+    """How many rows to take at once, where each may be all of ``size`` bytes: a value that many
+    rows have is stored once."""
+    return min(_BATCH, max(1, limit // max(size, 1)))
+
+
+def _within(path: Path, source: str, batches: Iterable[Any]) -> list[dict[str, object]]:
+    """The rows of all batches.  Raises :class:`DataError` as soon as they are too much for the
+    file that they come from: a repeated value is stored once, and nulls are not stored at all."""
+    limit, size = content_limit(path), 0
+    rows: list[dict[str, object]] = []
+    for batch in batches:
+        if (len(rows) + batch.num_rows) * _LEAST > limit:
+            raise too_large(source, limit)
+        step = _at_once(batch.get_total_buffer_size(), limit)
+        for start in range(0, batch.num_rows, step):
+            some = batch.slice(start, step).to_pylist()
+            rows += some
+            size += sum(map(_size, some))
+            if size > limit:
+                raise too_large(source, limit)
+    return rows
+
+
+def _size(value: object) -> int:
+    """About how many bytes a value from Arrow takes as text."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return _LEAST + sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else _LEAST
 
 
 def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[Record]:

@@ -87,8 +87,9 @@ def plausible(expert: Tensor, alpha: float) -> Tensor:
     """Which tokens pass ``p >= alpha * max p``.
 
     ``expert``: logits (..., vocabulary); returns a boolean tensor of the same shape.  On logits
-    the test is ``L >= max L + log(alpha)``, so no softmax is taken.
+    the test is ``L >= max L + log(alpha)``, so no softmax is taken.  In fp32 (fp64 if given fp64).
     """
+    expert, _ = _same_dtype(expert, expert)
     return expert >= expert.amax(dim=-1, keepdim=True) + math.log(alpha)
 
 
@@ -122,7 +123,7 @@ def combine(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor
     """
     check_settings(lam, alpha)
     scores = contest(expert, amateur, lam)
-    return scores.masked_fill(~plausible(expert.to(scores.dtype), alpha), -math.inf)
+    return scores.masked_fill(~plausible(expert, alpha), -math.inf)
 
 
 def stepped(expert: Tensor, amateur: Tensor, lam: float, alpha: float) -> Tensor:

@@ -34,6 +34,7 @@ from springback.decoding import contrast
 from springback.decoding.lora_pair import LoraLinear, install, twin_of, views
 from springback.errors import ModelError, describe
 from springback.models.loading import BOOST_FILE
+from springback.models.placement import running_device
 from springback.results.store import write_json
 
 KIND = "contrast"
@@ -256,6 +257,11 @@ class ContrastModel(PreTrainedModel, GenerationMixin):
         super().save_pretrained(save_directory, *args, **kwargs)
         facts = {"kind": KIND, "lambda": self.config.lam, "alpha": self.config.alpha}
         write_json(Path(save_directory) / BOOST_FILE, facts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return running_device(self.expert)
 
     def get_input_embeddings(self) -> Any:
         return self.expert.get_input_embeddings()

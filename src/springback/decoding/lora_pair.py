@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
+from springback.models.placement import is_spread, running_device
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
 from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
@@ -39,8 +40,10 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
         self.base = base
-        a = base.weight.new_zeros(2, base.in_features, rank)
-        b = base.weight.new_zeros(2, rank, base.out_features)
+        # Of a spread base the weights may be away; the adapters stay where it runs.
+        here = {"dtype": base.weight.dtype, "device": running_device(base)}
+        a = torch.zeros(2, base.in_features, rank, **here)
+        b = torch.zeros(2, rank, base.out_features, **here)
         self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
 
     @property
@@ -85,7 +88,8 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
 
 def _view(both: PreTrainedModel, side: int) -> PreTrainedModel:
     """``both`` for rows of one kind, sharing all its parameters and buffers."""
-    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers())}
+    hooks = [module._hf_hook for module in both.modules() if is_spread(module)]
+    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers(), *hooks)}
     model = copy.deepcopy(both, shared)
     for module in model.modules():
         if isinstance(module, LoraLinear):
@@ -172,5 +176,6 @@ def _fill(layer: LoraLinear, side: int, factors: tuple[Floats, Floats], name: st
                 "name the base it was trained on",
             )
         )
-    layer.a[side, :, : a.shape[0]] = a.T.to(layer.a)
-    layer.b[side, : b.shape[1]] = b.T.to(layer.b)
+    # Rounded before they are moved: not every device has float64.
+    layer.a[side, :, : a.shape[0]] = a.T.to(layer.a.dtype).to(layer.a.device)
+    layer.b[side, : b.shape[1]] = b.T.to(layer.b.dtype).to(layer.b.device)

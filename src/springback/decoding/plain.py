@@ -18,6 +18,7 @@ from springback.decoding import contrast
 from springback.decoding.sampling import Answer, Chooser, noise_of, penalised
 from springback.decoding.settings import NO_HOOKS, DecodeSettings, Hooks, Work, check
 from springback.errors import ModelError, describe
+from springback.models.placement import running_device
 
 
 class PaddedModel:
@@ -87,7 +88,7 @@ def decode_batch(
     models: Sequence[PaddedModel], answers: list[Answer], chooser: Chooser, work: Work | None = None
 ) -> None:
     """Complete ``answers``.  Finished rows leave the batch when half are done."""
-    settings, where = chooser.settings, models[0].model.device
+    settings, where = chooser.settings, running_device(models[0].model)
     ids, mask = (t.to(where) for t in _padded(answers, settings.pad_id))
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     alive = list(answers)  # batch row -> answer
@@ -113,7 +114,7 @@ def decode_batch(
         if len(left) * 2 <= len(alive):
             keep = torch.tensor(left, device=where)
             for cached in models:
-                cached.keep(keep.to(cached.model.device))
+                cached.keep(keep.to(running_device(cached.model)))
             ids, mask, positions = ids[keep], mask[keep], positions[keep]
             alive = [alive[place] for place in left]
 

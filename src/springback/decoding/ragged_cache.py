@@ -18,6 +18,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from springback.decoding.buffer_layer import BufferLayer
+from springback.models.placement import running_device
 
 #: What a pass takes beside its tokens, in tokens: reading the weights, launching.
 CPU_PASS, DEVICE_PASS = 50, 512
@@ -58,11 +59,14 @@ class _Layer(BufferLayer):  # type: ignore[no-untyped-call]
             buffer = larger
         if call.targets is None:
             buffer[:, :, call.width : call.end] = new
-        elif call.rows is None:
-            buffer.scatter_(2, call.targets[:, None, :, None].expand_as(new), new)
+            return buffer, buffer[:, :, : call.end]
+        targets = call.targets.to(new.device)  # layers of a spread model lie on several
+        if call.rows is None:
+            buffer.scatter_(2, targets[:, None, :, None].expand_as(new), new)
         else:
-            buffer[call.rows[:, None], :, call.targets] = new.transpose(1, 2)
-            return buffer, buffer[call.rows, :, : call.end]
+            rows = call.rows.to(new.device)
+            buffer[rows[:, None], :, targets] = new.transpose(1, 2)
+            return buffer, buffer[rows, :, : call.end]
         return buffer, buffer[:, :, : call.end]
 
     def get_seq_length(self) -> int:
@@ -119,7 +123,8 @@ class CachedModel:
         self.lengths = [0] * rows
         self.calls = 0
         self.rows_run = 0
-        self._tokens_of_a_pass = CPU_PASS if model.device.type == "cpu" else DEVICE_PASS
+        self.device = running_device(model)
+        self._tokens_of_a_pass = CPU_PASS if self.device.type == "cpu" else DEVICE_PASS
         self._call = _Call()
         count = len(DynamicCache(config=model.config).layers)
         self._layers = [_Layer(self._call) for _ in range(count)]
@@ -162,7 +167,7 @@ class CachedModel:
         self.rows_run += len(rows)
         wide = max(len(b) for b in blocks)
         ids, positions, mask = self._begin(rows, blocks, wide)
-        where = self.model.device
+        where = self.device
         out = self.model(
             input_ids=ids.to(where),
             attention_mask=mask,
@@ -184,7 +189,7 @@ class CachedModel:
         self, rows: Sequence[int], blocks: Sequence[Sequence[int]], wide: int
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Token ids and positions (rows, wide), and what each may see; None for all before it."""
-        call, where = self._call, self.model.device
+        call, where = self._call, self.device
         past = [self.lengths[r] for r in rows]
         everyone = list(rows) == list(range(len(self.lengths)))
         even = len(set(past)) == 1 and all(len(b) == wide for b in blocks)
@@ -211,7 +216,7 @@ class CachedModel:
         if self.model.config._attn_implementation == "eager":
             low = torch.finfo(self.model.dtype).min
             seen = torch.zeros(seen.shape, dtype=self.model.dtype).masked_fill(~seen, low)
-        return seen.to(self.model.device)
+        return seen.to(self.device)
 
     @classmethod
     def begun(cls, model: PreTrainedModel, contexts: Sequence[Sequence[int]]) -> CachedModel:
@@ -231,9 +236,10 @@ class CachedModel:
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""
         self.lengths = [self.lengths[r] for r in rows]
-        index = torch.tensor(rows, dtype=torch.long, device=self.model.device)
+        kept = torch.tensor(rows, dtype=torch.long, device=self.device)
         for layer in self._layers:
             if layer.keys is not None and layer.values is not None:
+                index = kept.to(layer.keys.device)
                 layer.keys, layer.values = layer.keys[index], layer.values[index]
 
 

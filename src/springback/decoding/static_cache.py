@@ -9,6 +9,7 @@ costs one launch instead of hundreds; or the model is compiled.  On a CPU it run
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from springback.decoding.ragged_cache import ATTENTION, CachedModel, CachedPair
 from springback.errors import SpringbackError, describe
+from springback.models.placement import is_spread
 
 #: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
 CACHES = ("dynamic", "static", "compiled")
@@ -220,7 +222,7 @@ class StaticCachedModel(CachedModel):
             columns[slot][start:] = positions[slot][start:] = range(past, past + len(block))
             self.lengths[row] += len(block)
         feed = torch.tensor([ids, columns, positions])
-        where = self.model.device
+        where = self.device
         kept: Any = keep
         if not isinstance(keep, int):
             kept = torch.tensor(sorted(wide + k for k in keep), device=where)
@@ -256,19 +258,30 @@ class CachedModels:
 
     def one(self, model: PreTrainedModel, rows: int) -> CachedModel:
         """``model`` with a cache of ``rows`` rows."""
-        if self.kind == "dynamic":
+        if self._kind(model) == "dynamic":
             return CachedModel(model, rows)
         return StaticCachedModel(model, self._slots(model, self.rows), range(rows))
 
     def twin(self, model: PreTrainedModel, rows: int, most: int) -> CachedPair:
         """Expert and amateur as rows of one batch; of no batch more than ``most`` rows each."""
-        if self.kind == "dynamic":
+        if self._kind(model) == "dynamic":
             return CachedPair(CachedModel(model, 2 * rows))
         size = min(self.rows, most)
         slots = self._slots(model, 2 * size)
         return CachedPair(
             StaticCachedModel(model, slots, [*range(rows), *range(size, size + rows)])
         )
+
+    def _kind(self, model: PreTrainedModel) -> str:
+        """The kind of ``model``'s caches: hooks that move weights cannot be recorded."""
+        if self.kind == "dynamic" or not is_spread(model):
+            return self.kind
+        warnings.warn(
+            f"a model spread by a device map is decoded with the dynamic cache, not {self.kind}: "
+            "same tokens",
+            stacklevel=5,
+        )
+        return "dynamic"
 
     def _slots(self, model: PreTrainedModel, rows: int) -> Slots:
         spare = _SPARE.setdefault(model, [])

@@ -1,12 +1,13 @@
 """What an audit's numbers say.  Pure; what is random takes a seed.  Paper A, A2 and A3.
 
-``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``judgement``,
-``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (read out of a result file by
-``source`` and ``summary``) and ``compare``: one model on one page, several side by side.
-``bounded`` and ``differences``: means and tests over seeds that keep censored values censored.
+``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``rebound``,
+``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of ``audit_values`` by
+``make_card``) and ``compare``: one model on one page, several side by side.  ``censored`` and
+``seed_tests``: means and tests over seeds that keep censored values censored.
 """
 
 from springback.elasticity.attackers import Attacker, AttackSummary, Sweep, attack_summary
+from springback.elasticity.audit_values import AuditValues, study_hash
 from springback.elasticity.card import ElasticityCard, Quantity
 from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.compare import Comparison, Difference, compare
@@ -52,6 +53,7 @@ __all__ = [
     "AtCount",
     "AttackSummary",
     "Attacker",
+    "AuditValues",
     "Bounded",
     "Comparison",
     "Criterion",
@@ -96,4 +98,5 @@ __all__ = [
     "share_lost",
     "slope_on_log2",
     "slopes_on_log2",
+    "study_hash",
 ]

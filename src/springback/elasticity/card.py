@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from springback.core import to_jsonable
-from springback.errors import DataError, describe
+from springback.core import printable, to_jsonable
 
 SCHEMA_VERSION = 1
 #: Units as they are written out: factor and words.
@@ -102,7 +101,7 @@ class ElasticityCard:
         return {name: getattr(self, name) for name in QUANTITIES}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; :meth:`from_dict` gives the card back."""
+        """Plain JSON types; ``results.cards.read_card`` gives the card back."""
         return {
             "schema_version": self.schema_version,
             **{name: getattr(self, name) for name in ("model", "model_hash", "study", "verdict")},
@@ -111,43 +110,6 @@ class ElasticityCard:
             "quantities": to_jsonable(self.quantities()),
             "pairs": to_jsonable(self.pairs),
         }
-
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> ElasticityCard:
-        """The card that :meth:`to_dict` wrote; keys that are not known are ignored.
-
-        Raises :class:`~springback.errors.DataError` on another version or a key that is missing
-        or of the wrong form.
-        """
-        if (version := given.get("schema_version")) != SCHEMA_VERSION:
-            raise DataError(
-                describe(
-                    f"an elasticity card of schema_version {version!r}",
-                    f"{SCHEMA_VERSION}",
-                    "make the card again from result.json",
-                )
-            )
-        try:
-            return cls(
-                model=str(given["model"]),
-                model_hash=str(given["model_hash"]),
-                study=str(given["study"]),
-                seeds=tuple(int(v) for v in given["seeds"]),
-                n_pos=tuple(int(v) for v in given["n_pos"]),
-                doses=tuple(float(v) for v in given["doses"]),
-                noise_floor={str(k): float(v) for k, v in given["noise_floor"].items()},
-                verdict=str(given["verdict"]),
-                pairs={str(k): _quantity(v) for k, v in given["pairs"].items()},
-                **{name: _quantity(given["quantities"][name]) for name in QUANTITIES},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(
-                describe(
-                    f"an elasticity card in which {type(error).__name__}: {error}",
-                    "a card as it was written",
-                    "make the card again from result.json",
-                )
-            ) from error
 
     def to_markdown(self) -> str:
         """The card as a page of Markdown: verdict, one row a quantity, resistance by pair."""
@@ -179,22 +141,6 @@ _HEADER = ("quantity", "value", "95 % interval", "finding")
 
 def _row(q: Quantity) -> tuple[str, ...]:
     return q.title, q.shown(), q.bounds(), q.label or "–"
-
-
-def _quantity(given: Mapping[str, Any]) -> Quantity:
-    numbers = {
-        name: None if given[name] is None else float(given[name])
-        for name in ("value", "low", "high", "at_least")
-    }
-    return Quantity(
-        title=str(given["title"]),
-        unit=str(given["unit"]),
-        by_seed={int(seed): float(value) for seed, value in given["by_seed"].items()},
-        censored=tuple(int(seed) for seed in given["censored"]),
-        label=str(given["label"]),
-        reason=str(given["reason"]),
-        **numbers,
-    )
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -236,8 +182,8 @@ def _list(values: tuple[int, ...]) -> str:
 
 
 def page(lines: list[str]) -> str:
-    """The lines as one text in which no name can pass for HTML."""
-    return "\n".join(lines).replace("<", "&lt;")
+    """The lines as one text in which no name can pass for HTML or steer a terminal."""
+    return "\n".join(map(printable, lines)).replace("<", "&lt;")
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from springback.core import to_jsonable
 from springback.elasticity.card import (
     ElasticityCard,
     Quantity,
@@ -17,34 +17,41 @@ from springback.elasticity.card import (
     table,
     with_unit,
 )
-from springback.elasticity.make_card import card_of
-from springback.elasticity.seed_tests import Change, paired_change, welch_change
+from springback.elasticity.seed_tests import paired_change, welch_change
 from springback.errors import DataError, describe
 from springback.stats import holm
-
-DifferenceLabel = Literal[
-    "higher", "lower", "undecided", "one seed", "not measured", "not estimable", "not compared"
-]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One quantity, model ``a`` minus model ``b``.
+    """One quantity of two models, ``a`` minus ``b``.
 
-    ``value`` with ``low`` and ``high`` in the quantity's unit; None where censored values leave
-    them open.  ``p_holm``: ``p`` adjusted over every test of the comparison; ``label`` says
-    whether ``a`` is higher or lower, by it.  ``method``: the test, or why there is none.
+    Attributes:
+        quantity: its name
+        unit: of the difference
+        a: name of a model
+        b: name of another
+        value: null where censored seeds leave it open
+        low: lower end of its interval
+        high: upper end
+        p: of its test
+        p_holm: adjusted over every test of the comparison
+        label: `higher`, `lower`, `undecided`, `one seed`, `not measured`, `not estimable`
+            (censored in both) or `not compared`
+        method: the test, or why there is none
     """
 
+    quantity: str
+    unit: str
     a: str
     b: str
-    value: float | None
-    low: float | None
-    high: float | None
-    p: float | None
-    p_holm: float | None
-    label: DifferenceLabel
-    method: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    label: str = ""
+    method: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,7 @@ class Comparison:
             "level": self.level,
             "notes": list(self.notes),
             "cards": [card.to_dict() for card in self.cards],
-            "differences": [
-                {"quantity": row.key, "unit": row.unit, **dataclasses.asdict(difference)}
-                for row in self.rows
-                for difference in row.differences
-            ],
+            "differences": [to_jsonable(d) for row in self.rows for d in row.differences],
         }
 
     def to_markdown(self) -> str:
@@ -115,12 +118,12 @@ class Comparison:
 
 
 def compare(
-    given: Sequence[ElasticityCard | Mapping[str, Any]],
+    cards: Sequence[ElasticityCard],
     *,
     names: Sequence[str] | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare two models or more: their cards, or the content of their ``result.json``.
+    """Compare the cards of two models or more.
 
     Paired by seed where data and settings are the same and so are the seeds (the seed draws the
     order of the data, so a pair shares it); Welch's t over the seeds otherwise.  A censored dose
@@ -128,13 +131,9 @@ def compare(
     apart by a number.  The worst case is a maximum and is shown, not tested.
 
     Raises :class:`~springback.errors.DataError` with fewer than two models, names that do not
-    match them or are not distinct, or as :func:`card_of`.
+    match them or are not distinct.
     """
-    cards = tuple(
-        c if isinstance(c, ElasticityCard) else card_of(c) if "kind" in c
-        else ElasticityCard.from_dict(c)
-        for c in given
-    )  # fmt: skip
+    cards = tuple(cards)
     labels = tuple(" ".join(n.split()) for n in (_names(cards) if names is None else names))
     if len(cards) < 2 or len(labels) != len(cards) or len(set(labels)) != len(labels):
         raise DataError(
@@ -161,50 +160,51 @@ def _names(cards: Sequence[ElasticityCard]) -> tuple[str, ...]:
 
 def _row(key: str, names: tuple[str, ...], cards: tuple[ElasticityCard, ...], level: float) -> Row:
     values = tuple(card.quantities()[key] for card in cards)
+    unit = values[0].unit
     differences = tuple(
-        _tested(key, (names[i], names[j]), (cards[i], cards[j]), level)
+        _tested(Difference(key, unit, names[i], names[j]), cards[i], cards[j], level)
         for i, j in itertools.combinations(range(len(cards)), 2)
     )
-    return Row(key, values[0].title, values[0].unit, values, differences)
+    return Row(key, values[0].title, unit, values, differences)
 
 
 def _tested(
-    key: str, names: tuple[str, str], cards: tuple[ElasticityCard, ElasticityCard], level: float
+    untested: Difference, card: ElasticityCard, other: ElasticityCard, level: float
 ) -> Difference:
     """Not adjusted yet: a label that hangs on p is ``undecided`` so far."""
-    one, two = (card.quantities()[key] for card in cards)
+    one, two = (c.quantities()[untested.quantity] for c in (card, other))
     a, b = one.ranges(), two.ranges()
-    if key == "worst_case":
-        return _untested(names, one, two, "not compared", "a maximum has no interval")
+    known = untested
+    if one.value is not None and two.value is not None:
+        known = replace(untested, value=one.value - two.value)
+    if untested.quantity == "worst_case":
+        return replace(known, label="not compared", method="a maximum has no interval")
     if one.title != two.title and a and b:
         why = f"not the same quantity: {one.title}; {two.title}"
-        return Difference(*names, None, None, None, None, None, "not compared", why)
+        return replace(untested, label="not compared", method=why)
     if not a or not b:
-        return _untested(names, one, two, "not measured", "no values by seed")
+        return replace(known, label="not measured", method="no values by seed")
     if min(len(a), len(b)) == 1:
-        return _untested(names, one, two, "one seed", "one seed, no interval")
-    if a.keys() == b.keys() and cards[0].study and cards[0].study == cards[1].study:
+        return replace(known, label="one seed", method="one seed, no interval")
+    if a.keys() == b.keys() and card.study and card.study == other.study:
         seeds = sorted(a)
         change = paired_change([a[s] for s in seeds], [b[s] for s in seeds], level=level)
     else:
         change = welch_change([*a.values()], [*b.values()], level=level)
-    return _of_change(names, change, bool(one.censored and two.censored))
-
-
-def _of_change(names: tuple[str, str], change: Change, both_censored: bool) -> Difference:
-    label: DifferenceLabel = "undecided"
-    method = change.method
-    if change.p is None:
-        label = "not estimable" if both_censored else label
-        method += ", censored in both models" if both_censored else ", no spread over the seeds"
-    return Difference(*names, change.value, change.low, change.high, change.p, None, label, method)
-
-
-def _untested(
-    names: tuple[str, str], one: Quantity, two: Quantity, label: DifferenceLabel, why: str
-) -> Difference:
-    value = None if one.value is None or two.value is None else one.value - two.value
-    return Difference(*names, value, None, None, None, None, label, why)
+    label, method = "undecided", change.method
+    if change.p is None and one.censored and two.censored:
+        label, method = "not estimable", f"{method}, censored in both models"
+    elif change.p is None:
+        method += ", no spread over the seeds"
+    return replace(
+        untested,
+        value=change.value,
+        low=change.low,
+        high=change.high,
+        p=change.p,
+        label=label,
+        method=method,
+    )
 
 
 def _adjusted(rows: Sequence[Row], level: float) -> list[Row]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from springback.elasticity.audit_values import AuditValues
 from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
 from springback.elasticity.censored import Bounded
 from springback.elasticity.curves import slopes_on_log2
 from springback.elasticity.doses import EPSILON, Doses, doses_at, doses_to_lose_gain, kl_doses
-from springback.elasticity.read_audit import AuditValues, finite, part, read_audit
 from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
 from springback.elasticity.resistance import overall_resistance, resistance_tests
 from springback.stats import Interval, mean_interval
@@ -22,23 +21,48 @@ UTILITY_PROBES = {
 }
 
 
-def card_of(audit: AuditValues | Mapping[str, Any], *, epsilon: float = EPSILON) -> ElasticityCard:
-    """The card of an audit: of its values, or of the content of its ``result.json``.
+#: Pair -> seed -> way -> nats a token.
+Losses = Mapping[str, Mapping[int, Mapping[str, float]]]
+#: Title and unit of each quantity, by its name on a card.
+WORDS = {
+    "gain": ("Margin gained by aligning", "nats/token"),
+    "share_lost": ("Taken back at the largest dose", "share of the gain"),
+    "resistance_ratio": (
+        "Resistance ratio: loss going back over loss going forward",
+        "times the forward loss",
+    ),
+    "rebound_slope": ("Rebound slope: fall (paper's criterion)", "nats/token per doubling"),
+    "share_slope": (
+        "Rebound slope: share lost (stricter criterion)",
+        "share of the gain per doubling",
+    ),
+    "half_life_dose": ("Half-life dose: half of the gain lost", "examples"),
+    "dose_to_undo": ("Dose to undo: all of the gain lost", "examples"),
+    "kl_dose": ("Dose to undo: KL(start || model) at most {:g} nats/token", "examples"),
+    "worst_case": ("Worst case: taken back at the largest dose", "share of the gain"),
+    "utility_kept": ("Utility kept: {}, start over aligned", "times the start's"),
+}
 
-    Everything is computed anew from the single values, in a file its ``measurements``; where these
-    are missing the means of ``analysis`` are taken, without values by seed; where both are, the
-    quantity is None and says why.  ``epsilon``: of the dose to undo by KL, nats a token.
 
-    Raises :class:`~springback.errors.DataError` on a result of another kind.
+def card_of(source: AuditValues, *, epsilon: float = EPSILON) -> ElasticityCard:
+    """The card of an audit.
+
+    Everything is computed from the single values; where these are missing the means of ``source``
+    are taken, without values by seed; where both are, the quantity is None and says why.
+    ``epsilon``: of the dose to undo by KL, nats a token.
     """
-    source = audit if isinstance(audit, AuditValues) else read_audit(audit)
     curves = source.rebound()
-    quantities = {
-        **(_gain_and_share(curves) if curves else _from_analysis(source)),
-        "resistance_ratio": _resistance(source),
-        **_slopes(curves, source),
-        "half_life_dose": _gain_dose(curves, source, "half"),
-        "dose_to_undo": _gain_dose(curves, source, "all"),
+    quantities = {name: Quantity(*words, reason="not measured") for name, words in WORDS.items()}
+    quantities |= source.means
+    if curves is not None:
+        quantities |= _gain_and_share(curves) | _slopes(curves)
+        quantities |= {
+            "half_life_dose": _dose(WORDS["half_life_dose"], doses_to_lose_gain(curves, "half")),
+            "dose_to_undo": _dose(WORDS["dose_to_undo"], doses_to_lose_gain(curves, "all")),
+        }
+    if losses := _complete(source):
+        quantities["resistance_ratio"] = _resistance(source, losses)
+    quantities |= {
         "kl_dose": _kl_dose(source, epsilon),
         "worst_case": _worst_case(curves, source),
         "utility_kept": _utility(source),
@@ -50,7 +74,7 @@ def card_of(audit: AuditValues | Mapping[str, Any], *, epsilon: float = EPSILON)
         seeds=tuple(source.seeds),
         n_pos=tuple(source.n_pos),
         doses=tuple(float(d) for d in source.doses),
-        pairs=_pairs(source),
+        pairs=_pairs(source, losses),
         noise_floor=source.noise_floor,
         verdict=_verdict(quantities, source),
         **quantities,
@@ -63,41 +87,17 @@ def _most_aligned(n_pos: Sequence[int]) -> int:
 
 
 def _of_interval(
-    title: str,
-    unit: str,
+    words: tuple[str, str],
     interval: Interval,
-    by_seed: Mapping[int, float] | None = None,
+    by_seed: Mapping[int, float],
     label: str = "",
     note: str = "",
 ) -> Quantity:
     why = "" if interval.bounds else interval.method.removesuffix(", no interval")
     reason = "; ".join(filter(None, (why, note)))
-    values = dict(by_seed or {})
     return Quantity(
-        title, unit, interval.mean, interval.low, interval.high, None, values, (), label, reason
+        *words, interval.mean, interval.low, interval.high, None, dict(by_seed), (), label, reason
     )
-
-
-def _read(title: str, unit: str, interval: Any, label: str = "") -> Quantity:
-    """From an interval object of ``analysis``: a value without those of the seeds."""
-    mean = finite(part({"i": interval}, "i").get("mean"))
-    if mean is None:
-        return Quantity(title, unit, reason="not measured")
-    low, high = finite(interval.get("low")), finite(interval.get("high"))
-    reason = "" if low is not None else str(interval.get("method") or "one seed")
-    reason = reason.removesuffix(", no interval")
-    return Quantity(title, unit, mean, low, high, label=label, reason=reason)
-
-
-GAIN = ("Margin gained by aligning", "nats/token")
-SHARE = ("Taken back at the largest dose", "share of the gain")
-RATIO = ("Resistance ratio: loss going back over loss going forward", "times the forward loss")
-SLOPE = ("Rebound slope: fall (paper's criterion)", "nats/token per doubling")
-SHARE_SLOPE = ("Rebound slope: share lost (stricter criterion)", "share of the gain per doubling")
-HALF = ("Half-life dose: half of the gain lost", "examples")
-UNDO = ("Dose to undo: all of the gain lost", "examples")
-WORST = ("Worst case: taken back at the largest dose", "share of the gain")
-UTILITY = ("Utility kept: {}, start over aligned", "times the start's")
 
 
 def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
@@ -111,7 +111,7 @@ def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
         aligned = "aligned" if gain.low > 0 else "did not align"
         note = "the interval holds zero" if gain.low <= 0 <= gain.high else ""
     return {
-        "gain": _of_interval(*GAIN, gain, gains, aligned, note),
+        "gain": _of_interval(WORDS["gain"], gain, gains, aligned, note),
         "share_lost": _share_lost(curves, branch),
     }
 
@@ -119,37 +119,20 @@ def _gain_and_share(curves: ReboundCurves) -> dict[str, Quantity]:
 def _share_lost(curves: ReboundCurves, branch: int) -> Quantity:
     by_seed = {seed: row[branch] for seed, row in curves.shares(curves.doses[-1]).items()}
     shares = {seed: share for seed, share in by_seed.items() if share is not None}
+    words = WORDS["share_lost"]
     if not shares:
-        return Quantity(*SHARE, label="did not align", reason="alignment gained nothing")
+        return Quantity(*words, label="did not align", reason="alignment gained nothing")
     left = len(by_seed) - len(shares)
     note = f"not defined in {left} of {len(by_seed)} seeds, which gained nothing" if left else ""
     label = "one seed, no interval" if len(shares) == 1 else ""
-    return _of_interval(*SHARE, mean_interval(list(shares.values())), shares, label, note)
+    return _of_interval(words, mean_interval(list(shares.values())), shares, label, note)
 
 
-def _from_analysis(source: AuditValues) -> dict[str, Quantity]:
-    rebound, n_pos = part(source.means, "rebound"), max(source.n_pos, default=None)
-
-    def of(key: str) -> Any:
-        rows = rebound.get(key)
-        matching = [r for r in rows if r.get("n_pos") == n_pos] if isinstance(rows, list) else []
-        return matching[0] if matching else None
-
-    return {"gain": _read(*GAIN, of("gain")), "share_lost": _read(*SHARE, of("share_lost"))}
-
-
-def _slopes(curves: ReboundCurves | None, source: AuditValues) -> dict[str, Quantity]:
-    if curves is None:
-        slope = part(part(source.means, "rebound"), "slope")
-        return {
-            "rebound_slope": _read(*SLOPE, slope.get("fall_per_log2")),
-            "share_slope": _read(*SHARE_SLOPE, slope.get("share_per_log2")),
-        }
+def _slopes(curves: ReboundCurves) -> dict[str, Quantity]:
     if len(set(curves.n_pos)) < 2:
-        return {
-            "rebound_slope": Quantity(*SLOPE, reason="there is one n_pos only"),
-            "share_slope": Quantity(*SHARE_SLOPE, reason="there is one n_pos only"),
-        }
+        reason = "there is one n_pos only"
+        names = ("rebound_slope", "share_slope")
+        return {name: Quantity(*WORDS[name], reason=reason) for name in names}
     dose = curves.doses[-1]
     judged = rebound_judgement(curves, dose=dose)
     shares = {
@@ -158,41 +141,23 @@ def _slopes(curves: ReboundCurves | None, source: AuditValues) -> dict[str, Quan
         if None not in row
     }
     return {
-        "rebound_slope": _criterion(SLOPE, judged.paper, curves, curves.falls(dose)),
-        "share_slope": _criterion(SHARE_SLOPE, judged.strict, curves, shares),
+        "rebound_slope": _criterion("rebound_slope", judged.paper, curves, curves.falls(dose)),
+        "share_slope": _criterion("share_slope", judged.strict, curves, shares),
     }
 
 
 def _criterion(
-    words: tuple[str, str],
-    criterion: Criterion,
-    curves: ReboundCurves,
-    values: Mapping[int, Sequence[float]],
+    name: str, criterion: Criterion, curves: ReboundCurves, values: Mapping[int, Sequence[float]]
 ) -> Quantity:
     if criterion.slope is None:
-        return Quantity(*words, label=criterion.label, reason="alignment gained nothing")
-    return _of_interval(
-        *words, criterion.slope, slopes_on_log2(curves.n_pos, values), criterion.label
-    )
-
-
-def _gain_dose(curves: ReboundCurves | None, source: AuditValues, share: str) -> Quantity:
-    words = HALF if share == "half" else UNDO
-    if curves is not None:
-        return _dose(words, doses_to_lose_gain(curves, "half" if share == "half" else "all"))
-    rows = part(source.means, "rebound").get("half_dose") if share == "half" else None
-    n_pos = max(source.n_pos, default=None)
-    for row in rows if isinstance(rows, list) else ():
-        if row.get("n_pos") == n_pos and row.get("censored"):
-            largest = float(max(source.doses, default=0))
-            return Quantity(*words, at_least=largest, label="censored", reason="not reached")
-        if row.get("n_pos") == n_pos and (dose := finite(row.get("value"))) is not None:
-            return Quantity(*words, dose, reason="of the mean curve; no values by seed")
-    return Quantity(*words, reason="not measured")
+        return Quantity(*WORDS[name], label=criterion.label, reason="alignment gained nothing")
+    slopes = slopes_on_log2(curves.n_pos, values)
+    return _of_interval(WORDS[name], criterion.slope, slopes, criterion.label)
 
 
 def _kl_dose(source: AuditValues, epsilon: float) -> Quantity:
-    words = (f"Dose to undo: KL(start || model) at most {epsilon:g} nats/token", "examples")
+    title, unit = WORDS["kl_dose"]
+    words = title.format(epsilon), unit
     curves = source.values.get("kl")
     if not curves:
         return Quantity(*words, reason="not measured")
@@ -244,15 +209,10 @@ def _dose_words(mean: Bounded, extreme: float, extreme_dose: float) -> tuple[str
     return f"censored in {mean.censored} of {mean.n} seeds", "some seeds did not reach it"
 
 
-def _resistance(source: AuditValues) -> Quantity:
-    if not (losses := _complete(source)):
-        rows = part(source.means, "resistance").get("pairs")
-        if isinstance(rows, list) and len(rows) == 1:
-            return _read(*RATIO, part(rows[0], "ratio"), str(rows[0].get("label") or ""))
-        why = "only means by pair are in the file" if rows else "not measured"
-        return Quantity(*RATIO, reason=why)
+def _resistance(source: AuditValues, losses: Losses) -> Quantity:
     judged, ratios = overall_resistance(losses)
-    return _of_interval(*RATIO, judged.ratio, ratios, judged.label, _variant(source))
+    words, note = WORDS["resistance_ratio"], _variant(source)
+    return _of_interval(words, judged.ratio, ratios, judged.label, note)
 
 
 def _variant(source: AuditValues) -> str:
@@ -261,7 +221,7 @@ def _variant(source: AuditValues) -> str:
     return "" if data == "responses" else f"trained on rows of the {data}, not on responses"
 
 
-def _complete(source: AuditValues) -> dict[str, dict[int, Mapping[str, float]]]:
+def _complete(source: AuditValues) -> Losses:
     """Pairs and seeds with both losses, if every pair has a seed in common."""
     complete = {
         pair: {s: v for s, v in by_seed.items() if {"forward", "inverse"} <= v.keys()}
@@ -270,36 +230,37 @@ def _complete(source: AuditValues) -> dict[str, dict[int, Mapping[str, float]]]:
     return complete if complete and set.intersection(*(set(v) for v in complete.values())) else {}
 
 
-def _pairs(source: AuditValues) -> dict[str, Quantity]:
+def _pairs(source: AuditValues, losses: Losses) -> dict[str, Quantity]:
     quantities = {}
-    losses = _complete(source)
     for pair, test in resistance_tests(losses).items():
         ratios = {s: v["inverse"] / v["forward"] for s, v in losses[pair].items()}
         tested = "" if test.p is None else f"paired t, p = {test.p:.2g}, Holm {test.p_holm:.2g}"
         note = "; ".join(filter(None, (tested, _variant(source))))
         title = f"theta_{pair[-1]} to theta_{pair[0]} against the way forward"
         judged = test.judgement
-        quantities[pair] = _of_interval(title, RATIO[1], judged.ratio, ratios, judged.label, note)
+        words = title, WORDS["resistance_ratio"][1]
+        quantities[pair] = _of_interval(words, judged.ratio, ratios, judged.label, note)
     return quantities
 
 
 def _worst_case(curves: ReboundCurves | None, source: AuditValues) -> Quantity:
+    words = WORDS["worst_case"]
     if (swept := source.attackers) is not None:
         reason = f"a maximum of {swept.attackers} attackers; {swept.worst_by}"
         if swept.median is not None:
-            reason += f"; median {with_unit(swept.median, WORST[1])}"
-        return Quantity(*WORST, swept.worst, reason=reason)
+            reason += f"; median {with_unit(swept.median, words[1])}"
+        return Quantity(*words, swept.worst, reason=reason)
     if curves is None:
-        return Quantity(*WORST, reason="not measured")
+        return Quantity(*words, reason="not measured")
     branch = _most_aligned(curves.n_pos)
     rows = curves.shares(curves.doses[-1])
     shares = [(row[branch], seed) for seed, row in rows.items()]
     known = [(share, seed) for share, seed in shares if share is not None]
     if not known:
-        return Quantity(*WORST, label="did not align", reason="alignment gained nothing")
+        return Quantity(*words, label="did not align", reason="alignment gained nothing")
     share, seed = max(known)
     tried = "one seed" if len(shares) == 1 else f"a maximum of {len(shares)} seeds"
-    return Quantity(*WORST, share, reason=f"{tried}; seed {seed}; no sweep of learning rates")
+    return Quantity(*words, share, reason=f"{tried}; seed {seed}; no sweep of learning rates")
 
 
 def _utility(source: AuditValues) -> Quantity:
@@ -314,7 +275,8 @@ def _utility(source: AuditValues) -> Quantity:
         }
         if kept:
             break
-    words = UTILITY[0].format(UTILITY_PROBES[probe]), UTILITY[1]
+    title, unit = WORDS["utility_kept"]
+    words = title.format(UTILITY_PROBES[probe]), unit
     if not kept:
         return Quantity(*words, reason="not measured")
     interval = mean_interval(list(kept.values()))
@@ -322,9 +284,8 @@ def _utility(source: AuditValues) -> Quantity:
     if interval.bounds is not None and interval.low is not None and interval.high is not None:
         label = "lower" if interval.high < 1 else ("not lower" if interval.low >= 1 else label)
     note = "the study's own texts, not a benchmark" if probe == "bits_per_byte" else ""
-    return _of_interval(
-        *words, interval, kept, label, "; ".join(filter(None, (note, _choice(source))))
-    )
+    note = "; ".join(filter(None, (note, _choice(source))))
+    return _of_interval(words, interval, kept, label, note)
 
 
 def _choice(source: AuditValues) -> str:

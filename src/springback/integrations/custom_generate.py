@@ -63,10 +63,12 @@ def load_amateur(model: Any, folder: str | None = None) -> tuple[Any, float, flo
         sub = str(facts.get("amateur") or "")
         if not sub or Path(sub).is_absolute() or ".." in Path(sub).parts:
             raise ValueError(f"{name}/springback.json names the weak model {sub!r}, outside of it")
+        # As the model itself: in its dtype, on its device or spread as it is.
+        spread = {"device_map": "auto"} if len(getattr(model, "hf_device_map", ())) > 1 else {}
         weak: Any = AutoModelForCausalLM.from_pretrained(
-            name, subfolder=sub, dtype=model.dtype, use_safetensors=True, **pinned
+            name, subfolder=sub, dtype=model.dtype, use_safetensors=True, **spread, **pinned
         )
-        amateur = weak.to(model.device).eval()
+        amateur = (weak if spread else weak.to(model.device)).eval()
     held = (amateur, lam, alpha)
     if folder is None:
         _AMATEURS[model] = held

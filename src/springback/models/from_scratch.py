@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from springback.models.loading import Model, Tokenizer
+from springback.models.memory import Architecture
 from springback.models.placement import accelerator
 from springback.models.quiet import quiet
 from springback.results.store import whole_folder
+
+#: What :func:`two_layers` cuts a shape to on a CPU: an optimiser's state stays under a gigabyte.
+MOST_WIDTH, MOST_HIDDEN, MOST_TOKENS = 1024, 4096, 16384
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,11 @@ def small_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path) -> None
         made.save_pretrained(tmp)
 
 
-def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
-    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``, on the
-    accelerator if there is one."""
+def fresh_model(
+    tokenizer: Tokenizer, shape: Shape, seed: int, device: torch.device | None = None
+) -> Model:
+    """An untrained fp32 Llama with tied embeddings, its weights drawn by ``seed``, on ``device``:
+    without one the accelerator if there is one."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=shape.hidden,
@@ -80,7 +89,7 @@ def fresh_model(tokenizer: Tokenizer, shape: Shape, seed: int) -> Model:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Model = LlamaForCausalLM(config)
-    model.to(accelerator())  # type: ignore[arg-type]
+    model.to(device or accelerator())  # type: ignore[arg-type]
     model.train(False)
     return model
 
@@ -111,6 +120,51 @@ def bare_llama(vocabulary: int, shape: Shape, seed: int, positions: int) -> Mode
         model: Model = LlamaForCausalLM(config)
     model.train(False)
     return model
+
+
+def two_layers(shape: Architecture) -> Model:
+    """A Llama of two layers of the shape, cut where it is large; untrained, in fp32."""
+    small = shape
+    if accelerator().type == "cpu":
+        small = replace(
+            shape,
+            width=min(shape.width, MOST_WIDTH),
+            hidden=min(shape.hidden or 4 * shape.width, MOST_HIDDEN),
+            vocabulary=min(shape.vocabulary or MOST_TOKENS, MOST_TOKENS),
+        )
+    # Heads of 64, and the width a multiple of that.
+    heads = max(1, small.width // 64)
+    shared = max(1, round(heads * shape.key / shape.query)) if shape.query else heads
+    while heads % shared:
+        shared -= 1
+    config = LlamaConfig(
+        vocab_size=max(small.vocabulary, 8),
+        hidden_size=64 * heads,
+        intermediate_size=small.hidden,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Model = LlamaForCausalLM(config)
+    model.to(accelerator())  # type: ignore[arg-type]
+    model.train(False)
+    return model
+
+
+@contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Training seeds Python's, NumPy's and torch's numbers; afterwards they go on as before."""
+    python, others = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(others)
 
 
 def save_model(model: Model, tokenizer: Tokenizer, folder: Path) -> None:

@@ -46,7 +46,7 @@ GENERATION_CONFIG = "generation_config.json"
 WEIGHTS_FILE = "weights.safetensors"
 #: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
 #: benchmarks/plan_calibration.py).
-SHARE = {"bf16-mixed": 0.4, "float32": 0.8}
+SHARE = {"bf16-mixed": 0.4, "bfloat16": 0.4, "float32": 0.8}
 #: Products whose compiled code is kept: a piece of a batch has some 20.
 KEPT_PRODUCTS = 64
 
@@ -158,18 +158,30 @@ def _require_finite(model: Model, path: str) -> None:
     Of each tensor the sum is looked at, which reads it once and holds nothing.
     """
     kinds = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    floats = {name: p for name, p in model.named_parameters() if p.dtype in kinds}
     # Sums have the range of what is summed but for float16, which finite weights can leave.
     wide = {torch.float16: torch.float32}
-    sums = [p.sum(dtype=wide.get(p.dtype)).float() for p in floats.values()]
-    for name, fine in zip(
-        floats, torch.stack(sums).isfinite().tolist() if sums else [], strict=True
-    ):
-        if not fine:
+    sums = {
+        name: p.sum(dtype=wide.get(p.dtype)).float()
+        for name, p in _values(model)
+        if p.dtype in kinds
+    }
+    for name, total in sums.items():
+        if not total.isfinite():
             raise ModelError(
                 f"{name} holds NaN or infinity in {path}; allowed: finite weights; "
                 "take another checkpoint"
             )
+
+
+def _values(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter by name, those that are offloaded from where they are."""
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "meta":
+            yield name, parameter
+            continue
+        owner, _, leaf = name.rpartition(".")
+        hook: Any = model.get_submodule(owner)._hf_hook
+        yield name, hook.weights_map[leaf]
 
 
 def listed_end_ids(model: Any) -> set[int]:
@@ -264,10 +276,16 @@ def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -
     return model
 
 
-def default_precision() -> str:
-    """``bf16-mixed`` where the hardware multiplies bf16 natively, else ``float32``."""
-    if torch.cuda.is_available():
+def default_precision(device: torch.device | None = None) -> str:
+    """``bf16-mixed`` where ``device`` multiplies bf16 natively, else ``float32``.
+
+    Without a device: the accelerator if there is one.
+    """
+    kind = (device or accelerator()).type
+    if kind == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "float32"
+    if kind != "cpu":
+        return "float32"
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -376,7 +394,7 @@ def training_speed(parameters: int, precision: str) -> float:
 def product_speed(precision: str) -> float:
     """FLOP a second of a quick matrix product: the fastest of a few."""
     tune_allocator()
-    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    dtype = torch.float32 if precision == "float32" else torch.bfloat16
     a = torch.ones(1024, 1024, dtype=dtype, device=accelerator())
     times = []
     for _ in range(4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from springback.errors import ModelError, describe
+from springback.errors import MissingExtraError, ModelError, describe
 from springback.settings import ComputeSettings
 from springback.weights import tensor_names
 
@@ -20,6 +21,10 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+#: Devices by name of module, as accelerate takes them; ``auto`` has it work them out.
+DeviceMap = str | Mapping[str, int | str]
 
 
 def accelerator() -> torch.device:
@@ -33,13 +38,13 @@ def accelerator() -> torch.device:
 class Placement:
     """``dtype``: of weights and computing, None for that of each model's files.
 
-    ``device``: where the whole model goes, or with ``device_map`` (accelerate's ``auto``) where
-    inputs begin.
+    ``device``: where the whole model goes.  ``device_map`` spreads it instead (accelerate):
+    ``auto`` over GPUs, then memory, then disk, or a map of module names to devices.
     """
 
     dtype: torch.dtype | None = torch.float32
     device: torch.device = field(default_factory=accelerator)
-    device_map: str | None = None
+    device_map: DeviceMap | None = None
 
     def inputs(self, stored: str | None = None) -> dict[str, Any]:
         """What of this decides numbers, for the inputs of a run: nothing in float32.
@@ -60,7 +65,7 @@ class Placement:
         return replace(self, dtype=DTYPES[max(sizes, key=lambda name: sizes[name])])
 
     def describe(self) -> dict[str, Any]:
-        """For provenance."""
+        """For provenance: ``dtype``, ``device``, and ``device_map`` (None for one device)."""
         dtype = "as stored" if self.dtype is None else dtype_name(self.dtype)
         return {"dtype": dtype, "device": str(self.device), "device_map": self.device_map}
 
@@ -70,30 +75,70 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def placement(settings: ComputeSettings | None = None) -> Placement:
-    """What the settings ask for on this machine.
+def is_spread(model: Any) -> bool:
+    """Whether accelerate's hooks move the weights or inputs of ``model`` while it runs.
+
+    Some of its parameters may then be on the device ``meta``, without values.
+    """
+    return getattr(model, "_hf_hook", None) is not None
+
+
+def running_device(module: Any) -> torch.device:
+    """Where a model or layer takes its inputs: of a spread one wherever its weights lie."""
+    if is_spread(module):
+        for each in module.modules():  # the first is the module itself, or its embedding
+            hook = getattr(each, "_hf_hook", None)
+            for one in (hook, *getattr(hook, "hooks", ())):
+                where = getattr(one, "execution_device", None)
+                if where is not None:
+                    return torch.device(where)
+    device: torch.device = getattr(module, "device", None) or module.weight.device
+    return device
+
+
+def wide_device(device: torch.device) -> torch.device:
+    """Where float64 is computed for what lies on ``device``: Apple's accelerators have none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def placement(
+    settings: ComputeSettings | None = None, device_map: Mapping[str, int | str] | None = None
+) -> Placement:
+    """What the settings ask for on this machine; ``device_map`` instead of theirs.
 
     Raises :class:`ModelError` for a dtype, device or map that is not allowed or not here.
     """
     s = settings or ComputeSettings()
     device = _device(s.device)
     if s.device_map not in (None, "auto"):
+        allowed = "auto (from Python also a map of module names to devices)"
         raise ModelError(
-            describe(f"--device-map {s.device_map}", "auto", "leave it out for one device")
+            describe(f"--device-map {s.device_map}", allowed, "leave it out for one device")
         )
-    if s.device_map and s.device != "auto":
+    wanted = device_map or s.device_map
+    if wanted and s.device != "auto":
         raise ModelError(
             describe(
                 f"--device {s.device} with --device-map", "one of the two", "leave one of them out"
             )
         )
+    if wanted and importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError("accelerate", "train", "--device-map")
     if s.dtype != "auto" and s.dtype not in DTYPES:
         allowed = ", ".join(("auto", *DTYPES))
         raise ModelError(describe(f"--dtype {s.dtype}", allowed, "choose one of these"))
     dtype = DTYPES.get(s.dtype)
     if s.dtype == "auto" and device.type == "cpu":
         dtype = torch.float32
-    return Placement(dtype, device, s.device_map)
+    return Placement(dtype, device, wanted)
+
+
+def audit_placement(settings: ComputeSettings) -> Placement:
+    """As :func:`placement`, ``auto`` being float32 everywhere: of the start and of every measured
+    model of an audit, whose small differences are the result.
+    """
+    place = placement(settings)
+    return place if place.dtype is not None else replace(place, dtype=torch.float32)
 
 
 def _device(name: str) -> torch.device:

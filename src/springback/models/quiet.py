@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging as standard_logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import transformers
+
+_ACCELERATE = standard_logging.getLogger("accelerate")
 
 
 def one_line(error: BaseException) -> str:
@@ -17,10 +20,12 @@ def one_line(error: BaseException) -> str:
 
 
 class quiet:
-    """Turns Transformers' progress bars and warnings off inside the block."""
+    """Turns progress bars and warnings of Transformers and accelerate off inside the block."""
 
     def __enter__(self) -> None:
         logging: Any = transformers.utils.logging
+        self.level = _ACCELERATE.level
+        _ACCELERATE.setLevel("ERROR")
         self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
@@ -28,6 +33,7 @@ class quiet:
     def __exit__(self, *_: object) -> None:
         logging: Any = transformers.utils.logging
         logging.set_verbosity(self.verbosity)
+        _ACCELERATE.setLevel(self.level)
         if self.bars:
             logging.enable_progress_bar()
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from springback.models.placement import wide_device
 from springback.weights.lowrank import top_directions
 
 #: Elements turned into float64 at a time.
@@ -47,10 +48,11 @@ def move_(
     after, before = ahead.reshape(rows.shape), behind.reshape(rows.shape)
     begin = rows if base is None else base.reshape(rows.shape)
     width = max(1, BLOCK // rows.shape[1])
+    where = wide_device(rows.device)
 
     def difference(first: int, end: int) -> Tensor:
-        double = after[first:end].to(rows.device, torch.float64)
-        return double - before[first:end].to(rows.device, torch.float64)
+        double = after[first:end].to(where).double()
+        return double - before[first:end].to(where).double()
 
     def numbers(first: int, end: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         block: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -66,10 +68,10 @@ def move_(
         step = difference(first, end)
         energy += float((step * step).sum())
         if top is not None:
-            step = torch.from_numpy(top.project(step.cpu().numpy())).to(rows.device)
+            step = torch.from_numpy(top.project(step.cpu().numpy())).to(where)
         step *= mu
         moved += float((step * step).sum())
-        target = begin[first:end].to(rows.device, torch.float64) + step
+        target = begin[first:end].to(where).double() + step
         rows[first:end] = rounded(target, stored or rows.dtype)
     return Moved(moved, energy, energy if top is None else top.kept)
 

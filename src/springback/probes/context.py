@@ -18,6 +18,7 @@ from springback.core import Checkpoint, Slice
 from springback.data import load_slice
 from springback.models.encoding import Encoded, encode_rows, stop_ids
 from springback.models.loading import Model, Tokenizer, load_model, read_configs
+from springback.models.placement import audit_placement
 from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import continued
@@ -56,6 +57,8 @@ class ProbeInputs:
         self.settings, self.checkpoint, self.tokenizer = settings, checkpoint, tokenizer
         self.folder, self.like = folder, like
         self.precision = Precision(settings.probe_precision)
+        #: Of the start model and of every model that is measured.
+        self.place = like.place if like else audit_placement(settings)
         #: One of the rows that continuations are sampled for.
         self.sampled_row = held_out["wanted"].rows[0]
         self.encoded = {side: self.encode(part) for side, part in held_out.items()}
@@ -74,7 +77,7 @@ class ProbeInputs:
     @cached_property
     def start(self) -> Model:
         """The start model, loaded when first needed: a plan does without."""
-        return self.like.start if self.like else load_model(self.checkpoint)
+        return self.like.start if self.like else load_model(self.checkpoint, self.place)
 
     @cached_property
     def meter(self) -> Meter:
@@ -85,9 +88,8 @@ class ProbeInputs:
         count = self.settings.probe_processes
         if count == 1:
             return Meter(*shared)
-        return SharedMeter(
-            *shared, Workers(count, self.checkpoint, self.folder, chat_of(self.tokenizer))
-        )
+        chat = chat_of(self.tokenizer)
+        return SharedMeter(*shared, Workers(count, self.checkpoint, self.folder, chat, self.place))
 
     def close(self) -> None:
         """End the processes that measure, if there are any."""

@@ -25,7 +25,7 @@ def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> 
     for part in chunks(len(owner), CHUNK):
         p = torch.log_softmax(p_logits[part].float(), -1)
         q = torch.log_softmax(q_logits[part].to(p.device).float(), -1)
-        each = (p.exp() * (p - q)).sum(-1).double().cpu()
+        each = (p.exp() * (p - q)).sum(-1).cpu().double()
         sums.index_add_(0, owner[part], each)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
+from springback.models.placement import wide_device
 from springback.probes.context import ProbeContext
 from springback.probes.likelihood import chunks
 from springback.probes.registry import Part, Probe, ProbeValue
@@ -161,8 +162,9 @@ def _blocks(weights: Sequence[Weights]) -> Iterator[tuple[Tensor, ...]]:
             shapes = " and ".join(str(tuple(t.shape)) for t in tensors)
             raise ModelError(f"tensor {name} has shapes {shapes}; use checkpoints of one run")
         flat = [t.detach().reshape(-1) for t in tensors]
+        where = wide_device(flat[0].device)
         for part in chunks(len(flat[0]), BLOCK):
-            yield tuple(t[part].to(flat[0].device, torch.float64) for t in flat)
+            yield tuple(t[part].to(where).double() for t in flat)
 
 
 def _names(weights: Sequence[Weights]) -> list[str]:

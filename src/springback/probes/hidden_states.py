@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from springback.decoding.ragged_cache import croppable, shared_start
 from springback.models.encoding import Batch, Encoded
+from springback.models.placement import running_device
 
 
 @dataclass
@@ -50,7 +51,8 @@ class LastStates:
             logits = run()
         finally:
             hook.remove()
-        if seen and torch.equal(seen[-1][1], logits):
+        # Of a spread model the output layer may be on another device than the model's output.
+        if seen and seen[-1][1].device == logits.device and torch.equal(seen[-1][1], logits):
             states = seen[-1][0]
             if states.nbytes <= self.room.left:
                 self.room.left -= states.nbytes
@@ -89,7 +91,7 @@ class Passes:
 
     def _run(self, batch: Batch, keep: int) -> Tensor:
         past = self._begun(len(batch.index))
-        where = self.model.device
+        where = running_device(self.model)
         logits: Tensor = self.model(
             input_ids=batch.input_ids[:, len(self._begin) :].to(where),
             attention_mask=batch.attention_mask.to(where),
@@ -105,7 +107,7 @@ class Passes:
             return None
         if self._past is None:
             self._past = DynamicCache(config=self.model.config)
-            ids = torch.tensor([self._begin], device=self.model.device)
+            ids = torch.tensor([self._begin], device=running_device(self.model))
             self.model(input_ids=ids, past_key_values=self._past, use_cache=True, logits_to_keep=1)
         past = copy.deepcopy(self._past)
         past.batch_repeat_interleave(rows)

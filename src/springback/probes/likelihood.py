@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from springback.decoding import contrast
 from springback.models.encoding import Batch, Encoded, scoring_batches
 from springback.models.loading import Tokenizer
+from springback.models.placement import running_device
 from springback.probes.hidden_states import LastStates, Passes
 
 #: Positions whose logits are turned into fp32 log-probabilities at a time.
@@ -26,14 +27,15 @@ def chunks(positions: int, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Precision:
-    """How scoring runs: ``float32`` or ``bf16-mixed`` (autocast), and padded tokens a batch."""
+    """How scoring runs: in the weights' dtype (``float32``, ``bfloat16``) or ``bf16-mixed``
+    (autocast of float32 weights), and padded tokens a batch."""
 
     name: str = "float32"
     batch_tokens: int = 1024
 
     def autocast(self, model: PreTrainedModel) -> torch.autocast:
         enabled = self.name == "bf16-mixed"
-        return torch.autocast(model.device.type, torch.bfloat16, enabled=enabled)
+        return torch.autocast(running_device(model).type, torch.bfloat16, enabled=enabled)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def counted_logits(passes: Passes, batch: Batch) -> tuple[Tensor, Tensor, Tensor
 def _gold(scores: Tensor, targets: Tensor) -> Tensor:
     """log softmax(scores) at the targets: (n, vocabulary), (n,) -> (n,), float64 on the CPU."""
     logp = torch.log_softmax(scores, -1)
-    return logp.gather(-1, targets[:, None])[:, 0].double().cpu()
+    return logp.gather(-1, targets[:, None])[:, 0].cpu().double()
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +32,14 @@ from springback.models.loading import (
     WEIGHTS_FILE,
     Model,
     Tokenizer,
+    copy_weights,
     fixed_threads,
     load_model,
     load_tokenizer,
     read_weights,
     write_weights,
 )
+from springback.models.placement import Placement
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.divergence import StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
@@ -52,17 +54,28 @@ FOLLOW = 2.0
 class Meter:
     """The measurements of one model beside its start that have a cost.
 
-    ``start`` is the start model, ``model`` the one that :meth:`hold` named.
+    ``start`` is the start model, ``model`` the one that :meth:`hold` named, in the same dtype:
+    computed in another, the difference of the two would be of two roundings.
     """
 
     def __init__(self, start: Model, tokenizer: Tokenizer, precision: Precision) -> None:
         self.start, self.model = start, start
         self.tokenizer, self.precision = tokenizer, precision
         self._distribution: StartDistribution | None = None
+        self._rounded: Model | None = None
 
     def hold(self, model: Model) -> None:
         """``model``, as its weights are now, is measured next."""
-        self.model = model
+        self.model = self.rounded(model)
+
+    def rounded(self, model: Model) -> Model:
+        """``model``, or a copy of it in the start model's dtype; the next copy overwrites it."""
+        if model.dtype == self.start.dtype:
+            return model
+        if self._rounded is None:
+            self._rounded = copy.deepcopy(self.start)
+        copy_weights(model, self._rounded)
+        return self._rounded
 
     def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
         """:func:`springback.probes.nll`."""
@@ -104,13 +117,14 @@ class Meter:
 class Workers:
     """How many processes, this one included; what each loads; a folder that all of them see.
 
-    ``chat``: of their tokenizer.
+    ``chat``: of their tokenizer.  ``place``: of the start model.
     """
 
     processes: int
     checkpoint: Checkpoint
     folder: Path
     chat: ChatSettings | None = None
+    place: Placement = field(default_factory=Placement)
 
 
 class SharedMeter(Meter):
@@ -239,7 +253,7 @@ def _begin(workers: Workers, precision: Precision, rank: int, threads: int, pare
         torch.cuda.set_device(rank % torch.cuda.device_count())
     checkpoint = workers.checkpoint
     tokenizer = load_tokenizer(checkpoint, workers.chat)
-    _meter.append(Meter(load_model(checkpoint), tokenizer, precision))
+    _meter.append(Meter(load_model(checkpoint, workers.place), tokenizer, precision))
 
 
 def _follow(parent: int) -> None:

@@ -204,7 +204,7 @@ def _probabilities(model: Model, tokenizer: Tokenizer, texts: Sequence[str]) -> 
         batch = tokenizer(
             part, padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(model.device)
-        logits = model(**batch).logits.double().cpu()  # (texts, labels)
+        logits = model(**batch).logits.cpu().double()  # (texts, labels)
         batches.append(logits.sigmoid() if independent else logits.softmax(-1))
     return torch.cat(batches)
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from springback.report import formatting
 from springback.report.components import Cell, Fact, Grid, Section
 from springback.report.estimate import shown, shown_difference
-from springback.results.card_schema import Card, Comparison, Difference, StudyCard
+from springback.results.card_schema import Card, Comparison, StudyCard
 from springback.results.paper_schema import Entry, Figures
-from springback.results.schema import Interval, Quantity
+from springback.results.schema import Difference, Interval, Quantity
 
 #: More rows than this stand folded, below those that say something.
 MANY = 12

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from springback.results.audit_schema import MeanDose
-from springback.results.card_schema import Difference
-from springback.results.schema import Bounded, Change, Interval, Quantity
+from springback.results.schema import Bounded, Change, Difference, Interval, Quantity
 
 #: Units that are read better in percent: factor, words for a value, words for a difference.
 _PERCENT = {

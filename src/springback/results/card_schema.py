@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
-from springback.elasticity import ElasticityCard, Quantity
+from springback.elasticity import Comparison as ComparedCards
+from springback.elasticity import Difference, ElasticityCard, Quantity
+from springback.elasticity.card import QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -47,37 +49,13 @@ class Card:
         same = {f.name: getattr(card, f.name) for f in fields(cls) if f.name != "quantities"}
         return cls(**same, quantities=card.quantities())
 
-
-@dataclass(frozen=True)
-class Difference:
-    """One quantity of two cards, ``a`` minus ``b``.
-
-    Attributes:
-        quantity: its name
-        unit: of the difference
-        a: name of a model
-        b: name of another
-        value: null where censored seeds leave it open
-        low: lower end of its interval
-        high: upper end
-        p: of its test
-        p_holm: adjusted over every test of the comparison
-        label: `higher`, `lower`, `undecided`, `one seed`, `not measured`, `not estimable`
-            (censored in both) or `not compared`
-        method: the test, or why there is none
-    """
-
-    quantity: str
-    unit: str
-    a: str
-    b: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    p_holm: float | None = None
-    label: str = ""
-    method: str = ""
+    def full(self) -> ElasticityCard:
+        """The card it was made :meth:`of`; every quantity must be there."""
+        same: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        del same["schema_version"], same["quantities"]
+        same["noise_floor"] = {k: v for k, v in self.noise_floor.items() if v is not None}
+        same |= {name: self.quantities[name] for name in QUANTITIES}
+        return ElasticityCard(**same)
 
 
 @dataclass(frozen=True)
@@ -99,6 +77,16 @@ class Comparison:
     notes: tuple[str, ...] = ()
     cards: tuple[Card, ...] = ()
     differences: tuple[Difference, ...] = ()
+
+    @classmethod
+    def of(cls, compared: ComparedCards) -> Comparison:
+        return cls(
+            names=compared.names,
+            level=compared.level,
+            notes=compared.notes,
+            cards=tuple(map(Card.of, compared.cards)),
+            differences=tuple(d for row in compared.rows for d in row.differences),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from springback.core import ABSENT
+from springback.core import ABSENT, Checkpoint
 from springback.results.audit_schema import Protections, Repair
 from springback.results.boost_schema import Difficulty, LambdaPoint, LogitErrors, SeedsComparison
 from springback.results.card_schema import Comparison, StudyCard
@@ -70,6 +70,12 @@ class SeedTheory(LogitErrors):
     measured: str
     nll_lambda: float
     chosen: float | None = None
+    eps: Interval | None = field(default=None, metadata=ABSENT)
+    k: Interval | None = field(default=None, metadata=ABSENT)
+    rho: Interval | None = field(default=None, metadata=ABSENT)
+    rho_k: Interval | None = field(default=None, metadata=ABSENT)
+    best_lambda: Interval | None = field(default=None, metadata=ABSENT)
+    contested: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -104,20 +110,27 @@ class Cell:
         search: by seed: what each search tried and chose
         curve: of `epicode-theory`: by lambda
         agreement: of `epicode-theory`: predicted signs against measured ones
+        reference: of `epicode-theory`: the better model, where there is one
     """
 
     name: str = ""
     model: str | None = None
     task: str | None = None
     seeds: tuple[int | SeedTheory, ...] = ()
-    questions: tuple[int, ...] = ()
-    same_questions: bool = False
-    methods: tuple[SeedsComparison, ...] = ()
-    rivals: tuple[SeedsComparison, ...] = ()
-    difficulty: Difficulty | None = None
-    search: tuple[Mapping[str, Any], ...] = ()
-    curve: tuple[LambdaPoint, ...] = ()
-    agreement: Agreement | None = None
+    questions: tuple[int, ...] | None = field(default=None, metadata=ABSENT)
+    same_questions: bool | None = field(default=None, metadata=ABSENT)
+    methods: tuple[SeedsComparison, ...] | None = field(default=None, metadata=ABSENT)
+    rivals: tuple[SeedsComparison, ...] | None = field(default=None, metadata=ABSENT)
+    difficulty: Difficulty | None = field(default=None, metadata=ABSENT)
+    search: tuple[Mapping[str, Any], ...] | None = field(default=None, metadata=ABSENT)
+    curve: tuple[LambdaPoint, ...] | None = field(default=None, metadata=ABSENT)
+    agreement: Agreement | None = field(default=None, metadata=ABSENT)
+    reference: Checkpoint | None = field(default=None, metadata=ABSENT)
+
+    @property
+    def theory(self) -> tuple[SeedTheory, ...]:
+        """Of `epicode-theory`: the seeds."""
+        return tuple(seed for seed in self.seeds if isinstance(seed, SeedTheory))
 
 
 @dataclass(frozen=True)
@@ -273,7 +286,7 @@ class Reproduction:
     name: str = ""
     question: str = ""
     scale: str = ""
-    note: str | None = field(default=None, metadata=ABSENT)
+    note: str | None = field(default="", metadata=ABSENT)
     paper: str = ""
     published: Figures | None = None
     measured: Figures | None = None

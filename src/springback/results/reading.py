@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -32,6 +33,39 @@ _ALLOWED = {
 }
 
 
+_NO_CHARACTERS = "".join(chr(plane << 16 | end) for plane in range(17) for end in (0xFFFE, 0xFFFF))
+_NOT_SHOWN = re.compile(
+    r"[^\t\n\r -~\u00a0-\ud7ff\ue000-\U0010ffff]"
+    rf"|[\u202a-\u202e\u2066-\u2069{_NO_CHARACTERS}]"
+)
+#: How many entries a list or an object of a result may have, and how many values a result, its
+#: measurements aside: what a job writes has hundreds, and a page of more takes minutes.
+MOST_ENTRIES = 5_000
+MOST_VALUES = 300_000
+
+
+def require_moderate(result: Mapping[str, Any], file: object = "result.json") -> None:
+    """Raise :class:`StoreError` where a result holds more than a page or a table can show.
+
+    ``measurements`` are single numbers that nothing lists, and may be any number.
+    """
+    values = 0
+    waiting: list[tuple[str, Any]] = [(k, v) for k, v in result.items() if k != "measurements"]
+    while waiting:
+        path, value = waiting.pop()
+        if not isinstance(value, (Mapping, list)):
+            continue
+        values += len(value)
+        if len(value) > MOST_ENTRIES or values > MOST_VALUES:
+            given, most = f"{len(value):,} entries in {path}", f"at most {MOST_ENTRIES:,}"
+            if values > MOST_VALUES:
+                given, most = f"over {MOST_VALUES:,} values", f"{MOST_VALUES:,}, measurements aside"
+            do = "make the study with fewer doses, sizes or seeds"
+            raise StoreError(f"{file} holds too much to show: " + describe(given, most, do))
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        waiting += [(f"{path}.{k}"[-80:], v) for k, v in inner if isinstance(v, (Mapping, list))]
+
+
 def read_part(form: type[T], key: str, value: Any, command: str) -> T:
     """``value``, the plain JSON of a file's part ``key``, as ``form``.
 
@@ -54,11 +88,12 @@ def _adapter(form: Hashable) -> TypeAdapter[Any]:
 def clean(value: Any) -> Any:
     """``value`` without what no page or picture may hold, and with null for what is not known.
 
-    Characters that neither UTF-8 nor XML can spell become U+FFFD; numbers that no float holds
+    Characters that neither UTF-8 nor XML can spell, control codes and overrides of direction become
+    U+FFFD; numbers that no float holds
     become null, and so does an interval without a mean: there is nothing to show then.
     """
     if isinstance(value, str):
-        return "".join(c if _allowed(c) else "\ufffd" for c in value)
+        return _NOT_SHOWN.sub("\ufffd", value)
     if isinstance(value, Mapping):
         if value.get("mean", 0) is None and value.keys() <= _INTERVAL:
             return None
@@ -71,13 +106,6 @@ def clean(value: Any) -> Any:
         except OverflowError:  # JSON knows no largest integer
             return None
     return value
-
-
-def _allowed(char: str) -> bool:
-    code = ord(char)
-    if code < 0x20:
-        return char in "\t\n\r"
-    return not (0x7F <= code <= 0x9F or 0xD800 <= code <= 0xDFFF or code & 0xFFFE == 0xFFFE)
 
 
 def _refusal(error: ValidationError, part: Mapping[str, Any], command: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.elasticity import Bounded as Bounded
+from springback.elasticity import Difference as Difference
 from springback.elasticity import Phases as Phases
 from springback.elasticity import Quantity as Quantity
 from springback.elasticity import Realignment as Realignment
@@ -23,7 +24,7 @@ from springback.results.audit_schema import Audit, not_in_file
 from springback.results.boost_schema import Boost
 from springback.results.card_schema import Series
 from springback.results.paper_schema import Reproduction
-from springback.results.reading import clean, read_part
+from springback.results.reading import clean, read_part, require_moderate
 from springback.results.theory_schema import Theory
 from springback.stats import Interval as Interval
 
@@ -117,7 +118,7 @@ def read(result: Any) -> ResultFile:
     """The content of a ``result.json`` as objects.
 
     Raises :class:`StoreError` where it is not a springback result, is of another
-    ``schema_version`` or ``kind``, or a known key holds the wrong type.
+    ``schema_version`` or ``kind``, a known key holds the wrong type, or it is too large to show.
     """
     if not isinstance(result, Mapping) or "schema_version" not in result:
         raise StoreError(
@@ -144,6 +145,7 @@ def read(result: Any) -> ResultFile:
             "result.json is of an unknown kind: "
             + describe(repr(kind), ", ".join(KINDS), "name a folder that one of these jobs wrote")
         )
+    require_moderate(result)
     try:
         parts = {key: clean(value) for key, value in result.items() if value is not None}
     except RecursionError as error:

@@ -24,13 +24,14 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from springback.core import Run, byte_size, to_jsonable
+from springback.core import Run, byte_size, content_hash, to_jsonable
 from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
 
@@ -242,6 +243,18 @@ def open_lock(path: Path) -> BinaryIO:
     return handle
 
 
+def _hold(handle: BinaryIO, patience: float) -> None:
+    """Lock it; raises OSError where another process still holds it after ``patience`` seconds."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.2)
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its name only when the block has ended without an error.
@@ -330,10 +343,11 @@ class Store:
         self._used: dict[str, bool] = {}
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[Store]:
+    def locked(self, patience: float = 0.0) -> Iterator[Store]:
         """Hold the folder for one process; the lock ends with the process, however that ends.
 
-        A folder that was made for a job which is then refused, and that holds nothing, goes again.
+        ``patience``: seconds to wait for another process to let go.  A folder that was made for a
+        job which is then refused, and that holds nothing, goes again.
         """
         require_named(self.root)
         new = not self.root.exists()
@@ -344,7 +358,7 @@ class Store:
             raise write_refusal(error, self.root) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _hold(handle, patience)
             except OSError as error:
                 raise StoreError(
                     f"another springback process is writing to {self.root}; "
@@ -386,6 +400,8 @@ class Store:
         try:
             record = read_json(path)
             identity, results = record["id"], dict(record["results"])
+            if record.get("results_hash", hashed := content_hash(results)) != hashed:
+                raise ValueError("the results are not those that were written")
         except (StoreError, LookupError, TypeError, ValueError) as error:
             if isinstance(error.__cause__, OSError):
                 raise
@@ -399,6 +415,7 @@ class Store:
     def commit(self, run: Run, results: Mapping[str, Any]) -> dict[str, Any]:
         """Record a run as done, drop its partial state, return the results as read back."""
         record = {"kind": run.kind, "id": run.id, "inputs": run.inputs, "results": results}
+        record["results_hash"] = content_hash(results)
         with whole_folder(self.below("runs", run.name)) as tmp:
             write_json(tmp / RUN_FILE, record)
             write_json(tmp / MADE_FILE, origin())

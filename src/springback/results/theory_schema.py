@@ -195,7 +195,7 @@ class Survival:
         share: share of leaves with at least so many
     """
 
-    count: tuple[float, ...]
+    count: tuple[int, ...]
     share: tuple[float, ...]
 
 

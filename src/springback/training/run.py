@@ -152,7 +152,8 @@ def _train(task: Task, loop: Loop) -> None:
             stack.enter_context(large_blocks_apart())
         build = _builder(task.recipe.algorithm)
         with quiet(), old_names_allowed():
-            trainer = build(task, arguments(task.recipe, scratch, steps))
+            on_cpu = task.model.device.type == "cpu"
+            trainer = build(task, arguments(task.recipe, scratch, steps, on_cpu))
         trainer.autocast = task.recipe.precision == "bf16-mixed"
         trainer.watch(loop)
         trainer.train()

@@ -37,13 +37,16 @@ from springback.training.memory import microbatches
 from springback.training.memory.malloc import Heap
 
 #: What reading a state that is damaged may raise.
-DAMAGED = (SpringbackError, SafetensorError, OSError, LookupError, TypeError, ValueError)
+DAMAGED = (
+    *(SpringbackError, SafetensorError, OSError, LookupError, TypeError, ValueError),
+    ArithmeticError,
+)
 
 #: Part of every state's key: raised when its files change.
 STATE_VERSION = 2
 
 
-def arguments(recipe: Recipe, folder: str, steps: int) -> dict[str, Any]:
+def arguments(recipe: Recipe, folder: str, steps: int, on_cpu: bool) -> dict[str, Any]:
     """Arguments of every trainer: our batches in our order, no files, no bars, no reports."""
     return {
         "output_dir": folder,
@@ -51,7 +54,7 @@ def arguments(recipe: Recipe, folder: str, steps: int) -> dict[str, Any]:
         "max_grad_norm": recipe.max_grad_norm,
         "seed": recipe.seed,
         "train_sampling_strategy": "sequential",
-        "use_cpu": not torch.cuda.is_available(),
+        "use_cpu": on_cpu,
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,
         "save_strategy": "no",
@@ -94,6 +97,7 @@ class Watched(Trainer):
         self.loop, self.heap, self.held = loop, Heap(), {}
         if self.args.device.type == "cpu" and not self.is_distributed:
             self.at_once = microbatches.AT_ONCE
+        self.args._n_gpu = min(self.args.n_gpu, 1)  # one process trains on one GPU
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
 
@@ -138,6 +142,8 @@ class Watched(Trainer):
 
     def total(self, number: float) -> float:
         """The sum of a number over the run's processes."""
+        if not self.is_distributed:
+            return float(number)
         one = torch.tensor(number, dtype=torch.float64, device=self.args.device)
         return float(self.accelerator.reduce(one, "sum"))
 

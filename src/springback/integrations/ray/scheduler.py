@@ -26,6 +26,8 @@ LOOK, TELL = 0.2, 0.5
 SHOWN = 4
 
 OnDone = Callable[[Outcome], None]
+#: Whether the Ray that this process is connected to is one that it leaves at the end.
+_leaving = False
 
 
 def _ray() -> Any:
@@ -56,10 +58,11 @@ def _reach(address: str) -> None:
 @contextlib.contextmanager
 def connected(settings: ExecutorSettings) -> Iterator[tuple[Any, bool]]:
     """Ray, joined or started, as a context, and whether this process leaves it at the end: one
-    that was there before stays."""
+    that was there before stays.  Within such a context it is the same Ray."""
+    global _leaving
     ray = _ray()
     if ray.is_initialized():
-        yield ray, False
+        yield ray, _leaving
         return
     quietly: dict[str, Any] = {
         "include_dashboard": False,
@@ -83,9 +86,11 @@ def connected(settings: ExecutorSettings) -> Iterator[tuple[Any, bool]]:
             f"cannot reach {where} ({first}); give the HOST:PORT of a running Ray (ray start "
             "--head), or leave --address out"
         ) from error
+    _leaving = True
     try:
         yield ray, True
     finally:
+        _leaving = False
         ray.shutdown()
 
 

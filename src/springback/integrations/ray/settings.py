@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 
-from springback.errors import SpringbackError, describe
+from springback.errors import MissingExtraError, SpringbackError, describe
 from springback.settings import Settings, setting
 
 EXECUTORS = ("process", "ray")
@@ -44,3 +45,12 @@ class ExecutorSettings(Settings, group="Executor"):
             given = "--address" if self.address else "--shared"
             raise SpringbackError(f"{given} without --executor ray; add it, or leave {given} out")
         return self
+
+
+def on_ray(executor: ExecutorSettings | None) -> bool:
+    """Whether runs go to Ray; checks the settings, and that Ray is installed."""
+    if executor is None or executor.checked().executor != "ray":
+        return False
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray", "--executor ray")
+    return True

@@ -10,12 +10,13 @@ from types import FrameType
 
 import uvicorn
 
-from springback.inference import load
+from springback.inference import load_at
 from springback.integrations.server.address import bind
 from springback.integrations.server.app import Server
 from springback.integrations.server.connections import Connection
 from springback.integrations.server.settings import ServeSettings, check
 from springback.integrations.server.worker import Worker
+from springback.models.placement import placement
 from springback.models.templates import with_chat
 
 #: Seconds after the grace in which broken-off answers reach their clients.
@@ -58,8 +59,9 @@ def serve(model: str, settings: ServeSettings, tell: Callable[[str], None] = pri
     ``tell`` is called with the address as soon as requests are taken.
     """
     check(settings)
+    place = placement(settings)
     with bind(settings) as listening:
-        loaded = load(model)
+        loaded = load_at(model, place)
         loaded = replace(loaded, tokenizer=with_chat(loaded.tokenizer, settings))
         server = Server(loaded, settings, settings.name or Path(model).name or model)
         config = config_of(server)

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from springback.errors import SpringbackError, describe
-from springback.settings import ChatSettings, Settings, setting
+from springback.settings import ChatSettings, ComputeSettings, Settings, setting
 
 #: What can decode behind the server.
 ENGINES = ("auto", "builtin", "vllm")
@@ -38,7 +38,7 @@ class LimitSettings(Settings, group="Limits"):
 
 
 @dataclass(frozen=True)
-class ServeSettings(VllmSettings, LimitSettings, ChatSettings):
+class ServeSettings(ComputeSettings, VllmSettings, LimitSettings, ChatSettings):
     """``token``: what clients give as their API key; None asks for none, on loopback only."""
 
     host: str = setting("127.0.0.1", "Another one than this machine needs a token.")
@@ -106,6 +106,14 @@ def _check_vllm(s: ServeSettings) -> None:
                 "--speculate with --per-request, which vLLM cannot do together",
                 "one of them",
                 "leave one out",
+            )
+        )
+    if engine_of(s) == "vllm" and (s.device, s.device_map) != ("auto", None):
+        raise SpringbackError(
+            describe(
+                f"--device {s.device} --device-map {s.device_map} with vLLM",
+                "CUDA_VISIBLE_DEVICES, or vLLM's own --vllm '--tensor-parallel-size 2'",
+                "leave them out, or use --engine builtin",
             )
         )
     given = {"--speculate": s.speculate, "--per-request": s.per_request, "--vllm": s.vllm_args}

@@ -6,11 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from springback.core import ALGORITHMS
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, describe
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
+from springback.models.placement import audit_placement
 from springback.probes.registry import get_probe
 from springback.results.probe_info import PROBES
 from springback.results.writing import check_positive
@@ -61,7 +62,8 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "since the others build on its runs"
         )
     if settings.precision == "auto":
-        settings = replace(settings, precision=default_precision())
+        settings = replace(settings, precision=default_precision(audit_placement(settings).device))
+    settings = _with_compute(settings)
     _check_algorithms(settings)
     pairs = any(
         ALGORITHMS[name].preference for name in (settings.algorithm, settings.perturb_algorithm)
@@ -126,6 +128,43 @@ def _check_execution(settings: AuditSettings) -> None:
             f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
             "they hold whole models, no adapter: leave out one of the two"
         )
+
+
+def _with_compute(settings: AuditSettings) -> AuditSettings:
+    """The settings with the probes' precision filled in; raises on what does not go together."""
+    s = settings
+    audit_placement(s)
+    if s.dtype == "float16":
+        allowed = "float32, bfloat16"
+        raise SpringbackError(
+            describe("--dtype float16 in an audit, whose KL is small", allowed, "take bfloat16")
+        )
+    allowed_probes = ("bfloat16",) if s.dtype == "bfloat16" else ("float32", "bf16-mixed")
+    if s.probe_precision not in ("auto", *allowed_probes):
+        raise SpringbackError(
+            describe(
+                f"--probe-precision {s.probe_precision} with --dtype {s.dtype}",
+                f"auto, {', '.join(allowed_probes)}",
+                "leave one of them out",
+            )
+        )
+    elsewhere = s.device_map or (":" in s.device and s.device != "cuda:0")
+    if elsewhere and s.probe_processes > 1:
+        raise SpringbackError(
+            f"--probe-processes {s.probe_processes} with --device {s.device} and --device-map "
+            f"{s.device_map}; process r has GPU r: leave them out"
+        )
+    if ":" in s.device and s.device != "cuda:0":
+        raise SpringbackError(
+            describe(
+                f"--device {s.device} in an audit, which trains on the first GPU that it sees",
+                "auto, cpu, mps, cuda",
+                f"set CUDA_VISIBLE_DEVICES={s.device.partition(':')[2]}",
+            )
+        )
+    precision = allowed_probes[0] if s.probe_precision == "auto" else s.probe_precision
+    # float32 is what auto is, so it is no other study.
+    return replace(s, dtype="auto" if s.dtype == "float32" else s.dtype, probe_precision=precision)
 
 
 def _check_protections(settings: AuditSettings) -> None:

@@ -6,25 +6,24 @@ Its runs are listed in :mod:`springback.jobs.audit.runs`; what the numbers say i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement, to_jsonable
-from springback.elasticity import card_of
-from springback.elasticity.read_audit import AuditValues, study_hash
-from springback.integrations.ray import ExecutorSettings
+from springback.elasticity import AuditValues, card_of, study_hash
+from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
 from springback.jobs.audit.analysis import curves, findings, protections, rates
 from springback.jobs.audit.checks import check_settings
-from springback.jobs.audit.plan import Plan, make_plan
+from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.models.out_of_memory import memory_explained
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Card
@@ -53,9 +52,10 @@ def audit(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings or AuditSettings())
-    on_ray = ray_runs.on_ray(executor)
+    spread = on_ray(executor)
     require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
+        ending.enter_context(memory_explained("audit", lambda: parts_of(settings)))
         require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)
@@ -69,16 +69,14 @@ def audit(
             {"align": data.align, "perturb": data.perturb},
         )
         planned = _announce(studies)
-        if on_ray and executor is not None:
+        if spread and executor is not None:
             ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
         measured = _read_runs(studies)
         analysis = _analyse(studies[0], measured)
         inputs = _inputs(studies[0], data)
-        card = card_of(
-            _card_values(studies[0], inputs, measured, analysis), epsilon=settings.epsilon
-        )
+        card = card_of(_card_values(studies[0], data, measured, analysis), epsilon=settings.epsilon)
         write_json(store.root / "card.json", card.to_dict())
         write_text(store.root / "card.md", card.to_markdown())
         return write_result(
@@ -89,6 +87,7 @@ def audit(
             measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
             verdict=_verdict(settings, measured, analysis),
+            computing=studies[0].place.describe(),
         )
 
 
@@ -205,18 +204,17 @@ def _verdict(settings: AuditSettings, measured: Measured, analysis: Audit) -> Ve
     return replace(verdict, parts=parts)
 
 
-def _card_values(
-    study: Study, inputs: Mapping[str, Any], measured: Measured, analysis: Audit
-) -> AuditValues:
+def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) -> AuditValues:
     settings, start = study.settings, measured.start
     values = {
         probe: findings.curves_of(settings, start, measured.rebounds, probe).margins
         for probe in study.words
     }
+    slices = (data.align, data.perturb, data.wanted, data.unwanted)
     return AuditValues(
         model=settings.model,
         model_hash=study.checkpoint.content_hash,
-        study=study_hash(to_jsonable(inputs)),
+        study=study_hash([s.content_hash for s in slices], to_jsonable(settings)),
         seeds=settings.seeds,
         n_pos=settings.n_pos,
         doses=(0, *settings.doses),

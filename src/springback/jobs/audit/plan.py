@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from springback.core import Run, byte_size
+from springback.core import ALGORITHMS, Run, byte_size
 from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
-from springback.models.loading import training_speed
+from springback.jobs.plan_lines import columns, duration, memory_lines, peak
+from springback.jobs.speeds import known_speeds
+from springback.models.hub import local_folder
+from springback.models.memory import Architecture, available_bytes, read_architecture
+from springback.models.memory_parts import Parts, Training, audit_parts, libraries
+from springback.models.placement import accelerator
 from springback.probes.registry import probe_tokens
 
-#: Copies of the weights in fp32 that are in memory at the peak: the start model, the one in
-#: training with its gradient and two moments, and a copy in bf16.
-MEMORY_COPIES = 5.5
-#: What a step, the probes and the libraries take beside them, in bytes: SFT 1.5 GB at the most,
-#: RLOO with its sampled answers a GB more (benchmarks/memory.py).
-MEMORY_BESIDE = 2_500_000_000
-#: Likewise of a further process that measures (``--probe-processes``): both models, and this.
-WORKER_COPIES, WORKER_BESIDE = 2, 1_000_000_000
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
 STATE = 6
 
@@ -44,25 +41,31 @@ class Planned:
 class Plan:
     """``seconds`` is an estimate, good to a factor of about two; sizes are in bytes.
 
-    ``each``: seconds of every run that is not done, by its name, without what starting costs.
-    ``training``: those of ``seconds`` that go into training; the rest goes into probes.
+    ``parts``: what is in memory at the peak.  ``each``: seconds of every run that is not done, by
+    its name, without what starting costs.  ``training``: those of ``seconds`` that go into
+    training; the rest goes into probes.  ``speeds``: where the speeds are from.
     """
 
     runs: tuple[Planned, ...]
     seconds: float
-    memory: int
+    parts: Parts
     disk: int
     each: Mapping[str, float] = field(default_factory=dict)
     training: float = 0.0
+    speeds: str = ""
+    available: int | None = None
 
     @property
     def waiting(self) -> tuple[Planned, ...]:
         return tuple(p for p in self.runs if not p.done)
 
     @property
+    def memory(self) -> int:
+        return peak({"an audit": self.parts})
+
+    @property
     def time(self) -> str:
-        minutes = max(1, round(self.seconds / 60))
-        return f"{minutes} min" if minutes < 100 else f"{self.seconds / 3600:.1f} h"
+        return duration(self.seconds)
 
     @property
     def needs(self) -> str:
@@ -84,7 +87,8 @@ class Plan:
         for kind in kinds:
             rows.append(self._row(kind, [p for p in self.runs if p.run.kind == kind]))
         rows.append(self._row("all", self.runs))
-        return "\n".join([*columns(rows), f"what is left: {self.needs}"])
+        text = [*columns(rows), *memory_lines({"an audit": self.parts}, self.available)]
+        return "\n".join([*text, f"what is left: {self.needs}", f"speeds: {self.speeds}"])
 
     def _row(self, kind: str, runs: Sequence[Planned]) -> tuple[str, ...]:
         seeds = {p.seed for p in runs if p.seed is not None}
@@ -100,40 +104,48 @@ class Plan:
         return (kind, *(f"{n:,}" for n in numbers))
 
 
-def columns(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Cells as lines of a table; the first ``left`` columns begin at the left, the others end at
-    the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 def make_plan(studies: list[Study]) -> Plan:
     """The plan of one study, or of a study and its opposite."""
     planned = tuple(p for study in studies for p in _planned(study))
     study = studies[0]
-    s, parameters = study.settings, study.weight_bytes // 4
+    s = study.settings
+    shape = read_architecture(study.checkpoint.path, s.model)
     waiting = [p for p in planned if not p.done]
-    train = training_speed(parameters, s.precision)
-    # A forward pass is a third of a training step's work.
-    score = 3 * training_speed(parameters, s.probe_precision)
+    speeds = known_speeds(s.precision, s.probe_precision)
+    train, score = speeds.train / (6 * shape.weights), speeds.score / (2 * shape.weights)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
-    seconds = sum(each.values()) + 30
+    device = str(accelerator())
     return Plan(
         planned,
-        seconds,
-        round(MEMORY_COPIES * study.weight_bytes)
-        + MEMORY_BESIDE
-        + (s.probe_processes - 1) * (WORKER_COPIES * study.weight_bytes + WORKER_BESIDE),
+        sum(each.values()) + 30,
+        (*memory_of(s, shape, cpu=device == "cpu"), libraries(device)),
         kept(s) * study.weight_bytes,
         each,
         sum(p.trained for p in waiting) / train,
+        speeds.source,
+        available_bytes(device),
     )
+
+
+def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
+    """What a study holds beside the libraries, every row as long as ``max_tokens``."""
+    used = {s.algorithm, s.perturb_algorithm}
+    pairs = any(ALGORITHMS[name].preference for name in used)
+    how = Training(
+        s.batch_size * (2 if pairs else 1),
+        s.max_tokens,
+        s.precision == "bf16-mixed",
+        s.lora_rank,
+        cpu,
+    )
+    kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
+    return audit_parts(shape, how, kl, s.probe_processes)
+
+
+def parts_of(settings: AuditSettings) -> Parts:
+    """:func:`memory_of` the model that the settings name, from its files."""
+    shape = read_architecture(local_folder(settings.model, settings.revision), settings.model)
+    return memory_of(check_settings(settings), shape, accelerator().type == "cpu")
 
 
 def kept(s: AuditSettings) -> int:
@@ -176,7 +188,6 @@ def outline(settings: AuditSettings) -> str:
         f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
         f"{s.batch_size} rows of at most {s.max_tokens} tokens",
         *(f"  {len(n):>3} x {kind}: at most {sum(n):,.0f} tokens" for kind, n in kinds.items()),
-        f"in all at most {every:,.0f} tokens of training, and {MEMORY_COPIES:g} times the weights "
-        f"in fp32 and {MEMORY_BESIDE / 1e9:g} GB in memory",
+        f"in all at most {every:,.0f} tokens of training; memory by part: audit plan",
     ]
     return "\n".join(lines)

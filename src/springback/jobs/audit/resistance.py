@@ -67,7 +67,8 @@ def toward_run(settings: AuditSettings, seed: int, source: int, target: int) -> 
 
 def sum_run(study: Study, seed: int) -> Run:
     """What all trainings of a seed found together."""
-    return Run.of("resistance", **_inputs(study, seed), **study.settings.chat_inputs())
+    how = {**study.settings.chat_inputs(), **study.place.inputs()}
+    return Run.of("resistance", **_inputs(study, seed), **how)
 
 
 def _inputs(study: Study, seed: int, **more: Any) -> dict[str, Any]:
@@ -113,10 +114,11 @@ def _learn_slice(study: Study, run: TrainingRun) -> dict[str, Any]:
     rows = study.encode(_slices(study, seed)[k - 1])
     study.train(run.identity(study), rows, run.recipe)
     save_weights(model, Weights(run, "end").path(study))
+    measured = study.meter.rounded(model)
     answers = probes.sample(
-        model, study.tokenizer, _prompts(study, seed), study.sampling(seed, exact_length=True)
+        measured, study.tokenizer, _prompts(study, seed), study.sampling(seed, exact_length=True)
     )
-    scores = probes.nll(model, _data(study, seed, k, answers), study.tokenizer, study.precision)
+    scores = probes.nll(measured, _data(study, seed, k, answers), study.tokenizer, study.precision)
     own_nll = sum(s.nats for s in scores) / sum(s.tokens for s in scores)
     return {"responses": answers, "own_nll": own_nll}
 

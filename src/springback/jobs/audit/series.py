@@ -6,17 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from springback.elasticity import Comparison, card_of, compare
+from springback.elasticity import Comparison, ElasticityCard, compare
 from springback.errors import SpringbackError, StoreError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import release_memory
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
+from springback.results.audit_schema import Audit
+from springback.results.card_schema import Comparison as CardComparison
+from springback.results.card_schema import Series, StudyCard
+from springback.results.cards import card_of_result
 from springback.results.places import require_apart, require_same_kind
-from springback.results.schema import Verdict
+from springback.results.reading import require_moderate
+from springback.results.schema import Verdict, read
 from springback.results.store import Store, below, read_json
 from springback.results.writing import Clock, Result, write_result
 
@@ -79,16 +84,19 @@ def run_all(
     return results
 
 
-def cards(results: Mapping[str, Result]) -> list[dict[str, Any]]:
-    """Name, folder and card of every study, as the result file holds them."""
-    return [
-        {
-            "name": name,
-            "folder": f"{FOLDER}/{result.folder.name}",
-            "card": result.data["analysis"]["card"],
-        }
+def cards(results: Mapping[str, Result]) -> tuple[StudyCard, ...]:
+    """Name, folder and card of every study."""
+    return tuple(
+        StudyCard(name, f"{FOLDER}/{result.folder.name}", audit_of(result).card)
         for name, result in results.items()
-    ]
+    )
+
+
+def audit_of(result: Result) -> Audit:
+    """The ``analysis`` of an audit that was made or read."""
+    analysis = read(result.data).audit
+    assert analysis is not None
+    return analysis
 
 
 def series(
@@ -108,16 +116,23 @@ def series(
     with Store(out).locked() as store:
         require_same_kind(store, "series")
         results = run_all(studies, store.root, progress, executor)
-        compared = compare([r.data for r in results.values()], names=list(results))
+        compared = compared_cards(results)
         return write_result(
             store,
             "series",
             clock,
             inputs={"settings": settings},
             measurements=[],
-            analysis={"models": cards(results), "comparison": compared.to_dict()},
+            analysis=Series(cards(results), CardComparison.of(compared)),
             verdict=compared_verdict(compared),
+            computing=audit_placement(settings).describe(),
         )
+
+
+def compared_cards(results: Mapping[str, Result]) -> Comparison:
+    """The studies' cards, by name."""
+    cards = [card_of_result(result.data) for result in results.values()]
+    return compare(cards, names=list(results))
 
 
 def compared_verdict(compared: Comparison) -> Verdict:
@@ -148,14 +163,17 @@ def read_cards(folders: Sequence[str | Path]) -> Comparison:
         raise SpringbackError(
             f"got {len(folders)} folder(s); give the folders of two audits or more"
         )
-    given = []
+    cards: list[ElasticityCard] = []
     for folder in folders:
         path = Path(folder)
         file = path / "result.json" if path.is_dir() else path
         if not file.is_file():
             raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
-        given.append(read_json(file))
-    names = [card_of(data).model for data in given]
+        data = read_json(file)
+        if isinstance(data, dict):  # what else it may be is refused by what reads it
+            require_moderate(data, file)
+        cards.append(card_of_result(data))
+    names = [card.model for card in cards]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    return compare(given, names=names)
+    return compare(cards, names=names)

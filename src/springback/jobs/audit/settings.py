@@ -10,6 +10,7 @@ from springback.core import ALGORITHMS, Recipe, algorithms_reading
 from springback.results.probe_info import PROBES
 from springback.settings import (
     ChatSettings,
+    ComputeSettings,
     ExecutionSettings,
     Settings,
     SubjectSettings,
@@ -153,7 +154,11 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
     epsilon: float = setting(
         0.01, "Undone by KL: KL to the start model at most this (nats a token).", changes="verdict"
     )
-    probe_precision: str = setting("float32", "float32 or bf16-mixed.")
+    probe_precision: str = setting(
+        "auto",
+        "float32, or bf16-mixed (autocast) of float32 weights; auto is float32, and with --dtype "
+        "bfloat16 that.",
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ class ResistanceSettings(Settings, group="Resistance", changes="method"):
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class AuditSettings(
+    ComputeSettings,
     ExecutionSettings,
     ResistanceSettings,
     ProbeSettings,

@@ -11,6 +11,7 @@ from typing import Any
 
 from springback import probes
 from springback.core import ALGORITHMS, Recipe, Run, Slice
+from springback.errors import SpringbackError
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
@@ -94,13 +95,25 @@ class Study(ProbeInputs):
         self.identities: dict[Any, Run] = {}
 
     @cached_property
+    def start(self) -> Model:
+        model = super().start
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise SpringbackError(
+                f"--device-map auto puts weights of {self.settings.model} where they cannot be "
+                "trained, in memory or on disk beside the GPUs; allowed: models that the GPUs hold "
+                "four times; take a smaller one"
+            )
+        return model
+
+    @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
         """The model that gets trained, and the adapter in it where the settings ask for one."""
         if self.like:
             return self.like.trained
-        model = copy.deepcopy(self.start)
-        rank = self.settings.lora_rank
-        return model, add_lora(model, self.settings.recipe(0)) if rank else None
+        model, rank = copy.deepcopy(self.start), self.settings.lora_rank
+        if rank:
+            return model, add_lora(model, self.settings.recipe(0))
+        return model.float(), None  # what is trained is float32, whatever is measured
 
     @property
     def work(self) -> Model:

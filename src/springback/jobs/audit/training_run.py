@@ -65,7 +65,10 @@ class TrainingRun:
         """The run as the store knows it, with its id; this needs the study's rows."""
         if self not in study.identities:
             study.identities[self] = Run.of(
-                self.phase, **self.inputs(study, self), **study.settings.chat_inputs()
+                self.phase,
+                **self.inputs(study, self),
+                **study.settings.chat_inputs(),
+                **study.place.inputs(),
             )
         return study.identities[self]
 

@@ -21,6 +21,7 @@ from springback.data import (
 )
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
+from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import RULES, candidates
 from springback.jobs.boost.settings import BoostSettings
@@ -29,8 +30,6 @@ from springback.models.placement import placement
 from springback.results.writing import check_positive, require_disjoint
 from springback.training.batches import check_recipe
 
-#: Rows of built-in data, and held-out rows of a file that is split, unless a flag says so.
-ROWS = {"validation": 200, "test": 200, "train": 256}
 #: Questions where neither a source nor a task is named.
 BUILT_IN = "problems"
 SEARCHES = ("staged", "joint")

@@ -13,6 +13,29 @@ from springback.training import Marks, Resume, finetune, plan_batches
 from springback.weights import hash_weights
 
 
+def training_run(
+    start: Checkpoint,
+    rows: Slice,
+    recipe: Recipe,
+    system: str | None = None,
+    chat: ChatSettings | None = None,
+) -> Run:
+    """The run of :func:`train_epochs`."""
+    return Run.of(
+        "train",
+        start=start.content_hash,
+        rows=rows.content_hash,
+        recipe=recipe,
+        system=system,
+        **(chat or ChatSettings()).chat_inputs(),
+    )
+
+
+def epoch_name(epoch: int) -> str:
+    """What the checkpoint after so many epochs is called below its run."""
+    return f"epoch-{epoch}"
+
+
 def train_epochs(
     start: Checkpoint,
     rows: Slice,
@@ -27,16 +50,9 @@ def train_epochs(
     ``system`` and ``chat``: the system message, and what the chat template is given beside it.
     """
     chat = chat or ChatSettings()
-    run = Run.of(
-        "train",
-        start=start.content_hash,
-        rows=rows.content_hash,
-        recipe=recipe,
-        system=system,
-        **chat.chat_inputs(),
-    )
+    run = training_run(start, rows, recipe, system, chat)
     marks = tuple(len(rows) * (epoch + 1) for epoch in range(recipe.epochs))
-    folders = {m: store.checkpoint(run, f"epoch-{m // len(rows)}") for m in marks}
+    folders = {m: store.checkpoint(run, epoch_name(m // len(rows))) for m in marks}
     results = store.results(run)
     if results is None or any(not f.exists() for f in folders.values()):
         tokenizer, model = load_tokenizer(start, chat), load_model(start)

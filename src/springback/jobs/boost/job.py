@@ -7,6 +7,7 @@ test data is scored once: fine-tuned, ME only, CD only, EpiCoDe, and what was as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 
 from springback.core import Measurement, Slice
 from springback.errors import SpringbackError
+from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
 from springback.jobs.boost.analysis.logit_errors import Reference
@@ -21,6 +23,8 @@ from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
+from springback.jobs.boost.on_ray import Workers
+from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
 from springback.jobs.boost.scoring import Arm, Scoring
@@ -28,6 +32,7 @@ from springback.jobs.boost.search import Choice, Searched, Tried, chosen, grid, 
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
+from springback.models.out_of_memory import memory_explained
 from springback.progress import Progress, Silent
 from springback.results.boost_schema import (
     JointCandidate,
@@ -67,6 +72,9 @@ class Boost(Scoring):
             )
         self.narrowed, self.joint = {}, None
         tries = [Arm("ME only", mu, 0, None) for mu in s.mu]
+        alone = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
+        if not s.narrow:  # neither of the two waits for the other
+            self.make_elsewhere("score_all", [*tries, *alone], validation, "validation")
         searches = {"mu": self._search("mu", tries, validation)}
         only_mu = searches["mu"].chosen.value
         if s.search == "joint":
@@ -78,8 +86,7 @@ class Boost(Scoring):
             tries = [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
             searches["lambda"] = self._search("lambda", tries, validation)
             lam = searches["lambda"].chosen.value
-        tries = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
-        searches["cd_lambda"] = self._search("cd_lambda", tries, validation)
+        searches["cd_lambda"] = self._search("cd_lambda", alone, validation)
         arms = {
             "fine-tuned": Arm("fine-tuned", 0, 0, None),
             "ME only": Arm("ME only", only_mu, 0, None),
@@ -167,8 +174,11 @@ def boost(
     settings: BoostSettings,
     out: str | Path = "springback-boost",
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
     """Search on validation, score test once, write ``out/result.json`` and ``out/model``.
+
+    ``executor``: where runs are made (:mod:`springback.jobs.boost.on_ray`); None is here.
 
     ``out/model`` is the boosted folder (:func:`springback.load` and ``generate`` take it); it is
     not written when both chosen strengths are zero, since then the fine-tuned model is kept.
@@ -177,8 +187,10 @@ def boost(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
+    spread = on_ray(executor)
     require_apart(out, settings, _READ, *(["model"] if settings.write_model else []))
-    with Store(out).locked() as store:
+    needs = memory_explained("boost", lambda: peak_parts(settings))
+    with Store(out).locked() as store, needs, ExitStack() as ending:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
         data = load_data(settings, progress.note)
@@ -187,12 +199,19 @@ def boost(
         require_same_study(store, "boost", settings, {}, {**parts, "train": train})
         questions = question_format(settings)
         reference = Reference(resolve(settings.reference)) if settings.reference else None
-        pair = make_pair(settings, questions.render(train) if train else None, store, progress)
+        shown = questions.render(train) if train else None
+        workers = None
+        if spread and executor is not None:
+            workers = ending.enter_context(Workers(settings, store, progress, executor))
+            workers.train(shown)
+        pair = make_pair(settings, shown, store, progress)
         if settings.early and settings.ft:
             given = {"early": pair.early.content_hash, "ft": pair.ft.content_hash}
             require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
         job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
+        if workers is not None:
+            workers.take(job)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
         for why in filter(None, withheld.values()):
             progress.note(f"NLL is withheld: {why}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from springback import probes
 from springback.core import Checkpoint, Row, Run, Slice, byte_size
@@ -35,6 +35,8 @@ from springback.results.store import Store
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
+#: How runs are made: each arm by the plain loop, a group at once, or the NLL of a group.
+How = Literal["score", "score_all", "nll"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Scoring:
 
     #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
     reuse = True
+    #: Makes groups of runs in other processes before they are read here: how, groups, part.
+    elsewhere: Callable[[How, list[list[tuple[Run, Arm]]], str], None] | None = None
 
     def __init__(
         self,
@@ -119,9 +123,20 @@ class Scoring:
     def score_each(self, arms: Mapping[str, Arm], questions: Slice, part: str) -> dict[str, Tried]:
         """:meth:`score` of every arm; those with one weak model after another, so that each is
         loaded once."""
+        self.make_elsewhere("score", list(arms.values()), questions, part)
         by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
         tried = {name: self.score(arms[name], questions, part) for name in by_weak}
         return {name: tried[name] for name in arms}
+
+    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
+        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
+        if self.elsewhere is None:
+            return
+        rendered = self.format.render(questions)
+        kind = "nll" if how == "nll" else "score"
+        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        if groups := self._missing(runs, arms):
+            self.elsewhere(how, groups, part)
 
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
@@ -132,6 +147,7 @@ class Scoring:
 
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
+        self.make_elsewhere("score_all", arms, questions, part)
         rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
         for group in self._missing(runs, arms):
@@ -174,6 +190,7 @@ class Scoring:
 
     def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
         """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""
+        self.make_elsewhere("nll", arms, questions, part)
         rendered = self.format.render(questions)
         runs = [self.run("nll", arm, rendered, part) for arm in arms]
         groups = self._missing(runs, arms)

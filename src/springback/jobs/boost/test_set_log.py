@@ -154,7 +154,7 @@ def _read(file: Path, key: str) -> list[dict[str, str]]:
         return []
     content: Mapping[str, Any] = read_json(file)
     try:
-        return [{"settings": o["settings"], "id": o["id"]} for o in content.get(key, [])]
+        return [{name: str(o[name]) for name in ("settings", "id")} for o in content.get(key, [])]
     except (TypeError, KeyError, AttributeError) as error:
         raise StoreError(
             f"{file} is not a record of openings; delete it, knowing that what it counted is lost"

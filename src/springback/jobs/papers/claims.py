@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from springback.core import printable
 from springback.errors import SpringbackError
+
+if TYPE_CHECKING:
+    from springback.results.paper_schema import Figures, Reproduction
 
 S = TypeVar("S")
 SCALES = ("small", "paper")
@@ -39,35 +43,37 @@ def check_names(claims: Mapping[str, Any], name: str, scale: str) -> None:
 
 
 def record(
-    name: str, scale: str, claim: Claim[Any], measured: Mapping[str, Any], **more: Any
-) -> dict[str, Any]:
-    """The ``analysis`` part of a result file of kind ``reproduce``; ``measured`` is a table."""
+    name: str, scale: str, claim: Claim[Any], measured: Figures | None, **more: Any
+) -> Reproduction:
+    """The ``analysis`` part of a result file of kind ``reproduce``."""
+    from springback.results.paper_schema import Figures, Reproduction
+
     published = None
     if claim.published is not None:
         head, *rows = claim.published
-        published = {"columns": head, "rows": rows, "source": claim.source}
-    return {
-        "name": name,
-        "question": claim.question,
-        "scale": scale,
-        "paper": claim.finding,
-        "published": published,
-        "measured": measured,
-        "studies": [],
-        "comparison": None,
+        published = Figures(head, tuple(rows), claim.source)
+    return Reproduction(
+        name=name,
+        question=claim.question,
+        scale=scale,
+        paper=claim.finding,
+        published=published,
+        measured=measured,
         **more,
-    }
+    )
 
 
-def page(analysis: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[str]:
+def page(analysis: Reproduction, cell: Callable[[Any], str] = str) -> list[str]:
     """Lines of ``reproduce.md``: question, claim, both tables; ``cell`` shows a measured value."""
-    lines = [f"# {analysis['name']}, {analysis['scale']} scale", "", analysis["question"], ""]
-    lines += [f"The paper: {analysis['paper']}", ""]
-    if analysis.get("note"):
-        lines += [analysis["note"], ""]
-    if analysis["published"]:
-        lines += ["## Published", "", *markdown_table(analysis["published"]), ""]
-    return [*lines, "## Measured", "", *markdown_table(analysis["measured"], cell), ""]
+    lines = [f"# {analysis.name}, {analysis.scale} scale", "", analysis.question, ""]
+    lines += [f"The paper: {analysis.paper}", ""]
+    if analysis.note:
+        lines += [analysis.note, ""]
+    if analysis.published:
+        lines += ["## Published", "", *markdown_table(analysis.published), ""]
+    if analysis.measured:
+        lines += ["## Measured", "", *markdown_table(analysis.measured, cell), ""]
+    return lines
 
 
 def select(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str, Any]]:
@@ -75,7 +81,8 @@ def select(rows: Iterable[Mapping[str, Any]], **wanted: Any) -> list[Mapping[str
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
-def markdown_table(table: Mapping[str, Any], cell: Callable[[Any], str] = str) -> list[str]:
-    """Lines of a table with ``columns`` and ``rows``."""
-    lines = [f"| {' | '.join(table['columns'])} |", f"|{'---|' * len(table['columns'])}"]
-    return [*lines, *(f"| {' | '.join(map(cell, row))} |" for row in table["rows"])]
+def markdown_table(table: Figures, cell: Callable[[Any], str] = str) -> list[str]:
+    """Lines of a table; a cell stays one line, whatever it names."""
+    lines = [f"| {' | '.join(table.columns)} |", f"|{'---|' * len(table.columns)}"]
+    rows = ([printable(cell(value)) for value in row] for row in table.rows)
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]

@@ -10,6 +10,7 @@ from springback.data import load_slice
 from springback.models.encoding import encode_rows
 from springback.models.from_scratch import Shape, fresh_model, save_model
 from springback.models.loading import load_tokenizer, resolve
+from springback.models.placement import Placement
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.training import Marks, Resume, finetune
@@ -78,21 +79,27 @@ class Pretraining:
 
 
 def pretrain(
-    volumes: tuple[int, ...], store: Store, progress: Progress, shape: Shape | None = None
+    volumes: tuple[int, ...],
+    store: Store,
+    progress: Progress,
+    shape: Shape | None = None,
+    place: Placement | None = None,
 ) -> dict[int, Path]:
     """Rows seen -> folder of the model after that many rows, of one run from scratch."""
     what = Pretraining(volumes, corpus(max(volumes)), shape or Shape())
-    pretrain_once(what, store, progress)
+    pretrain_once(what, store, progress, place)
     return what.folders(store)
 
 
-def pretrain_once(what: Pretraining, store: Store, progress: Progress) -> None:
-    """The run, unless it is done."""
+def pretrain_once(
+    what: Pretraining, store: Store, progress: Progress, place: Placement | None = None
+) -> None:
+    """The run, unless it is done, on the device of ``place``: without it the accelerator."""
     if what.done(store):
         return
     source = Checkpoint(what.tokenizer) if what.tokenizer else resolve(TOKENIZER)
     tokenizer = load_tokenizer(source)
-    model = fresh_model(tokenizer, what.shape, what.seed)
+    model = fresh_model(tokenizer, what.shape, what.seed, place.device if place else None)
     recipe, part, folders = what.recipe, what.part, what.folders(store)
     steps = -(-len(part) // recipe.batch_size)
     progress.stage(f"pre-training {what.shape.name} on {len(part)} rows", steps)

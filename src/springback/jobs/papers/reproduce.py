@@ -7,12 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.elasticity import Bounded, Quantity, compare
+from springback.elasticity import Bounded, Quantity
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.analysis.protections import protection_tables
 from springback.jobs.audit.job import plan as audit_plan
 from springback.jobs.audit.plan import outline
-from springback.jobs.audit.series import FOLDER, NamedStudy, cards, compared_verdict, run_all, slug
+from springback.jobs.audit.series import (
+    FOLDER,
+    NamedStudy,
+    audit_of,
+    cards,
+    compared_cards,
+    compared_verdict,
+    run_all,
+    slug,
+)
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names, page, record
@@ -22,9 +31,12 @@ from springback.jobs.papers.theory.job import pareto_study, theorem_study
 from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettings, TheoremSettings
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
-from springback.results.schema import read
+from springback.results.card_schema import Comparison as CardComparison
+from springback.results.card_schema import StudyCard
+from springback.results.paper_schema import Entry, Figures, ReproducedStudy
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -78,28 +90,26 @@ def reproduce(
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
     what = REPRODUCTIONS[name]
-    studies = what.studies(scale, settings, given or {})
+    studies, place = what.studies(scale, settings, given or {}), audit_placement(settings)
     with Store(out).locked() as store:
         if not studies:
-            folders = pretrain(what.volumes, store, progress)
+            folders = pretrain(what.volumes, store, progress, place=place)
             studies = [
                 NamedStudy(f"{rows} rows", replace(settings, model=str(folder)))
                 for rows, folder in folders.items()
             ]
         results = run_all(studies, store.root, progress, executor)
-        study_cards = cards(results)
-        compared = None
-        if len(results) > 1:
-            compared = compare([r.data for r in results.values()], names=list(results))
-        audits = {name: _audit(result) for name, result in results.items()}
+        compared = compared_cards(results) if len(results) > 1 else None
+        audits = {name: audit_of(result) for name, result in results.items()}
         measured = _by_amount(audits) if what.by_amount else _measured(what, audits)
-        for entry, analysed in zip(study_cards, audits.values(), strict=True):
-            if analysed.protections or analysed.repair:
-                entry |= {"protections": analysed.protections, "repair": analysed.repair}
-        if protected := protection_tables(audits):
-            measured = protected
-        comparison = compared.to_dict() if compared else None
-        analysis = record(name, scale, what, measured, studies=study_cards, comparison=comparison)
+        analysis = record(
+            name,
+            scale,
+            what,
+            protection_tables(audits) or measured,
+            studies=tuple(map(_with_protections, cards(results), audits.values())),
+            comparison=CardComparison.of(compared) if compared else None,
+        )
         write_text(store.root / "reproduce.md", "\n".join(page(analysis)))
         only = next(iter(results.values())).data["verdict"]
         return write_result(
@@ -110,6 +120,7 @@ def reproduce(
             measurements=[],
             analysis=analysis,
             verdict=compared_verdict(compared) if compared else only,
+            computing=place.describe(),
         )
 
 
@@ -128,13 +139,13 @@ def reproduce_theory(name: str, out: str | Path, progress: Progress | None = Non
     return pareto_study(ParetoSettings(data=data), out, progress)
 
 
-def _audit(result: Result) -> Audit:
-    analysis = read(result.data).analysis
-    assert isinstance(analysis, Audit)
-    return analysis
+def _with_protections(card: StudyCard, audit: Audit) -> StudyCard:
+    if audit.protections is None and audit.repair is None:
+        return card
+    return ReproducedStudy(**vars(card), protections=audit.protections, repair=audit.repair)
 
 
-def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> dict[str, Any]:
+def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> Figures:
     """One row a study: seeds, then value with interval and label of every quantity asked for.
 
     Of resistance also each pair: both losses, as the paper has them, and what they say.
@@ -143,8 +154,8 @@ def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> dict[str, Any]
     first = next(iter(cards.values()))
     titles = [first.quantities[key].title for key in what.columns]
     pairs = list(first.pairs) if "resistance_ratio" in what.columns else []
-    columns = ["study", "seeds", *titles, *(first.pairs[p].title for p in pairs)]
-    rows = []
+    columns = ("study", "seeds", *titles, *(first.pairs[p].title for p in pairs))
+    rows: list[tuple[Entry, ...]] = []
     for name, card in cards.items():
         cells = [_cell(card.quantities[key]) for key in what.columns]
         resistance = audits[name].resistance
@@ -152,13 +163,13 @@ def _measured(what: Reproduction, audits: Mapping[str, Audit]) -> dict[str, Any]
         for pair in pairs:
             both = [i.mean for i in (losses[pair].inverse, losses[pair].forward) if i is not None]
             cells.append(f"{both[0]:.3f} against {both[1]:.3f}; {_cell(card.pairs[pair])}")
-        rows.append([name, str(len(card.seeds)), *cells])
-    return {"columns": columns, "rows": rows}
+        rows.append((name, str(len(card.seeds)), *cells))
+    return Figures(columns, tuple(rows))
 
 
-def _by_amount(audits: Mapping[str, Audit]) -> dict[str, Any]:
+def _by_amount(audits: Mapping[str, Audit]) -> Figures:
     """The paper's Table 3: rows of KL after alignment and of doses, a column for each n_pos."""
-    rows: list[list[str]] = []
+    rows: list[tuple[Entry, ...]] = []
     amounts: list[str] = []
     for name, audit in audits.items():
         if audit.rebound is None or audit.doses_to_undo is None:
@@ -169,11 +180,11 @@ def _by_amount(audits: Mapping[str, Audit]) -> dict[str, Any]:
             if key in probes:
                 means = [size.value for size in probes[key].aligned]
                 values = ["" if mean is None else mean.with_bounds(".3g") for mean in means]
-                rows.append([f"{name}: {words} after alignment, nats/token", *values])
+                rows.append((f"{name}: {words} after alignment, nats/token", *values))
         for doses in audit.doses_to_undo.known().values():
             cells = [" ".join(filter(None, (size.words, _bounded(size.mean)))) for size in doses.at]
-            rows.append([f"{name}: until {doses.what}", *cells])
-    return {"columns": ["study", *amounts], "rows": rows}
+            rows.append((f"{name}: until {doses.what}", *cells))
+    return Figures(("study", *amounts), tuple(rows))
 
 
 def _bounded(mean: Bounded | None) -> str:

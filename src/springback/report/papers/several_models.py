@@ -58,7 +58,7 @@ def sections(
 def _cell_sections(cell: Cell, suffix: str) -> list[Section]:
     """One model on one task: its methods over the seeds, by difficulty, against lambda."""
     parts = []
-    if rows := [_method_of(row) for row in cell.methods]:
+    if rows := [_method_of(row) for row in cell.methods or ()]:
         parts.append(
             Section(
                 f"comparison{suffix}",

@@ -183,6 +183,9 @@ def _check_config(root: Path, config: Any, dora: bool) -> None:
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(key) or {}, dict):
             raise _refused(root, f"{key} is {config[key]!r}: not a mapping")
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        raise _refused(root, f"modules_to_save is {saved!r}: not a list of names")
 
 
 def _refused(root: Path, why: str) -> ModelError:

@@ -157,7 +157,8 @@ def inside(root: Path, name: str) -> Path:
     """
     try:
         path = (root / name).resolve(strict=True)
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before 3.13
+    # A loop of links is a RuntimeError before 3.13; half characters and NUL are a ValueError.
+    except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{root / name} is missing; copy the folder again") from error
     homes = [root]
     if root.parent.name == "snapshots":

@@ -33,6 +33,7 @@ from springback.results.audit_schema import (
     Skill,
     Unprotected,
 )
+from springback.results.paper_schema import Entry, Figures
 from springback.results.probe_info import ProbeInfo
 from springback.results.schema import Part
 from springback.stats import Interval, holm, mean_interval
@@ -333,31 +334,31 @@ def _repaired(repair: Repair) -> Part:
     return Part(question, label, text)
 
 
-def protection_tables(studies: Mapping[str, Audit]) -> dict[str, Any] | None:
+def protection_tables(studies: Mapping[str, Audit]) -> Figures | None:
     """Every protection and every strength of repair of named studies, as one table of words."""
-    columns = ["study", "protection", "dose to undo half", "margin left", "neutral NLL before"]
-    rows = []
+    columns = ("study", "protection", "dose to undo half", "margin left", "neutral NLL before")
+    rows: list[tuple[Entry, ...]] = []
     for name, study in studies.items():
         for row in study.protections.rows if study.protections is not None else ():
             left, cost = row.left.difference, row.cost.aligned.get("neutral_nll")
             rows.append(
-                [
+                (
                     name,
                     row.name,
                     f"{_dose_words(row.dose)}: {row.dose.label}",
                     f"{left.mean:+.4f}{_bounds(left)}: {row.left.label}",
                     f"{cost.mean:+.4f}{_bounds(cost)}" if cost else "not measured",
-                ]
+                )
             )
         for point in study.repair.points[1:] if study.repair is not None else ():
             gained, paid = point.restored, point.paid
             rows.append(
-                [
+                (
                     name,
                     f"repair, mu {point.mu:g}",
                     "",
                     f"{gained.mean:+.4f}{_bounds(gained)}: {point.restored_label}",
                     f"{paid.mean:+.4f}{_bounds(paid)}",
-                ]
+                )
             )
-    return {"columns": columns, "rows": rows} if rows else None
+    return Figures(columns, tuple(rows)) if rows else None

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from springback.core import to_jsonable
 from springback.errors import SpringbackError
+from springback.integrations.ray import ExecutorSettings, Task, on_ray
+from springback.integrations.ray.scheduler import run_tasks
+from springback.integrations.ray.shared_storage import Shared
+from springback.integrations.ray.work import Place, task_of, write_record
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
+from springback.jobs.boost.on_ray import BESIDE, weight_bytes
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names, record
 from springback.jobs.papers.epicode import seed as seed_runs
@@ -17,7 +24,9 @@ from springback.jobs.papers.epicode import tables
 from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
+from springback.models.loading import resolve
 from springback.progress import Progress, Silent
+from springback.results.paper_schema import Cell
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -26,15 +35,6 @@ NOT_RUN = (
     "The paper's scale names its models and data by hub id; it was not run for this version, so "
     "memory and time are not known."
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One model on one task, over the seeds."""
-
-    name: str
-    model: str | None
-    task: str | None
 
 
 def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSettings:
@@ -56,7 +56,7 @@ def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None
 
 
 def cells(settings: EpicodeSettings) -> list[Cell]:
-    """Every model with every task."""
+    """Every model with every task, before it is measured."""
     every = []
     for model in settings.series or (settings.model,):
         for task in settings.tasks or (settings.task,):
@@ -71,30 +71,30 @@ def reproduce_epicode(
     out: str | Path = "springback-epicode",
     given: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    executor: ExecutorSettings | None = None,
 ) -> Result:
-    """Every seed of every cell, then the tables (kind ``reproduce``).
+    """Every seed of every cell, then the tables (kind ``reproduce``); on Ray each seed is a task.
 
     A finished seed is a run in ``out/runs``; the same command goes on, and runs copied in from
     another machine count as done.  Also writes ``reproduce.md``.
     """
     clock, progress = Clock.start(), progress or Silent()
     settings = settings_of(name, scale, given or {})
-    theory = name == "epicode-theory"
+    theory, spread = name == "epicode-theory", on_ray(executor)
     check(settings)
     for line in plan(name, scale, given):
         progress.note(line)
     analysed = []
     with Store(out).locked() as store:
+        if spread and executor is not None:
+            _make_on_ray(settings, theory, store, progress, executor)
         for cell in cells(settings):
             results = _seeds(settings, cell, theory, store, progress)
-            analysed.append(
-                {"name": cell.name, "model": cell.model, "task": cell.task}
-                | (theory_of(results) if theory else _tables(settings, results))
-            )
-        analysed = to_jsonable(analysed)
-        measured = tables.measured(name, analysed)
+            parts = theory_of(results) if theory else _tables(settings, results)
+            analysed.append(replace(cell, **parts))
         note = NOT_RUN if scale == "paper" else None
-        analysis = record(name, scale, EPICODE[name], measured, note=note, cells=analysed)
+        measured = tables.measured(name, analysed)
+        analysis = record(name, scale, EPICODE[name], measured, note=note, cells=tuple(analysed))
         write_text(store.root / "reproduce.md", tables.page(analysis))
         return write_result(
             store,
@@ -114,11 +114,55 @@ def _seeds(
     results = []
     for number, seed in enumerate(settings.seeds, start=1):
         progress.note(f"{cell.name}: seed {seed}, {number} of {len(settings.seeds)}")
-        one = settings.one(seed, cell.model, cell.task)
-        rows = seed_runs.reference_rows(one, settings.reference_rows) if theory else None
-        job = seed_runs.plan("epicode-theory" if theory else "epicode", one, rows)
+        job = _planned(settings, cell, seed, theory)
         results.append(seed_runs.finished(job, store, progress))
     return results
+
+
+def _planned(settings: EpicodeSettings, cell: Cell, seed: int, theory: bool) -> seed_runs.Job:
+    one = settings.one(seed, cell.model, cell.task)
+    rows = seed_runs.reference_rows(one, settings.reference_rows) if theory else None
+    return seed_runs.plan("epicode-theory" if theory else "epicode", one, rows)
+
+
+def make_seed(job: seed_runs.Job, place: Place, progress: Progress) -> None:
+    """On the worker: one seed, unless it is done."""
+    with place.opened() as root:
+        if root is not None:
+            seed_runs.finished(job, Store(root), progress)
+
+
+def _make_on_ray(
+    settings: EpicodeSettings,
+    theory: bool,
+    store: Store,
+    progress: Progress,
+    executor: ExecutorSettings,
+) -> None:
+    """Make every seed that is not done, each a task; writes ``executor.json``."""
+    shared = Shared(executor.shared) if executor.shared else None
+    tasks: dict[str, Task] = {}
+    for cell, seed in product(cells(settings), settings.seeds):
+        job = _planned(settings, cell, seed, theory)
+        name = f"runs/{job.run.name}"
+        if shared is not None:
+            shared.pull(store.root, name)
+        if store.results(job.run) is None:
+            s = job.settings
+            # Weights, gradients and two moments, or three models, and room for a step.
+            memory = 5 * weight_bytes(resolve(s.ft or s.model or "")) + BESIDE
+            place = Place(str(store.root.absolute()), executor.shared, pushes=(name,))
+            call = partial(make_seed, job, place)
+            title = f"{cell.name}: seed {s.seed}"
+            tasks[job.run.name] = task_of(executor, memory)(job.run.name, title, call)
+    if not tasks:
+        return
+    began = time.monotonic()
+    outcomes = run_tasks(list(tasks.values()), executor, progress)
+    if shared is not None:
+        for key in tasks:
+            shared.pull(store.root, f"runs/{key}")
+    write_record(store, outcomes, time.monotonic() - began, progress)
 
 
 def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -127,5 +171,5 @@ def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> 
     return {
         **across(seeds, settings.tolerance),
         "difficulty": by_difficulty(seeds, bins),
-        "search": [{"seed": result["seed"], **result["search"]} for result in results],
+        "search": tuple({"seed": result["seed"], **result["search"]} for result in results),
     }

@@ -110,7 +110,8 @@ def finished(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
         return kept
     make = theory if job.run.kind == "epicode-theory" else methods
     place = store.below(WORK, job.run.name)
-    with Store(place).locked() as scratch:
+    # Where a worker was lost, what is left of it may hold the folder a little longer.
+    with Store(place).locked(patience=60) as scratch:
         results = make(job, scratch, progress)
     made = store.commit(job.run, results)
     gc.collect()  # models have circles: the next seed's would stand beside them in memory

@@ -6,31 +6,33 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from springback.core import to_jsonable
+from springback.core import Checkpoint
 from springback.errors import DataError
 from springback.jobs.boost.analysis.logit_errors import quantities
+from springback.results.boost_schema import LambdaPoint
+from springback.results.paper_schema import Agreement, SeedTheory
 from springback.stats import Interval, mean_interval, paired_interval
 from springback.theory.logit_errors import Errors, TextErrors, estimate
 
 
 def theory_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``seeds``: what each predicts and shows; ``curve``: by lambda, over the seeds.
+    """The parts of a :class:`Cell` that theory has.
 
-    Measured "helps" is the sign of the change of mean NLL at the smallest lambda above 0, since the
-    theory's condition rho k > 1 is about the slope at 0.  Intervals over seeds are Student's t;
-    with one seed they are over questions.
+    ``seeds``: what each predicts and shows; ``curve``: by lambda, over the seeds.  Measured "helps"
+    is the sign of the change of mean NLL at the smallest lambda above 0, since the theory's
+    condition rho k > 1 is about the slope at 0.  Intervals over seeds are Student's t; with one
+    seed they are over questions.
     """
-    seeds = [_seed(result) for result in results]
-    judged = [s for s in seeds if s["predicted"] in ("helps", "does not help")]
+    errors = [_errors(result) for result in results]
+    seeds = tuple(map(_seed, results, errors))
+    judged = [s for s in seeds if s.predicted in ("helps", "does not help")]
+    right = sum(s.predicted == s.measured for s in judged)
+    reference = results[0]["reference"]
     return {
-        "seeds": [{k: v for k, v in s.items() if k != "factors"} for s in seeds],
-        "curve": _curve(results, seeds),
-        "agreement": {
-            "right": sum(s["predicted"] == s["measured"] for s in judged),
-            "judged": len(judged),
-            "seeds": len(seeds),
-        },
-        "reference": results[0]["reference"],
+        "seeds": seeds,
+        "curve": _curve(results, errors),
+        "agreement": Agreement(right, len(judged), len(seeds)),
+        "reference": None if reference is None else Checkpoint(**reference),
     }
 
 
@@ -44,49 +46,36 @@ def _errors(result: Mapping[str, Any]) -> Errors | None:
         return None
 
 
-def _seed(result: Mapping[str, Any]) -> dict[str, Any]:
-    errors = _errors(result)
+def _seed(result: Mapping[str, Any], errors: Errors | None) -> SeedTheory:
     nll = {point["lambda"]: fmean(point["nll"]) for point in result["nll"]}
     small = min(lam for lam in nll if lam > 0)
-    row: dict[str, Any] = {
-        "seed": result["seed"],
-        "mu": result["mu"],
-        "predicted": "no reference",
-        "measured": "helps" if nll[small] < nll[0.0] else "does not help",
-        "nll_lambda": min(nll, key=lambda lam: (nll[lam], lam)),
-        "chosen": result["chosen"],
-        "factors": None,
-    }
-    if errors is not None:
-        predicted = to_jsonable(quantities(errors))
-        row |= {"predicted": predicted.pop("label"), **predicted}
-        row["factors"] = errors.factors(sorted(nll))
-    return row
+    predicted: dict[str, Any] = {"label": "no reference"} if errors is None else quantities(errors)
+    return SeedTheory(
+        seed=result["seed"],
+        mu=result["mu"],
+        predicted=predicted.pop("label"),
+        measured="helps" if nll[small] < nll[0.0] else "does not help",
+        nll_lambda=min(nll, key=lambda lam: (nll[lam], lam)),
+        chosen=result["chosen"],
+        **predicted,
+    )
 
 
 def _curve(
-    results: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+    results: Sequence[Mapping[str, Any]], errors: Sequence[Errors | None]
+) -> tuple[LambdaPoint, ...]:
     lams = sorted(set.intersection(*({p["lambda"] for p in r["nll"]} for r in results)))
     decoded = set.intersection(*({p["lambda"] for p in r["accuracy"]} for r in results))
-    rows = []
-    for lam in lams:
-        known = [
-            factors[sorted(p["lambda"] for p in r["nll"]).index(lam)]
-            for r, s in zip(results, seeds, strict=True)
-            if (factors := s["factors"]) is not None
-        ]
-        rows.append(
-            {
-                "lambda": lam,
-                "error_variance": mean_interval(known).to_dict() if known else None,
-                "nll_difference": _change(results, "nll", "nll", lam).to_dict(),
-                "accuracy_difference": _change(results, "accuracy", "correct", lam).to_dict()
-                if lam in decoded
-                else None,
-            }
+    factors = [known for e in errors if e is not None and (known := e.factors(lams)) is not None]
+    return tuple(
+        LambdaPoint(
+            lam,
+            mean_interval([by_lam[i] for by_lam in factors]) if factors else None,
+            _change(results, "nll", "nll", lam),
+            _change(results, "accuracy", "correct", lam) if lam in decoded else None,
         )
-    return rows
+        for i, lam in enumerate(lams)
+    )
 
 
 def _change(results: Sequence[Mapping[str, Any]], curve: str, measure: str, lam: float) -> Interval:

@@ -14,23 +14,33 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from springback.core import Measurement, to_jsonable
+from springback.core import Measurement
 from springback.elasticity.seed_tests import t_pvalue
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers import claims
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
-from springback.results.paper_schema import LifeStep, LifeTrend, Threshold
+from springback.results.paper_schema import (
+    Entry,
+    Figures,
+    LifeCell,
+    LifeCycle,
+    LifeStep,
+    LifeTrend,
+    Reproduction,
+    Threshold,
+    Titled,
+)
 from springback.results.schema import Part, Verdict
-from springback.stats import holm, mean_interval
+from springback.stats import Interval, holm, mean_interval
 
 Cells = Sequence[Mapping[str, Any]]
 Tested = TypeVar("Tested", LifeTrend, LifeStep)
 UNTESTED = "one seed, no interval"
-#: Quantity -> title and unit.
+#: The quantities of a cell, in words.
 QUANTITIES = {
-    "gain": ("Gained by alignment", "nats/token"),
-    "fall": ("Fall at the largest dose", "nats/token"),
-    "share_lost": ("Share of the gain lost", "share"),
+    "gain": Titled("Gained by alignment", "nats/token"),
+    "fall": Titled("Fall at the largest dose", "nats/token"),
+    "share_lost": Titled("Share of the gain lost", "share"),
 }
 AXES = {"parameters": "size", "volume": "volume"}
 CLAIM = claims.Claim(
@@ -44,44 +54,46 @@ CLAIM = claims.Claim(
 
 def analyse(
     scale: str, settings: ScaleSettings, study: AuditSettings, cells: Cells
-) -> dict[str, Any]:
+) -> Reproduction:
     """The ``analysis`` part of the result file (docs/result_schema.md)."""
     rows = [_cell(cells, size, volume) for size in settings.sizes for volume in settings.volumes]
     both = [(axis, quantity) for axis in AXES for quantity in ("fall", "share_lost")]
     steps = _adjusted([step for pair in both for step in _steps(cells, *pair)])
-    life = {
-        "seeds": study.seeds,
-        "sizes": settings.sizes,
-        "volumes": settings.volumes,
-        "n_pos": max(study.n_pos),
-        "dose": max(study.doses),
-        "quantities": {k: {"title": t, "unit": u} for k, (t, u) in QUANTITIES.items()},
-        "cells": rows,
-        "trends": _adjusted(_trends(cells)),
-        "steps": steps,
-        "thresholds": [_threshold(steps, AXES[axis], quantity) for axis, quantity in both],
-    }
-    plain: dict[str, Any] = to_jsonable(
-        claims.record(NAME, scale, CLAIM, _measured(rows), life_cycle=life)
+    life = LifeCycle(
+        seeds=study.seeds,
+        sizes=settings.sizes,
+        volumes=settings.volumes,
+        n_pos=max(study.n_pos),
+        dose=max(study.doses),
+        quantities=QUANTITIES,
+        cells=tuple(rows),
+        trends=tuple(_adjusted(_trends(cells))),
+        steps=tuple(steps),
+        thresholds=tuple(_threshold(steps, AXES[axis], quantity) for axis, quantity in both),
     )
-    return plain
+    return claims.record(NAME, scale, CLAIM, _measured(rows), life_cycle=life)
 
 
-def _cell(cells: Cells, size: str, volume: int) -> dict[str, Any]:
+def _cell(cells: Cells, size: str, volume: int) -> LifeCell:
     """One size and volume over the seeds; a share needs a gain, so it may have fewer."""
     chosen = claims.select(cells, size=size, volume=volume)
-    row: dict[str, Any] = {
-        "size": size,
-        "parameters": chosen[0]["parameters"],
-        "volume": volume,
-        "n": len(chosen),
-        "censored": sum(bool(c["censored"]) for c in chosen),
-        "half_doses": [c["half_dose"] for c in chosen],
-    }
-    for quantity in (*QUANTITIES, "neutral_nll"):
+
+    def mean(quantity: str) -> Interval | None:
         values = [float(c[quantity]) for c in chosen if c[quantity] is not None]
-        row[quantity] = mean_interval(values).to_dict() if values else None
-    return row
+        return mean_interval(values) if values else None
+
+    return LifeCell(
+        size=size,
+        parameters=chosen[0]["parameters"],
+        volume=volume,
+        n=len(chosen),
+        censored=sum(bool(c["censored"]) for c in chosen),
+        half_doses=tuple(c["half_dose"] for c in chosen),
+        gain=mean("gain"),
+        fall=mean("fall"),
+        share_lost=mean("share_lost"),
+        neutral_nll=mean("neutral_nll"),
+    )
 
 
 def _trends(cells: Cells) -> list[LifeTrend]:
@@ -153,59 +165,52 @@ def _threshold(steps: Sequence[LifeStep], axis: str, quantity: str) -> Threshold
     return Threshold(axis, quantity, threshold)
 
 
-def _measured(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    columns = ["size", "rows of pre-training", *(t for t, _ in QUANTITIES.values())]
-    return {
-        "columns": columns,
-        "rows": [
-            [row["size"], f"{row['volume']:,}", *(row[quantity] for quantity in QUANTITIES)]
-            for row in rows
-        ],
-    }
+def _measured(rows: Sequence[LifeCell]) -> Figures:
+    columns = ("size", "rows of pre-training", *(q.title for q in QUANTITIES.values()))
+    means = ((row, (row.gain, row.fall, row.share_lost)) for row in rows)
+    return Figures(columns, tuple((row.size, f"{row.volume:,}", *three) for row, three in means))
 
 
-def verdict(analysis: Mapping[str, Any]) -> Verdict:
+def verdict(life: LifeCycle) -> Verdict:
     """One line, and the questions it answers."""
-    life = analysis["life_cycle"]
     parts = []
-    for row in life["trends"]:
-        title, unit = QUANTITIES[row["quantity"]]
-        slope = row["slope"]
-        question = f"{title}: does it grow with {row['axis']}?"
-        label = {"grows": "yes", "shrinks": "no, it shrinks"}.get(row["label"], row["label"])
-        text = f"Each doubling of {row['axis']} changes it by {slope['mean']:+.4f} {unit}"
-        parts.append(Part(question, label, f"{text}{_bounds(slope)}."))
-    for row in life["thresholds"]:
-        title = QUANTITIES[row["quantity"]][0]
-        what = "rows" if row["axis"] == "volume" else "weights outside the embeddings"
+    for trend in life.trends:
+        about = QUANTITIES[trend.quantity]
+        question = f"{about.title}: does it grow with {trend.axis}?"
+        label = {"grows": "yes", "shrinks": "no, it shrinks"}.get(trend.label, trend.label)
+        text = f"Each doubling of {trend.axis} changes it by {trend.slope.mean:+.4f} {about.unit}"
+        parts.append(Part(question, label, f"{text}{_bounds(trend.slope)}."))
+    for row in life.thresholds:
+        title = QUANTITIES[row.quantity].title
+        what = "rows" if row.axis == "volume" else "weights outside the embeddings"
         label = "none seen"
         text = "At no step is it above the smallest from there on (Holm over all steps)."
-        if row["at"] is not None:
-            label = f"from {row['at']:,} {what}"
-            text = f"From {row['at']:,} {what} on it is above the smallest at every step."
-        question = f"{title}: is there a threshold in {row['axis']}?"
+        if row.at is not None:
+            label = f"from {row.at:,} {what}"
+            text = f"From {row.at:,} {what} on it is above the smallest at every step."
+        question = f"{title}: is there a threshold in {row.axis}?"
         parts.append(Part(question, label, text))
-    fall = {row["axis"]: row for row in life["trends"] if row["quantity"] == "fall"}
-    trends = [f"with {axis} {row['label']}" for axis, row in fall.items()]
+    trends = [f"with {t.axis} {t.label}" for t in life.trends if t.quantity == "fall"]
     text = (
-        f"Over {len(life['sizes'])} sizes and {len(life['volumes'])} volumes the fall "
+        f"Over {len(life.sizes)} sizes and {len(life.volumes)} volumes the fall "
         f"{', '.join(trends) or 'has no trend that could be fitted'} "
-        f"({len(life['seeds'])} seed(s), all tests adjusted)."
+        f"({len(life.seeds)} seed(s), all tests adjusted)."
     )
     return Verdict("; ".join(trends) or "not fitted", text, tuple(parts))
 
 
-def _bounds(interval: Mapping[str, Any]) -> str:
-    if interval["low"] is None or interval["high"] is None:
+def _bounds(interval: Interval) -> str:
+    if interval.bounds is None:
         return " (no interval)"
-    return f" (95 % interval {interval['low']:+.4f} to {interval['high']:+.4f})"
+    low, high = interval.bounds
+    return f" (95 % interval {low:+.4f} to {high:+.4f})"
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Entry) -> str:
     """A cell of the measured table: a text, or a mean with its bounds; empty where it is None."""
-    if isinstance(value, Mapping):
-        return f"{value['mean']:.4f}{_bounds(value)}"
-    return value or ""
+    if isinstance(value, Interval):
+        return f"{value.mean:.4f}{_bounds(value)}"
+    return str(value or "")
 
 
 def measurements(cells: Cells) -> list[Measurement]:
@@ -216,17 +221,16 @@ def measurements(cells: Cells) -> list[Measurement]:
             f"{cell['size']}, {cell['volume']} rows",
             "held-out",
             float(cell[quantity]),
-            QUANTITIES[quantity][1],
+            about.unit,
             tags={k: cell[k] for k in ("size", "parameters", "volume", "seed")},
         )
         for cell in cells
-        for quantity in QUANTITIES
+        for quantity, about in QUANTITIES.items()
         if cell[quantity] is not None
     ]
 
 
-def page(analysis: Mapping[str, Any]) -> str:
+def page(analysis: Reproduction, verdict: Verdict) -> str:
     """``reproduce.md``."""
-    parts = verdict(analysis).parts
-    trends = [f"- {part.question} {part.label}. {part.text}" for part in parts]
+    trends = [f"- {part.question} {part.label}. {part.text}" for part in verdict.parts]
     return "\n".join([*claims.page(analysis, _shown), "## Trends", "", *trends, ""])

@@ -15,9 +15,9 @@ from typing import Any
 from springback.core import Slice, content_hash
 from springback.data import load_slice
 from springback.errors import SpringbackError, describe
-from springback.integrations.ray import ExecutorSettings, Task
+from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.integrations.ray.scheduler import run_tasks
-from springback.jobs.audit import on_ray as ray_runs
+from springback.integrations.ray.work import task_of
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
@@ -27,6 +27,7 @@ from springback.jobs.papers.scale import analysis as scale_analysis
 from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
+from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Rebound
 from springback.results.schema import read
@@ -133,7 +134,7 @@ def scale_study(
     """
     clock, progress = Clock.start(), progress or Silent()
     settings, study = settings_of(scale, given or {})
-    on_ray = ray_runs.on_ray(executor)
+    spread, place = on_ray(executor), audit_placement(study)
     if executor is not None and executor.shared:
         raise SpringbackError(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
@@ -151,10 +152,10 @@ def scale_study(
             f"studies, {len(cells) - len(left)} of them done; stop it at any time, the same "
             "command goes on"
         )
-        if on_ray and executor is not None:
+        if spread and executor is not None:
             _make_on_ray(needed, left, store, progress, executor)
         for run in needed.values():
-            pretrain_once(run, store, progress)
+            pretrain_once(run, store, progress, place)
         measured = []
         for number, cell in enumerate(cells, start=1):
             if not cell.done(store.root):
@@ -163,7 +164,9 @@ def scale_study(
                 release_memory()
             measured.append(_read(cell, cell.place(store.root)))
         analysis = scale_analysis.analyse(scale, settings, study, measured)
-        write_text(store.root / "reproduce.md", scale_analysis.page(analysis))
+        assert analysis.life_cycle is not None
+        verdict = scale_analysis.verdict(analysis.life_cycle)
+        write_text(store.root / "reproduce.md", scale_analysis.page(analysis, verdict))
         return write_result(
             store,
             "reproduce",
@@ -171,7 +174,8 @@ def scale_study(
             inputs={"settings": study, "scale": settings},
             measurements=scale_analysis.measurements(measured),
             analysis=analysis,
-            verdict=scale_analysis.verdict(analysis),
+            verdict=verdict,
+            computing=place.describe(),
         )
 
 
@@ -246,13 +250,7 @@ def _make_on_ray(
 ) -> None:
     """Pre-trainings and cells as tasks; a cell begins when its checkpoint is there."""
     root = str(store.root.absolute())
-    task = partial(
-        Task,
-        cpus=float(executor.run_cpus),
-        gpus=executor.run_gpus,
-        threads=executor.run_cpus,
-        memory=int(executor.run_memory * 1e9) or 1_500_000_000,
-    )
+    task = task_of(executor, 1_500_000_000)
     tasks = [
         task(
             run.run.name,

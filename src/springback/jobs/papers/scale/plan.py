@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Slice
-from springback.jobs.audit.plan import MEMORY_BESIDE, MEMORY_COPIES, Plan, columns, kept
+from springback.jobs.audit.plan import Plan, kept, memory_of
 from springback.jobs.audit.plan_by_size import amount
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.pretrain import Pretraining
 from springback.jobs.papers.scale.job import STUDIES, cells_of, pretrainings, settings_of, shape_of
 from springback.jobs.papers.scale.settings import NAME, ScaleSettings
+from springback.jobs.plan_lines import columns
 from springback.models.from_scratch import Shape
 from springback.models.loading import training_speed
+from springback.models.memory import Architecture
+from springback.models.memory_parts import libraries
 from springback.results.store import Store
 
 #: Seconds that a step takes however small the model, and a study before and between its runs.
@@ -34,6 +37,23 @@ class Row:
     scored: float
     seconds: float
     disk: int
+
+
+def architecture_of(shape: Shape, vocabulary: int) -> Architecture:
+    """The shape as plans take it."""
+    width, weights = shape.hidden, weights_of(shape, vocabulary)
+    return Architecture(
+        shape.name,
+        weights,
+        shape.layers,
+        width,
+        4 * width,
+        width,
+        width,
+        width,
+        vocabulary,
+        tied=True,
+    )
 
 
 def weights_of(shape: Shape, vocabulary: int) -> int:
@@ -60,10 +80,11 @@ def plan(
     seeds = len(study.seeds)
     volumes = ", ".join(f"{n:,}" for n in settings.volumes)
     largest = max(row.weights for row in rows)
+    sizes = [architecture_of(shape_of(size), settings.vocabulary) for size in settings.sizes]
     left = Plan(
         (),
         sum(row.seconds for row in rows),
-        round(MEMORY_COPIES * 4 * largest) + MEMORY_BESIDE,
+        (*memory_of(study, max(sizes, key=lambda size: size.weights)), libraries()),
         sum(row.disk for row in rows) + kept(study) * 4 * largest,
     )
     corpus = settings.corpus or "built-in problems and reviews"

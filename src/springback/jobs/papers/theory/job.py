@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from springback.errors import SpringbackError, describe
 from springback.jobs.papers.theory import pareto, theorem
 from springback.jobs.papers.theory.settings import ParetoSettings, TheoremSettings
 from springback.progress import Progress, Silent
+from springback.results.reading import read_part
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
+from springback.results.theory_schema import DataTails, Tail, Theorem, Theory
 from springback.results.writing import Clock, Result, check_positive, write_result
 
 
@@ -39,10 +41,12 @@ def theorem_study(
             clock,
             inputs={"settings": to_jsonable(s)},
             measurements=[
-                Measurement(name, "none", "leaf masses", tables["identity"][name], unit, tags=tags)
+                Measurement(
+                    name, "none", "leaf masses", getattr(tables.identity, name), unit, tags=tags
+                )
                 for name, unit in _RESIDUES.items()
             ],
-            analysis={"theorem": tables},
+            analysis=Theory(theorem=tables),
             verdict=_theorem_verdict(tables),
         )
 
@@ -77,28 +81,25 @@ def refuse_wrong(*checks: tuple[str, Any, str, bool]) -> None:
             raise SpringbackError(f"--{name}: " + describe(given, allowed, "choose others"))
 
 
-def _theorem_verdict(tables: Mapping[str, Any]) -> Verdict:
-    identity = tables["identity"]
-    at_zero = [row["kept"]["median"] for row in tables["by_k"] if row["l"] == 0]
-    finite = {
-        row["arrangement"]: row for row in tables["laws"] if row["law"] == "pareto" and row["l"]
-    }
-    spread = max(abs(kept - 1) for kept in at_zero)
+def _theorem_verdict(tables: Theorem) -> Verdict:
+    at_zero = [row.kept.median for row in tables.by_k if row.l == 0]
+    finite = [row for row in tables.laws if row.law == "pareto" and row.l]
+    spread = max(abs(kept - 1) for kept in at_zero if kept is not None)
     shares = "; ".join(
-        f"{name} {row['kept']['median']:.2g} (D2 worse in {row['worse']:.0%} of draws)"
-        for name, row in finite.items()
+        f"{row.arrangement} {row.kept.median:.2g} (D2 worse in {row.worse:.0%} of draws)"
+        for row in finite
     )
     parts = (
         Part(
             "Is the ratio -k at l = 0?",
             "an identity",
             f"Yes, for every law and arrangement, to {spread:.0e}: the residue of the "
-            f"balance is {identity['residue_at_zero']:.0e} bits. It needs no Pareto law.",
+            f"balance is {tables.identity.residue_at_zero:.0e} bits. It needs no Pareto law.",
         ),
         Part(
-            f"How much of -k is left at l = {tables['at']['l']:g}?",
+            f"How much of -k is left at l = {tables.at.l:g}?",
             "depends on overlap",
-            f"Pareto leaves, k = {tables['at']['k']:g}, median share of -k: {shares}. "
+            f"Pareto leaves, k = {tables.at.k:g}, median share of -k: {shares}. "
             "Below 0: both rates move the same way.",
         ),
     )
@@ -131,9 +132,7 @@ def pareto_study(
                 source, fields=s.fields, limit=s.rows or None, seed=s.seed, shuffle=bool(s.rows)
             )
             parts.append(part)
-            records.append(
-                {"data": part.source, "rows": len(part), "tails": _tails(store, part, s)}
-            )
+            records.append(DataTails(part.source, len(part), _tails(store, part, s)))
             progress.advance(note=part.source)
         progress.close()
         return write_result(
@@ -142,7 +141,7 @@ def pareto_study(
             clock,
             inputs={"data": [part.describe() for part in parts], "settings": to_jsonable(s)},
             measurements=[m for data in records for m in _exponents(data)],
-            analysis={"pareto": records},
+            analysis=Theory(pareto=tuple(records)),
             verdict=_pareto_verdict(records),
         )
 
@@ -160,7 +159,7 @@ def _check_pareto(s: ParetoSettings) -> None:
         )
 
 
-def _tails(store: Store, part: Slice, s: ParetoSettings) -> list[dict[str, Any]]:
+def _tails(store: Store, part: Slice, s: ParetoSettings) -> tuple[Tail, ...]:
     run = Run.of(
         "tails",
         rows=part.content_hash,
@@ -170,36 +169,36 @@ def _tails(store: Store, part: Slice, s: ParetoSettings) -> list[dict[str, Any]]
         seed=s.seed,
     )
     results = store.results(run) or store.commit(run, {"tails": pareto.tails(part, s)})
-    return list(results["tails"])
+    return read_part(tuple[Tail, ...], "tails", results["tails"], "theory")
 
 
-def _exponents(data: Mapping[str, Any]) -> list[Measurement]:
+def _exponents(data: DataTails) -> list[Measurement]:
     return [
         Measurement(
             "tail_exponent",
             "none",
-            data["data"],
-            float(tail["fit"]["alpha"]),
+            data.data,
+            tail.fit.alpha,
             "exponent",
-            tags={"study": "pareto", "leaves": tail["leaves"], "family": tail["family"]},
+            tags={"study": "pareto", "leaves": tail.leaves, "family": tail.family},
         )
-        for tail in data["tails"]
-        if tail["fit"]
+        for tail in data.tails
+        if tail.fit is not None
     ]
 
 
-def _pareto_verdict(records: Sequence[Mapping[str, Any]]) -> Verdict:
+def _pareto_verdict(records: Sequence[DataTails]) -> Verdict:
     parts = []
     for data in records:
-        fits = [(t["leaves"], t["fit"]) for t in data["tails"] if t["fit"]]
-        none = [t["leaves"] for t in data["tails"] if not t["fit"]]
-        passed = [name for name, fit in fits if not fit["label"].startswith("not")]
-        text = "; ".join(f"{name}: alpha {fit['alpha']:.2f}, {fit['label']}" for name, fit in fits)
+        fits = [(t.leaves, t.fit) for t in data.tails if t.fit is not None]
+        none = [t.leaves for t in data.tails if t.fit is None]
+        passed = [name for name, fit in fits if not fit.label.startswith("not")]
+        text = "; ".join(f"{name}: alpha {fit.alpha:.2f}, {fit.label}" for name, fit in fits)
         if none:
             text += f"; no tail to fit: {', '.join(none)}"
         label = f"{len(passed)} of {len(fits)} pass"
-        parts.append(Part(f"{data['data']}: Pareto?", label, f"{text}."))
-    labels = [t["fit"]["label"] for d in records for t in d["tails"] if t["fit"]]
+        parts.append(Part(f"{data.data}: Pareto?", label, f"{text}."))
+    labels = [t.fit.label for d in records for t in d.tails if t.fit is not None]
     total, kept = len(labels), sum(label.startswith("power law") for label in labels)
     return Verdict(
         f"Pareto not ruled out in {kept} of {total} tails",

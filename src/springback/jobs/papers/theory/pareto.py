@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +13,8 @@ from springback import theory
 from springback.core import Slice
 from springback.errors import DataError
 from springback.jobs.papers.theory.settings import ParetoSettings
-from springback.theory import TailFit, TokenTree
+from springback.results.theory_schema import Rival, Survival, Tail, TailFit
+from springback.theory import TokenTree
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 #: Points of a survival curve kept for the chart.
@@ -53,7 +52,7 @@ def leaf_counts(tree: TokenTree, responses: int, depth: int | None) -> Counts:
     return np.array([round(weight * responses) for weight in cut.leaves.values()], dtype=np.int64)
 
 
-def tails(part: Slice, s: ParetoSettings) -> list[dict[str, Any]]:
+def tails(part: Slice, s: ParetoSettings) -> list[Tail]:
     """One record for each kind of leaf: its fit, or the reason that there is none."""
     rows = words(part)
     tree = TokenTree.from_responses(rows)
@@ -68,36 +67,36 @@ def tails(part: Slice, s: ParetoSettings) -> list[dict[str, Any]]:
             counts = ngram_counts(rows, size)
         else:
             counts = leaf_counts(tree, len(rows), size)
-        records.append({"family": family, "leaves": leaves, "size": size, **_record(counts, s)})
+        records.append(_measured(Tail(family, leaves, size, 0, 0), counts, s))
     return records
 
 
-def _record(counts: Counts, s: ParetoSettings) -> dict[str, Any]:
+def _measured(tail: Tail, counts: Counts, s: ParetoSettings) -> Tail:
+    """``tail`` with what its counts say."""
     if not counts.size:
-        return {"fit": None, "reason": "no response is that long", "different": 0, "total": 0}
+        return replace(tail, reason="no response is that long")
     values, times = np.unique(counts, return_counts=True)
-    record: dict[str, Any] = {
-        "different": int(counts.size),
-        "total": int(counts.sum()),
-        "once": float((counts == 1).mean()),
-        "top_mass": float(counts.max() / counts.sum()),
-        "survival": _survival(values, times),
-    }
+    tail = replace(
+        tail,
+        different=int(counts.size),
+        total=int(counts.sum()),
+        once=float((counts == 1).mean()),
+        top_mass=float(counts.max() / counts.sum()),
+        survival=_survival(values, times),
+    )
     try:
         fit = theory.fit_tail(values, counts=times, samples=s.samples, seed=s.seed)
     except DataError as error:
-        return {**record, "fit": None, "reason": str(error)}
-    return {**record, "fit": _plain(fit), "reason": ""}
+        return replace(tail, reason=str(error))
+    rivals = tuple(Rival(**vars(rival)) for rival in fit.rivals)
+    return replace(
+        tail, fit=TailFit(**{**vars(fit), "rivals": rivals}, zipf=fit.zipf, label=fit.label)
+    )
 
 
-def _plain(fit: TailFit) -> dict[str, Any]:
-    values = {**asdict(fit), "zipf": fit.zipf, "label": fit.label}
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
-
-
-def _survival(values: Counts, times: Counts) -> dict[str, list[float]]:
+def _survival(values: Counts, times: Counts) -> Survival:
     """Share of leaves with at least so many occurrences, at up to 60 places."""
     above = np.cumsum(times[::-1])[::-1] / times.sum()
     wanted = np.geomspace(values[0], values[-1], _POINTS)
     places = np.unique(np.searchsorted(values, wanted).clip(0, len(values) - 1))
-    return {"count": values[places].tolist(), "share": above[places].tolist()}
+    return Survival(tuple(values[places].tolist()), tuple(above[places].tolist()))

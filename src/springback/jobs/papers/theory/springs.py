@@ -18,6 +18,7 @@ from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.jobs.papers.theory.theorem import ARRANGEMENTS
 from springback.progress import Progress, Silent
 from springback.results.store import Store
+from springback.results.theory_schema import Theory
 from springback.results.writing import Clock, Result, check_positive, write_result
 
 
@@ -43,7 +44,7 @@ def springs_study(
             clock,
             inputs={"settings": to_jsonable(s)},
             measurements=_measurements(joint, sequence),
-            analysis={"springs": analysis},
+            analysis=Theory(springs=analysis),
             verdict=springs_analysis.verdict(analysis),
         )
 

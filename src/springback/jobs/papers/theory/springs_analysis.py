@@ -9,27 +9,39 @@ from typing import Any
 import numpy as np
 
 from springback import theory
-from springback.elasticity.read_audit import finite
 from springback.jobs.papers.claims import select
 from springback.jobs.papers.theory import springs_arms
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.results.schema import Part, Verdict
+from springback.results.theory_schema import (
+    Bounds,
+    Control,
+    Elongations,
+    Gap,
+    Noise,
+    Scaling,
+    Springs,
+    SpringsAt,
+    SpringsCell,
+)
 from springback.results.writing import geometric
 from springback.stats import Interval, mean_interval
 from springback.theory import Elongation
 
 Rows = Sequence[Mapping[str, Any]]
+Three = tuple[float, float, float]
 ARMS = ("joint", "sequence")
 #: An elongation below this many times its noise is marked as not resolved.
 RESOLVED = 2.0
 
 
-def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
+def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> Springs:
     """All tables, under ``springs`` of a result file's analysis (docs/result_schema.md)."""
     by_arm = {"joint": [r for r in joint if r["l"]], "sequence": list(sequence)}
     noise = [row for arm in ARMS for row in _noise(s, arm, by_arm[arm])]
-    floor = {(n["arm"], n["arrangement"], n["k"]): n["changes"] for n in noise}
-    cells, scaling = [], []
+    floor = {(n.arm, n.arrangement, n.k): n.changes for n in noise}
+    cells: list[SpringsCell] = []
+    scaling = []
     for arm in ARMS:
         for arrangement in s.arrangements:
             rows = select(by_arm[arm], repeat=0, arrangement=arrangement)
@@ -40,16 +52,16 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> dict[str, Any]:
                 cells += made
                 scaling.append(_scaling(made, arm, arrangement, l))
     gaps = [r["gap"] for r in joint]
-    return {
-        "at": {"l": min(s.doses), "k": list(s.k), "doses": list(s.doses), "seeds": list(s.seeds)},
-        "arrangements": list(s.arrangements),
-        "cells": cells,
-        "scaling": scaling,
-        "controls": _controls(s),
-        "noise": noise,
-        "gap": {"median": float(np.median(gaps)), "largest": max(gaps), "trainings": len(gaps)},
-        "bounds": _bounds(by_arm["joint"], floor),
-    }
+    return Springs(
+        at=SpringsAt(min(s.doses), s.k, s.doses, s.seeds),
+        arrangements=s.arrangements,
+        cells=tuple(cells),
+        scaling=tuple(scaling),
+        controls=tuple(_controls(s)),
+        noise=tuple(noise),
+        gap=Gap(float(np.median(gaps)), max(gaps), len(gaps)),
+        bounds=_bounds(by_arm["joint"], floor),
+    )
 
 
 def elongation(row: Mapping[str, Any]) -> Elongation:
@@ -63,71 +75,74 @@ def _predicted(s: SpringsSettings, row: Mapping[str, Any], order: int) -> Elonga
     return theory.predicted(sets, row["k"], row["l"], paths, order)
 
 
-def _cell(
-    s: SpringsSettings, arm: str, rows: Rows, floor: Sequence[float] | None
-) -> dict[str, Any]:
+def _cell(s: SpringsSettings, arm: str, rows: Rows, noise: Three) -> SpringsCell:
     """One arm, arrangement, k and l over the seeds; ``predicted`` is the joint optimum's."""
     measured = [elongation(r) for r in rows]
     exact = [_predicted(s, r, s.length - 1) for r in rows]
     first = rows[0]
-    cell = {
-        "arm": arm,
-        "arrangement": first["arrangement"],
-        "k": first["k"],
-        "l": first["l"],
-        "seeds": [r["seed"] for r in rows],
-        **_summary(measured),
-        "predicted": _summary(exact),
-        "resolved": None,
-    }
-    if floor is not None:
-        means = [change.mean for change in cell["changes"]]
-        cell["resolved"] = [abs(m) > RESOLVED * f for m, f in zip(means, floor, strict=True)]
-    return cell
+    summary = _summary(measured)
+    one, two, three = (
+        abs(c.mean) > RESOLVED * n for c, n in zip(summary.changes, noise, strict=True)
+    )
+    return SpringsCell(
+        **vars(summary),
+        arm=arm,
+        arrangement=first["arrangement"],
+        k=first["k"],
+        l=first["l"],
+        seeds=tuple(r["seed"] for r in rows),
+        predicted=_summary(exact),
+        resolved=(one, two, three),
+    )
 
 
-def _summary(elongations: Sequence[Elongation]) -> dict[str, Any]:
+def _summary(elongations: Sequence[Elongation]) -> Elongations:
     """Over seeds: changes and products of the three sets, and what they make of k."""
-    return {
-        "changes": [_mean(e.changes[i] for e in elongations) for i in range(3)],
-        "products": [_mean(e.products[i] for e in elongations) for i in range(3)],
-        "fitted_k": geometric(e.fitted_k for e in elongations),
-        "by_seed": [finite(e.fitted_k) for e in elongations],
-        "opposite": sum(e.fitted_k > 0 for e in elongations) / len(elongations),
-        "balance": _mean(e.balance for e in elongations),
-        "total": _mean(e.total for e in elongations),
-        "third": geometric(e.third for e in elongations),
-    }
+    fitted = [e.fitted_k for e in elongations]
+    return Elongations(
+        changes=_means([e.changes for e in elongations]),
+        products=_means([e.products for e in elongations]),
+        fitted_k=geometric(fitted),
+        by_seed=tuple(k if math.isfinite(k) else None for k in fitted),
+        opposite=sum(k > 0 for k in fitted) / len(fitted),
+        balance=_mean(e.balance for e in elongations),
+        total=_mean(e.total for e in elongations),
+        third=geometric(e.third for e in elongations),
+    )
+
+
+def _means(values: Sequence[Three]) -> tuple[Interval, Interval, Interval]:
+    one, two, three = (_mean(column) for column in zip(*values, strict=True))
+    return one, two, three
 
 
 def _mean(values: Iterable[float]) -> Interval:
     return mean_interval(list(values))
 
 
-def _scaling(cells: Rows, arm: str, arrangement: str, l: float) -> dict[str, Any]:  # noqa: E741
+def _scaling(
+    cells: Sequence[SpringsCell],
+    arm: str,
+    arrangement: str,
+    l: float,  # noqa: E741
+) -> Scaling:
     """Exponent of the fitted k in k: 1 where the invariant holds, 0 where k does not matter.
 
     A slope for each seed over the k whose elongations of D1 and D2 are above the noise; None
     with fewer than two of them, or where a sign in one of them is not opposite.
     """
-    known = [c for c in cells if c["resolved"] is None or all(c["resolved"][:2])]
-    row = {
-        "arm": arm,
-        "arrangement": arrangement,
-        "l": l,
-        "k": [c["k"] for c in known],
-        "exponent": None,
-        "opposite": float(np.mean([c["opposite"] for c in cells])),
-    }
-    values = np.array([c["by_seed"] for c in known], dtype=np.float64)  # (k, seeds), None is NaN
+    known = [c for c in cells if c.resolved is None or all(c.resolved[:2])]
+    exponent = None
+    values = np.array([c.by_seed for c in known], dtype=np.float64)  # (k, seeds), None is NaN
     if len(known) > 1 and bool((values > 0).all()):
-        x = np.log([c["k"] for c in known])
+        x = np.log([c.k for c in known])
         slopes = [np.polyfit(x, np.log(column), 1)[0] for column in values.T]
-        row["exponent"] = _mean(float(v) for v in slopes)
-    return row
+        exponent = _mean(float(v) for v in slopes)
+    opposite = float(np.mean([c.opposite for c in cells]))
+    return Scaling(arm, arrangement, l, tuple(c.k for c in known), exponent, opposite)
 
 
-def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[dict[str, Any]]:
+def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[Noise]:
     """Noise of one elongation, nats a response: the first seed's sets with other weights and order.
 
     Root mean square over the doses of the difference between the two, over the root of 2.
@@ -141,25 +156,25 @@ def _noise(s: SpringsSettings, arm: str, rows: Rows) -> list[dict[str, Any]]:
                 for repeat in (0, springs_arms.REPEAT)
             )
             apart = (np.array(first) - np.array(second)) / math.sqrt(2)  # (doses, 3)
-            size = np.sqrt((apart**2).mean(axis=0)).tolist()
-            noise.append({"arm": arm, **cell, "changes": size})
+            one, two, three = np.sqrt((apart**2).mean(axis=0)).tolist()
+            noise.append(Noise(arm, arrangement, k, (one, two, three)))
     return noise
 
 
-def _controls(s: SpringsSettings) -> list[dict[str, Any]]:
+def _controls(s: SpringsSettings) -> list[Control]:
     """Best unigram, bigram, ... up to no bound at all, in closed form: no training, no noise."""
     controls = []
     for arrangement in s.arrangements:
         for order in range(s.length):
             for k in s.k:
                 for l in s.doses:  # noqa: E741
-                    cell = {"arrangement": arrangement, "k": k, "l": l}
+                    cell: dict[str, Any] = {"arrangement": arrangement, "k": k, "l": l}
                     exact = [_predicted(s, {**cell, "seed": seed}, order) for seed in s.seeds]
-                    controls.append({"order": order, **cell, **_summary(exact)})
+                    controls.append(Control(**vars(_summary(exact)), order=order, **cell))
     return controls
 
 
-def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]]) -> dict[str, Any]:
+def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Three]) -> Bounds:
     """How often the optima's two inequalities fail, in the joint arm, by more than the noise."""
     first = second = 0
     for row in rows:
@@ -170,15 +185,16 @@ def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Sequence[float]])
         ]
         first += sum(e.products[:2]) < -RESOLVED * math.hypot(*noise[:2])
         second += sum(e.products) > RESOLVED * math.hypot(*noise)
-    return {"cells": len(rows), "two_below_zero": first, "three_above_zero": second}
+    return Bounds(len(rows), first, second)
 
 
-def verdict(analysis: Mapping[str, Any]) -> Verdict:
+def verdict(springs: Springs) -> Verdict:
     """One part for each arm and arrangement, at the smallest dose."""
-    l = analysis["at"]["l"]  # noqa: E741
+    l = springs.at.l  # noqa: E741
     parts = [
-        _part(row, select(analysis["cells"], arm=row["arm"], arrangement=row["arrangement"], l=l))
-        for row in select(analysis["scaling"], l=l)
+        _part(row, [c for c in springs.cells if (c.arm, c.arrangement, c.l) == place])
+        for row in springs.scaling
+        if (place := (row.arm, row.arrangement, row.l))[2] == l
     ]
     joint, sequence = (
         "; ".join(p.label for p in parts if p.question.startswith(start))
@@ -192,28 +208,25 @@ def verdict(analysis: Mapping[str, Any]) -> Verdict:
     return Verdict(f"joint optimum: {joint}", text, tuple(parts))
 
 
-def _part(row: Mapping[str, Any], cells: Rows) -> Part:
-    arm = "Joint training" if row["arm"] == "joint" else "One after the other"
-    exponent = row["exponent"]
-    if exponent is None and row["opposite"] == 1:
-        label = f"{row['arrangement']}: no exponent (too few k above the noise)"
-    elif exponent is None:
-        label = f"{row['arrangement']}: no power law (signs opposite in {row['opposite']:.0%})"
+def _part(row: Scaling, cells: Sequence[SpringsCell]) -> Part:
+    arm = "Joint training" if row.arm == "joint" else "One after the other"
+    if row.exponent is not None:
+        label = f"{row.arrangement}: exponent {row.exponent.with_bounds('.2f')}"
+    elif row.opposite == 1:
+        label = f"{row.arrangement}: no exponent (too few k above the noise)"
     else:
-        label = f"{row['arrangement']}: exponent {exponent.with_bounds('.2f')}"
-    ends = [cells[0], cells[-1]]
+        label = f"{row.arrangement}: no power law (signs opposite in {row.opposite:.0%})"
     text = "; ".join(
-        f"k = {c['k']:g}: -d2 / d1 {_fitted(c)}, predicted {_fitted(c['predicted'])}, "
-        f"balance {c['balance'].with_bounds('.2f')}"
-        for c in ends
+        f"k = {c.k:g}: -d2 / d1 {_fitted(c)}, predicted {_fitted(c.predicted)}, "
+        f"balance {c.balance.with_bounds('.2f') if c.balance else '–'}"
+        for c in (cells[0], cells[-1])
     )
-    resolved = f"{len(row['k'])} of {len(cells)} k above the noise"
-    question = f"{arm}, {row['arrangement']}: does -d2 / d1 follow k?"
+    resolved = f"{len(row.k)} of {len(cells)} k above the noise"
+    question = f"{arm}, {row.arrangement}: does -d2 / d1 follow k?"
     return Part(question, label, f"{text}; {resolved}.")
 
 
-def _fitted(summary: Mapping[str, Any]) -> str:
-    if summary["fitted_k"] is None:
-        return f"not above 0 in all seeds (opposite in {summary['opposite']:.0%})"
-    fitted: Interval = summary["fitted_k"]
-    return fitted.with_bounds(".3g")
+def _fitted(summary: Elongations) -> str:
+    if summary.fitted_k is None:
+        return f"not above 0 in all seeds (opposite in {summary.opposite:.0%})"
+    return summary.fitted_k.with_bounds(".3g")

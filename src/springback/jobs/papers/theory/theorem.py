@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from springback import theory
 from springback.jobs.papers.theory.settings import TheoremSettings
 from springback.progress import Progress
+from springback.results.theory_schema import (
+    Departure,
+    Huffman,
+    Identity,
+    Quartiles,
+    ReadAt,
+    Secant,
+    Theorem,
+    TheoremCell,
+)
 from springback.theory import Sets, Slopes
 
 #: How D2 and D3 lie on the leaves.  "opposed": two kinds of D1's leaves, a tenth of its mass.
@@ -22,7 +33,10 @@ MIDDLE_K = 1e3
 READ_AT = 0.1
 ESCAPES = (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 STEP = 1e-10
-HUFFMAN = {"k": 10.0, "depth": 8, "exponent": 1.0, "largest": 1.0, "points": 201}
+HUFFMAN_K, HUFFMAN_DEPTH, HUFFMAN_EXPONENT = 10.0, 8, 1.0
+#: Doses that the Huffman codes are made at: the largest l, and how many from 0 on.
+HUFFMAN_LARGEST, HUFFMAN_POINTS = 1.0, 201
+T = TypeVar("T")
 
 
 def arranged(
@@ -42,13 +56,13 @@ def arranged(
     return Sets(p1, p2, theory.overlapping(p2, masses, _OVERLAPS[arrangement], rng))
 
 
-def quartiles(values: Iterable[float]) -> dict[str, float | int | None]:
+def quartiles(values: Iterable[float]) -> Quartiles:
     """Median and quartiles of the finite values, and how many there are."""
     finite = np.array([v for v in values if math.isfinite(v)])
     if not finite.size:
-        return {"median": None, "low": None, "high": None, "n": 0}
+        return Quartiles(None, None, None, 0)
     low, median, high = np.quantile(finite, (0.25, 0.5, 0.75))
-    return {"median": float(median), "low": float(low), "high": float(high), "n": int(finite.size)}
+    return Quartiles(float(median), float(low), float(high), int(finite.size))
 
 
 def _generators(s: TheoremSettings, cell: int) -> list[np.random.Generator]:
@@ -63,7 +77,7 @@ def _draws(s: TheoremSettings, arrangement: str, law: str = "pareto") -> list[Se
     return [arranged(masses, arrangement, rng) for rng in generators]
 
 
-def identity(s: TheoremSettings) -> dict[str, Any]:
+def identity(s: TheoremSettings) -> Identity:
     """Over laws, arrangements and k: the residue of the balance and of finite differences.
 
     ``residue_at_zero``: largest |k rate1' + rate2'| in bits; ``residue`` the same against
@@ -86,7 +100,7 @@ def identity(s: TheoremSettings) -> dict[str, Any]:
                     if l == 0:
                         near = theory.difference(sets, k, l, STEP)
                         gap = max(gap, *_errors(slopes, near, k))
-    return {"residue_at_zero": zero, "residue": largest, "difference": gap, "cells": cells}
+    return Identity(zero, largest, gap, cells)
 
 
 def _errors(slopes: Slopes, near: tuple[float, float], k: float) -> tuple[float, float]:
@@ -98,41 +112,45 @@ def _errors(slopes: Slopes, near: tuple[float, float], k: float) -> tuple[float,
     return one, two
 
 
-def by_k_and_l(s: TheoremSettings, kept_k: Sequence[float], doses: Sequence[float]) -> list[Any]:
+def by_k_and_l(
+    s: TheoremSettings, kept_k: Sequence[float], doses: Sequence[float]
+) -> tuple[TheoremCell, ...]:
     """``kept`` (ratio over -k), sign and the balance's parts for every arrangement, k and l."""
     rows = []
     for arrangement in ARRANGEMENTS:
         drawn = _draws(s, arrangement)
         for k in kept_k:
             for l in doses:  # noqa: E741
-                rows.append({"arrangement": arrangement, "k": k, "l": l, **_cell(drawn, k, l)})
-    return rows
+                rows.append(replace(_cell(drawn, k, l), arrangement=arrangement, k=k, l=l))
+    return tuple(rows)
 
 
-def _cell(drawn: Sequence[Sets], k: float, l: float) -> dict[str, Any]:  # noqa: E741
+def _cell(drawn: Sequence[Sets], k: float, l: float) -> TheoremCell:  # noqa: E741
     """Quartiles over draws, and shares of draws in which D2's rate rises, or the two part."""
     every = [theory.slopes(sets, k, l) for sets in drawn]
-    return {
-        **{name: quartiles(getattr(f, name) for f in every) for name in ("kept", "scale", "chi2")},
-        "worse": sum(f.rate2 > 0 for f in every) / len(every),
-        "opposite": sum(f.ratio < 0 for f in every) / len(every),
-        "overlap": float(np.mean([theory.overlap(x.p2, x.p3) for x in drawn])),
-    }
+    return TheoremCell(
+        kept=quartiles(f.kept for f in every),
+        scale=quartiles(f.scale for f in every),
+        chi2=quartiles(f.chi2 for f in every),
+        worse=sum(f.rate2 > 0 for f in every) / len(every),
+        opposite=sum(f.ratio < 0 for f in every) / len(every),
+        overlap=float(np.mean([theory.overlap(x.p2, x.p3) for x in drawn])),
+    )
 
 
-def by_law(s: TheoremSettings) -> list[Any]:
+def by_law(s: TheoremSettings) -> tuple[TheoremCell, ...]:
     """The same at k = 1000, at l = 0 and 0.1, for every law of the leaf masses."""
     rows = []
     for law in theory.LAWS:
         for arrangement in ARRANGEMENTS:
             drawn = _draws(s, arrangement, law)
             for l in (0.0, READ_AT):  # noqa: E741
-                row = {"law": law, "arrangement": arrangement, "k": MIDDLE_K, "l": l}
-                rows.append({**row, **_cell(drawn, MIDDLE_K, l)})
-    return rows
+                cell = _cell(drawn, MIDDLE_K, l)
+                rows.append(replace(cell, law=law, arrangement=arrangement, k=MIDDLE_K, l=l))
+    return tuple(rows)
 
 
-def departures(s: TheoremSettings) -> list[Any]:
+def departures(s: TheoremSettings) -> tuple[Departure, ...]:
     """Single draws: l chi^2, l / b and ``kept``, for the two charts that lay them side by side."""
     rows = []
     for arrangement in ARRANGEMENTS:
@@ -140,12 +158,11 @@ def departures(s: TheoremSettings) -> list[Any]:
             for l in s.doses:  # noqa: E741
                 if l:
                     f = theory.slopes(sets, MIDDLE_K, l)
-                    row = {"arrangement": arrangement, "l": l, "l_chi2": l * f.chi2}
-                    rows.append({**row, "l_over_scale": l / f.scale, "kept": f.kept})
-    return rows
+                    rows.append(Departure(arrangement, l, l * f.chi2, l / f.scale, f.kept))
+    return tuple(rows)
 
 
-def escaped(s: TheoremSettings) -> list[Any]:
+def escaped(s: TheoremSettings) -> tuple[TheoremCell, ...]:
     """``kept`` at l = 0 where a share of D3 lies on leaves that D1 and D2 do not have."""
     rows = []
     for arrangement in ("independent", "same ranks", "opposed kinds"):
@@ -153,9 +170,9 @@ def escaped(s: TheoremSettings) -> list[Any]:
         for k in s.k:
             for mass in ESCAPES:
                 moved = [_with_escape(sets, mass) for sets in drawn[:20]]
-                cell = {"arrangement": arrangement, "k": k, "l": 0.0, "mass": mass}
-                rows.append({**cell, **_cell(moved, k, 0.0)})
-    return rows
+                cell = _cell(moved, k, 0.0)
+                rows.append(replace(cell, arrangement=arrangement, k=k, l=0.0, mass=mass))
+    return tuple(rows)
 
 
 def _with_escape(sets: Sets, mass: float) -> Sets:
@@ -164,7 +181,7 @@ def _with_escape(sets: Sets, mass: float) -> Sets:
     return Sets(p1, p2, np.append((1 - mass) * sets.p3, mass))
 
 
-def mapped(s: TheoremSettings, progress: Progress) -> list[Any]:
+def mapped(s: TheoremSettings, progress: Progress) -> tuple[TheoremCell, ...]:
     """Over tail exponent, overlap and depth: the cell at k = 1000 and l = 0.1.
 
     A depth is pruning: the deepest tree's leaves summed, so one draw is the same at all depths.
@@ -177,10 +194,10 @@ def mapped(s: TheoremSettings, progress: Progress) -> list[Any]:
             drawn = [_shared(masses, share, rng) for rng in _generators(s, cell_number)]
             for depth in s.depths:
                 cut = [_pruned(sets, depth) for sets in drawn]
-                cell = {"exponent": exponent, "overlap_set": share, "depth": depth}
-                rows.append({**cell, **_cell(cut, MIDDLE_K, READ_AT)})
+                cell = _cell(cut, MIDDLE_K, READ_AT)
+                rows.append(replace(cell, exponent=exponent, overlap_set=share, depth=depth))
             progress.advance()
-    return rows
+    return tuple(rows)
 
 
 def _shared(masses: theory.masses.Floats, share: float, rng: np.random.Generator) -> Sets:
@@ -194,18 +211,18 @@ def _pruned(sets: Sets, depth: int) -> Sets:
     return Sets(one, two, three, float(depth), float(depth))
 
 
-def huffman(s: TheoremSettings) -> dict[str, Any]:
+def huffman(s: TheoremSettings) -> Huffman:
     """Rates of D1 and D2 along l with a Huffman code of the joint tree, beside ideal lengths.
 
     In bits a symbol.  ``codes``: how many different codes were met; ``redundancy``: smallest and
     largest mean length minus entropy of the joint tree, in bits a leaf, which must lie in [0, 1).
     ``secant``: change of rate 2 over change of rate 1 from 0 to the largest l, over -k.
     """
-    k, depth = HUFFMAN["k"], int(HUFFMAN["depth"])
-    masses = theory.leaf_masses("pareto", 1 << depth, HUFFMAN["exponent"])
+    k, depth = HUFFMAN_K, HUFFMAN_DEPTH
+    masses = theory.leaf_masses("pareto", 1 << depth, HUFFMAN_EXPONENT)
     sets = arranged(masses, "same ranks", np.random.default_rng(s.seed))
     depths = np.full(1 << depth, depth)
-    doses = np.linspace(0, HUFFMAN["largest"], int(HUFFMAN["points"]))
+    doses = np.linspace(0, HUFFMAN_LARGEST, HUFFMAN_POINTS)
     ideal: list[list[float]] = [[], []]
     coded: list[list[float]] = [[], []]
     redundancy, codes = [], set()
@@ -217,17 +234,19 @@ def huffman(s: TheoremSettings) -> dict[str, Any]:
         for i, p in enumerate((sets.p1, sets.p2)):
             coded[i].append(theory.rate(p, lengths, depths))
             ideal[i].append(theory.rate(p, theory.ideal_lengths(joint), depths))
-    return {
-        **HUFFMAN,
-        "l": doses.tolist(),
-        "ideal": ideal,
-        "huffman": coded,
-        "codes": len(codes),
-        "redundancy": [min(redundancy), max(redundancy)],
-        "secant": {
-            name: _secant(rates, k) for name, rates in (("ideal", ideal), ("huffman", coded))
-        },
-    }
+    return Huffman(
+        k=k,
+        depth=depth,
+        exponent=HUFFMAN_EXPONENT,
+        largest=HUFFMAN_LARGEST,
+        points=HUFFMAN_POINTS,
+        l=tuple(doses.tolist()),
+        ideal=(tuple(ideal[0]), tuple(ideal[1])),
+        huffman=(tuple(coded[0]), tuple(coded[1])),
+        codes=len(codes),
+        redundancy=(min(redundancy), max(redundancy)),
+        secant=Secant(_secant(ideal, k), _secant(coded, k)),
+    )
 
 
 def _secant(rates: Sequence[Sequence[float]], k: float) -> float | None:
@@ -235,23 +254,22 @@ def _secant(rates: Sequence[Sequence[float]], k: float) -> float | None:
     return -two / one / k if one else None
 
 
-def analyse(s: TheoremSettings, progress: Progress) -> dict[str, Any]:
+def analyse(s: TheoremSettings, progress: Progress) -> Theorem:
     """All tables, under ``theorem`` of a result file's analysis."""
-    progress.stage("theorem: identity, ratio, escape", 6)
-    tables: dict[str, Any] = {"at": {"k": MIDDLE_K, "l": READ_AT}}
-    parts: dict[str, Callable[[], Any]] = {
-        "identity": lambda: identity(s),
-        "by_k": lambda: by_k_and_l(s, s.k, (0.0, READ_AT)),
-        "by_l": lambda: by_k_and_l(s, (MIDDLE_K,), s.doses),
-        "laws": lambda: by_law(s),
-        "departures": lambda: departures(s),
-        "escaped": lambda: escaped(s),
-    }
-    for name, make in parts.items():
-        tables[name] = make()
+
+    def done(part: T) -> T:
         progress.advance()
-    tables["map"] = mapped(s, progress)
-    progress.stage("Huffman codes", 1)
-    tables["huffman"] = huffman(s)
-    progress.advance()
-    return tables
+        return part
+
+    progress.stage("theorem: identity, ratio, escape, Huffman codes", 7)
+    return Theorem(
+        at=ReadAt(MIDDLE_K, READ_AT),
+        identity=done(identity(s)),
+        by_k=done(by_k_and_l(s, s.k, (0.0, READ_AT))),
+        by_l=done(by_k_and_l(s, (MIDDLE_K,), s.doses)),
+        laws=done(by_law(s)),
+        departures=done(departures(s)),
+        escaped=done(escaped(s)),
+        huffman=done(huffman(s)),
+        map=mapped(s, progress),
+    )

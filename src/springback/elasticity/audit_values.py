@@ -1,0 +1,68 @@
+"""The single values of an audit that its card is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from springback.core import content_hash
+from springback.elasticity.attackers import Sweep
+from springback.elasticity.card import Quantity
+from springback.elasticity.rebound import ReboundCurves
+from springback.settings import (
+    ComputeSettings,
+    ExecutionSettings,
+    SubjectSettings,
+    names_changing,
+)
+
+#: Settings that two studies may differ in and still be the same study of two models.
+FREE = (
+    *names_changing(SubjectSettings, "model", "seed"),
+    *names_changing(ExecutionSettings, "nothing"),
+    *names_changing(ComputeSettings, "nothing"),
+)
+
+
+@dataclass(frozen=True)
+class AuditValues:
+    """What an audit measured; what is not known is empty.
+
+    ``values``: probe -> seed -> [branch][dose], of seeds that were measured everywhere; ``start``:
+    probe -> value of the start model; ``losses``: pair -> seed -> way (``forward``, ...) -> nats a
+    token; ``attackers``: share of the gain lost over a sweep of attackers; ``study``: hash of data
+    and settings but for model and seeds (:func:`study_hash`).  ``means``: where single values are
+    missing, the quantities that are known as means over the seeds, by their name on a card.
+    """
+
+    model: str = ""
+    model_hash: str = ""
+    study: str = ""
+    seeds: Sequence[int] = ()
+    n_pos: Sequence[int] = ()
+    doses: Sequence[float] = ()
+    values: Mapping[str, Mapping[int, Sequence[Sequence[float]]]] = field(default_factory=dict)
+    start: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
+    noise_floor: Mapping[str, float] = field(default_factory=dict)
+    attackers: Sweep | None = None
+    resistance_data: str = "responses"
+    means: Mapping[str, Quantity] = field(default_factory=dict)
+
+    def rebound(self) -> ReboundCurves | None:
+        """The margins, or None if no seed has them all."""
+        margins = self.values.get("margin")
+        if not margins or "margin" not in self.start:
+            return None
+        start = dict.fromkeys(margins, self.start["margin"])
+        return ReboundCurves(self.n_pos, self.doses, start, margins)
+
+
+def study_hash(rows: Sequence[str], settings: Mapping[str, Any]) -> str:
+    """Of the content hashes of the four slices of data, and of the settings, as JSON, but for
+    model and seeds; empty if one of them is not known."""
+    if not settings or not all(rows):
+        return ""
+    kept = {key: value for key, value in settings.items() if key not in FREE}
+    return content_hash({"rows": list(rows), "settings": kept})

@@ -1,0 +1,229 @@
+"""What a job holds in memory, part by part: the one list that plans, doctor and errors read.
+
+Every part is a formula over the model's shape (:mod:`springback.models.memory`); sums are peaks,
+so of phases that follow one another the larger one counts (:func:`largest`).  Light: no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from springback.core import byte_size
+from springback.models.memory import (
+    Architecture,
+    cache_bytes,
+    item_bytes,
+    logits_bytes,
+    pass_bytes,
+    states_bytes,
+)
+
+#: What Python, torch and Transformers take by themselves on a CPU.
+LIBRARIES = 430_000_000
+#: What CUDA takes of a GPU: context, cuBLAS's workspaces.
+CUDA = 800_000_000
+#: Padded tokens that go through a model at once in training on a CPU, and at most of a batch that
+#: is cut in two (:mod:`springback.training.memory.microbatches`).
+AT_ONCE, IN_TWO = 384, 1024
+#: Positions whose logits exist at one time in SFT (:mod:`springback.training.memory.chunked_loss`).
+LOSS_CHUNK = 224
+#: Padded tokens that are scored at once, and positions that become fp32 log-probabilities
+#: (:mod:`springback.probes.likelihood`).
+SCORED_TOKENS, SCORED_CHUNK = 1024, 256
+#: Logits of one block of a search, and hidden states kept, at most
+#: (:mod:`springback.decoding.lambda_grid`, :mod:`springback.jobs.boost.scoring`).
+BLOCK_LOGITS, KEPT_STATES = 1 << 26, 1 << 28
+#: Bytes of activations a token, layer and unit of width where nothing else of the shape is known
+#: (Korthikanti et al. 2022: 34 in 16 bit, attention not kept).
+ACTIVATIONS = 34
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is held: its name, its bytes, and how they are counted."""
+
+    name: str
+    bytes: int
+    words: str
+
+
+Parts = tuple[Part, ...]
+
+
+def total(parts: Sequence[Part]) -> int:
+    return sum(part.bytes for part in parts)
+
+
+def largest(*phases: Parts) -> Parts:
+    """Of phases that follow one another, the one that takes most."""
+    return max(phases, key=total)
+
+
+def libraries(device: str = "cpu") -> Part:
+    """What is held before any model is."""
+    if device.startswith("cuda"):
+        return Part("CUDA", CUDA, "its context and workspaces, assumed")
+    return Part("libraries", LIBRARIES, "Python, torch and Transformers")
+
+
+def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
+    """Strong and weak model; where there are adapters of so many weights, one base with them."""
+    size, one = item_bytes(dtype), int(shape.weights)
+    if not adapter:
+        words = f"{one / 1e6:,.0f}M weights of {size} bytes"
+        return (
+            Part("strong model", one * size, words),
+            Part("weak model", one * size, words),
+        )
+    return (
+        Part("base model", one * size, f"{one / 1e6:,.0f}M weights of {size} bytes"),
+        Part(
+            "adapters",
+            12 * int(adapter),
+            f"early, ft, expert: {adapter / 1e6:,.1f}M each",
+        ),
+    )
+
+
+def decoding_parts(
+    shape: Architecture, dtype: str, rows: int, columns: int, models: int = 2
+) -> Parts:
+    """Of so many models answering ``rows`` questions at once; ``columns``: prompt and answer."""
+    size = item_bytes(dtype)
+    # Strong and weak logits, as they come and without finished rows; their contrast in fp32.
+    each = 2 * models * size + (13 if models > 1 else 4)
+    logits = rows * shape.vocabulary * each
+    return (
+        Part(
+            "caches",
+            models * cache_bytes(shape, rows, columns, dtype),
+            f"keys and values of {models} models, {rows} rows of {columns} tokens",
+        ),
+        Part("logits", logits, f"{rows} rows x {shape.vocabulary:,} tokens"),
+        Part(
+            "forward pass",
+            pass_bytes(shape, rows * columns, dtype),
+            f"one layer over {rows * columns:,} tokens",
+        ),
+    )
+
+
+def scoring_parts(shape: Architecture, dtype: str, models: int = 1) -> Parts:
+    """Of taking NLL: logits of a batch, and in fp32 those of a chunk."""
+    batch = 2 * models * logits_bytes(shape, SCORED_TOKENS, dtype)
+    chunk = 2 * models * logits_bytes(shape, SCORED_CHUNK, "float32")
+    return (
+        Part("logits", batch + chunk, f"{SCORED_TOKENS:,} tokens scored x {shape.vocabulary:,}"),
+        Part(
+            "forward pass",
+            pass_bytes(shape, SCORED_TOKENS, dtype),
+            f"one layer over {SCORED_TOKENS:,} tokens",
+        ),
+    )
+
+
+def boost_parts(
+    shape: Architecture, dtype: str, rows: int, columns: int, adapter: float = 0, scored: int = 0
+) -> Parts:
+    """Of searching and testing; ``scored``: tokens of the solutions, whose states are kept."""
+    kept = min(KEPT_STATES, 2 * states_bytes(shape, scored, dtype))
+    states = Part("hidden states kept", kept, f"of {scored:,} tokens of solutions, at most 268 MB")
+    decoding = (*decoding_parts(shape, dtype, rows, columns), states)
+    scoring = (*scoring_parts(shape, dtype, 2), states)
+    return (*pair_weights(shape, dtype, adapter), *largest(decoding, scoring))
+
+
+def activation_bytes(shape: Architecture, mixed: bool) -> int:
+    """Kept for the backward pass for each token: the tensors that a Llama's layers save.
+
+    Two norms of fp32 (``mixed``: and a copy in bf16 for each of five products), queries and keys
+    before and after rotation, both repeated for every head, the values, the attention's result,
+    and four tensors of the feed-forward layer's width.
+    """
+    if not shape.hidden:
+        return ACTIVATIONS * shape.layers * shape.width
+    size = 2 if mixed else 4
+    width = shape.width * (16 + (10 if mixed else 8))
+    attention = size * (2 * shape.query + 2 * shape.key + 4 * shape.query)
+    return shape.layers * (width + attention + 4 * size * shape.hidden)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a run trains, as far as its memory goes: rows of a batch, their length in tokens,
+    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not."""
+
+    rows: int
+    tokens: int
+    mixed: bool
+    rank: int = 0
+    cpu: bool = True
+
+    @property
+    def at_once(self) -> int:
+        """Padded tokens that go through the model together."""
+        batch = self.rows * self.tokens
+        if not self.cpu or batch <= AT_ONCE:
+            return batch
+        return max(self.tokens, -(-batch // 2) if batch <= IN_TWO else AT_ONCE)
+
+
+def training_parts(shape: Architecture, how: Training) -> Parts:
+    """Of one run: weights, gradients and moments in fp32, activations, logits of the loss."""
+    one = int(shape.weights)
+    learned = int(shape.adapter_weights(how.rank)) if how.rank else one
+    parts = [Part("weights in training", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes")]
+    if how.rank:
+        parts.append(
+            Part("adapter", 4 * learned, f"rank {how.rank}: {learned / 1e6:,.1f}M weights")
+        )
+    parts += [
+        Part("gradients", 4 * learned, "4 bytes for each weight that learns"),
+        Part("moments", 8 * learned, "two of AdamW's, 4 bytes each"),
+    ]
+    if how.mixed:
+        table = shape.vocabulary * shape.width
+        rounded = one - table * (1 if shape.tied else 2) + table
+        parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
+    tokens = how.at_once
+    size = 6 if how.mixed else 4
+    chunk = min(LOSS_CHUNK, tokens) * shape.vocabulary * size
+    return (
+        *parts,
+        Part(
+            "activations",
+            tokens * activation_bytes(shape, how.mixed),
+            f"{tokens:,} tokens at once x {activation_bytes(shape, how.mixed) / 1e6:.2f} MB",
+        ),
+        Part("logits of the loss", chunk, f"{min(LOSS_CHUNK, tokens)} positions at a time"),
+    )
+
+
+def audit_parts(
+    shape: Architecture, how: Training, kl_tokens: int = 0, processes: int = 1
+) -> Parts:
+    """Of an audit: the start model beside one in training, and what its probes take.
+
+    ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
+    ``processes``: further ones that measure hold both models each.
+    """
+    one = int(shape.weights)
+    training = training_parts(shape, how)
+    held, passing = training[:-2], training[-2:]
+    probing = scoring_parts(shape, "float32")
+    kept = logits_bytes(shape, kl_tokens, "float32")
+    parts = [Part("start model", 4 * one, f"{one / 1e6:,.0f}M of 4 bytes"), *held]
+    if 0 < kept <= 500_000_000:
+        parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
+    parts += largest(passing, probing)
+    if processes > 1:
+        more = (processes - 1) * (8 * one + LIBRARIES + total(probing))
+        parts.append(Part("measuring processes", more, f"{processes - 1} more, two models each"))
+    return tuple(parts)
+
+
+def lines(parts: Sequence[Part]) -> list[tuple[str, str, str]]:
+    """Rows of a table: part, size, how it is counted; and the sum."""
+    sums = ("all of it", byte_size(total(parts)), "at the peak")
+    return [*((p.name, byte_size(p.bytes), p.words) for p in parts), sums]

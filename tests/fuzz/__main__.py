@@ -1,0 +1,11 @@
+"""``python -m fuzz``: see :mod:`fuzz.campaign`."""
+
+from __future__ import annotations
+
+import sys
+
+import fuzz.kinds
+import fuzz.loaded  # noqa: F401  before anything else: it sets the surroundings
+from fuzz.campaign import main
+
+sys.exit(main())
