@@ -327,7 +327,8 @@ def test_a_boosted_folder_is_not_made_through_a_link(tmp_path: Path, victim: Pat
     one = Checkpoint("nowhere", content_hash="0")
     for name in (".model.new", "model"):
         plant("link", tmp_path / name, victim)
-        refused(lambda: write_boosted(one, one, Strengths(0.5, 0.5, 0.1), tmp_path / "model"), name)
+        both = Strengths(0.5, 0.5, 0.1)
+        refused(lambda: write_boosted((one, one), both, tmp_path / "model"), name)
         (tmp_path / name).unlink()
     plant("link", tmp_path / "amateur", victim)
     how, pair = AdapterExtrapolation(0.5), Contrast(0.5)

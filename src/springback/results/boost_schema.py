@@ -28,6 +28,7 @@ class Candidate:
             value; with `one_se` the smallest within one standard error of the best
         gain: accuracy expected over the first candidate's, smoothed along them, share of 1;
             absent where the rule does not smooth
+        name: of a point of the run, whose ``value`` is its number; absent of strengths
     """
 
     value: float
@@ -35,6 +36,7 @@ class Candidate:
     nll: Interval | None = None
     chosen: bool = False
     gain: float | None = field(default=None, metadata=ABSENT)
+    name: str | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,25 @@ class EqualStep:
     label: str
     written: str
     text: str
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """What was chosen among all points that the checkpoints of a run span.
+
+    Attributes:
+        checkpoints: their names, in order
+        steps: their training steps, or 0, 1, 2, ... where their names do not say
+        norms: length of each update, over the length of the last
+        chosen: name of the point, or `EpiCoDe`
+        shares: what of each checkpoint the point is; they sum to 1; null for `EpiCoDe`
+    """
+
+    checkpoints: tuple[str, ...]
+    steps: tuple[float, ...]
+    norms: tuple[float, ...]
+    chosen: str
+    shares: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -396,6 +417,8 @@ class Boost:
             asked for, `EpiCoDe, weak early`, `EpiCoDe, weak init`, `EpiCoDe, weak NAME` and
             `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts
         equal_step: EpiCoDe against `ME, equal step`; absent where it does not contrast
+        run: after `--run`: what was chosen among the points of the run, whose search is `run`;
+            `best of the run` among the methods is that point
         nll_slope: by search: accuracy that a nat a token less of NLL brings, where NLL had a say
             in the choice
         power: null where EpiCoDe is the fine-tuned model
@@ -415,6 +438,7 @@ class Boost:
     methods: tuple[ComparedMethod, ...] | None = None
     power: Power | None = None
     equal_step: EqualStep | None = field(default=None, metadata=ABSENT)
+    run: RunChoice | None = field(default=None, metadata=ABSENT)
     nll_slope: Mapping[str, float] | None = field(default=None, metadata=ABSENT)
     floor: str | None = None
     difficulty: Difficulty | None = None

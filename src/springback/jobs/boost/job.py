@@ -27,6 +27,7 @@ from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
+from springback.jobs.boost.run_search import BEST, OfRun, methods_of, search_run
 from springback.jobs.boost.scoring import Arm, Scoring
 from springback.jobs.boost.search import Choice, Searched, Tried, chosen, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
@@ -59,6 +60,7 @@ class Boost(Scoring):
 
     #: Methods beside which one plain model that goes as far is tested, and what it is called.
     controls: Mapping[str, str] = MappingProxyType({"EpiCoDe": EQUAL_STEP})
+    of_run: OfRun | None = None
     narrowed: dict[str, tuple[NarrowedCandidate, ...]]
     joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None
 
@@ -99,7 +101,11 @@ class Boost(Scoring):
         for name, label in self.controls.items():
             if arms[name].key()["lam"]:
                 arms[label] = Arm(label, arms[name].step, 0, None)
-        return arms, searches
+        if s.run:
+            pair = arms["EpiCoDe"], searches["lambda"].chosen
+            self.of_run = search_run(self, pair, validation)
+            searches["run"] = self.of_run.searched
+        return methods_of(arms, self.of_run), searches
 
     def _further(self, mu: float) -> dict[str, Arm]:
         """The further arms that the settings name, at EpiCoDe's mu, by the search for lambda."""
@@ -209,7 +215,7 @@ def boost(
             given = {"early": pair.early.content_hash, "ft": pair.ft.content_hash}
             require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
-        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
+        job = Boost(settings, pair.line, store, progress, pair.weak, train)
         if workers is not None:
             workers.take(job)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
@@ -226,6 +232,7 @@ def boost(
         analysis = replace(
             analyse(settings, arms, searched, tested),
             equal_step=control,
+            run=job.of_run.record if job.of_run else None,
             nll_slope=slopes_of(searched),
             difficulty=difficulty,
             diagnostics=diagnostics,
@@ -236,15 +243,13 @@ def boost(
             test_openings=opening,
         )
         plain = control is not None and control.written == "plain"
-        best = arms[EQUAL_STEP if plain else "EpiCoDe"]
+        best = arms[BEST if BEST in arms else EQUAL_STEP if plain else "EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
         verdict = _completed(judge(settings, analysis, best.method, kept), opening, ahead)
         if settings.write_model and not kept:
-            strengths = Strengths(best.mu, best.lam, settings.alpha)
+            strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
-            write_boosted(
-                pair.early, pair.ft, strengths, folder, settings.system, template, settings
-            )
+            write_boosted(pair.line, strengths, folder, settings.system, template, settings)
         return write_result(
             store,
             "boost",

@@ -77,7 +77,7 @@ def _scoring(settings: BoostSettings, root: Path, progress: Progress) -> tuple[D
     data, store = load_data(settings), Store(root)
     shown = question_format(settings).render(data.train) if data.train else None
     pair = make_pair(settings, shown, store, progress)
-    job = Scoring(settings, (pair.early, pair.ft), store, progress, pair.weak, data.train)
+    job = Scoring(settings, pair.line, store, progress, pair.weak, data.train)
     return data, job
 
 

@@ -61,6 +61,8 @@ class Searched:
     points: tuple[Tried, ...]
     chosen: Tried
     choice: Choice | None = None
+    #: What candidates are called that are no strengths.
+    names: tuple[str, ...] | None = None
 
 
 def candidates(values: Sequence[float], flag: str, positive: bool = False) -> tuple[float, ...]:
@@ -145,6 +147,7 @@ def curve(
             interval(t.nll) if t.nll else None,
             t.value == searched.chosen.value,
             gains[i] if gains else None,
+            searched.names[i] if searched.names else None,
         )
         for i, t in enumerate(searched.points)
     )

@@ -61,6 +61,13 @@ class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
         None, "The earlier checkpoint of a run: a folder, or org/name@revision.", changes="model"
     )
     ft: str | None = setting(None, "Its last checkpoint.", changes="model")
+    run: tuple[str, ...] = setting(
+        (),
+        "Instead of the two: the folder of a training run, or its checkpoints in order; each of "
+        "them, their averages, rewinds and extrapolations are candidates.",
+        changes="model",
+        added=True,
+    )
     model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
     train: str | None = setting(
         None, "… on these rows. Beside a pair: rows that show what it was trained to write."

@@ -204,11 +204,12 @@ def judge(
             "pair, the fine-tuned model is kept as it is."
         )
     else:
-        named = "EpiCoDe" if written == "EpiCoDe" else "Extrapolation alone"
-        text = (
-            f"{named} (mu {ep.mu:g}, lambda {ep.lam:g}) against the fine-tuned model: "
-            f"{_WORDS[label]}. {_compared(ep)}"
-        )
+        what = f"EpiCoDe (mu {ep.mu:g}, lambda {ep.lam:g})"
+        if analysis.run is not None and written != "EpiCoDe":
+            what = f"The best of the run ({analysis.run.chosen})"
+        elif written != "EpiCoDe":
+            what = f"Extrapolation alone (mu {ep.mu:g})"
+        text = f"{what} against the fine-tuned model: {_WORDS[label]}. {_compared(ep)}"
         if analysis.equal_step is not None:
             text += f" {analysis.equal_step.text}"
     if analysis.power is not None and label == "undecided":

@@ -149,7 +149,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     pair = make_pair(job.settings, job.data.train, store, progress)
-    boost = Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak, job.data.train)
+    boost = Boost(job.settings, pair.line, store, progress, pair.weak, job.data.train)
     return pair, boost
 
 
