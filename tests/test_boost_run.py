@@ -114,14 +114,11 @@ def test_coordinates_have_the_distances_of_the_weights(run: Path) -> None:
     points = points_of_run((5, 20, 100), [f.name for f in folders], (0.3,))
     places = coordinates(points, inner_products(folders))
     tensors = [torch.cat([w.double().flatten() for w in weights_of(f).values()]) for f in folders]
-    spots = [
-        sum(share * t for share, t in zip(shares_of(p.weights), tensors, strict=True))
-        for p in points
-    ]
+    spots = [torch.tensor(shares_of(p.weights)).double() @ torch.stack(tensors) for p in points]
     unit = float((tensors[2] - tensors[1]).norm())
     for i in range(len(points)):
         for j in range(i):
-            expected = float((spots[i] - spots[j]).norm()) / unit  # type: ignore[operator]
+            expected = float((spots[i] - spots[j]).norm()) / unit
             assert np.linalg.norm(places[i] - places[j]) == pytest.approx(expected, rel=1e-6)
 
 
@@ -213,7 +210,7 @@ def test_every_point_is_a_candidate_and_the_choice_is_written(
                 s * weights_of(f)[name].double()
                 for s, f in zip(record["shares"], folders, strict=True)
             ]
-            assert torch.allclose(tensor.double(), sum(parts), atol=1e-6)  # type: ignore[arg-type]
+            assert torch.allclose(tensor.double(), torch.stack(parts).sum(0), atol=1e-6)
         assert record["chosen"] in result["verdict"]["text"]
     again = boost(settings, tmp_path / "out").data
     assert json.dumps(again["analysis"]) == json.dumps(analysis)

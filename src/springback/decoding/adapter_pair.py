@@ -60,7 +60,7 @@ def _total(adapters: list[Adapter], point: tuple[float, ...]) -> AdapterSum:
 
 def _everything(adapters: list[Adapter]) -> AdapterSum:
     """The sum in which every adapter has a part: all modules, at the ranks that suffice."""
-    return _total(adapters, (-1.0,) * (len(adapters) - 1))
+    return _total(adapters, (1.0,) * (len(adapters) - 1))
 
 
 class AdapterPair:

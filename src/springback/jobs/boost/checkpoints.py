@@ -113,9 +113,10 @@ def _adapters(
     try:
         require_shared_base([str(folder) for folder in adapters], base.path)
     except ModelError as error:
+        count = "two" if len(adapters) == 2 else len(adapters)
         progress.note(
-            f"the adapters are merged into {len(adapters)} copies of {base.path}, since they "
-            f"cannot share it in memory: {error}"
+            f"the adapters are merged into {count} copies of {base.path}, since they cannot share "
+            f"it in memory: {error}"
         )
         return _merged(adapters, base, settings, store, progress)
     return tuple(_on_base(base, str(folder)) for folder in adapters)
