@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from springback.core import byte_size
 from springback.errors import SpringbackError, StoreError, describe
 from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
@@ -164,7 +165,7 @@ def large_plan(
     fits = max(1, math.ceil(memory / (USABLE_MEMORY * machine.memory)))
     if devices and devices < fits:
         raise SpringbackError(
-            f"--gpus is {devices}; a {model.name} study needs {memory / 1e9:,.0f} GB, so {fits} or "
+            f"--gpus is {devices}; a {model.name} study needs {_size(memory)}, so {fits} or "
             f"more of {machine.name} ({machine.memory / 1e9:.0f} GB each); raise it, or train an "
             "adapter (--lora-rank)"
         )
@@ -254,8 +255,8 @@ def _table(plans: Sequence[LargePlan], hardware: str) -> list[str]:
                 f"{plan.devices}",
                 _few(hours),
                 _few(hours * plan.devices),
-                f"{plan.memory / 1e9:,.0f} GB",
-                f"{plan.disk / 1e9:,.0f} GB",
+                f"{_size(plan.memory)}",
+                f"{_size(plan.disk)}",
                 "" if plan.cost is None else f"{plan.cost:,.2f}",
             )
         )
@@ -274,3 +275,8 @@ def _basis(machine: Machine) -> list[str]:
         "tokens, devices that add up without loss, activations of 34 bytes a token, layer and unit "
         "of width. Good to a factor of two where the speed is measured, of four where it is not.",
     ]
+
+
+def _size(count: float) -> str:
+    """Bytes as whole GB, below one of them as :func:`byte_size`."""
+    return f"{count / 1e9:,.0f} GB" if count >= 1e9 else byte_size(count)

@@ -24,6 +24,7 @@ from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Audit
+from springback.results.places import require_same_kind
 from springback.results.schema import read
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -80,6 +81,7 @@ def reproduce(
     what = REPRODUCTIONS[name]
     studies = what.studies(scale, settings, given or {})
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         if not studies:
             folders = pretrain(what.volumes, store, progress)
             studies = [

@@ -18,6 +18,7 @@ from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.progress import Progress, Silent
+from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -85,6 +86,7 @@ def reproduce_epicode(
         progress.note(line)
     analysed = []
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         for cell in cells(settings):
             results = _seeds(settings, cell, theory, store, progress)
             analysed.append(
