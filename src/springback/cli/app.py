@@ -401,10 +401,18 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except Exception as error:
+        from springback.results.store import full_disk
+
+        read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+        if debug or not (read_only or full_disk(error)):
             raise
-        print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
+        do = (
+            "choose another folder"
+            if read_only
+            else "free some space and run the same command again"
+        )
+        print(f"error: {printable(' '.join(str(error).split()))}; {do}", file=sys.stderr)
         sys.exit(2)
