@@ -17,7 +17,7 @@ from springback.errors import SpaceError, StoreError
 from springback.models.quiet import one_line
 from springback.results.store import Store, full_disk, whole_file, whole_folder, write_json
 
-RUN = Run("score", "a" * 20, {"a": 1})
+RUN = Run("score", {"a": 1}, "a" * 20)
 
 
 class SafetensorError(Exception):
