@@ -101,8 +101,8 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
     ("changes", "names"),
     [
         (("model", "seed", "measurement", "nothing"),
-         "early ft run seed precheck reopen_test reference difficulty write_model device device_map "
-         "keep_pair"),
+         "early ft run seed precheck reopen_test reference difficulty write_model keep_pair device "
+         "device_map"),
         (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
         (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size dtype"),
         (("method", "prompt"),

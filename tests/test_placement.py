@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 from typer.testing import CliRunner
 
 import springback
@@ -117,6 +120,34 @@ def test_two_adapters_on_a_spread_base_decode_as_on_one_device(adapters: Path, n
         expected = springback.generate(whole, PROMPTS, **how)
         assert springback.generate(parts, PROMPTS, **how) == expected, more
     assert springback.score(parts, TEXTS) == springback.score(whole, TEXTS)
+
+
+def test_experts_that_are_saved_in_another_form_are_offloaded_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    config = Qwen2MoeConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "experts")
+    checkpoint, ids = resolve(tmp_path / "experts"), torch.tensor([[1, 2, 3]])
+    whole, parts = load_model(checkpoint), load_model(checkpoint, placement(None, spread("layers")))
+    assert torch.equal(whole(ids).logits, parts(ids).logits)
+    assert len(list(scratch.iterdir())) == 1
+    del parts
+    gc.collect()
+    assert not list(scratch.iterdir())
 
 
 def test_a_map_worked_out_by_accelerate_decodes_the_same_tokens(boosted: Path) -> None:

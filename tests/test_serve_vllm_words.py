@@ -52,7 +52,7 @@ def test_a_dtype_that_is_asked_for_goes_to_vllm(folder: Path, dtype: str) -> Non
 
 
 @pytest.mark.parametrize("where", [{"device": "cuda:1"}, {"device_map": "auto"}])
-def test_devices_are_vllms_own_business(folder: Path, where: dict[str, str]) -> None:
+def test_devices_are_vllms_own_business(folder: Path, where: dict[str, Any]) -> None:
     with pytest.raises(SpringbackError, match="with vLLM; allowed: CUDA_VISIBLE_DEVICES"):
         words(folder, **where)
     check(ServeSettings(engine="builtin", **where))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -25,6 +25,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
     tokenizer_source,
 )
 from springback.models.memory import weight_bytes
@@ -49,7 +50,8 @@ def require_shared_base(adapters: Sequence[str], base: str) -> list[Adapter]:
         refuse_more(adapter)
     check_bases(opened, base)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(read_configs(base).config)
+        factory: Any = AutoModelForCausalLM
+        empty = factory.from_config(read_configs(base).config)
     install(empty, _everything(opened).modules, 1)
     return opened
 
@@ -88,8 +90,9 @@ class AdapterPair:
         sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
         self.tokenizer = load_tokenizer(sources[-1], chat)
         for source, folder in zip(sources[:-1], folders, strict=False):
-            names = (folder, folders[-1])
-            check_same_tokenizer(load_tokenizer(source), self.tokenizer, names)
+            if not same_tokenizer_files(source.path, sources[-1].path):
+                names = (folder, folders[-1])
+                check_same_tokenizer(load_tokenizer(source), self.tokenizer, names)
         self.configs = read_configs(ft.path, ft.adapter)
         self.place = (place or Placement()).of_files(ft.path)
         self.mu: At = 0.0
@@ -138,7 +141,8 @@ class AdapterPair:
         if self._views is None:
             model, every = load_model(self.base, self.place), _everything(self._adapters)
             install(model, every.modules, max(every.ranks.values()))
-            self._views = views(model.eval())
+            installed: Any = model
+            self._views = views(installed.eval())
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:

@@ -41,9 +41,9 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         # Of a spread base the weights may be away; the adapters stay where it runs.
-        here = {"dtype": base.weight.dtype, "device": running_device(base)}
-        a = torch.zeros(2, base.in_features, rank, **here)
-        b = torch.zeros(2, rank, base.out_features, **here)
+        dtype, device = base.weight.dtype, running_device(base)
+        a = torch.zeros(2, base.in_features, rank, dtype=dtype, device=device)
+        b = torch.zeros(2, rank, base.out_features, dtype=dtype, device=device)
         self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
 
     @property

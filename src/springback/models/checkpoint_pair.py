@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,6 +22,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
 )
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
@@ -99,7 +100,9 @@ class CheckpointPair:
         """
         self.tokenizer = load_tokenizer(ft, chat)
         for earlier in (*before, early):
-            check_same_tokenizer(load_tokenizer(earlier), self.tokenizer, (earlier.path, ft.path))
+            if not same_tokenizer_files(earlier.path, ft.path):
+                names = (earlier.path, ft.path)
+                check_same_tokenizer(load_tokenizer(earlier), self.tokenizer, names)
         self.early, self.ft, self.before = early, ft, tuple(before)
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)
@@ -109,7 +112,7 @@ class CheckpointPair:
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
-        self._drop_written = weakref.finalize(self, lambda: None)
+        self._drop_written: Callable[[], object] = weakref.finalize(self, lambda: None)
 
     @property
     def width(self) -> int:
@@ -184,7 +187,7 @@ class CheckpointPair:
         """The expert loaded from files written beside, which stay until the next are."""
         self._drop_written()
         folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
-        self._drop_written = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._drop_written = weakref.finalize(self, _remove, folder)
         if isinstance(at, float):
             extrapolate(self.early.path, self.ft.path, at, folder / "model")
         else:
@@ -192,3 +195,7 @@ class CheckpointPair:
             how = Extrapolation(1.0, shares=shares_of(at))
             extrapolate_along(paths, how, folder / "model")
         return load_model(Checkpoint(str(folder / "model")), self.place)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import filecmp
 import gc
 import math
 import os
+import re
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +49,10 @@ BOOST_FILE = "springback.json"
 GENERATION_CONFIG = "generation_config.json"
 #: What :func:`save_weights` writes into a folder.
 WEIGHTS_FILE = "weights.safetensors"
+#: Files that a tokenizer's vocabulary may be in.
+_TOKENIZER = re.compile(
+    "tokenizer|vocab|merges|added_tokens|special_tokens_map|spiece|sentencepiece"
+)
 #: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
 #: benchmarks/plan_calibration.py).
 SHARE = {"bf16-mixed": 0.4, "bfloat16": 0.4, "float32": 0.8}
@@ -103,6 +112,12 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
         raise ModelError(
             f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
         ) from error
+    longest = tokenizer.model_max_length
+    if type(longest) not in (int, float) or not 0 < longest < math.inf:
+        raise ModelError(
+            f"model_max_length is {longest!r} in the tokenizer of {checkpoint.path}; allowed: a "
+            "number above 0; save the tokenizer again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return with_chat(tokenizer, chat or ChatSettings())
@@ -118,7 +133,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     """
     tune_allocator()
     place = place or Placement()
-    spread = {"device_map": place.device_map} if place.device_map else {}
+    spread = _spread(place)
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
@@ -132,6 +147,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
                 **spread,
             )
     except Exception as error:
+        shutil.rmtree(spread.get("offload_folder", ""), ignore_errors=True)
         if Path(checkpoint.path).is_dir():
             sound(
                 open_weights(checkpoint.path)
@@ -140,6 +156,8 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
         ) from error
+    if spread:
+        weakref.finalize(model, shutil.rmtree, spread["offload_folder"], ignore_errors=True)
     if lacking := sorted(loading_info["missing_keys"]):
         raise ModelError(
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
@@ -149,6 +167,18 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     _require_finite(loaded, checkpoint.path)
     _complete_generation_config(loaded)
     return loaded
+
+
+def _spread(place: Placement) -> dict[str, Any]:
+    """Arguments of Transformers for a model over several devices; none for one device.
+
+    In the folder come weights that are offloaded to disk and whose files have them in another
+    form, as experts; others stay in their files.
+    """
+    if not place.device_map:
+        return {}
+    folder = tempfile.mkdtemp(prefix="springback-offload-")
+    return {"device_map": place.device_map, "offload_folder": folder}
 
 
 @torch.no_grad()
@@ -249,6 +279,16 @@ def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> 
             f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); "
             "use two checkpoints of one run"
         )
+
+
+def same_tokenizer_files(one: str | Path, other: str | Path) -> bool:
+    """Whether two folders hold the same files of a tokenizer, so that neither need be loaded."""
+    files = [
+        {p.name: p for p in Path(f).iterdir() if _TOKENIZER.match(p.name)} for f in (one, other)
+    ]
+    return files[0].keys() == files[1].keys() and all(
+        filecmp.cmp(files[0][name], files[1][name], shallow=False) for name in files[0]
+    )
 
 
 def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -> PreTrainedModel:

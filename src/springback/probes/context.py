@@ -18,7 +18,7 @@ from springback.core import Checkpoint, Slice
 from springback.data import load_slice
 from springback.models.encoding import Encoded, encode_rows, stop_ids
 from springback.models.loading import Model, Tokenizer, load_model, read_configs
-from springback.models.placement import audit_placement
+from springback.models.placement import Placement, audit_placement
 from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import continued
@@ -58,7 +58,7 @@ class ProbeInputs:
         self.folder, self.like = folder, like
         self.precision = Precision(settings.probe_precision)
         #: Of the start model and of every model that is measured.
-        self.place = like.place if like else audit_placement(settings)
+        self.place: Placement = like.place if like else audit_placement(settings)
         #: One of the rows that continuations are sampled for.
         self.sampled_row = held_out["wanted"].rows[0]
         self.encoded = {side: self.encode(part) for side, part in held_out.items()}

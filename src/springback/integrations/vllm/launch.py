@@ -130,9 +130,10 @@ def command(
         *("--allowed-origins", "[]", "--uvicorn-log-level", "warning"),
         *("--shutdown-timeout", str(round(s.grace))),
     ]
-    stored = _stored_dtype(folder.model)
-    if s.dtype != "auto" or stored == "float32":  # which vLLM would round to 16 bits
-        words += ["--dtype", stored if s.dtype == "auto" else s.dtype]
+    if s.dtype != "auto":
+        words += ["--dtype", s.dtype]
+    elif _stored_dtype(folder.model) == "float32":  # vLLM would round it to 16 bits
+        words += ["--dtype", "float32"]
     if (tokenizer := _tokenizer_of(folder)) != folder.model:
         words += ["--tokenizer", str(tokenizer)]
     if generation is not None:

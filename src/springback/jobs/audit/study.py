@@ -113,7 +113,9 @@ class Study(ProbeInputs):
         model, rank = copy.deepcopy(self.start), self.settings.lora_rank
         if rank:
             return model, add_lora(model, self.settings.recipe(0))
-        return model.float(), None  # what is trained is float32, whatever is measured
+        whole: Any = model
+        whole.float()  # what is trained, whatever is measured
+        return model, None
 
     @property
     def work(self) -> Model:

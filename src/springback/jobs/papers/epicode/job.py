@@ -25,8 +25,10 @@ from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.loading import resolve
+from springback.models.placement import placement
 from springback.progress import Progress, Silent
 from springback.results.paper_schema import Cell
+from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -86,6 +88,7 @@ def reproduce_epicode(
         progress.note(line)
     analysed = []
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         if spread and executor is not None:
             _make_on_ray(settings, theory, store, progress, executor)
         for cell in cells(settings):
@@ -104,6 +107,7 @@ def reproduce_epicode(
             measurements=[],
             analysis=analysis,
             verdict=tables.verdict(name, analysed),
+            computing=placement(settings).describe(),
         )
 
 
