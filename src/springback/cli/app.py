@@ -105,7 +105,7 @@ def demo(
     AuditSettings,
     ExecutorSettings,
     LargeSettings,
-    first="model align perturb experiments n_pos doses seeds algorithm probes",
+    first="model align perturb experiments n_pos doses seeds algorithm",
 )
 def audit(
     given: dict[str, Any],
@@ -273,7 +273,7 @@ def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
     BoostSettings,
     PlanSettings,
     ExecutorSettings,
-    first="task validation test early ft model train mu lam",
+    first="task validation test early ft run model train",
 )
 def boost(
     given: dict[str, Any],
