@@ -89,10 +89,13 @@ def _given(settings: BoostSettings, store: Store, progress: Progress) -> tuple[C
         require_different(open_checkpoints([Path(c.path) for c in line[-2:]]))
         return line
     if not all(adapters):
-        named = f"--early {names[0]} and --ft {names[1]}" if len(names) == 2 else ", ".join(names)
+        if len(names) > 2:
+            raise SpringbackError(
+                f"--run has adapters and full models ({', '.join(names)}); give one kind of one run"
+            )
         raise SpringbackError(
-            f"one of {named} is a LoRA adapter and another is not; give adapters alone or full "
-            "models alone, of one run"
+            f"one of --early {names[0]} and --ft {names[1]} is a LoRA adapter and the other is "
+            "not; give two adapters or two full models of one run"
         )
     return _adapters([f for f in folders if f is not None], settings, store, progress)
 
