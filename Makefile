@@ -4,10 +4,11 @@
 VENV ?= .venv
 # Which Python makes the environment; empty: the first suitable of the list in `find-python`.
 PYTHON ?=
-# More words for pip, demo and pytest, e.g. make demo DEMO_ARGS="--quick --seed 3"
+# More words for pip, demo, pytest and the fuzzers, e.g. make demo DEMO_ARGS="--quick --seed 3"
 PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install $(PIP_ARGS)
@@ -18,7 +19,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers schema e2e integrations ray vllm bench clean
+.PHONY: help setup demo test check lint format types layers schema e2e fuzz kills integrations ray vllm bench clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -34,8 +35,8 @@ VLLM_FILES := pyproject.toml constraints-vllm.txt
 VLLM_STATE := $(shell cat $(VLLM_FILES) | cksum | cut -d ' ' -f 1)
 VLLM_STAMP := $(VLLM)/.setup-done-$(VLLM_STATE)
 # What is run with that Transformers besides: decoding, the pair as one model, fine-tuning, weights.
-OLDEST_TESTS := $(addprefix tests/test_,decode.py decode_fast.py decode_lora.py contrast_model.py \
-  generate.py finetune.py finetune_lora.py finetune_preference.py probes.py sweep.py)
+OLDEST_TESTS := $(addprefix tests/test_,decoding.py decoding_fast.py lora_pair.py contrast_model.py \
+  generate.py finetune.py finetune_lora.py finetune_preference.py probes.py checkpoint_pair.py)
 
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'
@@ -44,6 +45,8 @@ help:
 	@echo 'make check   lint, format, types, import layers'
 	@echo 'make schema  write the tables of docs/result_schema.md from the classes of a result'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
+	@echo 'make fuzz    10,000 damaged inputs through the commands (FUZZ_ARGS="--cases 500")'
+	@echo 'make kills   100 times kill -9 at random moments, then the same command again'
 	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
 	@echo 'make ray     tests of the Ray executor, nodes killed on the way'
 	@echo 'make vllm    tests with vLLM on the CPU, in $(VLLM)'
@@ -80,6 +83,13 @@ layers: $(STAMP)
 
 e2e: $(STAMP)
 	$(RUN) -m pytest -m e2e $(PYTEST_ARGS)
+
+# Damaged inputs, and kills: docs/reliability.md.  One case again: FUZZ_ARGS='--case data:17'.
+fuzz: $(STAMP)
+	PYTHONPATH=tests $(RUN) -m fuzz $(FUZZ_ARGS)
+
+kills: $(STAMP)
+	PYTHONPATH=tests $(RUN) -m fuzz.kills $(FUZZ_ARGS)
 
 # The source comes from here; the environment holds a copy only for what it depends on.
 integrations: $(INTEGRATION_STAMP)

@@ -61,6 +61,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "no losses": _json(lambda facts: {k: v for k, v in facts.items() if k != "losses"}),
     "losses that are words": _json(lambda facts: {**facts, "losses": ["low"]}),
     "another step": _json(lambda facts: {**facts, "step": -1}),
+    "a step without end": _json(lambda facts: {**facts, "step": float("inf")}),
     "marks that are no pairs": _json(lambda facts: {**facts, "marks": [1]}),
     "no weights": lambda folder: (folder / "weights.safetensors").unlink(),
     "half the weights": _cut("weights.safetensors"),

@@ -31,10 +31,13 @@ from springback.jobs.plan_lines import memory_lines
 from springback.models import memory_parts
 from springback.models.memory import Architecture, read_architecture
 from springback.models.memory_parts import (
+    Answering,
+    Scored,
     Training,
     audit_parts,
     boost_parts,
     pair_weights,
+    scoring_parts,
     total,
     training_parts,
 )
@@ -107,11 +110,15 @@ def test_parts_by_hand() -> None:
     strong, weak = pair_weights(TOY, "bfloat16")
     assert strong.bytes == weak.bytes == 2e9
     base, adapters = pair_weights(TOY, "float32", 1e6)
-    assert (base.bytes, adapters.bytes) == (4e9, 12e6)
-    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", 3, 7, 0, 10)}
+    assert (base.bytes, adapters.bytes) == (4e9, 16e6)
+    few = Answering(3, 5, 2, Scored(10))
+    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", few)}
     assert parts["hidden states kept"] == 2 * 10 * 100 * 4
-    parts = {p.name: p.bytes for p in boost_parts(TOY, "float32", 30, 700)}
-    assert parts["caches"] == 2 * 10 * 30 * 700 * 100 * 4
+    many = {p.name: p.bytes for p in boost_parts(TOY, "float32", Answering(30, 600, 100))}
+    assert many["caches"] == 2 * 10 * 30 * 700 * 100 * 4
+    assert "hidden states kept" not in many
+    (logits, _) = scoring_parts(TOY, "bfloat16", 2, Scored(400, 0.5))
+    assert logits.bytes == 3 * 200 * 1000 * 2 + 6 * 200 * 1000 * 4
     trained = {p.name: p.bytes for p in training_parts(TOY, Training(8, 64, True))}
     assert (trained["weights in training"], trained["moments"]) == (4e9, 8e9)
     assert trained["weights in bf16"] == 2 * (1e9 - 1000 * 100)
@@ -124,7 +131,7 @@ def test_parts_by_hand() -> None:
     assert audited["start distribution"] == 100 * 1000 * 4
     lora = {p.name: p.bytes for p in training_parts(TOY, Training(8, 64, False, 4))}
     assert lora["gradients"] == 4 * TOY.adapter_weights(4)
-    rounded = Training(8, 64, False, frozen="bfloat16")
+    rounded = Training(8, 64, False, dtype="bfloat16")
     audited = {p.name: p.bytes for p in audit_parts(TOY, rounded)}
     assert audited["start model"] == audited["measured model"] == 2e9
     assert audited["weights in training"] == 4e9
@@ -226,6 +233,21 @@ def test_this_machine_is_timed_once_and_plans_say_so(
         assert "by a quick product" in speeds.known_speeds("float32").source
 
 
+def test_a_plan_by_size_is_of_this_machine_once_it_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPRINGBACK_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibrate, "SECONDS", 0.01)
+    monkeypatch.setattr(calibrate, "WRITTEN", 1 << 16)
+    for command in ("boost", "audit"):
+        done = CliRunner().invoke(app, [command, "plan", "--size", "1M", "--calibrate"])
+        assert done.exit_code == 0, done.output
+        assert "measured on " in done.output
+        assert "two layers of 1M" in done.output
+    elsewhere = ["boost", "plan", "--size", "1M", "--calibrate", "--hardware", "h200"]
+    assert "assumed: 35 %" in CliRunner().invoke(app, elsewhere).output
+
+
 def test_running_out_of_memory_says_what_was_needed() -> None:
     def ended(error: BaseException, cause: BaseException | None = None) -> SpaceError:
         with pytest.raises(SpaceError) as caught, memory_explained("boost", parts):
@@ -233,13 +255,13 @@ def test_running_out_of_memory_says_what_was_needed() -> None:
         return caught.value
 
     def parts() -> memory_parts.Parts:
-        return (*boost_parts(TOY, "float32", 8, 100), memory_parts.libraries())
+        return (*boost_parts(TOY, "float32", Answering(8, 50, 50)), memory_parts.libraries())
 
     torch_words = "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
     for error in (MemoryError(), RuntimeError(torch_words), ValueError("so")):
         cause = MemoryError() if isinstance(error, ValueError) else None
         text = str(ended(error, cause))
-        for words in ("it needs 8.5 GB", "strong model 4.0 GB", "free on", "--dtype bfloat16",
+        for words in ("it needs 8.4 GB", "strong model 4.0 GB", "free on", "--dtype bfloat16",
                       "--batch-size", "--device-map auto", "springback doctor"):  # fmt: skip
             assert words in text
     assert not is_out_of_memory(RuntimeError("shapes differ"))

@@ -225,6 +225,24 @@ def test_what_a_killed_process_left_of_a_file_goes_and_a_living_ones_stays(tmp_p
     assert set(tmp_path.iterdir()) == {path, *stray}
 
 
+def test_what_a_killed_process_left_of_a_folder_goes_and_a_living_ones_stays(
+    tmp_path: Path,
+) -> None:
+    path, other = tmp_path / "model", tmp_path / ".other.00112233.tmp"
+    stale, link = tmp_path / ".model.00112233.tmp", tmp_path / ".model.44556677.tmp"
+    for folder in (stale, other):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    link.symlink_to(other)
+    with whole_folder(path) as living:
+        with whole_folder(path) as second:
+            (second / "weights").write_text("second")
+        assert living.is_dir()
+        (living / "weights").write_text("living")
+    assert (path / "weights").read_text() == "living"
+    assert sorted(tmp_path.iterdir()) == sorted([path, other, link]), "no link is followed"
+
+
 def test_too_little_space_is_said_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match="GB are free"):
         require_space(tmp_path / "not" / "yet", 10**18, "this audit")

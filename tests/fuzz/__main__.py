@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import fuzz.kinds
-import fuzz.loaded  # noqa: F401  before anything else: it sets the surroundings
+import fuzz.loaded  # noqa: F401
 from fuzz.campaign import main
 
 sys.exit(main())

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fuzz.harness import KINDS, MEMORY, SECONDS, Bench, Outcome, run_case
+from fuzz.harness import KINDS, MEMORY, SECONDS, Bench, Outcome, fork, run_case
 
 WHOLE = 10_000
 #: Seconds without a word after which a process counts as hung where no signal reaches it.
@@ -42,7 +42,7 @@ def run(cases: list[tuple[str, int]], root: Path) -> Iterator[Outcome]:
     waiting = list(cases)
     while waiting:
         reader, writer = os.pipe()
-        process = os.fork()
+        process = fork()
         if process == 0:
             os.close(reader)
             _work(waiting, root / f"work-{len(waiting)}", writer)
@@ -85,27 +85,47 @@ def _work(cases: list[tuple[str, int]], root: Path, writer: int) -> None:
             os.write(writer, (json.dumps(vars(outcome)) + "\n").encode())
         code = 0
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 
 
-def summary(outcomes: list[Outcome], seconds: float) -> dict[str, Any]:
-    """Counts by kind, and every case that was wrong."""
-    table: dict[str, Counter[str]] = {}
+def summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    """By kind: its seeds, how many came to what, and every case that was wrong."""
+    table: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
-        table.setdefault(outcome.kind, Counter())[outcome.result] += 1
+        of_kind = table.setdefault(outcome.kind, {"cases": 0, "results": Counter(), "wrong": []})
+        of_kind["cases"] += 1
+        of_kind["results"][outcome.result] += 1
+        if outcome.wrong:
+            of_kind["wrong"].append(vars(outcome))
     return {
-        "what": "damaged inputs through the code that the commands use (tests/fuzz)",
+        name: {
+            "seeds": [0, of_kind["cases"] - 1],
+            **{word: of_kind["results"].pop(word, 0) for word in ("accepted", "refused")},
+            "wrong": dict(of_kind["results"]),
+            "wrong_cases": of_kind["wrong"],
+        }
+        for name, of_kind in table.items()
+    }
+
+
+def _write(path: Path, by_kind: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Write the counts; kinds that the file has and this call has not stay in it."""
+    earlier = json.loads(path.read_text())["by_kind"] if path.exists() else {}
+    took = {name: {**of_kind, "seconds": round(seconds[name])} for name, of_kind in by_kind.items()}
+    merged = {**earlier, **took}
+    wrong = sum(sum(k["wrong"].values()) for k in merged.values())
+    whole = {
+        "what": "damaged inputs through the code that the commands use (make fuzz)",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {sys.version.split()[0]}",
-        "cases": len(outcomes),
-        "seconds": round(seconds),
         "seconds_a_case_at_most": SECONDS,
         "bytes_more_a_case_at_most": MEMORY,
-        "seeds": {name: [0, sum(counts.values()) - 1] for name, counts in table.items()},
-        "by_kind": {name: dict(sorted(counts.items())) for name, counts in table.items()},
-        "wrong": [vars(outcome) for outcome in outcomes if outcome.wrong],
+        "cases": sum(k["accepted"] + k["refused"] for k in merged.values()) + wrong,
+        "wrong": wrong,
+        "by_kind": merged,
     }
+    path.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def main() -> int:
@@ -122,17 +142,22 @@ def main() -> int:
             name, _, seed = asked.case.partition(":")
             print(alone := run_case(name, int(seed), Bench(root)))
             return int(alone.wrong)
-        begin, outcomes = time.monotonic(), []
+        begin, outcomes, seconds = time.monotonic(), [], dict.fromkeys(KINDS, 0.0)
+        last = begin
         for outcome in run(plan(asked.cases, asked.kinds and asked.kinds.split(",")), root):
             outcomes.append(outcome)
+            seconds[outcome.kind] += (now := time.monotonic()) - last
+            last = now
             if outcome.wrong:
                 print(f"WRONG {outcome.kind}:{outcome.seed} {outcome.damage[:300]}")
                 print(f"  {outcome.result}: {outcome.detail}", flush=True)
             if len(outcomes) % 500 == 0:
-                print(f"{len(outcomes)} cases, {time.monotonic() - begin:.0f} s", flush=True)
-    counts = summary(outcomes, time.monotonic() - begin)
-    print(json.dumps(counts["by_kind"], indent=1))
-    print(f"{counts['cases']} cases, {len(counts['wrong'])} wrong, {counts['seconds']} s")
+                print(f"{len(outcomes)} cases, {now - begin:.0f} s", flush=True)
+    for name, counts in summary(outcomes).items():
+        shown = {key: value for key, value in counts.items() if key not in ("seeds", "wrong_cases")}
+        print(f"{name:10} {shown}, {seconds[name]:.0f} s")
+    wrong = sum(outcome.wrong for outcome in outcomes)
+    print(f"{len(outcomes)} cases, {wrong} wrong, {last - begin:.0f} s")
     if asked.out:
-        asked.out.write_text(json.dumps(counts, indent=1) + "\n")
-    return int(bool(counts["wrong"]))
+        _write(asked.out, summary(outcomes), seconds)
+    return int(bool(wrong))

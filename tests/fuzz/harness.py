@@ -149,7 +149,7 @@ def command(*words: object) -> str:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     finally:
         sys.argv = before
-    printed, errors = (s.buffer.getvalue().decode("utf-8") for s in (out, err))  # type: ignore[attr-defined]
+    printed, errors = (s.buffer.getvalue().decode("utf-8") for s in (out, err))
     if code == 0:
         return str(printed)
     lines = [line for line in errors.splitlines() if line.lower().startswith("error: ")]
@@ -170,6 +170,13 @@ def _limited(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def fork() -> int:
+    """``os.fork``; that threads of libraries are not taken along, as Python warns, is known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def most_memory() -> int:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fuzz.harness import command
+from fuzz.harness import command, fork
 from fuzz.models import tiny
 from fuzz.results import audit_words, boost_words
 
@@ -97,7 +97,7 @@ def make_inputs(folder: Path) -> None:
 
 def _start(words: list[object], place: Path) -> int:
     """The number of a process that runs the command in ``place``."""
-    process = os.fork()
+    process = fork()
     if process:
         return process
     code = 1

@@ -128,7 +128,7 @@ def _damaged_result(rng: random.Random, name: str) -> tuple[bytes, str]:
     return new, f"{name}: {more}"
 
 
-@kind("report", 500)
+@kind("report", 300)
 def report(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """A damaged or hostile result file: a page in which nothing runs, or a refusal."""
     raw, damage = _damaged_result(rng, rng.choice(list(RESULTS)))
@@ -226,7 +226,7 @@ def _without_places(value: Any) -> Any:
     return [_without_places(v) for v in value] if isinstance(value, list) else value
 
 
-@kind("resume", 120)
+@kind("resume", 60)
 def resume(rng: random.Random, bench: Bench, folder: Path) -> Trial:
     """A finished job's folder with one damaged file, and the same command again."""
     job = rng.choice(list(JOBS))

@@ -187,10 +187,11 @@ def _damage_index(rng: random.Random, raw: bytes) -> tuple[bytes, str]:
     index = json.loads(raw)
     places = index["weight_map"]
     name = rng.choice(list(places))
-    files = ("../early/model.safetensors", "/etc/passwd", "..\\x.safetensors", "", "x.bin", None, 5)
-    files += ("./model-00001-of-00002.safetensors", "a/../model-00001-of-00002.safetensors")
-    files += ("model-00001-of-00002.safetensors\x00", "MODEL-00001-of-00002.safetensors")
-    files += (".safetensors", "a\nb.safetensors", "\ud800.safetensors", [], "config.json")
+    files: list[Any] = ["../early/model.safetensors", "/etc/passwd", "..\\x.safetensors", ""]
+    files += ["x.bin", None, 5, "./model-00001-of-00002.safetensors"]
+    files += ["a/../model-00001-of-00002.safetensors", "model-00001-of-00002.safetensors\x00"]
+    files += ["MODEL-00001-of-00002.safetensors", ".safetensors", "a\nb.safetensors"]
+    files += ["\ud800.safetensors", [], "config.json"]
     way = rng.randrange(6)
     if way == 0:
         places[name] = rng.choice(files)

@@ -17,7 +17,9 @@ pytest.importorskip("ray", reason="ray is not installed (make integrations)")
 import torch
 
 from ray_cluster import QUIETLY, RAY, WAIT, Killer, files_of, three_nodes
+from springback.errors import SpringbackError
 from springback.integrations.ray import scheduler
+from springback.integrations.ray.work import Place
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.papers.epicode.job import reproduce_epicode
@@ -199,6 +201,18 @@ def test_two_seeds_of_a_reproduction_with_one_node_killed_find_what_one_process_
     assert len(record["runs"]) == 2
     assert record["lost_workers"] >= 1
     assert not list((there / "work").glob("*")), "a seed's own folder goes when it is done"
+
+
+def test_a_worker_that_makes_another_run_is_refused(tmp_path: Path) -> None:
+    """Of another device, say, where what is auto stands for something else."""
+    place = Place(str(tmp_path), None, pushes=("runs/score-1",))
+    with pytest.raises(SpringbackError, match=r"runs/score-1 .* made another run"), place.opened():
+        (tmp_path / "runs" / "score-2").mkdir(parents=True)
+    with place.opened() as root:
+        assert root == tmp_path
+        (tmp_path / "runs" / "score-1").mkdir()
+    with place.opened() as root:
+        assert root is None, "it is done"
 
 
 def test_the_command_line_starts_a_ray_of_its_own(settings: BoostSettings, tmp_path: Path) -> None:

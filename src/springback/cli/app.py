@@ -208,31 +208,18 @@ def reproduce(
     with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs.papers.epicode.job import plan as epicode_plan
     from springback.jobs.papers.epicode.job import reproduce_epicode
-    from springback.jobs.papers.reproduce import plan as plan_of
     from springback.jobs.papers.reproduce import reproduce as run
     from springback.jobs.papers.reproduce import reproduce_theory
 
     executor = take(ExecutorSettings, given).checked()
+    folder = out or Path(f"springback-{name}")
     if only_plan:
-        if name in THEORY:
-            allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
-            raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
-        if name in EPICODE:
-            for line in epicode_plan(name, scale, given):
-                say(line)
-        elif name == SCALE:
-            from springback.jobs.papers.scale.plan import plan as scale_plan
-
-            say_block(scale_plan(scale, out or Path(f"springback-{name}"), given))
-        else:
-            say_block(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+        say_block(_plan_of(name, scale, folder, given))
         return
     if name in THEORY:
-        finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
+        finish(reproduce_theory(name, folder, make_progress()))
         return
-    folder = out or Path(f"springback-{name}")
     if name == SCALE:
         from springback.jobs.papers.scale.job import scale_study
 
@@ -243,6 +230,22 @@ def reproduce(
         result = run(name, scale, folder, given, make_progress(), executor)
     say_block((result.folder / "reproduce.md").read_text(encoding="utf-8"))
     finish(result)
+
+
+def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
+    """What a reproduction would run.  Raises :class:`SpringbackError` for a theory."""
+    from springback.jobs.papers.epicode.job import plan as epicode_plan
+    from springback.jobs.papers.reproduce import plan
+    from springback.jobs.papers.scale.plan import plan as scale_plan
+
+    if name in THEORY:
+        allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
+        raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
+    if name in EPICODE:
+        return "\n".join(epicode_plan(name, scale, given))
+    if name == SCALE:
+        return scale_plan(scale, folder, given)
+    return plan(name, scale, folder, given)
 
 
 @app.command(cls=GroupedCommand)
@@ -401,10 +404,18 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except Exception as error:
+        from springback.results.store import full_disk
+
+        read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+        if debug or not (read_only or full_disk(error)):
             raise
-        print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
+        do = (
+            "choose another folder"
+            if read_only
+            else "free some space and run the same command again"
+        )
+        print(f"error: {printable(' '.join(str(error).split()))}; {do}", file=sys.stderr)
         sys.exit(2)

@@ -65,9 +65,14 @@ def _calibrate(asked: PlanSettings, model: str, settings: AuditSettings | BoostS
     """Time this machine at the shape of the first size, or of the model at hand."""
     from springback.jobs.calibrate import calibrate, shape_of
     from springback.models.loading import default_precision
+    from springback.models.placement import accelerator
 
     precision = default_precision() if settings.precision == "auto" else settings.precision
     shape = shape_of(model, asked.size)
-    scoring = getattr(settings, "probe_precision", "float32")
+    if isinstance(settings, AuditSettings):
+        scoring = settings.probe_precision if settings.dtype == "auto" else settings.dtype
+    else:
+        stored = "auto" if accelerator().type == "cpu" else "bfloat16"
+        scoring = stored if settings.dtype == "auto" else settings.dtype
     say("timing this machine, about ten seconds …", err=True)
     calibrate(shape, precision, scoring)

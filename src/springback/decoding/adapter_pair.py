@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -24,6 +24,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
     tokenizer_source,
 )
 from springback.models.memory import weight_bytes
@@ -47,7 +48,8 @@ def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
         refuse_more(adapter)
     check_bases(opened, base)
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(read_configs(base).config)
+        factory: Any = AutoModelForCausalLM
+        empty = factory.from_config(read_configs(base).config)
     install(empty, _total(opened, 1.0).modules, 1)
     return opened
 
@@ -78,7 +80,8 @@ class AdapterPair:
         self.base = Checkpoint(ft.path, content_hash=hash_weights(ft.path))
         sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
         self.tokenizer = load_tokenizer(sources[1], chat)
-        check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
+        if not same_tokenizer_files(sources[0].path, sources[1].path):
+            check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
         self.configs = read_configs(ft.path, ft.adapter)
         self.place = (place or Placement()).of_files(ft.path)
         self.mu = 0.0
@@ -127,7 +130,8 @@ class AdapterPair:
         if self._views is None:
             model, both = load_model(self.base, self.place), _total(self._adapters, 1.0)
             install(model, both.modules, max(both.ranks.values()))
-            self._views = views(model.eval())
+            installed: Any = model
+            self._views = views(installed.eval())
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:

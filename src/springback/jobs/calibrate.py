@@ -20,7 +20,7 @@ from typing import Any
 from springback.core import Recipe
 from springback.decoding import DecodeSettings, decode
 from springback.jobs.hardware import architecture
-from springback.jobs.speeds import Speeds, keep
+from springback.jobs.speeds import Speeds, keep, scored_in
 from springback.models.builtin import cache_folder
 from springback.models.encoding import Encoded
 from springback.models.from_scratch import random_numbers_kept, two_layers
@@ -50,6 +50,7 @@ def calibrate(shape: Architecture, precision: str, scoring: str = "float32") -> 
     ``precision``: of training; ``scoring``: of scoring and decoding.
     """
     tune_allocator()
+    scoring = scored_in(scoring)
     place = gpu() or f"{cpu_model()}, {threads()} threads"
     today = datetime.now(UTC).date().isoformat()
     speeds = replace(
@@ -87,6 +88,8 @@ def _timed(model: Model, precision: str, scoring: str) -> Speeds:
     if scoring == "bfloat16":
         model = model.bfloat16()
     scored = _seconds(lambda: nll(model, rows, tokenizer, Precision(scoring)), SECONDS / 2)
+    if scoring != "float32":
+        model.bfloat16()
     few, lots = (_step_seconds(model, rows, count) for count in (FEW, MANY))
     row = max(lots - few, 0.02 * lots) / (MANY - FEW)
     step = max(few - FEW * row, 0.02 * few)

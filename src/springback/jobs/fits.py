@@ -36,7 +36,7 @@ def jobs(dtype: str, cpu: bool) -> Mapping[str, Callable[[Architecture], Parts]]
     def pair(shape: Architecture) -> Parts:
         return (*pair_weights(shape, dtype), *decoding_parts(shape, dtype, ROWS, COLUMNS))
 
-    adapted = AuditSettings(precision=study.precision, lora_rank=RANK)
+    adapted = AuditSettings(precision=study.precision, dtype=dtype, lora_rank=RANK)
     return {
         "boost, full checkpoints": lambda shape: boosting(shape, 0),
         "boost, adapters": lambda shape: boosting(shape, shape.adapter_weights(RANK)),

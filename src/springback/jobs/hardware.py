@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from springback.errors import SpringbackError, describe
 from springback.jobs.plan_settings import HARDWARE, PlanSettings
-from springback.jobs.speeds import Speeds, known_speeds
+from springback.jobs.speeds import Speeds, known_speeds, scored_in
 from springback.models.memory import Architecture, available_bytes, item_bytes
 from springback.models.memory_parts import Parts, total
 
@@ -132,7 +132,7 @@ def _here(precision: str, scoring: str) -> Machine:
     from springback.models.placement import accelerator
 
     speeds, device = known_speeds(precision, scoring), accelerator()
-    size = item_bytes("float32" if scoring == "float32" else "bfloat16")
+    size = 4 if scored_in(scoring) == "float32" else 2
     return Machine(
         "cpu" if device.type == "cpu" else "here",
         speeds.train,

@@ -45,7 +45,13 @@ def known_speeds(precision: str, scoring: str = "float32") -> Speeds:
 
     ``precision``: of training; ``scoring``: of scoring and decoding.
     """
+    scoring = scored_in(scoring)
     return kept_speeds(precision, scoring) or quick_speeds(precision, scoring)
+
+
+def scored_in(name: str) -> str:
+    """``float32`` or ``bf16-mixed``, of a dtype or a precision of probes."""
+    return "float32" if name in ("auto", "float32") else "bf16-mixed"
 
 
 def quick_speeds(precision: str, scoring: str) -> Speeds:

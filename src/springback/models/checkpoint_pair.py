@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,6 +22,7 @@ from springback.models.loading import (
     load_tokenizer,
     read_configs,
     release_memory,
+    same_tokenizer_files,
 )
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
@@ -90,7 +92,8 @@ class CheckpointPair:
         :class:`springback.errors.ModelError` for checkpoints that do not fit each other.
         """
         self.tokenizer = load_tokenizer(ft, chat)
-        check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
+        if not same_tokenizer_files(early.path, ft.path):
+            check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
         self.early, self.ft = early, ft
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)
@@ -100,7 +103,7 @@ class CheckpointPair:
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
-        self._drop_written = weakref.finalize(self, lambda: None)
+        self._drop_written: Callable[[], object] = weakref.finalize(self, lambda: None)
 
     @property
     def width(self) -> int:
@@ -170,6 +173,10 @@ class CheckpointPair:
         """The expert loaded from files written beside, which stay until the next are."""
         self._drop_written()
         folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
-        self._drop_written = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._drop_written = weakref.finalize(self, _remove, folder)
         extrapolate(self.early.path, self.ft.path, mu, folder / "model")
         return load_model(Checkpoint(str(folder / "model")), self.place)
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import filecmp
 import gc
 import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -47,6 +49,10 @@ BOOST_FILE = "springback.json"
 GENERATION_CONFIG = "generation_config.json"
 #: What :func:`save_weights` writes into a folder.
 WEIGHTS_FILE = "weights.safetensors"
+#: Files that a tokenizer's vocabulary may be in.
+_TOKENIZER = re.compile(
+    "tokenizer|vocab|merges|added_tokens|special_tokens_map|spiece|sentencepiece"
+)
 #: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
 #: benchmarks/plan_calibration.py).
 SHARE = {"bf16-mixed": 0.4, "bfloat16": 0.4, "float32": 0.8}
@@ -106,6 +112,12 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
         raise ModelError(
             f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
         ) from error
+    longest = tokenizer.model_max_length
+    if type(longest) not in (int, float) or not 0 < longest < math.inf:
+        raise ModelError(
+            f"model_max_length is {longest!r} in the tokenizer of {checkpoint.path}; allowed: a "
+            "number above 0; save the tokenizer again"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return with_chat(tokenizer, chat or ChatSettings())
@@ -267,6 +279,16 @@ def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> 
             f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); "
             "use two checkpoints of one run"
         )
+
+
+def same_tokenizer_files(one: str | Path, other: str | Path) -> bool:
+    """Whether two folders hold the same files of a tokenizer, so that neither need be loaded."""
+    files = [
+        {p.name: p for p in Path(f).iterdir() if _TOKENIZER.match(p.name)} for f in (one, other)
+    ]
+    return files[0].keys() == files[1].keys() and all(
+        filecmp.cmp(files[0][name], files[1][name], shallow=False) for name in files[0]
+    )
 
 
 def fit_vocabulary(model: PreTrainedModel, width: int, tokens: int, name: str) -> PreTrainedModel:

@@ -154,15 +154,16 @@ def available_bytes(device: str = "cpu") -> int:
 
 def _reader(config: Any) -> Any:
     """Values of the text model's config by the first name that is there."""
+    values: Mapping[str, Any] | None = None
+    text: Any = None
     if isinstance(config, Mapping):
         inner = config.get("text_config")
         values = {**config, **inner} if isinstance(inner, Mapping) else config
-        find = values.get
     else:
         text = config.get_text_config()
 
-        def find(name: str) -> Any:
-            return getattr(text, name, None)
+    def find(name: str) -> Any:
+        return getattr(text, name, None) if values is None else values.get(name)
 
     def get(*names: str, default: Any = ...) -> Any:
         for name in names:

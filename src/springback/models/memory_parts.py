@@ -78,10 +78,11 @@ def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
         )
     return (
         Part("base model", one * size, f"{one / 1e6:,.0f}M weights of {size} bytes"),
+        # Expert and weak model have room for both ranks on every layer.
         Part(
             "adapters",
-            12 * int(adapter),
-            f"early, ft, expert: {adapter / 1e6:,.1f}M each",
+            4 * size * int(adapter),
+            f"two models x two ranks x {adapter / 1e6:,.1f}M weights",
         ),
     )
 
@@ -109,29 +110,60 @@ def decoding_parts(
     )
 
 
-def scoring_parts(shape: Architecture, dtype: str, models: int = 1) -> Parts:
-    """Of taking NLL: logits of a batch, and in fp32 those of a chunk."""
-    batch = 2 * models * logits_bytes(shape, SCORED_TOKENS, dtype)
-    chunk = 2 * models * logits_bytes(shape, SCORED_CHUNK, "float32")
+@dataclass(frozen=True)
+class Scored:
+    """Texts whose NLL is taken: their tokens in all, and the share of these that count."""
+
+    tokens: int
+    counted: float = 1.0
+
+    @property
+    def at_once(self) -> int:
+        """Padded tokens of a batch."""
+        return min(self.tokens, SCORED_TOKENS)
+
+
+FULL_BATCH = Scored(SCORED_TOKENS)
+
+
+def scoring_parts(
+    shape: Architecture, dtype: str, models: int = 1, texts: Scored = FULL_BATCH
+) -> Parts:
+    """Of taking NLL: logits of a batch from each model, and in fp32 those of a chunk."""
+    positions = round(texts.at_once * texts.counted)
+    batch = (models + 1) * logits_bytes(shape, positions, dtype)
+    chunk = 2 * (models + 1) * logits_bytes(shape, min(positions, SCORED_CHUNK), "float32")
     return (
-        Part("logits", batch + chunk, f"{SCORED_TOKENS:,} tokens scored x {shape.vocabulary:,}"),
+        Part("logits", batch + chunk, f"{positions:,} tokens scored x {shape.vocabulary:,}"),
         Part(
             "forward pass",
-            pass_bytes(shape, SCORED_TOKENS, dtype),
-            f"one layer over {SCORED_TOKENS:,} tokens",
+            pass_bytes(shape, texts.at_once, dtype),
+            f"one layer over {texts.at_once:,} tokens",
         ),
     )
 
 
-def boost_parts(
-    shape: Architecture, dtype: str, rows: int, columns: int, adapter: float = 0, scored: int = 0
-) -> Parts:
-    """Of searching and testing; ``scored``: tokens of the solutions, whose states are kept."""
-    kept = min(KEPT_STATES, 2 * states_bytes(shape, scored, dtype))
-    states = Part("hidden states kept", kept, f"of {scored:,} tokens of solutions, at most 268 MB")
-    decoding = (*decoding_parts(shape, dtype, rows, columns), states)
-    scoring = (*scoring_parts(shape, dtype, 2), states)
-    return (*pair_weights(shape, dtype, adapter), *largest(decoding, scoring))
+@dataclass(frozen=True)
+class Answering:
+    """How questions are answered: rows at once, tokens of a question and of an answer at most,
+    what is scored beside (None: no NLL is taken)."""
+
+    rows: int
+    prompt: int
+    new: int
+    scored: Scored | None = None
+
+
+def boost_parts(shape: Architecture, dtype: str, how: Answering, adapter: float = 0) -> Parts:
+    """Of searching and testing; solutions that are scored leave their hidden states."""
+    decoding = decoding_parts(shape, dtype, how.rows, how.prompt + how.new)
+    phases: list[Parts] = [decoding]
+    if how.scored is not None:
+        kept = min(KEPT_STATES, 2 * states_bytes(shape, how.scored.tokens, dtype))
+        words = f"of {how.scored.tokens:,} tokens of solutions, at most {byte_size(KEPT_STATES)}"
+        states = Part("hidden states kept", kept, words)
+        phases = [(*decoding, states), (*scoring_parts(shape, dtype, 2, how.scored), states)]
+    return (*pair_weights(shape, dtype, adapter), *largest(*phases))
 
 
 def activation_bytes(shape: Architecture, mixed: bool) -> int:
@@ -152,9 +184,11 @@ def activation_bytes(shape: Architecture, mixed: bool) -> int:
 @dataclass(frozen=True)
 class Training:
     """How a run trains, as far as its memory goes: rows of a batch, their length in tokens,
-    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not.
+    whether under bf16 autocast, rank of an adapter (0: all weights), on a CPU or not, and in which
+    dtype what is not trained is held.
 
-    ``frozen``: dtype of weights that are not trained, and of measuring.
+    ``whole_logits``: TRL's losses keep those of all that goes through together, SFT a chunk.
+    ``reference``: the start's weights are kept beside.
     """
 
     rows: int
@@ -162,7 +196,9 @@ class Training:
     mixed: bool
     rank: int = 0
     cpu: bool = True
-    frozen: str = "float32"
+    dtype: str = "float32"
+    whole_logits: bool = False
+    reference: bool = False
 
     @property
     def at_once(self) -> int:
@@ -176,9 +212,10 @@ class Training:
 def training_parts(shape: Architecture, how: Training) -> Parts:
     """Of one run: weights, gradients and moments in fp32 (a frozen base as it is held),
     activations, logits of the loss."""
-    one, held = int(shape.weights), item_bytes(how.frozen if how.rank else "float32")
+    one = int(shape.weights)
     learned = int(shape.adapter_weights(how.rank)) if how.rank else one
-    parts = [Part("weights in training", held * one, f"{one / 1e6:,.0f}M of {held} bytes")]
+    size = item_bytes(how.dtype) if how.rank else 4
+    parts = [Part("weights in training", size * one, f"{one / 1e6:,.0f}M of {size} bytes")]
     if how.rank:
         parts.append(
             Part("adapter", 4 * learned, f"rank {how.rank}: {learned / 1e6:,.1f}M weights")
@@ -187,13 +224,16 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
         Part("gradients", 4 * learned, "4 bytes for each weight that learns"),
         Part("moments", 8 * learned, "two of AdamW's, 4 bytes each"),
     ]
-    if how.mixed and held == 4:
+    if how.reference:
+        parts.append(Part("reference", 4 * learned, "the weights that training began with"))
+    if how.mixed and size == 4:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
         parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
     tokens = how.at_once
-    size = 6 if how.mixed else 4
-    chunk = min(LOSS_CHUNK, tokens) * shape.vocabulary * size
+    at_once = tokens if how.whole_logits else min(LOSS_CHUNK, tokens)
+    # As they come, and in fp32; a whole loss has log-probabilities beside.
+    each = (6 if how.mixed else 4) + (4 if how.whole_logits else 0)
     return (
         *parts,
         Part(
@@ -201,7 +241,11 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
             tokens * activation_bytes(shape, how.mixed),
             f"{tokens:,} tokens at once x {activation_bytes(shape, how.mixed) / 1e6:.2f} MB",
         ),
-        Part("logits of the loss", chunk, f"{min(LOSS_CHUNK, tokens)} positions at a time"),
+        Part(
+            "logits of the loss",
+            at_once * shape.vocabulary * each,
+            f"{at_once:,} positions at a time",
+        ),
     )
 
 
@@ -213,15 +257,14 @@ def audit_parts(
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.
     """
-    one, size = int(shape.weights), item_bytes(how.frozen)
+    one = int(shape.weights)
     training = training_parts(shape, how)
     held, passing = training[:-2], training[-2:]
-    probing = scoring_parts(shape, how.frozen)
-    kept = logits_bytes(shape, kl_tokens, "float32")
-    words = f"{one / 1e6:,.0f}M of {size} bytes"
-    parts = [Part("start model", size * one, words), *held]
-    if not how.rank and how.frozen != "float32":
-        parts.append(Part("measured model", size * one, words))
+    probing, size = scoring_parts(shape, how.dtype), item_bytes(how.dtype)
+    kept = logits_bytes(shape, kl_tokens, how.dtype)
+    parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
+    if size != 4 and not how.rank:
+        parts.append(Part("measured model", size * one, "the trained weights rounded"))
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
     parts += largest(passing, probing)

@@ -56,20 +56,22 @@ def memory_explained(
     whose memory it is, by default that of an accelerator if torch has one; what is free at the
     beginning is what it has.
     """
-    place = device or _device()
-    free = available_bytes(place)
+    place = _device() if device in (None, "auto") else str(device)
+    there = ""
+    with suppress(Exception):  # a device that is not here is told of by what is within
+        there = f"{byte_size(available_bytes(place))} were free on {place}; "
     try:
         yield
     except Exception as error:
-        if not is_out_of_memory(error):
+        if isinstance(error, SpaceError) or not is_out_of_memory(error):
             raise
         parts: Parts = ()
         with suppress(Exception):  # the plan must not hide what it is about
             parts = parts_of()
         needed = f"it needs {_named(parts)}; " if parts else ""
         raise SpaceError(
-            f"{job}: not enough memory: {needed}{byte_size(free)} were free on {place}; "
-            f"{LESS[job]}; springback doctor says what fits here"
+            f"{job}: not enough memory: {needed}{there}{LESS[job]}; "
+            "springback doctor says what fits here"
         ) from error
 
 

@@ -37,6 +37,8 @@ from springback.results.provenance import origin
 
 RUN_FILE = "run.json"
 MADE_FILE = "made.json"
+#: What a folder with a model or an adapter has.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 def sync_folder(path: Path) -> None:
@@ -50,19 +52,9 @@ def sync_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
-        with tmp.open("x", encoding="utf-8", errors="backslashreplace") as out:
-            out.write(text)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(tmp, path)
-    except OSError as error:
-        tmp.unlink(missing_ok=True)
-        raise write_refusal(error, path) from error
-    sync_folder(path.parent)
+    # A path that is not UTF-8 has half characters, which JSON knows as \udc80 and the like.
+    with whole_file(path) as out:
+        out.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,12 +79,26 @@ def tell_damaged(path: Path, error: Exception) -> None:
     warnings.warn(line, SpringbackWarning, stacklevel=2)
 
 
-def write_refusal(error: OSError, path: Path) -> SpaceError | StoreError:
+def full_disk(error: BaseException | None) -> str | None:
+    """What the system says where ``error`` comes of a full disk or a used up quota, else None.
+
+    What writes safetensors, and others, have errors of their own for it, which tell it in words.
+    """
+    known = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in known:
+            return known[error.errno]
+        if words := next((text for text in known.values() if text in str(error)), None):
+            return words
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def write_refusal(error: BaseException, path: Path) -> SpaceError | StoreError:
     """What to raise when the system refuses to write ``path``: a full disk has its own class."""
-    if error.errno == errno.ENOSPC:
-        return SpaceError(
-            f"no space left on the disk of {path}; free some and run the same command again"
-        )
+    if words := full_disk(error):
+        what = "no space left" if words == os.strerror(errno.ENOSPC) else "quota used up"
+        return SpaceError(f"{what} on the disk of {path}; free some and run the same command again")
     return StoreError(f"cannot write {path}: {error}; check the folder and its permissions")
 
 
@@ -257,15 +263,21 @@ def _hold(handle: BinaryIO, patience: float) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block has ended without an error.
+    """A folder that appears under its name only when the block has ended without an error.  What
+    killed processes left of the same folder goes.
 
     Raises :class:`StoreError` for a link under that name.
     """
     require_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    lock = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_beside(path)
         tmp.mkdir()
+        lock = os.open(tmp, os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(OSError):  # a disk without locks
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield tmp
         if path.exists():
             shutil.rmtree(path)
@@ -274,12 +286,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_refusal(error, path) from error
     except Exception as error:
-        # What writes safetensors has an error of its own for a full disk, and tells it in words.
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise write_refusal(OSError(errno.ENOSPC, str(error)), path) from error
+        if full_disk(error) and not isinstance(error, SpringbackError):
+            raise write_refusal(error, path) from error
         raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
 
 
 @contextlib.contextmanager
@@ -306,14 +319,28 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _sweep_beside(path: Path) -> None:
-    """Remove what killed processes left of :func:`whole_file`; a living one holds its lock."""
+    """Remove what killed processes left of :func:`whole_file` and :func:`whole_folder`; a living
+    one holds its lock."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
     for stale in (p for p in path.parent.iterdir() if name.fullmatch(p.name)):
         with contextlib.suppress(OSError, StoreError):  # what cannot be removed is not in the way
+            if stale.is_dir() and not stale.is_symlink():
+                _sweep_folder(stale)
+                continue
             require_file(stale)
             with open_lock(stale) as handle:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stale.unlink()
+
+
+def _sweep_folder(stale: Path) -> None:
+    require_folder(stale, own=True)
+    handle = os.open(stale, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(stale)
+    finally:
+        os.close(handle)
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
@@ -342,6 +369,16 @@ class Store:
         #: The runs whose results were asked for or recorded, and whether this process made them.
         self._used: dict[str, bool] = {}
 
+    def _require_no_model(self) -> None:
+        """Raise :class:`StoreError` where results would lie among the files of a model."""
+        for folder in (place := self.root.absolute(), *place.parents):
+            if kept := next((name for name in _WEIGHTS if (folder / name).exists()), None):
+                where = "is" if folder == place else "lies in"
+                raise StoreError(
+                    f"--out {self.root} {where} a model folder ({folder / kept}); choose another "
+                    "folder for results"
+                )
+
     @contextlib.contextmanager
     def locked(self, patience: float = 0.0) -> Iterator[Store]:
         """Hold the folder for one process; the lock ends with the process, however that ends.
@@ -350,6 +387,7 @@ class Store:
         job which is then refused, and that holds nothing, goes again.
         """
         require_named(self.root)
+        self._require_no_model()
         new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -371,6 +409,10 @@ class Store:
                 kept = (p for p in self.root.rglob("*") if not p.is_dir())
                 if new and all(p == self.root / ".lock" for p in kept):
                     shutil.rmtree(self.root, ignore_errors=True)
+                raise
+            except Exception as error:  # wherever a job, or a library for it, writes
+                if full_disk(error):
+                    raise write_refusal(error, self.root) from error
                 raise
 
     def _sweep(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from springback.errors import SpringbackError
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.integrations.ray.shared_storage import Shared
 from springback.integrations.ray.tasks import Outcome, Task
@@ -42,28 +44,33 @@ class Place:
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path | None]:
         """On the worker: the store's folder, with what the task reads; None where all that it
-        leaves is there already.  What it leaves is pushed at the end."""
+        leaves is there already.  What it leaves is pushed at the end.
+
+        Raises :class:`SpringbackError` where the worker made other runs than it was asked for.
+        """
         shared = Shared(self.shared) if self.shared else None
         root = _scratch() if shared else Path(self.root)
         there = shared.has if shared else lambda name: (root / name).exists()
         if self.pushes and all(there(name) for name in self.pushes):
             yield None
             return
-        if shared is None:
-            yield root
-            return
-        for name in self.pulls:
-            shared.pull(root, name)
+        if shared is not None:
+            for name in self.pulls:
+                shared.pull(root, name)
         yield root
-        push(shared, root, self.pushes)
+        for name in self.pushes:  # weights may be read and dropped by now
+            if name.startswith("runs/") and not (root / name).exists():
+                raise SpringbackError(
+                    f"{name} was asked of the worker on {socket.gethostname()}, which made another "
+                    "run: its files, packages or devices are not those here; allowed: the same "
+                    "files and packages everywhere; name what is auto"
+                )
+        if shared is None:
+            return
+        for name in sorted(self.pushes):  # checkpoints before runs: a run says that it is done
+            shared.push(root, name)
         if self.drop_weights:
             shutil.rmtree(root / "checkpoints", ignore_errors=True)
-
-
-def push(shared: Shared, root: Path, names: Sequence[str]) -> None:
-    """Checkpoints before runs: a run says that it is done."""
-    for name in sorted(names):
-        shared.push(root, name)
 
 
 @cache

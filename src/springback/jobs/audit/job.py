@@ -55,7 +55,7 @@ def audit(
     spread = on_ray(executor)
     require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
-        ending.enter_context(memory_explained("audit", lambda: parts_of(settings)))
+        ending.enter_context(memory_explained("audit", lambda: parts_of(settings), settings.device))
         require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)

@@ -14,8 +14,8 @@ from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
-from springback.models.memory_parts import Parts, Training, audit_parts, libraries
-from springback.models.placement import accelerator
+from springback.models.memory_parts import Parts, Training, audit_parts, largest, libraries
+from springback.models.placement import audit_placement
 from springback.probes.registry import probe_tokens
 
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
@@ -114,7 +114,7 @@ def make_plan(studies: list[Study]) -> Plan:
     speeds = known_speeds(s.precision, s.probe_precision)
     train, score = speeds.train / (6 * shape.weights), speeds.score / (2 * shape.weights)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
-    device = str(accelerator())
+    device = str(study.place.device)
     return Plan(
         planned,
         sum(each.values()) + 30,
@@ -129,24 +129,36 @@ def make_plan(studies: list[Study]) -> Plan:
 
 def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
     """What a study holds beside the libraries, every row as long as ``max_tokens``."""
-    used = {s.algorithm, s.perturb_algorithm}
-    pairs = any(ALGORITHMS[name].preference for name in used)
-    how = Training(
-        s.batch_size * (2 if pairs else 1),
-        s.max_tokens,
+    kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
+    ways = (_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm})
+    return largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+
+
+def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
+    """How an algorithm trains in a study, as far as its memory goes."""
+    entry = ALGORITHMS[algorithm]
+    rows, tokens = s.batch_size * (2 if entry.preference else 1), s.max_tokens
+    reference = False
+    if entry.learns == "prompts":
+        rows, tokens = s.batch_size * s.generations, s.prompt_tokens + s.answer_tokens
+        reference = not s.lora_rank and bool(s.recipe(0, algorithm).beta or entry.beta)
+    return Training(
+        rows,
+        tokens,
         s.precision == "bf16-mixed",
         s.lora_rank,
         cpu,
-        "bfloat16" if s.dtype == "bfloat16" else "float32",
+        "float32" if s.dtype == "auto" else s.dtype,
+        whole_logits=entry.learns != "rows",
+        reference=reference,
     )
-    kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    return audit_parts(shape, how, kl, s.probe_processes)
 
 
 def parts_of(settings: AuditSettings) -> Parts:
     """:func:`memory_of` the model that the settings name, from its files."""
-    shape = read_architecture(local_folder(settings.model, settings.revision), settings.model)
-    return memory_of(check_settings(settings), shape, accelerator().type == "cpu")
+    s = check_settings(settings)
+    shape = read_architecture(local_folder(s.model, s.revision), s.model)
+    return memory_of(s, shape, audit_placement(s).device.type == "cpu")
 
 
 def kept(s: AuditSettings) -> int:

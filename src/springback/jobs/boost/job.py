@@ -169,7 +169,7 @@ def boost(
     settings = check_settings(settings)
     spread = on_ray(executor)
     require_apart(out, settings, _READ, *(["model"] if settings.write_model else []))
-    needs = memory_explained("boost", lambda: peak_parts(settings))
+    needs = memory_explained("boost", lambda: peak_parts(settings), settings.device)
     with Store(out).locked() as store, needs, ExitStack() as ending:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work

@@ -27,7 +27,9 @@ from springback.jobs.plan_settings import PlanSettings
 from springback.jobs.speeds import Speeds
 from springback.models.memory import Architecture, item_bytes
 from springback.models.memory_parts import (
+    Answering,
     Parts,
+    Scored,
     Training,
     boost_parts,
     total,
@@ -58,13 +60,14 @@ class Tokens:
 class Load:
     """Rows of each part, and tokens on average and at most: of questions, of answers (as long as
     the reference solutions, where these are known), of questions with their solutions, of rows to
-    train on."""
+    train on.  ``scored``: whether the NLL of the solutions is taken."""
 
     rows: Mapping[str, int]
     prompt: Tokens
     answer: Tokens
     solved: Tokens
     learned: Tokens
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def batch_of(settings: BoostSettings) -> int:
 def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     """Everything that a boost runs, in its order."""
     s, batch = settings, batch_of(settings)
+    solution = load.solved.mean if load.scored else 0.0
 
     def decoded(name: str, arms: int, questions: int, models: int, nll: int) -> Stage:
         """``nll``: passes over the solutions."""
@@ -109,7 +113,7 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
             name,
             arms,
             questions,
-            scored=questions * (arms * models * load.prompt.mean + nll * load.solved.mean),
+            scored=questions * (arms * models * load.prompt.mean + nll * solution),
             passes=arms * models * batches * load.answer.most,
             decoded=arms * models * questions * load.answer.mean,
         )
@@ -131,7 +135,7 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
         found.append(Stage("training", 1, load.rows["train"], trained=trained))
     if s.precheck:
         rows = min(PRECHECK_ROWS, load.rows["validation"])
-        scored = PRECHECK_MUS * rows * load.solved.mean
+        scored = PRECHECK_MUS * rows * solution
         found.append(Stage("pre-check", PRECHECK_MUS, rows, scored=scored))
     valid, test = load.rows["validation"], load.rows["test"]
     found.append(decoded("search of mu", left(len(mu)), valid, 1, len(mu)))
@@ -161,11 +165,17 @@ def phases_of(
     """
     s, phases = settings, dict[str, Parts]()
     if s.train and not (s.early and s.ft):
-        how = Training(s.train_batch_size, load.learned.most, s.precision == "bf16-mixed", cpu=cpu)
-        phases["training"] = (*training_parts(shape, how), *beside)
-    scored = round(max(load.rows["validation"], load.rows["test"]) * load.solved.mean)
-    columns = load.prompt.most + s.max_new_tokens
-    parts = boost_parts(shape, dtype, batch_of(s), columns, adapter, scored)
+        mixed = s.precision == "bf16-mixed"
+        learning = Training(s.train_batch_size, load.learned.most, mixed, cpu=cpu)
+        phases["training"] = (*training_parts(shape, learning), *beside)
+    solved, prompt = load.solved, load.prompt.most
+    texts = None
+    if load.scored:
+        rows = max(load.rows["validation"], load.rows["test"])
+        share = min(1.0, load.answer.most / max(solved.most, 1))
+        texts = Scored(round(rows * solved.mean), share)
+    how = Answering(batch_of(s), prompt, s.max_new_tokens, texts)
+    parts = boost_parts(shape, dtype, how, adapter)
     phases["searching and testing"] = (*parts, *beside)
     return phases
 
@@ -242,9 +252,8 @@ def plan_by_size(settings: BoostSettings, asked: PlanSettings) -> str:
     Raises :class:`SpringbackError` on what cannot be.
     """
     dtype = dtype_of_size(settings, asked)
-    scoring = "float32" if dtype == "float32" else "bf16-mixed"
     mixed = "bf16-mixed" if settings.precision == "auto" else settings.precision
-    machine = machine_of(asked, mixed, scoring)
+    machine = machine_of(asked, mixed, dtype)
     load = rows_of(settings)
     listed = stages(settings, load)
     plans = []
@@ -285,9 +294,8 @@ def _large(
 
 def dtype_of_size(settings: BoostSettings, asked: PlanSettings) -> str:
     """What is computed in where nothing is at hand: bf16 on a GPU, fp32 on a CPU."""
-    given = str(getattr(settings, "dtype", "auto"))
-    if given != "auto":
-        return given
+    if settings.dtype != "auto":
+        return settings.dtype
     return "float32" if asked.hardware in ("cpu", "here") else "bfloat16"
 
 

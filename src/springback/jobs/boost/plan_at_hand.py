@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from springback.core import Checkpoint
+from springback.data import nll_withheld
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.plan import (
     BoostPlan,
@@ -27,8 +28,7 @@ from springback.models.hub import base_of, local_folder
 from springback.models.loading import Tokenizer, load_tokenizer, tokenizer_source
 from springback.models.memory import Architecture, available_bytes, item_bytes, read_architecture
 from springback.models.memory_parts import Parts, libraries, total
-from springback.models.placement import Placement, dtype_name, placement
-from springback.settings import ComputeSettings
+from springback.models.placement import dtype_name, placement
 from springback.weights import is_adapter, tensor_names
 
 
@@ -49,6 +49,7 @@ def plan(settings: BoostSettings) -> BoostPlan:
     if all(row.response for row in rows):
         answers = [min(len(r.ids) - r.start, s.max_new_tokens) for r in solutions]
     learned = render(data.train).rows if data.train else ()
+    parts = {"validation": data.validation, "test": data.test}
     counts = {"validation": len(data.validation), "test": len(data.test), "train": len(learned)}
     load = Load(
         counts,
@@ -56,6 +57,7 @@ def plan(settings: BoostSettings) -> BoostPlan:
         Tokens.of(answers),
         Tokens.of([len(r.ids) for r in solutions]),
         Tokens.of([len(r.ids) for r in encode_rows(tokenizer, learned, s.max_tokens, s.system)]),
+        not all(nll_withheld(part, name, data.train) for name, part in parts.items()),
     )
     return model.plan(s, load)
 
@@ -101,10 +103,10 @@ class _Model:
         return dtypes.most_common(1)[0][0]
 
     def plan(self, s: BoostSettings, load: Load) -> BoostPlan:
-        how = placement(s) if isinstance(s, ComputeSettings) else Placement()
+        how = placement(s)
         device = str(how.device)
         dtype = self.stored if how.dtype is None else dtype_name(how.dtype)
-        speeds = known_speeds(s.precision, "float32" if dtype == "float32" else "bf16-mixed")
+        speeds = known_speeds(s.precision, dtype)
         listed = tuple(stages(s, load))
         kind = f", adapters of {self.adapter / 1e6:.1f}M weights" if self.adapter else ""
         beside = (libraries(device),)

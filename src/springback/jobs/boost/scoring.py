@@ -121,16 +121,6 @@ class Scoring:
         tried = {name: self.score(arms[name], questions, part) for name in by_weak}
         return {name: tried[name] for name in arms}
 
-    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
-        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
-        if self.elsewhere is None:
-            return
-        rendered = self.format.render(questions)
-        kind = "nll" if how == "nll" else "score"
-        runs = [self.run(kind, arm, rendered, part) for arm in arms]
-        if groups := self._missing(runs, arms):
-            self.elsewhere(how, groups, part)
-
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
         return nll_withheld(questions, part, self.train)
@@ -196,6 +186,16 @@ class Scoring:
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
+    def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
+        """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
+        if self.elsewhere is None:
+            return
+        rendered = self.format.render(questions)
+        kind = "nll" if how == "nll" else "score"
+        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        if groups := self._missing(runs, arms):
+            self.elsewhere(how, groups, part)
+
     def _missing(self, runs: Sequence[Run], arms: Sequence[Arm]) -> list[list[tuple[Run, Arm]]]:
         """Runs that are not done, each once, grouped by mu, weak model and gate."""
         groups: dict[tuple[Any, ...], dict[str, tuple[Run, Arm]]] = {}
@@ -249,14 +249,14 @@ class Scoring:
             "ft": self.ft.content_hash,
             "questions": rendered.content_hash,
             "max_new_tokens": s.max_new_tokens,
-            "lambdas": max(len(s.lam), len(s.lam_cd)),
+            "lambdas": (lambdas := max(len(s.lam), len(s.lam_cd))),
         }
         run = Run.of("batch", **sizes, system=s.system, **self.inputs())
         kept = self.store.results(run)
         if kept is None:
             longest = max(map(len, self._prompts(rendered)))
             place, config = self.sweep.place, self.sweep.configs.config
-            row = row_bytes(config, longest, s.max_new_tokens, sizes["lambdas"], place.dtype)
+            row = row_bytes(config, longest, s.max_new_tokens, lambdas, place.dtype)
             free = available_bytes(str(place.device)) - self.sweep.to_load
             kept = self.store.commit(run, {"rows": rows_at_once(free, row, len(rendered))})
             self.progress.note(
