@@ -97,6 +97,7 @@ def boost_settings(model: Path, scratch: Path, kind: str, dtype: str) -> BoostSe
         batch_size=16,
         precheck=False,
         write_model=False,
+        reopen_test=True,  # once for each dtype
     )
     if hasattr(settings, "dtype"):
         return replace(settings, dtype=dtype)

@@ -60,7 +60,8 @@ class Tokens:
 class Load:
     """Rows of each part, and tokens on average and at most: of questions, of answers (as long as
     the reference solutions, where these are known), of questions with their solutions, of rows to
-    train on.  ``scored``: whether the NLL of the solutions is taken."""
+    train on.  ``scored``: whether the NLL of the solutions is taken; ``counted``:
+    tokens of the longest one without its question."""
 
     rows: Mapping[str, int]
     prompt: Tokens
@@ -68,6 +69,7 @@ class Load:
     solved: Tokens
     learned: Tokens
     scored: bool = True
+    counted: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def rows_of(settings: BoostSettings) -> Load:
     full = Tokens(settings.max_tokens, settings.max_tokens)
     answer = Tokens(settings.max_new_tokens, settings.max_new_tokens)
     counts = {name: getattr(settings, f"{name}_rows") or ROWS[name] for name in ROWS}
-    return Load(counts, full, answer, full, full)
+    return Load(counts, full, answer, full, full, counted=settings.max_tokens)
 
 
 def batch_of(settings: BoostSettings) -> int:
@@ -172,10 +174,10 @@ def phases_of(
     texts = None
     if load.scored:
         rows = max(load.rows["validation"], load.rows["test"])
-        share = min(1.0, load.answer.most / max(solved.most, 1))
+        share = min(1.0, load.counted / max(solved.most, 1))
         texts = Scored(round(rows * solved.mean), share)
-    how = Answering(batch_of(s), prompt, s.max_new_tokens, texts)
-    parts = boost_parts(shape, dtype, how, adapter)
+    answering = Answering(batch_of(s), prompt, s.max_new_tokens, texts)
+    parts = boost_parts(shape, dtype, answering, adapter)
     phases["searching and testing"] = (*parts, *beside)
     return phases
 

@@ -58,6 +58,7 @@ def plan(settings: BoostSettings) -> BoostPlan:
         Tokens.of([len(r.ids) for r in solutions]),
         Tokens.of([len(r.ids) for r in encode_rows(tokenizer, learned, s.max_tokens, s.system)]),
         not all(nll_withheld(part, name, data.train) for name, part in parts.items()),
+        max(len(r.ids) - r.start for r in solutions),
     )
     return model.plan(s, load)
 
