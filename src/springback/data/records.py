@@ -225,7 +225,9 @@ def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
                 whole = mapped.read(6) == b"ARROW1"
                 mapped.seek(0)
                 opened = pa.ipc.open_file(mapped) if whole else pa.ipc.open_stream(mapped)
-                rows = opened.read_all().to_pylist()
+                table = opened.read_all()
+                table.validate(full=True)  # else lengths that lie end the process
+                rows = table.to_pylist()
     except Exception as error:
         kind = "Parquet" if suffix == ".parquet" else "Arrow"
         raise DataError(
