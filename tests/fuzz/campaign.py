@@ -145,6 +145,8 @@ def main() -> int:
         begin, outcomes, seconds = time.monotonic(), [], dict.fromkeys(KINDS, 0.0)
         last = begin
         for outcome in run(plan(asked.cases, asked.kinds and asked.kinds.split(",")), root):
+            if asked.out and outcomes and outcome.kind != outcomes[-1].kind:
+                _write(asked.out, summary(outcomes), seconds)  # what is done, should it be stopped
             outcomes.append(outcome)
             seconds[outcome.kind] += (now := time.monotonic()) - last
             last = now
