@@ -27,7 +27,7 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
 from springback.models.encoding import listed_stops
 from springback.models.loading import load_tokenizer, read_configs, resolve
-from springback.models.placement import placement
+from springback.models.placement import dtype_name, placement
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.settings import names_changing
@@ -84,7 +84,10 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["recipe"] = settings.recipe()
     decoded = resolve(settings.ft or settings.model or "")
     tokenizer, configs = load_tokenizer(decoded, settings), read_configs(decoded.path)
-    inputs |= placement(settings).of_files(decoded.path).inputs()
+    place = placement(settings).of_files(decoded.path)
+    inputs |= place.inputs()
+    # Wherever the seed is made: auto may stand for another dtype there.
+    settings = replace(settings, dtype=dtype_name(place.dtype)) if place.dtype else settings
     inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
     if kind != "epicode-theory":
         inputs["controls"] = CONTROLS
