@@ -175,6 +175,16 @@ def test_a_damaged_result_is_said_and_made_again(tmp_path: Path, content: bytes)
     assert Store(tmp_path).results(RUN) == {"value": 1}
 
 
+def test_facts_of_other_types_count_as_unknown_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    path = tmp_path / "runs" / RUN.name / "made.json"
+    facts = json.loads(path.read_text())
+    for change in ({"finished": True}, {"finished": {}}, {"git_revision": {"x": None}}):
+        path.write_text(json.dumps({**facts, **change}))
+        assert (store.origins()["made"], store.origins()["unknown"]) == (1, 1)
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"finished": 1, "cpu": "x"}'])
 def test_damaged_facts_about_a_run_count_as_unknown(tmp_path: Path, content: str) -> None:
     store = Store(tmp_path)

@@ -30,10 +30,9 @@ ADDRESSES = 24 << 30
 
 
 def plan(cases: int, kinds: list[str] | None = None) -> list[tuple[str, int]]:
-    """Kind and seed of each case, kinds by their shares, and one of each kind at least."""
+    """Kind and seed of each case of a campaign of so many, or of those ``kinds`` of it."""
     chosen = kinds or list(KINDS)
-    total = sum(KINDS[name].share for name in chosen)
-    counts = {name: max(1, round(cases * KINDS[name].share / total)) for name in chosen}
+    counts = {name: max(1, round(cases * KINDS[name].share / WHOLE)) for name in chosen}
     return [(name, seed) for name in chosen for seed in range(counts[name])]
 
 
@@ -131,7 +130,7 @@ def _write(path: Path, by_kind: dict[str, Any], seconds: dict[str, float]) -> No
 def main() -> int:
     """The command line; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--cases", type=int, default=WHOLE)
+    parser.add_argument("--cases", type=int, default=WHOLE, help="of all kinds together")
     parser.add_argument("--case", metavar="KIND:SEED", help="this one alone, in this process")
     parser.add_argument("--kinds", help=f"of {', '.join(KINDS)}; default: all")
     parser.add_argument("--out", type=Path, help="write the counts to this file")

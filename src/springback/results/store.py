@@ -509,7 +509,10 @@ def _facts(file: Path) -> dict[str, Any] | None:
     require_file(file)
     try:
         facts: dict[str, Any] = read_json(file)
-        str(facts["finished"]), _machine(facts), facts["git_revision"], facts["springback"]
+        _machine(facts)
+        texts = (facts["finished"], facts["git_revision"] or "", facts["springback"] or "")
+        if not all(isinstance(text, str) for text in texts):
+            return None
     except (StoreError, LookupError, TypeError):
         return None
     return facts
