@@ -185,7 +185,8 @@ def test_solutions_are_read_once_by_each_model(
     mus = [Arm("ME only", mu, 0, None) for mu in (0.0, 0.5, 1.0)]
     lams = [Arm("EpiCoDe", 1.0, lam, "ft") for lam in (0.5, 1.0)]
     runs: list[str] = []
-    for name, model in {"expert": job.sweep.at(0.0), "ft": job.sweep.weak("ft")}.items():
+    both: dict[str, Any] = {"expert": job.sweep.at(0.0), "ft": job.sweep.weak("ft")}
+    for name, model in both.items():
         layers: Any = model.get_decoder()
         layers.register_forward_hook(lambda *_, name=name: runs.append(name))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -47,8 +47,9 @@ def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
     for adapter in opened:
         refuse_more(adapter)
     check_bases(opened, base)
+    transformers: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(read_configs(base).config)
+        empty = transformers.from_config(read_configs(base).config)
     install(empty, _total(opened, 1.0).modules, 1)
     return opened
 
@@ -129,7 +130,8 @@ class AdapterPair:
         if self._views is None:
             model, both = load_model(self.base, self.place), _total(self._adapters, 1.0)
             install(model, both.modules, max(both.ranks.values()))
-            self._views = views(model.eval())
+            model.train(False)
+            self._views = views(model)
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:

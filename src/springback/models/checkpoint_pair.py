@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, Protocol
@@ -102,7 +104,7 @@ class CheckpointPair:
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
-        self._drop_written = weakref.finalize(self, lambda: None)
+        self._drop_written: Callable[[], object] = lambda: None
 
     @property
     def width(self) -> int:
@@ -132,9 +134,11 @@ class CheckpointPair:
             return slot.model
         fillable = self._of_line(slot.holds) and self._of_line(what)
         slot.holds = None  # also where what follows fails
-        if slot.model is None or self._places is None or not fillable:
+        in_place = slot.model is not None and self._places is not None and fillable
+        if not in_place:
             slot.model = None
-            release_memory()
+        release_memory()  # what decoding left free is not reused: weights lie in mapped pages
+        if slot.model is None:
             slot.model = self._load(what)
         else:
             self._fill(slot.model, what)
@@ -172,6 +176,7 @@ class CheckpointPair:
         """The expert loaded from files written beside, which stay until the next are."""
         self._drop_written()
         folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
-        self._drop_written = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        self._drop_written = weakref.finalize(self, remove)
         extrapolate(self.early.path, self.ft.path, mu, folder / "model")
         return load_model(Checkpoint(str(folder / "model")), self.place)

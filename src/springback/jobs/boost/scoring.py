@@ -227,19 +227,22 @@ class Scoring:
         s = self.settings
         if s.batch_size != "auto":
             return s.batch_size
-        sizes = {
-            "early": self.early.content_hash,
-            "ft": self.ft.content_hash,
-            "questions": rendered.content_hash,
-            "max_new_tokens": s.max_new_tokens,
-            "lambdas": max(len(s.lam), len(s.lam_cd)),
-        }
-        run = Run.of("batch", **sizes, system=s.system, **self.inputs())
+        lambdas = max(len(s.lam), len(s.lam_cd))
+        run = Run.of(
+            "batch",
+            early=self.early.content_hash,
+            ft=self.ft.content_hash,
+            questions=rendered.content_hash,
+            max_new_tokens=s.max_new_tokens,
+            lambdas=lambdas,
+            system=s.system,
+            **self.inputs(),
+        )
         kept = self.store.results(run)
         if kept is None:
             longest = max(map(len, self._prompts(rendered)))
             place, config = self.sweep.place, self.sweep.configs.config
-            row = row_bytes(config, longest, s.max_new_tokens, sizes["lambdas"], place.dtype)
+            row = row_bytes(config, longest, s.max_new_tokens, lambdas, place.dtype)
             free = available_bytes(str(place.device)) - self.sweep.to_load
             kept = self.store.commit(run, {"rows": rows_at_once(free, row, len(rendered))})
             self.progress.note(
