@@ -49,9 +49,9 @@ def require_shared_base(adapters: Sequence[str], base: str) -> list[Adapter]:
     for adapter in opened:
         refuse_more(adapter)
     check_bases(opened, base)
+    transformers: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        factory: Any = AutoModelForCausalLM
-        empty = factory.from_config(read_configs(base).config)
+        empty = transformers.from_config(read_configs(base).config)
     install(empty, _everything(opened).modules, 1)
     return opened
 
@@ -141,8 +141,8 @@ class AdapterPair:
         if self._views is None:
             model, every = load_model(self.base, self.place), _everything(self._adapters)
             install(model, every.modules, max(every.ranks.values()))
-            installed: Any = model
-            self._views = views(installed.eval())
+            model.train(False)
+            self._views = views(model)
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:

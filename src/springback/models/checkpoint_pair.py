@@ -6,6 +6,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, Protocol
@@ -112,7 +113,7 @@ class CheckpointPair:
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
-        self._drop_written: Callable[[], object] = weakref.finalize(self, lambda: None)
+        self._drop_written: Callable[[], object] = lambda: None
 
     @property
     def width(self) -> int:
@@ -142,9 +143,11 @@ class CheckpointPair:
             return slot.model
         fillable = self._of_line(slot.holds) and self._of_line(what)
         slot.holds = None  # also where what follows fails
-        if slot.model is None or self._places is None or not fillable:
+        in_place = slot.model is not None and self._places is not None and fillable
+        if not in_place:
             slot.model = None
-            release_memory()
+        release_memory()  # what decoding left free is not reused: weights lie in mapped pages
+        if slot.model is None:
             slot.model = self._load(what)
         else:
             self._fill(slot.model, what)
@@ -187,7 +190,8 @@ class CheckpointPair:
         """The expert loaded from files written beside, which stay until the next are."""
         self._drop_written()
         folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
-        self._drop_written = weakref.finalize(self, _remove, folder)
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        self._drop_written = weakref.finalize(self, remove)
         if isinstance(at, float):
             extrapolate(self.early.path, self.ft.path, at, folder / "model")
         else:
@@ -195,7 +199,3 @@ class CheckpointPair:
             how = Extrapolation(1.0, shares=shares_of(at))
             extrapolate_along(paths, how, folder / "model")
         return load_model(Checkpoint(str(folder / "model")), self.place)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -260,14 +260,17 @@ class Scoring:
         s = self.settings
         if s.batch_size != "auto":
             return s.batch_size
-        sizes = {
-            "early": self.early.content_hash,
-            "ft": self.ft.content_hash,
-            "questions": rendered.content_hash,
-            "max_new_tokens": s.max_new_tokens,
-            "lambdas": (lambdas := max(len(s.lam), len(s.lam_cd))),
-        }
-        run = Run.of("batch", **sizes, system=s.system, **self.inputs())
+        lambdas = max(len(s.lam), len(s.lam_cd))
+        run = Run.of(
+            "batch",
+            early=self.early.content_hash,
+            ft=self.ft.content_hash,
+            questions=rendered.content_hash,
+            max_new_tokens=s.max_new_tokens,
+            lambdas=lambdas,
+            system=s.system,
+            **self.inputs(),
+        )
         kept = self.store.results(run)
         if kept is None:
             longest = max(map(len, self._prompts(rendered)))
