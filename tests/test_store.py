@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,7 +181,12 @@ def test_facts_of_other_types_count_as_unknown_too(tmp_path: Path) -> None:
     store.commit(RUN, {"value": 1})
     path = tmp_path / "runs" / RUN.name / "made.json"
     facts = json.loads(path.read_text())
-    for change in ({"finished": True}, {"finished": {}}, {"git_revision": {"x": None}}):
+    changes: list[dict[str, Any]] = [
+        {"finished": True},
+        {"finished": {}},
+        {"git_revision": {"x": None}},
+    ]
+    for change in changes:
         path.write_text(json.dumps({**facts, **change}))
         assert (store.origins()["made"], store.origins()["unknown"]) == (1, 1)
 

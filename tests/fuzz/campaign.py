@@ -141,7 +141,8 @@ def main() -> int:
             name, _, seed = asked.case.partition(":")
             print(alone := run_case(name, int(seed), Bench(root)))
             return int(alone.wrong)
-        begin, outcomes, seconds = time.monotonic(), [], dict.fromkeys(KINDS, 0.0)
+        outcomes: list[Outcome] = []
+        begin, seconds = time.monotonic(), dict.fromkeys(KINDS, 0.0)
         last = begin
         for outcome in run(plan(asked.cases, asked.kinds and asked.kinds.split(",")), root):
             if asked.out and outcomes and outcome.kind != outcomes[-1].kind:
