@@ -205,7 +205,7 @@ def test_a_boost_of_every_weak_model_holds_two(
         write_model=False,
     )
     data = boost(settings, tmp_path / "out").data
-    assert len(data["analysis"]["methods"]) == 8
+    assert len(data["analysis"]["methods"]) == 9
     assert len(data["analysis"]["diagnostics"]["pairs"]) == 2
     assert alive.most == 2
     assert alive.loads >= 5
