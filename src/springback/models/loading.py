@@ -95,8 +95,9 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
 def _require_layers(folder: Path) -> None:
     """Raise :class:`ModelError` for a config of so many layers that building them would not end."""
     config = readable_json(folder / "config.json")
-    for part in (config, config.get("text_config")) if isinstance(config, dict) else ():
-        for name in _LAYERS if isinstance(part, dict) else ():
+    parts = (config, config.get("text_config")) if isinstance(config, dict) else ()
+    for part in (part for part in parts if isinstance(part, dict)):
+        for name in _LAYERS:
             count = part.get(name)
             if isinstance(count, int) and count > MOST_LAYERS:
                 raise ModelError(
