@@ -35,8 +35,8 @@ VLLM_FILES := pyproject.toml constraints-vllm.txt
 VLLM_STATE := $(shell cat $(VLLM_FILES) | cksum | cut -d ' ' -f 1)
 VLLM_STAMP := $(VLLM)/.setup-done-$(VLLM_STATE)
 # What is run with that Transformers besides: decoding, the pair as one model, fine-tuning, weights.
-OLDEST_TESTS := $(addprefix tests/test_,decode.py decode_fast.py decode_lora.py contrast_model.py \
-  generate.py finetune.py finetune_lora.py finetune_preference.py probes.py sweep.py)
+OLDEST_TESTS := $(addprefix tests/test_,decoding.py decoding_fast.py lora_pair.py contrast_model.py \
+  generate.py finetune.py finetune_lora.py finetune_preference.py probes.py checkpoint_pair.py)
 
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'

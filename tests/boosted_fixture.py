@@ -31,5 +31,5 @@ def checkpoints(tiny_llama: Path, folder: Path) -> tuple[Path, Path]:
 def boosted(tiny_llama: Path, folder: Path, lam: float = LAM, system: str | None = None) -> Path:
     """The folder that ``boost`` would write for them."""
     early, ft = (resolve(path) for path in checkpoints(tiny_llama, folder))
-    write_boosted(early, ft, Strengths(MU, lam, ALPHA), folder / "model", system)
+    write_boosted((early, ft), Strengths(MU, lam, ALPHA), folder / "model", system)
     return folder / "model"

@@ -130,6 +130,7 @@ def settings(adapters: list[Path], tmp_path: Path) -> BoostSettings:
         lam=(0.5,),
         lam_cd=(0.5,),
         positive=True,
+        keep_pair=True,
         max_new_tokens=6,
         batch_size=4,
     )

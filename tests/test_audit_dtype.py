@@ -15,6 +15,7 @@ from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.models.placement import Placement, audit_placement
+from springback.probes import context
 from springback.probes.likelihood import Precision
 from springback.probes.measuring import Meter, SharedMeter, Workers
 from springback.settings import ComputeSettings
@@ -141,3 +142,38 @@ def test_a_map_that_puts_all_on_one_device_changes_nothing(
     assert mapped.data["provenance"]["computing"]["device_map"] == "auto"
     ids = [{p.name for p in (tmp_path / n / "runs").iterdir()} for n in ("one", "mapped")]
     assert ids[0] == ids[1]
+
+
+def test_an_audit_trains_a_model_that_hooks_spread(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over several GPUs, all of which are this CPU here."""
+    from accelerate import dispatch_model
+
+    small = {**SMALL, "resistance_rows": 0, "experiments": ("rebound",)}
+    settings = AuditSettings(model=str(tiny_llama), **small)
+    one = audit(settings, tmp_path / "one")
+    parts = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "lm_head")
+    each: dict[str, Any] = {**dict.fromkeys(parts, "cpu"), "model.rotary_emb": "cpu"}
+
+    def spread(checkpoint: Any, place: Placement) -> Any:
+        return dispatch_model(load_model(checkpoint, place), each, force_hooks=True)
+
+    monkeypatch.setattr(context, "load_model", spread)
+    assert values(audit(settings, tmp_path / "spread")) == values(one)
+
+
+def test_what_cannot_be_trained_where_it_lies_is_refused(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from accelerate import cpu_offload
+
+    def away(checkpoint: Any, place: Placement) -> Any:
+        model = load_model(checkpoint, place)
+        cpu_offload(model, torch.device("cpu"))
+        return model
+
+    monkeypatch.setattr(context, "load_model", away)
+    settings = AuditSettings(model=str(tiny_llama), device_map="auto", **SMALL)
+    with pytest.raises(SpringbackError, match="--device-map auto puts weights"):
+        audit(settings, tmp_path / "out")

@@ -15,7 +15,7 @@ from findings_fixture import full_audit
 from springback.core import Checkpoint, Run
 from springback.errors import ModelError, SpringbackError, SpringbackWarning, StoreError
 from springback.jobs.audit.series import read_cards
-from springback.models.loading import load_tokenizer
+from springback.models.loading import load_tokenizer, resolve
 from springback.results.store import Store
 from springback.weights import tensor_names
 from springback.weights.adapters.reading import open_adapter
@@ -120,3 +120,18 @@ def test_a_value_of_another_type_is_named_where_results_are_compared(tmp_path: P
         (tmp_path / name / "result.json").write_text(json.dumps(result))
     with pytest.raises(SpringbackError, match=r"analysis\.rebound\.doses"):
         read_cards([tmp_path / "a", tmp_path / "b"])
+
+
+@pytest.mark.parametrize("layers", [1001, 10**7, 10**30])
+@pytest.mark.parametrize("place", ["num_hidden_layers", "text_config"])
+def test_a_config_of_endless_layers_is_refused_at_once(
+    layers: int, place: str, tiny_llama: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    part = config if place == "num_hidden_layers" else config.setdefault("text_config", {})
+    part["num_hidden_layers"] = layers
+    file.write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="allowed: up to 1000"):
+        resolve(tmp_path / "model")

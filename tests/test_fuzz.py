@@ -73,6 +73,14 @@ def test_a_file_that_a_killed_process_left_is_seen(
     assert ".out.1234.tmp" in wrong
 
 
+@pytest.mark.parametrize("seed", [737, 1067, 1469])
+def test_arrow_files_whose_lengths_lie_do_not_end_the_process(seed: int, tmp_path: Path) -> None:
+    """Three that did: by a segmentation fault, an abort and a bus error."""
+    (outcome,) = campaign.run([("data", seed)], tmp_path)
+    assert " as arrow: " in outcome.damage
+    assert not outcome.wrong
+
+
 def _case(trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **how: Any) -> str:
     def make(rng: random.Random, bench: Bench, folder: Path) -> Trial:
         return trial

@@ -193,7 +193,7 @@ def test_boost_takes_two_checkpoints_and_its_folder_decodes(
 
     trained = boost(boost_settings, tmp_path / "a").data["inputs"]
     early, ft = resolve(trained["early"]["path"]), resolve(trained["ft"]["path"])
-    write_boosted(early, ft, Strengths(0.5, 1.0, 0.1), tmp_path / "model", "Be brief.")
+    write_boosted((early, ft), Strengths(0.5, 1.0, 0.1), tmp_path / "model", "Be brief.")
     loaded = load(tmp_path / "model")
     assert (loaded.lam, loaded.alpha) == (1.0, 0.1)
     assert loaded.system == "Be brief."

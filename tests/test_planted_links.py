@@ -325,9 +325,10 @@ def test_charts_are_not_written_through_a_link_and_links_among_them_stay_links(
 def test_a_boosted_folder_is_not_made_through_a_link(tmp_path: Path, victim: Path) -> None:
     before = content(victim)
     one = Checkpoint("nowhere", content_hash="0")
+    both = Strengths(0.5, 0.5, 0.1)
     for name in (".model.new", "model"):
         plant("link", tmp_path / name, victim)
-        refused(lambda: write_boosted(one, one, Strengths(0.5, 0.5, 0.1), tmp_path / "model"), name)
+        refused(lambda: write_boosted((one, one), both, tmp_path / "model"), name)
         (tmp_path / name).unlink()
     plant("link", tmp_path / "amateur", victim)
     how, pair = AdapterExtrapolation(0.5), Contrast(0.5)

@@ -25,7 +25,7 @@ from springback.report import build, render
 from springback.report.audit.protections import curves_charts
 from springback.results.audit_schema import (
     Cost,
-    MarginCurve,
+    DoseCurve,
     MarginLeft,
     ProtectedDose,
     Protection,
@@ -193,7 +193,7 @@ def test_a_study_measures_its_protections_and_its_repair_and_tells_of_them(
 
 
 def test_many_protections_have_a_chart_for_each_kind() -> None:
-    curve = MarginCurve((0, 8), (0.2, 0.1))
+    curve = DoseCurve((0, 8), (0.2, 0.1))
 
     def row(name: str, kind: str) -> Protection:
         dose, left = ProtectedDose(None, None, ""), MarginLeft(Interval(0.0), None, "")

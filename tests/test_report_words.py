@@ -78,7 +78,7 @@ def test_settings_become_dotted_rows_in_their_own_order() -> None:
 
 
 def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:
-    curve = Curve(64, (0.0, 16.0, 32.0), mean, None, None)
+    curve = Curve((0.0, 16.0, 32.0), mean, None, None, n_pos=64)
     begin = None if start is None else Interval(start, None, None, 1)
     return Probe("Margin", "nats/token", "", begin, (), (curve,)), curve
 

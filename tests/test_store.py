@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,21 @@ def test_a_damaged_result_is_said_and_made_again(tmp_path: Path, content: bytes)
     assert str(path) in str(warned[0].message)
     store.commit(RUN, {"value": 1})
     assert Store(tmp_path).results(RUN) == {"value": 1}
+
+
+def test_facts_of_other_types_count_as_unknown_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.commit(RUN, {"value": 1})
+    path = tmp_path / "runs" / RUN.name / "made.json"
+    facts = json.loads(path.read_text())
+    changes: list[dict[str, Any]] = [
+        {"finished": True},
+        {"finished": {}},
+        {"git_revision": {"x": None}},
+    ]
+    for change in changes:
+        path.write_text(json.dumps({**facts, **change}))
+        assert (store.origins()["made"], store.origins()["unknown"]) == (1, 1)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"finished": 1, "cpu": "x"}'])

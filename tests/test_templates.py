@@ -227,7 +227,7 @@ def test_a_boosted_folder_is_asked_as_it_was_measured(thinking: Path, tmp_path: 
     save_file({name: t * 0.5 for name, t in weights.items()}, early / "model.safetensors")
     chat = ChatSettings(chat_template_args={"enable_thinking": False}, system_in_user=True)
     write = partial(
-        write_boosted, resolve(str(early)), model, Strengths(0.0, 0.5, 0.1), out, "be kind"
+        write_boosted, (resolve(str(early)), model), Strengths(0.0, 0.5, 0.1), out, "be kind"
     )
     write(None, chat)
     assert prompt_text(load(out).tokenizer, ROW, "be kind").endswith("<think></think>")

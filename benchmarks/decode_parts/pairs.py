@@ -91,7 +91,7 @@ def trained_pair(folder: Path, train: str, rows: int) -> Path:
     start = resolve("smollm2-135m")
     done = train_epochs(start, part, recipe, Store(folder / "training"), Silent())
     early, ft = (point.checkpoint for point in done.points)
-    write_boosted(early, ft, Strengths(MU, 1.0, 0.1), target)
+    write_boosted((early, ft), Strengths(MU, 1.0, 0.1), target)
     return target
 
 

@@ -6,9 +6,17 @@ line prints it on one line and exits with code 2; ``--debug`` shows the trace.
 
 from __future__ import annotations
 
+from springback.core import printable
+
 
 class SpringbackError(Exception):
-    """Base class: the input or the surroundings are at fault, and the user can mend it."""
+    """Base class: the input or the surroundings are at fault, and the user can mend it.
+
+    As text it is one line, whatever the names in it hold.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class SpringbackWarning(UserWarning):

@@ -30,10 +30,9 @@ ADDRESSES = 24 << 30
 
 
 def plan(cases: int, kinds: list[str] | None = None) -> list[tuple[str, int]]:
-    """Kind and seed of each case, kinds by their shares, and one of each kind at least."""
+    """Kind and seed of each case of a campaign of so many, or of those ``kinds`` of it."""
     chosen = kinds or list(KINDS)
-    total = sum(KINDS[name].share for name in chosen)
-    counts = {name: max(1, round(cases * KINDS[name].share / total)) for name in chosen}
+    counts = {name: max(1, round(cases * KINDS[name].share / WHOLE)) for name in chosen}
     return [(name, seed) for name in chosen for seed in range(counts[name])]
 
 
@@ -131,7 +130,7 @@ def _write(path: Path, by_kind: dict[str, Any], seconds: dict[str, float]) -> No
 def main() -> int:
     """The command line; 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
-    parser.add_argument("--cases", type=int, default=WHOLE)
+    parser.add_argument("--cases", type=int, default=WHOLE, help="of all kinds together")
     parser.add_argument("--case", metavar="KIND:SEED", help="this one alone, in this process")
     parser.add_argument("--kinds", help=f"of {', '.join(KINDS)}; default: all")
     parser.add_argument("--out", type=Path, help="write the counts to this file")
@@ -142,9 +141,12 @@ def main() -> int:
             name, _, seed = asked.case.partition(":")
             print(alone := run_case(name, int(seed), Bench(root)))
             return int(alone.wrong)
-        begin, outcomes, seconds = time.monotonic(), [], dict.fromkeys(KINDS, 0.0)
+        outcomes: list[Outcome] = []
+        begin, seconds = time.monotonic(), dict.fromkeys(KINDS, 0.0)
         last = begin
         for outcome in run(plan(asked.cases, asked.kinds and asked.kinds.split(",")), root):
+            if asked.out and outcomes and outcome.kind != outcomes[-1].kind:
+                _write(asked.out, summary(outcomes), seconds)  # what is done, should it be stopped
             outcomes.append(outcome)
             seconds[outcome.kind] += (now := time.monotonic()) - last
             last = now

@@ -34,7 +34,7 @@ def test_a_pair_stops_at_what_only_its_config_names(
     early = talking(tmp_path / "early", tiny_tokenizer)
     ft = talking(tmp_path / "ft", tiny_tokenizer, sure=1.5)
     folder = tmp_path / "model"
-    write_boosted(resolve(early), resolve(ft), Strengths(0.5, 0.5, 0.1), folder)
+    write_boosted((resolve(early), resolve(ft)), Strengths(0.5, 0.5, 0.1), folder)
     text, ids = first_answer(start(folder))
     assert (text, ids[-1], len(ids)) == ("7", END, 2)
     bare = tmp_path / "bare"

@@ -105,7 +105,7 @@ def demo(
     AuditSettings,
     ExecutorSettings,
     LargeSettings,
-    first="model align perturb experiments n_pos doses seeds algorithm probes",
+    first="model align perturb experiments n_pos doses seeds algorithm",
 )
 def audit(
     given: dict[str, Any],
@@ -166,12 +166,32 @@ def audit(
 
 @app.command()
 def compare(
-    folders: Annotated[list[str], typer.Argument(help="Folders that audits wrote to.")],
+    places: Annotated[
+        list[str],
+        typer.Argument(
+            help="Folders that audits wrote to; or samples of lm-eval or logs of inspect_ai."
+        ),
+    ],
+    answers: Annotated[
+        str | None,
+        typer.Option("--filter", help="Of lm-eval, where a task has several: which one."),
+    ] = None,
 ) -> None:
-    """Cards of several audited models side by side, with tests for the differences (Markdown)."""
+    """Models side by side, with tests for the differences (Markdown).
+
+    Cards of audits; or runs of lm-eval (--log_samples) and inspect_ai, each against the first,
+    paired by question.
+    """
+    from springback.integrations.eval_logs import is_eval
+
+    if any(is_eval(place) for place in places):
+        from springback.jobs.compare_evals import compare_evals
+
+        say_block(compare_evals(places, answers).to_markdown())
+        return
     from springback.jobs.audit.series import read_cards
 
-    say_block(read_cards(folders).to_markdown())
+    say_block(read_cards(places).to_markdown())
 
 
 @app.command(cls=GroupedCommand)
@@ -208,31 +228,18 @@ def reproduce(
     with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
-    from springback.jobs.papers.epicode.job import plan as epicode_plan
     from springback.jobs.papers.epicode.job import reproduce_epicode
-    from springback.jobs.papers.reproduce import plan as plan_of
     from springback.jobs.papers.reproduce import reproduce as run
     from springback.jobs.papers.reproduce import reproduce_theory
 
     executor = take(ExecutorSettings, given).checked()
+    folder = out or Path(f"springback-{name}")
     if only_plan:
-        if name in THEORY:
-            allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
-            raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
-        if name in EPICODE:
-            for line in epicode_plan(name, scale, given):
-                say(line)
-        elif name == SCALE:
-            from springback.jobs.papers.scale.plan import plan as scale_plan
-
-            say_block(scale_plan(scale, out or Path(f"springback-{name}"), given))
-        else:
-            say_block(plan_of(name, scale, out or Path(f"springback-{name}"), given))
+        say_block(_plan_of(name, scale, folder, given))
         return
     if name in THEORY:
-        finish(reproduce_theory(name, out or Path(f"springback-{name}"), make_progress()))
+        finish(reproduce_theory(name, folder, make_progress()))
         return
-    folder = out or Path(f"springback-{name}")
     if name == SCALE:
         from springback.jobs.papers.scale.job import scale_study
 
@@ -245,12 +252,28 @@ def reproduce(
     finish(result)
 
 
+def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
+    """What a reproduction would run.  Raises :class:`SpringbackError` for a theory."""
+    from springback.jobs.papers.epicode.job import plan as epicode_plan
+    from springback.jobs.papers.reproduce import plan
+    from springback.jobs.papers.scale.plan import plan as scale_plan
+
+    if name in THEORY:
+        allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
+        raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
+    if name in EPICODE:
+        return "\n".join(epicode_plan(name, scale, given))
+    if name == SCALE:
+        return scale_plan(scale, folder, given)
+    return plan(name, scale, folder, given)
+
+
 @app.command(cls=GroupedCommand)
 @with_settings(
     BoostSettings,
     PlanSettings,
     ExecutorSettings,
-    first="task validation test early ft model train mu lam",
+    first="task validation test early ft run model train",
 )
 def boost(
     given: dict[str, Any],
@@ -401,10 +424,18 @@ def main() -> None:
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if debug or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except Exception as error:
+        from springback.results.store import full_disk
+
+        read_only = isinstance(error, OSError) and error.errno == errno.EROFS
+        if debug or not (read_only or full_disk(error)):
             raise
-        print(f"error: {error}; free some space and run the same command again", file=sys.stderr)
+        do = (
+            "choose another folder"
+            if read_only
+            else "free some space and run the same command again"
+        )
+        print(f"error: {printable(' '.join(str(error).split()))}; {do}", file=sys.stderr)
         sys.exit(2)

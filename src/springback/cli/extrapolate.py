@@ -50,6 +50,11 @@ class ExtrapolateOptions(AdapterSettings, RevisionSettings):
     mu: str | None = setting(
         None, "How far past the last one: 0.2, or by group: attention=0.2,mlp=0.1."
     )
+    weights: tuple[float, ...] = setting(
+        (),
+        "Instead of --mu: what of each checkpoint to take, divided by their sum; 1,1,1 is the "
+        "average of three.",
+    )
     out: str | None = setting(None, "Folder of the new model or adapter.")
     dtype: str = setting("auto", "auto (as the last checkpoint), float32, bfloat16 or float16.")
     threads: int | None = setting(None, "Default: the processors, at most 8.")
@@ -62,7 +67,7 @@ class ExtrapolateOptions(AdapterSettings, RevisionSettings):
 @with_settings(
     ExtrapolateOptions,
     ExecutorSettings,
-    first="mu out dtype threads low_rank push check validation",
+    first="mu weights out dtype threads low_rank push check validation",
     leave_out="run_gpus run_memory retries shared",
 )
 def extrapolate(
@@ -89,8 +94,14 @@ def extrapolate(
         from springback.integrations.hub_upload import check_name
 
         check_name(options.push)
-    if not options.check and (options.mu is None or options.out is None):
-        raise SpringbackError("extrapolate needs --mu and --out (or --check alone); give both")
+    if options.weights and (options.mu is not None or options.check):
+        other = "--check" if options.check else "--mu"
+        raise SpringbackError(f"--weights with {other}; allowed: one of them; leave one out")
+    aim = options.mu is not None or options.weights
+    if not options.check and (not aim or options.out is None):
+        raise SpringbackError(
+            "extrapolate needs --mu and --out (or --weights and --out, or --check alone); give both"
+        )
     folders = _resolve(checkpoints, options.early_revision, options.ft_revision)
     from springback.weights import is_adapter
 
@@ -170,8 +181,9 @@ def _dense(options: ExtrapolateOptions) -> Any:
     from springback.weights.direction import read_mu
 
     o = options
-    mu, dtype, steps = read_mu(o.mu or ""), o.dtype, o.steps or None
-    return Extrapolation(mu, dtype, steps, o.low_rank, o.threads)  # type: ignore[arg-type]
+    mu = 1.0 if o.weights else read_mu(o.mu or "")
+    dtype, steps, shares = o.dtype, o.steps or None, o.weights or None
+    return Extrapolation(mu, dtype, steps, o.low_rank, o.threads, shares)  # type: ignore[arg-type]
 
 
 def _print_report(report: Any, out: Path) -> None:
@@ -210,6 +222,7 @@ def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: Execut
         mu=dense.mu,
         dtype=dense.dtype,
         steps=dense.steps,
+        shares=dense.shares,
         svd_rank=options.svd_rank,
         engine=options.engine,  # type: ignore[arg-type]
         base=base,

@@ -62,8 +62,8 @@ def local_files(source: str) -> list[Path] | None:
                 f"{source!r} has no split {split!r}; allowed: {there}; name one of these"
             )
     elif "*" in source or "[" in source:
-        found = [Path(match) for match in sorted(glob.glob(expanded, recursive=True))]
-        files = {f: _split_of(f) for f in found if f.is_file() and f.name not in _BESIDE}
+        matches = [Path(match) for match in sorted(glob.glob(expanded, recursive=True))]
+        files = {f: _split_of(f) for f in matches if f.is_file() and f.name not in _BESIDE}
         if not files:
             return None
     else:

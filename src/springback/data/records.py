@@ -242,6 +242,7 @@ def _within(path: Path, source: str, batches: Iterable[Any]) -> list[dict[str, o
     limit, size = content_limit(path), 0
     rows: list[dict[str, object]] = []
     for batch in batches:
+        batch.validate(full=True)  # else lengths that lie end the process
         if (len(rows) + batch.num_rows) * _LEAST > limit:
             raise too_large(source, limit)
         step = _at_once(batch.get_total_buffer_size(), limit)

@@ -6,7 +6,7 @@ rounding of its factors (:mod:`springback.weights.adapters.combining`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from springback.core import Checkpoint
 from springback.decoding.lora_pair import AMATEUR, EXPERT, install, refuse_more, set_side, views
+from springback.models.checkpoint_pair import At
 from springback.models.loading import (
     Model,
     check_same_tokenizer,
@@ -35,10 +36,11 @@ from springback.weights.adapters.combining import AdapterSum
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
 from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
+from springback.weights.span import on_line
 
 
-def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
-    """The adapters, early and ft, that one base in memory can have; loads nothing.
+def require_shared_base(adapters: Sequence[str], base: str) -> list[Adapter]:
+    """The adapters of a run, ft last, that one base in memory can have; loads nothing.
 
     Raises :class:`springback.errors.ModelError` for what :class:`AdapterPair` cannot represent: all
     but LoRA on linear layers.
@@ -47,15 +49,20 @@ def require_shared_base(adapters: tuple[str, str], base: str) -> list[Adapter]:
     for adapter in opened:
         refuse_more(adapter)
     check_bases(opened, base)
+    transformers: Any = AutoModelForCausalLM
     with torch.device("meta"):
-        factory: Any = AutoModelForCausalLM
-        empty = factory.from_config(read_configs(base).config)
-    install(empty, _total(opened, 1.0).modules, 1)
+        empty = transformers.from_config(read_configs(base).config)
+    install(empty, _everything(opened).modules, 1)
     return opened
 
 
-def _total(adapters: list[Adapter], mu: float) -> AdapterSum:
-    return AdapterSum(adapters, mu, (1.0,), None)
+def _total(adapters: list[Adapter], point: tuple[float, ...]) -> AdapterSum:
+    return AdapterSum(adapters, 1.0, point, None)
+
+
+def _everything(adapters: list[Adapter]) -> AdapterSum:
+    """The sum in which every adapter has a part: all modules, at the ranks that suffice."""
+    return _total(adapters, (1.0,) * (len(adapters) - 1))
 
 
 class AdapterPair:
@@ -73,18 +80,22 @@ class AdapterPair:
         *,
         chat: ChatSettings | None = None,
         place: Placement | None = None,
+        before: Sequence[Checkpoint] = (),
     ) -> None:
-        """Raises as :func:`require_shared_base`."""
-        folders = str(early.adapter), str(ft.adapter)
+        """``before``: checkpoints of the run before ``early``.  Raises as
+        :func:`require_shared_base`."""
+        folders = [str(c.adapter) for c in (*before, early, ft)]
         self._adapters = require_shared_base(folders, ft.path)
         self.base = Checkpoint(ft.path, content_hash=hash_weights(ft.path))
         sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
-        self.tokenizer = load_tokenizer(sources[1], chat)
-        if not same_tokenizer_files(sources[0].path, sources[1].path):
-            check_same_tokenizer(load_tokenizer(sources[0]), self.tokenizer, folders)
+        self.tokenizer = load_tokenizer(sources[-1], chat)
+        for source, folder in zip(sources[:-1], folders, strict=False):
+            if not same_tokenizer_files(source.path, sources[-1].path):
+                names = (folder, folders[-1])
+                check_same_tokenizer(load_tokenizer(source), self.tokenizer, names)
         self.configs = read_configs(ft.path, ft.adapter)
         self.place = (place or Placement()).of_files(ft.path)
-        self.mu = 0.0
+        self.mu: At = 0.0
         self._views: tuple[Model, Model] | None = None
         self._sides: dict[int, object] = {}
         self._other: tuple[Checkpoint, Model] | None = None
@@ -101,10 +112,10 @@ class AdapterPair:
             return 0
         return weight_bytes(self.base.path, self.place.dtype) * 5 // 4
 
-    def at(self, mu: float) -> PreTrainedModel:
-        """The expert at ``mu``: the base with its adapter."""
-        self.mu = mu
-        return self._set(EXPERT, float(mu))
+    def at(self, mu: At) -> PreTrainedModel:
+        """The expert at ``mu`` or at a point: the base with its adapter."""
+        self.mu = mu if isinstance(mu, tuple) else float(mu)
+        return self._set(EXPERT, self.mu)
 
     def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel:
         """The weak model: the base with an adapter of the pair or without, or another model.
@@ -124,14 +135,14 @@ class AdapterPair:
             self._other = which, fit_vocabulary(model, width, tokens, which.path)
         return self._other[1]
 
-    def _set(self, side: int, what: float | str) -> PreTrainedModel:
+    def _set(self, side: int, what: At | str) -> PreTrainedModel:
         if side == AMATEUR:
             self._other = None
         if self._views is None:
-            model, both = load_model(self.base, self.place), _total(self._adapters, 1.0)
-            install(model, both.modules, max(both.ranks.values()))
-            installed: Any = model
-            self._views = views(installed.eval())
+            model, every = load_model(self.base, self.place), _everything(self._adapters)
+            install(model, every.modules, max(every.ranks.values()))
+            model.train(False)
+            self._views = views(model)
         if self._sides.get(side) != what:
             self._sides.pop(side, None)
             with Reader() as reader:
@@ -141,13 +152,14 @@ class AdapterPair:
         return self._views[side]
 
     def _factors(
-        self, what: float | str, reader: Reader
+        self, what: At | str, reader: Reader
     ) -> Callable[[str], tuple[Floats, Floats] | None]:
         """(B, A) of a module by its name, None where the base alone computes it."""
         if what == "base":
             return lambda name: None
         if isinstance(what, str):
-            return partial(self._adapters[what == "ft"].factors, reader)
-        total = _total(self._adapters, what)
+            return partial(self._adapters[-1 if what == "ft" else -2].factors, reader)
+        point = what if isinstance(what, tuple) else on_line(what, len(self._adapters))
+        total = _total(self._adapters, point)
         known = set(total.modules)
         return lambda name: total.product(reader, name) if name in known else None

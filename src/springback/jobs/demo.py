@@ -13,6 +13,7 @@ from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import release_memory
 from springback.progress import Progress, Silent
+from springback.results.places import require_same_kind
 from springback.results.store import Store, require_space
 from springback.results.writing import Clock, Result, write_result
 
@@ -81,6 +82,7 @@ def demo(
     audit_settings = replace(AUDIT_QUICK if quick else AUDIT, seeds=(seed,))
     boost_settings = replace(BOOST_QUICK if quick else BOOST, seed=seed)
     with Store(out).locked() as store:
+        require_same_kind(store, "demo")
         require_space(store.root, 7_000_000_000, "the demo")
         minutes = "about 2 minutes" if quick else "7 to 10 minutes"
         progress.note(

@@ -89,8 +89,8 @@ def large_lines(plans: Sequence[LargePlan], machine: Machine) -> list[str]:
                 f"{plan.devices}",
                 few(hours),
                 few(hours * plan.devices),
-                f"{plan.memory / 1e9:,.0f} GB",
-                f"{plan.disk / 1e9:,.0f} GB",
+                _size(plan.memory),
+                _size(plan.disk),
                 "" if plan.cost is None else f"{plan.cost:,.2f}",
             )
         )
@@ -103,7 +103,7 @@ def _parts_table(plans: Sequence[LargePlan]) -> list[str]:
     rows = [("memory, by part", *(plan.name for plan in plans))]
     for name in dict.fromkeys(part.name for plan in plans for part in plan.parts):
         held = (parts.get(name, 0) for parts in by_plan)
-        rows.append((name, *(f"{n / 1e9:,.1f} GB" if n else "" for n in held)))
+        rows.append((name, *(_size(n, 1) if n else "" for n in held)))
     return columns(rows)
 
 
@@ -115,3 +115,8 @@ def _basis(machine: Machine) -> list[str]:
         "tokens, devices that add up without loss, the shape of a Llama. Good to a factor of two "
         "where the speed is measured, of four where it is not.",
     ]
+
+
+def _size(count: float, decimals: int = 0) -> str:
+    """Bytes as GB, below one of them as :func:`byte_size`."""
+    return f"{count / 1e9:,.{decimals}f} GB" if count >= 1e9 else byte_size(count)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, Protocol
@@ -28,11 +29,15 @@ from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
 from springback.models.stored_line import StoredLine
 from springback.settings import ChatSettings
-from springback.weights import extrapolate
+from springback.weights import Extrapolation, extrapolate, extrapolate_along
 from springback.weights.extrapolation import open_checkpoints
+from springback.weights.span import on_line, shares_of
 
-#: What a slot holds: the model at a mu (0.0 is the fine-tuned one), the early one, another.
-What = float | Literal["early"] | Checkpoint
+#: Where the strong model lies: at a mu of the pair's line, or at a point that the checkpoints of
+#: the run span (:class:`springback.weights.span.Point`), by its weights.
+At = float | tuple[float, ...]
+#: What a slot holds: the model at a place (0.0 is the fine-tuned one), the early one, another.
+What = At | Literal["early"] | Checkpoint
 
 
 class ModelPair(Protocol):
@@ -45,7 +50,7 @@ class ModelPair(Protocol):
     tokenizer: Tokenizer
     configs: Configs
     place: Placement
-    mu: float
+    mu: At
 
     @property
     def width(self) -> int: ...
@@ -53,7 +58,7 @@ class ModelPair(Protocol):
     @property
     def to_load(self) -> int: ...
 
-    def at(self, mu: float) -> PreTrainedModel: ...
+    def at(self, mu: At) -> PreTrainedModel: ...
 
     def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel: ...
 
@@ -85,25 +90,30 @@ class CheckpointPair:
         chat: ChatSettings | None = None,
         place: Placement | None = None,
         scratch: Path | None = None,
+        before: Sequence[Checkpoint] = (),
     ) -> None:
-        """``chat``: what the chat template is given beside the messages.  ``place``: where and in
+        """``before``: checkpoints of the run before ``early``, which span further points.
+
+        ``chat``: what the chat template is given beside the messages.  ``place``: where and in
         which dtype is computed; None: in fp32, on the accelerator if there is one.
         ``scratch``: where an expert is written that cannot be set in place.  Raises
         :class:`springback.errors.ModelError` for checkpoints that do not fit each other.
         """
         self.tokenizer = load_tokenizer(ft, chat)
-        if not same_tokenizer_files(early.path, ft.path):
-            check_same_tokenizer(load_tokenizer(early), self.tokenizer, (early.path, ft.path))
-        self.early, self.ft = early, ft
+        for earlier in (*before, early):
+            if not same_tokenizer_files(earlier.path, ft.path):
+                names = (earlier.path, ft.path)
+                check_same_tokenizer(load_tokenizer(earlier), self.tokenizer, names)
+        self.early, self.ft, self.before = early, ft, tuple(before)
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)
-        self.mu = 0.0
-        self._line = StoredLine(*open_checkpoints([Path(early.path), Path(ft.path)]))
+        self.mu: At = 0.0
+        self._line = StoredLine(*open_checkpoints([Path(c.path) for c in (*before, early, ft)]))
         self._places: dict[str, str] | None = None
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
-        self._drop_written: Callable[[], object] = weakref.finalize(self, lambda: None)
+        self._drop_written: Callable[[], object] = lambda: None
 
     @property
     def width(self) -> int:
@@ -116,10 +126,10 @@ class CheckpointPair:
         missing = sum(slot.model is None for slot in (self._strong, self._weak))
         return missing * weight_bytes(self.ft.path, self.place.dtype)
 
-    def at(self, mu: float) -> PreTrainedModel:
-        """The expert, the strong model, with its weights set for ``mu``."""
-        self.mu = mu
-        return self._set(self._strong, float(mu))
+    def at(self, mu: At) -> PreTrainedModel:
+        """The expert, the strong model, with its weights set for ``mu`` or to a point."""
+        self.mu = mu if isinstance(mu, tuple) else float(mu)
+        return self._set(self._strong, self.mu)
 
     def weak(self, which: Literal["ft", "early"] | Checkpoint) -> PreTrainedModel:
         """The weak model: one of the pair, or another, with logits as wide as the pair's.
@@ -133,9 +143,11 @@ class CheckpointPair:
             return slot.model
         fillable = self._of_line(slot.holds) and self._of_line(what)
         slot.holds = None  # also where what follows fails
-        if slot.model is None or self._places is None or not fillable:
+        in_place = slot.model is not None and self._places is not None and fillable
+        if not in_place:
             slot.model = None
-            release_memory()
+        release_memory()  # what decoding left free is not reused: weights lie in mapped pages
+        if slot.model is None:
             slot.model = self._load(what)
         else:
             self._fill(slot.model, what)
@@ -144,11 +156,16 @@ class CheckpointPair:
 
     def _of_line(self, what: What | None) -> bool:
         """Whether it is the fine-tuned model with other weights."""
-        return isinstance(what, float) or (what == "early" and self._line.same_config)
+        on_it = isinstance(what, float | tuple)
+        return on_it or (what == "early" and self._line.same_config)
 
     def _fill(self, model: PreTrainedModel, what: What) -> None:
         assert self._places is not None
-        self._line.fill(model, self._places, what if isinstance(what, float) else None)
+        point = self._point(what) if isinstance(what, float | tuple) else None
+        self._line.fill(model, self._places, point)
+
+    def _point(self, at: At) -> tuple[float, ...]:
+        return at if isinstance(at, tuple) else on_line(at, len(self.before) + 2)
 
     def _load(self, what: What) -> PreTrainedModel:
         if isinstance(what, Checkpoint):
@@ -166,17 +183,19 @@ class CheckpointPair:
             release_memory()
         if what in (0.0, "early"):
             return load_model(self.early if what == "early" else self.ft, self.place)
-        assert isinstance(what, float)
+        assert isinstance(what, float | tuple)
         return self._written(what)
 
-    def _written(self, mu: float) -> PreTrainedModel:
+    def _written(self, at: At) -> PreTrainedModel:
         """The expert loaded from files written beside, which stay until the next are."""
         self._drop_written()
         folder = Path(mkdtemp(prefix=".expert-", suffix=".tmp", dir=self._scratch)).resolve()
-        self._drop_written = weakref.finalize(self, _remove, folder)
-        extrapolate(self.early.path, self.ft.path, mu, folder / "model")
+        remove = partial(shutil.rmtree, folder, ignore_errors=True)
+        self._drop_written = weakref.finalize(self, remove)
+        if isinstance(at, float):
+            extrapolate(self.early.path, self.ft.path, at, folder / "model")
+        else:
+            paths = [c.path for c in (*self.before, self.early, self.ft)]
+            how = Extrapolation(1.0, shares=shares_of(at))
+            extrapolate_along(paths, how, folder / "model")
         return load_model(Checkpoint(str(folder / "model")), self.place)
-
-
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging as standard_logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,26 @@ _ACCELERATE = standard_logging.getLogger("accelerate")
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, for an error of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    """What an error says on one line of at most 300 characters, for an error of ours.
+
+    That is its first line, and what follows where that line only announces it: it ends in a colon,
+    counts what is wrong, or is one word.
+    """
+    lines = [line for raw in str(error).splitlines() if (line := " ".join(raw.split()))]
+    if not lines:
+        return type(error).__name__
+    until = 1
+    while until < len(lines) and _ANNOUNCES.search(lines[until - 1]):
+        until += 1
+    return " ".join(lines[:until])[:300]
+
+
+#: Lines that say that something is wrong, and not what.
+_ANNOUNCES = re.compile(
+    r":$|^(validation error|error\(s\) in|\d+ validation errors?|traceback|multiple errors)|"
+    r"^[\w.]+$",
+    re.IGNORECASE,
+)
 
 
 class quiet:

@@ -1,9 +1,9 @@
-"""A model in memory moved along the line of two checkpoints, block by block from their files."""
+"""A model in memory set to points that checkpoints span, block by block from their files."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ from springback.weights.io.stream import Reader, Source, refuse_not_finite
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 assert _FLOATS.keys() == FLOAT_BYTES.keys()
 #: Elements of a block, which is held a few times in float64; on a GPU more, to wait less often.
-BLOCK = 1 << 19
+BLOCK = 1 << 18
 GPU_BLOCK = 1 << 24
 #: What may differ in the configs of two checkpoints that compute the same with the same weights.
 _NAMES = {"_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype"}
@@ -28,16 +28,20 @@ _NAMES |= {"use_cache", "bos_token_id", "eos_token_id", "pad_token_id"}
 
 
 class StoredLine:
-    """theta_ft + mu * (theta_ft - theta_early) written into a model's own tensors.
+    """theta_ft + sum_i w_i (theta_ft - theta_i) written into a model's own tensors.
 
-    ``early`` and ``ft`` are the aligned weights of both checkpoints
+    ``checkpoints`` are the aligned weights of all of them, the last two being early and ft
     (:func:`springback.weights.extrapolation.open_checkpoints`).  Nothing of them is held in memory.
     """
 
-    def __init__(self, early: Weights, ft: Weights) -> None:
-        self.early, self.ft = early, ft
+    def __init__(self, *checkpoints: Weights) -> None:
+        *self.earlier, self.ft = checkpoints
         #: Whether a model with ft's config and early's weights is the early model.
-        self.same_config = _computing(early) == _computing(ft)
+        self.same_config = _computing(self.early) == _computing(self.ft)
+
+    @property
+    def early(self) -> Weights:
+        return self.earlier[-1]
 
     def places(self, model: PreTrainedModel) -> dict[str, str] | None:
         """Which stored tensor each of the model's is, by name; ``model`` has ft's weights.
@@ -64,8 +68,8 @@ class StoredLine:
 
     def _same_in_both(self, reader: Reader, one: str, other: str) -> bool:
         """Whether two stored tensors, which the model ties, are equal in each checkpoint."""
-        both = (self.early.tensors, self.ft.tensors)
-        return all(equal_values(reader, t[one], t[other]) for t in both)
+        every = [w.tensors for w in (*self.earlier, self.ft)]
+        return all(equal_values(reader, t[one], t[other]) for t in every)
 
     def _holds(self, reader: Reader, tensor: Tensor, name: str) -> bool:
         source = self.ft.tensors[name]
@@ -78,46 +82,63 @@ class StoredLine:
         )
 
     @torch.no_grad()
-    def fill(self, model: PreTrainedModel, places: Mapping[str, str], mu: float | None) -> None:
-        """Set the weights of ``model`` for ``mu``; None: those of the early checkpoint.
+    def fill(
+        self, model: PreTrainedModel, places: Mapping[str, str], point: Sequence[float] | None
+    ) -> None:
+        """Set the weights of ``model`` to a point, one w_i for each earlier checkpoint; None: those
+        of the early checkpoint.
 
         Computed in float64, rounded once to the dtype that ft is stored in, as
-        :func:`springback.weights.extrapolate` does, and then to the model's.  At 0 ft's values are
-        copied.  Raises :class:`springback.errors.ModelError` for what comes out as NaN or infinity;
-        the model is then not to be used.
+        :func:`springback.weights.extrapolate` does, and then to the model's.  Where all are 0 ft's
+        values are copied.  Raises :class:`springback.errors.ModelError` for what comes out as NaN
+        or infinity; the model is then not to be used.
         """
         with Reader() as reader:
             for names, tensor in _floats(model):
                 name, flat = places[names[0]], tensor.detach().view(-1)
-                early, ft = self.early.tensors[name], self.ft.tensors[name]
+                ft = self.ft.tensors[name]
+                moved = [
+                    (w, earlier.tensors[name])
+                    for w, earlier in zip(point or (), self.earlier, strict=point is not None)
+                    if w
+                ]
                 for block in _blocks(flat):
-                    if mu:
-                        values = _step(reader, early, ft, block, mu, flat.device)
+                    if moved:
+                        values = _step(reader, moved, ft, block, flat.device)
                     else:  # as in springback.weights: -0.0 stays
-                        values = _read(reader, early if mu is None else ft, block)
+                        source = self.early.tensors[name] if point is None else ft
+                        values = _read(reader, source, block)
                     if not values.sum(dtype=torch.float64).isfinite():
-                        raise self._refusal(name, mu)
+                        raise self._refusal(name, max(map(abs, point or (0.0,))))
                     flat[block] = values.to(flat.dtype)
 
-    def _refusal(self, name: str, mu: float | None) -> Exception:
-        line = Line((self.early,), self.ft, (1.0,))
+    def _refusal(self, name: str, mu: float) -> Exception:
+        line = Line(tuple(self.earlier), self.ft, (1.0,) * len(self.earlier))
         with Reader() as reader:
             raws = [reader.read(s, 0, s[1].size) for s in line.sources(name)]
         codes = line.codes(name)
-        return refuse_not_finite(name, line.finite(raws, codes), mu or 0.0, codes[-1])
+        return refuse_not_finite(name, line.finite(raws, codes), mu, codes[-1])
 
 
 def _step(
-    reader: Reader, early: Source, ft: Source, block: slice, mu: float, device: torch.device
+    reader: Reader,
+    moved: Sequence[tuple[float, Source]],
+    ft: Source,
+    block: slice,
+    device: torch.device,
 ) -> Tensor:
-    """A block moved along the line, in the dtype of ``ft``."""
+    """A block moved to a point, in the dtype of ``ft``: of two checkpoints along their line."""
     # Apple's accelerator has no float64.
     where = device if device.type == "cuda" else torch.device("cpu")
-    after = _read(reader, ft, block).to(where, torch.float64)
-    step = after - _read(reader, early, block).to(where, torch.float64)
-    step *= mu
-    step += after
-    return rounded(step, _FLOATS[ft[1].code])
+    after = _read(reader, ft, block).to(where).double()  # moved as it is stored, and then widened
+    total: Tensor | None = None
+    for weight, source in moved:
+        step = after - _read(reader, source, block).to(where).double()
+        step *= weight
+        total = step if total is None else total.add_(step)
+    assert total is not None
+    total += after
+    return rounded(total, _FLOATS[ft[1].code])
 
 
 def _read(reader: Reader, source: Source, block: slice) -> Tensor:

@@ -93,13 +93,21 @@ class HalfDose:
     censored: bool = False
 
 
-class _AlongDoses:
-    """What curves have in common: the tuples are equally long."""
+@dataclass(frozen=True)
+class DoseCurve:
+    """A quantity by dose; the lists are equally long.
+
+    Attributes:
+        dose: examples of the opposite, 0 first
+        mean: value at each dose; null where it is not a number
+        low: lower ends of the 95 % intervals; null with one seed
+        high: upper ends
+    """
 
     dose: tuple[Number, ...]
     mean: tuple[Number, ...]
-    low: tuple[Number, ...] | None
-    high: tuple[Number, ...] | None
+    low: tuple[Number, ...] | None = None
+    high: tuple[Number, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("mean", "low", "high"):
@@ -124,22 +132,14 @@ class _AlongDoses:
 
 
 @dataclass(frozen=True)
-class Curve(_AlongDoses):
+class Curve(DoseCurve):
     """One probe along the doses, for the model aligned on ``n_pos`` examples.
 
     Attributes:
         n_pos: examples of alignment
-        dose: examples of the opposite, from 0
-        mean: value at each dose; null where it is not a number
-        low: lower ends of the 95 % intervals; null with one seed
-        high: upper ends
     """
 
-    n_pos: int
-    dose: tuple[Number, ...]
-    mean: tuple[Number, ...]
-    low: tuple[Number, ...] | None = None
-    high: tuple[Number, ...] | None = None
+    n_pos: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -524,23 +524,6 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class MarginCurve(_AlongDoses):
-    """Margin by dose.
-
-    Attributes:
-        dose: unwanted examples, 0 first
-        mean: nats/token
-        low: lower ends of the 95 % intervals; null with one seed
-        high: upper ends
-    """
-
-    dose: tuple[Number, ...]
-    mean: tuple[Number, ...]
-    low: tuple[Number, ...] | None = None
-    high: tuple[Number, ...] | None = None
-
-
-@dataclass(frozen=True)
 class MeanDose:
     """A mean dose over seeds of which censored ones are known as a range only.
 
@@ -632,7 +615,7 @@ class Protection:
     kind: str
     strength: float
     rank: int | None
-    curve: MarginCurve
+    curve: DoseCurve
     gain: Interval
     dose: ProtectedDose
     left: MarginLeft
@@ -648,7 +631,7 @@ class Unprotected:
         dose: until half of its gain is lost
     """
 
-    curve: MarginCurve
+    curve: DoseCurve
     dose: MeanDose | None
 
 

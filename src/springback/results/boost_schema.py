@@ -24,14 +24,19 @@ class Candidate:
         value: mu or lambda; 0 leaves the model as it is
         accuracy: share of 1
         nll: of the reference solutions, nats/token; lower = better; null where it is withheld
-        chosen: true for the one that was taken: best mean accuracy, ties to the smaller value;
-            with `one_se` the smallest within one standard error of the best
+        chosen: true for the one that was taken by the setting `choose_by`; ties go to the smaller
+            value; with `one_se` the smallest within one standard error of the best
+        gain: accuracy expected over the first candidate's, smoothed along them, share of 1;
+            absent where the rule does not smooth
+        name: of a point of the run, whose ``value`` is its number; absent of strengths
     """
 
     value: float
     accuracy: Interval | None = None
     nll: Interval | None = None
     chosen: bool = False
+    gain: float | None = field(default=None, metadata=ABSENT)
+    name: str | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,50 @@ class ComparedMethod(Method):
     questions_for_a_point: int | None = None
     p_holm: float | None = field(default=None, metadata=ABSENT)
     nll_p_holm: float | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class EqualStep:
+    """A contrasted pair against one plain model that goes as far past the fine-tuned one.
+
+    To first order in the weights they are the same (docs/theory.md).
+
+    Attributes:
+        step: mu (1 + lambda), the plain model's mu
+        difference: accuracy of the pair minus the plain model's, share of 1
+        nll_difference: likewise; below 0 = the pair is better; null where NLL is withheld
+        label: `same` (the 90 % intervals of accuracy and NLL lie inside the tolerance and 0.002
+            nats a token), `contrast adds` (the 95 % interval of accuracy lies above 0), `contrast
+            costs` (below), `undecided`
+        written: `pair` or `plain`: which of the two the boosted folder is
+        text: the same in words
+    """
+
+    step: float
+    difference: Interval
+    nll_difference: Interval | None
+    label: str
+    written: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RunChoice:
+    """What was chosen among all points that the checkpoints of a run span.
+
+    Attributes:
+        checkpoints: their names, in order
+        steps: their training steps, or 0, 1, 2, ... where their names do not say
+        norms: length of each update, over the length of the last
+        chosen: name of the point, or `EpiCoDe`
+        shares: what of each checkpoint the point is; they sum to 1; null for `EpiCoDe`
+    """
+
+    checkpoints: tuple[str, ...]
+    steps: tuple[float, ...]
+    norms: tuple[float, ...]
+    chosen: str
+    shares: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -366,7 +415,12 @@ class Boost:
             0 and `lambda` at the chosen mu
         methods: one for each of `fine-tuned`, `ME only`, `CD only` and `EpiCoDe`, then, where
             asked for, `EpiCoDe, weak early`, `EpiCoDe, weak init`, `EpiCoDe, weak NAME` and
-            `EpiCoDe, gated`
+            `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts
+        equal_step: EpiCoDe against `ME, equal step`; absent where it does not contrast
+        run: after `--run`: what was chosen among the points of the run, whose search is `run`;
+            `best of the run` among the methods is that point
+        nll_slope: by search: accuracy that a nat a token less of NLL brings, where NLL had a say
+            in the choice
         power: null where EpiCoDe is the fine-tuned model
         floor: a sentence where accuracy is too near its floor to show a difference
         difficulty: effect by length of the solution
@@ -383,6 +437,9 @@ class Boost:
     search: Mapping[str, tuple[Candidate, ...]] | None = None
     methods: tuple[ComparedMethod, ...] | None = None
     power: Power | None = None
+    equal_step: EqualStep | None = field(default=None, metadata=ABSENT)
+    run: RunChoice | None = field(default=None, metadata=ABSENT)
+    nll_slope: Mapping[str, float] | None = field(default=None, metadata=ABSENT)
     floor: str | None = None
     difficulty: Difficulty | None = None
     diagnostics: Diagnostics | None = None

@@ -34,9 +34,9 @@ def _names_a_secret(name: str) -> bool:
     return _SECRET.search(re.sub(r"[^a-z0-9]", "", name.lower())) is not None
 
 
-def _hide(found: re.Match[str]) -> str:
-    name, between, _ = found.groups()
-    return f"{name}{between}{HIDDEN}" if _names_a_secret(name) else found.group()
+def _hide(match: re.Match[str]) -> str:
+    name, between, _ = match.groups()
+    return f"{name}{between}{HIDDEN}" if _names_a_secret(name) else match.group()
 
 
 def redacted(text: str) -> str:

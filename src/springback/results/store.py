@@ -37,6 +37,8 @@ from springback.results.provenance import origin
 
 RUN_FILE = "run.json"
 MADE_FILE = "made.json"
+#: What a folder with a model or an adapter has.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
 def sync_folder(path: Path) -> None:
@@ -77,12 +79,26 @@ def tell_damaged(path: Path, error: Exception) -> None:
     warnings.warn(line, SpringbackWarning, stacklevel=2)
 
 
-def write_refusal(error: OSError, path: Path) -> SpaceError | StoreError:
+def full_disk(error: BaseException | None) -> str | None:
+    """What the system says where ``error`` comes of a full disk or a used up quota, else None.
+
+    What writes safetensors, and others, have errors of their own for it, which tell it in words.
+    """
+    known = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT)}
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in known:
+            return known[error.errno]
+        if words := next((text for text in known.values() if text in str(error)), None):
+            return words
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def write_refusal(error: BaseException, path: Path) -> SpaceError | StoreError:
     """What to raise when the system refuses to write ``path``: a full disk has its own class."""
-    if error.errno == errno.ENOSPC:
-        return SpaceError(
-            f"no space left on the disk of {path}; free some and run the same command again"
-        )
+    if words := full_disk(error):
+        what = "no space left" if words == os.strerror(errno.ENOSPC) else "quota used up"
+        return SpaceError(f"{what} on the disk of {path}; free some and run the same command again")
     return StoreError(f"cannot write {path}: {error}; check the folder and its permissions")
 
 
@@ -270,9 +286,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_refusal(error, path) from error
     except Exception as error:
-        # What writes safetensors has an error of its own for a full disk, and tells it in words.
-        if os.strerror(errno.ENOSPC) in str(error):
-            raise write_refusal(OSError(errno.ENOSPC, str(error)), path) from error
+        if full_disk(error) and not isinstance(error, SpringbackError):
+            raise write_refusal(error, path) from error
         raise
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -354,6 +369,16 @@ class Store:
         #: The runs whose results were asked for or recorded, and whether this process made them.
         self._used: dict[str, bool] = {}
 
+    def _require_no_model(self) -> None:
+        """Raise :class:`StoreError` where results would lie among the files of a model."""
+        for folder in (place := self.root.absolute(), *place.parents):
+            if kept := next((name for name in _WEIGHTS if (folder / name).exists()), None):
+                where = "is" if folder == place else "lies in"
+                raise StoreError(
+                    f"--out {self.root} {where} a model folder ({folder / kept}); choose another "
+                    "folder for results"
+                )
+
     @contextlib.contextmanager
     def locked(self, patience: float = 0.0) -> Iterator[Store]:
         """Hold the folder for one process; the lock ends with the process, however that ends.
@@ -362,6 +387,7 @@ class Store:
         job which is then refused, and that holds nothing, goes again.
         """
         require_named(self.root)
+        self._require_no_model()
         new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -383,6 +409,10 @@ class Store:
                 kept = (p for p in self.root.rglob("*") if not p.is_dir())
                 if new and all(p == self.root / ".lock" for p in kept):
                     shutil.rmtree(self.root, ignore_errors=True)
+                raise
+            except Exception as error:  # wherever a job, or a library for it, writes
+                if full_disk(error):
+                    raise write_refusal(error, self.root) from error
                 raise
 
     def _sweep(self) -> None:
@@ -479,7 +509,10 @@ def _facts(file: Path) -> dict[str, Any] | None:
     require_file(file)
     try:
         facts: dict[str, Any] = read_json(file)
-        str(facts["finished"]), _machine(facts), facts["git_revision"], facts["springback"]
+        _machine(facts)
+        texts = (facts["finished"], facts["git_revision"] or "", facts["springback"] or "")
+        if not all(isinstance(text, str) for text in texts):
+            return None
     except (StoreError, LookupError, TypeError):
         return None
     return facts

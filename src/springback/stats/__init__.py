@@ -25,7 +25,12 @@ Which interval where, and why (nominal 95 %; "false gain": the interval lies abo
 
 from springback.stats.difficulty import Bin, Trend, bins_by_size, trend
 from springback.stats.intervals import bootstrap_interval, mean_interval
-from springback.stats.paired import mcnemar_exact, paired_bootstrap, paired_interval
+from springback.stats.paired import (
+    mcnemar_exact,
+    paired_bootstrap,
+    paired_clusters,
+    paired_interval,
+)
 from springback.stats.seeds import paired_t, seeds_needed, wilcoxon_exact
 from springback.stats.values import Arms, Floats, Interval, Values, Verdict
 from springback.stats.verdicts import holm, power_effect, power_questions, verdict
@@ -44,6 +49,7 @@ __all__ = [
     "mcnemar_exact",
     "mean_interval",
     "paired_bootstrap",
+    "paired_clusters",
     "paired_interval",
     "paired_t",
     "power_effect",

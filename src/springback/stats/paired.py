@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from scipy import optimize, special
 from scipy import stats as sps
 
@@ -142,6 +143,42 @@ def _crossed(table: Floats, right_or_wrong: bool, level: float) -> Interval:
     half = max(math.sqrt(both), t_half(ms_question / table.size, questions - 1, upper))
     method = f"crossed t over {seeds} seeds and {questions} questions"
     return Interval(mean, mean - half, mean + half, questions, method)
+
+
+def paired_clusters(
+    a: Values, b: Values, clusters: Sequence[object], *, level: float = 0.95
+) -> tuple[Interval, float | None]:
+    """Mean of a - b over questions where whole clusters are drawn: its interval, and a p-value.
+
+    ``a``, ``b``: [questions]; ``clusters``: a label a question.  The variance is that of the
+    clusters' sums around their size times the mean (cluster-robust, with the factor C / (C - 1)),
+    the quantile Student's t with C - 1 degrees of freedom, C being the number of clusters, which
+    ``n`` counts.  No bounds and no p with a single cluster or where all clusters agree exactly.
+
+    Raises :class:`~springback.errors.DataError` if the arms do not pair up or labels are missing.
+    """
+    left, right = paired_arms(a, b)
+    differences = (left - right)[0]
+    if left.shape[0] != 1 or len(clusters) != differences.size:
+        raise DataError(
+            describe(
+                f"{len(clusters)} labels for {differences.size} questions",
+                "one label a question, one seed",
+                "pass labels in the order of the questions",
+            )
+        )
+    order = {label: i for i, label in enumerate(dict.fromkeys(clusters))}
+    member = np.array([order[label] for label in clusters])
+    mean = float(differences.mean())
+    # What each cluster adds to the error of the mean; they sum to 0.
+    errors = np.bincount(member, weights=differences - mean) / differences.size
+    count, square = len(order), float((errors**2).sum())
+    if count < 2 or square <= 1e-24 * max(1.0, mean**2):
+        return Interval(mean, None, None, count, "clusters without spread, no interval"), None
+    variance = square * count / (count - 1)
+    half = t_half(variance, count - 1, upper_quantile(level))
+    p = float(2 * sps.t.sf(abs(mean) / math.sqrt(variance), count - 1))
+    return Interval(mean, mean - half, mean + half, count, "Student's t over clusters"), p
 
 
 def mcnemar_exact(a: Values, b: Values) -> float:

@@ -20,9 +20,9 @@ OnMark = Callable[[int, Model], Any]
 
 @dataclass(frozen=True)
 class Marks:
-    """At which numbers of examples (multiples of the batch, 0 allowed) ``call`` sees the model."""
+    """``call`` sees the model after these numbers of examples, multiples of the batch or 0."""
 
-    at: tuple[int, ...] = ()
+    examples: tuple[int, ...] = ()
     call: OnMark | None = None
 
 
@@ -112,7 +112,7 @@ def examples_seen(batches: Sequence[Sequence[int]], marks: Marks, recipe: Recipe
     seen = [0]
     for batch in batches:
         seen.append(seen[-1] + len(batch))
-    if missing := [m for m in marks.at if m not in seen]:
+    if missing := [m for m in marks.examples if m not in seen]:
         raise SpringbackError(
             f"asked to stop at {missing} examples, but with batches of {recipe.batch_size} over "
             f"{seen[-1] // recipe.epochs} rows that is not between two batches; "

@@ -106,16 +106,16 @@ def finetune_apart(
             "pad": pad,
             "cpu": launch.cpu,
             "rows": [[list(row.ids), row.start, row.text_bytes] for row in rows],
-            "marks": sorted({*marks.at, seen[-1]} - {0}),
+            "marks": sorted({*marks.examples, seen[-1]} - {0}),
         }
         write_json(tmp / JOB, to_jsonable(facts))
     try:
         done = _launched(launch, folder, progress)
         recorded = {}
-        for n in sorted({*marks.at, seen[-1]}):
+        for n in sorted({*marks.examples, seen[-1]}):
             if n:
                 load_weights(model, _marked(folder, n))
-            if n in marks.at and marks.call is not None:
+            if n in marks.examples and marks.call is not None:
                 recorded[n] = marks.call(n, model)
         model.train(False)
     finally:

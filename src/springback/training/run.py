@@ -126,7 +126,7 @@ def _check_model(model: Model, recipe: Recipe) -> None:
 def _key(examples: Examples, recipe: Recipe, marks: Marks) -> str:
     """What a saved state must agree on to be taken."""
     rows = [(r.ids, r.start) if isinstance(r, Encoded) else r for r in examples.rows]
-    return content_hash([STATE_VERSION, rows, examples.name, recipe, marks.at])
+    return content_hash([STATE_VERSION, rows, examples.name, recipe, marks.examples])
 
 
 def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, total: int) -> Any:

@@ -193,7 +193,7 @@ class Loop(TrainerCallback):
     def mark_if_due(self, model: Model) -> None:
         """Call the mark, if there is one, with ``model``: the run's, or FSDP's around it."""
         examples = self.seen[self.state.step]
-        if self.marks.call and examples in self.marks.at and examples not in self.state.marks:
+        if self.marks.call and examples in self.marks.examples and examples not in self.state.marks:
             # What a callback draws does not change the run; what TRL patched it does not see.
             with (
                 torch.random.fork_rng(),

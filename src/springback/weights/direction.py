@@ -128,6 +128,25 @@ def slope_weights(steps: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(last * (mean - t) / spread) for t in exact[:-1])
 
 
+def share_weights(shares: Sequence[float], count: int) -> tuple[float, ...]:
+    """w_1 … w_{n-1} with sum_i share_i theta_i / sum(shares) = theta_n + sum_i w_i (theta_n -
+    theta_i): an average of the checkpoints, or any other point that they span.
+
+    Raises :class:`ModelError` unless there is a finite share for each of ``count`` checkpoints and
+    they do not sum to 0.
+    """
+    total = math.fsum(shares) if all(map(math.isfinite, shares)) else 0.0
+    if len(shares) != count or total == 0.0:
+        raise ModelError(
+            describe(
+                f"weights {', '.join(f'{s:g}' for s in shares)} for {count} checkpoints",
+                "a finite number for each, not 0 together",
+                "write 1,1,1 for the average of three",
+            )
+        )
+    return tuple(-share / total for share in shares[:-1])
+
+
 def steps_of(folders: Sequence[Path]) -> tuple[float, ...]:
     """Training steps from folders named ``checkpoint-<step>`` (a Trainer) or ``early-<step>``.
 

@@ -35,6 +35,7 @@ from springback.weights.direction import (
     mu_for,
     mu_text,
     order_notes,
+    share_weights,
     slope_weights,
 )
 from springback.weights.io.aligning import align, require_different
@@ -58,7 +59,9 @@ class Extrapolation:
     are).  ``steps``: training steps of the checkpoints; None reads them from folders named
     ``checkpoint-<step>``, else takes them as equally far apart.  ``low_rank``: move each matrix
     along the top K singular directions of its update only; a vector has rank 1 and moves whole,
-    and so do tensors of three and more dimensions, which the report names.
+    and so do tensors of three and more dimensions, which the report names.  ``shares``: one a
+    checkpoint; the direction leads from the last of them to their weighted average
+    (:func:`springback.weights.direction.share_weights`), which mu = 1 is.
     """
 
     mu: Mu
@@ -66,6 +69,7 @@ class Extrapolation:
     steps: tuple[float, ...] | None = None
     low_rank: int | None = None
     threads: int | None = None
+    shares: tuple[float, ...] | None = None
 
 
 def extrapolate(
@@ -131,31 +135,47 @@ def along_job(
         raise ModelError(describe(f"low rank {how.low_rank}", "1 or more", "leave it out for all"))
     folders = [Path(folder) for folder in checkpoints]
     steps = checkpoint_steps(folders, how.steps)
+    direction = direction_weights(steps, how.shares)
     weights = open_checkpoints(folders)
-    line = Line(tuple(weights[:-1]), weights[-1], slope_weights(steps))
-    plain = len(weights) == 2 and how.low_rank is None
+    line = Line(tuple(weights[:-1]), weights[-1], direction)
     speaker = progress or Silent()
-    announce_steps(steps, speaker)
+    order = order_notes(folders) if how.shares is None else ()
+    if how.shares is None:
+        announce_steps(steps, speaker)
     settings: dict[str, Any] = {
         "kind": KIND,
         "mu": mu,
         "dtype": how.dtype,
-        "direction": None if plain else {"steps": list(steps), "low_rank": how.low_rank},
+        "direction": _direction(how, steps),
     }
     return Job(
         inputs=line.labelled(),
         model=line.ft,
         settings=settings,
         plan=lambda file, layout: _parts(line, mu, how.low_rank, file, layout),
-        text=_card_text(mu, steps, how.low_rank),
+        text=_card_text(mu, steps, how.low_rank, how.shares),
         out=real_out(out),
         threads=workers,
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),
-        notes=(*order_notes(folders), *_notes(line.ft, mu, how.low_rank)),
+        notes=(*order, *_notes(line.ft, mu, how.low_rank)),
         spread=spread,
         check=partial(require_different, weights),
     )
+
+
+def direction_weights(steps: Sequence[float], shares: Sequence[float] | None) -> tuple[float, ...]:
+    """The direction's weights of the earlier checkpoints: along the steps, or to an average."""
+    return slope_weights(steps) if shares is None else share_weights(shares, len(steps))
+
+
+def _direction(how: Extrapolation, steps: Sequence[float]) -> dict[str, Any] | None:
+    """What the record says of the direction; None for the line of two checkpoints."""
+    if how.shares is not None:
+        return {"shares": list(how.shares), "low_rank": how.low_rank}
+    if len(steps) == 2 and how.low_rank is None:
+        return None
+    return {"steps": list(steps), "low_rank": how.low_rank}
 
 
 def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
@@ -327,7 +347,15 @@ def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _card_text(mu: Mu, steps: Sequence[float], low_rank: int | None) -> tuple[str, ...]:
+def _card_text(
+    mu: Mu, steps: Sequence[float], low_rank: int | None, shares: Sequence[float] | None = None
+) -> tuple[str, ...]:
+    if shares is not None:
+        taken = ", ".join(f"{share:g}" for share in shares)
+        return (
+            f"`sum_i w_i theta_i / sum_i w_i` over {len(shares)} checkpoints of one run, with the",
+            f"weights {taken}, without training.",
+        )
     lines = [
         f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}: the",
         "weights moved on along the line from an early checkpoint to the fine-tuned one, without",

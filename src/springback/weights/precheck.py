@@ -110,10 +110,7 @@ def check_line(
             for info in floats:
                 part, size = _products(line, info, reader, pool)
                 if not (np.isfinite(part).all() and math.isfinite(size)):
-                    raise ModelError(
-                        f"{info.name} holds NaN or infinity in one of the checkpoints; allowed: "
-                        "finite weights; take other checkpoints"
-                    )
+                    raise _not_finite(info.name)
                 gram, norm = gram + part, norm + size
                 if len(info.shape) == 2:
                     rows = direction_rows(line, info.name, reader)
@@ -126,6 +123,38 @@ def check_line(
         speaker.close()
     share = kept / energy if energy else None
     return summary(gram, norm, times, sum(t.size for t in floats), share)
+
+
+def inner_products(checkpoints: Sequence[str | Path], progress: Progress | None = None) -> Floats:
+    """<theta_i - theta_n, theta_j - theta_n> over all float tensors, (n - 1, n - 1), of two or more
+    checkpoints of one run; reads each once.
+
+    Raises as :func:`check_line`.
+    """
+    weights = open_checkpoints([Path(folder) for folder in checkpoints])
+    line = Line(tuple(weights[:-1]), weights[-1], (1.0,) * (len(weights) - 1))
+    floats = [t for _, t in line.ft.tensors.values() if t.code in FLOAT_BYTES and t.size]
+    speaker = progress or Silent()
+    speaker.stage("measuring the run", len(floats))
+    gram = np.zeros((len(weights), len(weights)))
+    try:
+        with Reader() as reader, ThreadPoolExecutor(check_settings("auto", None)) as pool:
+            for info in floats:
+                part, _ = _products(line, info, reader, pool)
+                if not np.isfinite(part).all():
+                    raise _not_finite(info.name)
+                gram += part
+                speaker.advance(1, info.name)
+    finally:
+        speaker.close()
+    return gram[:-1, :-1]
+
+
+def _not_finite(name: str) -> ModelError:
+    return ModelError(
+        f"{name} holds NaN or infinity in one of the checkpoints; allowed: finite weights; take "
+        "other checkpoints"
+    )
 
 
 def _products(

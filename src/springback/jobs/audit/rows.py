@@ -75,8 +75,8 @@ def load_data(
     longest, dose = max(settings.n_pos), max(settings.doses)
     again = longest if "realign" in settings.experiments else 0
     algorithms = ALGORITHMS[settings.algorithm], ALGORITHMS[settings.perturb_algorithm]
-    given, own = _given(settings, note, opposite)
-    both, swapped = (algorithm.preference and not own for algorithm in algorithms)
+    given, both_answers = _given(settings, note, opposite)
+    both, swapped = (algorithm.preference and not both_answers for algorithm in algorithms)
     back = {
         "align": {
             "resistance": 4 * settings.resistance_rows,
@@ -103,7 +103,7 @@ def load_data(
     )
     _check(data)
     data = _with_prompts(data, settings.prompt)
-    if own:
+    if both_answers:
         parts = {f.name: getattr(data, f.name) for f in fields(data)}
         return PreferenceData(**parts, longest=longest, dose=dose)
     paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
@@ -155,16 +155,16 @@ def _given(
     names = settings.algorithm, settings.perturb_algorithm
     against = [ALGORITHMS[name].preference for name in names]
     parts = [rows[source] for source in sources]
-    own = any(against) and all(
+    both_answers = any(against) and all(
         part is not None and all(row.rejected for row in part.rows)
         for part, needs in zip(parts, against, strict=True)
         if needs
     )
     kept = [
-        part if part is None or (own and needs) else _with_answer(part, "chosen")
+        part if part is None or (both_answers and needs) else _with_answer(part, "chosen")
         for part, needs in zip(parts, against, strict=True)
     ]
-    return kept, own
+    return kept, both_answers
 
 
 def _with_answer(part: Slice, answer: Literal["chosen", "rejected"]) -> Slice:

@@ -57,7 +57,7 @@ def make_pair(
     line: tuple[Checkpoint, ...]
     if settings.early and settings.ft:
         line = _given(settings, store, progress)
-        if line[0].content_hash == line[1].content_hash:
+        if line[-2].content_hash == line[-1].content_hash:
             raise SpringbackError(
                 f"--early {settings.early} and --ft {settings.ft} hold the same weights; "
                 "give an earlier checkpoint of the run, such as the one after the first epoch"
@@ -77,20 +77,22 @@ def make_pair(
     return Pair(line, weak)
 
 
-def _given(
-    settings: BoostSettings, store: Store, progress: Progress
-) -> tuple[Checkpoint, Checkpoint]:
-    names = (settings.early or "", settings.ft or "")
+def _given(settings: BoostSettings, store: Store, progress: Progress) -> tuple[Checkpoint, ...]:
+    names = settings.run or (settings.early or "", settings.ft or "")
     folders = [folder_of(name) for name in names]
     for warning in order_notes([Path(name) for name in names]):
         progress.note(f"warning: {warning}")
     adapters = [folder is not None and is_adapter(folder) for folder in folders]
     if not any(adapters):
-        early, ft = resolve(names[0]), resolve(names[1])
+        line = tuple(resolve(name) for name in names)
         # What extrapolate would refuse at the end is refused before anything is decoded.
-        require_different(open_checkpoints([Path(early.path), Path(ft.path)]))
-        return early, ft
+        require_different(open_checkpoints([Path(c.path) for c in line[-2:]]))
+        return line
     if not all(adapters):
+        if len(names) > 2:
+            raise SpringbackError(
+                f"--run has adapters and full models ({', '.join(names)}); give one kind of one run"
+            )
         raise SpringbackError(
             f"one of --early {names[0]} and --ft {names[1]} is a LoRA adapter and the other is "
             "not; give two adapters or two full models of one run"
@@ -105,22 +107,22 @@ def folder_of(name: str) -> Path | None:
 
 def _adapters(
     adapters: Sequence[Path], settings: BoostSettings, store: Store, progress: Progress
-) -> tuple[Checkpoint, Checkpoint]:
-    """Two adapters on the base that they share; written into copies of it where that cannot be."""
+) -> tuple[Checkpoint, ...]:
+    """Adapters on the base that they share; written into copies of it where that cannot be."""
     base = resolve(base_of(adapters, settings.model))
     opened = [open_adapter(folder, dora=True) for folder in adapters]
     check_bases(opened)
     require_different_adapters(opened)
-    early, ft = map(str, adapters)
     try:
-        require_shared_base((early, ft), base.path)
+        require_shared_base([str(folder) for folder in adapters], base.path)
     except ModelError as error:
+        count = "two" if len(adapters) == 2 else len(adapters)
         progress.note(
-            f"the adapters are merged into two copies of {base.path}, since they cannot share it "
-            f"in memory: {error}"
+            f"the adapters are merged into {count} copies of {base.path}, since they cannot share "
+            f"it in memory: {error}"
         )
         return _merged(adapters, base, settings, store, progress)
-    return _on_base(base, early), _on_base(base, ft)
+    return tuple(_on_base(base, str(folder)) for folder in adapters)
 
 
 def _on_base(base: Checkpoint, adapter: str) -> Checkpoint:
@@ -134,11 +136,8 @@ def _merged(
     settings: BoostSettings,
     store: Store,
     progress: Progress,
-) -> tuple[Checkpoint, Checkpoint]:
-    """Two adapters written into copies of their base, in the dtype that is computed in.
-
-    Mu 0 of their line is the later one and mu -1 the earlier.
-    """
+) -> tuple[Checkpoint, ...]:
+    """Adapters written into copies of their base, in the dtype that is computed in."""
     place = placement(settings).of_files(base.path)
     assert place.dtype is not None
     dtype = dtype_name(place.dtype)
@@ -149,12 +148,14 @@ def _merged(
         **place.inputs(),
     )
     size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
-    require_space(store.root, 4 * size, "merging two adapters into copies of their base")
+    count = len(adapters)
+    require_space(store.root, 2 * count * size, "merging adapters into copies of their base")
     done = []
-    for label, mu in (("early", -1.0), ("ft", 0.0)):
+    for number, label in enumerate([*(f"before-{i}" for i in range(count - 2)), "early", "ft"]):
         folder = store.checkpoint(run, label)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        how = Extrapolation(mu=mu, dtype=dtype)  # type: ignore[arg-type]
+        alone = tuple(float(i == number) for i in range(count))
+        how = Extrapolation(1.0, dtype=dtype, shares=alone)  # type: ignore[arg-type]
         materialise_adapters(adapters, base.path, how, folder, progress)
         done.append(Checkpoint(str(folder), content_hash=hash_weights(folder)))
-    return done[0], done[1]
+    return tuple(done)

@@ -23,10 +23,11 @@ from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.search import candidates
+from springback.jobs.boost.search import RULES, candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import default_precision
 from springback.models.placement import placement
+from springback.models.run_folder import checkpoints_of
 from springback.results.writing import check_positive, require_disjoint
 from springback.training.batches import check_recipe
 
@@ -44,12 +45,12 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     """
     questions = question_format(settings)
     placement(settings)
-    settings = with_sources(settings)
+    settings = _of_run(with_sources(settings))
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:
         raise SpringbackError(
-            "boost needs either --early and --ft (two checkpoints of one run) or "
-            "--model and --train (it then fine-tunes and keeps both), not a mix"
+            "boost needs either --early and --ft (two checkpoints of one run), or --run (all of "
+            "them), or --model and --train (it then fine-tunes and keeps both), not a mix"
         )
     if raw and settings.epochs < 2:
         raise SpringbackError(
@@ -61,6 +62,10 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     if settings.search not in SEARCHES:
         raise SpringbackError(
             "--search: " + describe(settings.search, ", ".join(SEARCHES), "choose")
+        )
+    if settings.choose_by not in RULES:
+        raise SpringbackError(
+            "--choose-by: " + describe(settings.choose_by, ", ".join(RULES), "choose")
         )
     if settings.narrow < 0:
         raise SpringbackError(
@@ -91,6 +96,20 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     )
     check_recipe(settings.recipe())
     return settings
+
+
+def _of_run(settings: BoostSettings) -> BoostSettings:
+    """With every checkpoint of ``run`` by name, and its last two as early and ft."""
+    if not settings.run:
+        return settings
+    line = tuple(str(folder) for folder in checkpoints_of(settings.run))
+    given = [flag for flag in ("early", "ft") if getattr(settings, flag)]
+    if given and (settings.early, settings.ft) != line[-2:]:
+        raise SpringbackError(
+            f"--run with --{' and --'.join(given)}; allowed: one or the other; the run's last two "
+            "checkpoints are taken for the two"
+        )
+    return replace(settings, run=line, early=line[-2], ft=line[-1])
 
 
 def _ablated(settings: BoostSettings, raw: bool) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from springback.models.loading import (
 )
 from springback.results.store import clear_folder, read_json, require_folder, write_json
 from springback.settings import ChatSettings
-from springback.weights import extrapolate
+from springback.weights import Extrapolation, extrapolate, extrapolate_along
 from springback.weights.adapters.extrapolation import AdapterExtrapolation, extrapolate_adapters
 from springback.weights.adapters.pair import AMATEUR_FOLDER
 from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG
+from springback.weights.span import shares_of
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class Strengths:
     mu: float
     lam: float
     alpha: float
+    #: A point that the run's checkpoints span, in place of mu (:mod:`springback.weights.span`).
+    point: tuple[float, ...] | None = None
 
 
 def write_boosted(
-    early: Checkpoint,
-    ft: Checkpoint,
+    line: Sequence[Checkpoint],
     strengths: Strengths,
     out: Path,
     system: str | None = None,
@@ -50,6 +53,8 @@ def write_boosted(
     chat: ChatSettings | None = None,
 ) -> None:
     """``out``: the extrapolated model, ``out/amateur``: the fine-tuned one (lambda above 0 only).
+
+    ``line``: checkpoints of one run, the last two of which are early and ft.
 
     ``out/custom_generate`` decodes a full model with Transformers alone.
 
@@ -59,11 +64,17 @@ def write_boosted(
 
     Appears only when whole; nothing is done if the same folder is there already.
     """
+    *before, early, ft = line
     mu, lam = strengths.mu, strengths.lam
     facts: dict[str, Any] = {"mu": mu, "lambda": lam, "alpha": strengths.alpha, "system": system}
     facts |= {"prompt_template": template, **(chat or ChatSettings()).chat_inputs()}
     names = {*facts, *(f.name for f in fields(ChatSettings))}
-    sources = {"early": early.content_hash, "ft": ft.content_hash}
+    sources: dict[str, Any] = {"early": early.content_hash, "ft": ft.content_hash}
+    shares = None
+    if strengths.point is not None and any(strengths.point[:-1]):
+        shares = shares_of(strengths.point)
+        facts |= {"mu": None, "shares": list(shares)}
+        sources["before"] = [checkpoint.content_hash for checkpoint in before]
     require_folder(out)
     if (out / BOOST_FILE).exists():
         have = read_json(out / BOOST_FILE)
@@ -74,11 +85,16 @@ def write_boosted(
     clear_folder(new)
     amateur = AMATEUR_FOLDER if lam > 0 else None
     if ft.adapter is None:
-        extrapolate(early.path, ft.path, mu, new)
+        if shares is None:
+            extrapolate(early.path, ft.path, mu, new)
+        else:
+            every = [checkpoint.path for checkpoint in line]
+            extrapolate_along(every, Extrapolation(1.0, shares=shares), new)
         record = {**read_json(new / BOOST_FILE), "kind": "boosted"}
     else:
-        how = AdapterExtrapolation(mu, base=ft.path)
-        extrapolate_adapters([str(early.adapter), str(ft.adapter)], how, new)
+        adapters = [str(c.adapter) for c in (line if shares else (early, ft))]
+        how = AdapterExtrapolation(1.0 if shares else mu, base=ft.path, shares=shares)
+        extrapolate_adapters(adapters, how, new)
         record = read_json(new / BOOST_FILE)
     _name_end_tokens(new, ft)
     if amateur is not None:

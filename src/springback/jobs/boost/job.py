@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from springback.core import Measurement, Slice
+from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.boost.analysis.difficulty import further
+from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.checkpoints import Pair, make_pair
@@ -24,8 +27,9 @@ from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
+from springback.jobs.boost.run_search import BEST, OfRun, methods_of, search_run
 from springback.jobs.boost.scoring import Arm, Scoring
-from springback.jobs.boost.search import Searched, Tried, choose, choose_first, grid, lowest
+from springback.jobs.boost.search import Choice, Searched, Tried, chosen, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
@@ -54,12 +58,20 @@ class Boost(Scoring):
     decoded; ``joint``, the points of a joint search by (mu, lambda), and the chosen one.
     """
 
+    #: Methods beside which one plain model that goes as far is tested, and what it is called.
+    controls: Mapping[str, str] = MappingProxyType({"EpiCoDe": EQUAL_STEP})
+    of_run: OfRun | None = None
     narrowed: dict[str, tuple[NarrowedCandidate, ...]]
     joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None
 
     def choose(self, validation: Slice) -> tuple[dict[str, Arm], dict[str, Searched]]:
         """The arms of the test, chosen on validation data, and every search with all it tried."""
         s = self.settings
+        if s.choose_by == "nll" and (why := self.withheld(validation, "validation")):
+            raise SpringbackError(
+                f"--choose-by nll, but NLL is withheld: {why}; allowed: auto, accuracy, best; "
+                "choose by one of these"
+            )
         self.narrowed, self.joint = {}, None
         tries = [Arm("ME only", mu, 0, None) for mu in s.mu]
         alone = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
@@ -86,7 +98,14 @@ class Boost(Scoring):
         for name, arm in self._further(mu).items():
             searches[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
             arms[arm.method] = replace(arm, lam=searches[name].chosen.value)
-        return arms, searches
+        for name, label in self.controls.items():
+            if arms[name].key()["lam"]:
+                arms[label] = Arm(label, arms[name].step, 0, None)
+        if s.run:
+            pair = arms["EpiCoDe"], searches["lambda"].chosen
+            self.of_run = search_run(self, pair, validation)
+            searches["run"] = self.of_run.searched
+        return methods_of(arms, self.of_run), searches
 
     def _further(self, mu: float) -> dict[str, Arm]:
         """The further arms that the settings name, at EpiCoDe's mu, by the search for lambda."""
@@ -103,7 +122,12 @@ class Boost(Scoring):
         values = [arm.lam if arm.weak else arm.mu for arm in arms]
         kept = self._narrowed(name, arms, [{"value": v} for v in values], validation)
         tried = tuple(self.score_all([arms[i] for i in kept], validation, "validation"))
-        return Searched(tried, choose(tried, self.settings.one_se))
+        tried = tuple(sorted(tried, key=lambda t: t.value))
+        choice = self._chosen(tried, [t.value for t in tried])
+        return Searched(tried, tried[choice.index], choice)
+
+    def _chosen(self, tried: Sequence[Tried], points: Any) -> Choice:
+        return chosen(tried, points, self.settings.choose_by, self.settings.one_se)
 
     def _narrowed(
         self,
@@ -135,9 +159,11 @@ class Boost(Scoring):
         tried = self.score_all([arms[i] for i in kept], validation, "validation")
         points |= {(arms[i].mu, arms[i].lam): t for i, t in zip(kept, tried, strict=True)}
         order = sorted(points)
-        chosen = order[choose_first([points[p].correct for p in order], s.one_se)]
-        self.joint = (points, chosen)
-        return chosen
+        # Two ways to go on: by the weights, and by contrast, whose step is mu times lambda.
+        places = [(mu, mu * lam) for mu, lam in order]
+        best = order[self._chosen([points[p] for p in order], places).index]
+        self.joint = (points, best)
+        return best
 
     def _at(self, mu: float) -> tuple[Tried, ...]:
         assert self.joint is not None
@@ -189,7 +215,7 @@ def boost(
             given = {"early": pair.early.content_hash, "ft": pair.ft.content_hash}
             require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
-        job = Boost(settings, (pair.early, pair.ft), store, progress, pair.weak, train)
+        job = Boost(settings, pair.line, store, progress, pair.weak, train)
         if workers is not None:
             workers.take(job)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
@@ -202,8 +228,12 @@ def boost(
         opening = open_test(settings, pair, test, store)
         tested = job.score_each(arms, test, "test")
         difficulty, diagnostics = further(job, arms, tested, data, reference)
+        control = equal_step(settings, arms, tested)
         analysis = replace(
             analyse(settings, arms, searched, tested),
+            equal_step=control,
+            run=job.of_run.record if job.of_run else None,
+            nll_slope=slopes_of(searched),
             difficulty=difficulty,
             diagnostics=diagnostics,
             narrowed=job.narrowed or None,
@@ -212,15 +242,14 @@ def boost(
             nll_withheld={k: v for k, v in withheld.items() if v} or None,
             test_openings=opening,
         )
-        best = arms["EpiCoDe"]
+        plain = control is not None and control.written == "plain"
+        best = arms[BEST if BEST in arms else EQUAL_STEP if plain else "EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = _completed(judge(settings, analysis, kept), opening, ahead)
+        verdict = _completed(judge(settings, analysis, best.method, kept), opening, ahead)
         if settings.write_model and not kept:
-            strengths = Strengths(best.mu, best.lam, settings.alpha)
+            strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
-            write_boosted(
-                pair.early, pair.ft, strengths, folder, settings.system, template, settings
-            )
+            write_boosted(pair.line, strengths, folder, settings.system, template, settings)
         return write_result(
             store,
             "boost",

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import Arm, How, Scoring
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import resolve
+from springback.models.placement import dtype_name
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.weights import tensor_names
@@ -77,7 +78,7 @@ def _scoring(settings: BoostSettings, root: Path, progress: Progress) -> tuple[D
     data, store = load_data(settings), Store(root)
     shown = question_format(settings).render(data.train) if data.train else None
     pair = make_pair(settings, shown, store, progress)
-    job = Scoring(settings, (pair.early, pair.ft), store, progress, pair.weak, data.train)
+    job = Scoring(settings, pair.line, store, progress, pair.weak, data.train)
     return data, job
 
 
@@ -126,7 +127,11 @@ class Workers:
             self._fetch(self.trained)
 
     def take(self, job: Scoring) -> None:
-        """Make the runs of ``job`` from now on."""
+        """Make the runs of ``job`` from now on, in the dtype that it has here, where ``auto`` may
+        stand for another there."""
+        if job.sweep.place.dtype is not None:
+            named = dtype_name(job.sweep.place.dtype)
+            self.settings = replace(self.settings, dtype=named)
         job.elsewhere = partial(self.make, 3 * weight_bytes(job.ft) + BESIDE)
 
     def make(

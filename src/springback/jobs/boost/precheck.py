@@ -68,7 +68,7 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
 def _numbers(line: Sequence[Checkpoint], progress: Progress) -> Precheck:
     if line[-1].adapter is None:
         return check_line([c.path for c in line], progress=progress)
-    return check_adapters([str(c.adapter) for c in line], line[-1].path, progress)
+    return check_adapters([str(c.adapter) for c in line[-2:]], line[-1].path, progress)
 
 
 def _nll_lines(points: Sequence[NllAtMu] | None) -> list[str]:

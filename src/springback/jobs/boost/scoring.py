@@ -17,7 +17,7 @@ from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.checkpoint_pair import CheckpointPair, ModelPair
+from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
 from springback.models.encoding import (
     encode_prompt,
     encode_rows,
@@ -53,9 +53,22 @@ class Arm:
     lam: float
     weak: str | None
     gate: str | None = None
+    #: A point that the run's checkpoints span, in place of mu (:mod:`springback.weights.span`).
+    point: tuple[float, ...] | None = None
+
+    @property
+    def step(self) -> float:
+        """How far past the fine-tuned model it goes, to first order in the weights: mu (1 +
+        lambda), of contrast with the early model lambda (docs/theory.md)."""
+        ahead = self.lam if self.weak == "early" else self.mu * self.lam
+        return round(self.mu + (ahead if self.weak in ("ft", "early") else 0.0), 12)
 
     def key(self) -> dict[str, Any]:
         """What decides the tokens; at lambda 0, or as the expert, the weak model does not."""
+        if self.point is not None:
+            if any(self.point[:-1]):
+                return {"mu": 0.0, "lam": 0.0, "weak": None, "point": list(self.point)}
+            return {"mu": float(self.point[-1]), "lam": 0.0, "weak": None}
         idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
         if idle:
             return {"mu": float(self.mu), "lam": 0.0, "weak": None}
@@ -74,27 +87,28 @@ class Scoring:
     def __init__(
         self,
         settings: BoostSettings,
-        pair: tuple[Checkpoint, Checkpoint],
+        line: Sequence[Checkpoint],
         store: Store,
         progress: Progress,
         weak: Mapping[str, Checkpoint] | None = None,
         train: Slice | None = None,
     ) -> None:
-        """``train``: rows that show what the pair was trained to write."""
+        """``line``: checkpoints of one run, the last two of which are early and ft.  ``train``:
+        rows that show what the pair was trained to write."""
         self.settings, self.store, self.progress = settings, store, progress
         self.train = train
-        self.early, self.ft = pair
+        *self.before, self.early, self.ft = line
         self.format = question_format(settings)
-        self.sweep = _models(pair, settings, store)
+        self.sweep = _models(line, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
         for checkpoint in self.weak.values():
             names = (checkpoint.path, self.ft.path)
             check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
-        #: Token ids by (questions, mu) without contrast: the answers a search begins with.
-        self._answers: dict[tuple[str, float], list[list[int]]] = {}
+        #: Token ids by questions and place without contrast: the answers a search begins with.
+        self._answers: dict[tuple[str, At], list[list[int]]] = {}
         #: Of the questions scored last, by their hash: the states of each model over the solutions.
-        self._states: tuple[str, MemoryBudget, dict[float | str, LastStates]]
+        self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
 
     def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
@@ -107,7 +121,7 @@ class Scoring:
             self._announce(part, [arm], len(rendered))
             how = replace(self._how(rendered), lam=key["lam"], gate=_gate(key))
             weak = self._model(key["weak"])
-            expert = self.sweep.at(key["mu"])
+            expert = self.sweep.at(_at(key))
             ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
             results = self.store.commit(run, self._graded(ids, nll, rendered))
@@ -154,9 +168,9 @@ class Scoring:
         key = arms[0].key()
         self._announce(part, arms, len(rendered))
         lams = [arm.key()["lam"] for arm in arms]
-        known = self._known(key["mu"], rendered, part)
+        known = self._known(arms[0], rendered, part)
         answers, _ = decode_variants(
-            (self.sweep.at(key["mu"]), self._model(key["weak"])),
+            (self.sweep.at(_at(key)), self._model(key["weak"])),
             self._prompts(rendered),
             replace(self._how(rendered), gate=_gate(key)),
             lams,
@@ -164,7 +178,7 @@ class Scoring:
             self.progress.advance,
         )
         if 0.0 in answers:
-            self._answers[rendered.content_hash, key["mu"]] = answers[0.0]
+            self._answers[rendered.content_hash, _at(key)] = answers[0.0]
         nlls: Sequence[Sequence[float]] = [()] * len(arms)
         if not self.withheld(rendered, part):
             nlls = self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
@@ -202,7 +216,7 @@ class Scoring:
         for run, arm in zip(runs, arms, strict=True):
             if self.store.results(run) is None:
                 key = arm.key()
-                same = (key["mu"], key["weak"], key.get("gate"))
+                same = (_at(key), key["weak"], key.get("gate"))
                 groups.setdefault(same, {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
@@ -210,6 +224,8 @@ class Scoring:
         """The run of an arm on questions as they are asked."""
         s, key = self.settings, arm.key()
         extra = {**self.format.key(), **key}
+        if "point" in key:
+            extra["before"] = [checkpoint.content_hash for checkpoint in self.before]
         if key["weak"] in self.weak:
             extra["weak_model"] = self.weak[key["weak"]].content_hash
         if kind == "nll":
@@ -244,14 +260,17 @@ class Scoring:
         s = self.settings
         if s.batch_size != "auto":
             return s.batch_size
-        sizes = {
-            "early": self.early.content_hash,
-            "ft": self.ft.content_hash,
-            "questions": rendered.content_hash,
-            "max_new_tokens": s.max_new_tokens,
-            "lambdas": (lambdas := max(len(s.lam), len(s.lam_cd))),
-        }
-        run = Run.of("batch", **sizes, system=s.system, **self.inputs())
+        lambdas = max(len(s.lam), len(s.lam_cd))
+        run = Run.of(
+            "batch",
+            early=self.early.content_hash,
+            ft=self.ft.content_hash,
+            questions=rendered.content_hash,
+            max_new_tokens=s.max_new_tokens,
+            lambdas=lambdas,
+            system=s.system,
+            **self.inputs(),
+        )
         kept = self.store.results(run)
         if kept is None:
             longest = max(map(len, self._prompts(rendered)))
@@ -268,6 +287,9 @@ class Scoring:
     def _announce(self, part: str, arms: Sequence[Arm], questions: int) -> None:
         lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
         key = arms[0].key()
+        if arms[0].point is not None:
+            self.progress.stage(f"{part}: {arms[0].method}", questions)
+            return
         self.progress.stage(f"{part}: {arms[0].method}, mu {key['mu']:g}, lambda {lams}", questions)
 
     def _prompts(self, rendered: Slice) -> list[list[int]]:
@@ -314,15 +336,18 @@ class Scoring:
             return None
         return self.sweep.weak("ft" if weak == "ft" else self.weak.get(weak, "early"))
 
-    def _known(self, mu: float, rendered: Slice, part: str) -> list[list[int]] | None:
-        """Answers without contrast at this mu, else at the nearest one: a guess to begin with."""
-        have = {m: ids for (q, m), ids in self._answers.items() if q == rendered.content_hash}
-        if mu not in have:
-            plain = self.run("score", Arm("", mu, 0, None), rendered, part)
+    def _known(self, arm: Arm, rendered: Slice, part: str) -> list[list[int]] | None:
+        """Answers without contrast at this place, else at the nearest mu: a guess to begin with."""
+        have = {at: ids for (q, at), ids in self._answers.items() if q == rendered.content_hash}
+        at = _at(arm.key())
+        if at not in have:
+            plain = self.run("score", replace(arm, lam=0, weak=None, gate=None), rendered, part)
             if (results := self.store.results(plain)) is not None:
                 texts = results["completions"]
                 return [self.tokenizer(t, add_special_tokens=False)["input_ids"] for t in texts]
-        return have[min(have, key=lambda m: abs(m - mu))] if have else None
+        mus = {place: ids for place, ids in have.items() if isinstance(place, float)}
+        near = at if isinstance(at, float) else 0.0
+        return have.get(at) or (mus[min(mus, key=lambda m: abs(m - near))] if mus else None)
 
     def _stored_nll(
         self, arms: Sequence[Arm], rendered: Slice, part: str
@@ -335,8 +360,8 @@ class Scoring:
         """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
         encoded, precision = self.solutions(rendered), Precision("float32")
         key = arms[0].key()
-        expert, weak = self.sweep.at(key["mu"]), self._model(key["weak"])
-        known = self._states_of(rendered, key["mu"])
+        expert, weak = self.sweep.at(_at(key)), self._model(key["weak"])
+        known = self._states_of(rendered, _at(key))
         if weak is None:
             scores = probes.nll(expert, encoded, self.tokenizer, precision, known)
             return [[s.per_token for s in scores]] * len(arms)
@@ -348,7 +373,7 @@ class Scoring:
         )
         return [[s.per_token for s in by_lam[lam]] for lam in lams]
 
-    def _states_of(self, rendered: Slice, model: float | str) -> LastStates | None:
+    def _states_of(self, rendered: Slice, model: At | str) -> LastStates | None:
         """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
         if not self.reuse:
             return None
@@ -358,13 +383,17 @@ class Scoring:
         return by_model.setdefault(model, LastStates(room))
 
 
-def _models(
-    pair: tuple[Checkpoint, Checkpoint], settings: BoostSettings, store: Store
-) -> ModelPair:
+def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -> ModelPair:
+    *before, early, ft = line
     place = placement(settings)
-    if pair[1].adapter is not None:
-        return AdapterPair(*pair, chat=settings, place=place)
-    return CheckpointPair(*pair, chat=settings, place=place, scratch=store.root)
+    if ft.adapter is not None:
+        return AdapterPair(early, ft, chat=settings, place=place, before=before)
+    return CheckpointPair(early, ft, chat=settings, place=place, scratch=store.root, before=before)
+
+
+def _at(key: Mapping[str, Any]) -> At:
+    """Where the strong model lies, for :meth:`CheckpointPair.at`."""
+    return tuple(key["point"]) if "point" in key else float(key["mu"])
 
 
 def _gate(key: Mapping[str, Any]) -> Gate | None:

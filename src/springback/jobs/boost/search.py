@@ -7,9 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+import numpy as np
+
 from springback.errors import SpringbackError
 from springback.results.boost_schema import Candidate, JointCandidate
 from springback.stats import Interval
+from springback.stats.smoothing import smoothed_gains
+
+#: What candidates are chosen by (``--choose-by``).
+RULES = ("auto", "accuracy", "nll", "best")
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,28 @@ class Tried:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which of some candidates, by its place among them.
+
+    ``gains``: the expected gain in accuracy of each over the first, smoothed along them; None by
+    a rule that does not smooth.  ``slope``: accuracy that a nat a token less brings, None where
+    NLL had no say.
+    """
+
+    index: int
+    gains: tuple[float, ...] | None = None
+    slope: float | None = None
+
+
+@dataclass(frozen=True)
 class Searched:
     """What one search decoded, in order of value, and the candidate it chose."""
 
     points: tuple[Tried, ...]
     chosen: Tried
+    choice: Choice | None = None
+    #: What candidates are called that are no strengths.
+    names: tuple[str, ...] | None = None
 
 
 def candidates(values: Sequence[float], flag: str, positive: bool = False) -> tuple[float, ...]:
@@ -79,6 +102,33 @@ def choose_first(correct: Sequence[Sequence[bool]], one_se: bool = False) -> int
     return best
 
 
+def chosen(
+    tried: Sequence[Tried],
+    points: Sequence[float] | Sequence[Sequence[float]],
+    rule: str = "auto",
+    one_se: bool = False,
+) -> Choice:
+    """Which of some candidates, in the order that ties are decided by, the first winning.
+
+    ``points``: where each lies, as a strength or several; neighbours speak for each other.
+    ``rule``: ``accuracy``, the best expected gain over the first
+    (:func:`springback.stats.smoothing.smoothed_gains`); ``auto``, the same with the NLL of the
+    reference solutions where validation shows that it agrees; ``nll``, the lowest NLL; ``best``,
+    the best accuracy as it stands, as in the paper.  ``one_se`` overrides it
+    (:func:`choose_first`).
+    """
+    measured = all(t.nll for t in tried)
+    if rule == "nll" and not one_se:
+        return Choice(min(range(len(tried)), key=lambda i: (fmean(tried[i].nll), i)))
+    correct = [t.correct for t in tried]
+    if rule == "best" or one_se:
+        return Choice(choose_first(correct, one_se))
+    nll = [fmean(t.nll) for t in tried] if rule == "auto" and measured else None
+    smoothed = smoothed_gains(points, np.array(correct, np.float64), nll)
+    gains = tuple(round(float(gain), 12) for gain in smoothed.gain)
+    return Choice(max(range(len(gains)), key=lambda i: (gains[i], -i)), gains, smoothed.slope)
+
+
 def lowest(nll: Sequence[Sequence[float]], keep: int) -> list[int]:
     """The ``keep`` candidates with the lowest mean NLL, in their order; ties to the earlier."""
     ranked = sorted(range(len(nll)), key=lambda i: (fmean(nll[i]), i))
@@ -86,17 +136,20 @@ def lowest(nll: Sequence[Sequence[float]], keep: int) -> list[int]:
 
 
 def curve(
-    tried: Sequence[Tried], chosen: Tried, interval: Callable[[Sequence[float]], Interval]
+    searched: Searched, interval: Callable[[Sequence[float]], Interval]
 ) -> tuple[Candidate, ...]:
     """The search as the result file records it."""
+    gains = searched.choice.gains if searched.choice else None
     return tuple(
         Candidate(
             t.value,
             interval([float(c) for c in t.correct]),
             interval(t.nll) if t.nll else None,
-            t.value == chosen.value,
+            t.value == searched.chosen.value,
+            gains[i] if gains else None,
+            searched.names[i] if searched.names else None,
         )
-        for t in tried
+        for i, t in enumerate(searched.points)
     )
 
 

@@ -61,6 +61,13 @@ class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
         None, "The earlier checkpoint of a run: a folder, or org/name@revision.", changes="model"
     )
     ft: str | None = setting(None, "Its last checkpoint.", changes="model")
+    run: tuple[str, ...] = setting(
+        (),
+        "Instead of the two: the folder of a training run, or its checkpoints in order; each of "
+        "them, their averages, rewinds and extrapolations are candidates.",
+        changes="model",
+        added=True,
+    )
     model: str | None = setting(None, "Instead of two checkpoints: fine-tune this model …")
     train: str | None = setting(
         None, "… on these rows. Beside a pair: rows that show what it was trained to write."
@@ -103,6 +110,12 @@ class SearchSettings(Settings, group="Search and methods", changes="method"):
         0,
         "Decode only this many candidates of each search, those of the lowest validation NLL, "
         "and 0; 0: all of them.",
+    )
+    choose_by: str = setting(
+        "auto",
+        "accuracy: expected accuracy, smoothed along the candidates; auto: the same, helped by the "
+        "NLL of the reference solutions where validation shows that the two agree; nll: NLL alone; "
+        "best: the best validation accuracy as it stands, as in the paper.",
     )
     one_se: bool = setting(
         False, "Take the smallest value within one standard error (paired) of the best."
@@ -151,6 +164,12 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
         0.01, "What 'no gain' means, as a share of questions.", changes="verdict"
     )
     write_model: bool = setting(True, "Write the boosted folder.")
+    keep_pair: bool = setting(
+        False,
+        "Write the contrasted pair also where it is not shown to be better than one plain model "
+        "that goes as far.",
+        added=True,
+    )
 
 
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.

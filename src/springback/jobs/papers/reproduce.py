@@ -37,6 +37,7 @@ from springback.results.audit_schema import Audit
 from springback.results.card_schema import Comparison as CardComparison
 from springback.results.card_schema import StudyCard
 from springback.results.paper_schema import Entry, Figures, ReproducedStudy
+from springback.results.places import require_same_kind
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
 
@@ -92,6 +93,7 @@ def reproduce(
     what = REPRODUCTIONS[name]
     studies, place = what.studies(scale, settings, given or {}), audit_placement(settings)
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         if not studies:
             folders = pretrain(what.volumes, store, progress, place=place)
             studies = [

@@ -10,8 +10,8 @@ from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
 from springback.report.series import Join
 from springback.results.audit_schema import (
+    DoseCurve,
     MarginAndSkill,
-    MarginCurve,
     Protection,
     Protections,
     Repair,
@@ -111,7 +111,7 @@ def _curves_chart(
     )
 
 
-def _curve_series(name: str, curve: MarginCurve) -> Series:
+def _curve_series(name: str, curve: DoseCurve) -> Series:
     return Series(name, [curve.at(dose) for dose in curve.dose], curve.dose, band=0.1)
 
 

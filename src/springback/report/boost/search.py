@@ -38,6 +38,12 @@ SEARCHES = {
         "Search for lambda, another weak model",
         "how strongly the extrapolated model is set off against the other one",
     ),
+    "run": (
+        "point",
+        "Points of the run",
+        "an ordinary set of weights that the checkpoints of the run span: a checkpoint, an average "
+        "of them, a step back or ahead along the last update (mu), or along the line through all",
+    ),
     "lambda_gated": (
         "lambda",
         "Search for lambda, gated",
@@ -54,6 +60,7 @@ def search_section(
     """A chart for each search, and further ``notes``."""
     known = search or {}
     charts = there([search_chart(key, c) for key in SEARCHES if (c := known.get(key))])
+    charts = there([step_chart(known), *charts])
     if not charts:
         return None
     return Section(
@@ -63,8 +70,8 @@ def search_section(
         charts,
         (*((_precheck_words(precheck),) if precheck is not None else ()), *notes),
         reading="Tried on the validation set only, first mu, then lambda. 0 leaves the model as it "
-        "is; the best mean accuracy is chosen, and ties go to the smaller value. The chosen one "
-        "is a filled square; candidates stand evenly spaced.",
+        "is; the setting choose_by says what is chosen by, and ties go to the smaller value. The "
+        "chosen one is a filled square; candidates stand evenly spaced.",
     )
 
 
@@ -91,7 +98,7 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
     plots = [p for p in plots if any(v is not None for v in p.series[0].values)]
     rows = tuple(
         (
-            formatting.plain(candidate.value) + " (chosen)" * candidate.chosen,
+            _label(candidate) + " (chosen)" * candidate.chosen,
             *(formatting.both(value) for value in values),
         )
         for candidate, *values in zip(candidates, *(p.series[0].values for p in plots), strict=True)
@@ -99,6 +106,55 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
     return figure.points(
         Caption(f"search-{key.replace('_', '-')}", title, f"Here {symbol} is {tried}."),
         plots,
-        Axis(symbol, [formatting.plain(c.value) for c in candidates], dodge=0.0),
+        Axis(symbol, [_place(key, c) for c in candidates], dodge=0.0),
         table=Table((symbol, *(p.short for p in plots)), rows),
     )
+
+
+def _label(candidate: Candidate) -> str:
+    return candidate.name or formatting.plain(candidate.value)
+
+
+def _place(key: str, candidate: Candidate) -> str:
+    """Names are too long for an axis: points of a run stand there by number, as in the table."""
+    return str(int(candidate.value) + 1) if key == "run" else formatting.plain(candidate.value)
+
+
+def step_chart(search: Mapping[str, Sequence[Candidate]]) -> Chart | None:
+    """NLL and accuracy over how far each candidate goes, contrast and extrapolation on one axis.
+
+    To first order in the weights a contrasted pair is one plain model at mu (1 + lambda), and CD
+    only at lambda (docs/theory.md): where families part, that ends.
+    """
+    mu = next((c.value for c in search.get("mu", ()) if c.chosen), None)
+    if mu is None:
+        return None
+    families = {
+        "extrapolated": [(c.value, c) for c in search["mu"]],
+        f"contrasted at mu {mu:g}": [(mu * (1 + c.value), c) for c in search.get("lambda", ())],
+        "contrasted with early": [(c.value, c) for c in search.get("cd_lambda", ())],
+    }
+    drawn = {name: found for name, found in families.items() if len({s for s, _ in found}) > 1}
+    if len(drawn) < 2:
+        return None
+
+    def plot(above: str, value: Callable[[Candidate], Interval | None]) -> Plot:
+        series = []
+        for name, found in drawn.items():
+            by_step = {round(step, 9): value(c) for step, c in found}
+            known = {step: v.mean for step, v in sorted(by_step.items()) if v is not None}
+            series.append(Series(name, tuple(known.values()), x=tuple(known)))
+        return Plot(above, series)
+
+    plots = [
+        plot("NLL of the reference solutions, nats/token", lambda c: c.nll),
+        plot("accuracy, %", lambda c: c.accuracy and c.accuracy.scaled(100)),
+    ]
+    plots = [p for p in plots if all(series.values for series in p.series)]
+    reading = (
+        "How far a candidate goes past the fine-tuned model: mu, or for a contrasted pair mu (1 + "
+        "lambda), which to first order is the same model. Families on one curve say that contrast "
+        "is a longer step; where they part it is more, or less. Means on the validation set."
+    )
+    axis = Axis("effective step s")
+    return figure.lines(Caption("search-steps", "Contrast as a longer step", reading), plots, axis)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from springback.core import byte_size
 from springback.errors import ModelError, describe
@@ -32,9 +32,8 @@ from springback.weights.direction import (
     checkpoint_steps,
     mu_text,
     order_notes,
-    slope_weights,
 )
-from springback.weights.extrapolation import announce_steps
+from springback.weights.extrapolation import announce_steps, direction_weights
 from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights
 from springback.weights.io.job import CODES, check_settings, coarse_warnings, recognise
 from springback.weights.io.report import (
@@ -55,8 +54,8 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 class AdapterExtrapolation:
     """How to extrapolate adapters: everything but the folders.
 
-    ``mu`` and ``steps`` as in :class:`springback.weights.Extrapolation`.  ``dtype``: of all that
-    is written; ``auto`` writes the LoRA factors in float32 and other tensors as ft has them.
+    ``mu``, ``steps`` and ``shares`` as in :class:`springback.weights.Extrapolation`.  ``dtype``: of
+    all that is written; ``auto`` writes the LoRA factors in float32 and others as ft has them.
     ``svd_rank``: cut each module to this rank, which is no longer exact.  ``engine``: ``vllm``
     refuses what vLLM does not load (biases and modules_to_save).  ``base``: folder of the base
     model, needed where one adapter holds a bias or a saved module and another does not.
@@ -68,6 +67,7 @@ class AdapterExtrapolation:
     svd_rank: int | None = None
     engine: Engine = "peft"
     base: str | Path | None = None
+    shares: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,10 @@ def extrapolate_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder) for folder in folders]
-    notes = (*order_notes(folders), *check_bases(opened, how.base))
-    total = AdapterSum(opened, mu, slope_weights(steps), Path(how.base) if how.base else None)
+    order = order_notes(folders) if how.shares is None else ()
+    notes = (*order, *check_bases(opened, how.base))
+    direction = direction_weights(steps, how.shares)
+    total = AdapterSum(opened, mu, direction, Path(how.base) if how.base else None)
     if not total.modules:
         raise ModelError(f"mu {how.mu} leaves no LoRA at all; that is the base model; take it")
     if how.engine == "vllm":
@@ -134,12 +136,13 @@ def extrapolate_adapters(
         "kind": KIND,
         "mu": mu,
         "dtype": how.dtype,
-        "direction": None if len(opened) == 2 else {"steps": list(steps)},
+        "direction": _direction(how, steps),
         "svd_rank": how.svd_rank,
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
     target, speaker = real_out(out), progress or Silent()
-    announce_steps(steps, speaker)
+    if how.shares is None:
+        announce_steps(steps, speaker)
     labels = checkpoint_labels(len(opened))
     sources = {label: Source(a.root) for label, a in zip(labels, opened, strict=True)}
     about = About(settings, sources, _card_text(total, mu, how.svd_rank))
@@ -151,6 +154,13 @@ def extrapolate_adapters(
         return _write(total, how, about, target, speaker, notes)
     finally:
         speaker.close()
+
+
+def _direction(how: AdapterExtrapolation, steps: Sequence[float]) -> dict[str, Any] | None:
+    """What the record says of the direction; None for the line of two adapters."""
+    if how.shares is not None:
+        return {"shares": list(how.shares)}
+    return None if len(steps) == 2 else {"steps": list(steps)}
 
 
 def _refuse_for_vllm(total: AdapterSum) -> None:

@@ -43,9 +43,8 @@ from springback.weights.direction import (
     mu_for,
     mu_text,
     order_notes,
-    slope_weights,
 )
-from springback.weights.extrapolation import Extrapolation, announce_steps
+from springback.weights.extrapolation import Extrapolation, announce_steps, direction_weights
 from springback.weights.io.aligning import sound
 from springback.weights.io.folder import Weights, open_weights
 from springback.weights.io.job import Job, check_settings, run
@@ -96,19 +95,22 @@ def materialise_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder, dora=True) for folder in folders]
-    notes, speaker = (*order_notes(folders), *check_bases(opened, base)), progress or Silent()
-    announce_steps(steps, speaker)
+    order = order_notes(folders) if how.shares is None else ()
+    notes, speaker = (*order, *check_bases(opened, base)), progress or Silent()
+    if how.shares is None:
+        announce_steps(steps, speaker)
     raw = sound(open_weights(base))
     opened, weights, config = fit_embeddings(opened, raw)
     _require_fit(opened, weights)
     touched = {n: _Tensor.of(n, opened, weights) for n in weights.tensors}
     labels = checkpoint_labels(len(opened))
     inputs = {label: a.weights for label, a in zip(labels, opened, strict=True)}
-    line = _Merge(tuple(opened), slope_weights(steps), mu)
+    line = _Merge(tuple(opened), direction_weights(steps, how.shares), mu)
+    direction = list(steps) if how.shares is None else {"shares": list(how.shares)}
     job = Job(
         inputs={**inputs, "base": weights},
         model=weights,
-        settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": list(steps)},
+        settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": direction},
         plan=lambda file, layout: _parts(line, touched, file, layout),
         text=_card_text(mu, len(opened)),
         out=real_out(out),

@@ -11,7 +11,7 @@ from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.weights.adapters.combining import AdapterSum, cut_rank
 from springback.weights.adapters.reading import Adapter, open_adapter
-from springback.weights.arithmetic import decode
+from springback.weights.arithmetic import Floats, decode
 from springback.weights.direction import checkpoint_steps
 from springback.weights.io.aligning import sound
 from springback.weights.io.folder import open_weights
@@ -54,6 +54,33 @@ def check_adapters(
     parameters = sum(info.size for _, info in floats.values())
     steps = checkpoint_steps(folders, None)
     return summary(gram, norm, steps, parameters, first / moved if moved else None)
+
+
+def adapter_products(adapters: Sequence[str | Path]) -> Floats:
+    """:func:`springback.weights.precheck.inner_products` of adapters, from their factors.
+
+    <B A, D C> = sum((B^T D) * (A C^T)), so nothing is merged.
+    """
+    opened = [open_adapter(folder) for folder in adapters]
+    count = len(opened)
+    products = np.zeros((count, count))
+    with Reader() as reader:
+        for name in sorted({name for adapter in opened for name in adapter.modules}):
+            factors = [adapter.factors(reader, name) for adapter in opened]
+            for i, one in enumerate(factors):
+                for j, other in enumerate(factors[: i + 1]):
+                    if one is not None and other is not None:
+                        value = float(((one[0].T @ other[0]) * (one[1] @ other[1].T)).sum())
+                        products[i, j] += value
+    products += np.tril(products, -1).T
+    if not np.isfinite(products).all():
+        raise ModelError(
+            f"one of {', '.join(map(str, adapters))} holds NaN or infinity; allowed: finite "
+            "weights; take other checkpoints"
+        )
+    change = np.eye(count)[:-1] - np.eye(count)[-1]
+    gram: Floats = change @ products @ change.T
+    return gram
 
 
 def _norm_sq(reader: Reader, source: Source, adapter: Adapter, module: str) -> float:

@@ -60,6 +60,10 @@ _Report = TypeVar("_Report")
 Spread = Callable[[list[str], Path], Iterable[tuple[str, Shard]]]
 
 
+#: Files beside weights that every loader reads.
+_READ = ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json")
+
+
 @dataclass(frozen=True)
 class Job:
     """What is to be done, parsed once.
@@ -180,9 +184,15 @@ def recognise(
 def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
     """Write the shards that are missing and what goes beside them; publish the folder."""
     layouts = {file.name: plan_layout(file, CODES[job.dtype]) for file in job.model.files}
-    small = [inside(job.model.root, name) for name in side_files(job.model.root)]
-    if (job.model.root / "config.json").exists():  # raises before the work rather than after it
-        readable_json(job.model.root / "config.json")
+    small = [
+        inside(root, name)
+        for root in (job.model.root, job.over)
+        if root is not None
+        for name in side_files(root)
+    ]
+    for path in small:  # raises before the work rather than after it
+        if path.name in _READ:
+            readable_json(path)
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
     job.progress.note(

@@ -153,8 +153,9 @@ def _load(path: Path, key: Mapping[str, Any]) -> dict[str, Shard]:
         for name, entry in state["shards"].items():
             tally = Tally(**entry["tally"])
             Tally().add(tally)  # all numbers, or it raises
-            shards[name] = Shard(**{**entry, "made_of": dict(entry["made_of"]), "tally": tally})
+            sha256, nbytes = str(entry["sha256"]), int(entry["nbytes"])
+            shards[name] = Shard(sha256, nbytes, dict(entry["made_of"]), tally)
         return shards
-    except (StoreError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (StoreError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         tell_damaged(path, error)
         return {}

@@ -156,7 +156,7 @@ def _probe(
         columns = [[got["aligned"][n][name]["value"] for got in rebounds.values()]]
         for d in settings.doses:
             columns.append([got["perturbed"][n][d][name]["value"] for got in rebounds.values()])
-        curves.append(Curve(n, doses, *means_and_ends([mean_interval(c) for c in columns])))
+        curves.append(Curve(doses, *means_and_ends([mean_interval(c) for c in columns]), n_pos=n))
     return Probe(
         words.title,
         words.unit,

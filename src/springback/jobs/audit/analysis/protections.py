@@ -21,8 +21,8 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
     Audit,
     Cost,
+    DoseCurve,
     MarginAndSkill,
-    MarginCurve,
     MarginLeft,
     MeanDose,
     ProtectedDose,
@@ -77,9 +77,9 @@ def _margin(probes: Mapping[str, Any]) -> float:
     return float(probes["margin"]["value"])
 
 
-def _curve(doses: Sequence[int], values: Mapping[int, Mapping[int, Any]]) -> MarginCurve:
+def _curve(doses: Sequence[int], values: Mapping[int, Mapping[int, Any]]) -> DoseCurve:
     intervals = [mean_interval([_margin(row[d]) for row in values.values()]) for d in doses]
-    return MarginCurve(tuple(doses), *means_and_ends(intervals))
+    return DoseCurve(tuple(doses), *means_and_ends(intervals))
 
 
 def _doses_to_half_unprotected_gain(

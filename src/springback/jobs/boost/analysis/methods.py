@@ -75,7 +75,7 @@ def analyse(
         methods.append(row if same else compared(row, result, base, settings.tolerance))
     methods = adjusted(methods, ("p", "nll_p"))
     return Boost(
-        search={name: curve(s.points, s.chosen, _interval) for name, s in tried.items()},
+        search={name: curve(s, _interval) for name, s in tried.items()},
         # What is the fine-tuned model has no tests: their keys are absent, and read as None.
         methods=tuple(methods),  # type: ignore[arg-type]
         power=power(methods, len(base.correct)),
@@ -190,10 +190,13 @@ _WORDS = {
 }
 
 
-def judge(settings: BoostSettings, analysis: Boost, kept: bool) -> Verdict:
-    """Label and sentences; the label is EpiCoDe's."""
+def judge(
+    settings: BoostSettings, analysis: Boost, written: str = "EpiCoDe", kept: bool = False
+) -> Verdict:
+    """Label and sentences; the label is that of the method that is written: EpiCoDe, or the plain
+    model in its place."""
     rows = {row.method: row for row in analysis.methods or ()}
-    ep = rows["EpiCoDe"]
+    ep = rows[written]
     label = "no gain" if kept else str(ep.verdict)
     if kept:
         text = (
@@ -201,10 +204,14 @@ def judge(settings: BoostSettings, analysis: Boost, kept: bool) -> Verdict:
             "pair, the fine-tuned model is kept as it is."
         )
     else:
-        text = (
-            f"EpiCoDe (mu {ep.mu:g}, lambda {ep.lam:g}) against the fine-tuned model: "
-            f"{_WORDS[label]}. {_compared(ep)}"
-        )
+        what = f"EpiCoDe (mu {ep.mu:g}, lambda {ep.lam:g})"
+        if analysis.run is not None and written != "EpiCoDe":
+            what = f"The best of the run ({analysis.run.chosen})"
+        elif written != "EpiCoDe":
+            what = f"Extrapolation alone (mu {ep.mu:g})"
+        text = f"{what} against the fine-tuned model: {_WORDS[label]}. {_compared(ep)}"
+        if analysis.equal_step is not None:
+            text += f" {analysis.equal_step.text}"
     if analysis.power is not None and label == "undecided":
         text += f" {analysis.power.text}"
     if why := (analysis.nll_withheld or {}).get("test"):

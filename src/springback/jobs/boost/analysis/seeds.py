@@ -31,8 +31,13 @@ from springback.stats import (
     wilcoxon_exact,
 )
 
-#: Whom EpiCoDe is compared with beside the fine-tuned model.
-RIVALS = ("ME only", "CD only")
+#: What is compared beside each method with the fine-tuned model: a method, and its rival.
+RIVALS = (
+    ("EpiCoDe", "ME only"),
+    ("EpiCoDe", "CD only"),
+    ("EpiCoDe", "ME, equal step"),
+    ("CD only", "ME, step of CD"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class SeedResult:
 
 
 def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, Any]:
-    """``methods`` (each against fine-tuned) and ``rivals`` (EpiCoDe against ME only and CD only).
+    """``methods`` (each against fine-tuned) and ``rivals`` (those of :data:`RIVALS`).
 
     Differences are paired by question within a seed.  Where every seed has the same questions, the
     interval takes seeds and questions as drawn (:func:`springback.stats.paired_interval`), else it
@@ -76,9 +81,9 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
     names = method_names(seeds)
     methods = [_row(seeds, name, "fine-tuned", tolerance) for name in names]
     rivals = [
-        _row(seeds, "EpiCoDe", rival, tolerance)
-        for rival in RIVALS
-        if "EpiCoDe" in names and rival in names
+        _row(seeds, name, rival, tolerance)
+        for name, rival in RIVALS
+        if name in names and rival in names
     ]
     rows = adjusted([*methods, *rivals], ("p_t", "nll_p_t"))
     rows = adjusted(rows, ("p_wilcoxon", "nll_p_wilcoxon"))

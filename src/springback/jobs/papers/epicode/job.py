@@ -28,6 +28,7 @@ from springback.models.loading import resolve
 from springback.models.placement import placement
 from springback.progress import Progress, Silent
 from springback.results.paper_schema import Cell
+from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
@@ -87,6 +88,7 @@ def reproduce_epicode(
         progress.note(line)
     analysed = []
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         if spread and executor is not None:
             _make_on_ray(settings, theory, store, progress, executor)
         for cell in cells(settings):

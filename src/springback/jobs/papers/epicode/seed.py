@@ -15,6 +15,7 @@ from springback.core import Run, Slice, to_jsonable
 from springback.data import nll_withheld
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.difficulty import seed_result, size_of
+from springback.jobs.boost.analysis.equal_step import EQUAL_STEP
 from springback.jobs.boost.analysis.logit_errors import Contrasted, Reference, text_errors
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
@@ -26,7 +27,7 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
 from springback.models.encoding import listed_stops
 from springback.models.loading import load_tokenizer, read_configs, resolve
-from springback.models.placement import placement
+from springback.models.placement import dtype_name, placement
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.settings import names_changing
@@ -42,6 +43,8 @@ NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: they change no answer.
 _ALWAYS = tuple(n for n in names_changing(BoostSettings, "decoding") if n != "dtype")
 _IF_CHANGED = names_changing(BoostSettings, "method", "prompt")
+#: Beside EpiCoDe and CD only one plain model that goes as far is tested, but for the theory.
+CONTROLS = {"EpiCoDe": EQUAL_STEP, "CD only": "ME, step of CD"}
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,13 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["recipe"] = settings.recipe()
     decoded = resolve(settings.ft or settings.model or "")
     tokenizer, configs = load_tokenizer(decoded, settings), read_configs(decoded.path)
-    inputs |= placement(settings).of_files(decoded.path).inputs()
+    place = placement(settings).of_files(decoded.path)
+    inputs |= place.inputs()
+    # Wherever the seed is made: auto may stand for another dtype there.
+    settings = replace(settings, dtype=dtype_name(place.dtype)) if place.dtype else settings
     inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
+    if kind != "epicode-theory":
+        inputs["controls"] = CONTROLS
     if settings.weak:
         inputs["weak"] = resolve(settings.weak).content_hash
     if kind == "epicode-theory":
@@ -93,7 +101,7 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
 
 
 def _hashed(settings: BoostSettings) -> dict[str, Any]:
-    plain = BoostSettings()
+    plain = BoostSettings(choose_by="best")
     changed = [n for n in _IF_CHANGED if getattr(settings, n) != getattr(plain, n)]
     return {name: to_jsonable(getattr(settings, name)) for name in (*_ALWAYS, *changed)}
 
@@ -117,6 +125,7 @@ def finished(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     """Train, choose, test: every method's answers (as :class:`SeedResult`)."""
     pair, boost = _begin(job, store, progress)
+    boost.controls = CONTROLS
     arms, searched = boost.choose(job.data.validation)
     open_test(job.settings, pair, job.data.test, store)
     tested = boost.score_each(arms, job.data.test, "test")
@@ -143,7 +152,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     pair = make_pair(job.settings, job.data.train, store, progress)
-    boost = Boost(job.settings, (pair.early, pair.ft), store, progress, pair.weak, job.data.train)
+    boost = Boost(job.settings, pair.line, store, progress, pair.weak, job.data.train)
     return pair, boost
 
 

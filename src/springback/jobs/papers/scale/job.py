@@ -30,6 +30,7 @@ from springback.models.loading import release_memory
 from springback.models.placement import audit_placement
 from springback.progress import Progress, Silent
 from springback.results.audit_schema import Rebound
+from springback.results.places import require_same_kind
 from springback.results.schema import read
 from springback.results.store import Store, below, read_json, write_text
 from springback.results.writing import Clock, Result, check_positive, write_result
@@ -140,6 +141,7 @@ def scale_study(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
         )
     with Store(out).locked() as store:
+        require_same_kind(store, "reproduce")
         runs = pretrainings(settings, study, store)
         cells = cells_of(runs, study)
         # A study that is done needs no checkpoint: its files may come from another machine.

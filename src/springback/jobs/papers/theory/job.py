@@ -12,6 +12,7 @@ from springback.errors import SpringbackError, describe
 from springback.jobs.papers.theory import pareto, theorem
 from springback.jobs.papers.theory.settings import ParetoSettings, TheoremSettings
 from springback.progress import Progress, Silent
+from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
@@ -33,6 +34,7 @@ def theorem_study(
     _check_theorem(s)
     tags = {"study": "theorem"}
     with Store(out).locked() as store:
+        require_same_kind(store, "theory")
         tables = theorem.analyse(s, progress)
         progress.close()
         return write_result(
@@ -125,6 +127,7 @@ def pareto_study(
     s, clock, progress = settings, Clock.start(), progress or Silent()
     _check_pareto(s)
     with Store(out).locked() as store:
+        require_same_kind(store, "theory")
         progress.stage("tails", len(s.data))
         parts, records = [], []
         for source in s.data:

@@ -17,6 +17,7 @@ from springback.jobs.papers.theory.job import refuse_wrong
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.jobs.papers.theory.theorem import ARRANGEMENTS
 from springback.progress import Progress, Silent
+from springback.results.places import require_same_kind
 from springback.results.store import Store
 from springback.results.theory_schema import Theory
 from springback.results.writing import Clock, Result, check_positive, write_result
@@ -35,6 +36,7 @@ def springs_study(
     s, clock, progress = settings or SpringsSettings(), Clock.start(), progress or Silent()
     check(s)
     with Store(out).locked() as store:
+        require_same_kind(store, "theory")
         joint, sequence = springs_arms.train(store, s, progress)
         progress.close()
         analysis = springs_analysis.analyse(s, joint, sequence)

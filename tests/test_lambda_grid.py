@@ -22,7 +22,7 @@ from springback.decoding import (
 from springback.decoding import lambda_grid as module
 from springback.decoding.contrast import Gate, parse_gate
 from springback.errors import SpringbackError
-from test_decode_fast import BASE, PROMPTS
+from test_decoding_fast import BASE, PROMPTS
 
 LAMS = (0.0, 0.25, 1.0, 4.0)
 GREEDY = replace(BASE, max_new_tokens=16, batch_size=6)
