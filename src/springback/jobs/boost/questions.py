@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -93,23 +94,24 @@ class QuestionFormat:
             except DataError as error:
                 raise DataError(f"{source(row)}: {error}") from error
 
-    def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool]:
-        """Whether each completion is right: :meth:`outcomes` without the reason."""
-        return [outcome == "right" for outcome in self.outcomes(rows, texts)]
+    def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool | float]:
+        """The score of each completion: :meth:`outcomes` without the reason."""
+        return [score_of(outcome) for outcome in self.outcomes(rows, texts)]
 
-    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
-        """What became of each completion: right, wrong, or without an answer that can be read.
+    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome | float]:
+        """What became of each completion: right, wrong, without an answer that can be read, or
+        the score of a function that gives more than 0 and 1.
 
         Thoughts are cut before anything reads a completion.  A row's own metric wins over the
         function and the metric.  What ``extract`` finds nowhere in is unread.  Raises
-        :class:`SpringbackError` where the function does not return 0 or 1.
+        :class:`SpringbackError` where the function returns anything but scores from 0 to 1.
         """
         whole = [without_thoughts(text) for text in texts]
         answers: list[str | None] = [*whole]
         if self.extract:
             pattern = compile_extraction(self.extract)
             answers = [find_answer(pattern, text) for text in whole]
-        outcomes: list[Outcome] = ["unread"] * len(rows)
+        outcomes: list[Outcome | float] = ["unread"] * len(rows)
         by_function: list[int] = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             metric = self._metric(row)
@@ -124,9 +126,11 @@ class QuestionFormat:
                 [answers[i] or "" for i in by_function],
                 [rows[i].answer or "" for i in by_function],
             )
-            grades = _zeros_and_ones(self.grader.name, returned, len(by_function))
-            for i, right in zip(by_function, grades, strict=True):
-                outcomes[i] = "right" if right else "wrong"
+            places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in by_function]
+            for i, score in zip(
+                by_function, _scores(self.grader.name, returned, places), strict=True
+            ):
+                outcomes[i] = {1.0: "right", 0.0: "wrong"}.get(score, score)
         return outcomes
 
     def expressions(self, rows: Sequence[Row]) -> bool:
@@ -143,28 +147,37 @@ def _letters(row: Row) -> str:
     return string.ascii_uppercase[: max(len(LETTERS), len(row.choices))]
 
 
-def _zeros_and_ones(name: str, given: object, count: int) -> list[bool]:
-    """What a metric returned, as truth values; raises unless they are ``count`` zeros and ones."""
-    allowed = f"a list of {count} values, each true or false (1 or 0)"
+def score_of(outcome: Outcome | float) -> bool | float:
+    """The share of 1 that a completion gets; true or false where nothing lies between."""
+    return outcome if isinstance(outcome, float) else outcome == "right"
+
+
+def _scores(name: str, given: object, places: Sequence[str]) -> list[float]:
+    """What a metric returned, one number from 0 to 1 for each of ``places``; raises else."""
+    allowed = f"a list of {len(places)} values, each true or false or a score from 0 to 1"
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        values: list[Any] = []
         shown = f"a {type(given).__name__}"
     else:
         values = list(given)
-        odd = [v for v in values if not _is_truth(v)]
-        shown = repr(odd[0])[:60] if odd else f"{len(values)} values"
-        if not odd and len(values) == count:
-            return [bool(v) for v in values]
+        shown = f"{len(values)} values"
+        if len(values) == len(places):
+            scores = [_score(value) for value in values]
+            if None not in scores:
+                return [score for score in scores if score is not None]
+            odd = scores.index(None)
+            shown = f"{repr(values[odd])[:60]} for {places[odd]}"
     raise SpringbackError(
         f"the metric {name} returned " + describe(shown, allowed, "mend it").removeprefix("given: ")
     )
 
 
-def _is_truth(value: Any) -> bool:
+def _score(value: Any) -> float | None:
+    """The score as a number, None if it is none from 0 to 1 (NaN is not)."""
     try:
-        return not isinstance(value, (str, bytes)) and float(value) in (0.0, 1.0)
-    except (TypeError, ValueError):
-        return False
+        score = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return score if 0.0 <= score <= 1.0 else None
 
 
 def question_format(settings: BoostSettings) -> QuestionFormat:

@@ -14,7 +14,7 @@ from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import Gate, parse_gate
 from springback.jobs.boost.batches import row_bytes, rows_at_once
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import question_format, score_of
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
@@ -313,7 +313,7 @@ class Scoring:
         begun = "<think>" if in_thoughts(prompt) else ""
         outcomes = self.format.outcomes(rows, [begun + text for text in texts])
         results = {
-            "correct": [outcome == "right" for outcome in outcomes],
+            "correct": [score_of(outcome) for outcome in outcomes],
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
