@@ -23,6 +23,7 @@ from springback.data.grading import (
     without_thoughts,
 )
 from springback.errors import DataError, SpringbackError, describe
+from springback.integrations.lm_eval_tasks import FORM, HarnessTask, is_lm_eval, load_task
 from springback.jobs.boost.settings import BoostSettings
 from springback.probes.scorers import (
     USER_FUNCTION_FORMS,
@@ -31,14 +32,17 @@ from springback.probes.scorers import (
     load_user_function,
 )
 
-_METRICS = f"{', '.join(METRICS)}, {USER_FUNCTION_FORMS}"
+_METRICS = f"{', '.join(METRICS)}, {FORM}, {USER_FUNCTION_FORMS}"
+#: What a task of lm-eval's brings along.
+_BROUGHT = ("task", "validation", "test", "fields", "prompt_template", "extract")
 
 
 @dataclass(frozen=True)
 class QuestionFormat:
     """How questions are put and answers graded.
 
-    ``template`` None: the bare question.  ``grader`` is the user's function, if that grades.
+    ``template`` None: the bare question.  ``grader`` is the user's function, if that grades;
+    ``harness`` the task of lm-eval's that asks and grades.
     """
 
     name: str | None
@@ -46,6 +50,7 @@ class QuestionFormat:
     template: str | None
     extract: str | None
     grader: UserFunction | None
+    harness: HarnessTask | None = None
 
     @property
     def plain(self) -> bool:
@@ -61,7 +66,8 @@ class QuestionFormat:
 
     def key(self) -> dict[str, Any]:
         """What of the grading decides a result; part of a run's inputs."""
-        metric = self.grader.identity if self.grader else self.metric
+        own = self.grader or self.harness
+        metric = own.identity if own else self.metric
         return {"metric": metric, **({"extract": self.extract} if self.extract else {})}
 
     def describe(self) -> dict[str, Any]:
@@ -70,6 +76,10 @@ class QuestionFormat:
             reading = "the last match of the expression, its first group if it has one"
         elif self.grader:
             reading = "the whole completion, by the function"
+        elif self.harness and self.harness.by_likelihood:
+            reading = f"the log-likelihoods of the choices, by lm-eval ({self.harness.name})"
+        elif self.harness:
+            reading = f"by lm-eval's filter and metric ({self.harness.name})"
         else:
             reading = READINGS[self.metric]
         return {
@@ -119,27 +129,43 @@ class QuestionFormat:
                 outcomes[i] = outcome(metric, answer, row.answer or "", letters=_letters(row))
             elif answer is not None:
                 by_function.append(i)
-        if self.grader and by_function:
-            returned = self.grader.call(
-                "prompts, texts, answers",
-                [rows[i].prompt for i in by_function],
-                [answers[i] or "" for i in by_function],
-                [rows[i].answer or "" for i in by_function],
-            )
-            places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in by_function]
-            for i, score in zip(
-                by_function, _scores(self.grader.name, returned, places), strict=True
-            ):
+        if by_function:
+            asked = [rows[i] for i in by_function]
+            returned = self._returned(asked, [answers[i] or "" for i in by_function])
+            scores = self._scored(rows, by_function, returned)
+            for i, score in zip(by_function, scores, strict=True):
                 outcomes[i] = {1.0: "right", 0.0: "wrong"}.get(score, score)
         return outcomes
+
+    def grade_choices(
+        self, rows: Sequence[Row], likelihoods: Sequence[Sequence[float]]
+    ) -> list[bool | float]:
+        """The score of each question by the log-likelihoods of its choices."""
+        assert self.harness is not None
+        returned = self.harness.grade_choices(rows, likelihoods)
+        scores = self._scored(rows, range(len(rows)), returned)
+        return [bool(score) if score in (0.0, 1.0) else score for score in scores]
+
+    def _returned(self, rows: Sequence[Row], texts: Sequence[str]) -> object:
+        if self.harness is not None:
+            return self.harness.grade(rows, texts)
+        assert self.grader is not None
+        prompts, answers = [row.prompt for row in rows], [row.answer or "" for row in rows]
+        return self.grader.call("prompts, texts, answers", prompts, texts, answers)
+
+    def _scored(self, rows: Sequence[Row], index: Sequence[int], returned: object) -> list[float]:
+        """What came back for the rows ``index``, as numbers; raises unless these are scores."""
+        own = self.grader or self.harness
+        places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in index]
+        return _scores(own.name if own else self.metric, returned, places)
 
     def expressions(self, rows: Sequence[Row]) -> bool:
         """Whether the metric ``math`` grades any of ``rows``."""
         return any(self._metric(row) == "math" for row in rows)
 
     def _metric(self, row: Row) -> str | None:
-        """How the row's answer is read; None: by the user's function."""
-        return row.metric or (None if self.grader else self.metric)
+        """How the row's answer is read; None: by the user's function, or by lm-eval."""
+        return row.metric or (None if self.grader or self.harness else self.metric)
 
 
 def _letters(row: Row) -> str:
@@ -182,6 +208,8 @@ def _score(value: Any) -> float | None:
 
 def question_format(settings: BoostSettings) -> QuestionFormat:
     """The format by ``settings`` and their task; raises :class:`SpringbackError` if it is none."""
+    if is_lm_eval(settings.metric):
+        return _harness_format(settings)
     task = task_of(settings.task) if settings.task else None
     metric = settings.metric or (task.metric if task else "number")
     template = settings.prompt_template or (task.template if task else None)
@@ -198,3 +226,19 @@ def question_format(settings: BoostSettings) -> QuestionFormat:
     elif metric == "math":
         require_math()
     return QuestionFormat(settings.task, metric, template, pattern, grader)
+
+
+def _harness_format(settings: BoostSettings) -> QuestionFormat:
+    """The format of a task of lm-eval's, which brings questions, wording and reading."""
+    if given := [name for name in _BROUGHT if getattr(settings, name)]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SpringbackError(
+            f"--metric {settings.metric} with {flags}: "
+            + describe(
+                flags,
+                "--validation-rows, --test-rows, --system",
+                "leave it out, since the task brings its questions, prompts and filters",
+            )
+        )
+    assert settings.metric
+    return QuestionFormat(None, settings.metric, None, None, None, load_task(settings.metric))
