@@ -204,7 +204,9 @@ def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return [0.5]", "returned 0.5"),
+        ("return [1.5]", r"returned 1.5 for row 1 \('How many\?'\)"),
+        ("return [-0.1]", "returned -0.1"),
+        ("return [float('nan')]", "returned nan for row 1"),
         ("return [1, 1]", "returned 2 values"),
         ("return 1", "returned a int"),
         ("return ['yes']", "returned 'yes'"),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-RowKind = Literal["text", "pair", "qa", "chat"]
+RowKind = Literal["text", "pair", "qa", "chat", "prompt"]
 
 #: Part of every run's id: raised when a change of the code changes what a run finds.
 RESULTS_VERSION = 1
@@ -112,6 +112,7 @@ class Row:
     ``qa``: ``prompt`` is the question, ``response`` the reference solution (may be empty) and
     ``answer`` what is graded: a number, a choice letter or several (``ACD``), or an exact string.
     ``metric`` is how, where the row says so itself.
+    ``prompt``: like ``qa``, but without a chat template ``prompt`` stands as it is.
     ``rejected``: in preference data, an answer to ``prompt`` that ``response`` is preferred to.
     """
 

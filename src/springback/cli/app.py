@@ -316,7 +316,8 @@ def boost(
     executor = take(ExecutorSettings, given).checked()
     settings = config.build(BoostSettings, given)
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
-    if lacking and not settings.task and not show and not asked.size:
+    brought = settings.task or (settings.metric or "").startswith("lm-eval:")
+    if lacking and not brought and not show and not asked.size:
         raise SpringbackError(
             f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
             "(a file, a hub id or problems), or a --task"

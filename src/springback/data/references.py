@@ -28,7 +28,7 @@ def bare_kind(row: Row) -> str | None:
     It is taken on the response, or without one on the answer; a response that only repeats the
     answer is no solution.
     """
-    if row.kind != "qa" or not row.answer:
+    if row.kind not in ("qa", "prompt") or not row.answer:
         return None
     core = _core(row.answer)
     if row.response.strip() and _core(row.response) != core:

@@ -34,7 +34,8 @@ class Encoded:
 def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> str:
     """What the model reads before it answers: the chat template where there is one.
 
-    Without a template: ``Question: …\\nAnswer:`` for questions, else the prompt and a line break.
+    Without a template: ``Question: …\\nAnswer:`` for questions, a ``prompt`` as it stands, else the
+    prompt and a line break.
     """
     if tokenizer.chat_template:
         turns = [*row.turns, ("user", row.prompt)]
@@ -44,6 +45,8 @@ def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> st
         return render(tokenizer, turns, where, prompt=True)
     head = "".join(f"{role}: {content}\n" for role, content in row.turns)
     head = f"{system}\n{head}" if system is not None else head
+    if row.kind == "prompt":
+        return f"{head}{row.prompt}"
     return f"{head}Question: {row.prompt}\nAnswer:" if row.kind == "qa" else f"{head}{row.prompt}\n"
 
 
@@ -147,7 +150,7 @@ def encode_row(
         start = 1
     else:
         head = encode_prompt(tokenizer, row, system)
-        space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+        space = "" if tokenizer.chat_template or row.kind not in ("qa", "prompt") else " "
         body = space + row.response + end_text(tokenizer, row)
         ids = [*head, *tokenizer(body, add_special_tokens=False)["input_ids"]]
         start = len(head)
@@ -168,7 +171,7 @@ def encode_answer(
     ``text_bytes`` are those of ``answer`` as given, without a space that joins it to the prompt.
     """
     head = encode_prompt(tokenizer, row, system)
-    space = "" if tokenizer.chat_template or row.kind != "qa" else " "
+    space = "" if tokenizer.chat_template or row.kind not in ("qa", "prompt") else " "
     body = tokenizer(space + answer, add_special_tokens=False)["input_ids"]
     if not head or not body:
         raise DataError(

@@ -113,9 +113,9 @@ class ComparedMethod(Method):
     """A method that differs from the fine-tuned model, with the tests of the difference.
 
     Attributes:
-        won: questions that only this method answers rightly
-        lost: questions that only the fine-tuned model answers rightly
-        p: exact McNemar
+        won: questions that only this method answers rightly; of scores: where it scores higher
+        lost: questions that only the fine-tuned model answers rightly; likewise
+        p: exact McNemar; of scores between 0 and 1 paired t
         nll_p: paired t; null where all differences are equal
         questions_for_a_point: questions that would show a gain of 0.01 with 80 % chance
         p_holm: ``p`` adjusted over all tests of the table
@@ -494,7 +494,8 @@ class SeedsComparison(SeedsMethod):
         nll_p_wilcoxon: as ``p_wilcoxon``, of NLL
         seeds_better: seeds in which it is better
         seeds_worse: seeds in which it is worse
-        p_mcnemar: exact, over all questions; null where seeds share their questions
+        p_mcnemar: exact (of scores between 0 and 1 paired t), over all questions; null where seeds
+            share their questions
         p_t_holm: adjusted over both tables
         nll_p_t_holm: likewise
         p_wilcoxon_holm: likewise

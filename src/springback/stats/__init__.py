@@ -30,6 +30,7 @@ from springback.stats.paired import (
     paired_bootstrap,
     paired_clusters,
     paired_interval,
+    paired_p,
 )
 from springback.stats.seeds import paired_t, seeds_needed, wilcoxon_exact
 from springback.stats.values import Arms, Floats, Interval, Values, Verdict
@@ -51,6 +52,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_clusters",
     "paired_interval",
+    "paired_p",
     "paired_t",
     "power_effect",
     "power_questions",

@@ -12,6 +12,7 @@ from scipy import stats as sps
 
 from springback.errors import DataError, describe
 from springback.stats.intervals import bootstrap_of, mean_interval, percentiles, resampled_crossed
+from springback.stats.seeds import paired_t
 from springback.stats.values import (
     Arms,
     Floats,
@@ -179,6 +180,16 @@ def paired_clusters(
     half = t_half(variance, count - 1, upper_quantile(level))
     p = float(2 * sps.t.sf(abs(mean) / math.sqrt(variance), count - 1))
     return Interval(mean, mean - half, mean + half, count, "Student's t over clusters"), p
+
+
+def paired_p(a: Values, b: Values) -> float | None:
+    """The p-value that a verdict asks for beside :func:`paired_interval`, shape [questions].
+
+    Answers that are 0 or 1: exact McNemar.  Other scores: paired t (:func:`paired_t`; None where
+    all differences are equal and not 0).
+    """
+    right_or_wrong = binary(*paired_arms(a, b))
+    return mcnemar_exact(a, b) if right_or_wrong else paired_t(a, b)
 
 
 def mcnemar_exact(a: Values, b: Values) -> float:

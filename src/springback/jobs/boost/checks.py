@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from springback.data import (
 )
 from springback.decoding.contrast import parse_gate
 from springback.errors import DataError, SpringbackError, describe
+from springback.integrations.lm_eval_tasks import HarnessTask, is_lm_eval
 from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.search import RULES, candidates
@@ -130,7 +132,10 @@ def _ablated(settings: BoostSettings, raw: bool) -> tuple[str, ...]:
 
 
 def with_sources(settings: BoostSettings) -> BoostSettings:
-    """The settings with a source for each part: the task's, or (from Python) the built-in one."""
+    """The settings with a source for each part: the task's, or (from Python) the built-in one; of
+    a task of lm-eval's none."""
+    if is_lm_eval(settings.metric):
+        return settings
     task = task_of(settings.task) if settings.task else None
     if task is None:
         return replace(
@@ -166,10 +171,14 @@ def load_data(settings: BoostSettings, note: Callable[[str], None] = lambda text
     withheld NLL.
     """
     settings = with_sources(settings)
-    assert settings.test
-    assert settings.validation
+    parts: dict[str, Slice] = {}
     # In this order a file that is split fills its parts.
-    sources = {"test": settings.test, "validation": settings.validation}
+    sources = {"test": settings.test or "", "validation": settings.validation or ""}
+    questions = question_format(settings)
+    if questions.harness is not None:
+        parts, sources = _of_harness(settings, questions.harness, note), {}
+        if not questions.harness.by_likelihood:  # before anything is decoded
+            questions.grade(parts["validation"].rows[:1], [""])
     if settings.train:
         sources["train"] = settings.train
     limits = {
@@ -177,17 +186,17 @@ def load_data(settings: BoostSettings, note: Callable[[str], None] = lambda text
         "validation": settings.validation_rows,
         "train": settings.train_rows,
     }
-    parts: dict[str, Slice] = {}
     for source in dict.fromkeys(sources.values()):
         names = [name for name, given in sources.items() if given == source]
         parts |= _load(settings, source, {name: limits[name] for name in names}, note)
     for name in ("validation", "test"):
         if missing := sum(1 for row in parts[name].rows if not row.answer):
             raise DataError(
-                f"{missing} of {len(parts[name])} rows of {sources[name]} have no answer to "
+                f"{missing} of {len(parts[name])} rows of {parts[name].source} have no answer to "
                 "grade; give question/answer rows, or map fields with --field answer=COLUMN"
             )
-        _check_references(settings, parts[name], name, sources[name])
+        if name in sources:
+            _check_references(settings, parts[name], name, sources[name])
     require_disjoint(list(parts.values()))
     train = _answered(parts["train"]) if "train" in parts else None
     if train and any(row.rejected for row in train.rows):
@@ -199,6 +208,51 @@ def load_data(settings: BoostSettings, note: Callable[[str], None] = lambda text
             "leave --narrow out"
         )
     return Data(parts["validation"], parts["test"], train)
+
+
+def _of_harness(
+    settings: BoostSettings, harness: HarnessTask, note: Callable[[str], None]
+) -> dict[str, Slice]:
+    """Validation and test questions of a task of lm-eval's: its own splits, or its only one split
+    by the seed.  A question that stands twice is used once, for the test where it is in both."""
+    wanted = {"test": settings.test_rows, "validation": settings.validation_rows}
+    seen: set[str] = set()
+    rows: dict[str, list[Row]] = {}
+    twice = 0
+    for name in wanted:
+        for one in harness.parts().get(name, ()):
+            keys = {content_key(replace(one.row, prompt=one.question)), content_key(one.row)}
+            if seen & keys:
+                twice += 1
+                continue
+            seen |= keys
+            rows.setdefault(name, []).append(one.row)
+    if twice:
+        note(f"{harness.spec}: {twice} questions that stand there twice are used once")
+    if (allowed := harness.max_new_tokens or 0) > settings.max_new_tokens:
+        note(
+            f"{harness.spec}: the task allows {allowed} new tokens, --max-new-tokens "
+            f"{settings.max_new_tokens} are decoded"
+        )
+    if not rows:
+        raise DataError(
+            f"{harness.spec} has no validation and no test questions; allowed: a task with either; "
+            "name another"
+        )
+    if len(rows) == 1:
+        whole = Slice.of(harness.spec, harness.spec, next(iter(rows.values())), settings.seed)
+        return _split_file(whole, wanted, settings.seed)
+    parts = {}
+    for name, limit in wanted.items():
+        have = rows[name]
+        if (limit or 0) > len(have):
+            raise DataError(
+                f"asked for {limit} {name} rows of {harness.spec}; there are {len(have)}; ask for "
+                "fewer"
+            )
+        random.Random(settings.seed).shuffle(have)
+        parts[name] = Slice.of(f"{harness.spec}/{name}", harness.spec, have[:limit], settings.seed)
+    return parts
 
 
 def _check_references(settings: BoostSettings, part: Slice, name: str, source: str) -> None:

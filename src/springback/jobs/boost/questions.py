@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from springback.data.grading import (
     without_thoughts,
 )
 from springback.errors import DataError, SpringbackError, describe
+from springback.integrations.lm_eval_tasks import FORM, HarnessTask, is_lm_eval, load_task
 from springback.jobs.boost.settings import BoostSettings
 from springback.probes.scorers import (
     USER_FUNCTION_FORMS,
@@ -30,14 +32,17 @@ from springback.probes.scorers import (
     load_user_function,
 )
 
-_METRICS = f"{', '.join(METRICS)}, {USER_FUNCTION_FORMS}"
+_METRICS = f"{', '.join(METRICS)}, {FORM}, {USER_FUNCTION_FORMS}"
+#: What a task of lm-eval's brings along.
+_BROUGHT = ("task", "validation", "test", "fields", "prompt_template", "extract")
 
 
 @dataclass(frozen=True)
 class QuestionFormat:
     """How questions are put and answers graded.
 
-    ``template`` None: the bare question.  ``grader`` is the user's function, if that grades.
+    ``template`` None: the bare question.  ``grader`` is the user's function, if that grades;
+    ``harness`` the task of lm-eval's that asks and grades.
     """
 
     name: str | None
@@ -45,6 +50,7 @@ class QuestionFormat:
     template: str | None
     extract: str | None
     grader: UserFunction | None
+    harness: HarnessTask | None = None
 
     @property
     def plain(self) -> bool:
@@ -60,7 +66,8 @@ class QuestionFormat:
 
     def key(self) -> dict[str, Any]:
         """What of the grading decides a result; part of a run's inputs."""
-        metric = self.grader.identity if self.grader else self.metric
+        own = self.grader or self.harness
+        metric = own.identity if own else self.metric
         return {"metric": metric, **({"extract": self.extract} if self.extract else {})}
 
     def describe(self) -> dict[str, Any]:
@@ -69,6 +76,10 @@ class QuestionFormat:
             reading = "the last match of the expression, its first group if it has one"
         elif self.grader:
             reading = "the whole completion, by the function"
+        elif self.harness and self.harness.by_likelihood:
+            reading = f"the log-likelihoods of the choices, by lm-eval ({self.harness.name})"
+        elif self.harness:
+            reading = f"by lm-eval's filter and metric ({self.harness.name})"
         else:
             reading = READINGS[self.metric]
         return {
@@ -93,23 +104,24 @@ class QuestionFormat:
             except DataError as error:
                 raise DataError(f"{source(row)}: {error}") from error
 
-    def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool]:
-        """Whether each completion is right: :meth:`outcomes` without the reason."""
-        return [outcome == "right" for outcome in self.outcomes(rows, texts)]
+    def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool | float]:
+        """The score of each completion: :meth:`outcomes` without the reason."""
+        return [score_of(outcome) for outcome in self.outcomes(rows, texts)]
 
-    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome]:
-        """What became of each completion: right, wrong, or without an answer that can be read.
+    def outcomes(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Outcome | float]:
+        """What became of each completion: right, wrong, without an answer that can be read, or
+        the score of a function that gives more than 0 and 1.
 
         Thoughts are cut before anything reads a completion.  A row's own metric wins over the
         function and the metric.  What ``extract`` finds nowhere in is unread.  Raises
-        :class:`SpringbackError` where the function does not return 0 or 1.
+        :class:`SpringbackError` where the function returns anything but scores from 0 to 1.
         """
         whole = [without_thoughts(text) for text in texts]
         answers: list[str | None] = [*whole]
         if self.extract:
             pattern = compile_extraction(self.extract)
             answers = [find_answer(pattern, text) for text in whole]
-        outcomes: list[Outcome] = ["unread"] * len(rows)
+        outcomes: list[Outcome | float] = ["unread"] * len(rows)
         by_function: list[int] = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             metric = self._metric(row)
@@ -117,25 +129,43 @@ class QuestionFormat:
                 outcomes[i] = outcome(metric, answer, row.answer or "", letters=_letters(row))
             elif answer is not None:
                 by_function.append(i)
-        if self.grader and by_function:
-            returned = self.grader.call(
-                "prompts, texts, answers",
-                [rows[i].prompt for i in by_function],
-                [answers[i] or "" for i in by_function],
-                [rows[i].answer or "" for i in by_function],
-            )
-            grades = _zeros_and_ones(self.grader.name, returned, len(by_function))
-            for i, right in zip(by_function, grades, strict=True):
-                outcomes[i] = "right" if right else "wrong"
+        if by_function:
+            asked = [rows[i] for i in by_function]
+            returned = self._returned(asked, [answers[i] or "" for i in by_function])
+            scores = self._scored(rows, by_function, returned)
+            for i, score in zip(by_function, scores, strict=True):
+                outcomes[i] = {1.0: "right", 0.0: "wrong"}.get(score, score)
         return outcomes
+
+    def grade_choices(
+        self, rows: Sequence[Row], likelihoods: Sequence[Sequence[float]]
+    ) -> list[bool | float]:
+        """The score of each question by the log-likelihoods of its choices."""
+        assert self.harness is not None
+        returned = self.harness.grade_choices(rows, likelihoods)
+        scores = self._scored(rows, range(len(rows)), returned)
+        return [bool(score) if score in (0.0, 1.0) else score for score in scores]
+
+    def _returned(self, rows: Sequence[Row], texts: Sequence[str]) -> object:
+        if self.harness is not None:
+            return self.harness.grade(rows, texts)
+        assert self.grader is not None
+        prompts, answers = [row.prompt for row in rows], [row.answer or "" for row in rows]
+        return self.grader.call("prompts, texts, answers", prompts, texts, answers)
+
+    def _scored(self, rows: Sequence[Row], index: Sequence[int], returned: object) -> list[float]:
+        """What came back for the rows ``index``, as numbers; raises unless these are scores."""
+        own = self.grader or self.harness
+        places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in index]
+        return _scores(own.name if own else self.metric, returned, places)
 
     def expressions(self, rows: Sequence[Row]) -> bool:
         """Whether the metric ``math`` grades any of ``rows``."""
         return any(self._metric(row) == "math" for row in rows)
 
     def _metric(self, row: Row) -> str | None:
-        """How the row's answer is read; None: by the user's function."""
-        return row.metric or (None if self.grader else self.metric)
+        """How the row's answer is read; None: by the user's function, or by lm-eval."""
+        return row.metric or (None if self.grader or self.harness else self.metric)
 
 
 def _letters(row: Row) -> str:
@@ -143,32 +173,43 @@ def _letters(row: Row) -> str:
     return string.ascii_uppercase[: max(len(LETTERS), len(row.choices))]
 
 
-def _zeros_and_ones(name: str, given: object, count: int) -> list[bool]:
-    """What a metric returned, as truth values; raises unless they are ``count`` zeros and ones."""
-    allowed = f"a list of {count} values, each true or false (1 or 0)"
+def score_of(outcome: Outcome | float) -> bool | float:
+    """The share of 1 that a completion gets; true or false where nothing lies between."""
+    return outcome if isinstance(outcome, float) else outcome == "right"
+
+
+def _scores(name: str, given: object, places: Sequence[str]) -> list[float]:
+    """What a metric returned, one number from 0 to 1 for each of ``places``; raises else."""
+    allowed = f"a list of {len(places)} values, each true or false or a score from 0 to 1"
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        values: list[Any] = []
         shown = f"a {type(given).__name__}"
     else:
         values = list(given)
-        odd = [v for v in values if not _is_truth(v)]
-        shown = repr(odd[0])[:60] if odd else f"{len(values)} values"
-        if not odd and len(values) == count:
-            return [bool(v) for v in values]
+        shown = f"{len(values)} values"
+        if len(values) == len(places):
+            scores = [_score(value) for value in values]
+            if None not in scores:
+                return [score for score in scores if score is not None]
+            odd = scores.index(None)
+            shown = f"{repr(values[odd])[:60]} for {places[odd]}"
     raise SpringbackError(
         f"the metric {name} returned " + describe(shown, allowed, "mend it").removeprefix("given: ")
     )
 
 
-def _is_truth(value: Any) -> bool:
+def _score(value: Any) -> float | None:
+    """The score as a number, None if it is none from 0 to 1 (NaN is not)."""
     try:
-        return not isinstance(value, (str, bytes)) and float(value) in (0.0, 1.0)
-    except (TypeError, ValueError):
-        return False
+        score = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return score if 0.0 <= score <= 1.0 else None
 
 
 def question_format(settings: BoostSettings) -> QuestionFormat:
     """The format by ``settings`` and their task; raises :class:`SpringbackError` if it is none."""
+    if is_lm_eval(settings.metric):
+        return _harness_format(settings)
     task = task_of(settings.task) if settings.task else None
     metric = settings.metric or (task.metric if task else "number")
     template = settings.prompt_template or (task.template if task else None)
@@ -185,3 +226,19 @@ def question_format(settings: BoostSettings) -> QuestionFormat:
     elif metric == "math":
         require_math()
     return QuestionFormat(settings.task, metric, template, pattern, grader)
+
+
+def _harness_format(settings: BoostSettings) -> QuestionFormat:
+    """The format of a task of lm-eval's, which brings questions, wording and reading."""
+    if given := [name for name in _BROUGHT if getattr(settings, name)]:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise SpringbackError(
+            f"--metric {settings.metric} with {flags}: "
+            + describe(
+                flags,
+                "--validation-rows, --test-rows, --system",
+                "leave it out, since the task brings its questions, prompts and filters",
+            )
+        )
+    assert settings.metric
+    return QuestionFormat(None, settings.metric, None, None, None, load_task(settings.metric))

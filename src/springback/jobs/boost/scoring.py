@@ -14,11 +14,12 @@ from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import Gate, parse_gate
 from springback.jobs.boost.batches import row_bytes, rows_at_once
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import question_format, score_of
 from springback.jobs.boost.search import Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
 from springback.models.encoding import (
+    Encoded,
     encode_prompt,
     encode_rows,
     listed_stops,
@@ -29,7 +30,7 @@ from springback.models.encoding import (
 from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
 from springback.models.memory import available_bytes
 from springback.models.placement import placement
-from springback.probes import LastStates, MemoryBudget, Precision
+from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
 
@@ -119,6 +120,10 @@ class Scoring:
         if results is None:
             key = arm.key()
             self._announce(part, [arm], len(rendered))
+            if self.by_likelihood:
+                nlls = self._nlls([arm], rendered, part)
+                graded = self._graded_choices([arm], nlls, rendered)[0]
+                return self._tried(arm, self.store.commit(run, graded), questions, part)
             how = replace(self._how(rendered), lam=key["lam"], gate=_gate(key))
             weak = self._model(key["weak"])
             expert = self.sweep.at(_at(key))
@@ -168,6 +173,12 @@ class Scoring:
         key = arms[0].key()
         self._announce(part, arms, len(rendered))
         lams = [arm.key()["lam"] for arm in arms]
+        if self.by_likelihood:
+            nlls = self._nlls(arms, rendered, part)
+            graded = self._graded_choices(arms, nlls, rendered)
+            for (run, _), results in zip(group, graded, strict=True):
+                self.store.commit(run, results)
+            return
         known = self._known(arms[0], rendered, part)
         answers, _ = decode_variants(
             (self.sweep.at(_at(key)), self._model(key["weak"])),
@@ -179,11 +190,39 @@ class Scoring:
         )
         if 0.0 in answers:
             self._answers[rendered.content_hash, _at(key)] = answers[0.0]
-        nlls: Sequence[Sequence[float]] = [()] * len(arms)
-        if not self.withheld(rendered, part):
-            nlls = self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
+        nlls = self._nlls(arms, rendered, part)
         for (run, _), lam, nll in zip(group, lams, nlls, strict=True):
             self.store.commit(run, self._graded(answers[lam], nll, rendered))
+
+    @property
+    def by_likelihood(self) -> bool:
+        """Whether questions are judged by the log-likelihoods of their choices."""
+        return self.format.harness is not None and self.format.harness.by_likelihood
+
+    def _nlls(self, arms: Sequence[Arm], rendered: Slice, part: str) -> Sequence[Sequence[float]]:
+        """NLL of the reference solutions by arm (one mu and weak model); empty where withheld."""
+        if self.withheld(rendered, part):
+            return [()] * len(arms)
+        return self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
+
+    def _graded_choices(
+        self, arms: Sequence[Arm], nlls: Sequence[Sequence[float]], rendered: Slice
+    ) -> list[dict[str, Any]]:
+        """What is stored of each arm (one mu and weak model): scores of the questions, and the
+        log-likelihood of each choice (nats, the pair unmasked as :func:`probes.pair_nll`)."""
+        assert self.format.harness is not None
+        rows = rendered.rows
+        choices = self.format.harness.choices(rows, self.tokenizer, self.settings.system)
+        flat = [one for row in choices for one in row]
+        by_arm = self._text_nll(arms, flat)
+        stored = []
+        for scores, nll in zip(by_arm, nlls, strict=True):
+            waiting = iter(scores)
+            likelihoods = [[-next(waiting).nats for _ in row] for row in choices]
+            correct = self.format.grade_choices(rows, likelihoods)
+            stored.append({"correct": correct, "nll": nll, "log_likelihoods": likelihoods})
+        self.progress.advance(len(rows))
+        return stored
 
     def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
         """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""
@@ -316,7 +355,7 @@ class Scoring:
         begun = "<think>" if in_thoughts(prompt) else ""
         outcomes = self.format.outcomes(rows, [begun + text for text in texts])
         results = {
-            "correct": [outcome == "right" for outcome in outcomes],
+            "correct": [score_of(outcome) for outcome in outcomes],
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
@@ -358,20 +397,27 @@ class Scoring:
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
         """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
-        encoded, precision = self.solutions(rendered), Precision("float32")
-        key = arms[0].key()
+        by_arm = self._text_nll(arms, self.solutions(rendered), rendered)
+        return [[s.per_token for s in scores] for scores in by_arm]
+
+    def _text_nll(
+        self, arms: Sequence[Arm], encoded: Sequence[Encoded], rendered: Slice | None = None
+    ) -> list[list[TextNLL]]:
+        """NLL of texts by arm (one mu and weak model); those of the solutions of ``rendered`` by
+        the states that are kept."""
+        precision, key = Precision("float32"), arms[0].key()
         expert, weak = self.sweep.at(_at(key)), self._model(key["weak"])
-        known = self._states_of(rendered, _at(key))
+        known = self._states_of(rendered, _at(key)) if rendered else None
         if weak is None:
-            scores = probes.nll(expert, encoded, self.tokenizer, precision, known)
-            return [[s.per_token for s in scores]] * len(arms)
+            return [probes.nll(expert, encoded, self.tokenizer, precision, known)] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
-        beside = self._states_of(rendered, 0.0 if key["weak"] == "ft" else key["weak"])
+        name = 0.0 if key["weak"] == "ft" else key["weak"]
+        beside = self._states_of(rendered, name) if rendered else None
         states = (known, beside) if known and beside else None
         by_lam = probes.pair_nll(
             expert, weak, encoded, self.tokenizer, lams, precision, _gate(key), states
         )
-        return [[s.per_token for s in by_lam[lam]] for lam in lams]
+        return [by_lam[lam] for lam in lams]
 
     def _states_of(self, rendered: Slice, model: At | str) -> LastStates | None:
         """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""

@@ -20,14 +20,14 @@ RULES = ("auto", "accuracy", "nll", "best")
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate on the validation set: accuracy per question (0/1), NLL per question.
+    """One candidate on the validation set: score per question (0 to 1), NLL per question.
 
     ``nll`` is empty where it is withheld (:func:`springback.data.nll_withheld`).  ``cut``: how
     many answers reached the limit of new tokens; None where that is not known.
     """
 
     value: float
-    correct: tuple[bool, ...]
+    correct: tuple[float, ...]
     nll: tuple[float, ...]
     cut: int | None = None
 
@@ -85,7 +85,7 @@ def choose(tried: Sequence[Tried], one_se: bool = False) -> Tried:
     return ordered[choose_first([t.correct for t in ordered], one_se)]
 
 
-def choose_first(correct: Sequence[Sequence[bool]], one_se: bool = False) -> int:
+def choose_first(correct: Sequence[Sequence[float]], one_se: bool = False) -> int:
     """Which of some candidates, ordered from small to large: the first with the best mean.
 
     ``one_se``: the first whose mean lies within one standard error of the best one's.  The error is

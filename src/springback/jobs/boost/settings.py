@@ -36,8 +36,10 @@ class QuestionSettings(Settings, group="Questions", changes="inputs"):
     metric: str | None = setting(
         None,
         "number (unless the task says otherwise), choice, choices (a set of letters), exact, "
-        "math (expressions, by the package math-verify), or python:FILE.py:FUNCTION, "
-        "called with (prompts, texts, answers); a row's own metric wins.",
+        "math (expressions, by the package math-verify), lm-eval:TASK[:METRIC[,FILTER]] (questions "
+        "too: a task's name, path/to/task.yaml, or folder/NAME), or python:FILE.py:FUNCTION, "
+        "called with (prompts, texts, answers), which returns true or false a text, or scores "
+        "from 0 to 1; a row's own metric wins.",
     )
     prompt_template: str | None = setting(
         None, "The user's message, with {question} where the question goes.", changes="prompt"

@@ -22,8 +22,8 @@ from springback.stats import (
     Interval,
     bootstrap_interval,
     holm,
-    mcnemar_exact,
     paired_interval,
+    paired_p,
     paired_t,
     power_effect,
     power_questions,
@@ -78,7 +78,7 @@ def analyse(
         search={name: curve(s, _interval) for name, s in tried.items()},
         # What is the fine-tuned model has no tests: their keys are absent, and read as None.
         methods=tuple(methods),  # type: ignore[arg-type]
-        power=power(methods, len(base.correct)),
+        power=power(methods, len(base.correct), _spread(tested.get("EpiCoDe", base), base)),
         floor=_floor(settings, base),
     )
 
@@ -86,15 +86,16 @@ def analyse(
 def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> ComparedMethod:
     """``method`` against another one on the same questions: differences, tests, the verdict.
 
-    ``p``: exact McNemar, which a gain or harm needs beside the interval.  ``nll_p``: paired t (null
-    where all differences are equal).  ``won`` and ``lost`` count the questions that only one of the
-    two answers rightly.  What is about NLL is null where that is withheld.
+    ``p``: exact McNemar, which a gain or harm needs beside the interval; of scores between 0 and 1
+    paired t.  ``nll_p``: paired t (null where all differences are equal).  ``won`` and ``lost``
+    count the questions on which one of the two scores higher: that it alone answers rightly.  What
+    is about NLL is null where that is withheld.
     """
     new, old = ([float(c) for c in arm.correct] for arm in (result, base))
     difference = paired_interval(new, old)
     won = sum(a > b for a, b in zip(new, old, strict=True))
     lost = sum(a < b for a, b in zip(new, old, strict=True))
-    p = mcnemar_exact(new, old)
+    p = paired_p(new, old)
     changed = {
         "difference": difference,
         "nll_difference": paired_interval(result.nll, base.nll) if base.nll else None,
@@ -106,8 +107,14 @@ def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> Co
         lost=lost,
         p=p,
         nll_p=paired_t(result.nll, base.nll) if base.nll else None,
-        questions_for_a_point=questions_for((won + lost) / len(new)),
+        questions_for_a_point=questions_for(_spread(result, base)),
     )
+
+
+def _spread(result: Tried, base: Tried) -> float:
+    """Mean square of the differences: where scores are 0 or 1, the share of answers that differ."""
+    pairs = zip(result.correct, base.correct, strict=True)
+    return sum((a - b) ** 2 for a, b in pairs) / len(base.correct)
 
 
 def adjusted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -135,12 +142,16 @@ def questions_for(discordance: float, effect: float = POINT) -> int:
     return power_questions(effect, max(discordance, effect))
 
 
-def power(rows: Sequence[Method], questions: int) -> Power | None:
-    """What this test could see, from EpiCoDe's differing answers; None where it is fine-tuned."""
+def power(rows: Sequence[Method], questions: int, discordance: float) -> Power | None:
+    """What this test could see, from EpiCoDe's differing answers; None where it is fine-tuned.
+
+    ``discordance``: the mean square of the differences; of answers that are right or wrong, the
+    share that differs.
+    """
     row = next((r for r in rows if r.method == "EpiCoDe"), None)
     if not isinstance(row, ComparedMethod):
         return None
-    discordance = ((row.won or 0) + (row.lost or 0)) / questions
+    differing = ((row.won or 0) + (row.lost or 0)) / questions
     needed = questions_for(discordance)
     # None differing says "few", not "none": one question each way, as the interval assumes.
     seen = power_effect(questions, max(discordance, 2 / (questions + 2)))
@@ -150,7 +161,7 @@ def power(rows: Sequence[Method], questions: int) -> Power | None:
         else f"so few differ that these {questions} cannot show any gain reliably"
     )
     text = (
-        f"EpiCoDe and the fine-tuned model differ on {100 * discordance:.1f} % of the test "
+        f"EpiCoDe and the fine-tuned model differ on {100 * differing:.1f} % of the test "
         f"questions. To see a gain of 1 point with 80 % chance takes {needed:,} questions; {can}."
     )
     return Power(

@@ -22,9 +22,9 @@ from springback.stats import (
     Trend,
     bins_by_size,
     bootstrap_interval,
-    mcnemar_exact,
     mean_interval,
     paired_interval,
+    paired_p,
     paired_t,
     trend,
     verdict,
@@ -73,8 +73,9 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
     Differences are paired by question within a seed.  Where every seed has the same questions, the
     interval takes seeds and questions as drawn (:func:`springback.stats.paired_interval`), else it
     is Student's t over the seeds' mean differences, and a gain or harm also needs ``p_mcnemar``,
-    the exact McNemar test over all questions of all seeds: seeds that agree by chance do not make
-    up for few questions (null where the questions are the same, which it would count many times).
+    the exact McNemar test (of scores between 0 and 1 paired t) over all questions of all seeds:
+    seeds that agree by chance do not make up for few questions (null where the questions are the
+    same, which it would count many times).
     ``p_t`` and ``p_wilcoxon`` are over the seeds' means, as in the paper; Holm is over
     both tables, accuracy and NLL together, for each test.
     """
@@ -141,11 +142,12 @@ def difference(seeds: Sequence[SeedResult], name: str, base: str, measure: str) 
 
 
 def over_questions(seeds: Sequence[SeedResult], name: str, base: str) -> float | None:
-    """p of the exact McNemar test over all questions; None where seeds share their questions."""
+    """p over all questions (:func:`springback.stats.paired_p`: exact McNemar, or paired t of
+    scores between 0 and 1); None where seeds share their questions."""
     if same_questions(seeds):
         return None
     new, old = ([c for s in seeds for c in s.methods[who].correct] for who in (name, base))
-    return mcnemar_exact(new, old)
+    return paired_p(new, old)
 
 
 def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
