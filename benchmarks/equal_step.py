@@ -23,9 +23,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import make_pair
 from springback.jobs.boost.checks import check_settings, load_data
-from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.papers.epicode.settings import SMALL
 from springback.progress import Silent

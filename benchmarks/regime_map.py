@@ -35,11 +35,11 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import to_jsonable
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import make_pair
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.job import Boost
 from springback.jobs.boost.precheck import precheck
-from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.progress import Lines
 from springback.report.drawing import panel, style

@@ -284,7 +284,7 @@ def test_a_run_of_adapters_shares_one_base(tiny_llama: Path, tmp_path: Path) -> 
 
 
 def test_a_point_on_the_line_is_the_run_of_its_mu() -> None:
-    from springback.jobs.boost.scoring import Arm
+    from springback.jobs.boost.arm import Arm
 
     assert Arm("", 0.4, 0, None, point=on_line(0.4, 3)).key() == Arm("", 0.4, 0, None).key()
     assert "point" in Arm("", 0.0, 0, None, point=(-0.5, 0.0)).key()

@@ -12,8 +12,8 @@ import torch
 from boost_pair import save_pair
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, label_of
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.job import boost
-from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.search import Tried, chosen
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import read_json

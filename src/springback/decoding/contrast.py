@@ -13,6 +13,7 @@ still allows, a finite :data:`STEP` below the plausible ones in the expert's ord
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,8 @@ from springback.errors import SpringbackError, describe
 
 #: How far implausible tokens lie below the lowest plausible one.  At 1e4 fp32 loses their order.
 STEP = 1e3
+#: Expert's and amateur's logits (..., vocabulary) as those of the pair.
+Mix = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_settings(lam: float, alpha: float) -> None:
@@ -100,6 +103,11 @@ def contest(expert: Tensor, amateur: Tensor, lam: float) -> Tensor:
     """
     expert, amateur = _same_dtype(expert, amateur)
     return expert if lam == 0 else _anchored(expert, amateur, lam)
+
+
+def unmasked(lam: float, gate: Gate | None = None) -> Mix:
+    """What takes both models' logits to the pair's without a mask, as given texts are scored."""
+    return lambda expert, amateur: contest(expert, gated(expert, amateur, gate), lam)
 
 
 def _same_dtype(expert: Tensor, amateur: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,20 +104,23 @@ def _text_nlls(sums: Tensor, rows: Sequence[Encoded]) -> list[TextNLL]:
     return [TextNLL(float(s), r.counted, r.text_bytes) for s, r in zip(sums, rows, strict=True)]
 
 
-def _pair_chunks(
-    models: tuple[PreTrainedModel, PreTrainedModel],
+def pair_chunks(
+    models: tuple[PreTrainedModel, PreTrainedModel | None],
     rows: Sequence[Encoded],
     tokenizer: Tokenizer,
     precision: Precision,
-    states: tuple[LastStates, LastStates] | None = None,
+    states: tuple[LastStates | None, LastStates | None] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """fp32 logits of both models (chunk, vocabulary) at counted tokens, the tokens, their rows."""
+    """fp32 logits of both models (chunk, vocabulary) at counted tokens, the tokens, their rows.
+
+    One model, the second being None, stands in for both.
+    """
     known = states or (None, None)
-    both = [Passes(model, rows, s) for model, s in zip(models, known, strict=True)]
+    both = [Passes(m, rows, s) for m, s in zip(models, known, strict=True) if m is not None]
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
             strong, targets, owner = counted_logits(both[0], batch)
-            weak = counted_logits(both[1], batch)[0].to(strong.device)
+            weak = counted_logits(both[-1], batch)[0].to(strong.device) if both[1:] else strong
         index = torch.tensor(batch.index)[owner]
         for part in chunks(len(targets), CHUNK):
             yield strong[part].float(), weak[part].float(), targets[part], index[part]
@@ -142,13 +145,43 @@ def pair_nll(
     """
     precision = precision or Precision()
     sums = {lam: torch.zeros(len(rows), dtype=torch.float64) for lam in lambdas}
-    for ep, ft, targets, owner in _pair_chunks(
+    for ep, ft, targets, owner in pair_chunks(
         (expert, amateur), rows, tokenizer, precision, states
     ):
         ft = contrast.gated(ep, ft, gate)
         for lam in lambdas:
             sums[lam].index_add_(0, owner, -_gold(ep + lam * (ep - ft), targets))
     return {lam: _text_nlls(by_row, rows) for lam, by_row in sums.items()}
+
+
+@torch.inference_mode()
+def first_tokens(
+    models: tuple[PreTrainedModel, PreTrainedModel | None],
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    tokens: Sequence[Sequence[int]],
+    mix: contrast.Mix,
+    precision: Precision | None = None,
+    states: tuple[LastStates | None, LastStates | None] | None = None,
+) -> list[list[float]]:
+    """Log-probabilities, nats, that each row's counted part begins with each of its ``tokens``.
+
+    ``tokens``: token ids by row.  ``mix`` combines the logits of both models; None in place of the
+    second leaves it out.  Cost as :func:`pair_nll`, with ``states`` too.
+    """
+    precision, scores = precision or Precision(), {}
+    for strong, weak, _, owner in pair_chunks(models, rows, tokenizer, precision, states):
+        places: dict[int, int] = {}
+        for place, row in enumerate(owner.tolist()):
+            if row not in scores:
+                places.setdefault(row, place)
+        if not places:
+            continue
+        here = list(places.values())
+        logp = torch.log_softmax(mix(strong[here], weak[here]), -1)
+        for line, row in zip(logp, places, strict=True):
+            scores[row] = line[list(tokens[row])].double().tolist()
+    return [scores[row] for row in range(len(rows))]
 
 
 @dataclass(frozen=True)
@@ -189,7 +222,7 @@ def pair_nll_masked(
     contrast.check_settings(lam, alpha)
     nats = torch.zeros(len(rows), dtype=torch.float64)
     kept = torch.zeros(len(rows), dtype=torch.long)
-    for ep, ft, targets, owner in _pair_chunks(models, rows, tokenizer, precision or Precision()):
+    for ep, ft, targets, owner in pair_chunks(models, rows, tokenizer, precision or Precision()):
         gold = _gold(contrast.combine(ep, ft, lam, alpha), targets)
         fine = gold > -math.inf
         nats.index_add_(0, owner[fine], -gold[fine])

@@ -95,6 +95,9 @@ class Method:
             choice of the validation set)
         cut: answers that reached the limit of new tokens, share of 1; they are graded as far as
             they go
+        letter_probability: of choices: probability of the right letter right after the prompt,
+            among the letters on offer, share of 1; absent where not all questions are choices
+        letter_accuracy: likewise, share of questions whose right letter is the likeliest
     """
 
     method: str
@@ -106,6 +109,8 @@ class Method:
     nll_difference: Interval | None = None
     verdict: str | None = None
     cut: float | None = None
+    letter_probability: Interval | None = field(default=None, metadata=ABSENT)
+    letter_accuracy: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,11 @@ class ComparedMethod(Method):
         questions_for_a_point: questions that would show a gain of 0.01 with 80 % chance
         p_holm: ``p`` adjusted over all tests of the table
         nll_p_holm: likewise ``nll_p``
+        letter_difference: probability of the right letter minus the fine-tuned model's, paired by
+            question, share of 1; absent where it was not taken
+        letter_p: paired t of it; absent also where all differences are equal
+        letter_p_holm: ``letter_p`` adjusted over all tests of the table
+        letter_accuracy_difference: of `letter_accuracy`, likewise
     """
 
     won: int | None = None
@@ -129,6 +139,10 @@ class ComparedMethod(Method):
     questions_for_a_point: int | None = None
     p_holm: float | None = field(default=None, metadata=ABSENT)
     nll_p_holm: float | None = field(default=None, metadata=ABSENT)
+    letter_difference: Interval | None = field(default=None, metadata=ABSENT)
+    letter_p: float | None = field(default=None, metadata=ABSENT)
+    letter_p_holm: float | None = field(default=None, metadata=ABSENT)
+    letter_accuracy_difference: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

@@ -32,15 +32,23 @@ from springback.stats.paired import (
     paired_interval,
     paired_p,
 )
+from springback.stats.sampling import Spread, pass_at_k, spread_of
 from springback.stats.seeds import paired_t, seeds_needed, wilcoxon_exact
 from springback.stats.values import Arms, Floats, Interval, Values, Verdict
-from springback.stats.verdicts import holm, power_effect, power_questions, verdict
+from springback.stats.verdicts import (
+    holm,
+    power_effect,
+    power_questions,
+    questions_by_spread,
+    verdict,
+)
 
 __all__ = [
     "Arms",
     "Bin",
     "Floats",
     "Interval",
+    "Spread",
     "Trend",
     "Values",
     "Verdict",
@@ -54,9 +62,12 @@ __all__ = [
     "paired_interval",
     "paired_p",
     "paired_t",
+    "pass_at_k",
     "power_effect",
     "power_questions",
+    "questions_by_spread",
     "seeds_needed",
+    "spread_of",
     "trend",
     "verdict",
     "wilcoxon_exact",

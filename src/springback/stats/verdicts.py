@@ -84,6 +84,29 @@ def power_questions(
     return math.ceil(reach**2 / effect**2)
 
 
+def questions_by_spread(
+    effect: float, deviation: float, level: float = 0.95, power: float = 0.8
+) -> int:
+    """Questions needed to see a mean difference of ``effect`` with chance ``power``, by paired t.
+
+    ``deviation``: standard deviation of the differences, question by question, in the unit of
+    ``effect``: n = ((z_a + z_b) deviation / effect)^2.  Raises
+    :class:`~springback.errors.DataError` on an effect of 0, a deviation that is not above 0, or a
+    level or power outside (0, 1).
+    """
+    upper = upper_quantile(level)
+    if effect == 0.0 or not 0.0 < deviation < math.inf or not 0.0 < power < 1.0:
+        raise DataError(
+            describe(
+                f"effect {effect}, deviation {deviation}, power {power}",
+                "an effect other than 0, a deviation above 0, 0 < power < 1",
+                "an effect of one point is 0.01",
+            )
+        )
+    reach = float(sps.norm.ppf(upper)) + float(sps.norm.ppf(power))
+    return math.ceil((reach * deviation / effect) ** 2)
+
+
 def power_effect(
     questions: int, discordance: float = 0.1, level: float = 0.95, power: float = 0.8
 ) -> float:

@@ -20,6 +20,7 @@ from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
@@ -28,7 +29,7 @@ from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
 from springback.jobs.boost.run_search import BEST, OfRun, methods_of, search_run
-from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.search import Choice, Searched, Tried, chosen, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
@@ -226,7 +227,7 @@ def boost(
         ahead = precheck(job, pair.line, validation) if settings.precheck else None
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
-        tested = job.score_each(arms, test, "test")
+        tested = job.score_each(arms, test, "test", letters=True)
         difficulty, diagnostics = further(job, arms, tested, data, reference)
         control = equal_step(settings, arms, tested)
         analysis = replace(

@@ -21,11 +21,12 @@ from springback.integrations.ray import ExecutorSettings, Outcome, Task
 from springback.integrations.ray.scheduler import connected, run_tasks
 from springback.integrations.ray.shared_storage import Shared
 from springback.integrations.ray.work import Place, kept, task_of, write_record
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import make_pair
 from springback.jobs.boost.checks import Data, load_data
 from springback.jobs.boost.epochs import epoch_name, training_run
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.scoring import Arm, How, Scoring
+from springback.jobs.boost.scoring import How, Scoring
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import resolve
 from springback.models.placement import dtype_name
@@ -35,6 +36,8 @@ from springback.weights import tensor_names
 
 #: Bytes beside the weights: the libraries, caches, activations.
 BESIDE = 1_500_000_000
+#: What a group's title says of runs that decode nothing.
+_WHAT = {"nll": ", NLL", "letters": ", letters"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ def perform(work: Work, progress: Progress) -> None:
         questions = data.test if work.part == "test" else data.validation
         if work.how == "nll":
             job.nll_all(work.arms, questions, work.part)
+        elif work.how == "letters":
+            for arm in work.arms:
+                job.letters(arm, questions, work.part)
         elif work.how == "score_all":
             job.score_all(work.arms, questions, work.part)
         else:
@@ -148,7 +154,7 @@ class Workers:
             arms = tuple(arm for _, arm in group)
             key = arms[0].key()
             lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
-            title = f"{part}: mu {key['mu']:g}, lambda {lams}" + (", NLL" if how == "nll" else "")
+            title = f"{part}: mu {key['mu']:g}, lambda {lams}" + _WHAT.get(how, "")
             place = self._place(pushes, self.trained)
             tasks.append(self._task(group[0][0].name, title, memory, place, how, arms, part))
         self._do(tasks)

@@ -96,11 +96,11 @@ class QuestionFormat:
         ``source`` says where a row stands.  A function of the user's own reads what it likes.
         """
         for row in rows:
-            metric = self._metric(row)
+            metric = self.metric_of(row)
             if metric is None:
                 continue
             try:
-                check_reference(metric, row.answer or "", letters=_letters(row))
+                check_reference(metric, row.answer or "", letters=letters_of(row))
             except DataError as error:
                 raise DataError(f"{source(row)}: {error}") from error
 
@@ -124,9 +124,9 @@ class QuestionFormat:
         outcomes: list[Outcome | float] = ["unread"] * len(rows)
         by_function: list[int] = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            metric = self._metric(row)
+            metric = self.metric_of(row)
             if metric is not None:
-                outcomes[i] = outcome(metric, answer, row.answer or "", letters=_letters(row))
+                outcomes[i] = outcome(metric, answer, row.answer or "", letters=letters_of(row))
             elif answer is not None:
                 by_function.append(i)
         if by_function:
@@ -161,14 +161,14 @@ class QuestionFormat:
 
     def expressions(self, rows: Sequence[Row]) -> bool:
         """Whether the metric ``math`` grades any of ``rows``."""
-        return any(self._metric(row) == "math" for row in rows)
+        return any(self.metric_of(row) == "math" for row in rows)
 
-    def _metric(self, row: Row) -> str | None:
+    def metric_of(self, row: Row) -> str | None:
         """How the row's answer is read; None: by the user's function, or by lm-eval."""
         return row.metric or (None if self.grader or self.harness else self.metric)
 
 
-def _letters(row: Row) -> str:
+def letters_of(row: Row) -> str:
     """The letters on offer: as many as the row has choices, five at least."""
     return string.ascii_uppercase[: max(len(LETTERS), len(row.choices))]
 

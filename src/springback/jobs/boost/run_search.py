@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from springback.core import Checkpoint, Run, Slice
-from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.arm import Arm
+from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.search import Searched, Tried, chosen
 from springback.results.boost_schema import RunChoice
 from springback.stats.values import Floats

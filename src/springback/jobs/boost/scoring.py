@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from springback import probes
@@ -12,10 +12,12 @@ from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
-from springback.decoding.contrast import Gate, parse_gate
+from springback.decoding.contrast import unmasked
+from springback.jobs.boost.arm import Arm, at_of, gate_of
 from springback.jobs.boost.batches import row_bytes, rows_at_once
+from springback.jobs.boost.letters import all_choices, encoded_letters, letters_from, one_token_each
 from springback.jobs.boost.questions import question_format, score_of
-from springback.jobs.boost.search import Tried
+from springback.jobs.boost.search import Letters, Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
 from springback.models.encoding import (
@@ -36,45 +38,9 @@ from springback.results.store import Store
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
-#: How runs are made: each arm by the plain loop, a group at once, or the NLL of a group.
-How = Literal["score", "score_all", "nll"]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One way to decode: the strong model theta_ft + mu * (theta_ft - theta_early), and the weak
-    model with its lambda: ``ft``, ``early``, ``init`` (before fine-tuning), ``other``, or none.
-
-    ``gate``: contrast only there (:class:`springback.decoding.contrast.Gate`), written as
-    ``top:0.9``.
-    """
-
-    method: str
-    mu: float
-    lam: float
-    weak: str | None
-    gate: str | None = None
-    #: A point that the run's checkpoints span, in place of mu (:mod:`springback.weights.span`).
-    point: tuple[float, ...] | None = None
-
-    @property
-    def step(self) -> float:
-        """How far past the fine-tuned model it goes, to first order in the weights: mu (1 +
-        lambda), of contrast with the early model lambda (docs/theory.md)."""
-        ahead = self.lam if self.weak == "early" else self.mu * self.lam
-        return round(self.mu + (ahead if self.weak in ("ft", "early") else 0.0), 12)
-
-    def key(self) -> dict[str, Any]:
-        """What decides the tokens; at lambda 0, or as the expert, the weak model does not."""
-        if self.point is not None:
-            if any(self.point[:-1]):
-                return {"mu": 0.0, "lam": 0.0, "weak": None, "point": list(self.point)}
-            return {"mu": float(self.point[-1]), "lam": 0.0, "weak": None}
-        idle = self.lam == 0 or (self.weak == "ft" and self.mu == 0)
-        if idle:
-            return {"mu": float(self.mu), "lam": 0.0, "weak": None}
-        key = {"mu": float(self.mu), "lam": float(self.lam), "weak": self.weak}
-        return {**key, "gate": self.gate} if self.gate else key
+#: How runs are made: each arm by the plain loop, a group at once, the NLL of a group, or the
+#: letters of choices.
+How = Literal["score", "score_all", "nll", "letters"]
 
 
 class Scoring:
@@ -124,21 +90,64 @@ class Scoring:
                 nlls = self._nlls([arm], rendered, part)
                 graded = self._graded_choices([arm], nlls, rendered)[0]
                 return self._tried(arm, self.store.commit(run, graded), questions, part)
-            how = replace(self._how(rendered), lam=key["lam"], gate=_gate(key))
+            how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
             weak = self._model(key["weak"])
-            expert = self.sweep.at(_at(key))
+            expert = self.sweep.at(at_of(key))
             ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
             results = self.store.commit(run, self._graded(ids, nll, rendered))
         return self._tried(arm, results, questions, part)
 
-    def score_each(self, arms: Mapping[str, Arm], questions: Slice, part: str) -> dict[str, Tried]:
+    def score_each(
+        self, arms: Mapping[str, Arm], questions: Slice, part: str, letters: bool = False
+    ) -> dict[str, Tried]:
         """:meth:`score` of every arm; those with one weak model after another, so that each is
-        loaded once."""
+        loaded once.  With ``letters`` also :meth:`letters`, where all questions are choices."""
+        letters = letters and all_choices(questions, self.format)
         self.make_elsewhere("score", list(arms.values()), questions, part)
+        if letters:
+            self.make_elsewhere("letters", list(arms.values()), questions, part)
         by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
-        tried = {name: self.score(arms[name], questions, part) for name in by_weak}
+        tried = {}
+        for name in by_weak:
+            tried[name] = self.score(arms[name], questions, part)
+            if letters:
+                scores = self.letters(arms[name], questions, part)
+                tried[name] = replace(tried[name], letters=scores)
         return {name: tried[name] for name in arms}
+
+    def letters(self, arm: Arm, questions: Slice, part: str) -> Letters:
+        """How likely every letter on offer is right after the prompt, under ``arm``."""
+        rendered = self.format.render(questions)
+        run = self.run("letters", arm, rendered, part)
+        results = self.store.results(run)
+        if results is None:
+            options = encoded_letters(rendered.rows, self.tokenizer, self.settings.system)
+            if one_token_each(options):
+                known = not self.withheld(questions, part)
+                logliks = self._first_tokens(arm, rendered, options, known)
+            else:
+                flat = [letter for letters in options for letter in letters]
+                scores = iter(self._text_nll([arm], flat)[0])
+                logliks = [[-next(scores).nats for _ in letters] for letters in options]
+            results = self.store.commit(run, {"logliks": logliks})
+        return letters_from(results["logliks"], questions.rows)
+
+    def _first_tokens(
+        self, arm: Arm, rendered: Slice, options: Sequence[Sequence[Encoded]], known: bool
+    ) -> list[list[float]]:
+        """Log-likelihoods of letters of one token each: one position a question has them all.
+
+        ``known``: after the prompts of the solutions, whose states are kept already.
+        """
+        rows, states, key = [letters[0] for letters in options], None, arm.key()
+        models = self._models_of(key)
+        if known:
+            rows, states = self.solutions(rendered), self._states_pair(key, rendered)
+        tokens = [[letter.ids[-1] for letter in letters] for letters in options]
+        mix = unmasked(key["lam"], gate_of(key))
+        float32 = Precision("float32")
+        return probes.first_tokens(models, rows, self.tokenizer, tokens, mix, float32, states)
 
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
@@ -181,15 +190,15 @@ class Scoring:
             return
         known = self._known(arms[0], rendered, part)
         answers, _ = decode_variants(
-            (self.sweep.at(_at(key)), self._model(key["weak"])),
+            (self.sweep.at(at_of(key)), self._model(key["weak"])),
             self._prompts(rendered),
-            replace(self._how(rendered), gate=_gate(key)),
+            replace(self._how(rendered), gate=gate_of(key)),
             lams,
             known,
             self.progress.advance,
         )
         if 0.0 in answers:
-            self._answers[rendered.content_hash, _at(key)] = answers[0.0]
+            self._answers[rendered.content_hash, at_of(key)] = answers[0.0]
         nlls = self._nlls(arms, rendered, part)
         for (run, _), lam, nll in zip(group, lams, nlls, strict=True):
             self.store.commit(run, self._graded(answers[lam], nll, rendered))
@@ -244,7 +253,7 @@ class Scoring:
         if self.elsewhere is None:
             return
         rendered = self.format.render(questions)
-        kind = "nll" if how == "nll" else "score"
+        kind = "score" if how == "score_all" else how
         runs = [self.run(kind, arm, rendered, part) for arm in arms]
         if groups := self._missing(runs, arms):
             self.elsewhere(how, groups, part)
@@ -255,7 +264,7 @@ class Scoring:
         for run, arm in zip(runs, arms, strict=True):
             if self.store.results(run) is None:
                 key = arm.key()
-                same = (_at(key), key["weak"], key.get("gate"))
+                same = (at_of(key), key["weak"], key.get("gate"))
                 groups.setdefault(same, {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
@@ -267,7 +276,7 @@ class Scoring:
             extra["before"] = [checkpoint.content_hash for checkpoint in self.before]
         if key["weak"] in self.weak:
             extra["weak_model"] = self.weak[key["weak"]].content_hash
-        if kind == "nll":
+        if kind in ("nll", "letters"):
             extra = {k: v for k, v in extra.items() if k not in ("metric", "extract")}
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
@@ -378,7 +387,7 @@ class Scoring:
     def _known(self, arm: Arm, rendered: Slice, part: str) -> list[list[int]] | None:
         """Answers without contrast at this place, else at the nearest mu: a guess to begin with."""
         have = {at: ids for (q, at), ids in self._answers.items() if q == rendered.content_hash}
-        at = _at(arm.key())
+        at = at_of(arm.key())
         if at not in have:
             plain = self.run("score", replace(arm, lam=0, weak=None, gate=None), rendered, part)
             if (results := self.store.results(plain)) is not None:
@@ -397,27 +406,38 @@ class Scoring:
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
         """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
-        by_arm = self._text_nll(arms, self.solutions(rendered), rendered)
+        states = self._states_pair(arms[0].key(), rendered)
+        by_arm = self._text_nll(arms, self.solutions(rendered), states)
         return [[s.per_token for s in scores] for scores in by_arm]
 
     def _text_nll(
-        self, arms: Sequence[Arm], encoded: Sequence[Encoded], rendered: Slice | None = None
+        self,
+        arms: Sequence[Arm],
+        encoded: Sequence[Encoded],
+        states: tuple[LastStates | None, LastStates | None] = (None, None),
     ) -> list[list[TextNLL]]:
-        """NLL of texts by arm (one mu and weak model); those of the solutions of ``rendered`` by
-        the states that are kept."""
-        precision, key = Precision("float32"), arms[0].key()
-        expert, weak = self.sweep.at(_at(key)), self._model(key["weak"])
-        known = self._states_of(rendered, _at(key)) if rendered else None
+        """NLL of any texts by arm (one mu and weak model); ``states``: known ones of the two."""
+        key, precision = arms[0].key(), Precision("float32")
+        expert, weak = self._models_of(key)
         if weak is None:
-            return [probes.nll(expert, encoded, self.tokenizer, precision, known)] * len(arms)
+            return [probes.nll(expert, encoded, self.tokenizer, precision, states[0])] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
-        name = 0.0 if key["weak"] == "ft" else key["weak"]
-        beside = self._states_of(rendered, name) if rendered else None
-        states = (known, beside) if known and beside else None
+        both = (states[0], states[1]) if states[0] and states[1] else None
         by_lam = probes.pair_nll(
-            expert, weak, encoded, self.tokenizer, lams, precision, _gate(key), states
+            expert, weak, encoded, self.tokenizer, lams, precision, gate_of(key), both
         )
         return [by_lam[lam] for lam in lams]
+
+    def _models_of(self, key: Mapping[str, Any]) -> tuple[Model, Model | None]:
+        return self.sweep.at(at_of(key)), self._model(key["weak"])
+
+    def _states_pair(
+        self, key: Mapping[str, Any], rendered: Slice
+    ) -> tuple[LastStates | None, LastStates | None]:
+        """Of the strong and the weak model over the solutions."""
+        weak = 0.0 if key["weak"] == "ft" else key["weak"]
+        beside = None if weak is None else self._states_of(rendered, weak)
+        return self._states_of(rendered, at_of(key)), beside
 
     def _states_of(self, rendered: Slice, model: At | str) -> LastStates | None:
         """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
@@ -435,12 +455,3 @@ def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -
     if ft.adapter is not None:
         return AdapterPair(early, ft, chat=settings, place=place, before=before)
     return CheckpointPair(early, ft, chat=settings, place=place, scratch=store.root, before=before)
-
-
-def _at(key: Mapping[str, Any]) -> At:
-    """Where the strong model lies, for :meth:`CheckpointPair.at`."""
-    return tuple(key["point"]) if "point" in key else float(key["mu"])
-
-
-def _gate(key: Mapping[str, Any]) -> Gate | None:
-    return parse_gate(key["gate"]) if key.get("gate") else None

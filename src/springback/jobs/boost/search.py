@@ -19,17 +19,27 @@ RULES = ("auto", "accuracy", "nll", "best")
 
 
 @dataclass(frozen=True)
+class Letters:
+    """By question: the right letter's probability among those on offer, whether it is largest."""
+
+    probability: tuple[float, ...]
+    correct: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
 class Tried:
     """One candidate on the validation set: score per question (0 to 1), NLL per question.
 
     ``nll`` is empty where it is withheld (:func:`springback.data.nll_withheld`).  ``cut``: how
-    many answers reached the limit of new tokens; None where that is not known.
+    many answers reached the limit of new tokens; None where that is not known.  ``letters``: the
+    log-likelihood of choices, where it was taken.
     """
 
     value: float
     correct: tuple[float, ...]
     nll: tuple[float, ...]
     cut: int | None = None
+    letters: Letters | None = None
 
     @property
     def cut_share(self) -> float | None:

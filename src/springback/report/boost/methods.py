@@ -15,6 +15,7 @@ MANY_CUT = 0.1
 
 
 def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
+    letters = tuple(m for m in methods if m.letter_probability is not None)
     return Section(
         "comparison",
         "Methods",
@@ -26,8 +27,26 @@ def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
             *withheld(boost, "test"),
         ),
         warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
-        grids=(methods_grid(methods),),
+        grids=(methods_grid(methods), *((letters_grid(letters),) if letters else ())),
     )
+
+
+def letters_grid(methods: Sequence[ComparedMethod]) -> Grid:
+    """Choices by log-likelihood, beside the letters that were decoded."""
+    head = ("Method", "Probability of the right letter, %", "Difference, points", "p (Holm)")
+    head += ("Right letter likeliest, %", "Difference of it, points")
+    rows = tuple(
+        (
+            Cell(m.method),
+            _cell(m.letter_probability, 100),
+            _cell(m.letter_difference, 100, sign=True),
+            Cell("–" if m.letter_p_holm is None else formatting.number(m.letter_p_holm, 2)),
+            _cell(m.letter_accuracy, 100),
+            _cell(m.letter_accuracy_difference, 100, sign=True),
+        )
+        for m in methods
+    )
+    return Grid("Choices by log-likelihood, right after the prompt", head, rows)
 
 
 def withheld(boost: Boost, part: str) -> tuple[str, ...]:
@@ -81,22 +100,23 @@ def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:
     return (f"{note}.",)
 
 
-def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
-    def cell(value: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
-        return Cell(formatting.value(value, scale, sign), formatting.bounds(value, scale, sign))
+def _cell(value: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
+    return Cell(formatting.value(value, scale, sign), formatting.bounds(value, scale, sign))
 
+
+def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def p(value: float | None) -> tuple[Cell, ...]:
         return (Cell("–" if value is None else formatting.number(value, 2)),) if tested else ()
 
     return (
         Cell(m.method),
         Cell(m.verdict or "–", tone=tone(m.verdict) if m.verdict else ""),
-        cell(m.difference, 100, sign=True),
+        _cell(m.difference, 100, sign=True),
         *p(m.p_holm),
-        cell(m.accuracy, 100),
-        cell(m.nll_difference, sign=True),
+        _cell(m.accuracy, 100),
+        _cell(m.nll_difference, sign=True),
         *p(m.nll_p_holm),
-        cell(m.nll),
+        _cell(m.nll),
         *((Cell("–" if m.cut is None else formatting.number(100 * m.cut, 2)),) if cut else ()),
         Cell(formatting.plain(m.mu) if m.mu is not None else "–"),
         Cell(formatting.plain(m.lam) if m.lam is not None else "–"),

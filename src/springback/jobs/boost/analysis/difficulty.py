@@ -8,8 +8,9 @@ from springback.core import Row, Slice, content_hash
 from springback.data import content_key
 from springback.jobs.boost.analysis.logit_errors import Reference, diagnose
 from springback.jobs.boost.analysis.seeds import Answers, SeedResult, by_difficulty
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checks import Data
-from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.search import Tried
 from springback.results.boost_schema import Diagnostics, Difficulty
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from springback import probes
 from springback.core import Checkpoint, Run, Slice
 from springback.errors import DataError
-from springback.jobs.boost.scoring import Arm, Scoring
+from springback.jobs.boost.arm import Arm
+from springback.jobs.boost.scoring import Scoring
 from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
 from springback.results.boost_schema import Contrast, Diagnostics, Prediction
 from springback.theory.logit_errors import Errors, TextErrors, estimate

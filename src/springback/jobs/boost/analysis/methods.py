@@ -71,9 +71,15 @@ def analyse(
             verdict="same",
             cut=result.cut_share,
         )
+        if (letters := result.letters) is not None:
+            row = replace(
+                row,
+                letter_probability=_interval(letters.probability),
+                letter_accuracy=_interval([float(c) for c in letters.correct]),
+            )
         same = arms[name].key() == base_key
         methods.append(row if same else compared(row, result, base, settings.tolerance))
-    methods = adjusted(methods, ("p", "nll_p"))
+    methods = adjusted(methods, ("p", "nll_p", "letter_p"))
     return Boost(
         search={name: curve(s, _interval) for name, s in tried.items()},
         # What is the fine-tuned model has no tests: their keys are absent, and read as None.
@@ -100,6 +106,7 @@ def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> Co
         "difference": difference,
         "nll_difference": paired_interval(result.nll, base.nll) if base.nll else None,
         "verdict": verdict(difference, tolerance=tolerance, p=p),
+        **_letters(result, base),
     }
     return ComparedMethod(
         **(vars(method) | changed),
@@ -115,6 +122,19 @@ def _spread(result: Tried, base: Tried) -> float:
     """Mean square of the differences: where scores are 0 or 1, the share of answers that differ."""
     pairs = zip(result.correct, base.correct, strict=True)
     return sum((a - b) ** 2 for a, b in pairs) / len(base.correct)
+
+
+def _letters(result: Tried, base: Tried) -> dict[str, Any]:
+    """Fields of the letters' differences, where both arms have them."""
+    if result.letters is None or base.letters is None:
+        return {}
+    likely = result.letters.probability, base.letters.probability
+    right = [[float(c) for c in arm.correct] for arm in (result.letters, base.letters)]
+    return {
+        "letter_difference": paired_interval(*likely),
+        "letter_p": paired_t(*likely),
+        "letter_accuracy_difference": paired_interval(*right),
+    }
 
 
 def adjusted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:

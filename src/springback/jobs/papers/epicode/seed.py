@@ -17,12 +17,12 @@ from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.analysis.difficulty import seed_result, size_of
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP
 from springback.jobs.boost.analysis.logit_errors import Contrasted, Reference, text_errors
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.job import Boost
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.scoring import Arm
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
 from springback.models.encoding import listed_stops
