@@ -20,7 +20,7 @@ from springback.weights.io.stream import Reader, Source, refuse_not_finite
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 assert _FLOATS.keys() == FLOAT_BYTES.keys()
 #: Elements of a block, which is held a few times in float64; on a GPU more, to wait less often.
-BLOCK = 1 << 19
+BLOCK = 1 << 18
 GPU_BLOCK = 1 << 24
 #: What may differ in the configs of two checkpoints that compute the same with the same weights.
 _NAMES = {"_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype"}
@@ -130,10 +130,10 @@ def _step(
     """A block moved to a point, in the dtype of ``ft``: of two checkpoints along their line."""
     # Apple's accelerator has no float64.
     where = device if device.type == "cuda" else torch.device("cpu")
-    after = _read(reader, ft, block).to(where, torch.float64)
+    after = _read(reader, ft, block).to(where).double()  # moved as stored, then widened
     total: Tensor | None = None
     for weight, source in moved:
-        step = after - _read(reader, source, block).to(where, torch.float64)
+        step = after - _read(reader, source, block).to(where).double()
         step *= weight
         total = step if total is None else total.add_(step)
     assert total is not None

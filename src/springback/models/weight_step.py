@@ -1,4 +1,4 @@
-"""One step along a direction in weight space, tensor by tensor: base + mu * (ahead - behind)."""
+"""One step along a direction in weight space, tensor by tensor: + mu * (ahead - behind)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,17 @@ def move_(
     behind: Tensor,
     mu: float,
     *,
-    base: Tensor | None = None,
-    stored: torch.dtype | None = None,
     rank: int | None = None,
 ) -> Moved:
-    """Set ``parameter`` to ``base + mu * (ahead - behind)``, in place.
+    """Add ``mu * (ahead - behind)`` to ``parameter``, in place.
 
-    Taken in float64 block by block and rounded once to ``stored`` (default: the parameter's dtype).
-    ``base`` is ``parameter`` itself where it is not given.  ``rank``: a matrix moves along so many
-    top singular directions of the difference only.  A block's difference is taken before that
-    block is written, so ``ahead`` may share memory with ``parameter``.
+    Taken in float64 block by block and rounded once to the parameter's dtype.  ``rank``: a matrix
+    moves along so many top singular directions of the difference only.  A block's difference is
+    taken before that block is written, so ``ahead`` may share memory with ``parameter``.
     """
     last = parameter.shape[-1] if parameter.ndim > 1 else parameter.numel()
     rows = parameter.reshape(-1, last)  # short rows, so that a block holds few elements
     after, before = ahead.reshape(rows.shape), behind.reshape(rows.shape)
-    begin = rows if base is None else base.reshape(rows.shape)
     width = max(1, BLOCK // rows.shape[1])
     where = wide_device(rows.device)
 
@@ -71,8 +67,8 @@ def move_(
             step = torch.from_numpy(top.project(step.cpu().numpy())).to(where)
         step *= mu
         moved += float((step * step).sum())
-        target = begin[first:end].to(where).double() + step
-        rows[first:end] = rounded(target, stored or rows.dtype)
+        target = rows[first:end].to(where).double() + step
+        rows[first:end] = rounded(target, rows.dtype)
     return Moved(moved, energy, energy if top is None else top.kept)
 
 
