@@ -86,7 +86,8 @@ def test_any_order_gives_the_bytes_that_extrapolate_writes(
         assert same(bits(pair.at(mu)), expected[mu])
         assert same(bits(pair.weak(weak)), expected[weak])  # type: ignore[arg-type]
         assert same(bits(pair.at(pair.mu)), expected[mu])
-    assert alive.loads == 2
+    if stored != computed:  # else a weak model is mapped from its file as it is
+        assert alive.loads == 2
     assert alive.most == 2
 
 
@@ -205,7 +206,9 @@ def test_a_boost_of_every_weak_model_holds_two(
         write_model=False,
     )
     data = boost(settings, tmp_path / "out").data
-    assert len(data["analysis"]["methods"]) == 9
+    methods = {row["method"] for row in data["analysis"]["methods"]}
+    further = ("weak early", "weak init", "weak weak", "gated")
+    assert {f"EpiCoDe, {name}" for name in further} <= methods
     assert len(data["analysis"]["diagnostics"]["pairs"]) == 2
     assert alive.most == 2
     assert alive.loads >= 5

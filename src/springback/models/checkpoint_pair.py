@@ -77,7 +77,8 @@ class CheckpointPair:
     The strong one is the expert theta_ft + mu * (theta_ft - theta_early), computed in float64 and
     rounded once to the dtype that the fine-tuned weights are stored in: bit for bit what
     :func:`springback.weights.extrapolate` writes, and then cast to the dtype that is computed in.
-    Weights are set in place from the checkpoints' files.  Where a model's tensors are not those of
+    Weights are set in place from the checkpoints' files; a weak model that is computed in its own
+    dtype on a CPU stays mapped from them.  Where a model's tensors are not those of
     its files (:meth:`springback.models.stored_line.StoredLine.places`), the expert is written
     beside and loaded.  A model is loaded when it is first asked for.
     """
@@ -109,6 +110,12 @@ class CheckpointPair:
         self.place = (place or Placement()).of_files(ft.path)
         self.mu: At = 0.0
         self._line = StoredLine(*open_checkpoints([Path(c.path) for c in (*before, early, ft)]))
+        #: Whether a loaded model's weights are pages of its files, until they are written to.
+        self._mapped = (
+            self.place.device.type == "cpu"
+            and not self.place.device_map
+            and self.place.dtype == Placement(None).of_files(ft.path).dtype
+        )
         self._places: dict[str, str] | None = None
         self._in_place = True  # until a loaded model shows otherwise
         self._strong, self._weak = _Slot(), _Slot()
@@ -142,11 +149,13 @@ class CheckpointPair:
         if slot.model is not None and slot.holds == what:
             return slot.model
         fillable = self._of_line(slot.holds) and self._of_line(what)
+        if slot is self._weak and self._mapped:
+            fillable = False  # loaded as it is, its weights take no memory of ours
         slot.holds = None  # also where what follows fails
-        in_place = slot.model is not None and self._places is not None and fillable
-        if not in_place:
+        if self._places is None or not fillable:
             slot.model = None
-        release_memory()  # what decoding left free is not reused: weights lie in mapped pages
+        # What decoding left free is not used again: weights that were mapped become pages of ours.
+        release_memory()
         if slot.model is None:
             slot.model = self._load(what)
         else:
@@ -171,7 +180,7 @@ class CheckpointPair:
         if isinstance(what, Checkpoint):
             model = load_model(what, self.place)
             return fit_vocabulary(model, self.width, len(self.tokenizer), what.path)
-        if self._in_place and self._of_line(what):
+        if self._in_place and self._of_line(what) and not (self._mapped and what == "early"):
             model = load_model(self.ft, self.place)
             self._places = self._places or self._line.places(model)
             self._in_place = self._places is not None

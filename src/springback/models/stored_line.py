@@ -130,7 +130,7 @@ def _step(
     """A block moved to a point, in the dtype of ``ft``: of two checkpoints along their line."""
     # Apple's accelerator has no float64.
     where = device if device.type == "cuda" else torch.device("cpu")
-    after = _read(reader, ft, block).to(where).double()  # moved as it is stored, and then widened
+    after = _read(reader, ft, block).to(where).double()  # moved as stored, then widened
     total: Tensor | None = None
     for weight, source in moved:
         step = after - _read(reader, source, block).to(where).double()

@@ -33,8 +33,14 @@ def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
 
 def letters_grid(methods: Sequence[ComparedMethod]) -> Grid:
     """Choices by log-likelihood, beside the letters that were decoded."""
-    head = ("Method", "Probability of the right letter, %", "Difference, points", "p (Holm)")
-    head += ("Right letter likeliest, %", "Difference of it, points")
+    head = (
+        "Method",
+        "Probability of the right letter, %",
+        "Difference, points",
+        "p (Holm)",
+        "Right letter likeliest, %",
+        "Difference of it, points",
+    )
     rows = tuple(
         (
             Cell(m.method),
