@@ -147,7 +147,8 @@ def test_the_command_line_plans_and_shows_a_study_without_running_it(
     head = ["run", "seeds", "runs", "done", "tokens", "trained", "tokens", "probed"]
     assert told[1].split() == [*head, "minutes", "left"]
     # By kind: seeds, runs, runs done.
-    counted = {line.split()[0]: line.split()[1:4] for line in told[2:-1]}
+    memory = next(i for i, line in enumerate(told) if line.startswith("memory of an audit"))
+    counted = {line.split()[0]: line.split()[1:4] for line in told[2:memory]}
     assert counted == {
         "start": ["1", "1", "0"],
         "align": ["2", "2", "0"],
@@ -156,8 +157,9 @@ def test_the_command_line_plans_and_shows_a_study_without_running_it(
     }
     made = plan(config.build(AuditSettings, {**config.read_study(study), **settings_of(flags)}))
     assert 0 < made.training < made.seconds
-    for words in ("% training, the rest probes", "GB of memory", "MB of disk at the most"):
-        assert words in told[-1]
+    [left] = [line for line in told if line.startswith("what is left")]
+    for words in ("% training, the rest probes", "B of memory", "MB of disk at the most"):
+        assert words in left
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith("springback")] == []
 
 

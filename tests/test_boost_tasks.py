@@ -251,6 +251,7 @@ def test_the_boosted_folder_asks_as_the_test_was_asked(
         lam=(1.0,),
         lam_cd=(0.5,),
         positive=True,
+        keep_pair=True,
         max_new_tokens=8,
         precheck=False,
     )

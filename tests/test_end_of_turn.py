@@ -169,7 +169,7 @@ def test_a_boost_grades_the_turn_alone_and_its_folder_ends_there(
     settings = pair_settings(tiny_tokenizer, tmp_path / "in")
     data = boost(settings, tmp_path / "out").data
     accuracy = [row["accuracy"]["mean"] for row in data["analysis"]["methods"]]
-    assert accuracy == [1.0, 1.0, 1.0, 1.0]
+    assert accuracy == [1.0, 1.0, 1.0, 1.0, 1.0]
     folder = tmp_path / "out" / "model"
     assert springback.generate(folder, ["3 + 4?"], max_new_tokens=8) == ["7"]
     plain: Any = AutoModelForCausalLM.from_pretrained(folder)

@@ -31,7 +31,7 @@ AUDIT_CHARTS = {
     "resistance",
     "resistance-excess",
 }
-BOOST_CHARTS = {"methods", "search-mu", "search-lambda", "search-cd-lambda"}
+BOOST_CHARTS = {"methods", "search-steps", "search-mu", "search-lambda", "search-cd-lambda"}
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,17 @@ def one_line(error: BaseException) -> str:
     """What an error says on one line of at most 300 characters, for an error of ours.
 
     That is its first line, and what follows where that line only announces it: it ends in a colon,
-    counts what is wrong, or is one word.
+    counts what is wrong, or names a kind of error.
     """
     lines = [line for raw in str(error).splitlines() if (line := " ".join(raw.split()))]
     if not lines:
         return type(error).__name__
     until = 1
-    while until < len(lines) and _ANNOUNCES.search(lines[until - 1]):
+    while until < len(lines):
+        last = lines[until - 1]
+        named = until > 1 and " " not in last  # the field that the error is about
+        if not (named or _ANNOUNCES.search(last)):
+            break
         until += 1
     return " ".join(lines[:until])[:300]
 
@@ -32,7 +36,7 @@ def one_line(error: BaseException) -> str:
 #: Lines that say that something is wrong, and not what.
 _ANNOUNCES = re.compile(
     r":$|^(validation error|error\(s\) in|\d+ validation errors?|traceback|multiple errors)|"
-    r"^[\w.]+$",
+    r"^[\w.]*(Error|Exception|Warning)$",
     re.IGNORECASE,
 )
 

@@ -190,9 +190,10 @@ def _fill(job: Job, partial: Partial) -> ExtrapolationReport:
         if root is not None
         for name in side_files(root)
     ]
-    for path in small:  # raises before the work rather than after it
-        if path.name in _READ:
-            readable_json(path)
+    # Raises before the work rather than after it.  Of a full model only its config is read.
+    read = _READ if job.over is not None else _READ[:1]
+    for path in (path for path in small if path.name in read):
+        readable_json(path)
     needed = sum(path.stat().st_size for path in small) + (1 << 20)
     needed += sum(x.nbytes for name, x in layouts.items() if name not in partial.shards)
     job.progress.note(
