@@ -134,7 +134,7 @@ class QuestionFormat:
             returned = self._returned(asked, [answers[i] or "" for i in by_function])
             scores = self._scored(rows, by_function, returned)
             for i, score in zip(by_function, scores, strict=True):
-                outcomes[i] = {1.0: "right", 0.0: "wrong"}.get(score, score)
+                outcomes[i] = score if 0.0 < score < 1.0 else "right" if score else "wrong"
         return outcomes
 
     def grade_choices(
