@@ -133,8 +133,9 @@ class QuestionFormat:
             asked = [rows[i] for i in by_function]
             returned = self._returned(asked, [answers[i] or "" for i in by_function])
             scores = self._scored(rows, by_function, returned)
+            words: dict[float, Outcome] = {1.0: "right", 0.0: "wrong"}
             for i, score in zip(by_function, scores, strict=True):
-                outcomes[i] = score if 0.0 < score < 1.0 else "right" if score else "wrong"
+                outcomes[i] = words.get(score, score)
         return outcomes
 
     def grade_choices(
