@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from scipy import stats as sps
+from typer.testing import CliRunner
 
+from boost_pair import save_pair
+from springback.cli.app import app
 from springback.core import Row
 from springback.jobs.boost.analysis.methods import compared
 from springback.jobs.boost.questions import question_format
@@ -59,3 +64,28 @@ def test_the_choice_takes_scores(rule: str) -> None:
     assert chosen([low, high], [0.0, 0.1], rule).index == 1
     assert chosen([low, high], [0.0, 0.1], rule, one_se=True).index == 1
     assert high.accuracy == pytest.approx(0.75)
+
+
+def test_a_boost_by_a_graded_judge_from_search_to_page(tiny_llama: Path, tmp_path: Path) -> None:
+    early, ft = save_pair(tiny_llama, tmp_path, torch.float32)
+    path = tmp_path / "judge.py"
+    path.write_text(
+        "def f(p, texts, a):\n    return [(sum(map(ord, t)) % 11) / 10 for t in texts]\n"
+    )
+    out = tmp_path / "out"
+    words = ["boost", "--early", early, "--ft", ft, "--metric", f"python:{path}:f", "--positive"]
+    words += ["--validation", "problems", "--test", "problems", "--validation-rows", 4]
+    words += ["--test-rows", 6, "--mu", 1, "--lambda", 2, "--cd-lambda", 0.5]
+    words += ["--max-new-tokens", 6, "--no-precheck", "--out", out]
+    done = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    analysis = json.loads((out / "result.json").read_text())["analysis"]
+    rows = {row["method"]: row for row in analysis["methods"]}
+    stored = [json.loads(p.read_text()) for p in (out / "runs").glob("score-*/run.json")]
+    tests = [run for run in stored if run["inputs"]["part"] == "test"]
+    plain = next(r for r in tests if not r["inputs"]["mu"] and not r["inputs"]["lam"])
+    scores = plain["results"]["correct"]
+    assert any(0 < score < 1 for score in scores)
+    assert rows["fine-tuned"]["accuracy"]["mean"] == pytest.approx(sum(scores) / 6)
+    assert "Student" in rows["EpiCoDe"]["difference"]["method"]
+    assert (out / "report.html").exists()

@@ -258,3 +258,36 @@ def test_by_the_command_line(pair: tuple[Path, Path], tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, [*words, "--show-prompt"], catch_exceptions=False)
     assert "lm-eval's filter and metric (flags:exact_match,first)" in shown.output
     assert "Q: validation" in shown.output
+
+
+def test_a_tasks_own_function_may_give_shares(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text(
+        "def judge(doc, results):\n"
+        "    return {'share': len(set(results[0])) / 16, 'other': 1.0, 'percent': 55.0}\n"
+    )
+    metrics = "metric_list:\n" + "".join(
+        f"  - {{metric: {name}, aggregation: mean, higher_is_better: true}}\n"
+        for name in ("share", "other", "percent", "absent")
+    )
+    text = (
+        GENERATE.partition("filter_list")[0] + metrics + "process_results: !function judge.judge\n"
+    )
+    path = write_task(tmp_path, "shares", text, validation=4, test=6)
+    out = tmp_path / "out"
+    result = boost(settings(pair, f"lm-eval:{path}"), out)
+    theirs, _ = judged_by_lm_eval(pair[1], path)
+    (row,) = (m for m in result.data["analysis"]["methods"] if m["method"] == "fine-tuned")
+    assert row["accuracy"]["mean"] == pytest.approx(theirs["share,none"])
+    assert 0 < theirs["share,none"] < 1
+    load_data(settings(pair, f"lm-eval:{path}:other"))
+    with pytest.raises(SpringbackError, match=r"returned 55.0 for row 1"):
+        load_data(settings(pair, f"lm-eval:{path}:percent"))
+    with pytest.raises(SpringbackError, match="metric absent; allowed: share, other, percent"):
+        load_data(settings(pair, f"lm-eval:{path}:absent"))
+
+
+def test_a_plan_needs_no_weights(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    path = write_task(tmp_path, "planned", CHOICE, validation=3, test=4)
+    words = ["boost", "plan", "--early", str(pair[0]), "--ft", str(pair[1])]
+    shown = CliRunner().invoke(app, [*words, "--metric", f"lm-eval:{path}"])
+    assert shown.exit_code == 0, shown.output
