@@ -144,7 +144,7 @@ def test_a_run_at_default_settings_keeps_its_id(
     assert job.run("score", arm, job.format.render(questions), "validation").id == expected.id
 
 
-def scores(found: Sequence[Tried]) -> list[tuple[float, tuple[bool, ...]]]:
+def scores(found: Sequence[Tried]) -> list[tuple[float, tuple[float, ...]]]:
     return [(t.value, t.correct) for t in found]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.decoding.contrast import Gate, parse_gate
+from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At
 
 
@@ -45,6 +46,22 @@ class Arm:
             return {"mu": float(self.mu), "lam": 0.0, "weak": None}
         key = {"mu": float(self.mu), "lam": float(self.lam), "weak": self.weak}
         return {**key, "gate": self.gate} if self.gate else key
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """So many sampled answers to each question."""
+
+    samples: int
+    temperature: float
+    seed: int
+
+    @staticmethod
+    def of(settings: BoostSettings) -> Sampled | None:
+        """As the settings have it; None is one greedy answer."""
+        if settings.samples == 1 and not settings.temperature:
+            return None
+        return Sampled(settings.samples, settings.temperature or 1.0, settings.seed)
 
 
 def at_of(key: Mapping[str, Any]) -> At:

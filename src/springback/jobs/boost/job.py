@@ -228,10 +228,14 @@ def boost(
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
         tested = job.score_each(arms, test, "test", letters=True)
+        greedy = None
+        if job.sampled and job.sampled.samples > 1:  # what samples are worth, on the same pair
+            pair_of = ("fine-tuned", "EpiCoDe")
+            greedy = {n: job.score(arms[n], test, "test", greedy=True) for n in pair_of}
         difficulty, diagnostics = further(job, arms, tested, data, reference)
         control = equal_step(settings, arms, tested)
         analysis = replace(
-            analyse(settings, arms, searched, tested),
+            analyse(settings, arms, searched, tested, greedy),
             equal_step=control,
             run=job.of_run.record if job.of_run else None,
             nll_slope=slopes_of(searched),

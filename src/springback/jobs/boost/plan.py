@@ -105,19 +105,19 @@ def batch_of(settings: BoostSettings) -> int:
 
 def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     """Everything that a boost runs, in its order."""
-    s, batch = settings, batch_of(settings)
+    s, batch, times = settings, batch_of(settings), settings.samples
     solution = load.solved.mean if load.scored else 0.0
 
     def decoded(name: str, arms: int, questions: int, models: int, nll: int) -> Stage:
         """``nll``: passes over the solutions."""
-        batches = -(-questions // batch)
+        batches = -(-questions * times // batch)
         return Stage(
             name,
             arms,
             questions,
-            scored=questions * (arms * models * load.prompt.mean + nll * solution),
+            scored=questions * (arms * models * times * load.prompt.mean + nll * solution),
             passes=arms * models * batches * load.answer.most,
-            decoded=arms * models * questions * load.answer.mean,
+            decoded=arms * models * questions * times * load.answer.mean,
         )
 
     mu, lam, alone = (

@@ -13,7 +13,7 @@ from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.contrast import unmasked
-from springback.jobs.boost.arm import Arm, at_of, gate_of
+from springback.jobs.boost.arm import Arm, Sampled, at_of, gate_of
 from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.letters import all_choices, encoded_letters, letters_from, one_token_each
 from springback.jobs.boost.questions import question_format
@@ -65,7 +65,7 @@ class Scoring:
         self.settings, self.store, self.progress = settings, store, progress
         self.train = train
         *self.before, self.early, self.ft = line
-        self.format = question_format(settings)
+        self.format, self.sampled = question_format(settings), Sampled.of(settings)
         self.sweep = _models(line, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
@@ -78,21 +78,38 @@ class Scoring:
         self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
 
-    def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
-        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
+    def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
+        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions.
+
+        ``greedy``: one greedy answer also where the settings ask for samples.
+        """
+        results = self._scored(arm, questions, part, None if greedy else self.sampled)
+        return self._tried(arm, results, questions, part)
+
+    def _scored(
+        self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
+    ) -> Mapping[str, Any]:
+        """Results of the run of an arm, made where they are not there.
+
+        Samples have noise by their number and the question's, the same under every arm, so that
+        what differs between two arms is not the luck of the draw.
+        """
         rendered = self.format.render(questions)
-        run = self.run("score", arm, rendered, part)
+        run = self.run("score", arm, rendered, part, sampled)
         results = self.store.results(run)
         if results is None:
-            key = arm.key()
-            self._announce(part, [arm], len(rendered))
+            key, times = arm.key(), sampled.samples if sampled else 1
+            self._announce(part, [arm], times * len(rendered))
             how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
-            weak = self._model(key["weak"])
-            expert = self.sweep.at(at_of(key))
-            ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
+            if sampled:
+                temperature, seed = sampled.temperature, sampled.seed
+                how = replace(how, temperature=temperature, seed=seed, keyed_noise=True)
+            expert, weak = self._models_of(key)
+            prompts = self._prompts(rendered) * times
+            ids = decode(expert, prompts, how, weak, self.progress.advance)
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
-            results = self.store.commit(run, self._graded(ids, nll, rendered))
-        return self._tried(arm, results, questions, part)
+            results = self.store.commit(run, self._graded(ids, nll, rendered, times))
+        return results
 
     def score_each(
         self, arms: Mapping[str, Arm], questions: Slice, part: str, letters: bool = False
@@ -155,6 +172,8 @@ class Scoring:
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
         self.make_elsewhere("score_all", arms, questions, part)
+        if self.sampled:  # variants of several lambdas are greedy
+            return [self.score(arm, questions, part) for arm in arms]
         rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
         for group in self._missing(runs, arms):
@@ -171,7 +190,9 @@ class Scoring:
         if not self.withheld(questions, part):
             nll = results["nll"] or self.nll_all([arm], questions, part)[0]
         value = arm.lam if arm.weak else arm.mu
-        return Tried(value, tuple(results["correct"]), tuple(nll), results.get("cut"))
+        sampled = tuple(tuple(answers) for answers in results.get("sampled", ()))
+        correct, cut = tuple(results["correct"]), results.get("cut")
+        return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
@@ -216,7 +237,8 @@ class Scoring:
             return
         rendered = self.format.render(questions)
         kind = "score" if how == "score_all" else how
-        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        sampled = self.sampled if kind == "score" else None
+        runs = [self.run(kind, arm, rendered, part, sampled) for arm in arms]
         if groups := self._missing(runs, arms):
             self.elsewhere(how, groups, part)
 
@@ -230,7 +252,9 @@ class Scoring:
                 groups.setdefault(same, {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
-    def run(self, kind: str, arm: Arm, rendered: Slice, part: str) -> Run:
+    def run(
+        self, kind: str, arm: Arm, rendered: Slice, part: str, sampled: Sampled | None = None
+    ) -> Run:
         """The run of an arm on questions as they are asked."""
         s, key = self.settings, arm.key()
         extra = {**self.format.key(), **key}
@@ -243,6 +267,7 @@ class Scoring:
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
             extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
+            extra |= {"sampled": sampled} if sampled else {}
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -314,16 +339,20 @@ class Scoring:
         )
 
     def _graded(
-        self, ids: Sequence[Sequence[int]], nll: Sequence[float], rendered: Slice
+        self, ids: Sequence[Sequence[int]], nll: Sequence[float], rendered: Slice, times: int = 1
     ) -> dict[str, Any]:
-        rows: Sequence[Row] = rendered.rows
+        """``ids``: the answers, all questions ``times`` one after another."""
+        rows: Sequence[Row] = rendered.rows * times
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
         # A template may open the thoughts, so that an answer only closes them.
         prompt = prompt_text(self.tokenizer, rows[0], self.settings.system)
         begun = "<think>" if in_thoughts(prompt) else ""
         outcomes = self.format.outcomes(rows, [begun + text for text in texts])
+        right = [outcome == "right" for outcome in outcomes]
+        sampled = [right[i :: len(rendered)] for i in range(len(rendered))]
         results = {
-            "correct": [outcome == "right" for outcome in outcomes],
+            "correct": right if times == 1 else [sum(given) / times for given in sampled],
+            **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),

@@ -97,6 +97,15 @@ class StrengthSettings(Settings, group="Strengths and decoding", changes="decodi
     batch_size: int | Literal["auto"] = setting(
         32, "Questions decoded at once; auto: as many as the memory allows."
     )
+    samples: int = setting(
+        1,
+        "Answers sampled to each question, with the same noise under every method; a question's "
+        "score is their mean.",
+        added=True,
+    )
+    temperature: float | None = setting(
+        None, "Of sampling. [default: greedy, 1 with several --samples]", added=True
+    )
 
 
 @dataclass(frozen=True)
