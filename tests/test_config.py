@@ -108,7 +108,7 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
          "temperature dtype"),
         (("method", "prompt"),
          "task prompt_template system chat_template_args system_in_user search narrow "
-         "choose_by one_se positive ablate_weak gate"),
+         "choose_by one_se positive ablate_weak gate baselines"),
     ],
 )  # fmt: skip
 def test_records_and_run_ids_of_a_boost_stay(changes: tuple[Changes, ...], names: str) -> None:

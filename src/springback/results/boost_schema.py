@@ -130,6 +130,7 @@ class Method:
         letter_accuracy: likewise, share of questions whose right letter is the likeliest
         sampled: with several samples a question, of whose means the accuracy is then made; else
             absent
+        calls: of a model, for a token of the answer; with `--baselines`, else absent
     """
 
     method: str
@@ -144,6 +145,7 @@ class Method:
     letter_probability: Interval | None = field(default=None, metadata=ABSENT)
     letter_accuracy: Interval | None = field(default=None, metadata=ABSENT)
     sampled: SampledScore | None = field(default=None, metadata=ABSENT)
+    calls: int | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -481,12 +483,15 @@ class Boost:
     Attributes:
         search: `mu`, `lambda` and `cd_lambda` (CD only, which has a search of its own): each the
             candidates in order of value.  Where asked for, also `lambda_early`, `lambda_init`,
-            `lambda_other` (further weak models) and `lambda_gated`.  Candidates that `--narrow`
+            `lambda_other` (further weak models), `lambda_gated` and `checkpoint` (by number and
+            name, the last one first).  Candidates that `--narrow`
             left undecoded are not here but in ``narrowed``.  After a joint search `mu` is at lambda
             0 and `lambda` at the chosen mu
         methods: one for each of `fine-tuned`, `ME only`, `CD only` and `EpiCoDe`, then, where
             asked for, `EpiCoDe, weak early`, `EpiCoDe, weak init`, `EpiCoDe, weak NAME` and
-            `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts
+            `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts; with `--baselines`
+            `majority of 3 samples` (of the fine-tuned model; as many as `samples` says),
+            `average of probabilities` (of the fine-tuned and the early model) and `best checkpoint`
         equal_step: EpiCoDe against `ME, equal step`; absent where it does not contrast
         run: after `--run`: what was chosen among the points of the run, whose search is `run`;
             `best of the run` among the methods is that point

@@ -147,6 +147,12 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     found.append(decoded("search of CD only", left(sum(v > 0 for v in alone)), valid, 2, 1))
     if more:
         found.append(decoded("further searches", more * left(contrasts), valid, 2, more))
+    if s.baselines:
+        found.append(decoded("search of the best checkpoint", max(2, len(s.run)), valid, 1, 0))
+        if times < 3:  # else these samples of the fine-tuned model are there already
+            found.append(decoded("majority of samples", -(-3 // times), test, 1, 0))
+        found.append(decoded("average of probabilities", 1, test, 2, 2))
+        found.append(decoded("best checkpoint", 1, test, 1, 1))
     found.append(decoded("test, one model", 2, test, 1, 2))
     found.append(decoded("test, two models", 2 + more, test, 2, 2 + more))
     return found

@@ -12,11 +12,11 @@ from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
-from springback.decoding.contrast import unmasked
+from springback.decoding.contrast import averaged, unmasked
 from springback.jobs.boost.arm import Arm, Sampled, at_of, gate_of
 from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.letters import all_choices, encoded_letters, letters_from, one_token_each
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import question_format, vote
 from springback.jobs.boost.search import Letters, Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
@@ -83,7 +83,9 @@ class Scoring:
 
         ``greedy``: one greedy answer also where the settings ask for samples.
         """
-        results = self._scored(arm, questions, part, None if greedy else self.sampled)
+        sampled = None if greedy else self.sampled
+        make = self._voted if arm.votes else self._scored
+        results = make(arm, questions, part, sampled)
         return self._tried(arm, results, questions, part)
 
     def _scored(
@@ -101,6 +103,7 @@ class Scoring:
             key, times = arm.key(), sampled.samples if sampled else 1
             self._announce(part, [arm], times * len(rendered))
             how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
+            how = replace(how, average="average" in key)
             if sampled:
                 temperature, seed = sampled.temperature, sampled.seed
                 how = replace(how, temperature=temperature, seed=seed, keyed_noise=True)
@@ -111,6 +114,27 @@ class Scoring:
             results = self.store.commit(run, self._graded(ids, nll, rendered, times))
         return results
 
+    def _voted(
+        self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
+    ) -> Mapping[str, Any]:
+        """Of every question the sample with the answer that most samples give."""
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part)
+        results = self.store.results(run)
+        if results is None:
+            single = self._scored(replace(arm, votes=None), questions, part, arm.votes)
+            count, texts = len(rendered), single["completions"]
+            rows = rendered.rows * len(single["sampled"][0])
+            readings = self.format.readings(rows, self._begun(texts, rendered))
+            chosen = [vote(readings[i::count]) for i in range(count)]
+            results = {
+                "correct": [given[k] for given, k in zip(single["sampled"], chosen, strict=True)],
+                "nll": [],
+                "completions": [texts[k * count + i] for i, k in enumerate(chosen)],
+            }
+            results = self.store.commit(run, results)
+        return results
+
     def score_each(
         self, arms: Mapping[str, Arm], questions: Slice, part: str, letters: bool = False
     ) -> dict[str, Tried]:
@@ -119,12 +143,13 @@ class Scoring:
         letters = letters and all_choices(questions, self.format)
         self.make_elsewhere("score", list(arms.values()), questions, part)
         if letters:
-            self.make_elsewhere("letters", list(arms.values()), questions, part)
+            alone = [arm for arm in arms.values() if not arm.votes]
+            self.make_elsewhere("letters", alone, questions, part)
         by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
         tried = {}
         for name in by_weak:
             tried[name] = self.score(arms[name], questions, part)
-            if letters:
+            if letters and not arms[name].votes:
                 scores = self.letters(arms[name], questions, part)
                 tried[name] = replace(tried[name], letters=scores)
         return {name: tried[name] for name in arms}
@@ -158,7 +183,7 @@ class Scoring:
         if known:
             rows, states = self.solutions(rendered), self._states_pair(key, rendered)
         tokens = [[letter.ids[-1] for letter in letters] for letters in options]
-        mix = unmasked(key["lam"], gate_of(key))
+        mix = averaged if "average" in key else unmasked(key["lam"], gate_of(key))
         float32 = Precision("float32")
         return probes.first_tokens(models, rows, self.tokenizer, tokens, mix, float32, states)
 
@@ -187,7 +212,7 @@ class Scoring:
         """A stored run as the search takes it.  NLL goes by this call, not by the one that stored
         it: there it may have been withheld, or not yet."""
         nll: Sequence[float] = ()
-        if not self.withheld(questions, part):
+        if not arm.votes and not self.withheld(questions, part):
             nll = results["nll"] or self.nll_all([arm], questions, part)[0]
         value = arm.lam if arm.weak else arm.mu
         sampled = tuple(tuple(answers) for answers in results.get("sampled", ()))
@@ -248,7 +273,7 @@ class Scoring:
         for run, arm in zip(runs, arms, strict=True):
             if self.store.results(run) is None:
                 key = arm.key()
-                same = (at_of(key), key["weak"], key.get("gate"))
+                same = (at_of(key), key["weak"], key.get("gate"), "average" in key)
                 groups.setdefault(same, {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
@@ -267,7 +292,7 @@ class Scoring:
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
             extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
-            extra |= {"sampled": sampled} if sampled else {}
+            extra |= {"sampled": sampled} if sampled and not arm.votes else {}
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -344,10 +369,7 @@ class Scoring:
         """``ids``: the answers, all questions ``times`` one after another."""
         rows: Sequence[Row] = rendered.rows * times
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
-        # A template may open the thoughts, so that an answer only closes them.
-        prompt = prompt_text(self.tokenizer, rows[0], self.settings.system)
-        begun = "<think>" if in_thoughts(prompt) else ""
-        outcomes = self.format.outcomes(rows, [begun + text for text in texts])
+        outcomes = self.format.outcomes(rows, self._begun(texts, rendered))
         right = [outcome == "right" for outcome in outcomes]
         sampled = [right[i :: len(rendered)] for i in range(len(rendered))]
         results = {
@@ -365,6 +387,12 @@ class Scoring:
                     "expression, or one that takes too long to work out"
                 )
         return results
+
+    def _begun(self, texts: Sequence[str], rendered: Slice) -> list[str]:
+        """Completions with the mark of thoughts that the template opens: they only close it."""
+        prompt = prompt_text(self.tokenizer, rendered.rows[0], self.settings.system)
+        begun = "<think>" if in_thoughts(prompt) else ""
+        return [begun + text for text in texts]
 
     def _model(self, weak: str | None) -> Model | None:
         """The weak model of that name, in the place of the one before."""
@@ -409,6 +437,10 @@ class Scoring:
         expert, weak = self._models_of(key)
         if weak is None:
             return [probes.nll(expert, encoded, self.tokenizer, precision, states[0])] * len(arms)
+        if "average" in key:
+            pair = (expert, weak)
+            scores = probes.mixed_nll(pair, encoded, self.tokenizer, averaged, precision, states)
+            return [scores] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
         both = (states[0], states[1]) if states[0] and states[1] else None
         by_lam = probes.pair_nll(

@@ -145,6 +145,12 @@ class SearchSettings(Settings, group="Search and methods", changes="method"):
         "One more method: contrast only where the expert is uncertain, top:P (its largest "
         "probability is at most P) or entropy:NATS (at least that).",
     )
+    baselines: bool = setting(
+        False,
+        "Also test what a pair's cost could buy otherwise: a majority of samples (3 at least), the "
+        "average of both models' probabilities, the best single checkpoint.",
+        added=True,
+    )
 
 
 @dataclass(frozen=True)

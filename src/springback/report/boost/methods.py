@@ -124,8 +124,14 @@ def methods_grid(methods: Sequence[ComparedMethod]) -> Grid:
     head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token")
     cut = any(m.cut is not None for m in methods)
     head += (*(("Cut, %",) if cut else ()), "mu", "lambda")
-    rows = tuple(_method_row(m, tested, cut) for m in methods)
+    calls = any(m.calls is not None for m in methods)
+    head += (*(("Model calls a token",) if calls else ()),)
+    rows = tuple((*_method_row(m, tested, cut), *((_calls(m),) if calls else ())) for m in methods)
     return Grid("Table of methods", head, rows, frozenset({1}))
+
+
+def _calls(method: ComparedMethod) -> Cell:
+    return Cell("–" if method.calls is None else str(method.calls))
 
 
 def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:

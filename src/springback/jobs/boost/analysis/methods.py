@@ -40,6 +40,8 @@ class ArmLike(Protocol):
     def mu(self) -> float: ...
     @property
     def lam(self) -> float: ...
+    @property
+    def calls(self) -> int: ...
     def key(self) -> dict[str, Any]: ...
 
 
@@ -70,6 +72,7 @@ def analyse(
             verdict="same",
             cut=result.cut_share,
             sampled=sampled_score(result),
+            calls=arms[name].calls if settings.baselines else None,
         )
         if (letters := result.letters) is not None:
             row = replace(
