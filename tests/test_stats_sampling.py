@@ -76,7 +76,7 @@ def test_the_variances_are_unbiased() -> None:
     0.45 - (0.49/12 + 0.45^2) in the mean."""
     rng = np.random.default_rng(0)
     spreads = [
-        spread_of((rng.random((40, 3)) < rng.uniform(0.1, 0.8, 40)[:, None]) * 1.0)
+        spread_of(answers(rng, (rng.uniform(0.1, 0.8, 40), np.zeros(40)), 3, coupled=True)[0])
         for _ in range(2000)
     ]
     assert np.mean([s.questions for s in spreads]) == pytest.approx(0.49 / 12, abs=0.001)

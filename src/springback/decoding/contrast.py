@@ -110,6 +110,16 @@ def unmasked(lam: float, gate: Gate | None = None) -> Mix:
     return lambda expert, amateur: contest(expert, gated(expert, amateur, gate), lam)
 
 
+def averaged(first: Tensor, second: Tensor) -> Tensor:
+    """Log of the mean of two models' probabilities, (..., vocabulary), from their logits.
+
+    What is forbidden (-inf) in ``first`` stays so.  In fp32 (fp64 if given fp64).
+    """
+    first, second = _same_dtype(first, second)
+    both = torch.logaddexp(torch.log_softmax(first, -1), torch.log_softmax(second, -1))
+    return (both - math.log(2)).masked_fill(first == -math.inf, -math.inf)
+
+
 def _same_dtype(expert: Tensor, amateur: Tensor) -> tuple[Tensor, Tensor]:
     """Both in fp32, or in fp64 if the expert's are."""
     dtype = torch.float64 if expert.dtype == torch.float64 else torch.float32

@@ -110,6 +110,10 @@ def _check_fast(settings: DecodeSettings, speculation: Speculation) -> None:
         raise SpringbackError(
             describe("sampling with a stream of noise", "keyed_noise=True", "set it, or use decode")
         )
+    if settings.average:
+        raise SpringbackError(
+            describe("the average of two models in decode_fast", "contrast", "use decode")
+        )
     if speculation.draft not in DRAFTS or (
         (speculation.draft == "model") != (speculation.model is not None)
     ):

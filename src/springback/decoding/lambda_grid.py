@@ -218,10 +218,11 @@ def decode_variants(
     cropped is decoded plainly, once for each lambda.
     """
     expert, amateur = models
-    if settings.temperature or settings.repetition_penalty != 1 or settings.stop_strings:
+    odd = settings.temperature or settings.repetition_penalty != 1 or settings.average
+    if odd or settings.stop_strings:
         raise SpringbackError(
             describe(
-                "sampling, a repetition penalty or stop strings for several lambdas",
+                "sampling, a repetition penalty, stop strings or an average for several lambdas",
                 "greedy decoding",
                 "decode one lambda at a time",
             )

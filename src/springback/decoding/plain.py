@@ -153,7 +153,7 @@ def decode(
     """Answer token ids of every prompt, in order, without prompt and stop token.
 
     Batches hold prompts of similar length and do not depend on the models, so paired arms see
-    the same batches.  ``lam > 0`` needs ``amateur``; with ``lam = 0`` it is not run.  ``work``
+    the same batches.  ``lam > 0`` and ``average`` need ``amateur``; else it is not run.  ``work``
     takes the statistics of the run.  ``numbers``: the prompts' own in a larger set of which they
     are a part, whose noise they have; their places here without.
     """
@@ -163,7 +163,7 @@ def decode(
     tokens_by_prompt: list[list[int]] = [[] for _ in prompts]
     for answers in batches(prompts, settings.batch_size):
         models = [PaddedModel(expert)]
-        if settings.lam > 0 and amateur is not None:
+        if (settings.lam > 0 or settings.average) and amateur is not None:
             models.append(PaddedModel(amateur))
         places = [answer.row for answer in answers]
         if numbers is not None:

@@ -117,6 +117,8 @@ class Chooser:
 
     def _scores(self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]) -> Tensor:
         s = self.settings
+        if s.average and amateur is not None:
+            expert, amateur = contrast.averaged(expert, amateur.to(expert.device)), None
         if amateur is not None:
             amateur = contrast.gated(expert, amateur.to(expert.device), s.gate)
         if not self.hooks.processors:

@@ -38,6 +38,8 @@ class DecodeSettings(Sampling):
     the stop ids among them, every answer has ``max_new_tokens`` tokens).  ``stop_strings`` end a
     row with the token that completes one of them, which is part of the answer.
 
+    ``average``: the mean of both models' probabilities in place of contrast, by the plain loop.
+
     Sampling draws Gumbel noise that does not depend on the batch: a stream for each row, or with
     ``keyed_noise`` noise keyed by (seed, row, position), which any position has without the ones
     before it.  Only keyed noise lets the fast decoder draw the plain loop's tokens.
@@ -52,6 +54,7 @@ class DecodeSettings(Sampling):
     stop_strings: tuple[str, ...] = ()
     keyed_noise: bool = False
     gate: contrast.Gate | None = None
+    average: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,11 @@ def check(
     if s.lam > 0 and amateur is None:
         raise SpringbackError(
             f"lambda is {s.lam} but no second model was given; give one or set lambda to 0"
+        )
+    if s.average and (amateur is None or s.lam > 0):
+        given = "one model" if amateur is None else f"lambda {s.lam:g}"
+        raise SpringbackError(
+            describe(f"the average of two models with {given}", "two models, lambda 0", "change it")
         )
     if any(not p for p in prompts):
         raise SpringbackError("a prompt is empty; every prompt needs at least one token")

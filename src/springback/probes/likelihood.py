@@ -155,6 +155,22 @@ def pair_nll(
 
 
 @torch.inference_mode()
+def mixed_nll(
+    models: tuple[PreTrainedModel, PreTrainedModel],
+    rows: Sequence[Encoded],
+    tokenizer: Tokenizer,
+    mix: contrast.Mix,
+    precision: Precision | None = None,
+    states: tuple[LastStates | None, LastStates | None] | None = None,
+) -> list[TextNLL]:
+    """:func:`nll` under two models whose logits ``mix`` combines.  Cost as :func:`pair_nll`."""
+    precision, sums = precision or Precision(), torch.zeros(len(rows), dtype=torch.float64)
+    for first, second, targets, owner in pair_chunks(models, rows, tokenizer, precision, states):
+        sums.index_add_(0, owner, -_gold(mix(first, second), targets))
+    return _text_nlls(sums, rows)
+
+
+@torch.inference_mode()
 def first_tokens(
     models: tuple[PreTrainedModel, PreTrainedModel | None],
     rows: Sequence[Encoded],

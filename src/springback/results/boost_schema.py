@@ -78,6 +78,36 @@ class NarrowedCandidate:
 
 
 @dataclass(frozen=True)
+class PassAtK:
+    """Questions that one of k samples answers rightly.
+
+    Attributes:
+        k: samples drawn
+        share: chance, over questions, share of 1; 1 - C(n - c, k) / C(n, k) where c of n are right
+    """
+
+    k: int
+    share: Interval
+
+
+@dataclass(frozen=True)
+class SampledScore:
+    """Several sampled answers a question: what their accuracy varies by, and pass@k.
+
+    Attributes:
+        samples: a question
+        questions: variance of the questions' expected scores; unbiased, so it may fall below 0
+        sampling: variance of one sample around its question's expected score, mean over questions
+        pass_at: for 2, 4, 8, ... and all samples
+    """
+
+    samples: int
+    questions: float
+    sampling: float
+    pass_at: tuple[PassAtK, ...]
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to use the two checkpoints, measured once on the test set.
 
@@ -98,6 +128,9 @@ class Method:
         letter_probability: of choices: probability of the right letter right after the prompt,
             among the letters on offer, share of 1; absent where not all questions are choices
         letter_accuracy: likewise, share of questions whose right letter is the likeliest
+        sampled: with several samples a question, of whose means the accuracy is then made; else
+            absent
+        calls: of a model, for a token of the answer; with `--baselines`, else absent
     """
 
     method: str
@@ -111,6 +144,8 @@ class Method:
     cut: float | None = None
     letter_probability: Interval | None = field(default=None, metadata=ABSENT)
     letter_accuracy: Interval | None = field(default=None, metadata=ABSENT)
+    sampled: SampledScore | None = field(default=None, metadata=ABSENT)
+    calls: int | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -118,9 +153,10 @@ class ComparedMethod(Method):
     """A method that differs from the fine-tuned model, with the tests of the difference.
 
     Attributes:
-        won: questions that only this method answers rightly; of scores: where it scores higher
-        lost: questions that only the fine-tuned model answers rightly; likewise
-        p: exact McNemar; of scores between 0 and 1 paired t
+        won: questions that only this method answers rightly; of scores and samples: higher
+        lost: questions that only the fine-tuned model answers rightly, likewise
+        p: exact McNemar; of scores between 0 and 1 and means of samples paired t (null where all
+            differences are equal)
         nll_p: paired t; null where all differences are equal
         questions_for_a_point: questions that would show a gain of 0.01 with 80 % chance
         p_holm: ``p`` adjusted over all tests of the table
@@ -190,6 +226,27 @@ class RunChoice:
 
 
 @dataclass(frozen=True)
+class PowerRow:
+    """Questions that gains take by one kind of score, from the spread of EpiCoDe's differences.
+
+    n = ((z_0.975 + z_0.8) deviation / gain)^2; kinds whose scores do not differ at all are left
+    out.
+
+    Attributes:
+        score: `greedy answer`, `1 sample`, `4 samples`, `probability of the right letter`,
+            `likeliest letter`
+        difference: mean over the questions, share of 1
+        deviation: standard deviation of the differences, question by question, share of 1
+        needed: questions for gains of 1, 2 and 5 points of this score, with 80 % chance
+    """
+
+    score: str
+    difference: float
+    deviation: float
+    needed: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Power:
     """What the test could see of EpiCoDe against the fine-tuned model.
 
@@ -197,11 +254,13 @@ class Power:
         effect: the gain asked about, share of 1
         chance: of showing it
         method: `EpiCoDe`
-        discordance: share of the test questions on which the two differ
+        discordance: share of the test questions on which the two differ, of samples in their mean
         questions: of the test
-        needed: questions that would show the effect with that chance
+        needed: questions that would show the effect with that chance; null where scores of samples
+            do not differ
         seen: smallest gain that this test shows with that chance; null: none
         text: the same in words
+        table: by kind of score; absent where none differs
     """
 
     effect: float = 0.01
@@ -212,6 +271,7 @@ class Power:
     needed: int | None = None
     seen: float | None = None
     text: str | None = None
+    table: tuple[PowerRow, ...] | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -424,12 +484,15 @@ class Boost:
     Attributes:
         search: `mu`, `lambda` and `cd_lambda` (CD only, which has a search of its own): each the
             candidates in order of value.  Where asked for, also `lambda_early`, `lambda_init`,
-            `lambda_other` (further weak models) and `lambda_gated`.  Candidates that `--narrow`
+            `lambda_other` (further weak models), `lambda_gated` and `checkpoint` (by number and
+            name, the last one first).  Candidates that `--narrow`
             left undecoded are not here but in ``narrowed``.  After a joint search `mu` is at lambda
             0 and `lambda` at the chosen mu
         methods: one for each of `fine-tuned`, `ME only`, `CD only` and `EpiCoDe`, then, where
             asked for, `EpiCoDe, weak early`, `EpiCoDe, weak init`, `EpiCoDe, weak NAME` and
-            `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts
+            `EpiCoDe, gated`; `ME, equal step` where EpiCoDe contrasts; with `--baselines`
+            `majority of 3 samples` (of the fine-tuned model; as many as `samples` says),
+            `average of probabilities` (of the fine-tuned and the early model) and `best checkpoint`
         equal_step: EpiCoDe against `ME, equal step`; absent where it does not contrast
         run: after `--run`: what was chosen among the points of the run, whose search is `run`;
             `best of the run` among the methods is that point

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from springback.errors import DataError, describe
+from springback.stats.values import Floats
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Spread:
         return max(self.questions + self.sampling / samples, 0.0)
 
 
-def spread_of(table: Sequence[Sequence[float]]) -> Spread:
+def spread_of(table: Sequence[Sequence[float]] | Floats) -> Spread:
     """The parts of the variance of scores [questions, samples], or of differences of two arms.
 
     Both parts are unbiased with any number of samples from 2 on: the mean of the variances within

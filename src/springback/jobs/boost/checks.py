@@ -74,7 +74,8 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
             f"--narrow is {settings.narrow}; give a number of candidates, 0 is off"
         )
     numbers = ("max_new_tokens", "max_tokens", "batch_size", "tolerance", "train_batch_size")
-    given = {name: getattr(settings, name) for name in (*numbers, *(f"{p}_rows" for p in ROWS))}
+    rows = tuple(f"{part}_rows" for part in ROWS)
+    given = {name: getattr(settings, name) for name in (*numbers, "samples", *rows)}
     check_positive({k.replace("_", "-"): v for k, v in given.items() if v not in (None, "auto")})
     if list(settings.difficulty) != sorted({*settings.difficulty}):
         raise SpringbackError(
@@ -94,10 +95,24 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         lam_cd=candidates(settings.lam_cd, "cd-lambda", above),
         ablate_weak=_ablated(settings, raw),
         gate=str(parse_gate(settings.gate)) if settings.gate else None,
+        temperature=_temperature(settings),
         precision=default_precision() if auto else settings.precision,
     )
     check_recipe(settings.recipe())
     return settings
+
+
+def _temperature(settings: BoostSettings) -> float | None:
+    """That of sampling; None is greedy, where one answer is asked for at no temperature or 0."""
+    given, several = settings.temperature, settings.samples > 1
+    if given is None:
+        return 1.0 if several else None
+    if given < 0 or (several and not given):
+        raise SpringbackError(
+            f"--temperature is {given:g} with --samples {settings.samples}; allowed: above 0 "
+            "(0 is greedy, for one answer); raise it or leave it out"
+        )
+    return given or None
 
 
 def _of_run(settings: BoostSettings) -> BoostSettings:

@@ -21,6 +21,7 @@ from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, sl
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
+from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
@@ -106,6 +107,9 @@ class Boost(Scoring):
             pair = arms["EpiCoDe"], searches["lambda"].chosen
             self.of_run = search_run(self, pair, validation)
             searches["run"] = self.of_run.searched
+        if s.baselines:
+            baselines, searches["checkpoint"] = baseline_arms(self, validation)
+            arms |= baselines
         return methods_of(arms, self.of_run), searches
 
     def _further(self, mu: float) -> dict[str, Arm]:
@@ -228,10 +232,14 @@ def boost(
         arms, searched = job.choose(validation)
         opening = open_test(settings, pair, test, store)
         tested = job.score_each(arms, test, "test", letters=True)
+        greedy = None
+        if job.sampled and job.sampled.samples > 1:  # what samples are worth, on the same pair
+            pair_of = ("fine-tuned", "EpiCoDe")
+            greedy = {n: job.score(arms[n], test, "test", greedy=True) for n in pair_of}
         difficulty, diagnostics = further(job, arms, tested, data, reference)
         control = equal_step(settings, arms, tested)
         analysis = replace(
-            analyse(settings, arms, searched, tested),
+            analyse(settings, arms, searched, tested, greedy),
             equal_step=control,
             run=job.of_run.record if job.of_run else None,
             nll_slope=slopes_of(searched),

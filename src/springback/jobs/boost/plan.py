@@ -105,19 +105,19 @@ def batch_of(settings: BoostSettings) -> int:
 
 def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     """Everything that a boost runs, in its order."""
-    s, batch = settings, batch_of(settings)
+    s, batch, times = settings, batch_of(settings), settings.samples
     solution = load.solved.mean if load.scored else 0.0
 
     def decoded(name: str, arms: int, questions: int, models: int, nll: int) -> Stage:
         """``nll``: passes over the solutions."""
-        batches = -(-questions // batch)
+        batches = -(-questions * times // batch)
         return Stage(
             name,
             arms,
             questions,
-            scored=questions * (arms * models * load.prompt.mean + nll * solution),
+            scored=questions * (arms * models * times * load.prompt.mean + nll * solution),
             passes=arms * models * batches * load.answer.most,
-            decoded=arms * models * questions * load.answer.mean,
+            decoded=arms * models * questions * times * load.answer.mean,
         )
 
     mu, lam, alone = (
@@ -147,6 +147,12 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     found.append(decoded("search of CD only", left(sum(v > 0 for v in alone)), valid, 2, 1))
     if more:
         found.append(decoded("further searches", more * left(contrasts), valid, 2, more))
+    if s.baselines:
+        found.append(decoded("search of the best checkpoint", max(2, len(s.run)), valid, 1, 0))
+        if times < 3:  # else these samples of the fine-tuned model are there already
+            found.append(decoded("majority of samples", -(-3 // times), test, 1, 0))
+        found.append(decoded("average of probabilities", 1, test, 2, 2))
+        found.append(decoded("best checkpoint", 1, test, 1, 1))
     found.append(decoded("test, one model", 2, test, 1, 2))
     found.append(decoded("test, two models", 2 + more, test, 2, 2 + more))
     return found

@@ -17,6 +17,7 @@ from springback.data.grading import (
     Outcome,
     check_reference,
     compile_extraction,
+    extract,
     find_answer,
     outcome,
     require_math,
@@ -116,11 +117,7 @@ class QuestionFormat:
         function and the metric.  What ``extract`` finds nowhere in is unread.  Raises
         :class:`SpringbackError` where the function returns anything but scores from 0 to 1.
         """
-        whole = [without_thoughts(text) for text in texts]
-        answers: list[str | None] = [*whole]
-        if self.extract:
-            pattern = compile_extraction(self.extract)
-            answers = [find_answer(pattern, text) for text in whole]
+        answers = self._answers(texts)
         outcomes: list[Outcome | float] = ["unread"] * len(rows)
         by_function: list[int] = []
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
@@ -160,6 +157,28 @@ class QuestionFormat:
         places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in index]
         return _scores(own.name if own else self.metric, returned, places)
 
+    def readings(self, rows: Sequence[Row], texts: Sequence[str]) -> list[str | None]:
+        """What each completion is read as, by which samples may vote; None: nothing can be read.
+
+        A function of the user's reads nothing off, so there it is all that ``extract`` finds, or
+        the whole text.
+        """
+        readings = []
+        for row, answer in zip(rows, self._answers(texts), strict=True):
+            metric = self.metric_of(row)
+            if answer is not None and metric is not None:
+                answer = extract(metric, answer, letters=letters_of(row))
+            readings.append(answer.strip() if answer else None)
+        return readings
+
+    def _answers(self, texts: Sequence[str]) -> list[str | None]:
+        """Completions without thoughts, of these what ``extract`` finds; None where it does not."""
+        whole = [without_thoughts(text) for text in texts]
+        if not self.extract:
+            return [*whole]
+        pattern = compile_extraction(self.extract)
+        return [find_answer(pattern, text) for text in whole]
+
     def expressions(self, rows: Sequence[Row]) -> bool:
         """Whether the metric ``math`` grades any of ``rows``."""
         return any(self.metric_of(row) == "math" for row in rows)
@@ -167,6 +186,18 @@ class QuestionFormat:
     def metric_of(self, row: Row) -> str | None:
         """How the row's answer is read; None: by the user's function, or by lm-eval."""
         return row.metric or (None if self.grader or self.harness else self.metric)
+
+
+def vote(readings: Sequence[str | None]) -> int:
+    """Which sample holds the answer that most give: the first of these.
+
+    Of answers given equally often the one that came first wins; samples without a reading do not
+    vote, unless none has any.
+    """
+    given = [reading for reading in readings if reading is not None]
+    if not given:
+        return 0
+    return readings.index(max(given, key=given.count))
 
 
 def letters_of(row: Row) -> str:

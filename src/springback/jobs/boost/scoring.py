@@ -12,11 +12,12 @@ from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
 from springback.decoding import DecodeSettings, decode, decode_variants
 from springback.decoding.adapter_pair import AdapterPair
-from springback.decoding.contrast import unmasked
-from springback.jobs.boost.arm import Arm, at_of, gate_of
+from springback.decoding.contrast import averaged, unmasked
+from springback.errors import SpringbackError
+from springback.jobs.boost.arm import Arm, Sampled, at_of, gate_of
 from springback.jobs.boost.batches import row_bytes, rows_at_once
 from springback.jobs.boost.letters import all_choices, encoded_letters, letters_from, one_token_each
-from springback.jobs.boost.questions import question_format, score_of
+from springback.jobs.boost.questions import question_format, score_of, vote
 from springback.jobs.boost.search import Letters, Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
@@ -65,7 +66,12 @@ class Scoring:
         self.settings, self.store, self.progress = settings, store, progress
         self.train = train
         *self.before, self.early, self.ft = line
-        self.format = question_format(settings)
+        self.format, self.sampled = question_format(settings), Sampled.of(settings)
+        if self.by_likelihood and (self.sampled or settings.baselines):
+            raise SpringbackError(
+                f"{self.format.metric} is judged by the log-likelihoods of choices, so nothing is "
+                "decoded; allowed: neither --samples nor --baselines; leave them out"
+            )
         self.sweep = _models(line, settings, store)
         self.tokenizer = self.sweep.tokenizer
         self.weak = dict(weak or {})
@@ -78,25 +84,65 @@ class Scoring:
         self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
 
-    def score(self, arm: Arm, questions: Slice, part: str) -> Tried:
-        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions."""
+    def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
+        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions.
+
+        ``greedy``: one greedy answer also where the settings ask for samples.
+        """
+        sampled = None if greedy else self.sampled
+        make = self._voted if arm.votes else self._scored
+        results = make(arm, questions, part, sampled)
+        return self._tried(arm, results, questions, part)
+
+    def _scored(
+        self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
+    ) -> Mapping[str, Any]:
+        """Results of the run of an arm, made where they are not there.
+
+        Samples have noise by their number and the question's, the same under every arm, so that
+        what differs between two arms is not the luck of the draw.
+        """
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part, sampled)
+        results = self.store.results(run)
+        if results is None:
+            key, times = arm.key(), sampled.samples if sampled else 1
+            self._announce(part, [arm], times * len(rendered))
+            if self.by_likelihood:
+                nlls = self._nlls([arm], rendered, part)
+                return self.store.commit(run, self._graded_choices([arm], nlls, rendered)[0])
+            how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
+            how = replace(how, average="average" in key)
+            if sampled:
+                temperature, seed = sampled.temperature, sampled.seed
+                how = replace(how, temperature=temperature, seed=seed, keyed_noise=True)
+            expert, weak = self._models_of(key)
+            prompts = self._prompts(rendered) * times
+            ids = decode(expert, prompts, how, weak, self.progress.advance)
+            nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
+            results = self.store.commit(run, self._graded(ids, nll, rendered, times))
+        return results
+
+    def _voted(
+        self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
+    ) -> Mapping[str, Any]:
+        """Of every question the sample with the answer that most samples give."""
         rendered = self.format.render(questions)
         run = self.run("score", arm, rendered, part)
         results = self.store.results(run)
         if results is None:
-            key = arm.key()
-            self._announce(part, [arm], len(rendered))
-            if self.by_likelihood:
-                nlls = self._nlls([arm], rendered, part)
-                graded = self._graded_choices([arm], nlls, rendered)[0]
-                return self._tried(arm, self.store.commit(run, graded), questions, part)
-            how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
-            weak = self._model(key["weak"])
-            expert = self.sweep.at(at_of(key))
-            ids = decode(expert, self._prompts(rendered), how, weak, self.progress.advance)
-            nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
-            results = self.store.commit(run, self._graded(ids, nll, rendered))
-        return self._tried(arm, results, questions, part)
+            single = self._scored(replace(arm, votes=None), questions, part, arm.votes)
+            count, texts = len(rendered), single["completions"]
+            rows = rendered.rows * len(single["sampled"][0])
+            readings = self.format.readings(rows, self._begun(texts, rendered))
+            chosen = [vote(readings[i::count]) for i in range(count)]
+            results = {
+                "correct": [given[k] for given, k in zip(single["sampled"], chosen, strict=True)],
+                "nll": [],
+                "completions": [texts[k * count + i] for i, k in enumerate(chosen)],
+            }
+            results = self.store.commit(run, results)
+        return results
 
     def score_each(
         self, arms: Mapping[str, Arm], questions: Slice, part: str, letters: bool = False
@@ -106,12 +152,13 @@ class Scoring:
         letters = letters and all_choices(questions, self.format)
         self.make_elsewhere("score", list(arms.values()), questions, part)
         if letters:
-            self.make_elsewhere("letters", list(arms.values()), questions, part)
+            alone = [arm for arm in arms.values() if not arm.votes]
+            self.make_elsewhere("letters", alone, questions, part)
         by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
         tried = {}
         for name in by_weak:
             tried[name] = self.score(arms[name], questions, part)
-            if letters:
+            if letters and not arms[name].votes:
                 scores = self.letters(arms[name], questions, part)
                 tried[name] = replace(tried[name], letters=scores)
         return {name: tried[name] for name in arms}
@@ -145,7 +192,7 @@ class Scoring:
         if known:
             rows, states = self.solutions(rendered), self._states_pair(key, rendered)
         tokens = [[letter.ids[-1] for letter in letters] for letters in options]
-        mix = unmasked(key["lam"], gate_of(key))
+        mix = averaged if "average" in key else unmasked(key["lam"], gate_of(key))
         float32 = Precision("float32")
         return probes.first_tokens(models, rows, self.tokenizer, tokens, mix, float32, states)
 
@@ -159,6 +206,8 @@ class Scoring:
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
         self.make_elsewhere("score_all", arms, questions, part)
+        if self.sampled:  # variants of several lambdas are greedy
+            return [self.score(arm, questions, part) for arm in arms]
         rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
         for group in self._missing(runs, arms):
@@ -172,10 +221,12 @@ class Scoring:
         """A stored run as the search takes it.  NLL goes by this call, not by the one that stored
         it: there it may have been withheld, or not yet."""
         nll: Sequence[float] = ()
-        if not self.withheld(questions, part):
+        if not arm.votes and not self.withheld(questions, part):
             nll = results["nll"] or self.nll_all([arm], questions, part)[0]
         value = arm.lam if arm.weak else arm.mu
-        return Tried(value, tuple(results["correct"]), tuple(nll), results.get("cut"))
+        sampled = tuple(tuple(answers) for answers in results.get("sampled", ()))
+        correct, cut = tuple(results["correct"]), results.get("cut")
+        return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
@@ -254,7 +305,8 @@ class Scoring:
             return
         rendered = self.format.render(questions)
         kind = "score" if how == "score_all" else how
-        runs = [self.run(kind, arm, rendered, part) for arm in arms]
+        sampled = self.sampled if kind == "score" else None
+        runs = [self.run(kind, arm, rendered, part, sampled) for arm in arms]
         if groups := self._missing(runs, arms):
             self.elsewhere(how, groups, part)
 
@@ -264,11 +316,13 @@ class Scoring:
         for run, arm in zip(runs, arms, strict=True):
             if self.store.results(run) is None:
                 key = arm.key()
-                same = (at_of(key), key["weak"], key.get("gate"))
+                same = (at_of(key), key["weak"], key.get("gate"), "average" in key)
                 groups.setdefault(same, {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
-    def run(self, kind: str, arm: Arm, rendered: Slice, part: str) -> Run:
+    def run(
+        self, kind: str, arm: Arm, rendered: Slice, part: str, sampled: Sampled | None = None
+    ) -> Run:
         """The run of an arm on questions as they are asked."""
         s, key = self.settings, arm.key()
         extra = {**self.format.key(), **key}
@@ -281,6 +335,7 @@ class Scoring:
         else:
             extra |= {"alpha": s.alpha, "decode": [s.max_new_tokens, self.batch_size(rendered)]}
             extra |= listed_stops(self.tokenizer, rendered.rows[0], self.sweep.configs)
+            extra |= {"sampled": sampled} if sampled and not arm.votes else {}
         return Run.of(
             kind,
             early=self.early.content_hash,
@@ -355,16 +410,17 @@ class Scoring:
         )
 
     def _graded(
-        self, ids: Sequence[Sequence[int]], nll: Sequence[float], rendered: Slice
+        self, ids: Sequence[Sequence[int]], nll: Sequence[float], rendered: Slice, times: int = 1
     ) -> dict[str, Any]:
-        rows: Sequence[Row] = rendered.rows
+        """``ids``: the answers, all questions ``times`` one after another."""
+        rows: Sequence[Row] = rendered.rows * times
         texts = [self.tokenizer.decode(list(i), skip_special_tokens=True) for i in ids]
-        # A template may open the thoughts, so that an answer only closes them.
-        prompt = prompt_text(self.tokenizer, rows[0], self.settings.system)
-        begun = "<think>" if in_thoughts(prompt) else ""
-        outcomes = self.format.outcomes(rows, [begun + text for text in texts])
+        outcomes = self.format.outcomes(rows, self._begun(texts, rendered))
+        right = [score_of(outcome) for outcome in outcomes]
+        sampled = [right[i :: len(rendered)] for i in range(len(rendered))]
         results = {
-            "correct": [score_of(outcome) for outcome in outcomes],
+            "correct": right if times == 1 else [sum(given) / times for given in sampled],
+            **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
             "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
@@ -377,6 +433,12 @@ class Scoring:
                     "expression, or one that takes too long to work out"
                 )
         return results
+
+    def _begun(self, texts: Sequence[str], rendered: Slice) -> list[str]:
+        """Completions with the mark of thoughts that the template opens: they only close it."""
+        prompt = prompt_text(self.tokenizer, rendered.rows[0], self.settings.system)
+        begun = "<think>" if in_thoughts(prompt) else ""
+        return [begun + text for text in texts]
 
     def _model(self, weak: str | None) -> Model | None:
         """The weak model of that name, in the place of the one before."""
@@ -421,6 +483,10 @@ class Scoring:
         expert, weak = self._models_of(key)
         if weak is None:
             return [probes.nll(expert, encoded, self.tokenizer, precision, states[0])] * len(arms)
+        if "average" in key:
+            pair = (expert, weak)
+            scores = probes.mixed_nll(pair, encoded, self.tokenizer, averaged, precision, states)
+            return [scores] * len(arms)
         lams = [arm.key()["lam"] for arm in arms]
         both = (states[0], states[1]) if states[0] and states[1] else None
         by_lam = probes.pair_nll(

@@ -28,11 +28,13 @@ class Letters:
 
 @dataclass(frozen=True)
 class Tried:
-    """One candidate on the validation set: score per question (0 to 1), NLL per question.
+    """One candidate on a set of questions: score per question (0 to 1, or the mean of its samples),
+    NLL per question.
 
     ``nll`` is empty where it is withheld (:func:`springback.data.nll_withheld`).  ``cut``: how
     many answers reached the limit of new tokens; None where that is not known.  ``letters``: the
-    log-likelihood of choices, where it was taken.
+    log-likelihood of choices, where it was taken.  ``sampled``: whether each of several samples is
+    right, by question.
     """
 
     value: float
@@ -40,10 +42,12 @@ class Tried:
     nll: tuple[float, ...]
     cut: int | None = None
     letters: Letters | None = None
+    sampled: tuple[tuple[bool, ...], ...] = ()
 
     @property
     def cut_share(self) -> float | None:
-        return None if self.cut is None else self.cut / len(self.correct)
+        answers = len(self.correct) * (len(self.sampled[0]) if self.sampled else 1)
+        return None if self.cut is None else self.cut / answers
 
     @property
     def accuracy(self) -> float:
@@ -101,7 +105,8 @@ def choose_first(correct: Sequence[Sequence[float]], one_se: bool = False) -> in
     ``one_se``: the first whose mean lies within one standard error of the best one's.  The error is
     that of the paired differences, question by question: their standard deviation over sqrt(n).
     """
-    best = max(range(len(correct)), key=lambda i: (sum(correct[i]), -i))
+    # Rounded, so that equal means of samples are a tie.
+    best = max(range(len(correct)), key=lambda i: (round(math.fsum(correct[i]), 9), -i))
     if not one_se:
         return best
     for i, rival in enumerate(correct):

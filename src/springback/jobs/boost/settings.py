@@ -99,6 +99,15 @@ class StrengthSettings(Settings, group="Strengths and decoding", changes="decodi
     batch_size: int | Literal["auto"] = setting(
         32, "Questions decoded at once; auto: as many as the memory allows."
     )
+    samples: int = setting(
+        1,
+        "Answers sampled to each question, with the same noise under every method; a question's "
+        "score is their mean.",
+        added=True,
+    )
+    temperature: float | None = setting(
+        None, "Of sampling. [default: greedy, 1 with several --samples]", added=True
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,12 @@ class SearchSettings(Settings, group="Search and methods", changes="method"):
         None,
         "One more method: contrast only where the expert is uncertain, top:P (its largest "
         "probability is at most P) or entropy:NATS (at least that).",
+    )
+    baselines: bool = setting(
+        False,
+        "Also test what a pair's cost could buy otherwise: a majority of samples (3 at least), the "
+        "average of both models' probabilities, the best single checkpoint.",
+        added=True,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from springback.report import figure, formatting
 from springback.report.components import Cell, Grid, Section, there, tone
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
-from springback.results.boost_schema import Boost, ComparedMethod
+from springback.results.boost_schema import Boost, ComparedMethod, PowerRow, SampledScore
 from springback.results.schema import Interval
 
 #: From this share on of cut answers the page says what that does to accuracy.
@@ -16,6 +16,7 @@ MANY_CUT = 0.1
 
 def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
     letters = tuple(m for m in methods if m.letter_probability is not None)
+    sampled = [(m.method, m.sampled) for m in methods if m.sampled is not None]
     return Section(
         "comparison",
         "Methods",
@@ -27,8 +28,46 @@ def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
             *withheld(boost, "test"),
         ),
         warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
-        grids=(methods_grid(methods), *((letters_grid(letters),) if letters else ())),
+        grids=(
+            methods_grid(methods),
+            *((letters_grid(letters),) if letters else ()),
+            *((samples_grid(sampled),) if sampled else ()),
+            *((power_grid(boost.power.table),) if boost.power and boost.power.table else ()),
+        ),
     )
+
+
+def samples_grid(methods: Sequence[tuple[str, SampledScore]]) -> Grid:
+    """What sampled answers vary by, and how often one of several is right."""
+    passed = [p.k for p in methods[0][1].pass_at]
+    head = ("Method", "Samples", "Between questions, points", "One sample, points")
+    rows = tuple(
+        (
+            Cell(name),
+            Cell(str(s.samples)),
+            *(Cell(formatting.number(100 * max(v, 0.0) ** 0.5)) for v in (s.questions, s.sampling)),
+            *(_cell(p.share, 100) for p in s.pass_at),
+        )
+        for name, s in methods
+    )
+    title = "Standard deviation of sampled answers by source, and pass@k"
+    return Grid(title, (*head, *(f"pass@{k}, %" for k in passed)), rows)
+
+
+def power_grid(table: Sequence[PowerRow]) -> Grid:
+    """Questions that gains of 1, 2 and 5 points take by each kind of score."""
+    head = ("Score", "Difference, points", "Standard deviation, points", "1 point")
+    rows = tuple(
+        (
+            Cell(row.score),
+            Cell(formatting.number(100 * row.difference, sign=True)),
+            Cell(formatting.number(100 * row.deviation)),
+            *(Cell(f"{questions:,}") for questions in row.needed),
+        )
+        for row in table
+    )
+    title = "Questions that show a gain of EpiCoDe's with 80 % chance, by kind of score"
+    return Grid(title, (*head, "2 points", "5 points"), rows, titled=True)
 
 
 def letters_grid(methods: Sequence[ComparedMethod]) -> Grid:
@@ -91,8 +130,14 @@ def methods_grid(methods: Sequence[ComparedMethod]) -> Grid:
     head += (*(("p of it (Holm)",) if tested else ()), "NLL, nats/token")
     cut = any(m.cut is not None for m in methods)
     head += (*(("Cut, %",) if cut else ()), "mu", "lambda")
-    rows = tuple(_method_row(m, tested, cut) for m in methods)
+    calls = any(m.calls is not None for m in methods)
+    head += (*(("Model calls a token",) if calls else ()),)
+    rows = tuple((*_method_row(m, tested, cut), *((_calls(m),) if calls else ())) for m in methods)
     return Grid("Table of methods", head, rows, frozenset({1}))
+
+
+def _calls(method: ComparedMethod) -> Cell:
+    return Cell("–" if method.calls is None else str(method.calls))
 
 
 def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:

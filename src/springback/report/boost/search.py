@@ -44,6 +44,11 @@ SEARCHES = {
         "an ordinary set of weights that the checkpoints of the run span: a checkpoint, an average "
         "of them, a step back or ahead along the last update (mu), or along the line through all",
     ),
+    "checkpoint": (
+        "checkpoint",
+        "The best single checkpoint",
+        "a checkpoint as it stands, the last one first; the best accuracy is chosen",
+    ),
     "lambda_gated": (
         "lambda",
         "Search for lambda, gated",
@@ -117,7 +122,11 @@ def _label(candidate: Candidate) -> str:
 
 def _place(key: str, candidate: Candidate) -> str:
     """Names are too long for an axis: points of a run stand there by number, as in the table."""
-    return str(int(candidate.value) + 1) if key == "run" else formatting.plain(candidate.value)
+    return (
+        str(int(candidate.value) + 1)
+        if key in ("run", "checkpoint")
+        else formatting.plain(candidate.value)
+    )
 
 
 def step_chart(search: Mapping[str, Sequence[Candidate]]) -> Chart | None:

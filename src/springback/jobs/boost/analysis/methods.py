@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
+from springback.jobs.boost.analysis.power import needed, power, sampled_score
 from springback.jobs.boost.search import Searched, Tried, curve
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.boost_schema import (
@@ -14,7 +14,6 @@ from springback.results.boost_schema import (
     ByDifficulty,
     ComparedMethod,
     Method,
-    Power,
     SeedsMethod,
 )
 from springback.results.schema import Part, Verdict
@@ -25,8 +24,6 @@ from springback.stats import (
     paired_interval,
     paired_p,
     paired_t,
-    power_effect,
-    power_questions,
     verdict,
 )
 
@@ -34,8 +31,6 @@ from springback.stats import (
 Row = TypeVar("Row", Method, SeedsMethod, ByDifficulty)
 #: Accuracy of the fine-tuned model below which a gain in accuracy can hardly show.
 FLOOR = 0.05
-#: One point of accuracy: the gain that power is given for.
-POINT = 0.01
 
 
 class ArmLike(Protocol):
@@ -45,6 +40,8 @@ class ArmLike(Protocol):
     def mu(self) -> float: ...
     @property
     def lam(self) -> float: ...
+    @property
+    def calls(self) -> int: ...
     def key(self) -> dict[str, Any]: ...
 
 
@@ -57,8 +54,12 @@ def analyse(
     arms: Mapping[str, ArmLike],
     tried: Mapping[str, Searched],
     tested: Mapping[str, Tried],
+    greedy: Mapping[str, Tried] | None = None,
 ) -> Boost:
-    """Search curves, the method table (against fine-tuned, paired by question), a floor remark."""
+    """Search curves, the method table (against fine-tuned, paired by question), a floor remark.
+
+    ``greedy``: greedy answers of fine-tuned and EpiCoDe, where ``tested`` has samples.
+    """
     base, base_key = tested["fine-tuned"], arms["fine-tuned"].key()
     methods = []
     for name, result in tested.items():
@@ -70,6 +71,8 @@ def analyse(
             _interval(result.nll) if result.nll else None,
             verdict="same",
             cut=result.cut_share,
+            sampled=sampled_score(result),
+            calls=arms[name].calls if settings.baselines else None,
         )
         if (letters := result.letters) is not None:
             row = replace(
@@ -84,7 +87,7 @@ def analyse(
         search={name: curve(s, _interval) for name, s in tried.items()},
         # What is the fine-tuned model has no tests: their keys are absent, and read as None.
         methods=tuple(methods),  # type: ignore[arg-type]
-        power=power(methods, len(base.correct), _spread(tested.get("EpiCoDe", base), base)),
+        power=power(arms, tested, greedy),
         floor=_floor(settings, base),
     )
 
@@ -98,13 +101,13 @@ def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> Co
     is about NLL is null where that is withheld.
     """
     new, old = ([float(c) for c in arm.correct] for arm in (result, base))
-    difference = paired_interval(new, old)
+    difference, scored = paired_interval(new, old), bool(result.nll and base.nll)
     won = sum(a > b for a, b in zip(new, old, strict=True))
     lost = sum(a < b for a, b in zip(new, old, strict=True))
     p = paired_p(new, old)
     changed = {
         "difference": difference,
-        "nll_difference": paired_interval(result.nll, base.nll) if base.nll else None,
+        "nll_difference": paired_interval(result.nll, base.nll) if scored else None,
         "verdict": verdict(difference, tolerance=tolerance, p=p),
         **_letters(result, base),
     }
@@ -113,8 +116,8 @@ def compared(method: Method, result: Tried, base: Tried, tolerance: float) -> Co
         won=won,
         lost=lost,
         p=p,
-        nll_p=paired_t(result.nll, base.nll) if base.nll else None,
-        questions_for_a_point=questions_for(_spread(result, base)),
+        nll_p=paired_t(result.nll, base.nll) if scored else None,
+        questions_for_a_point=needed(new, old),
     )
 
 
@@ -152,48 +155,6 @@ def adjusted(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     for (i, name, _), value in zip(tests, holm([p for *_, p in tests]), strict=True):
         changes.setdefault(i, {})[f"{name}_holm"] = value
     return [replace(row, **changes.get(i, {})) for i, row in enumerate(rows)]
-
-
-def questions_for(discordance: float, effect: float = POINT) -> int:
-    """Questions that show ``effect`` with 80 % chance where so large a share of answers differs.
-
-    Where fewer differ than the effect itself, as many as the effect needs: no fewer could.
-    """
-    return power_questions(effect, max(discordance, effect))
-
-
-def power(rows: Sequence[Method], questions: int, discordance: float) -> Power | None:
-    """What this test could see, from EpiCoDe's differing answers; None where it is fine-tuned.
-
-    ``discordance``: the mean square of the differences; of answers that are right or wrong, the
-    share that differs.
-    """
-    row = next((r for r in rows if r.method == "EpiCoDe"), None)
-    if not isinstance(row, ComparedMethod):
-        return None
-    differing = ((row.won or 0) + (row.lost or 0)) / questions
-    needed = questions_for(discordance)
-    # None differing says "few", not "none": one question each way, as the interval assumes.
-    seen = power_effect(questions, max(discordance, 2 / (questions + 2)))
-    can = (
-        f"these {questions} show a gain of {100 * seen:.1f} points or more"
-        if math.isfinite(seen)
-        else f"so few differ that these {questions} cannot show any gain reliably"
-    )
-    text = (
-        f"EpiCoDe and the fine-tuned model differ on {100 * differing:.1f} % of the test "
-        f"questions. To see a gain of 1 point with 80 % chance takes {needed:,} questions; {can}."
-    )
-    return Power(
-        POINT,
-        0.8,
-        "EpiCoDe",
-        discordance,
-        questions,
-        needed,
-        seen if math.isfinite(seen) else None,
-        text,
-    )
 
 
 def _floor(settings: BoostSettings, base: Tried) -> str | None:

@@ -41,8 +41,11 @@ NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: Settings that are hashed whatever they are, and those that are where they are not at their
 #: default.  Of the others what they name is hashed (the dtype as it comes out on this machine), or
 #: they change no answer.
-_ALWAYS = tuple(n for n in names_changing(BoostSettings, "decoding") if n != "dtype")
-_IF_CHANGED = names_changing(BoostSettings, "method", "prompt")
+_SAMPLING = ("samples", "temperature")
+_ALWAYS = tuple(
+    n for n in names_changing(BoostSettings, "decoding") if n not in ("dtype", *_SAMPLING)
+)
+_IF_CHANGED = (*names_changing(BoostSettings, "method", "prompt"), *_SAMPLING)
 #: Beside EpiCoDe and CD only one plain model that goes as far is tested, but for the theory.
 CONTROLS = {"EpiCoDe": EQUAL_STEP, "CD only": "ME, step of CD"}
 
