@@ -22,6 +22,7 @@ from springback.jobs.papers.epicode.job import cells, plan, reproduce_epicode, s
 from springback.jobs.papers.epicode.settings import EPICODE, NAMES
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.results.paper_schema import Agreement, Cell
+from springback.results.store import read_json
 from springback.stats import Interval, paired_interval
 
 
@@ -220,6 +221,11 @@ def test_seeds_are_kept_shared_and_put_into_the_papers_table(
     assert epicode["nll_p_t_holm"] >= epicode["nll_p_t"]
     assert not (tmp_path / "a" / "work").exists() or not list((tmp_path / "a" / "work").iterdir())
     assert "DeepSeek-7B" in (tmp_path / "a" / "reproduce.md").read_text()
+    kept = [read_json(file) for file in (tmp_path / "a" / "runs").glob("*/run.json")]
+    for seed in kept:
+        for found in seed["results"]["search"].values():
+            assert all(len(t["correct"]) == 4 for t in found["tried"]), "answers by question"
+    assert "correct" not in cell["search"][0]["mu"]["tried"][0]
 
     # Seed 1 made elsewhere, its runs copied in; the other studies use the same seeds.
     other = {**given, "seeds": (1,)}

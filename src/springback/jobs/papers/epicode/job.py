@@ -175,5 +175,16 @@ def _tables(settings: EpicodeSettings, results: Sequence[Mapping[str, Any]]) -> 
     return {
         **across(seeds, settings.tolerance),
         "difficulty": by_difficulty(seeds, bins),
-        "search": tuple({"seed": result["seed"], **result["search"]} for result in results),
+        "search": tuple({"seed": result["seed"], **_means(result["search"])} for result in results),
+    }
+
+
+def _means(search: Mapping[str, Any]) -> dict[str, Any]:
+    """What every search tried and chose, without the answers by question, which the runs keep."""
+    return {
+        name: {
+            **found,
+            "tried": [{k: v for k, v in t.items() if k != "correct"} for t in found["tried"]],
+        }
+        for name, found in search.items()
     }

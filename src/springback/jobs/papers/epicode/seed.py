@@ -144,6 +144,7 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
                         "value": t.value,
                         "accuracy": t.accuracy,
                         "nll": sum(t.nll) / len(t.nll) if t.nll else None,
+                        "correct": list(t.correct),
                     }
                     for t in s.points
                 ],
