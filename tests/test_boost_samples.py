@@ -15,6 +15,7 @@ from boost_pair import save_pair
 from springback.decoding import DecodeSettings, decode
 from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.power import power_table, sampled_score
+from springback.jobs.boost.analysis.seeds import Answers, SeedResult, across, over_questions
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.job import Boost, boost
@@ -203,3 +204,23 @@ def test_equal_means_of_samples_are_a_tie() -> None:
     """1/3 + 2/3 + 0 and 0 + 2/3 + 1/3, whose sums may differ in the last bit."""
     assert choose_first([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]) == 0
     assert choose_first([[0.3, 0.2, 0.1], [0.1, 0.2, 0.3]]) == 0
+
+
+def test_seeds_of_sampled_scores_have_no_mcnemar_test() -> None:
+    """It is for answers that are right or wrong; their verdict is that of the interval."""
+    seeds = [
+        SeedResult(
+            seed,
+            (f"{seed}a", f"{seed}b"),
+            (1.0, 2.0),
+            {
+                "fine-tuned": Answers(0.0, 0.0, (0.25, 0.5), ()),
+                "EpiCoDe": Answers(0.5, 1.0, (0.5 + seed / 8, 0.75), ()),
+            },
+        )
+        for seed in range(3)
+    ]
+    assert over_questions(seeds, "EpiCoDe", "fine-tuned") is None
+    row = across(seeds)["methods"][1]
+    assert row.p_mcnemar is None
+    assert row.difference.mean == pytest.approx((0.25 + 0.3125 + 0.375) / 3)

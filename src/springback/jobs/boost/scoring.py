@@ -89,9 +89,10 @@ class Scoring:
 
         ``greedy``: one greedy answer also where the settings ask for samples.
         """
-        sampled = None if greedy else self.sampled
-        make = self._voted if arm.votes else self._scored
-        results = make(arm, questions, part, sampled)
+        if arm.votes:
+            results = self._voted(arm, questions, part, arm.votes)
+        else:
+            results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
 
     def _scored(
@@ -123,15 +124,13 @@ class Scoring:
             results = self.store.commit(run, self._graded(ids, nll, rendered, times))
         return results
 
-    def _voted(
-        self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
-    ) -> Mapping[str, Any]:
+    def _voted(self, arm: Arm, questions: Slice, part: str, sampled: Sampled) -> Mapping[str, Any]:
         """Of every question the sample with the answer that most samples give."""
         rendered = self.format.render(questions)
         run = self.run("score", arm, rendered, part)
         results = self.store.results(run)
         if results is None:
-            single = self._scored(replace(arm, votes=None), questions, part, arm.votes)
+            single = self._scored(replace(arm, votes=None), questions, part, sampled)
             count, texts = len(rendered), single["completions"]
             rows = rendered.rows * len(single["sampled"][0])
             readings = self.format.readings(rows, self._begun(texts, rendered))
