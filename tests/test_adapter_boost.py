@@ -224,3 +224,12 @@ def test_an_adapter_of_another_base_is_refused(
     stranger = save_adapter(tmp_path / "s", other, 1, r=2)
     with pytest.raises(ModelError, match="different base models"):
         boost(replace(settings, ft=str(stranger)), tmp_path / "out")
+
+
+def test_adapters_have_samples_and_baselines_too(settings: BoostSettings, tmp_path: Path) -> None:
+    given = replace(settings, samples=2, baselines=True, write_model=False)
+    analysis = boost(given, tmp_path / "sampled").data["analysis"]
+    methods = {m["method"]: m for m in analysis["methods"]}
+    assert methods["average of probabilities"]["accuracy"]["n"] == given.test_rows
+    assert [c["value"] for c in analysis["search"]["checkpoint"]] == [0, 1]
+    assert methods["majority of 3 samples"]["calls"] == 3

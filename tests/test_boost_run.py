@@ -289,3 +289,19 @@ def test_a_point_on_the_line_is_the_run_of_its_mu() -> None:
     assert Arm("", 0.4, 0, None, point=on_line(0.4, 3)).key() == Arm("", 0.4, 0, None).key()
     assert "point" in Arm("", 0.0, 0, None, point=(-0.5, 0.0)).key()
     assert Point("x", (0.0,)).weights == (0.0,)
+
+
+def test_the_best_checkpoint_is_one_of_the_run(
+    settings: BoostSettings, run: Path, tmp_path: Path
+) -> None:
+    """Samples and baselines beside the points of a run; its checkpoints are scored once."""
+    given = replace(settings, metric=letters(tmp_path), baselines=True, samples=2)
+    analysis = boost(given, tmp_path / "out").data["analysis"]
+    checkpoints = {c["name"]: c["accuracy"] for c in analysis["search"]["checkpoint"]}
+    assert list(checkpoints) == ["checkpoint-100", "checkpoint-20", "checkpoint-5"]
+    points = {c["name"]: c["accuracy"] for c in analysis["search"]["run"]}
+    assert checkpoints["checkpoint-5"] == points["checkpoint-5"]
+    assert checkpoints["checkpoint-100"] == points["fine-tuned"]
+    methods = {m["method"]: m for m in analysis["methods"]}
+    assert {"majority of 3 samples", "average of probabilities", "best checkpoint"} <= set(methods)
+    assert methods["fine-tuned"]["sampled"]["samples"] == 2
