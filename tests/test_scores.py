@@ -46,9 +46,9 @@ def test_the_tests_of_scores_are_paired_t() -> None:
         [a - b for a, b in zip(better.correct, base.correct, strict=True)]
     )
     assert row.p == pytest.approx(sps.ttest_1samp(gaps, 0.0).pvalue)
-    # A point with 80 % chance: ((1.96 + 0.84) / 0.01)^2 times the mean square of the differences.
-    mean_square = sum(g * g for g in gaps) / 5
-    assert row.questions_for_a_point == pytest.approx(78_489 * mean_square, rel=0.01)
+    # A point with 80 % chance: ((1.96 + 0.84) / 0.01)^2 times the variance of the differences.
+    variance = sum((g - 0.1) ** 2 for g in gaps) / 4
+    assert row.questions_for_a_point == pytest.approx(78_489 * variance, rel=0.01)
 
 
 def test_right_and_wrong_keep_mcnemar() -> None:

@@ -571,8 +571,8 @@ class SeedsComparison(SeedsMethod):
         nll_p_wilcoxon: as ``p_wilcoxon``, of NLL
         seeds_better: seeds in which it is better
         seeds_worse: seeds in which it is worse
-        p_mcnemar: exact (of scores between 0 and 1 paired t), over all questions; null where seeds
-            share their questions
+        p_mcnemar: exact, over all questions; null where seeds share their questions, or scores are
+            other than right or wrong
         p_t_holm: adjusted over both tables
         nll_p_t_holm: likewise
         p_wilcoxon_holm: likewise

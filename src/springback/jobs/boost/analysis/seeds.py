@@ -22,9 +22,9 @@ from springback.stats import (
     Trend,
     bins_by_size,
     bootstrap_interval,
+    mcnemar_exact,
     mean_interval,
     paired_interval,
-    paired_p,
     paired_t,
     trend,
     verdict,
@@ -142,12 +142,12 @@ def difference(seeds: Sequence[SeedResult], name: str, base: str, measure: str) 
 
 
 def over_questions(seeds: Sequence[SeedResult], name: str, base: str) -> float | None:
-    """p over all questions (:func:`springback.stats.paired_p`: exact McNemar, or paired t of
-    scores between 0 and 1); None where seeds share their questions."""
-    if same_questions(seeds):
-        return None
+    """p of the exact McNemar test over all questions; None where seeds share their questions, or
+    scores are other than right or wrong."""
     new, old = ([c for s in seeds for c in s.methods[who].correct] for who in (name, base))
-    return paired_p(new, old)
+    if same_questions(seeds) or {*new, *old} - {0.0, 1.0}:
+        return None
+    return mcnemar_exact(new, old)
 
 
 def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
