@@ -26,7 +26,7 @@ pytestmark = pytest.mark.e2e
 
 #: Kind of page -> its result file, and how many charts it has.
 PAGES: dict[str, tuple[Callable[[], dict[str, Any]], int]] = {
-    "demo": (demo_result, 14),  # ten of the audit and four of the boost
+    "demo": (demo_result, 15),  # ten of the audit and five of the boost
     "audit": (full_audit, 19),  # those ten and nine of the further findings
     "card": (full_audit, 0),  # the audit's card alone
     "series": (series_result, 5),
