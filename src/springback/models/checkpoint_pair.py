@@ -155,7 +155,7 @@ class CheckpointPair:
         if self._places is None or not fillable:
             slot.model = None
         # What decoding left free is not used again: weights that were mapped become pages of ours.
-        release_memory()
+        release_memory(circles=slot.model is None)
         if slot.model is None:
             slot.model = self._load(what)
         else:
