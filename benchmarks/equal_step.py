@@ -11,6 +11,10 @@ can be joined.  ``--early`` and ``--ft`` measure a pair of one's own (adapters w
 
     python benchmarks/equal_step.py --seeds 10
     python benchmarks/equal_step.py --early A --ft B --test gsm8k.jsonl --out one.json
+    python benchmarks/equal_step.py --searches docs/results/epicode-main/result.json
+
+The last compares, in the searches of a finished ``reproduce epicode-main``, the candidates that
+stand at an effective step that ME was tried at, and measures nothing.
 """
 
 from __future__ import annotations
@@ -94,6 +98,22 @@ def table(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def in_searches(result: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Family, and its validation NLL and accuracy less those of ME at the same effective step."""
+    found = []
+    for cell in result["analysis"]["cells"]:
+        for seed in cell["search"]:
+            plain = {round(t["value"], 9): t for t in seed["mu"]["tried"]}
+            mu = seed["mu"]["chosen"]
+            tried = [("EpiCoDe", mu * (1 + t["value"]), t) for t in seed["lambda"]["tried"]]
+            tried += [("CD", t["value"], t) for t in seed["cd_lambda"]["tried"]]
+            for family, step, t in tried:
+                if (me := plain.get(round(step, 9))) is not None:
+                    gaps = (t[name] - me[name] for name in ("nll", "accuracy"))
+                    found.append((family, *gaps))
+    return found
+
+
 def draw(rows: list[dict[str, Any]], file: Path) -> None:
     """NLL over the effective step, a line a family."""
     import matplotlib as mpl
@@ -125,7 +145,15 @@ def main() -> None:
     for flag in ("early", "ft", "model", "test", "dtype"):
         parser.add_argument(f"--{flag}")
     parser.add_argument("--rows", type=int, help="test questions")
+    parser.add_argument("--searches", type=Path, help="only compare what these searches tried")
     options = parser.parse_args()
+    if options.searches:
+        found = in_searches(read_json(options.searches))
+        for family in ("EpiCoDe", "CD"):
+            nll, accuracy = zip(*((n, a) for name, n, a in found if name == family), strict=True)
+            worst = max(map(abs, nll)), max(map(abs, accuracy))
+            print(f"{family}: {len(nll)} points, NLL {worst[0]:.5f}, accuracy {worst[1]:.4f}")
+        return
     base: BoostSettings = SMALL.one(0, SMALL.model, None)
     if options.early:
         base = replace(base, early=options.early, ft=options.ft, model=options.model, train=None)
