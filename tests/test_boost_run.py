@@ -245,6 +245,9 @@ def test_a_run_of_adapters_shares_one_base(tiny_llama: Path, tmp_path: Path) -> 
     pair = AdapterPair(*lines[1:], before=lines[:1], place=Placement(torch.float32))
     shares = (0.25, 0.25, 0.5)
     extrapolate_adapters(run, AdapterExtrapolation(1.0, shares=shares), tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "weights 0.25, 0.25, 0.5" in card, "a point, and no step past the last adapter"
+    assert "theta_ep" not in card
     expected = merged(tiny_llama, tmp_path / "out")
     every = [merged(tiny_llama, folder) for folder in run]
     model = pair.at((-0.25, -0.25))

@@ -139,9 +139,7 @@ def along_job(
     weights = open_checkpoints(folders)
     line = Line(tuple(weights[:-1]), weights[-1], direction)
     speaker = progress or Silent()
-    order = order_notes(folders) if how.shares is None else ()
-    if how.shares is None:
-        announce_steps(steps, speaker)
+    order = line_notes(folders, steps, how.shares, speaker)
     settings: dict[str, Any] = {
         "kind": KIND,
         "mu": mu,
@@ -178,10 +176,19 @@ def _direction(how: Extrapolation, steps: Sequence[float]) -> dict[str, Any] | N
     return {"steps": list(steps), "low_rank": how.low_rank}
 
 
-def announce_steps(steps: Sequence[float], speaker: Progress) -> None:
-    """Note the training steps assumed for three or more checkpoints: they decide the slope."""
+def line_notes(
+    folders: Sequence[Path],
+    steps: Sequence[float],
+    shares: Sequence[float] | None,
+    speaker: Progress,
+) -> tuple[str, ...]:
+    """What to know of checkpoints on a line; of the training steps of three or more, which decide
+    the slope, ``speaker`` tells.  Nothing where ``shares`` name a point."""
+    if shares is not None:
+        return ()
     if len(steps) > 2:
         speaker.note(f"checkpoints taken as of steps {', '.join(f'{step:g}' for step in steps)}")
+    return order_notes(folders)
 
 
 @dataclass(frozen=True)
@@ -347,15 +354,20 @@ def _notes(ft: Weights, mu: Mu, low_rank: int | None) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def shares_text(shares: Sequence[float]) -> tuple[str, ...]:
+    """Lines of a model card: which point the checkpoints' shares name."""
+    taken = ", ".join(f"{share:g}" for share in shares)
+    return (
+        f"`sum_i w_i theta_i / sum_i w_i` over {len(shares)} checkpoints of one run, with the",
+        f"weights {taken}, without training.",
+    )
+
+
 def _card_text(
     mu: Mu, steps: Sequence[float], low_rank: int | None, shares: Sequence[float] | None = None
 ) -> tuple[str, ...]:
     if shares is not None:
-        taken = ", ".join(f"{share:g}" for share in shares)
-        return (
-            f"`sum_i w_i theta_i / sum_i w_i` over {len(shares)} checkpoints of one run, with the",
-            f"weights {taken}, without training.",
-        )
+        return shares_text(shares)
     lines = [
         f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}: the",
         "weights moved on along the line from an early checkpoint to the fine-tuned one, without",

@@ -31,9 +31,8 @@ from springback.weights.direction import (
     checkpoint_labels,
     checkpoint_steps,
     mu_text,
-    order_notes,
 )
-from springback.weights.extrapolation import announce_steps, direction_weights
+from springback.weights.extrapolation import direction_weights, line_notes, shares_text
 from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights
 from springback.weights.io.job import CODES, check_settings, coarse_warnings, recognise
 from springback.weights.io.report import (
@@ -124,7 +123,8 @@ def extrapolate_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder) for folder in folders]
-    order = order_notes(folders) if how.shares is None else ()
+    speaker = progress or Silent()
+    order = line_notes(folders, steps, how.shares, speaker)
     notes = (*order, *check_bases(opened, how.base))
     direction = direction_weights(steps, how.shares)
     total = AdapterSum(opened, mu, direction, Path(how.base) if how.base else None)
@@ -140,12 +140,10 @@ def extrapolate_adapters(
         "svd_rank": how.svd_rank,
         "base_hash": hash_weights(how.base) if how.base and total.base else None,
     }
-    target, speaker = real_out(out), progress or Silent()
-    if how.shares is None:
-        announce_steps(steps, speaker)
+    target = real_out(out)
     labels = checkpoint_labels(len(opened))
     sources = {label: Source(a.root) for label, a in zip(labels, opened, strict=True)}
-    about = About(settings, sources, _card_text(total, mu, how.svd_rank))
+    about = About(settings, sources, _card_text(total, mu, how))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         roots = {label: source.root for label, source in sources.items()}
         return recognise(AdapterReport, target, settings, roots, speaker)
@@ -235,10 +233,13 @@ def _write_record(folder: Path, report: AdapterReport, about: About, total: Adap
     write_record(folder, report, about, meta, findings, settings)
 
 
-def _card_text(total: AdapterSum, mu: Mu, svd_rank: int | None) -> tuple[str, ...]:
-    how = f"cut to rank {svd_rank} by SVD" if svd_rank else "exact, as one adapter of both ranks"
+def _card_text(total: AdapterSum, mu: Mu, how: AdapterExtrapolation) -> tuple[str, ...]:
+    rank = how.svd_rank
+    made = f"cut to rank {rank} by SVD" if rank else "exact, as one adapter of both ranks"
+    if how.shares is not None:
+        return (*shares_text(how.shares), f"LoRA; {made.replace('both', 'all')}.")
     return (
         f"`theta_ep = base + (1 + mu) dW_ft - mu dW_early` with mu = {mu_text(mu)}: LoRA moved on",
         "along the line from an early checkpoint to the fine-tuned one, without training (EpiCoDe,",
-        f"Tao et al., arXiv 2506.03489); {how}. {len(total.adapters)} adapters went in.",
+        f"Tao et al., arXiv 2506.03489); {made}. {len(total.adapters)} adapters went in.",
     )

@@ -42,9 +42,13 @@ from springback.weights.direction import (
     group_of,
     mu_for,
     mu_text,
-    order_notes,
 )
-from springback.weights.extrapolation import Extrapolation, announce_steps, direction_weights
+from springback.weights.extrapolation import (
+    Extrapolation,
+    direction_weights,
+    line_notes,
+    shares_text,
+)
 from springback.weights.io.aligning import sound
 from springback.weights.io.folder import Weights, open_weights
 from springback.weights.io.job import Job, check_settings, run
@@ -95,10 +99,8 @@ def materialise_adapters(
     folders = [Path(folder) for folder in adapters]
     steps = checkpoint_steps(folders, how.steps)
     opened = [open_adapter(folder, dora=True) for folder in folders]
-    order = order_notes(folders) if how.shares is None else ()
-    notes, speaker = (*order, *check_bases(opened, base)), progress or Silent()
-    if how.shares is None:
-        announce_steps(steps, speaker)
+    speaker = progress or Silent()
+    notes = (*line_notes(folders, steps, how.shares, speaker), *check_bases(opened, base))
     raw = sound(open_weights(base))
     opened, weights, config = fit_embeddings(opened, raw)
     _require_fit(opened, weights)
@@ -112,7 +114,7 @@ def materialise_adapters(
         model=weights,
         settings={"kind": KIND, "mu": mu, "dtype": how.dtype, "direction": direction},
         plan=lambda file, layout: _parts(line, touched, file, layout),
-        text=_card_text(mu, len(opened)),
+        text=_card_text(mu, len(opened), how.shares),
         out=real_out(out),
         threads=workers,
         progress=speaker,
@@ -323,7 +325,9 @@ def _place(ft: Floats, move: Floats, out: Bytes, code: str, mu: float, *, touche
     return tally
 
 
-def _card_text(mu: Mu, count: int) -> tuple[str, ...]:
+def _card_text(mu: Mu, count: int, shares: Sequence[float] | None) -> tuple[str, ...]:
+    if shares is not None:
+        return (*shares_text(shares), "Each is the base with an adapter merged in.")
     return (
         f"`theta_ep = theta_ft + mu * (theta_ft - theta_early)` with mu = {mu_text(mu)}, where",
         f"both are the base with an adapter merged in ({count} adapters went in): the weights",
