@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from springback.jobs.boost.search import Tried, choose_first, chosen
+from springback.jobs.boost.search import Tried, choice_of, choose_first
 from springback.results.provenance import now, provenance
 from springback.results.store import write_json
 from springback.stats import mcnemar_exact, paired_interval, verdict
@@ -95,7 +95,7 @@ def by(rule: str, one_se: bool = False) -> Rule:
             Tried(s, tuple(map(bool, row)), (float(n),))
             for s, row, n in zip(STEPS.tolist(), correct, nll, strict=True)
         ]
-        return chosen(tried, STEPS.tolist(), rule, one_se).index
+        return choice_of(tried, STEPS.tolist(), rule, one_se).index
 
     return choose
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
+
+from springback.jobs.boost.settings import BoostSettings
 
 
 def save_pair(tiny_llama: Path, root: Path, dtype: torch.dtype) -> tuple[Path, Path]:
@@ -25,3 +29,25 @@ def save_pair(tiny_llama: Path, root: Path, dtype: torch.dtype) -> tuple[Path, P
         copy.load_state_dict(state)
         copy.save_pretrained(folder)
     return folders
+
+
+def choice_settings(pair: tuple[Path, Path], **changes: Any) -> BoostSettings:
+    """A boost of the pair on a few built-in questions with choices."""
+    early, ft = map(str, pair)
+    plain = BoostSettings(
+        early=early,
+        ft=ft,
+        validation="problems-choice",
+        test="problems-choice",
+        validation_rows=3,
+        test_rows=4,
+        metric="choice",
+        mu=(0.5,),
+        lam=(1.0,),
+        lam_cd=(0.5,),
+        positive=True,
+        max_new_tokens=3,
+        batch_size=4,
+        precheck=False,
+    )
+    return replace(plain, **changes)

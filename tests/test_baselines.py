@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boost_pair import save_pair
+from boost_pair import choice_settings, save_pair
 from springback import probes
 from springback.core import Row
 from springback.data import choice_problems
@@ -107,25 +107,8 @@ def test_samples_vote_by_what_is_read_off_them() -> None:
 def test_baselines_stand_in_the_table(
     samples: int, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    early, ft = map(str, pair)
-    settings = BoostSettings(
-        early=early,
-        ft=ft,
-        validation="problems-choice",
-        test="problems-choice",
-        validation_rows=3,
-        test_rows=4,
-        metric="choice",
-        mu=(0.5,),
-        lam=(1.0,),
-        lam_cd=(0.5,),
-        positive=True,
-        max_new_tokens=4,
-        batch_size=4,
-        precheck=False,
-        baselines=True,
-        samples=samples,
-        write_model=False,
+    settings = choice_settings(
+        pair, max_new_tokens=4, baselines=True, samples=samples, write_model=False
     )
     boost(settings, tmp_path / "out")
     record = read_json(tmp_path / "out" / "result.json")

@@ -14,7 +14,7 @@ from springback.errors import SpringbackError
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, label_of
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.job import boost
-from springback.jobs.boost.search import Tried, chosen
+from springback.jobs.boost.search import Tried, choice_of
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.store import read_json
 
@@ -41,20 +41,20 @@ def test_candidates_are_chosen_by_the_rule_that_is_named() -> None:
     better = "1" * 13 + "0" * 27
     tried = rows(base, "1" * 11 + "0" * 29, better, better, nll=(1.0, 0.9, 1.2, 1.3))
     points = [t.value for t in tried]
-    assert chosen(tried, points, "best").index == 2
-    assert chosen(tried, points, "nll").index == 1
-    smoothed = chosen(tried, points, "accuracy")
+    assert choice_of(tried, points, "best").index == 2
+    assert choice_of(tried, points, "nll").index == 1
+    smoothed = choice_of(tried, points, "accuracy")
     assert smoothed.gains is not None
     assert smoothed.gains[0] == 0 < smoothed.gains[1] < smoothed.gains[2]
     assert smoothed.index == max(range(4), key=lambda i: smoothed.gains[i])  # type: ignore[index]
-    assert chosen(tried, points, "auto").slope is None, "NLL and accuracy disagree"
-    assert chosen(tried, points, "best", one_se=True).index <= 2
+    assert choice_of(tried, points, "auto").slope is None, "NLL and accuracy disagree"
+    assert choice_of(tried, points, "best", one_se=True).index <= 2
 
 
 def test_no_candidate_is_chosen_where_all_answer_alike() -> None:
     tried = rows("110", "110", "110")
     for rule in ("auto", "accuracy", "best"):
-        assert chosen(tried, [0, 1, 2], rule).index == 0
+        assert choice_of(tried, [0, 1, 2], rule).index == 0
 
 
 def test_words_for_pair_and_plain_model() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from boost_pair import save_pair
+from boost_pair import choice_settings, save_pair
 from springback import probes
 from springback.core import Row
 from springback.data import choice_problems
@@ -34,23 +34,7 @@ def pair(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def settings(pair: tuple[Path, Path]) -> BoostSettings:
-    early, ft = map(str, pair)
-    return BoostSettings(
-        early=early,
-        ft=ft,
-        validation="problems-choice",
-        test="problems-choice",
-        validation_rows=3,
-        test_rows=4,
-        metric="choice",
-        mu=(0.5,),
-        lam=(1.0,),
-        lam_cd=(0.5,),
-        positive=True,
-        max_new_tokens=3,
-        batch_size=4,
-        precheck=False,
-    )
+    return choice_settings(pair)
 
 
 def test_probability_of_the_right_letter_by_hand() -> None:

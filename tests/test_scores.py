@@ -15,7 +15,7 @@ from springback.cli.app import app
 from springback.core import Row
 from springback.jobs.boost.analysis.methods import compared
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.search import RULES, Tried, chosen
+from springback.jobs.boost.search import RULES, Tried, choice_of
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.boost_schema import Method
 from springback.stats import bootstrap_interval, mcnemar_exact, mean_interval, paired_p
@@ -61,8 +61,8 @@ def test_right_and_wrong_keep_mcnemar() -> None:
 def test_the_choice_takes_scores(rule: str) -> None:
     low = Tried(0.0, tuple([0.2, 0.3] * 20), ())
     high = Tried(0.1, tuple([0.8, 0.7] * 20), ())
-    assert chosen([low, high], [0.0, 0.1], rule).index == 1
-    assert chosen([low, high], [0.0, 0.1], rule, one_se=True).index == 1
+    assert choice_of([low, high], [0.0, 0.1], rule).index == 1
+    assert choice_of([low, high], [0.0, 0.1], rule, one_se=True).index == 1
     assert high.accuracy == pytest.approx(0.75)
 
 

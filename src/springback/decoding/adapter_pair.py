@@ -19,13 +19,12 @@ from springback.decoding.lora_pair import AMATEUR, EXPERT, install, refuse_more,
 from springback.models.checkpoint_pair import At
 from springback.models.loading import (
     Model,
-    check_same_tokenizer,
     fit_vocabulary,
     load_model,
     load_tokenizer,
     read_configs,
     release_memory,
-    same_tokenizer_files,
+    require_tokenizer_of,
     tokenizer_source,
 )
 from springback.models.memory import weight_bytes
@@ -90,9 +89,7 @@ class AdapterPair:
         sources = [tokenizer_source(Path(folder), self.base) for folder in folders]
         self.tokenizer = load_tokenizer(sources[-1], chat)
         for source, folder in zip(sources[:-1], folders, strict=False):
-            if not same_tokenizer_files(source.path, sources[-1].path):
-                names = (folder, folders[-1])
-                check_same_tokenizer(load_tokenizer(source), self.tokenizer, names)
+            require_tokenizer_of(source, sources[-1], self.tokenizer, (folder, folders[-1]))
         self.configs = read_configs(ft.path, ft.adapter)
         self.place = (place or Placement()).of_files(ft.path)
         self.mu: At = 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
+from springback.elasticity.card import page, table
 from springback.errors import DataError
 from springback.integrations.eval_logs import EvalRun, TaskScores, read_eval
 from springback.stats import (
@@ -81,14 +82,15 @@ class ComparedEvals:
             "task", "metric", "run", "questions", self.first, "run's", "difference (95 %)",
             "p", "p, Holm", "unpaired p", "", "for 1 point",
         )  # fmt: skip
-        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        for r in self.rows:
-            cells = (
+        rows: list[tuple[str, ...]] = [
+            (
                 r.task, r.metric, r.run, f"{r.questions:,}", f"{r.first:.4g}", f"{r.other:.4g}",
                 r.difference.with_bounds("+.4f"), _p(r.p), _p(r.p_holm), _p(r.p_unpaired), r.label,
                 "–" if r.needed is None else f"{r.needed:,}",
-            )  # fmt: skip
-            lines.append("| " + " | ".join(_cell(c) for c in cells) + " |")
+            )
+            for r in self.rows
+        ]  # fmt: skip
+        lines = table(head, rows)
         notes = [*self.notes, *(f"{r.task}, {r.run}: {n}" for r in self.rows for n in r.notes)]
         lines += ["", *(f"- {note}" for note in dict.fromkeys(notes))]
         lines += [
@@ -98,7 +100,7 @@ class ComparedEvals:
             "nothing of the pairs. `for 1 point`: questions that show a difference of one point "
             "with 80 % chance.",
         ]
-        return "\n".join(lines)
+        return page(lines)
 
 
 def compare_evals(places: Sequence[str | Path], answers: str | None = None) -> ComparedEvals:
@@ -208,7 +210,3 @@ def _unpaired(old: Sequence[float], new: Sequence[float]) -> float | None:
 
 def _p(value: float | None) -> str:
     return "–" if value is None else f"{value:.2g}"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

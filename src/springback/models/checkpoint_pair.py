@@ -17,13 +17,12 @@ from springback.core import Checkpoint
 from springback.models.loading import (
     Configs,
     Tokenizer,
-    check_same_tokenizer,
     fit_vocabulary,
     load_model,
     load_tokenizer,
     read_configs,
     release_memory,
-    same_tokenizer_files,
+    require_tokenizer_of,
 )
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
@@ -102,9 +101,7 @@ class CheckpointPair:
         """
         self.tokenizer = load_tokenizer(ft, chat)
         for earlier in (*before, early):
-            if not same_tokenizer_files(earlier.path, ft.path):
-                names = (earlier.path, ft.path)
-                check_same_tokenizer(load_tokenizer(earlier), self.tokenizer, names)
+            require_tokenizer_of(earlier, ft, self.tokenizer, (earlier.path, ft.path))
         self.early, self.ft, self.before = early, ft, tuple(before)
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)

@@ -299,6 +299,15 @@ def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> 
         )
 
 
+def require_tokenizer_of(
+    other: Checkpoint, one: Checkpoint, tokenizer: Tokenizer, names: tuple[str, str]
+) -> None:
+    """:func:`check_same_tokenizer` of ``other`` against ``tokenizer``, that of ``one``; nothing is
+    loaded where both hold the same files of it."""
+    if not same_tokenizer_files(other.path, one.path):
+        check_same_tokenizer(load_tokenizer(other), tokenizer, names)
+
+
 def same_tokenizer_files(one: str | Path, other: str | Path) -> bool:
     """Whether two folders hold the same files of a tokenizer, so that neither need be loaded."""
     files = [

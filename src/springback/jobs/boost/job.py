@@ -31,7 +31,7 @@ from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
 from springback.jobs.boost.run_search import BEST, OfRun, methods_of, search_run
 from springback.jobs.boost.scoring import Scoring
-from springback.jobs.boost.search import Choice, Searched, Tried, chosen, grid, lowest
+from springback.jobs.boost.search import Choice, Searched, Tried, choice_of, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
@@ -132,7 +132,7 @@ class Boost(Scoring):
         return Searched(tried, tried[choice.index], choice)
 
     def _chosen(self, tried: Sequence[Tried], points: Any) -> Choice:
-        return chosen(tried, points, self.settings.choose_by, self.settings.one_se)
+        return choice_of(tried, points, self.settings.choose_by, self.settings.one_se)
 
     def _narrowed(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.scoring import Scoring
-from springback.jobs.boost.search import Searched, Tried, chosen
+from springback.jobs.boost.search import Searched, Tried, choice_of
 from springback.results.boost_schema import RunChoice
 from springback.stats.values import Floats
 from springback.weights.adapters.precheck import adapter_products
@@ -53,7 +53,7 @@ def search_run(job: Scoring, epicode: tuple[Arm, Tried], validation: Slice) -> O
     gram = _products(job, line)
     settings = job.settings
     places = coordinates(points, gram).tolist()
-    choice = chosen(tried, places, settings.choose_by, settings.one_se)
+    choice = choice_of(tried, places, settings.choose_by, settings.one_se)
     numbered = tuple(replace(t, value=float(i)) for i, t in enumerate(tried))
     best, point = arms[choice.index], points[choice.index]
     searched = Searched(

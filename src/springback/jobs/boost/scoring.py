@@ -108,10 +108,10 @@ class Scoring:
         results = self.store.results(run)
         if results is None:
             key, times = arm.key(), sampled.samples if sampled else 1
-            self._announce(part, [arm], times * len(rendered))
             if self.by_likelihood:
-                nlls = self._nlls([arm], rendered, part)
-                return self.store.commit(run, self._graded_choices([arm], nlls, rendered)[0])
+                self._score_group([(run, arm)], rendered, part)
+                return self.store.results(run) or {}
+            self._announce(part, [arm], times * len(rendered))
             how = replace(self._how(rendered), lam=key["lam"], gate=gate_of(key))
             how = replace(how, average="average" in key)
             if sampled:
@@ -173,9 +173,7 @@ class Scoring:
                 known = not self.withheld(questions, part)
                 logliks = self._first_tokens(arm, rendered, options, known)
             else:
-                flat = [letter for letters in options for letter in letters]
-                scores = iter(self._text_nll([arm], flat)[0])
-                logliks = [[-next(scores).nats for _ in letters] for letters in options]
+                logliks = self._choice_logliks([arm], options)[0]
             results = self.store.commit(run, {"logliks": logliks})
         return letters_from(results["logliks"], questions.rows)
 
@@ -272,16 +270,20 @@ class Scoring:
         assert self.format.harness is not None
         rows = rendered.rows
         choices = self.format.harness.choices(rows, self.tokenizer, self.settings.system)
-        flat = [one for row in choices for one in row]
-        by_arm = self._text_nll(arms, flat)
         stored = []
-        for scores, nll in zip(by_arm, nlls, strict=True):
-            waiting = iter(scores)
-            likelihoods = [[-next(waiting).nats for _ in row] for row in choices]
+        for likelihoods, nll in zip(self._choice_logliks(arms, choices), nlls, strict=True):
             correct = self.format.grade_choices(rows, likelihoods)
             stored.append({"correct": correct, "nll": nll, "log_likelihoods": likelihoods})
         self.progress.advance(len(rows))
         return stored
+
+    def _choice_logliks(
+        self, arms: Sequence[Arm], choices: Sequence[Sequence[Encoded]]
+    ) -> list[list[list[float]]]:
+        """Log-likelihood of every choice of every question by arm (one mu and weak model), nats."""
+        by_arm = self._text_nll(arms, [choice for row in choices for choice in row])
+        waiting = map(iter, by_arm)
+        return [[[-next(scores).nats for _ in row] for row in choices] for scores in waiting]
 
     def nll_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[list[float]]:
         """NLL of the reference solutions under each arm, nats a token; one pass for all lambdas."""

@@ -94,7 +94,7 @@ def candidates(values: Sequence[float], flag: str, positive: bool = False) -> tu
 
 
 def choose(tried: Sequence[Tried], one_se: bool = False) -> Tried:
-    """Best mean validation accuracy; ties go to the smaller value.  See :func:`choose_first`."""
+    """By the rule ``best``, in any order: the best mean accuracy, ties to the smaller value."""
     ordered = sorted(tried, key=lambda t: t.value)
     return ordered[choose_first([t.correct for t in ordered], one_se)]
 
@@ -117,7 +117,7 @@ def choose_first(correct: Sequence[Sequence[float]], one_se: bool = False) -> in
     return best
 
 
-def chosen(
+def choice_of(
     tried: Sequence[Tried],
     points: Sequence[float] | Sequence[Sequence[float]],
     rule: str = "auto",

@@ -1,8 +1,9 @@
 """The verdict code of a boost on simulated nulls: how often it says "gain" where nothing is.
 
-What runs is what a boost runs: ``search.choose`` on validation questions (ties to the smaller
-value), the chosen arms on test questions once, ``analysis.methods.compared``; over seeds,
-``analysis.seeds.across``.  Only the answers are simulated (:mod:`springback.stats.nulls`).
+What runs is what a boost runs by the rule ``best``: ``search.choose`` on validation questions (ties
+to the smaller value), the chosen arms on test questions once, ``analysis.methods.compared``; over
+seeds, ``analysis.seeds.across``.  Only the answers are simulated (:mod:`springback.stats.nulls`).
+False gains of the other rules are in ``benchmarks/choosing.py``.
 """
 
 from __future__ import annotations

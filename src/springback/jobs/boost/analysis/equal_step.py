@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.search import Searched, Tried
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.boost_schema import EqualStep
@@ -16,16 +16,8 @@ EQUAL_STEP = "ME, equal step"
 NLL_SAME = 0.002
 
 
-class ArmLike(Protocol):
-    """An arm as this module needs it."""
-
-    @property
-    def step(self) -> float: ...
-    def key(self) -> dict[str, Any]: ...
-
-
 def equal_step(
-    settings: BoostSettings, arms: Mapping[str, ArmLike], tested: Mapping[str, Tried]
+    settings: BoostSettings, arms: Mapping[str, Arm], tested: Mapping[str, Tried]
 ) -> EqualStep | None:
     """The comparison on the test set, and which of the two is written; None without contrast."""
     if EQUAL_STEP not in tested:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from springback.jobs.boost.analysis.power import needed, power, sampled_score
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.search import Searched, Tried, curve
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.boost_schema import (
@@ -33,25 +34,13 @@ Row = TypeVar("Row", Method, SeedsMethod, ByDifficulty)
 FLOOR = 0.05
 
 
-class ArmLike(Protocol):
-    """An arm as this module needs it: its strengths, and what decides its tokens."""
-
-    @property
-    def mu(self) -> float: ...
-    @property
-    def lam(self) -> float: ...
-    @property
-    def calls(self) -> int: ...
-    def key(self) -> dict[str, Any]: ...
-
-
 def _interval(values: Sequence[float]) -> Interval:
     return bootstrap_interval(values, resamples=4000)
 
 
 def analyse(
     settings: BoostSettings,
-    arms: Mapping[str, ArmLike],
+    arms: Mapping[str, Arm],
     tried: Mapping[str, Searched],
     tested: Mapping[str, Tried],
     greedy: Mapping[str, Tried] | None = None,

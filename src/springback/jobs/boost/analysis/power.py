@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import stdev
-from typing import Any, Protocol
 
+from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.search import Tried
 from springback.results.boost_schema import PassAtK, Power, PowerRow, SampledScore
 from springback.stats import (
@@ -24,12 +24,6 @@ POINT = 0.01
 EFFECTS = (0.01, 0.02, 0.05)
 
 
-class ArmLike(Protocol):
-    """An arm as this module needs it."""
-
-    def key(self) -> dict[str, Any]: ...
-
-
 def needed(new: Sequence[float], old: Sequence[float], effect: float = POINT) -> int | None:
     """Questions that show ``effect`` with 80 % chance, by how the two arms' scores differ.
 
@@ -44,7 +38,7 @@ def needed(new: Sequence[float], old: Sequence[float], effect: float = POINT) ->
 
 
 def power(
-    arms: Mapping[str, ArmLike],
+    arms: Mapping[str, Arm],
     tested: Mapping[str, Tried],
     greedy: Mapping[str, Tried] | None = None,
 ) -> Power | None:
