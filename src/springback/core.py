@@ -228,9 +228,10 @@ class Recipe:
     """How to fine-tune.  The learning rate is constant by default, since branch points need it.
 
     ``lora_rank`` None or 0: full weights.  ``beta`` is the weight of the reference (DPO, KTO), the
-    reward's scale (SimPO), the weight of the odds ratio (ORPO) or of the KL (RLOO); None is the algorithm's usual one
-    (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target margin, in nats.  RLOO
-    samples ``generations`` answers of at most ``new_tokens`` tokens to every prompt.
+    reward's scale (SimPO), the weight of the odds ratio (ORPO) or of the KL (RLOO); None is the
+    algorithm's usual one (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target
+    margin, in nats.  RLOO samples ``generations`` answers of at most ``new_tokens`` tokens to every
+    prompt.
     """
 
     algorithm: str = "sft"
