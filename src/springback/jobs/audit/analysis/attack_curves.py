@@ -67,7 +67,7 @@ def _points(
         seed: got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
         for seed, got in rebounds.items()
     }
-    for dose in next(iter(after.values())):
+    for dose in filter(None, next(iter(after.values()))):
         falls, shares, lost = [], [], []
         for seed, values in after.items():
             pair = [float(p["margin"]["value"]) for p in (before[seed], values[dose])]
