@@ -151,10 +151,8 @@ def attackers(
         for attack in (PLAIN, *sweep):
             curve = plain if attack == PLAIN else [plain[0], *_along(got, attack.name)]
             rate = (attack.learning_rate or settings.learning_rate) if attack.trains else None
-            share = elasticity.share_lost([0, 1], [curve[0], curve[-1]], begin, 1)
-            undone = None  # what trains nothing has no dose
-            if attack.trains:
-                undone = elasticity.dose_to_undo_gain(doses, curve, begin, curve[0])
+            share = elasticity.share_lost(doses, curve, begin, max(doses))
+            undone = elasticity.dose_to_undo_gain(doses, curve, begin, curve[0])
             tried.append(Attacker(rate, seed, share, undone, attack.draw, attack.kind))
     for attack in attacks(settings):
         if attack.mix:
