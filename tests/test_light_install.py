@@ -68,7 +68,7 @@ def test_the_core_extrapolates(checkpoints: tuple[Path, Path], tmp_path: Path) -
         (("audit",), "train"),
         (("demo",), "demo"),
         (("boost", "--early", "a", "--ft", "b", "--task", "gsm8k"), "torch"),
-        (("generate", "model", "--prompts", "p.txt"), "torch"),
+        (("generate", "model", "question"), "torch"),
         (("serve", "model"), "serve"),
         (("reproduce", "overbend"), "train"),
     ],
