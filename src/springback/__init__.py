@@ -81,7 +81,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'springback' has no attribute {name!r}; it has {__all__}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        from springback.errors import missing_extra
+
+        if missing := missing_extra(error, name):
+            raise missing from error
+        raise
 
 
 def __dir__() -> list[str]:

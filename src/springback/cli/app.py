@@ -24,7 +24,7 @@ from springback.cli.plan import audit_plan, boost_plan, plan_settings
 from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
 from springback.core import printable
-from springback.errors import SpringbackError, SpringbackWarning
+from springback.errors import SpringbackError, SpringbackWarning, missing_extra
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
 from springback.jobs.audit.settings import AuditSettings
@@ -428,6 +428,11 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, ImportError) and not debug:
+            command = next((a for a in arguments if not a.startswith("-")), "")
+            if missing := missing_extra(error, command):
+                print(f"error: {missing}", file=sys.stderr)
+                sys.exit(2)
         from springback.results.store import full_disk
 
         read_only = isinstance(error, OSError) and error.errno == errno.EROFS

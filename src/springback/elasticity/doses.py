@@ -124,8 +124,10 @@ def kl_doses(
     """Dose at which KL(start || model) is first at most ``epsilon`` nats a token (their Table 3).
 
     ``kl``: seed -> [branch][dose], dose 0 (the aligned model) first.  An aligned model that never
-    left the neighbourhood has dose 0.  Raises :class:`~springback.errors.DataError` if branches do
-    not match ``n_pos``, as :func:`first_crossing`, or if ``epsilon`` is not above 0.
+    left the neighbourhood has dose 0; of n_pos 0, which is the start model, none is defined.
+
+    Raises :class:`~springback.errors.DataError` if branches do not match ``n_pos``, as
+    :func:`first_crossing`, or if ``epsilon`` is not above 0.
     """
     if not epsilon > 0 or any(len(rows) != len(n_pos) for rows in kl.values()):
         raise DataError(
@@ -140,10 +142,17 @@ def kl_doses(
         tuple(n_pos),
         float(doses[-1]),
         {
-            seed: tuple(first_crossing(doses, row, epsilon) for row in rows)
+            seed: tuple(
+                _kl_dose(n, doses, row, epsilon) for n, row in zip(n_pos, rows, strict=True)
+            )
             for seed, rows in kl.items()
         },
     )
+
+
+def _kl_dose(n: int, doses: Sequence[float], row: Sequence[float], epsilon: float) -> Crossing:
+    crossing = first_crossing(doses, row, epsilon)
+    return crossing if n else Crossing(None, False, crossing.extreme, crossing.extreme_dose)
 
 
 def doses_at(doses: Doses, *, level: float = 0.95) -> tuple[DoseAt, ...]:
@@ -194,12 +203,14 @@ def dose_trend(doses: Doses, *, level: float = 0.95) -> DoseTrend:
     shown when the little aligned branches are censored, and never from what was not measured.  In
     3,000 simulated studies each of three or five seeds without a trend, with 0 to 50 % censored,
     "falls" or "rises" came out in 1 to 5 %.
-    Seeds in which some branch gained nothing are left out, since its dose is not defined.
+    Seeds in which some branch gained nothing are left out, since its dose is not defined; so is
+    the branch of 0 in every seed.
 
     ``not estimable``: no seed is left, or censored doses leave the slope open on both sides.
     Raises :class:`~springback.errors.DataError` with fewer than two different n_pos.
     """
-    x = np.log2(np.asarray(doses.n_pos, dtype=np.float64))
+    kept_branches = [branch for branch, n in enumerate(doses.n_pos) if n]
+    x = np.log2(np.asarray([doses.n_pos[branch] for branch in kept_branches], dtype=np.float64))
     if x.size < 2 or np.ptp(x) == 0:
         raise DataError(
             describe(
@@ -208,9 +219,10 @@ def dose_trend(doses: Doses, *, level: float = 0.95) -> DoseTrend:
                 "align on at least two amounts of data",
             )
         )
+    rows = {s: [row[branch] for branch in kept_branches] for s, row in doses.by_seed.items()}
     kept = {
         seed: row
-        for seed, row in doses.by_seed.items()
+        for seed, row in rows.items()
         if all(c.dose is not None or c.censored for c in row)
     }
     left_out = len(doses.by_seed) - len(kept)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
-from springback.results.probe_info import PROBES
+from springback.jobs.audit.attackers import ATTACKERS
+from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
     ComputeSettings,
@@ -59,7 +60,9 @@ class DesignSettings(Settings, group="Study", changes="method"):
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
         "fall), repair (add the alignment back after benign training).",
     )
-    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    n_pos: tuple[int, ...] = setting(
+        (64, 128, 256), "Aligning examples at the branch points; 0 is the model as it is."
+    )
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
 
 
@@ -99,25 +102,41 @@ class TrainingSettings(Settings, group="Training", changes="training"):
 class AttackSettings(Settings, group="Further attacks, protections and repair", changes="method"):
     """What is done from the last branch point besides the plain perturbation."""
 
+    attackers: tuple[str, ...] = setting(
+        ("full",),
+        "Who attacks, from the last branch point: "
+        + "; ".join(f"{name} ({info.meaning})" for name, info in ATTACKERS.items())
+        + ".",
+        added=True,
+    )
+    attack_lora_rank: int = setting(8, "Rank of the attacker lora's adapter.", added=True)
+    utility_bound: float = setting(
+        0.1,
+        "The worst attack is also taken among those that cost at most this share of the utility "
+        f"({', '.join(UTILITY)}).",
+        changes="verdict",
+        added=True,
+    )
     attack_learning_rates: tuple[float, ...] = setting(
-        (), "Other learning rates to perturb with, from the last branch point."
+        (), "Other learning rates that the attackers train with."
     )
     attack_seeds: tuple[int, ...] = setting(
         (),
-        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
-        "learning rate; none of --seeds.",
+        "Other draws of the perturbing rows for the attackers, at every learning rate; none of "
+        "--seeds.",
     )
     mix: tuple[float, ...] = setting(
         (),
-        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
-        "purely benign one.",
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is the "
+        "attacker benign.",
     )
     benign: str = setting("problems-text", "Data of the benign rows.", changes="inputs")
     mitigate: tuple[str, ...] = setting(
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
         "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
-        "later training).",
+        "later training), project[:RANK] (later training's updates lose their part along the way "
+        "back).",
     )
     repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
     repair_mu: tuple[float, ...] = setting(
