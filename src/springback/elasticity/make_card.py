@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from springback.elasticity.audit_values import AuditValues
 from springback.elasticity.card import ElasticityCard, Quantity, number, with_unit
-from springback.elasticity.censored import Bounded
 from springback.elasticity.curves import slopes_on_log2
-from springback.elasticity.doses import EPSILON, Doses, doses_at, doses_to_lose_gain, kl_doses
+from springback.elasticity.doses import (
+    EPSILON,
+    DoseAt,
+    Doses,
+    dose_range,
+    doses_at,
+    doses_to_lose_gain,
+    kl_doses,
+)
 from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
 from springback.elasticity.resistance import overall_resistance, resistance_tests
 from springback.stats import Interval, mean_interval
@@ -164,19 +172,23 @@ def _kl_dose(source: AuditValues, epsilon: float) -> Quantity:
     return _dose(words, kl_doses(source.n_pos, source.doses, curves, epsilon=epsilon))
 
 
-def _dose(words: tuple[str, str], doses: Doses) -> Quantity:
+def _dose(words: tuple[str, str], doses: Doses, unit: str = "nats/token") -> Quantity:
+    """``unit``: of the curve that the dose is read off."""
     branch = _most_aligned(doses.n_pos)
     summary = doses_at(doses)[branch]
     if summary.mean is None:
         return Quantity(*words, label="not defined", reason="alignment gained nothing")
     row = {seed: crossings[branch] for seed, crossings in doses.by_seed.items()}
-    values = {
-        seed: doses.largest if c.dose is None else c.dose
+    ranges = {
+        seed: dose_range(c, doses.largest, doses.first)
         for seed, c in row.items()
         if c.dose is not None or c.censored
     }
-    censored = tuple(seed for seed, c in row.items() if c.censored)
-    label, reason = _dose_words(summary.mean, summary.extreme, summary.extreme_dose)
+    # As `by_seed`, `censored` and `before` of a quantity hold a range.
+    values = {seed: low if high == math.inf else high for seed, (low, high) in ranges.items()}
+    censored = tuple(seed for seed, (_, high) in ranges.items() if high == math.inf)
+    before = tuple(seed for seed, (low, high) in ranges.items() if low < high < math.inf)
+    label, reason = _dose_words(summary, unit)
     if summary.undefined:
         reason += f"; not defined in {summary.undefined} of {summary.seeds} seeds"
     mean = summary.mean
@@ -191,22 +203,31 @@ def _dose(words: tuple[str, str], doses: Doses) -> Quantity:
         censored,
         label,
         reason.removeprefix("; "),
+        mean.at_most if mean.mean is None else None,
+        before,
     )
 
 
-def _dose_words(mean: Bounded, extreme: float, extreme_dose: float) -> tuple[str, str]:
+def _dose_words(dose: DoseAt, unit: str) -> tuple[str, str]:
     """Label and reason."""
+    mean = dose.mean
+    assert mean is not None  # the dose is defined
     if not mean.censored:
         if mean.low is None:
             label = "one seed, no interval" if mean.n == 1 else ""
             return label, mean.method.removesuffix(", no interval")
         return "", ""
     nearest = (
-        f"not reached, nearest {number(extreme)} nats/token at {number(extreme_dose)} examples"
+        f"not reached, nearest {number(dose.extreme)} {unit} at {number(dose.extreme_dose)} "
+        "examples"
     )
-    if mean.censored == mean.n:
+    if dose.censored == mean.n:
         return "censored", nearest
-    return f"censored in {mean.censored} of {mean.n} seeds", "some seeds did not reach it"
+    counts = {"censored": dose.censored, "by the first dose": dose.before_first}
+    many = " of 1 seed" if mean.n == 1 else f" of {mean.n} seeds"
+    label = "; ".join(f"{what} in {count}{many}" for what, count in counts.items() if count)
+    reason = "some seeds did not reach it" if dose.censored else "nothing was measured before it"
+    return label, reason
 
 
 def _resistance(source: AuditValues, losses: Losses) -> Quantity:

@@ -8,7 +8,8 @@ case is reported beside the median.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
+from dataclasses import dataclass, replace
 
 from springback.core import Slice
 from springback.jobs.audit.pools import Data, front
@@ -24,6 +25,7 @@ class Attack:
     the aligning rows.
     ``protection``: what the model has against it.  ``repair``: how much of the alignment's
     direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
+    ``control``: the control whose rows take the place of the opposite ones.
     """
 
     learning_rate: float | None = None
@@ -32,10 +34,13 @@ class Attack:
     repair: tuple[float, ...] = ()
     rows: int | None = None
     draw: int | None = None
+    control: str | None = None
 
     @property
     def name(self) -> str:
         parts = [] if self.protection is None else [self.protection.name]
+        if self.control is not None:
+            parts.append(f"{self.control} control")
         if self.repair:
             parts.append("to be repaired")
         if self.learning_rate is not None:
@@ -77,6 +82,23 @@ def after_benign(settings: AuditSettings) -> tuple[Attack, ...]:
     return (Attack(mix=1.0, repair=settings.repair_mu, rows=settings.repair_rows),)
 
 
+def controls(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The controls that perturb every branch point with other rows."""
+    return tuple(Attack(control=c) for c in settings.controls if c != "unaligned")
+
+
+def shuffled(part: Slice, seed: int) -> Slice:
+    """The same prompts and answers, each answer at another row's prompt.
+
+    The rows stand as they did; in an order by ``seed`` each takes the answer of the next one.
+    """
+    order = list(range(len(part)))
+    random.Random(seed).shuffle(order)
+    answer = {row: part.rows[after].response for row, after in zip(order, [*order[1:], order[0]], strict=True)}
+    rows = [replace(row, response=answer[i]) for i, row in enumerate(part.rows)]
+    return Slice.of(f"{part.name}, answers shuffled", part.source, rows, seed)
+
+
 def perturbing_rows(
     data: Data, attack: Attack, rows: int, seed: int, batch: int | None = None
 ) -> Slice:
@@ -86,6 +108,11 @@ def perturbing_rows(
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
     protection = attack.protection
+    if attack.control == "neutral":
+        assert data.neutral is not None  # load_data
+        return front(data.neutral, seed, rows)
+    if attack.control == "shuffled":
+        return shuffled(data.perturbing(seed, rows), seed)
     if attack.draw is not None:
         return data.attacking(seed, rows, attack.draw)
     opposite = data.perturbing(seed, rows)

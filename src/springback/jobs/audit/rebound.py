@@ -13,6 +13,7 @@ from springback.jobs.audit.branches import (
     Attack,
     after_benign,
     attacks,
+    controls,
     perturbing_rows,
     protected,
 )

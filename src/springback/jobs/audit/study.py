@@ -50,6 +50,7 @@ def opposite_order(settings: AuditSettings) -> AuditSettings:
         perturb=settings.align,
         experiments=("rebound",),
         resistance_rows=0,
+        controls=(),
         attack_learning_rates=(),
         attack_seeds=(),
         mix=(),
