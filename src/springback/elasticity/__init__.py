@@ -54,6 +54,7 @@ from springback.elasticity.rebound import (
     ResistanceJudgement,
     rebound_judgement,
     resistance_judgement,
+    several_sizes,
     took,
 )
 from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
@@ -112,6 +113,7 @@ __all__ = [
     "rebound_judgement",
     "resistance_judgement",
     "resistance_tests",
+    "several_sizes",
     "share_lost",
     "slope_on_log2",
     "slopes_on_log2",

@@ -25,6 +25,7 @@ from springback.elasticity.rebound import (
     not_testable,
     rebound_judgement,
     rebound_label,
+    several_sizes,
     testable,
     where,
 )
@@ -125,11 +126,13 @@ def beyond_control(
     Raises :class:`~springback.errors.DataError` as :func:`less_control`.
     """
     less = less_control(curves, control)
+    if any(less.n_pos):
+        less = less.aligned()
     largest = max(range(len(less.n_pos)), key=lambda branch: less.n_pos[branch])
     by_seed = {seed: row[largest] for seed, row in less.falls(dose).items()}
     fall = mean_interval([*by_seed.values()], level=level)
     # Branch 0 is the start model, whose fall needs no gain.
-    hardly = less.n_pos[largest] > 0 and largest not in less.took()
+    hardly = any(less.n_pos) and largest not in less.took()
     why = testable(less).why if hardly else ""
     label: ReboundLabel = "not testable" if why else rebound_label(fall)
     ends = {
@@ -145,7 +148,7 @@ def beyond_control(
         f"{not_testable(why) or ends[label]}."
     )
     made = BeyondControl(label, fall, by_seed, sentence)
-    if len({n for n in less.n_pos if n}) < 2:
+    if not several_sizes(less.n_pos):
         return made
     judged = rebound_judgement(less, dose=dose, level=level)
     return replace(made, slope=judged.paper, decay=judged.strict)

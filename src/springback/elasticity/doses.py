@@ -141,8 +141,10 @@ def kl_doses(
     """Dose at which KL(start || model) is first at most ``epsilon`` nats a token (their Table 3).
 
     ``kl``: seed -> [branch][dose], dose 0 (the aligned model) first.  An aligned model that never
-    left the neighbourhood has dose 0.  Raises :class:`~springback.errors.DataError` if branches do
-    not match ``n_pos``, as :func:`first_crossing`, or if ``epsilon`` is not above 0.
+    left the neighbourhood has dose 0; of n_pos 0, which is the start model, none is defined.
+
+    Raises :class:`~springback.errors.DataError` if branches do not match ``n_pos``, as
+    :func:`first_crossing`, or if ``epsilon`` is not above 0.
     """
     if not epsilon > 0 or any(len(rows) != len(n_pos) for rows in kl.values()):
         raise DataError(
@@ -157,11 +159,18 @@ def kl_doses(
         tuple(n_pos),
         float(doses[-1]),
         {
-            seed: tuple(first_crossing(doses, row, epsilon) for row in rows)
+            seed: tuple(
+                _kl_dose(n, doses, row, epsilon) for n, row in zip(n_pos, rows, strict=True)
+            )
             for seed, rows in kl.items()
         },
         first_dose(doses),
     )
+
+
+def _kl_dose(n: int, doses: Sequence[float], row: Sequence[float], epsilon: float) -> Crossing:
+    crossing = first_crossing(doses, row, epsilon)
+    return crossing if n else Crossing(None, False, crossing.extreme, crossing.extreme_dose)
 
 
 def doses_at(doses: Doses, *, level: float = 0.95) -> tuple[DoseAt, ...]:
@@ -224,7 +233,8 @@ def dose_trend(
     shown when the little aligned branches are censored, and never from what was not measured.  In
     3,000 simulated studies each of three or five seeds without a trend, with 0 to 50 % censored,
     "falls" or "rises" came out in 1 to 5 %.
-    Seeds in which some branch gained nothing are left out, since its dose is not defined.
+    Seeds in which some branch gained nothing are left out, since its dose is not defined; so is
+    the branch of 0 in every seed.
 
     ``curves``: those that the doses were read off, which know where alignment hardly took; these
     branches are left out, and where the largest is one of them nothing is testable.
@@ -232,7 +242,7 @@ def dose_trend(
     ``not estimable``: no seed is left, or censored doses leave the slope open on both sides.
     Raises :class:`~springback.errors.DataError` with fewer than two different n_pos.
     """
-    about, usable = f"The dose for {doses.what}", None if curves is None else testable(curves)
+    about, usable = f"The dose for {doses.what}", None if curves is None else testable(curves.aligned())
     if usable is not None and usable.why:
         text = f"{about} has no trend: {not_testable(usable.why)}."
         return DoseTrend("not testable", None, text)
@@ -243,7 +253,8 @@ def dose_trend(
             for s, row in doses.by_seed.items()
         }
         doses = replace(doses, n_pos=kept_sizes, by_seed=rows)
-    x = np.log2(np.asarray(doses.n_pos, dtype=np.float64))
+    kept_branches = [branch for branch, n in enumerate(doses.n_pos) if n]
+    x = np.log2(np.asarray([doses.n_pos[branch] for branch in kept_branches], dtype=np.float64))
     if x.size < 2 or np.ptp(x) == 0:
         raise DataError(
             describe(
@@ -252,9 +263,10 @@ def dose_trend(
                 "align on at least two amounts of data",
             )
         )
+    rows = {s: [row[branch] for branch in kept_branches] for s, row in doses.by_seed.items()}
     kept = {
         seed: row
-        for seed, row in doses.by_seed.items()
+        for seed, row in rows.items()
         if all(c.dose is not None or c.censored for c in row)
     }
     left_out = len(doses.by_seed) - len(kept)

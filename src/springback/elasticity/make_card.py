@@ -17,7 +17,12 @@ from springback.elasticity.doses import (
     doses_to_lose_gain,
     kl_doses,
 )
-from springback.elasticity.rebound import Criterion, ReboundCurves, rebound_judgement
+from springback.elasticity.rebound import (
+    Criterion,
+    ReboundCurves,
+    rebound_judgement,
+    several_sizes,
+)
 from springback.elasticity.resistance import overall_resistance, resistance_tests
 from springback.stats import Interval, mean_interval
 
@@ -137,7 +142,8 @@ def _share_lost(curves: ReboundCurves, branch: int) -> Quantity:
 
 
 def _slopes(curves: ReboundCurves) -> dict[str, Quantity]:
-    if len(set(curves.n_pos)) < 2:
+    curves = curves.aligned()
+    if not several_sizes(curves.n_pos):
         reason = "there is one n_pos only"
         names = ("rebound_slope", "share_slope")
         return {name: Quantity(*WORDS[name], reason=reason) for name in names}

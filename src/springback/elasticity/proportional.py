@@ -63,10 +63,10 @@ def decay_criterion(
     gain it was ``shown`` or ``opposite`` in 4 to 5 % of 300 simulated studies each, and in 4 to 7 %
     where all branches share a shape that is not exponential (``tests/test_proportional.py``).
 
-    Raises :class:`~springback.errors.DataError` with fewer than two n_pos or as
-    :func:`absolute_fall`.
+    The branch of 0 is left out.  Raises :class:`~springback.errors.DataError` with fewer than two
+    n_pos or as :func:`absolute_fall`.
     """
-    usable = testable(curves)
+    usable = testable(curves.aligned())
     curves, why = usable.curves, usable.why
     excess: dict[int, Sequence[float]] = {**excess_falls(curves, dose)}
     left_out = len(curves.margins) - len(excess)

@@ -75,6 +75,10 @@ class ReboundCurves:
             noise=None if self.noise is None else [self.noise[b] for b in branches],
         )
 
+    def aligned(self) -> ReboundCurves:
+        """Without the branch of 0, which has no place on log2 n_pos and no gain to lose."""
+        return self.only([branch for branch, n in enumerate(self.n_pos) if n])
+
     def falls(self, dose: float | None = None) -> dict[int, tuple[float, ...]]:
         """Seed -> :func:`absolute_fall` of each branch, at ``dose`` or the mean over the curve."""
         return {
@@ -155,6 +159,11 @@ class ReboundJudgement:
     strict: Criterion
 
 
+def several_sizes(n_pos: Sequence[int]) -> bool:
+    """Whether there are two amounts of alignment or more, without which nothing has a slope."""
+    return len(set(n_pos) - {0}) > 1
+
+
 def _same_seeds(what: str, a: Mapping[int, object], other: str, b: Mapping[int, object]) -> None:
     if not a or a.keys() != b.keys():
         raise DataError(
@@ -197,14 +206,15 @@ def rebound_judgement(
     beyond proportional decay at one rate, under which each branch loses the same share of its
     gain at the same dose; so the share lost must grow with n_pos.  Each is a slope on log2 n_pos,
     one a seed, t over seeds: ``shown`` if its interval lies above 0, ``opposite`` below 0.  Seeds
-    in which a branch gained nothing have no share and leave the strict criterion.  Where the curves
-    know their noise and the largest alignment hardly took, both are ``not testable``; the strict
-    one also leaves out branches that hardly took.
+    in which a branch gained nothing have no share and leave the strict criterion.  The branch of
+    0 is left out.  Where the curves know their noise and the largest alignment hardly took, both
+    are ``not testable``; the strict one also leaves out branches that hardly took.
 
     ``dose``: where on the curves to look; None takes the mean over each curve, which is less
     noisy.  Raises :class:`~springback.errors.DataError` with fewer than two n_pos or as
     :func:`absolute_fall`.
     """
+    curves = curves.aligned()
     paper = slope_on_log2(curves.n_pos, curves.falls(dose), level=level)
     ends = {
         "shown": "the more alignment, the steeper the fall",

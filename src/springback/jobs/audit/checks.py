@@ -42,10 +42,12 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     if not settings.n_pos or not settings.doses or not settings.seeds:
         raise SpringbackError("--n-pos, --doses and --seeds each need at least one number")
     for name, values in (("n-pos", settings.n_pos), ("doses", settings.doses)):
-        bad = [v for v in values if v <= 0 or v % settings.batch_size]
+        least = 0 if name == "n-pos" else 1
+        bad = [v for v in values if v < least or v % settings.batch_size]
         if bad:
+            zero = "0 (the model as it is) and " * (name == "n-pos")
             raise SpringbackError(
-                f"--{name} has {bad}; allowed are multiples of the batch size "
+                f"--{name} has {bad}; allowed are {zero}multiples of the batch size "
                 f"({settings.batch_size}): change them or --batch-size"
             )
     _check_probes(settings)
@@ -53,6 +55,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     for flag in ("algorithm", "perturb_algorithm"):
         _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
     _check_protections(settings)
+    _check_aligned(settings)
     _check_execution(settings)
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
@@ -114,6 +117,23 @@ def _check_attacks(settings: AuditSettings) -> None:
         raise SpringbackError(
             f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
             "already: give others"
+        )
+
+
+def _check_aligned(settings: AuditSettings) -> None:
+    """What goes back along an alignment needs one that was made here."""
+    if any(settings.n_pos):
+        return
+    needing = [name for name in ("realign", "repair", "symmetry") if name in settings.experiments]
+    if needing:
+        raise SpringbackError(
+            f"--experiments has {', '.join(needing)} with --n-pos 0, which aligns nothing; give "
+            "--n-pos a number above 0 too, or leave them out"
+        )
+    if any(p.kind == "overbend" for p in parse_all(settings.mitigate)):
+        raise SpringbackError(
+            "--mitigate overbend with --n-pos 0; there is no alignment made here to move further "
+            "along: give --n-pos a number above 0 too, or leave it out"
         )
 
 

@@ -34,14 +34,18 @@ from springback.probes.registry import get_probe
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
     """Every run of a seed.
 
-    The aligning run; from each of its branch points the perturbation of the study; from the last
-    one the other attacks, the protections, and the benign training that is repaired.
+    The aligning run; from each of its branch points the perturbation of the study and the controls;
+    from the last one the other attacks, the protections, and the benign training that is repaired.
+    Branch point 0 is the start model, so where there is no other nothing is aligned; it is also the
+    control `unaligned`.
     """
     last = max(settings.n_pos)
+    points = sorted({*settings.n_pos, *([0] if "unaligned" in settings.controls else [])})
     others = (*attacks(settings), *protected(settings), *after_benign(settings))
     return [
-        align_run(settings, seed),
-        *(perturb_run(settings, seed, n) for n in settings.n_pos),
+        *([align_run(settings, seed)] if last else []),
+        *(perturb_run(settings, seed, n) for n in points),
+        *(perturb_run(settings, seed, n, c) for n in settings.n_pos for c in controls(settings)),
         *(perturb_run(settings, seed, last, attack) for attack in others),
     ]
 
@@ -52,7 +56,8 @@ def start_run() -> TrainingRun:
 
 
 def align_run(settings: AuditSettings, seed: int) -> TrainingRun:
-    """Aligning, with the weights of every branch point."""
+    """Aligning, with the weights of every branch point but 0, which is the start model."""
+    points = [n for n in settings.n_pos if n]
     return TrainingRun(
         "align",
         seed,
@@ -60,15 +65,15 @@ def align_run(settings: AuditSettings, seed: int) -> TrainingRun:
         _align_inputs,
         rows=max(settings.n_pos),
         recipe=settings.recipe(seed, settings.algorithm),
-        marks={n: n for n in settings.n_pos},
-        leaves=tuple(map(str, settings.n_pos)),
+        marks={n: n for n in points},
+        leaves=tuple(map(str, points)),
     )
 
 
 def perturb_run(
     settings: AuditSettings, seed: int, n_pos: int, attack: Attack = PLAIN
 ) -> TrainingRun:
-    """Perturbing the model aligned on ``n_pos`` examples.
+    """Perturbing the model aligned on ``n_pos`` examples, which for 0 is the start model.
 
     The most aligned model leaves its weights after the study's own perturbation, if it is to be
     aligned again.
@@ -83,7 +88,7 @@ def perturb_run(
         rows=max(marks.values()),
         recipe=_perturb_recipe(settings, seed, attack),
         marks=marks,
-        starts_from=Weights(align_run(settings, seed), str(n_pos)),
+        starts_from=Weights(align_run(settings, seed), str(n_pos)) if n_pos else None,
         leaves=("perturbed",) if last and "realign" in settings.experiments else (),
         n_pos=n_pos,
         attack=attack,
@@ -135,19 +140,27 @@ def _perturbing_rows(study: Study, run: TrainingRun) -> Slice:
 
 
 def _perturb_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    first, attack = align_run(study.settings, run.seed).recipe, run.attack
-    before = study.example_inputs(first, "align")
+    attack = run.attack
     return {
         **measured_inputs(study, run, _perturbing_rows(study, run), "perturb"),
+        **(_branch_inputs(study, run) if run.n_pos else {}),
+        # What came later is left out where it is not asked for: ids of finished runs stay.
+        **({"protection": attack.protection} if attack.protection else {}),
+        **({"repair": attack.repair} if attack.repair else {}),
+    }
+
+
+def _branch_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
+    """What made the model that is perturbed, where that is not the start model."""
+    first = align_run(study.settings, run.seed).recipe
+    before = study.example_inputs(first, "align")
+    return {
         # The prefix that leads to the branch point, not the whole aligning run: a study that
         # aligns further shares this branch.
         "aligned": study.data.aligning(run.seed, run.n_pos).content_hash,
         # Left out where both are alike, as in every run before there was a choice.
         **({} if first == run.recipe else {"aligning_recipe": first}),
         **({"aligned_by": before} if before else {}),
-        # What came later is left out where it is not asked for: ids of finished runs stay.
-        **({"protection": attack.protection} if attack.protection else {}),
-        **({"repair": attack.repair} if attack.repair else {}),
     }
 
 
@@ -174,12 +187,13 @@ def _align(study: Study, run: TrainingRun) -> dict[str, Any]:
 def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     attack, protection = run.attack, run.attack.protection
     how = "" if attack == PLAIN else f" ({attack.name})"
-    title = f"perturbing the model aligned on {run.n_pos} with {run.rows} examples{how}"
+    which = f"model aligned on {run.n_pos}" if run.n_pos else "start model"
+    title = f"perturbing the {which} with {run.rows} examples{how}"
     study.progress.stage(f"seed {run.seed}: {title}", run.steps)
-    branch = Weights(align_run(study.settings, run.seed), str(run.n_pos)).path(study)
+    branch = run.start_weights(study)
     model = study.reset(run.seed, branch)
     moved = None
-    if protection is not None and protection.kind == "overbend":
+    if protection is not None and protection.kind == "overbend" and branch is not None:
         moved = _extrapolate(study, branch, protection)
     part = _perturbing_rows(study, run)
     results = train_and_measure(
@@ -189,7 +203,7 @@ def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
         results["bent"] = moved
     for label in run.leaves:
         save_weights(model, Weights(run, label).path(study))
-    if attack.repair:
+    if attack.repair and branch is not None:
         results["repaired"] = _repair(study, run, branch)
     return results
 
@@ -226,20 +240,32 @@ def read_start(study: Study) -> dict[str, Any]:
 
 
 def read_seed(study: Study, seed: int) -> dict[str, Any]:
-    """What the runs of one seed measured; they have to be done.
+    """What the runs of one seed measured; they and the start model's have to be done.
+
+    Branch point 0 has no entry in ``aligned``; its doses begin with 0, the start model.
 
     Returns ``{"aligned": {n_pos: probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name:
-    {dose: probes}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``.
+    {dose: probes}}, "controls": {name: {n_pos: {dose: probes}}}, "protected": {name: {dose:
+    probes}}, "repair": {mu: probes} or None}``.
     """
-    aligned, *branches = runs(study.settings, seed)
+    listed = runs(study.settings, seed)
+    branches = [run for run in listed if run.phase == "perturb"]
     by_dose = {run: run.measured(study) for run in branches}
+    for run in branches:
+        if not run.n_pos and run.attack == PLAIN:
+            by_dose[run] = {0: read_start(study)["probes"], **by_dose[run]}
+    aligning = next((run for run in listed if run.phase == "align"), None)
     return {
-        "aligned": aligned.measured(study),
+        "aligned": aligning.measured(study) if aligning else {},
         "perturbed": {run.n_pos: doses for run, doses in by_dose.items() if run.attack == PLAIN},
         "attacks": {
             run.attack.name: doses
             for run, doses in by_dose.items()
             if run.attack in attacks(study.settings)
+        },
+        "controls": {
+            attack.control: {run.n_pos: d for run, d in by_dose.items() if run.attack == attack}
+            for attack in controls(study.settings)
         },
         "protected": {
             run.attack.protection.name: doses
@@ -264,23 +290,32 @@ def measurements(
     same = {"order": order} if order else {}
     made = records(study, "start", start["probes"], {"phase": "start", **same})
     for seed, got in seeds.items():
-        last = max(got["aligned"])
+        last = max(got["perturbed"])
         for n_pos, values in got["aligned"].items():
             tags = {"phase": "align", "seed": seed, "n_pos": n_pos, "n_neg": 0, **same}
             made += records(study, f"align-{n_pos}", values, tags)
         for n_pos, doses in got["perturbed"].items():
             tags = {"phase": "perturb", "seed": seed, "n_pos": n_pos, **same}
-            made += _branch(study, f"align-{n_pos}", doses, tags)
+            made += _branch(study, _point_name(n_pos), doses, tags)
         for attack, doses in got["attacks"].items():
             tags = {"phase": "attack", "seed": seed, "n_pos": last, "attack": attack, **same}
-            made += _branch(study, f"align-{last}", doses, tags)
+            made += _branch(study, _point_name(last), doses, tags)
+        for control, by_size in got["controls"].items():
+            for n_pos, doses in by_size.items():
+                tags = {"phase": "control", "seed": seed, "n_pos": n_pos, "control": control, **same}
+                made += _branch(study, f"align-{n_pos}, {control} control", doses, tags)
         for name, doses in got["protected"].items():
             tags = {"phase": "protected", "seed": seed, "n_pos": last, "protection": name, **same}
-            made += _branch(study, f"align-{last}, {name}", doses, tags)
+            made += _branch(study, f"{_point_name(last)}, {name}", doses, tags)
         for mu, values in (got["repair"] or {}).items():
             tags = {"phase": "repair", "seed": seed, "n_pos": last, "mu": mu, **same}
             made += records(study, f"align-{last}+benign, mu {mu:g}", values, tags)
     return made
+
+
+def _point_name(n_pos: int) -> str:
+    """Of a branch point, among the names of checkpoints."""
+    return f"align-{n_pos}" if n_pos else "start"
 
 
 def _branch(

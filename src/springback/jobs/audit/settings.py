@@ -62,7 +62,9 @@ class DesignSettings(Settings, group="Study", changes="method"):
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
         "fall), repair (add the alignment back after benign training).",
     )
-    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    n_pos: tuple[int, ...] = setting(
+        (64, 128, 256), "Aligning examples at the branch points; 0 is the model as it is."
+    )
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
     controls: tuple[str, ...] = setting(
         CONTROLS,

@@ -35,6 +35,12 @@ SAMPLED = ("sentiment", "behaviour")
 Again = Mapping[int, Mapping[int, Any] | None]
 
 
+def branch(got: Mapping[str, Any], n_pos: int) -> dict[int, Any]:
+    """Dose -> probes of one seed's branch; at dose 0 the aligned model, or for 0 the start's."""
+    aligned = {0: got["aligned"][n_pos]} if n_pos else {}
+    return {**aligned, **got["perturbed"][n_pos]}
+
+
 def curves_of(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds, probe: str = "margin"
 ) -> ReboundCurves:
@@ -42,10 +48,7 @@ def curves_of(
     begin = float(start["probes"][probe]["value"])
     values = {
         seed: [
-            [
-                got["aligned"][n][probe]["value"],
-                *(got["perturbed"][n][d][probe]["value"] for d in settings.doses),
-            ]
+            [branch(got, n)[d][probe]["value"] for d in (0, *settings.doses)]
             for n in settings.n_pos
         ]
         for seed, got in rebounds.items()
@@ -77,7 +80,9 @@ def gain_noise(
 
     if min(len(before.get(side, ())) for side in ("wanted", "unwanted")) < 2:
         return None
-    by_size = [[got["aligned"][n]["margin"] for got in rebounds.values()] for n in settings.n_pos]
+    by_size = [
+        [branch(got, n)[0]["margin"] for got in rebounds.values()] for n in settings.n_pos
+    ]
     return tuple(max(floor, statistics.fmean(map(error, seeds))) for seeds in by_size)
 
 
@@ -113,7 +118,9 @@ def _doses(doses: Doses, curves: ReboundCurves | None = None) -> DosesToUndo:
             for d in elasticity.doses_at(doses)
         ),
         doses.by_seed,
-        elasticity.dose_trend(doses, curves=curves) if len(set(doses.n_pos)) > 1 else None,
+        elasticity.dose_trend(doses, curves=curves)
+        if elasticity.several_sizes(doses.n_pos)
+        else None,
         first=doses.first,
     )
 
@@ -145,7 +152,7 @@ def sampled(
             unit=words[probe].unit,
         )
         dose = curves.doses[-1]
-        several = len(set(curves.n_pos)) > 1
+        several = elasticity.several_sizes(curves.n_pos)
         judged = elasticity.rebound_judgement(curves, dose=dose) if several else None
         moved = gain.low is not None and gain.high is not None and (gain.low > 0 or gain.high < 0)
         scores[probe] = SampledScore(
@@ -218,7 +225,7 @@ def _mixed(
 def phases(settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds) -> FallPhases:
     """One phase or two, by n_pos; and the falls against proportional decay at one rate."""
     margins = curves_of(settings, start, rebounds)
-    several = len(set(settings.n_pos)) > 1
+    several = elasticity.several_sizes(settings.n_pos)
     return FallPhases(
         elasticity.branch_phases(margins),
         elasticity.decay_criterion(margins, dose=margins.doses[-1]) if several else None,
@@ -237,11 +244,11 @@ def second_alignment(
     first, second = {}, {}
     for seed, counts in measured.items():
         got = rebounds[seed]
-        climbed = [got["aligned"][n]["margin"]["value"] for n in settings.n_pos]
+        climbed = [values["margin"]["value"] for values in got["aligned"].values()]
         first[seed] = [begin, *climbed]
         fallen = got["perturbed"][last][dose]["margin"]["value"]
-        second[seed] = [fallen, *(counts[n]["margin"]["value"] for n in settings.n_pos)]
-    return elasticity.realignment([0, *settings.n_pos], first, second)
+        second[seed] = [fallen, *(values["margin"]["value"] for values in counts.values())]
+    return elasticity.realignment([0, *filter(None, settings.n_pos)], first, second)
 
 
 def parts(analysis: Audit) -> list[Part]:

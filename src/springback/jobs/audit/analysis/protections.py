@@ -16,6 +16,7 @@ from springback.elasticity import Crossing, bounded_mean, first_crossing
 from springback.elasticity.doses import dose_range
 from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
 from springback.jobs.audit.analysis.curves import means_and_ends
+from springback.jobs.audit.analysis.findings import branch
 from springback.jobs.audit.branches import protected
 from springback.jobs.audit.protections import Protection as ProtectionSetting
 from springback.jobs.audit.settings import AuditSettings
@@ -56,9 +57,7 @@ def protections(
     tried = [a.protection for a in protected(settings) if a.protection is not None]
     if not tried:
         return None
-    plain = {
-        seed: {0: got["aligned"][last], **got["perturbed"][last]} for seed, got in rebounds.items()
-    }
+    plain = {seed: branch(got, last) for seed, got in rebounds.items()}
     rows = [_protection(settings, words, one, begin, plain, rebounds) for one in tried]
     return Protections(
         n_pos=last,
