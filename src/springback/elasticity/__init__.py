@@ -1,8 +1,9 @@
 """What an audit's numbers say.  Pure; what is random takes a seed.  Paper A, A2 and A3.
 
 ``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``rebound``,
-``controls``, ``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of ``audit_values`` by
-``make_card``) and ``compare``: one model on one page, several side by side.  ``censored`` and
+``controls``, ``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of
+``audit_values`` by ``make_card``) and ``compare``: one model on one page, several side by side.
+``censored`` and
 ``seed_tests``: means and tests over seeds that keep censored values censored.
 """
 

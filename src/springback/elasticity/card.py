@@ -94,7 +94,10 @@ class ElasticityCard:
     resistance_ratio: Quantity
     rebound_slope: Quantity
     share_slope: Quantity
+    beyond_controls: Quantity
+    beyond_share_slope: Quantity
     half_life_dose: Quantity
+    behaviour_half_dose: Quantity
     dose_to_undo: Quantity
     kl_dose: Quantity
     worst_case: Quantity
@@ -144,6 +147,8 @@ class ElasticityCard:
 QUANTITIES = tuple(
     f.name for f in dataclasses.fields(ElasticityCard) if f.type in ("Quantity", Quantity)
 )
+#: Those that cards of before there were controls lack.
+LATER = ("beyond_controls", "beyond_share_slope", "behaviour_half_dose")
 _HEADER = ("quantity", "value", "95 % interval", "finding")
 
 

@@ -1,7 +1,7 @@
 """The fall beyond what the controls fall: what of a fall is rebound.
 
-A model falls for three reasons.  Opposite rows teach any model the opposite: that is the fall of the
-start model under the same rows (``unaligned``).  Training on anything undoes some of what was
+A model falls for three reasons.  Opposite rows teach any model the opposite: that is the fall of
+the start model under the same rows (``unaligned``).  Training on anything undoes some of what was
 learned: that is the fall of the same aligned model under neutral rows (``neutral``).  And a higher
 start falls further, in proportion to its height.  Rebound is the fall beyond both controls, each
 paired by seed; whether it grows with alignment by more than its height does is asked of the same
@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from springback.core import ABSENT
 from springback.elasticity.rebound import (
     Criterion,
     ReboundCurves,

@@ -242,7 +242,10 @@ def dose_trend(
     ``not estimable``: no seed is left, or censored doses leave the slope open on both sides.
     Raises :class:`~springback.errors.DataError` with fewer than two different n_pos.
     """
-    about, usable = f"The dose for {doses.what}", None if curves is None else testable(curves.aligned())
+    about, usable = (
+        f"The dose for {doses.what}",
+        None if curves is None else testable(curves.aligned()),
+    )
     if usable is not None and usable.why:
         text = f"{about} has no trend: {not_testable(usable.why)}."
         return DoseTrend("not testable", None, text)

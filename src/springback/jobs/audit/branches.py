@@ -94,7 +94,10 @@ def shuffled(part: Slice, seed: int) -> Slice:
     """
     order = list(range(len(part)))
     random.Random(seed).shuffle(order)
-    answer = {row: part.rows[after].response for row, after in zip(order, [*order[1:], order[0]], strict=True)}
+    answer = {
+        row: part.rows[after].response
+        for row, after in zip(order, [*order[1:], order[0]], strict=True)
+    }
     rows = [replace(row, response=answer[i]) for i, row in enumerate(part.rows)]
     return Slice.of(f"{part.name}, answers shuffled", part.source, rows, seed)
 

@@ -236,6 +236,8 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
         noise_floor=start["noise"],
         attackers=analysis.attackers.share if analysis.attackers is not None else None,
         resistance_data=settings.resistance_data,
+        controls=controls.margins(settings, measured.rebounds),
+        gain_noise=findings.gain_noise(settings, start, measured.rebounds),
     )
 
 

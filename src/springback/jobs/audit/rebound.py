@@ -302,7 +302,13 @@ def measurements(
             made += _branch(study, _point_name(last), doses, tags)
         for control, by_size in got["controls"].items():
             for n_pos, doses in by_size.items():
-                tags = {"phase": "control", "seed": seed, "n_pos": n_pos, "control": control, **same}
+                tags = {
+                    "phase": "control",
+                    "seed": seed,
+                    "n_pos": n_pos,
+                    "control": control,
+                    **same,
+                }
                 made += _branch(study, f"align-{n_pos}, {control} control", doses, tags)
         for name, doses in got["protected"].items():
             tags = {"phase": "protected", "seed": seed, "n_pos": last, "protection": name, **same}

@@ -270,9 +270,7 @@ def _check(data: Data) -> None:
                 )
 
 
-def _with_controls(
-    data: Data, settings: AuditSettings, prompt_filter: PromptFilter | None
-) -> Data:
+def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFilter | None) -> Data:
     """The same data with the neutral rows, and why a control that is asked for cannot be had.
 
     A control is no reason to refuse a study.
@@ -294,7 +292,7 @@ def _with_controls(
         rows = data.perturb.rows
         several = len({(row.turns, row.prompt) for row in rows if row.prompt}) > 1
         if not several or settings.prompt is not None:
-            why_not["shuffled"] = "the perturbing rows have no prompts of their own to shuffle among"
+            why_not["shuffled"] = "the perturbing rows have no prompts of their own"
         elif len({row.response for row in rows}) < 2:
             why_not["shuffled"] = "the perturbing rows all have one answer"
     return replace(data, controls_left_out=why_not)

@@ -14,15 +14,9 @@ from springback.results.schema import Part
 from springback.stats import mean_interval
 
 
-def control_part(
-    settings: AuditSettings,
-    start: Mapping[str, Any],
-    rebounds: Rebounds,
-    left_out: Mapping[str, str],
-) -> Controls | None:
-    """The controls' margins along the doses, and the fall beyond them; None without a control."""
-    curves = curves_of(settings, start, rebounds)
-    measured = {
+def margins(settings: AuditSettings, rebounds: Rebounds) -> dict[str, dict[int, list[list[float]]]]:
+    """Control -> seed -> [branch][dose]; where nothing is aligned, nothing is `unaligned`."""
+    return {
         name: {
             seed: [_control_curve(settings, got, name, n) for n in settings.n_pos]
             for seed, got in rebounds.items()
@@ -30,6 +24,16 @@ def control_part(
         for name in settings.controls
         if name != "unaligned" or max(settings.n_pos)
     }
+
+
+def control_part(
+    settings: AuditSettings,
+    start: Mapping[str, Any],
+    rebounds: Rebounds,
+    left_out: Mapping[str, str],
+) -> Controls | None:
+    """The controls' margins along the doses, and the fall beyond them; None without a control."""
+    curves, measured = curves_of(settings, start, rebounds), margins(settings, rebounds)
     if not measured and not left_out:
         return None
     doses, dose = (0, *settings.doses), curves.doses[-1]

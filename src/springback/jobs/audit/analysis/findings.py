@@ -80,9 +80,7 @@ def gain_noise(
 
     if min(len(before.get(side, ())) for side in ("wanted", "unwanted")) < 2:
         return None
-    by_size = [
-        [branch(got, n)[0]["margin"] for got in rebounds.values()] for n in settings.n_pos
-    ]
+    by_size = [[branch(got, n)[0]["margin"] for got in rebounds.values()] for n in settings.n_pos]
     return tuple(max(floor, statistics.fmean(map(error, seeds))) for seeds in by_size)
 
 

@@ -144,7 +144,9 @@ def _protection(
         rank=protection.rank,
         curve=_curve(doses, values),
         gain=mean_interval([_margin(row[0]) - begin for row in values.values()]),
-        dose=ProtectedDose(_crossed(crossings, settings.doses), change, _label(change, len(crossings))),
+        dose=ProtectedDose(
+            _crossed(crossings, settings.doses), change, _label(change, len(crossings))
+        ),
         left=MarginLeft(mean_interval(left), t_pvalue(left), _label(_of_values(left), len(left))),
         cost=Cost(*costs),
     )
