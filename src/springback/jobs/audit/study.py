@@ -51,6 +51,7 @@ def opposite_order(settings: AuditSettings) -> AuditSettings:
         experiments=("rebound",),
         resistance_rows=0,
         attackers=(),
+        controls=(),
         attack_learning_rates=(),
         attack_seeds=(),
         mix=(),

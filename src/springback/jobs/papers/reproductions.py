@@ -169,7 +169,9 @@ _ALGORITHMS = _variants(
         },
     }
 )
-_RESISTANCE = replace(SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",))
+_RESISTANCE = replace(
+    SMALL, n_pos=(8,), doses=(8,), resistance_rows=64, probes=("margin",), controls=()
+)
 
 
 def _bridge(base: AuditSettings) -> AuditSettings:
@@ -183,6 +185,7 @@ def _bridge(base: AuditSettings) -> AuditSettings:
         n_pos=base.n_pos[-1:],
         doses=base.doses if large else (8, 16, 32, 64, 96, 128),
         experiments=("rebound", "repair"),
+        controls=(),
         resistance_rows=0,
         mitigate=(
             *(f"overbend:{mu}" for mu in ("0.25", "0.5", "1")),
