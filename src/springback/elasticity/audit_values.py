@@ -34,6 +34,7 @@ class AuditValues:
     token; ``attackers``: share of the gain lost over a sweep of attackers; ``study``: hash of data
     and settings but for model and seeds (:func:`study_hash`).  ``means``: where single values are
     missing, the quantities that are known as means over the seeds, by their name on a card.
+    ``agreement``: of each two judges of sampled texts.
     """
 
     model: str = ""
@@ -49,6 +50,7 @@ class AuditValues:
     attackers: Sweep | None = None
     resistance_data: str = "responses"
     means: Mapping[str, Quantity] = field(default_factory=dict)
+    agreement: Mapping[str, Quantity] = field(default_factory=dict)
 
     def rebound(self) -> ReboundCurves | None:
         """The margins, or None if no seed has them all."""
