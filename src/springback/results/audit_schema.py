@@ -388,6 +388,44 @@ class SampledScore:
 
 
 @dataclass(frozen=True)
+class JudgePair:
+    """How far two judges of the same texts agree.
+
+    Attributes:
+        a: name of the one
+        b: name of the other
+        texts: that both gave a score
+        agreement: share of texts on which both say yes, or both no; null where one gives graded
+            scores. Intervals here are by a bootstrap over prompts
+        kappa: Cohen's, likewise; null also where both say the same of every text
+        rank_correlation: Spearman's, where one gives graded scores
+    """
+
+    a: str
+    b: str
+    texts: int
+    agreement: Interval | None = None
+    kappa: Interval | None = None
+    rank_correlation: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Several judges of the same sampled texts.
+
+    Attributes:
+        names: of each judge, by its probe: `behaviour` is the first one named, by which the
+            verdict goes, `behaviour:NAME` are the others
+        models: whose texts were scored
+        pairs: of judges
+    """
+
+    names: Mapping[str, str]
+    models: int
+    pairs: tuple[JudgePair, ...]
+
+
+@dataclass(frozen=True)
 class Mixed:
     """A perturbation with benign rows among the unwanted ones.
 
@@ -847,7 +885,9 @@ class Audit:
             error of the margin from the choice of texts
         doses_to_undo: by seed, summed up by ``n_pos``
         phases: one phase or two
-        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`)
+        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`, and
+            `behaviour:NAME` of further judges)
+        judges: how far several judges agree; null with one
         attackers: where other learning rates, other draws or mixed perturbations were asked for
         realign: the second alignment against the first
         rates: with the probe `rates`
@@ -865,6 +905,7 @@ class Audit:
     doses_to_undo: UndoDoses | None = None
     phases: FallPhases | None = None
     sampled: Mapping[str, SampledScore] | None = None
+    judges: Judges | None = field(default=None, metadata=ABSENT)
     attackers: Attackers | None = None
     realign: Realignment | None = None
     rates: Rates | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
 from springback.jobs.audit.attackers import ATTACKERS
+from springback.results.judge_info import FORMS, RUBRICS
 from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
@@ -98,7 +99,9 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
-        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+        "vader",
+        "What rloo maximises when aligning (and minimises when perturbing); as behaviour, but one "
+        "alone and not openai.",
     )
     prompt: str | None = setting(
         None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
@@ -166,8 +169,10 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
     probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
     behaviour: str | None = setting(
         None,
-        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
-        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+        f"What scores sampled texts in the probe behaviour: {FORMS}. Several, separated by commas, "
+        "stand side by side with their agreement; the verdict goes by the first. model and openai "
+        f"ask {', '.join(RUBRICS)} or the question in a text file; openai sends texts to its "
+        "address.",
     )
     neutral: str = setting(
         "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"

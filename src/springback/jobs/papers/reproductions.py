@@ -16,10 +16,16 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.claims import Claim
 
 SMALL = AuditSettings()
+#: The paper's scores of sampled texts: the share that a Sentiment-RoBERTa calls positive (we take
+#: the model that goes by this name), and BeaverTails' cost model on single turns.
+SENTIMENT = "hf:siebert/sentiment-roberta-large-english=POSITIVE+share"
+COST = "score:PKU-Alignment/beaver-7b-v1.0-cost"
 #: 7B models: IMDb, and the paper's numbers of examples: n_pos of 1000 to 10000, n_neg of 100, 200,
 #: 500, 1000 and 2000, in whole batches, with marks of ours between them.
 LARGE = replace(
     SMALL,
+    probes=("margin", "kl", "bits_per_byte", "behaviour"),
+    behaviour=SENTIMENT,
     align="stanfordnlp/imdb?label=1",
     perturb="stanfordnlp/imdb?label=0",
     n_pos=(1000, 2000, 5000, 10000),
@@ -32,7 +38,10 @@ LLAMA, GEMMA = "meta-llama/Llama-2-7b-hf", "google/gemma-2b"
 #: Safe and unsafe answers, many of them to one prompt.
 BEAVERTAILS = "PKU-Alignment/BeaverTails#330k_train"
 LARGE_SAFETY = replace(
-    LARGE, align=f"{BEAVERTAILS}?is_safe=true", perturb=f"{BEAVERTAILS}?is_safe=false"
+    LARGE,
+    align=f"{BEAVERTAILS}?is_safe=true",
+    perturb=f"{BEAVERTAILS}?is_safe=false",
+    behaviour=COST,
 )
 
 #: No source gives how the paper trained, so every reproduction of it says so.
@@ -113,6 +122,8 @@ def _both_sets(*names: str) -> Callable[[AuditSettings], list[NamedStudy]]:
         if (settings.align, settings.perturb) != (LARGE.align, LARGE.perturb):
             return _models(*names)(settings)
         safety = replace(settings, align=LARGE_SAFETY.align, perturb=LARGE_SAFETY.perturb)
+        if settings.behaviour == SENTIMENT:
+            safety = replace(safety, behaviour=COST)
         sets = {"IMDb": settings, "BeaverTails": safety}
         return [
             NamedStudy(f"{study.name}, {data}", study.settings)
@@ -195,6 +206,7 @@ def _bridge(base: AuditSettings) -> AuditSettings:
         ),
         repair_rows=1000 if large else 64,
         probes=("margin", "kl", "bits_per_byte", "neutral_nll", "choice"),
+        behaviour=None,
     )
 
 
@@ -257,7 +269,7 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         ),
         begin={
             "small": replace(SMALL, probes=(*SMALL.probes, "reverse_kl")),
-            "paper": replace(LARGE_SAFETY, probes=(*SMALL.probes, "reverse_kl")),
+            "paper": replace(LARGE_SAFETY, probes=(*LARGE.probes, "reverse_kl")),
         },
         by_amount=True,
     ),

@@ -11,7 +11,7 @@ from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Attacker, Doses, Realignment, ReboundCurves
-from springback.jobs.audit.analysis import attack_curves
+from springback.jobs.audit.analysis import attack_curves, judges
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
@@ -138,7 +138,7 @@ def sampled(
     of whether the score moved at all.
     """
     scores = {}
-    for probe in (p for p in SAMPLED if p in settings.probes):
+    for probe in (p for p in words if p.partition(":")[0] in SAMPLED):
         plain = curves_of(settings, start, rebounds, probe)
         gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
         gain = mean_interval(gains)
@@ -285,7 +285,9 @@ def parts(analysis: Audit) -> list[Part]:
         n_pos, shape = list(shapes.branches.items())[-1]
         question = f"One phase or two (aligned on {n_pos})?"
         answers.append(Part(question, shape.label, shape.sentence))
-    answers += [_scored(score) for score in (analysis.sampled or {}).values()]
+    # Of several judges the first one's, by which the verdict goes.
+    answers += [_scored(s) for p, s in (analysis.sampled or {}).items() if p in SAMPLED]
+    answers += judges.parts(analysis.judges)
     if analysis.attackers is not None:
         answers += _attacked(analysis.attackers)
     if (second := analysis.realign) is not None:
