@@ -343,7 +343,7 @@ def test_controls_are_runs_of_their_own_from_every_branch_point(
     assert found.margins["unaligned"][0].mean[0] == pytest.approx(start)
     assert found.beyond.against == ("unaligned", "neutral")
     questions = [part["question"] for part in result.data["verdict"]["parts"]]
-    assert "Is the fall beyond the controls (unaligned and the neutral)?" in questions
+    assert "Is the fall beyond its controls (unaligned, neutral)?" in questions
     # The card of the file is the card of the run; and the command repeated trains nothing.
     again = card_of_result(result.data).beyond_controls
     written = read_card(json.loads((out / "card.json").read_text())).beyond_controls
