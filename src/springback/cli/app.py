@@ -24,11 +24,12 @@ from springback.cli.plan import audit_plan, boost_plan, plan_settings
 from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
 from springback.core import printable
-from springback.errors import SpringbackError, SpringbackWarning
+from springback.errors import SpringbackError, SpringbackWarning, missing_extra
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
 from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.check.settings import CheckSettings
 from springback.jobs.papers.epicode.settings import NAMES as EPICODE
 from springback.jobs.papers.epicode.settings import EpicodeSettings
 from springback.jobs.papers.scale.settings import NAME as SCALE
@@ -341,6 +342,50 @@ def boost(
             _push(result, push)
 
 
+@app.command(cls=GroupedCommand)
+@with_settings(
+    CheckSettings,
+    first="run texts choices tasks prompts harmful task",
+    leave_out="base tuned",
+)
+def check(
+    given: dict[str, Any],
+    base: Annotated[str, typer.Argument(help="The model before: folder, hub id, built-in name.")],
+    tuned: Annotated[
+        str | None,
+        typer.Argument(help="The model after: the same, a PEFT adapter of it, a boosted folder."),
+    ] = None,
+    out: Out = Path("springback-check"),
+    track: Track = None,
+    plan_only: OnlyPlan = False,
+    show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
+) -> None:
+    """What did fine-tuning break: two models on the same texts, questions and prompts.
+
+    Bits per byte, multiple choice, refusals, KL, how far weights moved, lm-eval's tasks: what got
+    better and worse beyond noise. Built-in texts, questions and prompts unless others are named.
+    With --run the checkpoints of a run, and which one to take.
+    """
+    from springback.cli.progress import make_progress
+    from springback.jobs import config
+    from springback.jobs.check.checks import check_settings
+
+    _check_track(track)
+    settings = config.build(CheckSettings, {"base": base, "tuned": tuned, **given})
+    if show:
+        say_block(config.show(settings))
+        return
+    check_settings(settings, out)  # before torch is loaded
+    if plan_only:
+        from springback.jobs.check.job import plan
+
+        say_block(str(plan(settings, out)))
+        return
+    from springback.jobs.check.job import check as run
+
+    finish(run(settings, out, make_progress()), track)
+
+
 def _push(result: Any, repository: str) -> None:
     from springback.integrations.hub_upload import push as run
 
@@ -430,6 +475,11 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, ImportError) and not debug:
+            command = next((a for a in arguments if not a.startswith("-")), "")
+            if missing := missing_extra(error, command):
+                print(f"error: {missing}", file=sys.stderr)
+                sys.exit(2)
         from springback.results.store import full_disk
 
         read_only = isinstance(error, OSError) and error.errno == errno.EROFS

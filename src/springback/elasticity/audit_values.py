@@ -38,6 +38,7 @@ class AuditValues:
     missing, the quantities that are known as means over the seeds, by their name on a card.
     ``controls``: control -> seed -> [branch][dose], margins; ``gain_noise``: by branch, None where
     it is not known (:func:`springback.elasticity.rebound.took`).
+    ``agreement``: of each two judges of sampled texts.
     """
 
     model: str = ""
@@ -55,6 +56,7 @@ class AuditValues:
     means: Mapping[str, Quantity] = field(default_factory=dict)
     controls: Mapping[str, Mapping[int, Sequence[Sequence[float]]]] = field(default_factory=dict)
     gain_noise: Sequence[float] | None = None
+    agreement: Mapping[str, Quantity] = field(default_factory=dict)
 
     def rebound(self) -> ReboundCurves | None:
         """The margins, or None if no seed has them all."""

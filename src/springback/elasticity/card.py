@@ -80,7 +80,8 @@ class ElasticityCard:
 
     ``study``: a hash of data and settings but for model and seeds; equal studies pair by seed.
     Quantities are those of the largest ``n_pos`` unless their title says otherwise.  ``pairs``:
-    resistance of each pair of models.  ``noise_floor``: by probe, nats a token, of scoring alone.
+    resistance of each pair of models.  ``agreement``: of each two judges of sampled texts, where
+    there are several.  ``noise_floor``: by probe, nats a token, of scoring alone.
     """
 
     model: str
@@ -105,6 +106,7 @@ class ElasticityCard:
     pairs: Mapping[str, Quantity]
     noise_floor: Mapping[str, float]
     verdict: str
+    agreement: Mapping[str, Quantity] = field(default_factory=dict)
     schema_version: int = field(default=SCHEMA_VERSION, init=False)
 
     def quantities(self) -> dict[str, Quantity]:
@@ -120,6 +122,7 @@ class ElasticityCard:
             "noise_floor": dict(self.noise_floor),
             "quantities": to_jsonable(self.quantities()),
             "pairs": to_jsonable(self.pairs),
+            **({"agreement": to_jsonable(self.agreement)} if self.agreement else {}),
         }
 
     def to_markdown(self) -> str:
@@ -139,6 +142,9 @@ class ElasticityCard:
         if self.pairs:
             head = ("resistance by pair", *_HEADER[1:])
             lines += ["", *table(head, [_row(q) for q in self.pairs.values()])]
+        if self.agreement:
+            head = ("agreement of judges", *_HEADER[1:])
+            lines += ["", *table(head, [_row(q) for q in self.agreement.values()])]
         lines += ["", f"Noise floor of scoring: {floor or 'not measured'}.", ""]
         return page(lines)
 

@@ -98,6 +98,7 @@ def card_of(source: AuditValues, *, epsilon: float = EPSILON) -> ElasticityCard:
         n_pos=tuple(source.n_pos),
         doses=tuple(float(d) for d in source.doses),
         pairs=_pairs(source, losses),
+        agreement=source.agreement,
         noise_floor=source.noise_floor,
         verdict=_verdict(quantities, source),
         **quantities,

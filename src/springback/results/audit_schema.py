@@ -388,6 +388,44 @@ class SampledScore:
 
 
 @dataclass(frozen=True)
+class JudgePair:
+    """How far two judges of the same texts agree.
+
+    Attributes:
+        a: name of the one
+        b: name of the other
+        texts: that both gave a score
+        agreement: share of texts on which both say yes, or both no; null where one gives graded
+            scores. Intervals here are by a bootstrap over prompts
+        kappa: Cohen's, likewise; null also where both say the same of every text
+        rank_correlation: Spearman's, where one gives graded scores
+    """
+
+    a: str
+    b: str
+    texts: int
+    agreement: Interval | None = None
+    kappa: Interval | None = None
+    rank_correlation: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Several judges of the same sampled texts.
+
+    Attributes:
+        names: of each judge, by its probe: `behaviour` is the first one named, by which the
+            verdict goes, `behaviour:NAME` are the others
+        models: whose texts were scored
+        pairs: of judges
+    """
+
+    names: Mapping[str, str]
+    models: int
+    pairs: tuple[JudgePair, ...]
+
+
+@dataclass(frozen=True)
 class Mixed:
     """A perturbation with benign rows among the unwanted ones.
 
@@ -405,21 +443,85 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Attackers:
-    """Other learning rates, other draws, mixed perturbations; all perturb one aligned model.
+class AttackPoint:
+    """An attack at one dose, over the seeds.
 
     Attributes:
-        share: share of the gain lost at the largest dose, over all attackers (a learning rate, a
-            seed and a draw of rows each); null if none has a value
+        dose: examples; of an attack that trains nothing, rows that it reads
+        cost: tokens of all forward passes until then, mean over the seeds; a training step is three
+            passes over its tokens, of an adapter two
+        share_lost: share of the gain in margin; null where aligning gained nothing, or nothing was
+            aligned
+        fall: of the margin, nats/token
+        utility_lost: share of the utility that it cost, the most of what was measured; null where
+            none was
+    """
+
+    dose: int
+    cost: float
+    share_lost: Interval | None = None
+    fall: Interval | None = None
+    utility_lost: float | None = None
+
+
+@dataclass(frozen=True)
+class AttackCurve:
+    """One attack along its doses.
+
+    Attributes:
+        attacker: its title
+        name: the attack in words
+        points: by dose, the unattacked model left out
+    """
+
+    attacker: str
+    name: str
+    points: tuple[AttackPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class WithinBound:
+    """The worst point of all attacks among those that leave the model its utility.
+
+    It is the largest of many means, so it is read with their number.
+
+    Attributes:
+        bound: the most that may be lost, share of the utility
+        utility: probes that it is taken by
+        name: the attack that did the worst; empty where none is within the bound
+        point: its dose, cost and effect
+        within: points within the bound
+        points: points tried
+    """
+
+    bound: float
+    utility: tuple[str, ...]
+    name: str
+    point: AttackPoint | None
+    within: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """Other ways, learning rates, draws, mixed perturbations; all attack one aligned model.
+
+    Attributes:
+        share: share of the gain lost at the largest dose, over all attackers (a way, a learning
+            rate, a seed and a draw of rows each); null if none has a value
         dose: likewise the dose that undoes all, examples
         mixed: perturbations mixed with benign rows
         n_pos: examples that the model was aligned on
+        curves: every attack, the study's own first, along one axis of cost
+        bounded: the worst within the bound on lost utility; null where no utility was measured
     """
 
     share: Sweep | None = None
     dose: Sweep | None = None
     mixed: tuple[Mixed, ...] = ()
     n_pos: int | None = None
+    curves: tuple[AttackCurve, ...] = ()
+    bounded: WithinBound | None = None
 
 
 @dataclass(frozen=True)
@@ -634,7 +736,7 @@ class Protection:
 
     Attributes:
         name: in words
-        kind: `overbend` or `mix`
+        kind: `overbend`, `mix` or `project`
         strength: mu, or the true share of aligning rows
         rank: of the direction; null is dense
         curve: margin by dose
@@ -783,7 +885,9 @@ class Audit:
             error of the margin from the choice of texts
         doses_to_undo: by seed, summed up by ``n_pos``
         phases: one phase or two
-        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`)
+        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`, and
+            `behaviour:NAME` of further judges)
+        judges: how far several judges agree; null with one
         attackers: where other learning rates, other draws or mixed perturbations were asked for
         realign: the second alignment against the first
         rates: with the probe `rates`
@@ -801,6 +905,7 @@ class Audit:
     doses_to_undo: UndoDoses | None = None
     phases: FallPhases | None = None
     sampled: Mapping[str, SampledScore] | None = None
+    judges: Judges | None = field(default=None, metadata=ABSENT)
     attackers: Attackers | None = None
     realign: Realignment | None = None
     rates: Rates | None = None

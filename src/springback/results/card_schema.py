@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from springback.core import ABSENT
 from springback.elasticity import Comparison as ComparedCards
 from springback.elasticity import Difference, ElasticityCard, Quantity
 from springback.elasticity.card import LATER, QUANTITIES
@@ -32,6 +33,8 @@ class Card:
             `behaviour_half_dose`, `dose_to_undo`, `kl_dose`, `worst_case`, `utility_kept`; each at
             the largest ``n_pos``
         pairs: by pair: resistance ratio, with its paired test in ``reason``
+        agreement: by pair of judges of sampled texts: Cohen's kappa or Spearman's rank
+            correlation; only where there are several judges
     """
 
     schema_version: Literal[1]
@@ -45,6 +48,7 @@ class Card:
     noise_floor: Mapping[str, float | None] = field(default_factory=dict)
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     pairs: Mapping[str, Quantity] = field(default_factory=dict)
+    agreement: Mapping[str, Quantity] = field(default_factory=dict, metadata=ABSENT)
 
     @classmethod
     def of(cls, card: ElasticityCard) -> Card:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError, describe
 from springback.jobs.audit.accelerate_config import read_launch
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
@@ -118,6 +119,12 @@ def _check_attacks(settings: AuditSettings) -> None:
             f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
             "already: give others"
         )
+    if not 0 < settings.utility_bound <= 1:
+        raise SpringbackError(
+            f"--utility-bound is {settings.utility_bound:g}; give a share above 0, 1 at most, such "
+            "as 0.1"
+        )
+    attacks(settings)  # raises on what is not known or does not go together
 
 
 def _check_aligned(settings: AuditSettings) -> None:
@@ -198,6 +205,8 @@ def _check_protections(settings: AuditSettings) -> None:
             f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
             "are learned beside the others by sft only: leave out one of the two"
         )
+    if any(s.kind == "project" for s in protections):
+        _check_projection(settings)
     if settings.lora_rank and any(s.rank is not None for s in protections):
         raise SpringbackError(
             f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
@@ -226,13 +235,31 @@ def _check_protections(settings: AuditSettings) -> None:
         )
 
 
+def _check_projection(settings: AuditSettings) -> None:
+    """Updates are projected in this process, on weights, along an alignment that was made here."""
+    against = {
+        f"--lora-rank {settings.lora_rank}": settings.lora_rank,
+        f"--accelerate {settings.accelerate}": settings.accelerate is not None,
+        "--n-pos 0 alone": not any(settings.n_pos),
+    }
+    if given := [words for words, there in against.items() if there]:
+        raise SpringbackError(
+            describe(
+                f"--mitigate project with {', '.join(given)}",
+                "studies that align all weights themselves, in this process",
+                "leave one of them out",
+            )
+        )
+
+
 def _check_algorithms(settings: AuditSettings) -> None:
     for algorithm in (settings.algorithm, settings.perturb_algorithm):
         check_recipe(settings.recipe(0, algorithm))
     perturbing = ALGORITHMS[settings.perturb_algorithm]
-    if perturbing.learns != "rows" and any(settings.mix):
+    if perturbing.learns != "rows" and any(attack.mix for attack in attacks(settings)):
+        flag = "--mix" if any(settings.mix) else "--attackers benign"
         raise SpringbackError(
-            f"--mix with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
+            f"{flag} with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
             "opposite to learn against: leave out one of the two"
         )
     if perturbing.preference and settings.attack_seeds:

@@ -16,7 +16,14 @@ from springback.elasticity import AuditValues, card_of, study_hash
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
-from springback.jobs.audit.analysis import controls, curves, findings, protections, rates
+from springback.jobs.audit.analysis import (
+    controls,
+    curves,
+    findings,
+    judges,
+    protections,
+    rates,
+)
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
@@ -135,6 +142,9 @@ def _announce(studies: list[Study]) -> Plan:
         )
     for control, why in study.data.controls_left_out.items():
         study.progress.note(f"left out the {control} control: {why}")
+    for scorer in study.scorers if "behaviour" in s.probes else ():
+        if scorer.sends_to:
+            study.progress.note(f"prompts and sampled texts go to the judge at {scorer.sends_to}")
     if len(s.seeds) == 1:
         study.progress.note("one seed: values come without intervals across seeds")
     done = sum(p.done for p in made.runs)
@@ -184,6 +194,11 @@ def _analyse(study: Study, measured: Measured) -> Audit:
         doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
         phases=findings.phases(settings, start, rebounds),
         sampled=findings.sampled(settings, words, start, rebounds),
+        judges=(
+            judges.judge_agreement(words, study.scorers, start, rebounds)
+            if "behaviour" in settings.probes
+            else None
+        ),
         attackers=findings.attackers(settings, start, rebounds),
         controls=controls.control_part(settings, start, rebounds, study.data.controls_left_out),
         realign=findings.second_alignment(settings, start, rebounds, measured.realigned),
@@ -235,6 +250,7 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
         losses=curves.losses_of(measured.resistances),
         noise_floor=start["noise"],
         attackers=analysis.attackers.share if analysis.attackers is not None else None,
+        agreement=judges.agreement_quantities(analysis.judges),
         resistance_data=settings.resistance_data,
         controls=controls.margins(settings, measured.rebounds),
         gain_noise=findings.gain_noise(settings, start, measured.rebounds),

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 
 from springback.core import ALGORITHMS, Run, byte_size
 from springback.jobs.audit import runs
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
-from springback.models.memory_parts import Parts, Training, audit_parts, largest, libraries
+from springback.models.memory_parts import Part, Parts, Training, audit_parts, largest, libraries
 from springback.models.placement import audit_placement
 from springback.probes.registry import probe_tokens
 
@@ -130,8 +132,13 @@ def make_plan(studies: list[Study]) -> Plan:
 def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
     """What a study holds beside the libraries, every row as long as ``max_tokens``."""
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    ways = (_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm})
-    return largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+    further = (attack.algorithm for attack in attacks(s) if attack.algorithm)
+    names = {s.algorithm, s.perturb_algorithm, *further}
+    ways = (_training(s, name, cpu) for name in names)
+    parts = largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+    if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
+        parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
+    return parts
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from springback import probes
 from springback.core import Measurement, Recipe, Slice
+from springback.jobs.audit.attackers import function
+from springback.jobs.audit.attackers.cost import forward_tokens
 from springback.jobs.audit.branches import (
     PLAIN,
     Attack,
@@ -29,6 +32,8 @@ from springback.jobs.audit.training_run import (
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.probes.registry import get_probe
+from springback.training import OnMark
+from springback.training.projection import alignment_directions, way_back_blocked
 
 
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
@@ -99,19 +104,27 @@ def _perturb_recipe(settings: AuditSettings, seed: int, attack: Attack) -> Recip
     if attack.repair:
         return settings.recipe(seed)
     drawn = seed if attack.draw is None else attack.draw
-    recipe = settings.recipe(drawn, settings.perturb_algorithm, attack.learning_rate)
+    algorithm = attack.algorithm or settings.perturb_algorithm
+    recipe = settings.recipe(drawn, algorithm, attack.learning_rate)
+    if attack.algorithm:  # beta is set for what the study trains by
+        recipe = replace(recipe, beta=None)
+    if attack.lora_rank:
+        adapter = {"lora_rank": attack.lora_rank, "lora_alpha": settings.lora_alpha}
+        recipe = replace(recipe, **adapter)
     more = attack.protection.beside(settings.batch_size) if attack.protection else 0
     return replace(recipe, batch_size=settings.batch_size + more)
 
 
 def _marks(settings: AuditSettings, attack: Attack) -> dict[int, int]:
-    """Dose -> rows of the run seen by then.
+    """Dose -> rows of the run seen by then; an attacker that trains nothing has all of them.
 
     Dose 0 is measured where the protection changes the aligned model itself.  Beside aligning
     rows a dose counts the others alone.
     """
     if attack.repair:
         return {n: n for n in (attack.rows or 0,)}
+    if not attack.trains:
+        return {max(settings.doses): max(settings.doses)}
     protection = attack.protection
     if protection is None:
         return {dose: dose for dose in settings.doses}
@@ -140,13 +153,15 @@ def _perturbing_rows(study: Study, run: TrainingRun) -> Slice:
 
 
 def _perturb_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    attack = run.attack
+    attack, part = run.attack, _perturbing_rows(study, run)
     return {
-        **measured_inputs(study, run, _perturbing_rows(study, run), "perturb"),
+        **measured_inputs(study, run, part, _phase(attack)),
         **(_branch_inputs(study, run) if run.n_pos else {}),
         # What came later is left out where it is not asked for: ids of finished runs stay.
         **({"protection": attack.protection} if attack.protection else {}),
         **({"repair": attack.repair} if attack.repair else {}),
+        **({"attacker": attack.attacker} if attack.info.perform else {}),
+        **({"benign": study.data.benign_for(part).content_hash} if attack.info.benign_rows else {}),
     }
 
 
@@ -162,6 +177,11 @@ def _branch_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
         **({} if first == run.recipe else {"aligning_recipe": first}),
         **({"aligned_by": before} if before else {}),
     }
+
+
+def _phase(attack: Attack) -> str:
+    """As in :meth:`Study.examples`."""
+    return "attack" if attack.algorithm else "perturb"
 
 
 def _measure_start(study: Study, run: TrainingRun) -> dict[str, Any]:
@@ -196,9 +216,11 @@ def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     if protection is not None and protection.kind == "overbend" and branch is not None:
         moved = _extrapolate(study, branch, protection)
     part = _perturbing_rows(study, run)
-    results = train_and_measure(
-        study, run, part, "perturb", lambda _, model: study.measure(model, branch)
-    )
+    perform = function(attack.info.perform or _train)
+    with _blocked(study, branch, protection):
+        results: dict[str, Any] = perform(
+            study, run, part, lambda _, model: study.measure(model, branch)
+        )
     if moved is not None:
         results["bent"] = moved
     for label in run.leaves:
@@ -206,6 +228,22 @@ def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     if attack.repair and branch is not None:
         results["repaired"] = _repair(study, run, branch)
     return results
+
+
+def _train(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict[str, Any]:
+    return train_and_measure(study, run, part, _phase(run.attack), measure)
+
+
+def _blocked(
+    study: Study, branch: Path | None, protection: Protection | None
+) -> AbstractContextManager[None]:
+    """Within, training may not go the way back, if that is the protection."""
+    if protection is None or protection.kind != "project" or branch is None:
+        return nullcontext()
+    begin = dict(study.start.named_parameters())
+    with probes.stored_weights(branch) as aligned:
+        directions = alignment_directions(study.work, aligned, begin, protection.rank)
+    return way_back_blocked(study.work, directions)
 
 
 def _extrapolate(study: Study, branch: Path, protection: Protection) -> dict[str, Any]:
@@ -245,8 +283,9 @@ def read_seed(study: Study, seed: int) -> dict[str, Any]:
     Branch point 0 has no entry in ``aligned``; its doses begin with 0, the start model.
 
     Returns ``{"aligned": {n_pos: probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name:
-    {dose: probes}}, "controls": {name: {n_pos: {dose: probes}}}, "protected": {name: {dose:
-    probes}}, "repair": {mu: probes} or None}``.
+    {dose: probes}}, "costs": {name: {dose: tokens of forward passes}}, "controls": {name: {n_pos:
+    {dose: probes}}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``; the
+    costs are of the attacks and of the study's own perturbation from the same branch point.
     """
     listed = runs(study.settings, seed)
     branches = [run for run in listed if run.phase == "perturb"]
@@ -255,13 +294,18 @@ def read_seed(study: Study, seed: int) -> dict[str, Any]:
         if not run.n_pos and run.attack == PLAIN:
             by_dose[run] = {0: read_start(study)["probes"], **by_dose[run]}
     aligning = next((run for run in listed if run.phase == "align"), None)
+    tried, last = attacks(study.settings), max(study.settings.n_pos)
+    compared = (PLAIN, *tried) if tried else ()
     return {
         "aligned": aligning.measured(study) if aligning else {},
         "perturbed": {run.n_pos: doses for run, doses in by_dose.items() if run.attack == PLAIN},
         "attacks": {
-            run.attack.name: doses
-            for run, doses in by_dose.items()
-            if run.attack in attacks(study.settings)
+            run.attack.name: doses for run, doses in by_dose.items() if run.attack in tried
+        },
+        "costs": {
+            run.attack.name: forward_tokens(study, run, _perturbing_rows(study, run))
+            for run in branches
+            if run.attack in compared and run.n_pos == last
         },
         "controls": {
             attack.control: {run.n_pos: d for run, d in by_dose.items() if run.attack == attack}

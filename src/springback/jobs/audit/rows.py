@@ -11,6 +11,7 @@ from typing import Literal
 from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
+from springback.jobs.audit.branches import attacks, perturbing_rows
 from springback.jobs.audit.pools import Data, PairedData, PreferenceData, pairs_of
 from springback.jobs.audit.protections import most_beside
 from springback.jobs.audit.settings import AuditSettings
@@ -92,10 +93,11 @@ def load_data(
     wanted, unwanted = align.held(), perturb.held()
     benign = None
     left_out = align.left_out | perturb.left_out
-    shares = [m for m in settings.mix if m]
-    before_repair = settings.repair_rows * ("repair" in settings.experiments)
-    if shares or before_repair:
-        most = max(math.ceil(max(shares, default=0) * dose), before_repair)
+    tried = attacks(settings)
+    most = settings.repair_rows * ("repair" in settings.experiments)
+    for attack in tried:
+        most = max(most, dose if attack.info.benign_rows else math.ceil(attack.mix * dose))
+    if most:
         side = _Side(settings.benign, settings, prompt_filter, most)
         benign, left_out = side.front(), left_out | side.left_out
     data = Data(
@@ -104,14 +106,17 @@ def load_data(
     _check(data)
     data = _with_controls(data, settings, prompt_filter)
     data = _with_prompts(data, settings.prompt)
-    if both_answers:
-        parts = {f.name: getattr(data, f.name) for f in fields(data)}
-        return PreferenceData(**parts, longest=longest, dose=dose)
     paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
-    if len(prompts) < 2 or not paired:
-        return data
-    return _paired(data, settings, longest, again, dose)
+    if both_answers:
+        parts = {f.name: getattr(data, f.name) for f in fields(data)}
+        data = PreferenceData(**parts, longest=longest, dose=dose)
+    elif len(prompts) > 1 and paired:
+        data = _paired(data, settings, longest, again, dose)
+    for attack in tried:
+        for seed in settings.seeds if attack.algorithm else ():  # too few pairs say so now
+            perturbing_rows(data, attack, dose, seed)
+    return data
 
 
 def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose: int) -> PairedData:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
-from springback.results.probe_info import PROBES
+from springback.jobs.audit.attackers import ATTACKERS
+from springback.results.judge_info import FORMS, RUBRICS
+from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
     ComputeSettings,
@@ -97,7 +99,9 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
-        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+        "vader",
+        "What rloo maximises when aligning (and minimises when perturbing); as behaviour, but one "
+        "alone and not openai.",
     )
     prompt: str | None = setting(
         None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
@@ -110,18 +114,33 @@ class TrainingSettings(Settings, group="Training", changes="training"):
 class AttackSettings(Settings, group="Further attacks, protections and repair", changes="method"):
     """What is done from the last branch point besides the plain perturbation."""
 
+    attackers: tuple[str, ...] = setting(
+        ("full",),
+        "Who attacks, from the last branch point: "
+        + "; ".join(f"{name} ({info.meaning})" for name, info in ATTACKERS.items())
+        + ".",
+        added=True,
+    )
+    attack_lora_rank: int = setting(8, "Rank of the attacker lora's adapter.", added=True)
+    utility_bound: float = setting(
+        0.1,
+        "The worst attack is also taken among those that cost at most this share of the utility "
+        f"({', '.join(UTILITY)}).",
+        changes="verdict",
+        added=True,
+    )
     attack_learning_rates: tuple[float, ...] = setting(
-        (), "Other learning rates to perturb with, from the last branch point."
+        (), "Other learning rates that the attackers train with."
     )
     attack_seeds: tuple[int, ...] = setting(
         (),
-        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
-        "learning rate; none of --seeds.",
+        "Other draws of the perturbing rows for the attackers, at every learning rate; none of "
+        "--seeds.",
     )
     mix: tuple[float, ...] = setting(
         (),
-        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
-        "purely benign one.",
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is the "
+        "attacker benign.",
     )
     benign: str = setting(
         "problems-text", "Data of the benign rows, also of the neutral control.", changes="inputs"
@@ -130,7 +149,8 @@ class AttackSettings(Settings, group="Further attacks, protections and repair", 
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
         "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
-        "later training).",
+        "later training), project[:RANK] (later training's updates lose their part along the way "
+        "back).",
     )
     repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
     repair_mu: tuple[float, ...] = setting(
@@ -149,8 +169,10 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
     probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
     behaviour: str | None = setting(
         None,
-        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
-        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+        f"What scores sampled texts in the probe behaviour: {FORMS}. Several, separated by commas, "
+        "stand side by side with their agreement; the verdict goes by the first. model and openai "
+        f"ask {', '.join(RUBRICS)} or the question in a text file; openai sends texts to its "
+        "address.",
     )
     neutral: str = setting(
         "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"

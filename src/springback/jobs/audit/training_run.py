@@ -100,7 +100,7 @@ class TrainingRun:
 
     @property
     def steps(self) -> int:
-        return -(-self.rows // self.recipe.batch_size)
+        return -(-self.rows // self.recipe.batch_size) if self.attack.trains else 1
 
     @property
     def measurements(self) -> int:
@@ -123,7 +123,11 @@ class TrainingRun:
         """Tokens trained on, texts being ``length`` tokens long (:func:`example_tokens`)."""
         if self.phase == "toward":
             return self.rows * toward_tokens(settings, length)
-        return self.rows * example_tokens(settings, self.recipe.algorithm, length)
+        if not self.attack.trains:
+            return 0.0
+        # Of an adapter's step two thirds are left: no gradients of the other weights.
+        share = 2 / 3 if self.attack.lora_rank else 1.0
+        return share * self.rows * example_tokens(settings, self.recipe.algorithm, length)
 
     def scored_tokens(self, settings: AuditSettings, length: float, probe: float) -> float:
         """Tokens scored or sampled; ``probe``: those of all probes on one model.
@@ -132,6 +136,7 @@ class TrainingRun:
         cost of scoring, and scores the rows that lead towards its model.
         """
         scored = self.measurements * probe
+        scored += (self.attack.info.forwards or 0.0) * self.rows * length
         if self.phase == "slice":
             scored += self.rows * (toward_tokens(settings, length) + 3 * settings.sample_tokens)
         return scored

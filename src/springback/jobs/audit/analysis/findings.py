@@ -11,6 +11,7 @@ from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Attacker, Doses, Realignment, ReboundCurves
+from springback.jobs.audit.analysis import attack_curves, judges
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
@@ -23,8 +24,9 @@ from springback.results.audit_schema import (
     SampledScore,
     Slope,
     UndoDoses,
+    WithinBound,
 )
-from springback.results.probe_info import ProbeInfo
+from springback.results.probe_info import PROBES, ProbeInfo
 from springback.results.schema import Part
 from springback.stats import mean_interval
 
@@ -136,7 +138,7 @@ def sampled(
     of whether the score moved at all.
     """
     scores = {}
-    for probe in (p for p in SAMPLED if p in settings.probes):
+    for probe in (p for p in words if p.partition(":")[0] in SAMPLED):
         plain = curves_of(settings, start, rebounds, probe)
         gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
         gain = mean_interval(gains)
@@ -172,7 +174,7 @@ def sampled(
 def attackers(
     settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
 ) -> Attackers | None:
-    """Worst case and median over learning rates, draws and seeds; mixed perturbations beside them.
+    """Worst case and median over ways, learning rates, draws and seeds; mixed ones beside them.
 
     None where the settings sweep nothing.
     """
@@ -184,25 +186,36 @@ def attackers(
     sweep = [attack for attack in attacks(settings) if not attack.mix]
     for seed, got in rebounds.items():
         plain = margins.margins[seed][-1]
-        curves = {name: [plain[0], *_along(got, name, settings)] for name in got["attacks"]}
-        for attack, curve in [(PLAIN, plain), *((a, curves[a.name]) for a in sweep)]:
-            rate = attack.learning_rate or settings.learning_rate
-            share = elasticity.share_lost(doses, curve, margins.start[seed], max(doses))
-            undone = elasticity.dose_to_undo_gain(doses, curve, margins.start[seed], curve[0])
-            tried.append(Attacker(rate, seed, share, undone, attack.draw))
+        begin = margins.start[seed]
+        for attack in (PLAIN, *sweep):
+            curve = plain if attack == PLAIN else [plain[0], *_along(got, attack.name)]
+            rate = (attack.learning_rate or settings.learning_rate) if attack.trains else None
+            share = elasticity.share_lost([0, 1], [curve[0], curve[-1]], begin, 1)
+            undone = None  # what trains nothing has no dose
+            if attack.trains:
+                undone = elasticity.dose_to_undo_gain(doses, curve, begin, curve[0])
+            tried.append(Attacker(rate, seed, share, undone, attack.draw, attack.kind))
     for attack in attacks(settings):
         if attack.mix:
             values = {
-                s: [margins.margins[s][-1][0], *_along(got, attack.name, settings)]
+                s: [margins.margins[s][-1][0], *_along(got, attack.name)]
                 for s, got in rebounds.items()
             }
             mixed.append(_mixed(attack.name, attack.mix, doses, values, margins.start))
     summary = elasticity.attack_summary(tried, largest=max(doses), first=min(settings.doses))
-    return Attackers(summary.share, summary.dose, tuple(mixed), max(settings.n_pos))
+    every = attack_curves.curves(settings, start["probes"], rebounds)
+    return Attackers(
+        summary.share,
+        summary.dose,
+        tuple(mixed),
+        max(settings.n_pos),
+        every,
+        attack_curves.within_bound(settings, every),
+    )
 
 
-def _along(got: Mapping[str, Any], attack: str, settings: AuditSettings) -> list[float]:
-    return [got["attacks"][attack][d]["margin"]["value"] for d in settings.doses]
+def _along(got: Mapping[str, Any], attack: str) -> list[float]:
+    return [values["margin"]["value"] for values in got["attacks"][attack].values()]
 
 
 def _mixed(
@@ -272,7 +285,9 @@ def parts(analysis: Audit) -> list[Part]:
         n_pos, shape = list(shapes.branches.items())[-1]
         question = f"One phase or two (aligned on {n_pos})?"
         answers.append(Part(question, shape.label, shape.sentence))
-    answers += [_scored(score) for score in (analysis.sampled or {}).values()]
+    # Of several judges the first one's, by which the verdict goes.
+    answers += [_scored(s) for p, s in (analysis.sampled or {}).items() if p in SAMPLED]
+    answers += judges.parts(analysis.judges)
     if analysis.attackers is not None:
         answers += _attacked(analysis.attackers)
     if (second := analysis.realign) is not None:
@@ -311,6 +326,8 @@ def _attacked(swept: Attackers) -> list[Part]:
             f"of the gain ({share.worst_by}), the median {median:.0f} %."
         )
         answers.append(Part("What does the worst attacker do?", f"{worst:.0f} % of the gain", text))
+    if (bounded := swept.bounded) is not None:
+        answers.append(_within_bound(bounded))
     for mixed in swept.mixed:
         fall = mixed.fall
         if fall is None:
@@ -323,6 +340,28 @@ def _attacked(swept: Attackers) -> list[Part]:
         rows = "benign rows only" if mixed.mix == 1 else f"rows {mixed.name}"
         answers.append(Part(f"Does it fall when perturbed with {rows}?", label, text))
     return answers
+
+
+def _within_bound(bounded: WithinBound) -> Part:
+    most, point = 100 * bounded.bound, bounded.point
+    question = f"What does the worst attack do that costs at most {most:g} % of the utility?"
+    counted = f"{bounded.within} of {bounded.points} points of all attacks"
+    by = " and ".join(PROBES[name].title for name in bounded.utility)
+    if point is None:
+        text = f"None of {bounded.points} points costs that little ({by})."
+        return Part(question, "every one costs more", text)
+    share, fall = point.share_lost, point.fall
+    took = "nothing was gained"
+    if share is not None:
+        took = f"{100 * share.mean:.0f} % of the gain"
+    elif fall is not None:
+        took = f"{fall.mean:.4f} nats a token"
+    text = (
+        f"{bounded.name} with {point.dose:,} examples, for {100 * (point.utility_lost or 0.0):.1f} "
+        f"% of the utility ({by}) and {point.cost:,.0f} tokens of forward passes. It is the worst "
+        f"of {counted}: read it with their number."
+    )
+    return Part(question, took, text)
 
 
 def symmetry(analysis: Audit) -> list[Part]:
