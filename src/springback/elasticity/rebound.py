@@ -59,12 +59,13 @@ class ReboundCurves:
         return mean_interval([row[branch][0] - self.start[s] for s, row in self.margins.items()])
 
     def took(self) -> tuple[int, ...]:
-        """The branches whose alignment took: all of them where the noise is not known."""
+        """The branches whose alignment took: all of them where the noise is not known, and that of
+        0, where nothing was to take."""
         branches = tuple(range(len(self.n_pos)))
         if self.noise is None:
             return branches
         noise = self.noise
-        return tuple(b for b in branches if took(self.gains(b), noise[b]))
+        return tuple(b for b in branches if not self.n_pos[b] or took(self.gains(b), noise[b]))
 
     def only(self, branches: Sequence[int]) -> ReboundCurves:
         """The same with some of its branches."""

@@ -178,13 +178,16 @@ def _planned(study: Study) -> Iterator[Planned]:
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
     probe = probe_tokens(s, length)
-    for run in runs.of(s):
+    listed = runs.of(s)
+    # What is done and has to be made again counts too: others start from weights that are gone.
+    left = runs.left(study, listed)
+    for run in listed:
         yield Planned(
             run.identity(study),
             run.seed if run.rows else None,
             round(run.trained_tokens(s, length)),
             round(run.scored_tokens(s, length, probe)),
-            run.done(study),
+            not any(run is one for one in left),
         )
 
 

@@ -63,10 +63,7 @@ def _dose_chart(sweep: Sweep, largest: float | None) -> Chart | None:
         "beyond the largest dose tried.",
     )
     above = "examples that undo all (right = more durable)"
-    values = [
-        Estimate(value, at_least=largest if value is None else None)
-        for value in (sweep.worst, sweep.median)
-    ]
+    values = [_dose(value, sweep.first, largest) for value in (sweep.worst, sweep.median)]
     typical = Estimate.of(sweep.typical)
     if largest is not None:
         typical = typical.above_zero()
@@ -74,6 +71,13 @@ def _dose_chart(sweep: Sweep, largest: float | None) -> Chart | None:
     return _sweep_chart(
         caption, above, "examples of the opposite", sweep, [*values, typical], level
     )
+
+
+def _dose(value: float | None, first: float, largest: float | None) -> Estimate:
+    """A dose beyond the largest, at or below the first, or between."""
+    if value is None:
+        return Estimate(None, at_least=largest)
+    return Estimate(None, at_least=0.0, at_most=value) if 0 < value <= first else Estimate(value)
 
 
 def _sweep_chart(
