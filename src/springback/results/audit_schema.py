@@ -447,7 +447,7 @@ class AttackPoint:
     """An attack at one dose, over the seeds.
 
     Attributes:
-        dose: examples; of an attack that trains nothing, rows that it reads
+        dose: examples; of ablation, rows of either kind
         cost: tokens of all forward passes until then, mean over the seeds; a training step is three
             passes over its tokens, of an adapter two
         share_lost: share of the gain in margin; null where aligning gained nothing, or nothing was

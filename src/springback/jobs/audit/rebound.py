@@ -116,15 +116,13 @@ def _perturb_recipe(settings: AuditSettings, seed: int, attack: Attack) -> Recip
 
 
 def _marks(settings: AuditSettings, attack: Attack) -> dict[int, int]:
-    """Dose -> rows of the run seen by then; an attacker that trains nothing has all of them.
+    """Dose -> rows of the run seen by then.
 
     Dose 0 is measured where the protection changes the aligned model itself.  Beside aligning
     rows a dose counts the others alone.
     """
     if attack.repair:
         return {n: n for n in (attack.rows or 0,)}
-    if not attack.trains:
-        return {max(settings.doses): max(settings.doses)}
     protection = attack.protection
     if protection is None:
         return {dose: dose for dose in settings.doses}

@@ -11,7 +11,8 @@ from typing import Literal
 from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
-from springback.jobs.audit.branches import attacks, perturbing_rows
+from springback.jobs.audit.attackers import ATTACKERS, function
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.pools import Data, PairedData, PreferenceData, pairs_of
 from springback.jobs.audit.protections import most_beside
 from springback.jobs.audit.settings import AuditSettings
@@ -113,9 +114,9 @@ def load_data(
         data = PreferenceData(**parts, longest=longest, dose=dose)
     elif len(prompts) > 1 and paired:
         data = _paired(data, settings, longest, again, dose)
-    for attack in tried:
-        for seed in settings.seeds if attack.algorithm else ():  # too few pairs say so now
-            perturbing_rows(data, attack, dose, seed)
+    for name in settings.attackers:
+        if (check := ATTACKERS[name].check) is not None:
+            function(check)(settings, data)
     return data
 
 

@@ -100,7 +100,9 @@ class TrainingRun:
 
     @property
     def steps(self) -> int:
-        return -(-self.rows // self.recipe.batch_size) if self.attack.trains else 1
+        if not self.attack.trains:
+            return len(self.marks)
+        return -(-self.rows // self.recipe.batch_size)
 
     @property
     def measurements(self) -> int:
@@ -136,7 +138,7 @@ class TrainingRun:
         cost of scoring, and scores the rows that lead towards its model.
         """
         scored = self.measurements * probe
-        scored += (self.attack.info.forwards or 0.0) * self.rows * length
+        scored += (self.attack.info.forwards or 0.0) * sum(self.marks.values()) * length
         if self.phase == "slice":
             scored += self.rows * (toward_tokens(settings, length) + 3 * settings.sample_tokens)
         return scored

@@ -190,10 +190,8 @@ def attackers(
         for attack in (PLAIN, *sweep):
             curve = plain if attack == PLAIN else [plain[0], *_along(got, attack.name)]
             rate = (attack.learning_rate or settings.learning_rate) if attack.trains else None
-            share = elasticity.share_lost([0, 1], [curve[0], curve[-1]], begin, 1)
-            undone = None  # what trains nothing has no dose
-            if attack.trains:
-                undone = elasticity.dose_to_undo_gain(doses, curve, begin, curve[0])
+            share = elasticity.share_lost(doses, curve, begin, max(doses))
+            undone = elasticity.dose_to_undo_gain(doses, curve, begin, curve[0])
             tried.append(Attacker(rate, seed, share, undone, attack.draw, attack.kind))
     for attack in attacks(settings):
         if attack.mix:
@@ -356,10 +354,11 @@ def _within_bound(bounded: WithinBound) -> Part:
         took = f"{100 * share.mean:.0f} % of the gain"
     elif fall is not None:
         took = f"{fall.mean:.4f} nats a token"
+    lost = point.utility_lost or 0.0
+    price = f"{100 * lost:.1f} % of the utility" if lost > 0 else "none of the utility"
     text = (
-        f"{bounded.name} with {point.dose:,} examples, for {100 * (point.utility_lost or 0.0):.1f} "
-        f"% of the utility ({by}) and {point.cost:,.0f} tokens of forward passes. It is the worst "
-        f"of {counted}: read it with their number."
+        f"{bounded.name} with {point.dose:,} examples, for {price} ({by}) and {point.cost:,.0f} "
+        f"tokens of forward passes. It is the worst of {counted}: read it with their number."
     )
     return Part(question, took, text)
 
