@@ -53,11 +53,14 @@ def arms_at(step: float) -> dict[str, Arm]:
     return arms
 
 
-def one_seed(settings: BoostSettings) -> dict[str, Any]:
-    """NLL of every question by family and step, nats a token; ``0`` is the fine-tuned model."""
+def one_seed(settings: BoostSettings, folder: Path) -> dict[str, Any]:
+    """NLL of every question by family and step, nats a token; ``0`` is the fine-tuned model.
+
+    ``folder``: where the pair is trained.
+    """
     started, settings = now(), check_settings(settings)
     data = load_data(settings)
-    with tempfile.TemporaryDirectory() as folder, Store(folder).locked() as store:
+    with Store(folder).locked() as store:
         pair = make_pair(settings, data.train, store, Silent())
         job = Scoring(settings, pair.line, store, Silent(), pair.weak, data.train)
         plain = Arm("fine-tuned", 0, 0, None)
@@ -146,6 +149,7 @@ def main() -> None:
         parser.add_argument(f"--{flag}")
     parser.add_argument("--rows", type=int, help="test questions")
     parser.add_argument("--searches", type=Path, help="only compare what these searches tried")
+    parser.add_argument("--work", type=Path, help="keep the pairs here, in problems-SEED")
     options = parser.parse_args()
     if options.searches:
         found = in_searches(read_json(options.searches))
@@ -164,7 +168,9 @@ def main() -> None:
     seeds = {s["seed"]: s for one in kept for s in one}
     for seed in range(options.first, options.first + (1 if options.early else options.seeds)):
         if seed not in seeds:
-            seeds[seed] = one_seed(replace(base, seed=seed))
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = (options.work or Path(scratch)) / f"problems-{seed}"
+                seeds[seed] = one_seed(replace(base, seed=seed), folder)
             print(f"seed {seed}: fine-tuned {fmean(seeds[seed]['nll']['0']):.4f}", flush=True)
         done = [seeds[s] for s in sorted(seeds)]
         rows = table(done)
