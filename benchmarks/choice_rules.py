@@ -60,7 +60,7 @@ STUDIES = {
         ),
         0,
     ),
-    "demo": Study(replace(BOOST, lam_cd=(), test_rows=128, precision="float32"), 100),
+    "demo": Study(replace(BOOST, lam_cd=(), test_rows=128), 100),
 }
 
 
@@ -80,6 +80,8 @@ def one_seed(settings: BoostSettings, folder: Path) -> dict[str, Any]:
         tested = job.score_all(list(chosen.values()), data.test, "test")
     return {
         "seed": settings.seed,
+        "trained_in": settings.precision,
+        "computed_in": str(job.sweep.place.dtype),
         "validation": {rule: _searches(found) for rule, found in searches.items()},
         "chosen": {
             name: {"mu": arm.mu, "lambda": arm.key()["lam"], "step": arm.step}
@@ -160,7 +162,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--work", type=Path, help="where pairs lie, in STUDY-SEED")
+    parser.add_argument("--precision", default="float32", help="of training")
+    parser.add_argument("--dtype", default="auto", help="of decoding")
     options = parser.parse_args()
+    how = {"precision": options.precision, "dtype": options.dtype}
     kept = read_json(options.out) if options.out.exists() else {}
     for name in options.study or STUDIES:
         study = STUDIES[name]
@@ -170,7 +175,7 @@ def main() -> None:
             if seed in seeds:
                 continue
             folder = (options.work or Path(tempfile.mkdtemp())) / f"{name}-{seed}"
-            seeds[seed] = one_seed(replace(study.settings, seed=seed), folder)
+            seeds[seed] = one_seed(replace(study.settings, seed=seed, **how), folder)
             shutil.rmtree(folder)
             done = [seeds[s] for s in sorted(seeds)]
             enough = len(done) > 1
