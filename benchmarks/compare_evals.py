@@ -31,7 +31,7 @@ RESULT = Path(__file__).parent / "results" / "compare_evals.json"
 MODEL = "smollm2-135m"
 SOURCE = "problems-choice:1"
 RECIPE = Recipe(
-    learning_rate=1e-5, batch_size=16, epochs=2, max_tokens=192, seed=0, precision="float32"
+    learning_rate=1e-5, batch_size=16, epochs=2, max_tokens=192, seed=0, precision="bf16-mixed"
 )
 TASK = """\
 task: problems_choice
