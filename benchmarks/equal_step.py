@@ -166,6 +166,7 @@ def main() -> None:
     if options.early:
         base = replace(base, early=options.early, ft=options.ft, model=options.model, train=None)
         base = replace(base, validation=options.test or base.validation, validation_rows=1)
+        base = replace(base, system=None, max_tokens=512)
     given = {name: getattr(options, name) for name in ("test", "dtype", "precision")}
     given["test_rows"] = options.rows
     base = replace(base, **{name: value for name, value in given.items() if value})
