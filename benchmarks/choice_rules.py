@@ -5,7 +5,8 @@ choice brings: two studies with built-in word problems, seed by seed, on one tra
 that a boost has by default (0 among them).  ``demo``: the demo's boost on its five reporting seeds
 and five new ones, 128 test questions each.  For each seed a pair is trained once, both rules see
 the same validation answers, and what they choose is decoded on the test questions beside the
-fine-tuned model.  Where both choose the same, it is decoded once.
+fine-tuned model, in the demo also beside extrapolation by the largest mu, the gain that is there to
+be found.  What is the same is decoded once.
 
 Finished seeds are kept in --out.  With --work, pairs that ``equal_step.py --work`` left are used.
 
@@ -39,13 +40,16 @@ from springback.stats import mcnemar_exact, mean_interval, paired_interval, verd
 
 RESULT = Path(__file__).parent / "results" / "choice_rules.json"
 RULES = ("best", "auto")
-PLAIN = "fine-tuned"
+PLAIN, FAR = "fine-tuned", "largest mu"
 
 
 @dataclass(frozen=True)
 class Study:
+    """``farthest``: whether the largest mu is tested too, whatever is chosen."""
+
     settings: BoostSettings
     first: int
+    farthest: bool = False
 
 
 _DEFAULT = BoostSettings()
@@ -60,11 +64,11 @@ STUDIES = {
         ),
         0,
     ),
-    "demo": Study(replace(BOOST, lam_cd=(), test_rows=128), 100),
+    "demo": Study(replace(BOOST, lam_cd=(), test_rows=128), 100, farthest=True),
 }
 
 
-def one_seed(settings: BoostSettings, folder: Path) -> dict[str, Any]:
+def one_seed(settings: BoostSettings, folder: Path, farthest: bool) -> dict[str, Any]:
     """Choices by rule with the answers they were made from, and the test under each of them."""
     started, settings = now(), check_settings(settings)
     data = load_data(settings)
@@ -77,6 +81,8 @@ def one_seed(settings: BoostSettings, folder: Path) -> dict[str, Any]:
             job.settings = replace(settings, choose_by=rule)
             arms, searches[rule] = job.choose(data.validation)
             chosen[rule] = arms["EpiCoDe"]
+        if farthest:
+            chosen[FAR] = Arm(FAR, max(settings.mu), 0, None)
         tested = job.score_all(list(chosen.values()), data.test, "test")
     return {
         "seed": settings.seed,
@@ -121,9 +127,10 @@ def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return mean_interval(gaps).to_dict()
 
     found: dict[str, Any] = {"seeds": len(seeds)}
-    for name in (PLAIN, *RULES):
+    tested = [name for name in (PLAIN, *RULES, FAR) if all(name in s["test"] for s in seeds)]
+    for name in tested:
         found[name] = {what: fmean(means(name, what)) for what in ("correct", "nll")}
-    for rule in RULES:
+    for rule in tested[1:]:
         words = [word(s["test"][rule]["correct"], s["test"][PLAIN]["correct"]) for s in seeds]
         steps = [s["chosen"][rule]["step"] for s in seeds]
         gaps = [a - b for a, b in zip(means(rule, "correct"), means(PLAIN, "correct"), strict=True)]
@@ -175,7 +182,9 @@ def main() -> None:
             if seed in seeds:
                 continue
             folder = (options.work or Path(tempfile.mkdtemp())) / f"{name}-{seed}"
-            seeds[seed] = one_seed(replace(study.settings, seed=seed, **how), folder)
+            seeds[seed] = one_seed(
+                replace(study.settings, seed=seed, **how), folder, study.farthest
+            )
             shutil.rmtree(folder)
             done = [seeds[s] for s in sorted(seeds)]
             enough = len(done) > 1
