@@ -77,10 +77,13 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=8)
     parser.add_argument("--test", type=int, default=12)
     parser.add_argument("--rows", type=int, default=48, help="training rows")
+    parser.add_argument(
+        "--positive", action="store_true", help="0 is no candidate, so contrast is always chosen"
+    )
     parser.add_argument("--out", type=Path, default=RESULT)
     options, started = parser.parse_args(), now()
     rows = {"validation_rows": options.validation, "test_rows": options.test}
-    questions = QUESTIONS | rows
+    questions = QUESTIONS | rows | {"positive": options.positive}
     pairs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         trained = BoostSettings(
