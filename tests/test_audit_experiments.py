@@ -272,7 +272,7 @@ def test_more_experiments_repeat_no_run_but_the_one_whose_weights_they_need(
 def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
     settings: AuditSettings, tmp_path: Path
 ) -> None:
-    usual = audit(settings, tmp_path / "out").data
+    usual = audit(replace(settings, resistance_data="responses"), tmp_path / "out").data
     variant = audit(replace(settings, resistance_data="slices"), tmp_path / "out").data
     first, second = (data["analysis"]["resistance"] for data in (usual, variant))
     assert [p["pair"] for p in first["pairs"]] == [p["pair"] for p in second["pairs"]]

@@ -46,7 +46,14 @@ from springback.elasticity.rebound import (
     rebound_judgement,
     resistance_judgement,
 )
-from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
+from springback.elasticity.resistance import (
+    KLChange,
+    PairTest,
+    by_arm,
+    kl_change,
+    overall_resistance,
+    resistance_tests,
+)
 
 __all__ = [
     "EPSILON",
@@ -64,6 +71,7 @@ __all__ = [
     "DoseTrend",
     "Doses",
     "ElasticityCard",
+    "KLChange",
     "PairTest",
     "Phases",
     "Quantity",
@@ -77,6 +85,7 @@ __all__ = [
     "bootstrap_slope",
     "bounded_mean",
     "branch_phases",
+    "by_arm",
     "card_of",
     "compare",
     "decay_criterion",
@@ -89,6 +98,7 @@ __all__ = [
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "kl_change",
     "kl_doses",
     "overall_resistance",
     "realignment",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from springback.core import ALGORITHMS, Run, byte_size
 from springback.jobs.audit import runs
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.jobs.audit.training_run import kl_prompts
 from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
@@ -118,7 +119,7 @@ def make_plan(studies: list[Study]) -> Plan:
     return Plan(
         planned,
         sum(each.values()) + 30,
-        (*memory_of(s, shape, cpu=device == "cpu"), libraries(device)),
+        (*memory_of(s, shape, device == "cpu", max(map(len, study.prompts))), libraries(device)),
         kept(s) * study.weight_bytes,
         each,
         sum(p.trained for p in waiting) / train,
@@ -127,11 +128,22 @@ def make_plan(studies: list[Study]) -> Plan:
     )
 
 
-def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
-    """What a study holds beside the libraries, every row as long as ``max_tokens``."""
+def memory_of(
+    s: AuditSettings, shape: Architecture, cpu: bool = True, prompt: int | None = None
+) -> Parts:
+    """What a study holds beside the libraries, every row as long as ``max_tokens``.
+
+    ``prompt``: tokens of the longest prompt that is answered, as far as it is known.
+    """
+    prompt = s.prompt_tokens if prompt is None else prompt
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    ways = (_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm})
-    return largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+    ways = [_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm}]
+    whole, target = s.resistance_rows > 0 and s.resistance_data == "answers", 0
+    if whole:
+        answers = _training(s, "sft", cpu)
+        ways.append(replace(answers, tokens=max(s.max_tokens, prompt + s.resistance_tokens)))
+        target = kl_prompts(s) * s.sample_tokens
+    return largest(*(audit_parts(shape, how, kl, s.probe_processes, target) for how in ways))
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:

@@ -181,7 +181,13 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         ),
         begin={
             "small": _RESISTANCE,
-            "paper": replace(_RESISTANCE, align="tatsu-lab/alpaca", resistance_rows=1000),
+            "paper": replace(
+                _RESISTANCE,
+                align="tatsu-lab/alpaca",
+                resistance_rows=1000,
+                resistance_tokens=512,
+                max_tokens=512,
+            ),
         },
     ),
     "elasticity-rebound": Reproduction(
