@@ -58,10 +58,10 @@ def test_resistance_by_hand_on_whole_answers() -> None:
     """Of a seed: 3 slices of 8 rows of 10 tokens, then twice 6 times 8 rows of 2 + 5 tokens.
 
     Sampled at three times the cost of scoring: two arms of 8 answers of 5 tokens, and one text of 3
-    tokens to one prompt of three.  Scored: both arms of answers under their model, each run's rows
+    tokens to one prompt of four.  Scored: both arms of answers under their model, each run's rows
     once more, and three times the text of 2 + 3 tokens.
     """
-    settings = replace(STUDY, prompts=3, prompt_tokens=2, sample_tokens=3)
+    settings = replace(STUDY, prompts=4, prompt_tokens=2, sample_tokens=3)
     plain = amount(settings)
     found = amount(
         replace(settings, resistance_rows=8, resistance_data="answers", resistance_tokens=5)

@@ -245,7 +245,7 @@ def test_kl_to_the_target_is_taken_on_texts_of_the_target_before_and_after(
     for run in (first, second):
         run.make(study)
     texts = second.results(study)["texts"]
-    prompts = study.prompts[::3]
+    prompts = study.prompts[:1]  # a quarter of four
     assert [len(text) for text in texts] == [study.settings.sample_tokens] * len(prompts)
     each = []
     for prompt, text in zip(prompts, texts, strict=True):

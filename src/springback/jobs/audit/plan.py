@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from springback.core import ALGORITHMS, Run, byte_size
 from springback.jobs.audit import runs
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.jobs.audit.training_run import kl_prompts
@@ -15,7 +17,7 @@ from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
-from springback.models.memory_parts import Parts, Training, audit_parts, largest, libraries
+from springback.models.memory_parts import Part, Parts, Training, audit_parts, largest, libraries
 from springback.models.placement import audit_placement
 from springback.probes.registry import probe_tokens
 
@@ -137,13 +139,18 @@ def memory_of(
     """
     prompt = s.prompt_tokens if prompt is None else prompt
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    ways = [_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm}]
-    whole, target = s.resistance_rows > 0 and s.resistance_data == "answers", 0
-    if whole:
+    further = (attack.algorithm for attack in attacks(s) if attack.algorithm)
+    names = {s.algorithm, s.perturb_algorithm, *further}
+    ways = [_training(s, name, cpu) for name in names]
+    target = 0
+    if s.resistance_rows and s.resistance_data == "answers":
         answers = _training(s, "sft", cpu)
         ways.append(replace(answers, tokens=max(s.max_tokens, prompt + s.resistance_tokens)))
         target = kl_prompts(s) * s.sample_tokens
-    return largest(*(audit_parts(shape, how, kl, s.probe_processes, target) for how in ways))
+    parts = largest(*(audit_parts(shape, how, kl, s.probe_processes, target) for how in ways))
+    if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
+        parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
+    return parts
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:

@@ -192,8 +192,7 @@ def _end_tokens(study: Study) -> list[int]:
 
 
 def _kl_prompts(study: Study) -> list[list[int]]:
-    """Every third prompt, so that both sides' texts are among them."""
-    return study.prompts[::3]
+    return study.prompts[: kl_prompts(study.settings)]
 
 
 def _train_toward(study: Study, run: TrainingRun) -> dict[str, Any]:

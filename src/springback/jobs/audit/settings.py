@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
-from springback.results.probe_info import PROBES
+from springback.jobs.audit.attackers import ATTACKERS
+from springback.results.judge_info import FORMS, RUBRICS
+from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
     ComputeSettings,
@@ -19,7 +21,10 @@ from springback.settings import (
 )
 
 #: Measured unless the settings say otherwise.
-DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment", "neutral_nll")
+
+#: What the fall is set against: see :mod:`springback.elasticity.controls`.
+CONTROLS = ("unaligned", "neutral", "shuffled")
 
 
 _PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.preference]
@@ -59,8 +64,16 @@ class DesignSettings(Settings, group="Study", changes="method"):
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
         "fall), repair (add the alignment back after benign training).",
     )
-    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    n_pos: tuple[int, ...] = setting(
+        (64, 128, 256), "Aligning examples at the branch points; 0 is the model as it is."
+    )
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
+    controls: tuple[str, ...] = setting(
+        CONTROLS,
+        "What the fall is set against: unaligned (the start model, perturbed likewise), neutral "
+        "(benign rows instead of the opposite ones, from every branch point), shuffled (the "
+        "opposite rows with their answers dealt out among their prompts); none for none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,9 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
-        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+        "vader",
+        "What rloo maximises when aligning (and minimises when perturbing); as behaviour, but one "
+        "alone and not openai.",
     )
     prompt: str | None = setting(
         None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
@@ -99,25 +114,43 @@ class TrainingSettings(Settings, group="Training", changes="training"):
 class AttackSettings(Settings, group="Further attacks, protections and repair", changes="method"):
     """What is done from the last branch point besides the plain perturbation."""
 
+    attackers: tuple[str, ...] = setting(
+        ("full",),
+        "Who attacks, from the last branch point: "
+        + "; ".join(f"{name} ({info.meaning})" for name, info in ATTACKERS.items())
+        + ".",
+        added=True,
+    )
+    attack_lora_rank: int = setting(8, "Rank of the attacker lora's adapter.", added=True)
+    utility_bound: float = setting(
+        0.1,
+        "The worst attack is also taken among those that cost at most this share of the utility "
+        f"({', '.join(UTILITY)}).",
+        changes="verdict",
+        added=True,
+    )
     attack_learning_rates: tuple[float, ...] = setting(
-        (), "Other learning rates to perturb with, from the last branch point."
+        (), "Other learning rates that the attackers train with."
     )
     attack_seeds: tuple[int, ...] = setting(
         (),
-        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
-        "learning rate; none of --seeds.",
+        "Other draws of the perturbing rows for the attackers, at every learning rate; none of "
+        "--seeds.",
     )
     mix: tuple[float, ...] = setting(
         (),
-        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
-        "purely benign one.",
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is the "
+        "attacker benign.",
     )
-    benign: str = setting("problems-text", "Data of the benign rows.", changes="inputs")
+    benign: str = setting(
+        "problems-text", "Data of the benign rows, also of the neutral control.", changes="inputs"
+    )
     mitigate: tuple[str, ...] = setting(
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
         "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
-        "later training).",
+        "later training), project[:RANK] (later training's updates lose their part along the way "
+        "back).",
     )
     repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
     repair_mu: tuple[float, ...] = setting(
@@ -136,8 +169,10 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
     probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
     behaviour: str | None = setting(
         None,
-        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
-        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+        f"What scores sampled texts in the probe behaviour: {FORMS}. Several, separated by commas, "
+        "stand side by side with their agreement; the verdict goes by the first. model and openai "
+        f"ask {', '.join(RUBRICS)} or the question in a text file; openai sends texts to its "
+        "address.",
     )
     neutral: str = setting(
         "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"
@@ -165,7 +200,7 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
 class ResistanceSettings(Settings, group="Resistance", changes="method"):
     """The experiment on resistance; ``resistance_rows`` 0 leaves it out."""
 
-    resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
+    resistance_rows: int = setting(24, "Rows of each resistance slice; 0 leaves it out.")
     resistance_data: str = setting(
         "answers",
         "What resistance trains on: the target model's whole answers to the same held-out prompts, "
@@ -191,7 +226,7 @@ class AuditSettings(
     DataSettings,
     SubjectSettings,
 ):
-    """One study.  The defaults are the bare command's but for the seeds, of which it takes one."""
+    """One study.  The defaults are the bare command's but for :data:`BARE`."""
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
@@ -216,3 +251,12 @@ class AuditSettings(
             precision=self.precision,
             **options,
         )
+
+
+#: What ``springback audit`` alone, on the built-in model and data, has instead of the defaults of a
+#: study, and so has the demo: minutes matter there more than a finding does.
+BARE: Mapping[str, Any] = {
+    "seeds": (0,),
+    "controls": ("unaligned",),
+    "probes": ("margin", "kl", "bits_per_byte", "sentiment"),
+}

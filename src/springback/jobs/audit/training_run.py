@@ -108,7 +108,7 @@ class TrainingRun:
 
     @property
     def steps(self) -> int:
-        return -(-self.rows // self.recipe.batch_size)
+        return -(-self.rows // self.recipe.batch_size) if self.attack.trains else 1
 
     @property
     def measurements(self) -> int:
@@ -131,7 +131,11 @@ class TrainingRun:
         """Tokens trained on, texts being ``length`` tokens long (:func:`example_tokens`)."""
         if self.phase == "toward":
             return self.rows * toward_tokens(settings, length)
-        return self.rows * example_tokens(settings, self.recipe.algorithm, length)
+        if not self.attack.trains:
+            return 0.0
+        # Of an adapter's step two thirds are left: no gradients of the other weights.
+        share = 2 / 3 if self.attack.lora_rank else 1.0
+        return share * self.rows * example_tokens(settings, self.recipe.algorithm, length)
 
     def scored_tokens(self, settings: AuditSettings, length: float, probe: float) -> float:
         """Tokens scored or sampled; ``probe``: those of all probes on one model.
@@ -142,6 +146,7 @@ class TrainingRun:
         measure in every run towards it; and such a run scores its rows once it has trained.
         """
         scored = self.measurements * probe
+        scored += (self.attack.info.forwards or 0.0) * self.rows * length
         whole = settings.resistance_data == "answers"
         toward = toward_tokens(settings, length)
         texts = kl_prompts(settings) if whole else 0
@@ -194,11 +199,11 @@ def toward_tokens(settings: AuditSettings, length: float) -> float:
 
 
 def kl_prompts(settings: AuditSettings) -> int:
-    """How many of ``--prompts`` the KL between two models of resistance is taken on: a third.
+    """On how many of ``--prompts`` the KL between two models of resistance is taken: a quarter.
 
     It is exact over the vocabulary at every position, so few do.
     """
-    return -(-settings.prompts // 3)
+    return -(-settings.prompts // 4)
 
 
 def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from springback import elasticity
 from springback.elasticity import Criterion, ResistanceJudgement
 from springback.elasticity.resistance import JUDGED
-from springback.jobs.audit.analysis.findings import curves_of
+from springback.jobs.audit.analysis.findings import branch, curves_of
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
     AtSize,
@@ -57,12 +57,14 @@ def rebound_part(
         seeds=settings.seeds,
         fall_dose=dose,
         probes={p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
-        gain=at_sizes(lambda m: m[0] - begin),
+        # Of 0 it would be the start model's over itself.
+        gain=tuple(_at(n, [m[0] - begin for m in margins[n] if n]) for n in settings.n_pos),
         fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
         share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
         half_dose=tuple(
-            _dose_to_half_gain_of_mean(n, doses, margins[n], begin) for n in settings.n_pos
+            map(_half_dose, elasticity.doses_at(elasticity.doses_to_lose_gain(curves, "half")))
         ),
+        gain_noise=curves.noise,
         slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
     )
 
@@ -78,7 +80,8 @@ def judge(
     margins = [curves.margins[s][-1] for s in settings.seeds]
     gain = mean_interval([m[0] - begin for m in margins])
     fall = mean_interval([elasticity.absolute_fall(doses, m, max(doses)) for m in margins])
-    parts = [_aligned(gain, largest)]
+    noise = curves.noise[-1] if curves.noise else 0.0
+    parts = [_aligned(gain, largest, noise)] if largest else []
     if (judged := _rebound_judgement(curves)) is not None:
         parts += [
             _part("Does the fall steepen with alignment (the paper's criterion)?", judged.paper),
@@ -92,15 +95,20 @@ def judge(
         }.get(settings.resistance_data, "")
         parts.append(_part(f"{question}?", judgement))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
+    seeds = _seeds(len(settings.seeds))
     text = (
         f"Aligning on {largest} examples changed the margin by {gain.mean:+.3f} nats a token; "
-        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} "
-        f"({_seeds(len(settings.seeds))})."
+        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} ({seeds})."
     )
+    if not largest:
+        text = (
+            f"Of the model as it is {max(doses)} opposite examples took {fall.mean:.3f} nats a "
+            f"token of the margin ({seeds}); nothing was aligned."
+        )
     if judged is not None:
         text += f" Steeper with more alignment: {judged.paper.label}"
         text += f"; beyond proportional decay: {judged.strict.label}."
-    label = "did not align"
+    label = "did not align" if largest else "nothing aligned"
     if gain.mean > 0:
         label = f"{100 * fall.mean / gain.mean:.0f} % of the gain taken back"
     return Verdict(label, text, tuple(parts))
@@ -110,7 +118,7 @@ def _seeds(n: int) -> str:
     return "one seed, no interval" if n == 1 else f"{n} seeds"
 
 
-def _aligned(gain: Interval, largest: int) -> Part:
+def _aligned(gain: Interval, largest: int, noise: float) -> Part:
     if gain.low is None or gain.high is None:
         label = "yes" if gain.mean > 0 else "did not align"
         bounds = "one seed, no interval" if gain.n == 1 else "no spread over the seeds"
@@ -118,6 +126,12 @@ def _aligned(gain: Interval, largest: int) -> Part:
         label = "yes" if gain.low > 0 else ("did not align" if gain.high < 0 else "undecided")
         bounds = f"95 % interval {gain.low:.3f} to {gain.high:.3f}"
     text = f"{largest} examples changed the margin by {gain.mean:+.3f} nats a token ({bounds})."
+    if label == "yes" and not elasticity.took(gain, noise):
+        label = "hardly"
+        text += (
+            f" That is no more than twice its noise ({noise:.3f}, the choice of texts), so rebound "
+            "is not testable."
+        )
     return Part("Did alignment take?", label, text)
 
 
@@ -134,19 +148,22 @@ def _at(n_pos: int, values: Sequence[float | None]) -> AtSize:
 def _rebound_judgement(
     curves: elasticity.ReboundCurves,
 ) -> elasticity.ReboundJudgement | None:
-    """None with a single n_pos: then there is no slope on it."""
-    if len(curves.n_pos) < 2:
+    """None with a single n_pos beside 0: then there is no slope on it."""
+    if not elasticity.several_sizes(curves.n_pos):
         return None
     return elasticity.rebound_judgement(curves, dose=curves.doses[-1])
 
 
-def _dose_to_half_gain_of_mean(
-    n_pos: int, doses: Sequence[int], margins: list[Any], begin: float
-) -> HalfDose:
-    """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
-    mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
-    crossing = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
-    return HalfDose(n_pos, crossing.dose, crossing.censored)
+def _half_dose(dose: elasticity.DoseAt) -> HalfDose:
+    """The same number as in ``doses_to_undo`` and on the card."""
+    mean = dose.mean
+    if mean is None:
+        return HalfDose(dose.n_pos)
+    if not mean.censored:
+        return HalfDose(dose.n_pos, mean.mean)
+    if mean.at_most is not None:
+        return HalfDose(dose.n_pos, mean.at_most, at_most=True)
+    return HalfDose(dose.n_pos, None if dose.censored == mean.n else mean.at_least, True)
 
 
 def _probe(
@@ -159,9 +176,8 @@ def _probe(
     curves = []
     doses = (0, *settings.doses)
     for n in settings.n_pos:
-        columns = [[got["aligned"][n][name]["value"] for got in rebounds.values()]]
-        for d in settings.doses:
-            columns.append([got["perturbed"][n][d][name]["value"] for got in rebounds.values()])
+        along = [branch(got, n) for got in rebounds.values()]
+        columns = [[values[d][name]["value"] for values in along] for d in doses]
         curves.append(Curve(doses, *means_and_ends([mean_interval(c) for c in columns]), n_pos=n))
     return Probe(
         words.title,
@@ -170,7 +186,7 @@ def _probe(
         # One scoring of one model, the same in every seed.
         Interval(float(start["probes"][name]["value"])),
         tuple(
-            _at(n, [got["aligned"][n][name]["value"] for got in rebounds.values()])
+            _at(n, [branch(got, n)[0][name]["value"] for got in rebounds.values()])
             for n in settings.n_pos
         ),
         tuple(curves),
