@@ -58,7 +58,14 @@ from springback.elasticity.rebound import (
     several_sizes,
     took,
 )
-from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
+from springback.elasticity.resistance import (
+    KLChange,
+    PairTest,
+    by_arm,
+    kl_change,
+    overall_resistance,
+    resistance_tests,
+)
 
 __all__ = [
     "DECIDING",
@@ -79,6 +86,7 @@ __all__ = [
     "DoseTrend",
     "Doses",
     "ElasticityCard",
+    "KLChange",
     "PairTest",
     "Phases",
     "Quantity",
@@ -94,6 +102,7 @@ __all__ = [
     "bootstrap_slope",
     "bounded_mean",
     "branch_phases",
+    "by_arm",
     "card_of",
     "compare",
     "decay_criterion",
@@ -107,6 +116,7 @@ __all__ = [
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "kl_change",
     "kl_doses",
     "less_control",
     "overall_resistance",

@@ -27,7 +27,7 @@ from springback.elasticity.rebound import (
     several_sizes,
     testable,
 )
-from springback.elasticity.resistance import overall_resistance, resistance_tests
+from springback.elasticity.resistance import by_arm, overall_resistance, resistance_tests
 from springback.stats import Interval, mean_interval
 
 #: What stands for utility, the first that was measured, and what it is called.  Neutral texts are
@@ -334,13 +334,30 @@ def _dose_words(dose: DoseAt, unit: str) -> tuple[str, str]:
 def _resistance(source: AuditValues, losses: Losses) -> Quantity:
     judged, ratios = overall_resistance(losses)
     words, note = WORDS["resistance_ratio"], _variant(source)
+    if sampled := _sampled(losses):
+        other = overall_resistance(sampled)[0]
+        note += f"; of sampled ones {number(other.ratio.mean)} ({other.label})"
     return _of_interval(words, judged.ratio, ratios, judged.label, note)
+
+
+def _sampled(losses: Losses) -> Losses:
+    """The losses of the sampled answers by their bare names; empty where there are none."""
+    pairs = {
+        pair: {
+            seed: arms["sampled"] for seed, v in by_seed.items() if "sampled" in (arms := by_arm(v))
+        }
+        for pair, by_seed in losses.items()
+    }
+    return pairs if all(pairs.values()) else {}
 
 
 def _variant(source: AuditValues) -> str:
     """What resistance was trained on, where it is not the responses of the models."""
     data = source.resistance_data
-    return "" if data == "responses" else f"trained on rows of the {data}, not on responses"
+    return {
+        "responses": "",
+        "answers": "final loss of whole greedy answers",
+    }.get(data, f"trained on rows of the {data}, not on responses")
 
 
 def _complete(source: AuditValues) -> Losses:

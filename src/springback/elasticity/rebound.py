@@ -349,8 +349,8 @@ def resistance_judgement(
         _same_seeds("inverse excess", inverse_excess, "losses", forward_by_seed)
         gaps = [inverse_excess[seed] - value for seed, value in forward_excess.items()]
         excess = mean_interval(gaps, level=level)
-    paper_label = _resistance_label(logs)
-    label = _agreed(paper_label, None if excess is None else _resistance_label(excess))
+    paper_label = resistance_label(logs)
+    label = _agreed(paper_label, None if excess is None else resistance_label(excess))
     sentence = _resistance_sentence(ratio, excess, label, level)
     return ResistanceJudgement(ratio, excess, paper_label, label, sentence)
 
@@ -366,7 +366,7 @@ def _exponential(logs: Interval) -> Interval:
     )
 
 
-def _resistance_label(change: Interval) -> ResistanceLabel:
+def resistance_label(change: Interval) -> ResistanceLabel:
     """Of a quantity (inverse against forward) that resistance makes negative."""
     if change.n == 1:
         return "one seed, no interval"

@@ -236,12 +236,22 @@ class Pair:
 
     Attributes:
         pair: such as `"1-2"`
-        forward: mean training loss of the earlier model on texts of the later one, nats/token
-        inverse: mean training loss of the later model on texts of the earlier one, nats/token
+        forward: training loss of the earlier model on texts of the later one, nats/token
+        inverse: training loss of the later model on texts of the earlier one, nats/token
         excess_forward: ``forward`` minus the NLL of the texts under the model that wrote them
         excess_inverse: likewise of ``inverse``
         ratio: inverse over forward; below 1 = going back is easier
         label: what the ratio and the excess say together
+        mean_forward: where ``forward`` is a final loss, the mean over the steps, nats/token
+        mean_inverse: likewise of ``inverse``
+        mean_excess_forward: ``mean_forward`` minus the NLL of the texts under their model
+        mean_excess_inverse: likewise of ``mean_inverse``
+        kl_forward: KL(later || earlier) on other prompts before less after the earlier one's
+            training, nats/token; above 0 = it came nearer
+        kl_inverse: likewise, of the later model's way back
+        kl_share_forward: ``kl_forward`` over the KL before, share of 1
+        kl_share_inverse: likewise of ``kl_inverse``
+        kl_label: `resists` where going back closes the larger share of the KL
     """
 
     pair: str
@@ -251,6 +261,15 @@ class Pair:
     excess_inverse: Interval | None = None
     ratio: Interval | None = None
     label: str = ""
+    mean_forward: Interval | None = None
+    mean_inverse: Interval | None = None
+    mean_excess_forward: Interval | None = None
+    mean_excess_inverse: Interval | None = None
+    kl_forward: Interval | None = None
+    kl_inverse: Interval | None = None
+    kl_share_forward: Interval | None = None
+    kl_share_inverse: Interval | None = None
+    kl_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,12 +277,18 @@ class Resistance:
     """Is it easier to lead a model back than to lead it on?
 
     Attributes:
-        data: what was trained on, `responses` of the target model or rows of the `slices`
-        pairs: one for each pair of slices
+        data: what was trained on: whole `answers` of the target model, `responses` of a fixed
+            length, or rows of the `slices`
+        pairs: one for each pair of slices; with `answers`, on greedy ones
+        loss: of ``forward`` and ``inverse``, `mean` over the steps or `final`, that of all trained
+            rows once the run is over
+        sampled: with `answers`, the pairs on sampled ones
     """
 
     data: str = ""
     pairs: tuple[Pair, ...] = ()
+    loss: str = "mean"
+    sampled: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)

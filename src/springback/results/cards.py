@@ -11,6 +11,7 @@ from springback.core import Measurement
 from springback.elasticity import AuditValues, ElasticityCard, Quantity, card_of, study_hash
 from springback.elasticity.card import LATER, QUANTITIES
 from springback.elasticity.make_card import WORDS
+from springback.elasticity.resistance import JUDGED
 from springback.errors import DataError, StoreError, describe
 from springback.results.audit_schema import Audit, Rebound, Resistance, Slope
 from springback.results.card_schema import Card
@@ -158,14 +159,16 @@ def _controls(
 
 
 def _losses(records: Sequence[Measurement]) -> dict[str, dict[int, dict[str, float]]]:
-    """Pair -> seed -> way -> nats a token, of the resistance."""
+    """Pair -> seed -> way -> nats a token, of the resistance; ways of an arm that is not judged
+    begin with its name."""
     losses: dict[str, dict[int, dict[str, float]]] = {}
     for record in records:
         tags, value, seed = record.tags, record.value, record.tags.get("seed")
         resisted = tags.get("phase") == "resistance" and record.probe.startswith("loss_")
         if resisted and value is not None and isinstance(seed, int) and _of_audit(tags):
             by_seed = losses.setdefault(str(tags.get("pair")), {})
-            by_seed.setdefault(seed, {})[record.probe.removeprefix("loss_")] = value
+            arm = "" if tags.get("arm", JUDGED) == JUDGED else f"{tags['arm']}_"
+            by_seed.setdefault(seed, {})[arm + record.probe.removeprefix("loss_")] = value
     return losses
 
 

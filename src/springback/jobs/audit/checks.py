@@ -34,6 +34,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "prompts": settings.prompts,
             "prompt-tokens": settings.prompt_tokens,
             "sample-tokens": settings.sample_tokens,
+            "resistance-tokens": settings.resistance_tokens,
             "epsilon": settings.epsilon,
             "utility-rows": settings.utility_rows,
             "rate-depth": settings.rate_depth,

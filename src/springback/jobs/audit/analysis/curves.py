@@ -8,6 +8,7 @@ from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Criterion, ResistanceJudgement
+from springback.elasticity.resistance import JUDGED
 from springback.jobs.audit.analysis.findings import branch, curves_of
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
@@ -27,6 +28,8 @@ from springback.stats import Interval, mean_interval
 Rebounds = Mapping[int, Mapping[str, Any]]
 Resistances = Mapping[int, Mapping[str, Any] | None]
 WAYS = ("forward", "inverse", "excess_forward", "excess_inverse")
+#: With whole answers, beside the final losses.
+MEANS = ("mean_forward", "mean_inverse", "mean_excess_forward", "mean_excess_inverse")
 
 
 def rebound_part(
@@ -86,8 +89,11 @@ def judge(
         ]
     for pair, judgement in _resistance_judgements(resistances).items():
         question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward"
-        question += " (on rows of the slices)?" if settings.resistance_data == "slices" else "?"
-        parts.append(_part(question, judgement))
+        question += {
+            "slices": " (on rows of the slices)",
+            "answers": " (whole answers, greedy)",
+        }.get(settings.resistance_data, "")
+        parts.append(_part(f"{question}?", judgement))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
     seeds = _seeds(len(settings.seeds))
     text = (
@@ -206,14 +212,24 @@ def means_and_ends(intervals: Sequence[Interval]) -> tuple[tuple[float, ...], En
 
 
 def losses_of(resistances: Resistances) -> dict[str, dict[int, Mapping[str, float]]]:
-    """Pair -> seed -> way -> loss, nats a token; empty where resistance was left out."""
+    """Pair -> seed -> name -> value, nats a token, names as in
+    :func:`springback.jobs.audit.resistance.read_seed`; empty where resistance was left out."""
     measured = {seed: pairs for seed, pairs in resistances.items() if pairs is not None}
     names = list(next(iter(measured.values()), {}))
     return {name: {seed: pairs[name] for seed, pairs in measured.items()} for name in names}
 
 
+def _of_arm(resistances: Resistances, arm: str) -> dict[str, dict[int, Mapping[str, float]]]:
+    """:func:`losses_of` one arm; pairs that it was not measured of are left out."""
+    pairs = {
+        pair: {seed: elasticity.by_arm(values).get(arm, {}) for seed, values in losses.items()}
+        for pair, losses in losses_of(resistances).items()
+    }
+    return {pair: losses for pair, losses in pairs.items() if all(losses.values())}
+
+
 def _resistance_judgements(
-    resistances: Resistances,
+    resistances: Resistances, arm: str = JUDGED
 ) -> dict[str, elasticity.ResistanceJudgement]:
     return {
         pair: elasticity.resistance_judgement(
@@ -222,7 +238,7 @@ def _resistance_judgements(
             forward_excess=_way(losses, "excess_forward"),
             inverse_excess=_way(losses, "excess_inverse"),
         )
-        for pair, losses in losses_of(resistances).items()
+        for pair, losses in _of_arm(resistances, arm).items()
     }
 
 
@@ -232,15 +248,29 @@ def _way(losses: Mapping[int, Mapping[str, float]], way: str) -> dict[int, float
 
 def resistance_part(settings: AuditSettings, resistances: Resistances) -> Resistance | None:
     """Losses of every pair over the seeds; None where resistance was left out."""
+    pairs = _pairs(resistances, JUDGED)
+    if not pairs:
+        return None
+    data = settings.resistance_data
+    if data != "answers":
+        return Resistance(data, pairs)
+    return Resistance(data, pairs, loss="final", sampled=_pairs(resistances, "sampled"))
 
-    losses, judged = losses_of(resistances), _resistance_judgements(resistances)
-    pairs = tuple(
-        Pair(
-            pair,
-            **{way: mean_interval([*_way(losses[pair], way).values()]) for way in WAYS},
-            ratio=judgement.ratio,
-            label=judgement.label,
+
+def _pairs(resistances: Resistances, arm: str) -> tuple[Pair, ...]:
+    """Of one arm."""
+    losses, pairs = _of_arm(resistances, arm), []
+    for pair, judgement in _resistance_judgements(resistances, arm).items():
+        measured = next(iter(losses[pair].values()))
+        ways = [way for way in (*WAYS, *MEANS) if way in measured]
+        kl = elasticity.kl_change(losses[pair])
+        pairs.append(
+            Pair(
+                pair,
+                **{way: mean_interval([*_way(losses[pair], way).values()]) for way in ways},
+                ratio=judgement.ratio,
+                label=judgement.label,
+                **({} if kl is None else {f"kl_{name}": value for name, value in vars(kl).items()}),
+            )
         )
-        for pair, judgement in judged.items()
-    )
-    return Resistance(settings.resistance_data, pairs) if pairs else None
+    return tuple(pairs)
