@@ -24,7 +24,8 @@ ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no
 class ReboundCurves:
     """The margins of one rebound study, in nats a token, higher = more aligned.
 
-    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
+    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.  ``gain``:
+    what there is to lose, in words.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
     Raises :class:`~springback.errors.DataError` if seeds or branches do not match up.
@@ -36,6 +37,7 @@ class ReboundCurves:
     margins: Mapping[int, Sequence[Sequence[float]]]
     what: str = "the margin"
     unit: str = "nats a token"
+    gain: str = "the gain in margin"
 
     def __post_init__(self) -> None:
         _same_seeds("start margins", self.start, "margins", self.margins)

@@ -130,8 +130,10 @@ def make_plan(studies: list[Study]) -> Plan:
 def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
     """What a study holds beside the libraries, every row as long as ``max_tokens``."""
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    ways = (_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm})
-    return largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+    trained = {s.perturb_algorithm} | ({s.algorithm} if any(s.n_pos) else set())
+    ways = (_training(s, name, cpu) for name in trained)
+    models = 1 if s.base is None else 2
+    return largest(*(audit_parts(shape, how, kl, s.probe_processes, models) for how in ways))
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
@@ -196,7 +198,9 @@ def outline(settings: AuditSettings) -> str:
     every = sum(map(sum, kinds.values()))
     lines = [
         f"model:    {s.model}" + (f" at {s.revision}" if s.revision else ""),
-        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}",
+        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}"
+        if any(s.n_pos)
+        else "align:    nothing; the model as it is" + (f", made from {s.base}" if s.base else ""),
         f"perturb:  {s.perturb_algorithm} with {', '.join(map(str, s.doses))} of {s.perturb}",
         f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
         f"{s.batch_size} rows of at most {s.max_tokens} tokens",
