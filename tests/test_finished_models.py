@@ -194,7 +194,7 @@ def test_a_score_below_the_base_models_is_turned_round() -> None:
         (0,), (0, 8), {0: [[0.1, 0.7]]}, start=0.1, base=0.9, probe="behaviour", unit="score"
     )
     assert (found.start, found.margins) == ({0: -0.9}, {0: [[-0.1, -0.7]]})
-    assert found.shares(8) == {0: (pytest.approx(0.75),)}  # 0.6 of 0.8
+    assert found.shares(8)[0][0] == pytest.approx(0.75)  # 0.6 of 0.8
     assert found.gain == "the score over the base model's"
     plain = outcome_curves((8,), (0, 8), {0: [[0.1, 0.7]]}, start=0.5)
     assert (plain.start, plain.gain) == ({0: 0.5}, "the gain in margin")

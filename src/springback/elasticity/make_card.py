@@ -112,9 +112,11 @@ def _finished(quantities: Mapping[str, Quantity], curves: ReboundCurves) -> dict
     }
     doses = {name: replace(quantities[name], title=title) for name, title in named.items()}
     if first.value is not None and first.value <= 0:
-        none = {"label": "nothing to lose", "reason": f"{curves.gain} is not above 0"}
-        lost = {name: replace(q, **none) for name, q in lost.items()}
-        doses = {name: replace(q, **none) for name, q in doses.items()}
+        why = f"{curves.gain} is not above 0"
+        lost, doses = (
+            {name: replace(q, label="nothing to lose", reason=why) for name, q in lines.items()}
+            for lines in (lost, doses)
+        )
     slopes = {
         name: replace(quantities[name], reason=reason) for name in ("rebound_slope", "share_slope")
     }

@@ -151,18 +151,18 @@ class Probe:
         unit: of all its values
         direction: what higher or lower means
         start: value of the start model
-        base: value of the model that a finished one was made from, where it was named
         aligned: value at dose 0
         curves: value along the doses, one for each ``n_pos``
+        base: value of the model that a finished one was made from, where it was named
     """
 
     title: str
     unit: str = ""
     direction: str = ""
     start: Interval | None = None
-    base: Interval | None = field(default=None, metadata=ABSENT)
     aligned: tuple[AtSize, ...] = ()
     curves: tuple[Curve, ...] = ()
+    base: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Literal
 
@@ -264,7 +264,8 @@ class _Side:
 class _NoSide:
     """The wanted side of a finished model where none is named: no rows at all."""
 
-    left_out: Mapping[str, int] = {}
+    def __init__(self) -> None:
+        self.left_out: dict[str, int] = {}
 
     def held(self) -> Slice:
         return Slice.of("none", "none", (), 0)

@@ -164,12 +164,12 @@ def _probe(
         words.direction,
         # One scoring of one model, the same in every seed.
         Interval(float(start["probes"][name]["value"])),
-        Interval(float(base[name]["value"])) if (base := start.get("base")) else None,
         tuple(
             _at(n, [branch(got, n)[0][name]["value"] for got in rebounds.values()])
             for n in settings.n_pos
         ),
         tuple(curves),
+        base=Interval(float(base[name]["value"])) if (base := start.get("base")) else None,
     )
 
 

@@ -340,7 +340,7 @@ def _lost(score: SampledScore) -> Part:
     return Part(f"What do sampled texts say ({score.title})?", "measured", text)
 
 
-def _attacked(swept: Attackers, lost: str) -> list[Part]:
+def _attacked(swept: Attackers, lost: str = "the gain") -> list[Part]:
     answers = []
     if (share := swept.share) is not None:
         worst, median = (100 * (value or 0.0) for value in (share.worst, share.median))
