@@ -42,6 +42,7 @@ def settings(tiny_llama: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4, 64),
+        controls=(),
         doses=(4,),
         seeds=(0,),
         learning_rate=1e-3,

@@ -45,6 +45,7 @@ from springback.elasticity.doses import (
     kl_doses,
 )
 from springback.elasticity.make_card import card_of
+from springback.elasticity.outcome import is_finished, outcome_curves, outcome_of
 from springback.elasticity.phases import Phases, branch_phases, fall_phases
 from springback.elasticity.proportional import decay_criterion, excess_falls
 from springback.elasticity.realign import AtCount, Realignment, realignment
@@ -58,7 +59,14 @@ from springback.elasticity.rebound import (
     several_sizes,
     took,
 )
-from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
+from springback.elasticity.resistance import (
+    KLChange,
+    PairTest,
+    by_arm,
+    kl_change,
+    overall_resistance,
+    resistance_tests,
+)
 
 __all__ = [
     "DECIDING",
@@ -79,6 +87,7 @@ __all__ = [
     "DoseTrend",
     "Doses",
     "ElasticityCard",
+    "KLChange",
     "PairTest",
     "Phases",
     "Quantity",
@@ -94,6 +103,7 @@ __all__ = [
     "bootstrap_slope",
     "bounded_mean",
     "branch_phases",
+    "by_arm",
     "card_of",
     "compare",
     "decay_criterion",
@@ -107,8 +117,12 @@ __all__ = [
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "is_finished",
+    "kl_change",
     "kl_doses",
     "less_control",
+    "outcome_curves",
+    "outcome_of",
     "overall_resistance",
     "realignment",
     "rebound_judgement",

@@ -130,9 +130,7 @@ def beyond_control(
     largest = max(range(len(less.n_pos)), key=lambda branch: less.n_pos[branch])
     by_seed = {seed: row[largest] for seed, row in less.falls(dose).items()}
     fall = mean_interval([*by_seed.values()], level=level)
-    # Branch 0 is the start model, whose fall needs no gain.
-    hardly = any(less.n_pos) and largest not in less.took()
-    why = testable(less).why if hardly else ""
+    why = "" if largest in less.took() else testable(less).why
     label: ReboundLabel = "not testable" if why else rebound_label(fall)
     ends = {
         "shown": "it falls further",

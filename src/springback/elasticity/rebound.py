@@ -26,7 +26,8 @@ ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no
 class ReboundCurves:
     """The margins of one rebound study, in nats a token, higher = more aligned.
 
-    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
+    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.  ``gain``:
+    what there is to lose, in words.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
     ``noise``: by branch, the noise of its gain (:func:`took`); None where it is not known, and then
@@ -40,6 +41,7 @@ class ReboundCurves:
     margins: Mapping[int, Sequence[Sequence[float]]]
     what: str = "the margin"
     unit: str = "nats a token"
+    gain: str = "the gain in margin"
     noise: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
@@ -59,12 +61,13 @@ class ReboundCurves:
         return mean_interval([row[branch][0] - self.start[s] for s, row in self.margins.items()])
 
     def took(self) -> tuple[int, ...]:
-        """The branches whose alignment took: all of them where the noise is not known."""
+        """The branches whose alignment took: all of them where the noise is not known, and that of
+        0, where nothing was to take."""
         branches = tuple(range(len(self.n_pos)))
         if self.noise is None:
             return branches
         noise = self.noise
-        return tuple(b for b in branches if took(self.gains(b), noise[b]))
+        return tuple(b for b in branches if not self.n_pos[b] or took(self.gains(b), noise[b]))
 
     def only(self, branches: Sequence[int]) -> ReboundCurves:
         """The same with some of its branches."""
@@ -348,8 +351,8 @@ def resistance_judgement(
         _same_seeds("inverse excess", inverse_excess, "losses", forward_by_seed)
         gaps = [inverse_excess[seed] - value for seed, value in forward_excess.items()]
         excess = mean_interval(gaps, level=level)
-    paper_label = _resistance_label(logs)
-    label = _agreed(paper_label, None if excess is None else _resistance_label(excess))
+    paper_label = resistance_label(logs)
+    label = _agreed(paper_label, None if excess is None else resistance_label(excess))
     sentence = _resistance_sentence(ratio, excess, label, level)
     return ResistanceJudgement(ratio, excess, paper_label, label, sentence)
 
@@ -365,7 +368,7 @@ def _exponential(logs: Interval) -> Interval:
     )
 
 
-def _resistance_label(change: Interval) -> ResistanceLabel:
+def resistance_label(change: Interval) -> ResistanceLabel:
     """Of a quantity (inverse against forward) that resistance makes negative."""
     if change.n == 1:
         return "one seed, no interval"

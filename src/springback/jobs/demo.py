@@ -26,10 +26,18 @@ AUDIT = AuditSettings(
     doses=(16, 32, 64),
     holdout=16,
     prompts=16,
-    resistance_rows=24,
+    resistance_rows=16,
+    resistance_tokens=16,
 )
 AUDIT_QUICK = replace(
-    AUDIT, n_pos=(16, 32), doses=(16,), holdout=8, prompts=8, resistance_rows=8, sample_tokens=8
+    AUDIT,
+    n_pos=(16, 32),
+    doses=(16,),
+    holdout=8,
+    prompts=8,
+    resistance_rows=8,
+    resistance_tokens=8,
+    sample_tokens=8,
 )
 #: Rows, learning rate and candidates were chosen on seeds 0 to 4 and reported on others
 #: (benchmarks/demo_regime.py).

@@ -11,6 +11,7 @@ from springback.core import Measurement
 from springback.elasticity import AuditValues, ElasticityCard, Quantity, card_of, study_hash
 from springback.elasticity.card import LATER, QUANTITIES
 from springback.elasticity.make_card import WORDS
+from springback.elasticity.resistance import JUDGED
 from springback.errors import DataError, StoreError, describe
 from springback.results.audit_schema import Audit, Rebound, Resistance, Slope
 from springback.results.card_schema import Card
@@ -84,7 +85,7 @@ def audit_values(result: ResultFile) -> AuditValues:
     inputs = read_part(_Inputs, "inputs", given, "audit")
     audit = result.audit or Audit()
     rebound = audit.rebound or Rebound()
-    start, cells = _rebound_values(result.measurements)
+    start, base, cells = _rebound_values(result.measurements)
     margins = cells.get("margin", {})
     grid = {cell for by_cell in margins.values() for cell in by_cell}
     n_pos = rebound.n_pos or sorted({n for n, _ in grid})
@@ -100,6 +101,8 @@ def audit_values(result: ResultFile) -> AuditValues:
         doses=doses,
         values={probe: _whole(by_seed, n_pos, doses) for probe, by_seed in cells.items()},
         start=start,
+        base=base,
+        units={name: probe.unit for name, probe in rebound.probes.items()},
         losses=_losses(result.measurements),
         noise_floor=audit.known_floor,
         attackers=share if share is not None and share.worst is not None else None,
@@ -110,9 +113,12 @@ def audit_values(result: ResultFile) -> AuditValues:
     )
 
 
-def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _Cells]:
-    """Of the start model by probe, and of the aligned and perturbed ones."""
+def _rebound_values(
+    records: Sequence[Measurement],
+) -> tuple[dict[str, float], dict[str, float], _Cells]:
+    """Of the start model by probe, of the base model, and of the aligned and perturbed ones."""
     start: dict[str, float] = {}
+    base: dict[str, float] = {}
     cells: _Cells = {}
     for record in records:
         tags, value = record.tags, record.value
@@ -121,9 +127,11 @@ def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _
         match [tags.get(name) for name in ("phase", "seed", "n_pos", "n_neg")]:
             case ["start", *_]:
                 start[record.probe] = value
+            case ["base", *_]:
+                base[record.probe] = value
             case ["align" | "perturb", int(seed), int(n_pos), int(dose)]:
                 cells.setdefault(record.probe, {}).setdefault(seed, {})[n_pos, dose] = value
-    return start, cells
+    return start, base, cells
 
 
 def _controls(
@@ -158,14 +166,16 @@ def _controls(
 
 
 def _losses(records: Sequence[Measurement]) -> dict[str, dict[int, dict[str, float]]]:
-    """Pair -> seed -> way -> nats a token, of the resistance."""
+    """Pair -> seed -> way -> nats a token, of the resistance; ways of an arm that is not judged
+    begin with its name."""
     losses: dict[str, dict[int, dict[str, float]]] = {}
     for record in records:
         tags, value, seed = record.tags, record.value, record.tags.get("seed")
         resisted = tags.get("phase") == "resistance" and record.probe.startswith("loss_")
         if resisted and value is not None and isinstance(seed, int) and _of_audit(tags):
             by_seed = losses.setdefault(str(tags.get("pair")), {})
-            by_seed.setdefault(seed, {})[record.probe.removeprefix("loss_")] = value
+            arm = "" if tags.get("arm", JUDGED) == JUDGED else f"{tags['arm']}_"
+            by_seed.setdefault(seed, {})[arm + record.probe.removeprefix("loss_")] = value
     return losses
 
 

@@ -33,8 +33,8 @@ _PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.pref
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
 
 
-#: Where resistance takes its data from; the paper leaves it open, so both are here.
-RESISTANCE_DATA = ("responses", "slices")
+#: What resistance trains on.
+RESISTANCE_DATA = ("responses", "slices", "answers")
 
 
 @dataclass(frozen=True)
@@ -200,11 +200,15 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
 class ResistanceSettings(Settings, group="Resistance", changes="method"):
     """The experiment on resistance; ``resistance_rows`` 0 leaves it out."""
 
-    resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
+    resistance_rows: int = setting(24, "Rows of each resistance slice; 0 leaves it out.")
     resistance_data: str = setting(
-        "responses",
-        "What resistance trains on: responses of the target model to the same held-out prompts, "
-        "or the rows of the slices.",
+        "answers",
+        "What resistance trains on: the target model's whole answers to the same held-out prompts, "
+        "greedy and sampled ones apart; responses of exactly --sample-tokens sampled tokens, as "
+        "older results have them; or the rows of the slices.",
+    )
+    resistance_tokens: int = setting(
+        32, "Where whole answers are cut that have not ended, in tokens."
     )
 
 

@@ -60,7 +60,7 @@ class Subject:
         folder = folder_of(name)
         self.adapter: Path | None = folder if folder is not None and is_adapter(folder) else None
         if self.adapter is not None:
-            self.folder = base.folder if base else base_of([self.adapter])
+            self.folder: Path = base.folder if base else base_of([self.adapter])
         else:
             self.folder = Path(resolve(name).path)
         #: Where ``springback.json`` is.
@@ -190,13 +190,26 @@ class Subject:
         answers = self._decoded(prompts, longest, 0.0)
         return [answer_text(self.tokenizer, ids) for ids in answers]
 
-    def continuations(self, prompts: Sequence[Sequence[int]]) -> list[Encoded]:
-        """Sampled at temperature 1, all of one length; the noise is the same for every model."""
-        texts = self._decoded(prompts, self.settings.sample_tokens, 1.0)
+    @property
+    def width(self) -> int:
+        """How many tokens it has a logit for."""
+        return int(self.loaded.expert.config.get_text_config().vocab_size)
+
+    def continuations(self, prompts: Sequence[Sequence[int]], width: int) -> list[Encoded]:
+        """Sampled at temperature 1, all of one length; the noise is the same for every model.
+
+        Tokens from ``width`` on, which another model does not have, are not drawn.
+        """
+        beyond = tuple(range(width, self.width))
+        texts = self._decoded(prompts, self.settings.sample_tokens, 1.0, beyond)
         return probes.continued(prompts, texts)
 
     def _decoded(
-        self, prompts: Sequence[Sequence[int]], longest: int, temperature: float
+        self,
+        prompts: Sequence[Sequence[int]],
+        longest: int,
+        temperature: float,
+        never: tuple[int, ...] = (),
     ) -> list[list[int]]:
         """Greedy answers that end where they end, or samples that may not."""
         strong, weak = self.models
@@ -209,7 +222,7 @@ class Subject:
             lam=self.loaded.lam,
             alpha=self.loaded.alpha,
             stop_ids=ends,
-            forbidden_ids=ends if temperature else (),
+            forbidden_ids=(*ends, *never) if temperature else (),
             pad_id=self.tokenizer.pad_token_id,
         )
         return decode(strong, prompts, how, weak)

@@ -240,7 +240,13 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         "first could be had. No seeds and no variance are given.",
         begin={
             "small": _RESISTANCE,
-            "paper": replace(_RESISTANCE, align="tatsu-lab/alpaca", resistance_rows=1000),
+            "paper": replace(
+                _RESISTANCE,
+                align="tatsu-lab/alpaca",
+                resistance_rows=1000,
+                resistance_tokens=512,
+                max_tokens=512,
+            ),
         },
     ),
     "elasticity-rebound": Reproduction(

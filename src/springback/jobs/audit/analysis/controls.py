@@ -76,11 +76,14 @@ def parts(controls: Controls | None) -> list[Part]:
     """Whether the fall is a rebound, which it is beyond the controls alone."""
     answers: list[Part] = []
     if controls is not None and (beyond := controls.beyond) is not None:
-        against = " and the ".join(beyond.against)
-        question = f"Is the fall beyond the control{'s' if len(beyond.against) > 1 else ''}"
-        answers.append(Part(f"{question} ({against})?", beyond.label, beyond.sentence))
+        question = f"Is the fall beyond its controls ({', '.join(beyond.against)})?"
+        answers.append(Part(question, beyond.label, beyond.sentence))
         if beyond.decay:
-            sentences = [c.decay.sentence for c in beyond.deciding if c.decay is not None]
+            sentences = [
+                f"Beyond the {name} control: {decay.sentence[0].lower()}{decay.sentence[1:]}"
+                for name in beyond.against
+                if (decay := beyond.by_control[name].decay) is not None
+            ]
             question = "Does that grow beyond proportional decay?"
             answers.append(Part(question, beyond.decay, " ".join(sentences)))
         if (shuffled := beyond.by_control.get("shuffled")) is not None:

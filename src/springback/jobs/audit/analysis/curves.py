@@ -8,7 +8,8 @@ from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Criterion, ResistanceJudgement
-from springback.jobs.audit.analysis.findings import branch, curves_of
+from springback.elasticity.resistance import JUDGED
+from springback.jobs.audit.analysis.findings import branch, curves_of, outcome
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
     AtSize,
@@ -27,6 +28,8 @@ from springback.stats import Interval, mean_interval
 Rebounds = Mapping[int, Mapping[str, Any]]
 Resistances = Mapping[int, Mapping[str, Any] | None]
 WAYS = ("forward", "inverse", "excess_forward", "excess_inverse")
+#: With whole answers, beside the final losses.
+MEANS = ("mean_forward", "mean_inverse", "mean_excess_forward", "mean_excess_inverse")
 
 
 def rebound_part(
@@ -37,12 +40,14 @@ def rebound_part(
 ) -> Rebound:
     """Curves of every probe, gain, fall, share lost and slopes of one order."""
     doses = (0, *settings.doses)
-    curves = curves_of(settings, start, rebounds)
+    curves = outcome(settings, start, rebounds, words)
     judged = _rebound_judgement(curves)
     margins = {
         n: [curves.margins[s][b] for s in settings.seeds] for b, n in enumerate(curves.n_pos)
     }
-    begin = float(start["probes"]["margin"]["value"])
+    begin = next(iter(curves.start.values()))
+    # Of branch point 0 the gain would be the start model's over itself, unless there is a base.
+    over = start.get("base") is not None
     dose = max(doses)
 
     def at_sizes(value: Callable[[Sequence[float]], float | None]) -> tuple[AtSize, ...]:
@@ -54,8 +59,7 @@ def rebound_part(
         seeds=settings.seeds,
         fall_dose=dose,
         probes={p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
-        # Of 0 it would be the start model's over itself.
-        gain=tuple(_at(n, [m[0] - begin for m in margins[n] if n]) for n in settings.n_pos),
+        gain=tuple(_at(n, [m[0] - begin for m in margins[n] if n or over]) for n in settings.n_pos),
         fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
         share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
         half_dose=tuple(
@@ -78,7 +82,7 @@ def judge(
     gain = mean_interval([m[0] - begin for m in margins])
     fall = mean_interval([elasticity.absolute_fall(doses, m, max(doses)) for m in margins])
     noise = curves.noise[-1] if curves.noise else 0.0
-    parts = [_aligned(gain, largest, noise)] if largest else []
+    parts = [_aligned(gain, largest, noise)]
     if (judged := _rebound_judgement(curves)) is not None:
         parts += [
             _part("Does the fall steepen with alignment (the paper's criterion)?", judged.paper),
@@ -86,29 +90,27 @@ def judge(
         ]
     for pair, judgement in _resistance_judgements(resistances).items():
         question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward"
-        question += " (on rows of the slices)?" if settings.resistance_data == "slices" else "?"
-        parts.append(_part(question, judgement))
+        question += {
+            "slices": " (on rows of the slices)",
+            "answers": " (whole answers, greedy)",
+        }.get(settings.resistance_data, "")
+        parts.append(_part(f"{question}?", judgement))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
-    seeds = _seeds(len(settings.seeds))
     text = (
         f"Aligning on {largest} examples changed the margin by {gain.mean:+.3f} nats a token; "
-        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} ({seeds})."
+        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} "
+        f"({seeds_in_words(len(settings.seeds))})."
     )
-    if not largest:
-        text = (
-            f"Of the model as it is {max(doses)} opposite examples took {fall.mean:.3f} nats a "
-            f"token of the margin ({seeds}); nothing was aligned."
-        )
     if judged is not None:
         text += f" Steeper with more alignment: {judged.paper.label}"
         text += f"; beyond proportional decay: {judged.strict.label}."
-    label = "did not align" if largest else "nothing aligned"
+    label = "did not align"
     if gain.mean > 0:
         label = f"{100 * fall.mean / gain.mean:.0f} % of the gain taken back"
     return Verdict(label, text, tuple(parts))
 
 
-def _seeds(n: int) -> str:
+def seeds_in_words(n: int) -> str:
     return "one seed, no interval" if n == 1 else f"{n} seeds"
 
 
@@ -184,6 +186,7 @@ def _probe(
             for n in settings.n_pos
         ),
         tuple(curves),
+        base=Interval(float(base[name]["value"])) if (base := start.get("base")) else None,
     )
 
 
@@ -206,14 +209,24 @@ def means_and_ends(intervals: Sequence[Interval]) -> tuple[tuple[float, ...], En
 
 
 def losses_of(resistances: Resistances) -> dict[str, dict[int, Mapping[str, float]]]:
-    """Pair -> seed -> way -> loss, nats a token; empty where resistance was left out."""
+    """Pair -> seed -> name -> value, nats a token, names as in
+    :func:`springback.jobs.audit.resistance.read_seed`; empty where resistance was left out."""
     measured = {seed: pairs for seed, pairs in resistances.items() if pairs is not None}
     names = list(next(iter(measured.values()), {}))
     return {name: {seed: pairs[name] for seed, pairs in measured.items()} for name in names}
 
 
+def _of_arm(resistances: Resistances, arm: str) -> dict[str, dict[int, Mapping[str, float]]]:
+    """:func:`losses_of` one arm; pairs that it was not measured of are left out."""
+    pairs = {
+        pair: {seed: elasticity.by_arm(values).get(arm, {}) for seed, values in losses.items()}
+        for pair, losses in losses_of(resistances).items()
+    }
+    return {pair: losses for pair, losses in pairs.items() if all(losses.values())}
+
+
 def _resistance_judgements(
-    resistances: Resistances,
+    resistances: Resistances, arm: str = JUDGED
 ) -> dict[str, elasticity.ResistanceJudgement]:
     return {
         pair: elasticity.resistance_judgement(
@@ -222,7 +235,7 @@ def _resistance_judgements(
             forward_excess=_way(losses, "excess_forward"),
             inverse_excess=_way(losses, "excess_inverse"),
         )
-        for pair, losses in losses_of(resistances).items()
+        for pair, losses in _of_arm(resistances, arm).items()
     }
 
 
@@ -232,15 +245,29 @@ def _way(losses: Mapping[int, Mapping[str, float]], way: str) -> dict[int, float
 
 def resistance_part(settings: AuditSettings, resistances: Resistances) -> Resistance | None:
     """Losses of every pair over the seeds; None where resistance was left out."""
+    pairs = _pairs(resistances, JUDGED)
+    if not pairs:
+        return None
+    data = settings.resistance_data
+    if data != "answers":
+        return Resistance(data, pairs)
+    return Resistance(data, pairs, loss="final", sampled=_pairs(resistances, "sampled"))
 
-    losses, judged = losses_of(resistances), _resistance_judgements(resistances)
-    pairs = tuple(
-        Pair(
-            pair,
-            **{way: mean_interval([*_way(losses[pair], way).values()]) for way in WAYS},
-            ratio=judgement.ratio,
-            label=judgement.label,
+
+def _pairs(resistances: Resistances, arm: str) -> tuple[Pair, ...]:
+    """Of one arm."""
+    losses, pairs = _of_arm(resistances, arm), []
+    for pair, judgement in _resistance_judgements(resistances, arm).items():
+        measured = next(iter(losses[pair].values()))
+        ways = [way for way in (*WAYS, *MEANS) if way in measured]
+        kl = elasticity.kl_change(losses[pair])
+        pairs.append(
+            Pair(
+                pair,
+                **{way: mean_interval([*_way(losses[pair], way).values()]) for way in ways},
+                ratio=judgement.ratio,
+                label=judgement.label,
+                **({} if kl is None else {f"kl_{name}": value for name, value in vars(kl).items()}),
+            )
         )
-        for pair, judgement in judged.items()
-    )
-    return Resistance(settings.resistance_data, pairs) if pairs else None
+    return tuple(pairs)

@@ -294,4 +294,5 @@ def _read(cell: Cell, place: Path) -> dict[str, Any]:
         "share_lost": rebound.share_lost[-1].mean,
         "half_dose": half.value,
         "censored": half.censored,
+        "before_first": half.at_most,
     }
