@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from springback.cli.app import main
 from springback.core import to_jsonable
@@ -248,6 +250,45 @@ def test_projected_updates_are_named_and_never_lead_back(
     assert "Projected: every update" in build(result.folder).read_text(encoding="utf-8")
 
 
+def test_a_finished_model_is_attacked_without_wanted_texts_and_protected_by_its_base(
+    settings: AuditSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    file = base / "model.safetensors"
+    torch.manual_seed(0)
+    weights = {name: w + 0.02 * torch.randn_like(w) for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    study = replace(
+        settings,
+        n_pos=(0,),
+        align="",
+        base=str(base),
+        probes=("unwanted_nll", "behaviour", "neutral_nll"),
+        behaviour="refusal",
+        attackers=("ablation", "benign"),
+        mitigate=("project",),
+        learning_rate=3e-3,
+    )
+    result = audit(study, tmp_path / "out")
+    swept = result.data["analysis"]["attackers"]
+    assert [curve["name"] for curve in swept["curves"]] == [
+        "as the study",
+        "Ablation",
+        "benign only",
+    ]
+    assert all(point["fall"] for curve in swept["curves"] for point in curve["points"])
+    nll = {
+        m["tags"].get("protection"): m["value"]
+        for m in result.data["measurements"]
+        if m["probe"] == "unwanted_nll" and m["tags"].get("n_neg") == 8
+        if m["tags"]["phase"] in ("perturb", "protected")
+    }
+    assert len(set(nll.values())) == 2, "the projection changes what is learned"
+    with pytest.raises(SpringbackError, match="no --base"):
+        check_settings(replace(study, base=None))
+
+
 # The registry, and what the settings ask for.
 
 
@@ -287,7 +328,7 @@ def test_every_attacker_gives_attacks_with_names_of_their_own(settings: AuditSet
         ({"attackers": ("benign",), "perturb_algorithm": "dpo"}, "--attackers benign with"),
         ({"utility_bound": 0.0}, "--utility-bound is 0"),
         ({"mitigate": ("project",), "lora_rank": 2}, "--lora-rank 2"),
-        ({"mitigate": ("project",), "n_pos": (0,)}, "--n-pos 0 alone"),
+        ({"mitigate": ("project",), "n_pos": (0,)}, "--n-pos 0 and no --base"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -87,7 +87,8 @@ def without(model: Model, direction: Tensor) -> Iterator[None]:
 
     def remove(module: Any, args: Any, out: Tensor) -> Tensor:
         along = direction.to(out.device, out.dtype)
-        return out - (out @ along)[..., None] * along
+        rest: Tensor = out - (out @ along)[..., None] * along
+        return rest
 
     with ExitStack() as stack:
         for module in _writers(model):
