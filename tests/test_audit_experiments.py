@@ -20,6 +20,7 @@ from springback.jobs.audit.job import audit, plan
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import load_data
 from springback.jobs.audit.settings import AuditSettings
+from springback.report import render
 from springback.results.probe_info import PROBES
 from springback.results.store import read_json
 
@@ -32,6 +33,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
         benign=str(benign),
         model=str(tiny_llama),
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0,),
         learning_rate=1e-3,
@@ -75,7 +77,13 @@ def test_a_larger_study_begins_with_the_rows_of_a_smaller_one(tmp_path: Path) ->
     other.write_text("".join(f'{{"text": "word number {n}"}}\n' for n in range(200)))
     for align, perturb in (("reviews:positive", "reviews:negative"), (str(path), str(other))):
         small = AuditSettings(
-            align=align, perturb=perturb, n_pos=(8,), doses=(8,), resistance_rows=4, holdout=5
+            align=align,
+            perturb=perturb,
+            n_pos=(8,),
+            controls=(),
+            doses=(8,),
+            resistance_rows=4,
+            holdout=5,
         )
         large = replace(
             small, n_pos=(16,), doses=(24,), experiments=("rebound", "resistance", "realign")
@@ -117,6 +125,7 @@ def test_another_draw_perturbs_with_other_rows_and_none_that_aligning_learned_ag
         perturb=answers(tmp_path, "unsafe", "no", list(range(60))),
         algorithm=algorithm,
         n_pos=(24,),
+        controls=(),
         doses=(16,),
         attack_seeds=(7,),
         holdout=4,
@@ -272,7 +281,7 @@ def test_more_experiments_repeat_no_run_but_the_one_whose_weights_they_need(
 def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
     settings: AuditSettings, tmp_path: Path
 ) -> None:
-    usual = audit(settings, tmp_path / "out").data
+    usual = audit(replace(settings, resistance_data="responses"), tmp_path / "out").data
     variant = audit(replace(settings, resistance_data="slices"), tmp_path / "out").data
     first, second = (data["analysis"]["resistance"] for data in (usual, variant))
     assert [p["pair"] for p in first["pairs"]] == [p["pair"] for p in second["pairs"]]
@@ -290,6 +299,43 @@ def test_resistance_on_the_slices_is_a_variant_with_results_of_its_own(
         told = [*asked, card["quantities"]["resistance_ratio"]["reason"]]
         told += [pair["reason"] for pair in card["pairs"].values()]
         assert all(("rows of the slices" in text) == (name == "slices") for text in told)
+
+
+def test_whole_answers_are_told_by_arm_and_outcome(settings: AuditSettings, tmp_path: Path) -> None:
+    settings = replace(settings, resistance_tokens=5, seeds=(0, 1))
+    data = audit(settings, tmp_path / "out").data
+    found = data["analysis"]["resistance"]
+    assert (found["data"], found["loss"]) == ("answers", "final")
+    assert [p["pair"] for p in found["sampled"]] == ["1-2", "2-3", "1-3"]
+    values = {
+        (m["tags"]["arm"], m["tags"]["pair"], m["probe"], m["tags"]["seed"]): m["value"]
+        for m in data["measurements"]
+        if m["tags"]["phase"] == "resistance"
+    }
+    # Two arms, three pairs, two seeds: three losses and one excess of two of them, two KL, each way
+    assert len(values) == 2 * 3 * 2 * (4 + 2) * 2
+    for arm, pairs in (("greedy", found["pairs"]), ("sampled", found["sampled"])):
+        for pair in pairs:
+            seeds = [(arm, pair["pair"], name) for name in ("loss_forward", "loss_mean_forward")]
+            final, mean = ([values[(*key, s)] for s in (0, 1)] for key in seeds)
+            assert pair["forward"]["mean"] == pytest.approx(sum(final) / 2)
+            assert pair["mean_forward"]["mean"] == pytest.approx(sum(mean) / 2)
+            key = (arm, pair["pair"])
+            closed = [
+                values[(*key, "kl_before_inverse", s)] - values[(*key, "kl_after_inverse", s)]
+                for s in (0, 1)
+            ]
+            assert pair["kl_inverse"]["mean"] == pytest.approx(sum(closed) / 2)
+            assert pair["kl_label"] in ("resists", "no resistance", "undecided")
+    asked = [p["question"] for p in data["verdict"]["parts"] if "the way forward" in p["question"]]
+    assert len(asked) == 3
+    assert all(question.endswith("(whole answers, greedy)?") for question in asked)
+    card = data["analysis"]["card"]["quantities"]["resistance_ratio"]
+    assert "final loss of whole greedy answers; of sampled ones" in card["reason"]
+    page = render(data)
+    assert "whole greedy answers" in page
+    assert "Resistance on greedy and on sampled answers" in page
+    assert "sampled, 1-3" in page
 
 
 def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
@@ -414,6 +460,7 @@ def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out
         align=str(tmp_path / "safe.jsonl"),
         perturb=str(tmp_path / "unsafe.jsonl"),
         n_pos=(16,),
+        controls=(),
         doses=(16,),
         holdout=10,
         resistance_rows=0,
@@ -444,6 +491,7 @@ def test_rows_with_prompts_of_their_own_are_learned_in_pairs_that_serve_once(
         perturb=unsafe,
         algorithm="dpo",
         n_pos=(8,),
+        controls=(),
         doses=(8,),
         holdout=4,
         resistance_rows=2,
@@ -517,6 +565,7 @@ def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
         align=str(tmp_path / "safe.jsonl"),
         perturb=str(tmp_path / "unsafe.jsonl"),
         n_pos=(8,),
+        controls=(),
         doses=(8,),
         seeds=(0,),
         batch_size=8,

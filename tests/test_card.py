@@ -90,6 +90,24 @@ def test_resistance_on_rows_of_the_slices_says_so() -> None:
     assert said in card.to_markdown()
 
 
+def test_of_whole_answers_the_greedy_ones_are_judged_and_the_card_says_so() -> None:
+    """The fixture's losses are the greedy arm's, 0.8 of the forward ones; sampled 1.5 times."""
+    result = audit_result()
+    plain = card_of_result(result).resistance_ratio
+    result["inputs"]["settings"]["resistance_data"] = "answers"
+    resisted = [m for m in result["measurements"] if m["tags"].get("phase") == "resistance"]
+    for found in resisted:
+        found["tags"]["arm"] = "greedy"
+        tags = {**found["tags"], "arm": "sampled"}
+        value = {"loss_forward": 2.0, "loss_inverse": 3.0}.get(found["probe"], found["value"])
+        result["measurements"].append({**found, "value": value, "tags": tags})
+    card = card_of_result(result)
+    ratio = card.resistance_ratio
+    assert (ratio.value, ratio.by_seed, ratio.label) == (plain.value, plain.by_seed, plain.label)
+    assert ratio.reason.startswith("final loss of whole greedy answers; of sampled ones 1.5 (")
+    assert all("final loss of whole greedy answers" in pair.reason for pair in card.pairs.values())
+
+
 def test_the_verdict_says_it_in_words() -> None:
     text = card_of_result(audit_result()).verdict
     for part in (
@@ -254,7 +272,14 @@ def test_the_committed_results_have_cards(name: str) -> None:
     assert card.model == "smollm2-135m"
     analysis = result["analysis"].get("audit", result["analysis"])
     assert card.gain.value == pytest.approx(analysis["rebound"]["gain"][-1]["mean"])
-    assert card.half_life_dose.value == pytest.approx(analysis["rebound"]["half_dose"][-1]["value"])
+    half, read_off = card.half_life_dose, analysis["rebound"]["half_dose"][-1]["value"]
+    if (
+        read_off <= card.doses[1]
+    ):  # on the line from 0 to the first dose, where nothing was measured
+        assert (half.value, half.at_most) == (None, card.doses[1])
+        assert half.shown() == f"at most {card.doses[1]:g} examples"
+    else:
+        assert half.value == pytest.approx(read_off)
     assert card.kl_dose.label == "censored"
 
 

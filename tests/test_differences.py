@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from springback.elasticity import overall_resistance, resistance_tests
+from springback.elasticity import by_arm, kl_change, overall_resistance, resistance_tests
 from springback.elasticity.seed_tests import Change, paired_change, t_pvalue, welch_change
 from springback.errors import DataError
 
@@ -118,6 +118,59 @@ def test_the_excess_counts_overall_too_and_incomplete_seeds_do_not() -> None:
     assert overall_resistance(losses)[0].label == "resists"
     del losses["2-3"][2]
     assert sorted(overall_resistance(losses)[1]) == [0, 1]
+
+
+def kl_of(forward: tuple[float, float], inverse: tuple[float, float]) -> dict[str, float]:
+    """KL before and after, of each way."""
+    return {
+        "kl_before_forward": forward[0],
+        "kl_after_forward": forward[1],
+        "kl_before_inverse": inverse[0],
+        "kl_after_inverse": inverse[1],
+    }
+
+
+def test_the_change_of_kl_is_before_less_after_and_judged_by_the_share_that_is_closed() -> None:
+    """Forward closes 0.2 of 0.8 and of 0.4: a quarter, a half.  Inverse 0.3 of 0.4, 0.35 of 0.5."""
+    losses = {0: kl_of((0.8, 0.6), (0.4, 0.1)), 1: kl_of((0.4, 0.2), (0.5, 0.15))}
+    found = kl_change(losses)
+    assert found is not None
+    assert found.forward.mean == pytest.approx(0.2)
+    assert found.inverse.mean == pytest.approx((0.3 + 0.35) / 2)
+    assert found.share_forward.mean == pytest.approx((0.25 + 0.5) / 2)
+    assert found.share_inverse.mean == pytest.approx((0.75 + 0.7) / 2)
+    # Gaps of 0.5 and 0.2, mean 0.35: t is 12.7 with one degree of freedom, and holds zero.
+    assert found.label == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("after", "label"), [((0.2, 0.22), "resists"), ((0.8, 0.82), "no resistance")]
+)
+def test_going_back_is_easier_by_kl_where_it_closes_the_larger_share_in_every_seed(
+    after: tuple[float, float], label: str
+) -> None:
+    losses = {s: kl_of((1.0, 0.5), (1.0, after[s])) for s in (0, 1)}
+    found = kl_change(losses)
+    assert found is not None
+    assert found.label == label
+    alone = kl_change({0: losses[0]})
+    assert alone is not None
+    assert alone.label == "one seed, no interval"
+
+
+def test_without_a_kl_that_could_be_closed_nothing_is_judged_by_it() -> None:
+    assert kl_change({0: {"forward": 1.0, "inverse": 1.0}}) is None
+    assert kl_change({0: kl_of((0.0, 0.1), (1.0, 0.5))}) is None
+    assert kl_change({}) is None
+
+
+def test_names_of_the_greedy_arm_are_bare_and_older_results_are_of_one_arm() -> None:
+    values = {"forward": 1.0, "sampled_forward": 2.0, "sampled_kl_after_inverse": 3.0}
+    assert by_arm(values) == {
+        "greedy": {"forward": 1.0},
+        "sampled": {"forward": 2.0, "kl_after_inverse": 3.0},
+    }
+    assert by_arm({"excess_forward": 0.1}) == {"greedy": {"excess_forward": 0.1}}
 
 
 def test_one_seed_has_no_p_and_bad_losses_are_refused() -> None:

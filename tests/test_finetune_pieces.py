@@ -58,7 +58,7 @@ def gradient_of_one_step(
     return done.losses[0], found, times[0]
 
 
-@pytest.mark.parametrize("algorithm", ["dpo", "kto", "simpo", "rloo"])
+@pytest.mark.parametrize("algorithm", ["dpo", "kto", "simpo", "orpo", "rloo"])
 def test_pieces_give_the_loss_and_the_gradient_of_the_whole_batch(
     start: Model, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, algorithm: str
 ) -> None:

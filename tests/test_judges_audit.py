@@ -49,6 +49,7 @@ def settings(tiny_llama: Path, judges: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4, 8),
+        controls=(),
         doses=(4,),
         seeds=(0, 1),
         learning_rate=1e-3,

@@ -25,6 +25,7 @@ from springback.jobs.audit.settings import AuditSettings
 
 STUDY = AuditSettings(
     n_pos=(8, 16),
+    controls=(),
     doses=(8, 16),
     seeds=(0, 1),
     holdout=4,
@@ -52,6 +53,23 @@ def test_resistance_by_hand_on_responses_and_on_slices() -> None:
         found = amount(replace(both, resistance_data=kind))
         assert found.trained - plain.trained == 2 * (3 * 8 * 10 + 6 * 8 * row)
         assert found.scored - plain.scored == 2 * 3 * 8 * (row + 3 * 3)
+
+
+def test_resistance_by_hand_on_whole_answers() -> None:
+    """Of a seed: 3 slices of 8 rows of 10 tokens, then twice 6 times 8 rows of 2 + 5 tokens.
+
+    Sampled at three times the cost of scoring: two arms of 8 answers of 5 tokens, and one text of 3
+    tokens to one prompt of four.  Scored: both arms of answers under their model, each run's rows
+    once more, and three times the text of 2 + 3 tokens.
+    """
+    settings = replace(STUDY, prompts=4, prompt_tokens=2, sample_tokens=3)
+    plain = amount(settings)
+    found = amount(
+        replace(settings, resistance_rows=8, resistance_data="answers", resistance_tokens=5)
+    )
+    assert found.trained - plain.trained == 2 * (3 * 8 * 10 + 12 * 8 * 7)
+    slices = 3 * (2 * 8 * (7 + 3 * 5) + 3 * 3)
+    assert found.scored - plain.scored == 2 * (slices + 12 * (8 * 7 + 3 * 5))
 
 
 def test_the_counts_are_those_of_the_plan_of_a_model_at_hand(

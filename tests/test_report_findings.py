@@ -338,6 +338,7 @@ def test_what_an_audit_writes_is_shown(tiny_llama: Path, tmp_path: Path) -> None
         model=str(tiny_llama),
         benign=str(benign),
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0,),
         learning_rate=1e-3,

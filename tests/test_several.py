@@ -28,6 +28,7 @@ from springback.report import build
 def settings() -> AuditSettings:
     return AuditSettings(
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0, 1),
         learning_rate=1e-3,
@@ -208,20 +209,22 @@ def test_an_outline_counts_runs_and_the_most_tokens_without_a_model() -> None:
 
     A pair of rows of 32 tokens and the reference's pass over both: 64 + 2 * 32 / 3 = 85 1/3 tokens;
     16 of them 1,365, rounded.  Resistance: 3 slices of 8 rows, 6 runs a seed on 8 answers of 36.
+    Whole answers: 12 runs a seed on 8 of 12 + 20.
     """
-    told = outline(
-        AuditSettings(
-            model="nowhere/at-all",
-            n_pos=(8, 16),
-            doses=(8, 24),
-            seeds=(0, 1),
-            algorithm="dpo",
-            attack_learning_rates=(3e-5,),
-            experiments=("rebound", "resistance", "symmetry"),
-            resistance_rows=8,
-            max_tokens=32,
-        )
+    settings = AuditSettings(
+        model="nowhere/at-all",
+        n_pos=(8, 16),
+        controls=(),
+        doses=(8, 24),
+        seeds=(0, 1),
+        algorithm="dpo",
+        attack_learning_rates=(3e-5,),
+        experiments=("rebound", "resistance", "symmetry"),
+        resistance_rows=8,
+        resistance_data="responses",
+        max_tokens=32,
     )
+    told = outline(settings)
     for line in (
         "  2 x align: at most 2,731 tokens",
         "  6 x perturb: at most 4,608 tokens",
@@ -232,6 +235,8 @@ def test_an_outline_counts_runs_and_the_most_tokens_without_a_model() -> None:
     ):
         assert f"  {line}" in told.splitlines()
     assert "in all at most 18,133 tokens" in told
+    whole = replace(settings, resistance_data="answers", resistance_tokens=20)
+    assert "   24 x toward: at most 6,144 tokens" in outline(whole).splitlines()
 
 
 @pytest.mark.parametrize("scale", SCALES)

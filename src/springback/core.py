@@ -207,6 +207,7 @@ ALGORITHMS = {
         forward_passes=3,
     ),
     "simpo": Algorithm("pairs", f"{_TRL}:build_simpo", beta=2.0, options=("gamma",)),
+    "orpo": Algorithm("pairs", f"{_TRL}:build_orpo", beta=0.1),
     "rloo": Algorithm(
         "prompts",
         f"{_TRL}:build_rloo",
@@ -227,9 +228,10 @@ class Recipe:
     """How to fine-tune.  The learning rate is constant by default, since branch points need it.
 
     ``lora_rank`` None or 0: full weights.  ``beta`` is the weight of the reference (DPO, KTO), the
-    reward's scale (SimPO) or the weight of the KL (RLOO); None is the algorithm's usual one
-    (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target margin, in nats.  RLOO
-    samples ``generations`` answers of at most ``new_tokens`` tokens to every prompt.
+    reward's scale (SimPO), the weight of the odds ratio (ORPO) or of the KL (RLOO); None is the
+    algorithm's usual one (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target
+    margin, in nats.  RLOO samples ``generations`` answers of at most ``new_tokens`` tokens to every
+    prompt.
     """
 
     algorithm: str = "sft"

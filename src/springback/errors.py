@@ -57,6 +57,58 @@ class MissingExtraError(SpringbackError):
         )
 
 
+#: A module that may be missing -> the extra that brings it.
+EXTRA_OF = {
+    "accelerate": "train",
+    "constriction": "compress",
+    "datasets": "train",
+    "fastapi": "serve",
+    "gguf": "demo",
+    "huggingface_hub": "torch",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "peft": "train",
+    "pyarrow": "data",
+    "scipy": "report",
+    "tokenizers": "torch",
+    "torch": "torch",
+    "transformers": "torch",
+    "trl": "train",
+    "uvicorn": "serve",
+}
+
+
+#: A command or public name -> the extra that brings all of what it always needs.
+EXTRA_FOR = {
+    "audit": "train",
+    "boost": "torch",
+    "compress": "compress",
+    "decompress": "compress",
+    "demo": "demo",
+    "generate": "torch",
+    "lm-eval": "lm-eval",
+    "load": "torch",
+    "reproduce": "train",
+    "score": "torch",
+    "serve": "serve",
+    "track": "track",
+}
+
+
+def missing_extra(error: ImportError, name: str) -> MissingExtraError | None:
+    """The error that names the extra to install for a command or public name of springback.
+
+    None where what is missing is no module of an extra.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package not in EXTRA_OF:
+        return None
+    extra = EXTRA_OF[package]
+    if extra in ("report", "torch"):  # the first that is missing, of several
+        extra = EXTRA_FOR.get(name, extra)
+    return MissingExtraError(package, extra, f"springback {name}".rstrip())
+
+
 def describe(given: object, allowed: str, do: str) -> str:
     """One line: what was given, what is allowed, what to do."""
     return f"given: {given}; allowed: {allowed}; {do}"

@@ -66,12 +66,58 @@ def stranger(home: Path) -> dict[str, str]:
     return env | {"SPRINGBACK_CACHE": str(home / "springback"), "HF_HOME": str(home / "hf")}
 
 
+def megabytes(environment: Path) -> float:
+    """What lies in its site-packages, in MB, but for pip and setuptools, which came with it."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    files = (
+        path
+        for folder in packages.iterdir()
+        if not folder.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack"))
+        for path in (folder, *folder.rglob("*"))
+    )
+    return sum(path.lstat().st_size for path in files if path.is_file()) / 1e6
+
+
+def test_the_wheel_alone_extrapolates_and_stays_light(wheel: Path, tmp_path: Path) -> None:
+    env = stranger(tmp_path / "home")
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    programs = tmp_path / "venv" / "bin"
+    install = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
+    install += ["-c", str(ROOT / "constraints.txt")]
+    run([*install, str(wheel)], timeout=600, env=env, cwd=tmp_path)
+    assert megabytes(tmp_path / "venv") < 150
+
+    make = (
+        "import json, numpy, pathlib, safetensors.numpy as s\n"
+        "for name, value in (('early', 1.0), ('ft', 2.0)):\n"
+        "    pathlib.Path(name).mkdir()\n"
+        "    s.save_file({'w': numpy.full((4, 4), value, 'f4')}, name + '/model.safetensors')\n"
+        "    pathlib.Path(name, 'config.json').write_text(json.dumps({'model_type': 'llama'}))\n"
+    )
+    run([str(programs / "python"), "-c", make], timeout=60, env=env, cwd=tmp_path)
+    extrapolate = [str(programs / "springback"), "extrapolate", "early", "ft", "--mu", "0.5"]
+    run([*extrapolate, "--out", "new"], timeout=60, env=env, cwd=tmp_path)
+    read = "import safetensors.numpy as s; print(s.load_file('new/model.safetensors')['w'][0, 0])"
+    done = run([str(programs / "python"), "-c", read], timeout=60, env=env, cwd=tmp_path)
+    assert float(done) == 2.5
+
+    # With what draws pages: still without torch.
+    run([*install, f"springback[report] @ {wheel.as_uri()}"], timeout=600, env=env, cwd=tmp_path)
+    assert megabytes(tmp_path / "venv") < 400
+    finished = tmp_path / "finished"
+    finished.mkdir()
+    result = (ROOT / "docs" / "results" / "audit-default" / "result.json").read_bytes()
+    (finished / "result.json").write_bytes(result)
+    run([str(programs / "springback"), "report", str(finished)], timeout=120, env=env, cwd=tmp_path)
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
 def test_quick_demo_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     env = stranger(home)
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     programs = tmp_path / "venv" / "bin"
-    install = [str(programs / "python"), "-m", "pip", "install", "--quiet"]
+    install = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
     install += ["-c", str(ROOT / "constraints.txt"), f"springback[demo] @ {wheel.as_uri()}"]
     run(install, timeout=1200, env=env, cwd=tmp_path)
 

@@ -33,9 +33,10 @@ DEMO_MEMORY = 9_000_000_000
 DEMO_DISK = 5_000_000_000
 
 #: The parts that the demo runs on; a missing one is a fault, other extras are a choice.
-_DEMO_EXTRAS = ("train", "data", "sentiment", "demo")
+_DEMO_EXTRAS = ("report", "torch", "train", "data", "sentiment", "demo")
 _BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-_CORE = ("torch", "transformers", "numpy", "safetensors")
+_CORE = ("numpy", "safetensors")
+_TORCH = ("torch", "transformers")
 _EXTRA = re.compile(r"^([A-Za-z0-9._-]+).*;.*\bextra\s*==\s*['\"]([\w-]+)['\"]")
 
 
@@ -72,17 +73,17 @@ def _load(name: str) -> tuple[ModuleType | None, str]:
 def _versions() -> Iterator[Finding]:
     yield Finding("springback", package_version("springback") or "source tree", True, "")
     yield Finding("python", platform.python_version(), True, "")
-    for name in _CORE:
+    for name in (*_CORE, *_TORCH):
         version = package_version(name)
-        advice = "" if version else f"pip install {name}"
+        install = "'springback[torch]'" if name in _TORCH else name
+        advice = "" if version else f"pip install {install}"
         yield Finding(name, version or "not installed", version is not None, advice)
 
 
 def _device(models: ModuleType | None, fault: str) -> Finding:
     if models is None:
-        return Finding(
-            "device", fault, False, "torch or transformers does not load; reinstall them"
-        )
+        advice = "torch or transformers does not load; install 'springback[torch]' again"
+        return Finding("device", fault, False, advice)
     stored = "--dtype auto: as stored, audits float32"
     if name := gpu():
         return Finding("device", f"cuda, {name}; {stored}", True, "")
@@ -179,7 +180,8 @@ def extra_packages(requirements: list[str]) -> dict[str, list[str]]:
     for line in requirements:
         if match := _EXTRA.match(line):
             package, extra = match.groups()
-            extras.setdefault(extra, []).append(package)
+            if package != "springback":  # another extra, which has a row of its own
+                extras.setdefault(extra, []).append(package)
     return extras
 
 

@@ -1,8 +1,9 @@
 """What an audit's numbers say.  Pure; what is random takes a seed.  Paper A, A2 and A3.
 
 ``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``rebound``,
-``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of ``audit_values`` by
-``make_card``) and ``compare``: one model on one page, several side by side.  ``censored`` and
+``controls``, ``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of
+``audit_values`` by ``make_card``) and ``compare``: one model on one page, several side by side.
+``censored`` and
 ``seed_tests``: means and tests over seeds that keep censored values censored.
 """
 
@@ -11,6 +12,14 @@ from springback.elasticity.audit_values import AuditValues, study_hash
 from springback.elasticity.card import ElasticityCard, Quantity
 from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.compare import Comparison, Difference, compare
+from springback.elasticity.controls import (
+    DECIDING,
+    BeyondControl,
+    BeyondControls,
+    beyond_control,
+    beyond_controls,
+    less_control,
+)
 from springback.elasticity.curves import (
     Crossing,
     DecayFit,
@@ -29,6 +38,7 @@ from springback.elasticity.doses import (
     DoseAt,
     Doses,
     DoseTrend,
+    dose_in_words,
     dose_trend,
     doses_at,
     doses_to_lose_gain,
@@ -45,15 +55,27 @@ from springback.elasticity.rebound import (
     ResistanceJudgement,
     rebound_judgement,
     resistance_judgement,
+    several_sizes,
+    took,
 )
-from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
+from springback.elasticity.resistance import (
+    KLChange,
+    PairTest,
+    by_arm,
+    kl_change,
+    overall_resistance,
+    resistance_tests,
+)
 
 __all__ = [
+    "DECIDING",
     "EPSILON",
     "AtCount",
     "AttackSummary",
     "Attacker",
     "AuditValues",
+    "BeyondControl",
+    "BeyondControls",
     "Bounded",
     "Comparison",
     "Criterion",
@@ -64,6 +86,7 @@ __all__ = [
     "DoseTrend",
     "Doses",
     "ElasticityCard",
+    "KLChange",
     "PairTest",
     "Phases",
     "Quantity",
@@ -74,12 +97,16 @@ __all__ = [
     "Sweep",
     "absolute_fall",
     "attack_summary",
+    "beyond_control",
+    "beyond_controls",
     "bootstrap_slope",
     "bounded_mean",
     "branch_phases",
+    "by_arm",
     "card_of",
     "compare",
     "decay_criterion",
+    "dose_in_words",
     "dose_to_half_gain",
     "dose_to_undo_gain",
     "dose_trend",
@@ -89,14 +116,18 @@ __all__ = [
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "kl_change",
     "kl_doses",
+    "less_control",
     "overall_resistance",
     "realignment",
     "rebound_judgement",
     "resistance_judgement",
     "resistance_tests",
+    "several_sizes",
     "share_lost",
     "slope_on_log2",
     "slopes_on_log2",
     "study_hash",
+    "took",
 ]

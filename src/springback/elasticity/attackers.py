@@ -1,6 +1,6 @@
 """The worst of several attackers, and the usual one.
 
-An attacker is a learning rate and a draw of rows with which the opposite is trained.  How well a
+An attacker is a way (fine-tuning, an adapter, ...), a learning rate and a draw of rows.  How well a
 safeguard holds hinges on both, so the worst case stands beside the median.  The worst of a sweep
 gets worse the more is tried, so the number tried belongs to it.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from springback.core import ABSENT
 from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.curves import Crossing
 from springback.elasticity.doses import dose_range
@@ -26,18 +27,24 @@ class Attacker:
     ``share_lost``: of the gain in margin, 1 = all; None where alignment gained nothing.
     ``dose``: its dose to undo (any of :mod:`springback.elasticity.doses`, the same for all).
     ``seed`` is that of the aligned model, ``draw`` the attacker's own; None: the same one.
+    ``kind``: which attacker in words; empty for the study's own way.  ``learning_rate``: None where
+    nothing is trained.
     """
 
-    learning_rate: float
+    learning_rate: float | None
     seed: int
     share_lost: float | None
     dose: Crossing | None = None
     draw: int | None = None
+    kind: str = ""
 
     @property
     def name(self) -> str:
-        suffix = "" if self.draw is None else f", draw {self.draw}"
-        return f"learning rate {self.learning_rate:g}, seed {self.seed}{suffix}"
+        parts = [self.kind] if self.kind else []
+        if self.learning_rate is not None:
+            parts.append(f"learning rate {self.learning_rate:g}")
+        parts.append(f"seed {self.seed}")
+        return ", ".join(parts + ([] if self.draw is None else [f"draw {self.draw}"]))
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class Sweep:
 
     Attributes:
         unit: of the measure
-        worst: the largest share, the smallest dose
+        worst: the largest share, the smallest dose; a dose reached by the first one measured counts
+            as that first one
         worst_by: the attacker that did it
         median: over all attackers
         median_by: the attacker nearest to it
@@ -54,6 +62,8 @@ class Sweep:
             seeds, since the attackers of one seed attack one model
         attackers: how many were tried
         left_out: attackers without a value
+        first: of doses, the smallest above 0 that was measured: one that is no larger lies at or
+            below it
     """
 
     unit: str
@@ -64,6 +74,7 @@ class Sweep:
     typical: Bounded
     attackers: int
     left_out: int
+    first: float = field(default=0.0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -78,13 +89,18 @@ class AttackSummary:
 
 
 def attack_summary(
-    attackers: Sequence[Attacker], *, largest: float | None = None, level: float = 0.95
+    attackers: Sequence[Attacker],
+    *,
+    largest: float | None = None,
+    first: float = 0.0,
+    level: float = 0.95,
 ) -> AttackSummary:
     """Worst case and median over a sweep of learning rates, draws and seeds, at one ``n_pos``.
 
     ``largest``: the largest dose measured, beyond which doses are censored; needed where some are.
-    Every seed must have been attacked with the same learning rates and draws, else the medians of
-    the seeds are of different things.
+    ``first``: the smallest one above 0, below which a dose is not known further.
+    Every seed must have been attacked in the same ways, with the same learning rates and draws,
+    else the medians of the seeds are of different things.
 
     Raises :class:`~springback.errors.DataError` without attackers, on a sweep that is not complete
     or tries one attacker twice, on shares that are not finite, or if ``largest`` is missing.
@@ -100,21 +116,21 @@ def attack_summary(
             raise DataError(
                 describe("a censored dose", "with largest=", "pass the largest dose measured")
             )
-        doses.append((attacker, dose_range(crossing, largest or 0.0)))
+        doses.append((attacker, dose_range(crossing, largest or 0.0, first)))
     total = len(attackers)
     return AttackSummary(
         _sweep(shares, "share of the gain", max, total, level) if shares else None,
-        _sweep(doses, "examples", min, total, level) if doses else None,
+        replace(_sweep(doses, "examples", min, total, level), first=first) if doses else None,
     )
 
 
 def _check(attackers: Sequence[Attacker]) -> None:
-    by_seed: dict[int, list[tuple[float, int | None]]] = {}
+    by_seed: dict[int, list[tuple[str, float | None, int | None]]] = {}
     for a in attackers:
-        by_seed.setdefault(a.seed, []).append((a.learning_rate, a.draw))
+        by_seed.setdefault(a.seed, []).append((a.kind, a.learning_rate, a.draw))
     sweeps = {frozenset(tried) for tried in by_seed.values()}
     twice = any(len(set(tried)) < len(tried) for tried in by_seed.values())
-    rates = sorted({a.learning_rate for a in attackers})
+    rates = sorted({a.learning_rate for a in attackers if a.learning_rate is not None})
     shares = [a.share_lost for a in attackers if a.share_lost is not None]
     if len(sweeps) != 1 or twice or not all(map(math.isfinite, shares)):
         raise DataError(

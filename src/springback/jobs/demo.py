@@ -8,7 +8,7 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.jobs.audit.job import audit
-from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import release_memory
@@ -21,15 +21,23 @@ from springback.results.writing import Clock, Result, write_result
 SYSTEM = "Solve the problem."
 
 AUDIT = AuditSettings(
-    seeds=(0,),
+    **BARE,
     n_pos=(64, 128, 256),
     doses=(16, 32, 64),
     holdout=16,
     prompts=16,
-    resistance_rows=24,
+    resistance_rows=16,
+    resistance_tokens=16,
 )
 AUDIT_QUICK = replace(
-    AUDIT, n_pos=(16, 32), doses=(16,), holdout=8, prompts=8, resistance_rows=8, sample_tokens=8
+    AUDIT,
+    n_pos=(16, 32),
+    doses=(16,),
+    holdout=8,
+    prompts=8,
+    resistance_rows=8,
+    resistance_tokens=8,
+    sample_tokens=8,
 )
 #: Rows, learning rate and candidates were chosen on seeds 0 to 4 and reported on others
 #: (benchmarks/demo_regime.py).

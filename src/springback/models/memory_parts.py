@@ -250,12 +250,17 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
 
 
 def audit_parts(
-    shape: Architecture, how: Training, kl_tokens: int = 0, processes: int = 1
+    shape: Architecture,
+    how: Training,
+    kl_tokens: int = 0,
+    processes: int = 1,
+    target_tokens: int = 0,
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
-    ``processes``: further ones that measure hold both models each.
+    ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
+    log-probabilities under the target of a run of resistance are kept.
     """
     one = int(shape.weights)
     training = training_parts(shape, how)
@@ -267,6 +272,10 @@ def audit_parts(
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
+    if target_tokens:
+        size_of_target = logits_bytes(shape, target_tokens, how.dtype)
+        words = f"{target_tokens:,} positions, for KL in resistance"
+        parts.append(Part("target distribution", size_of_target, words))
     parts += largest(passing, probing)
     if processes > 1:
         more = (processes - 1) * (2 * size * one + LIBRARIES + total(probing))

@@ -24,8 +24,8 @@ ROUNDING = 1e-12
 class Estimate:
     """A value that censored seeds may leave open, with limits that each stand by themselves.
 
-    ``value`` None: it lies above ``at_least``, or below ``at_most``; with neither nothing is
-    known.  ``low`` and ``high``: None where there is no limit on that side.
+    ``value`` None: it lies above ``at_least``, or below ``at_most``, or between both; with neither
+    nothing is known.  ``low`` and ``high``: None where there is no limit on that side.
     """
 
     value: float | None
@@ -61,7 +61,8 @@ class Estimate:
 def shown(quantity: Quantity) -> tuple[Estimate, str]:
     """A card's quantity and its unit as they are read best; rounding errors are 0."""
     factor, unit, _ = _PERCENT.get(quantity.unit, (1.0, quantity.unit, ""))
-    numbers = (quantity.value, quantity.low, quantity.high, quantity.at_least)
+    ends = quantity.at_least, quantity.at_most
+    numbers = (quantity.value, quantity.low, quantity.high, *ends)
     return Estimate(*map(_rounded, numbers)).scaled(factor), unit
 
 

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 
 from springback.core import ABSENT
 from springback.elasticity import (
+    BeyondControls,
     Bounded,
     Criterion,
     Crossing,
@@ -79,18 +80,23 @@ class AtSize:
 
 @dataclass(frozen=True)
 class HalfDose:
-    """The dose that undoes half of the gain, of the mean curve over the seeds.
+    """The dose that undoes half of the gain, as in ``doses_to_undo`` (in files of before there were
+    controls: of the mean curve over the seeds).
 
     Attributes:
         n_pos: examples of alignment
         value: examples; null and ``censored`` true: more than the largest dose; null and false:
             there was no gain
-        censored: whether half was not lost by the largest dose
+        censored: whether half was not lost by the largest dose in some seed: ``value`` is the least
+            that the mean can be
+        at_most: whether it was lost by the first dose measured in some seed: ``value`` is the most
+            that the mean can be
     """
 
     n_pos: int
     value: float | None = None
     censored: bool = False
+    at_most: bool = field(default=False, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,9 @@ class Rebound:
         share_lost: ``fall`` over ``gain``, share of 1; 1 = all of it
         half_dose: the dose that undoes half of the gain
         slope: null with a single ``n_pos``
+        gain_noise: by ``n_pos``, the noise of ``gain``, nats/token: its standard error from the
+            choice of held-out texts, paired by text, and at least what scoring alone moves; null:
+            not known
     """
 
     n_pos: tuple[int, ...] = ()
@@ -203,6 +212,22 @@ class Rebound:
     share_lost: tuple[AtSize, ...] = ()
     half_dose: tuple[HalfDose, ...] = ()
     slope: Slope | None = None
+    gain_noise: tuple[float, ...] | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the fall is set against.
+
+    Attributes:
+        margins: by control, the margin along the doses; of `unaligned` for ``n_pos`` 0 alone
+        beyond: the fall beyond them; null where no deciding one was measured
+        left_out: by control, why it could not be measured
+    """
+
+    margins: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
+    beyond: BeyondControls | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -211,12 +236,22 @@ class Pair:
 
     Attributes:
         pair: such as `"1-2"`
-        forward: mean training loss of the earlier model on texts of the later one, nats/token
-        inverse: mean training loss of the later model on texts of the earlier one, nats/token
+        forward: training loss of the earlier model on texts of the later one, nats/token
+        inverse: training loss of the later model on texts of the earlier one, nats/token
         excess_forward: ``forward`` minus the NLL of the texts under the model that wrote them
         excess_inverse: likewise of ``inverse``
         ratio: inverse over forward; below 1 = going back is easier
         label: what the ratio and the excess say together
+        mean_forward: where ``forward`` is a final loss, the mean over the steps, nats/token
+        mean_inverse: likewise of ``inverse``
+        mean_excess_forward: ``mean_forward`` minus the NLL of the texts under their model
+        mean_excess_inverse: likewise of ``mean_inverse``
+        kl_forward: KL(later || earlier) on other prompts before less after the earlier one's
+            training, nats/token; above 0 = it came nearer
+        kl_inverse: likewise, of the later model's way back
+        kl_share_forward: ``kl_forward`` over the KL before, share of 1
+        kl_share_inverse: likewise of ``kl_inverse``
+        kl_label: `resists` where going back closes the larger share of the KL
     """
 
     pair: str
@@ -226,6 +261,15 @@ class Pair:
     excess_inverse: Interval | None = None
     ratio: Interval | None = None
     label: str = ""
+    mean_forward: Interval | None = None
+    mean_inverse: Interval | None = None
+    mean_excess_forward: Interval | None = None
+    mean_excess_inverse: Interval | None = None
+    kl_forward: Interval | None = None
+    kl_inverse: Interval | None = None
+    kl_share_forward: Interval | None = None
+    kl_share_inverse: Interval | None = None
+    kl_label: str = ""
 
 
 @dataclass(frozen=True)
@@ -233,12 +277,18 @@ class Resistance:
     """Is it easier to lead a model back than to lead it on?
 
     Attributes:
-        data: what was trained on, `responses` of the target model or rows of the `slices`
-        pairs: one for each pair of slices
+        data: what was trained on: whole `answers` of the target model, `responses` of a fixed
+            length, or rows of the `slices`
+        pairs: one for each pair of slices; with `answers`, on greedy ones
+        loss: of ``forward`` and ``inverse``, `mean` over the steps or `final`, that of all trained
+            rows once the run is over
+        sampled: with `answers`, the pairs on sampled ones
     """
 
     data: str = ""
     pairs: tuple[Pair, ...] = ()
+    loss: str = "mean"
+    sampled: tuple[Pair, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -247,7 +297,8 @@ class DoseAtSize:
 
     Attributes:
         n_pos: examples of alignment
-        median: examples; null: beyond the largest dose, or not defined
+        median: examples, a dose reached by the first one measured counted as that; null: beyond
+            the largest dose, or not defined
         mean: examples; null where the dose is defined in no seed
         seeds: how many
         censored: seeds in which it was not reached
@@ -255,6 +306,8 @@ class DoseAtSize:
         extreme: the nearest that a curve came, nats/token
         extreme_dose: at which dose, examples
         words: all of that as a phrase
+        before_first: seeds in which it was reached by the first dose measured
+        testable: whether alignment took, so that there is something to lose
     """
 
     n_pos: int
@@ -266,6 +319,8 @@ class DoseAtSize:
     extreme: float | None = None
     extreme_dose: float | None = None
     words: str = ""
+    before_first: int = field(default=0, metadata=ABSENT)
+    testable: bool = field(default=True, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -278,6 +333,8 @@ class DosesToUndo:
         at: one for each ``n_pos``
         by_seed: by seed, the dose of each ``n_pos``
         trend: of the dose with alignment; null with a single ``n_pos``
+        first: the smallest dose above 0: one that was reached by then is known to lie at or below
+            it only, whatever ``by_seed`` reads off the line from 0 to there
     """
 
     what: str
@@ -285,6 +342,7 @@ class DosesToUndo:
     at: tuple[DoseAtSize, ...] = ()
     by_seed: Mapping[int, tuple[Crossing, ...]] = field(default_factory=dict)
     trend: DoseTrend | None = None
+    first: float = field(default=0.0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -410,21 +468,85 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Attackers:
-    """Other learning rates, other draws, mixed perturbations; all perturb one aligned model.
+class AttackPoint:
+    """An attack at one dose, over the seeds.
 
     Attributes:
-        share: share of the gain lost at the largest dose, over all attackers (a learning rate, a
-            seed and a draw of rows each); null if none has a value
+        dose: examples; of ablation, rows of either kind
+        cost: tokens of all forward passes until then, mean over the seeds; a training step is three
+            passes over its tokens, of an adapter two
+        share_lost: share of the gain in margin; null where aligning gained nothing, or nothing was
+            aligned
+        fall: of the margin, nats/token
+        utility_lost: share of the utility that it cost, the most of what was measured; null where
+            none was
+    """
+
+    dose: int
+    cost: float
+    share_lost: Interval | None = None
+    fall: Interval | None = None
+    utility_lost: float | None = None
+
+
+@dataclass(frozen=True)
+class AttackCurve:
+    """One attack along its doses.
+
+    Attributes:
+        attacker: its title
+        name: the attack in words
+        points: by dose, the unattacked model left out
+    """
+
+    attacker: str
+    name: str
+    points: tuple[AttackPoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class WithinBound:
+    """The worst point of all attacks among those that leave the model its utility.
+
+    It is the largest of many means, so it is read with their number.
+
+    Attributes:
+        bound: the most that may be lost, share of the utility
+        utility: probes that it is taken by
+        name: the attack that did the worst; empty where none is within the bound
+        point: its dose, cost and effect
+        within: points within the bound
+        points: points tried
+    """
+
+    bound: float
+    utility: tuple[str, ...]
+    name: str
+    point: AttackPoint | None
+    within: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Attackers:
+    """Other ways, learning rates, draws, mixed perturbations; all attack one aligned model.
+
+    Attributes:
+        share: share of the gain lost at the largest dose, over all attackers (a way, a learning
+            rate, a seed and a draw of rows each); null if none has a value
         dose: likewise the dose that undoes all, examples
         mixed: perturbations mixed with benign rows
         n_pos: examples that the model was aligned on
+        curves: every attack, the study's own first, along one axis of cost
+        bounded: the worst within the bound on lost utility; null where no utility was measured
     """
 
     share: Sweep | None = None
     dose: Sweep | None = None
     mixed: tuple[Mixed, ...] = ()
     n_pos: int | None = None
+    curves: tuple[AttackCurve, ...] = ()
+    bounded: WithinBound | None = None
 
 
 @dataclass(frozen=True)
@@ -639,7 +761,7 @@ class Protection:
 
     Attributes:
         name: in words
-        kind: `overbend` or `mix`
+        kind: `overbend`, `mix` or `project`
         strength: mu, or the true share of aligning rows
         rank: of the direction; null is dense
         curve: margin by dose
@@ -794,6 +916,7 @@ class Audit:
         attackers: where other learning rates, other draws or mixed perturbations were asked for
         realign: the second alignment against the first
         rates: with the probe `rates`
+        controls: what the fall is set against, where ``--controls`` asked for some
         protections: where ``--mitigate`` asked for some
         repair: where among the experiments
         symmetry: as ``rebound``, in the opposite order: first trained on the unwanted side, then
@@ -811,6 +934,7 @@ class Audit:
     attackers: Attackers | None = None
     realign: Realignment | None = None
     rates: Rates | None = None
+    controls: Controls | None = None
     protections: Protections | None = None
     repair: Repair | None = None
     symmetry: Rebound | None = None

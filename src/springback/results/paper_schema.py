@@ -156,11 +156,13 @@ class LifeCell:
         volume: rows of pre-training
         n: seeds
         censored: seeds in which half was not undone
-        half_doses: by seed, examples; null: not reached, or no gain
+        half_doses: by seed, examples; null: not reached, or no gain; where it was undone by the
+            first dose measured, that one
         gain: nats/token
         fall: nats/token
         share_lost: share of 1
         neutral_nll: nats/token
+        before_first: seeds in which half was undone by the first dose
     """
 
     size: str
@@ -173,6 +175,7 @@ class LifeCell:
     fall: Interval | None
     share_lost: Interval | None
     neutral_nll: Interval | None
+    before_first: int = field(default=0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -277,6 +280,8 @@ class Reproduction:
         paper: what the paper found, in words
         published: the paper's numbers; null where the paper gives none
         measured: ours
+        further: what else is known of the paper's numbers, a table each
+        notes: what of the paper's numbers could not be had, and which settings are ours
         studies: of the first paper: one for each audit
         comparison: of their cards
         cells: of the second paper: one for each model and task
@@ -294,3 +299,5 @@ class Reproduction:
     comparison: Comparison | None = None
     cells: tuple[Cell, ...] = field(default=(), metadata=ABSENT)
     life_cycle: LifeCycle | None = field(default=None, metadata=ABSENT)
+    further: tuple[Figures, ...] = field(default=(), metadata=ABSENT)
+    notes: tuple[str, ...] = field(default=(), metadata=ABSENT)

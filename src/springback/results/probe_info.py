@@ -108,3 +108,6 @@ PROBES = {
         "springback.probes.rates",
     ),
 }
+
+#: Probes of what the model can still do, by which an attack's price is taken.
+UTILITY = ("neutral_nll", "choice")

@@ -1,4 +1,4 @@
-"""Fine-tuning: SFT, DPO, KTO, SimPO and RLOO; full weights or LoRA.
+"""Fine-tuning: SFT, DPO, KTO, SimPO, ORPO and RLOO; full weights or LoRA.
 
 Transformers' Trainer does SFT and TRL's trainers the rest; here are branch points, measuring on
 the way, resume.  A run is a fixed list of batches.  At given numbers of examples a callback sees

@@ -1,4 +1,4 @@
-"""Everything that touches TRL: DPO, KTO, SimPO (experimental there, as CPO) and RLOO.
+"""Everything that touches TRL: DPO, KTO, SimPO and ORPO (experimental there), and RLOO.
 
 TRL has the losses; batches, order, marks and resume are ours, through :class:`Watched`.  Import
 this module only where it is needed: TRL takes seconds to load and may not be installed.
@@ -37,6 +37,7 @@ from springback.training.trainer import Task, Watched
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", TRLExperimentalWarning)  # that it may change; the pin is ours
     from trl.experimental.cpo import CPOConfig, CPOTrainer
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 #: TRL trains in bf16 and recomputes activations unless told otherwise.
 COMMON: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
@@ -134,8 +135,8 @@ class KTO(_TRLTrainer, KTOTrainer):
         return logps
 
 
-class SimPO(_TRLTrainer, CPOTrainer):
-    """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
+class _Sides(_TRLTrainer):
+    """A trainer whose inputs have the chosen and the rejected answers under their own names."""
 
     sequences = 2
 
@@ -143,27 +144,60 @@ class SimPO(_TRLTrainer, CPOTrainer):
         chosen, rejected = (inputs[f"{side}_attention_mask"].sum(1) for side in SIDES)
         return torch.maximum(chosen, rejected)
 
-    def concatenated_forward(self, model: Any, batch: Any) -> Any:
-        """Mean log p of the chosen and the rejected answers; TRL's own way holds all logits.
+    def log_probs(
+        self, model: Any, batch: Any, with_prompts: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every token of the chosen rows, then of the rejected ones, (2 rows, length - 1) each.
 
-        Where it gives the logits, for its log, and an NLL, there is a zero.
+        Log p (0 for padding and, unless ``with_prompts``, for prompts), whether the token is an
+        answer's, and whether it is no padding.  TRL's own way holds all logits.
         """
         trl: Any = self
         joined = trl.concatenated_inputs(
-            batch, padding_value=self.pad_token_id, device=self.accelerator.device
+            batch, padding_value=trl.processing_class.pad_token_id, device=self.accelerator.device
         )
+        ids, there = joined["concatenated_input_ids"], joined["concatenated_attention_mask"]
         labels = joined["concatenated_labels"]
-        out = model(
-            joined["concatenated_input_ids"],
-            attention_mask=joined["concatenated_attention_mask"],
-            labels=labels,
-            fused_lm_head=True,
-        )
-        # Per token (2 rows, length - 1), zero where none counts.
-        each = out.log_probs.sum(-1) / (labels[:, 1:] != -100).sum(-1)
-        chosen, rejected = each.chunk(2)
+        scored = torch.where(there == 1, ids, -100) if with_prompts else labels
+        out = model(ids, attention_mask=there, labels=scored, fused_lm_head=True)
+        return out.log_probs, labels[:, 1:] != -100, there[:, 1:] == 1
+
+
+class SimPO(_Sides, CPOTrainer):
+    """-log sigmoid(beta (mean log p(chosen) - mean log p(rejected)) - gamma), mean a pair."""
+
+    def concatenated_forward(self, model: Any, batch: Any) -> Any:
+        """Mean log p of the chosen and the rejected answers.
+
+        Where TRL gives the logits, for its log, and an NLL, there is a zero.
+        """
+        each, answers, _ = self.log_probs(model, batch)
+        chosen, rejected = (each.sum(-1) / answers.sum(-1)).chunk(2)
         none = torch.zeros((), device=each.device)
         return chosen, rejected, none, none, none
+
+
+class ORPO(_Sides, ORPOTrainer):
+    """NLL(prompt and chosen) - beta log sigmoid(log odds(chosen) - log odds(rejected)).
+
+    The odds are p / (1 - p) with p = exp(mean log p) of an answer, mean a pair; the NLL is the mean
+    over the batch's tokens, prompts included, as TRL has it (Hong et al., arXiv 2403.07691).
+    """
+
+    def parts(self, inputs: Any) -> list[tuple[Any, float]]:
+        parts = super().parts(inputs)
+        counted = int(inputs["chosen_attention_mask"][:, 1:].sum())
+        # Times its weight a piece's NLL is then its share of the whole batch's.
+        return [({**piece, "nll_tokens": counted * weight}, weight) for piece, weight in parts]
+
+    def concatenated_forward(self, model: Any, batch: Any) -> Any:
+        """Mean log p of the answers, zeros for their logits, and the NLL of the chosen texts."""
+        each, answers, there = self.log_probs(model, batch, with_prompts=True)
+        chosen, rejected = ((each * answers).sum(-1) / answers.sum(-1)).chunk(2)
+        first = slice(0, len(chosen))
+        loss = -(each[first] * there[first]).sum() / batch["nll_tokens"]
+        none = torch.zeros((), device=each.device)
+        return chosen, rejected, none, none, loss
 
 
 class RLOO(_TRLTrainer, RLOOTrainer):
@@ -319,7 +353,7 @@ def build_kto(task: Task, args: dict[str, Any]) -> Watched:
 
 def build_simpo(task: Task, args: dict[str, Any]) -> Watched:
     """The trainer of a SimPO run; it has no reference."""
-    recipe, rows = task.recipe, cast("list[Preference]", task.examples.rows)
+    recipe = task.recipe
     config = CPOConfig(
         **args,
         **COMMON,
@@ -329,8 +363,20 @@ def build_simpo(task: Task, args: dict[str, Any]) -> Watched:
         cpo_alpha=0.0,  # no SFT term: SimPO, not CPO-SimPO
         max_length=recipe.max_tokens,
     )
+    return _by_sides(SimPO, task, config)
+
+
+def build_orpo(task: Task, args: dict[str, Any]) -> Watched:
+    """The trainer of an ORPO run; it has no reference."""
+    config = ORPOConfig(**args, **COMMON, beta=task.beta, max_length=task.recipe.max_tokens)
+    return _by_sides(ORPO, task, config)
+
+
+def _by_sides(trainer_class: Any, task: Task, config: Any) -> Watched:
+    """A :class:`_Sides` trainer, fed with the rows' prompts and both answers to each."""
+    rows = cast("list[Preference]", task.examples.rows)
     add_fused_lm_head(task.model)
-    trainer = SimPO(
+    trainer: Watched = trainer_class(
         model=task.model,
         args=config,
         data_collator=dict,  # not used, but without one it makes its own

@@ -8,9 +8,13 @@ case is reported beside the median.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from springback.core import Slice
+from springback.core import ALGORITHMS, Slice
+from springback.errors import SpringbackError
+from springback.jobs.audit.attackers import ATTACKERS, AttackerInfo, function
 from springback.jobs.audit.pools import Data, front
 from springback.jobs.audit.protections import Protection, mixed_rows, parse_all
 from springback.jobs.audit.settings import AuditSettings
@@ -22,8 +26,11 @@ class Attack:
 
     ``draw``: the seed that draws rows and their order; None is the study's own, which also drew
     the aligning rows.
+    ``attacker``: its name in :data:`springback.jobs.audit.attackers.ATTACKERS`.  ``algorithm``: how
+    it trains, None is as the study perturbs; ``lora_rank``: 0 is what the study trains.
     ``protection``: what the model has against it.  ``repair``: how much of the alignment's
     direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
+    ``control``: the control whose rows take the place of the opposite ones.
     """
 
     learning_rate: float | None = None
@@ -32,10 +39,33 @@ class Attack:
     repair: tuple[float, ...] = ()
     rows: int | None = None
     draw: int | None = None
+    attacker: str = "full"
+    algorithm: str | None = None
+    lora_rank: int = 0
+    control: str | None = None
+
+    @property
+    def info(self) -> AttackerInfo:
+        return ATTACKERS[self.attacker]
+
+    @property
+    def trains(self) -> bool:
+        return self.info.forwards is None
+
+    @property
+    def kind(self) -> str:
+        """Its attacker in words; empty for the study's own way."""
+        if self.attacker == "full":
+            return ""
+        return self.info.title + (f" of rank {self.lora_rank}" if self.lora_rank else "")
 
     @property
     def name(self) -> str:
         parts = [] if self.protection is None else [self.protection.name]
+        if self.kind:
+            parts.append(self.kind)
+        if self.control is not None:
+            parts.append(f"{self.control} control")
         if self.repair:
             parts.append("to be repaired")
         if self.learning_rate is not None:
@@ -52,17 +82,27 @@ PLAIN = Attack()
 
 
 def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
-    """Those that the settings ask for beside :data:`PLAIN`.
+    """Those that the settings ask for beside :data:`PLAIN`: by attacker, then by share of benign
+    rows, which is the only thing that such a perturbation changes.  Each once.
 
-    Learning rates and draws are swept together, each with each; a share of benign rows is the
-    only thing that its perturbation changes.
+    Raises :class:`SpringbackError` on an attacker that is not known or does not go with the rest.
     """
-    others = (r for r in settings.attack_learning_rates if r != settings.learning_rate)
-    rates = (None, *dict.fromkeys(others))
+    made: list[Attack] = []
+    for name in settings.attackers:
+        if name not in ATTACKERS:
+            raise SpringbackError(f"--attackers has {name}; allowed: {', '.join(ATTACKERS)}")
+        made += function(ATTACKERS[name].attacks)(settings)
+    return tuple(dict.fromkeys([*made, *(Attack(mix=m) for m in settings.mix if m)]))
+
+
+def swept(
+    settings: AuditSettings, attack: Attack, rates: Iterable[float | None]
+) -> tuple[Attack, ...]:
+    """The attack at these learning rates (None: the study's) and with the study's draw and those of
+    ``--attack-seeds``, each with each."""
+    own = dict.fromkeys(None if rate == settings.learning_rate else rate for rate in rates)
     draws = (None, *dict.fromkeys(settings.attack_seeds))
-    swept = (Attack(learning_rate=rate, draw=draw) for draw in draws for rate in rates)
-    shares = dict.fromkeys(m for m in settings.mix if m)
-    return (*(a for a in swept if a != PLAIN), *(Attack(mix=m) for m in shares))
+    return tuple(replace(attack, learning_rate=r, draw=d) for d in draws for r in own)
 
 
 def protected(settings: AuditSettings) -> tuple[Attack, ...]:
@@ -77,6 +117,26 @@ def after_benign(settings: AuditSettings) -> tuple[Attack, ...]:
     return (Attack(mix=1.0, repair=settings.repair_mu, rows=settings.repair_rows),)
 
 
+def controls(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The controls that perturb every branch point with other rows."""
+    return tuple(Attack(control=c) for c in settings.controls if c != "unaligned")
+
+
+def shuffled(part: Slice, seed: int) -> Slice:
+    """The same prompts and answers, each answer at another row's prompt.
+
+    The rows stand as they did; in an order by ``seed`` each takes the answer of the next one.
+    """
+    order = list(range(len(part)))
+    random.Random(seed).shuffle(order)
+    answer = {
+        row: part.rows[after].response
+        for row, after in zip(order, [*order[1:], order[0]], strict=True)
+    }
+    rows = [replace(row, response=answer[i]) for i, row in enumerate(part.rows)]
+    return Slice.of(f"{part.name}, answers shuffled", part.source, rows, seed)
+
+
 def perturbing_rows(
     data: Data, attack: Attack, rows: int, seed: int, batch: int | None = None
 ) -> Slice:
@@ -86,6 +146,13 @@ def perturbing_rows(
     Row i is benign where ``floor((i + 1) * mix)`` is above ``floor(i * mix)``.
     """
     protection = attack.protection
+    if attack.algorithm is not None and ALGORITHMS[attack.algorithm].preference:
+        return data.preferring(seed, rows, attack.draw)
+    if attack.control == "neutral":
+        assert data.neutral is not None  # load_data
+        return front(data.neutral, seed, rows)
+    if attack.control == "shuffled":
+        return shuffled(data.perturbing(seed, rows), seed)
     if attack.draw is not None:
         return data.attacking(seed, rows, attack.draw)
     opposite = data.perturbing(seed, rows)

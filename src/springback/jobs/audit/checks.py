@@ -8,8 +8,9 @@ from dataclasses import replace
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError, describe
 from springback.jobs.audit.accelerate_config import read_launch
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.protections import parse_all
-from springback.jobs.audit.settings import EXPERIMENTS, RESISTANCE_DATA, AuditSettings
+from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
 from springback.models.placement import audit_placement
 from springback.probes.registry import get_probe
@@ -33,6 +34,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             "prompts": settings.prompts,
             "prompt-tokens": settings.prompt_tokens,
             "sample-tokens": settings.sample_tokens,
+            "resistance-tokens": settings.resistance_tokens,
             "epsilon": settings.epsilon,
             "utility-rows": settings.utility_rows,
             "rate-depth": settings.rate_depth,
@@ -42,10 +44,12 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     if not settings.n_pos or not settings.doses or not settings.seeds:
         raise SpringbackError("--n-pos, --doses and --seeds each need at least one number")
     for name, values in (("n-pos", settings.n_pos), ("doses", settings.doses)):
-        bad = [v for v in values if v <= 0 or v % settings.batch_size]
+        least = 0 if name == "n-pos" else 1
+        bad = [v for v in values if v < least or v % settings.batch_size]
         if bad:
+            zero = "0 (the model as it is) and " * (name == "n-pos")
             raise SpringbackError(
-                f"--{name} has {bad}; allowed are multiples of the batch size "
+                f"--{name} has {bad}; allowed are {zero}multiples of the batch size "
                 f"({settings.batch_size}): change them or --batch-size"
             )
     _check_probes(settings)
@@ -53,9 +57,12 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     for flag in ("algorithm", "perturb_algorithm"):
         _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
     _check_protections(settings)
+    _check_aligned(settings)
     _check_execution(settings)
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
+    controls = () if settings.controls == ("none",) else settings.controls
+    _among("controls", controls, CONTROLS)
     if "rebound" not in settings.experiments:
         raise SpringbackError(
             f"--experiments is {', '.join(settings.experiments)}; rebound has to be among them, "
@@ -73,6 +80,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         resistance_rows=settings.resistance_rows if "resistance" in settings.experiments else 0,
         n_pos=tuple(sorted(set(settings.n_pos))),
         doses=tuple(sorted(set(settings.doses))),
+        controls=tuple(c for c in CONTROLS if c in controls),
         seeds=tuple(dict.fromkeys(settings.seeds)),
         prompt=NEUTRAL_PROMPT if pairs and settings.prompt is None else settings.prompt,
     )
@@ -111,6 +119,29 @@ def _check_attacks(settings: AuditSettings) -> None:
         raise SpringbackError(
             f"--attack-seeds has {shared}, which --seeds has too; a study's own draw is swept "
             "already: give others"
+        )
+    if not 0 < settings.utility_bound <= 1:
+        raise SpringbackError(
+            f"--utility-bound is {settings.utility_bound:g}; give a share above 0, 1 at most, such "
+            "as 0.1"
+        )
+    attacks(settings)  # raises on what is not known or does not go together
+
+
+def _check_aligned(settings: AuditSettings) -> None:
+    """What goes back along an alignment needs one that was made here."""
+    if any(settings.n_pos):
+        return
+    needing = [name for name in ("realign", "repair", "symmetry") if name in settings.experiments]
+    if needing:
+        raise SpringbackError(
+            f"--experiments has {', '.join(needing)} with --n-pos 0, which aligns nothing; give "
+            "--n-pos a number above 0 too, or leave them out"
+        )
+    if any(p.kind == "overbend" for p in parse_all(settings.mitigate)):
+        raise SpringbackError(
+            "--mitigate overbend with --n-pos 0; there is no alignment made here to move further "
+            "along: give --n-pos a number above 0 too, or leave it out"
         )
 
 
@@ -175,6 +206,8 @@ def _check_protections(settings: AuditSettings) -> None:
             f"--mitigate mix with --perturb-algorithm {settings.perturb_algorithm}; aligning rows "
             "are learned beside the others by sft only: leave out one of the two"
         )
+    if any(s.kind == "project" for s in protections):
+        _check_projection(settings)
     if settings.lora_rank and any(s.rank is not None for s in protections):
         raise SpringbackError(
             f"--mitigate overbend:MU@RANK with --lora-rank {settings.lora_rank}; an adapter is of "
@@ -203,13 +236,31 @@ def _check_protections(settings: AuditSettings) -> None:
         )
 
 
+def _check_projection(settings: AuditSettings) -> None:
+    """Updates are projected in this process, on weights, along an alignment that was made here."""
+    against = {
+        f"--lora-rank {settings.lora_rank}": settings.lora_rank,
+        f"--accelerate {settings.accelerate}": settings.accelerate is not None,
+        "--n-pos 0 alone": not any(settings.n_pos),
+    }
+    if given := [words for words, there in against.items() if there]:
+        raise SpringbackError(
+            describe(
+                f"--mitigate project with {', '.join(given)}",
+                "studies that align all weights themselves, in this process",
+                "leave one of them out",
+            )
+        )
+
+
 def _check_algorithms(settings: AuditSettings) -> None:
     for algorithm in (settings.algorithm, settings.perturb_algorithm):
         check_recipe(settings.recipe(0, algorithm))
     perturbing = ALGORITHMS[settings.perturb_algorithm]
-    if perturbing.learns != "rows" and any(settings.mix):
+    if perturbing.learns != "rows" and any(attack.mix for attack in attacks(settings)):
+        flag = "--mix" if any(settings.mix) else "--attackers benign"
         raise SpringbackError(
-            f"--mix with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
+            f"{flag} with --perturb-algorithm {settings.perturb_algorithm}; benign rows have no "
             "opposite to learn against: leave out one of the two"
         )
     if perturbing.preference and settings.attack_seeds:

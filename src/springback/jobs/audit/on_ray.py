@@ -76,9 +76,9 @@ def _task(
 ) -> Task:
     """One of the runs that wait to be made."""
     key, start, needed = run.identity(study).name, run.starts_from, runs.needed_by(waiting)
-    before = [*([start.run] if start else []), *run.reads]
+    before = [*(weights.run for weights in run.weights_read), *run.reads]
     pulls = [f"runs/{other.identity(study).name}" for other in run.reads]
-    pulls += [_folder(study, start)] if start else []
+    pulls += [_folder(study, weights) for weights in run.weights_read]
     pushes = [_folder(study, weights) for weights in run.weights_left if weights in needed]
     work = Work(
         study.like.settings if study.like else study.settings,
@@ -97,7 +97,7 @@ def _task(
         key,
         f"{seed}{run.phase}" + (" (opposite order)" if study.like else ""),
         partial(perform, work),
-        tuple(other.identity(study).name for other in before if other in waiting),
+        tuple({other.identity(study).name: None for other in before if other in waiting}),
         start.path(study).exists if start and early else None,
         seconds=plan.each.get(key, 0.0),
     )
@@ -119,8 +119,8 @@ def make(
         waiting = runs.left(study, runs.of(study.settings))
         tasks += [_task(study, run, waiting, plan, executor) for run in waiting]
         for run in waiting:
-            if run.starts_from is not None:
-                folder = _folder(study, run.starts_from)
+            for weights in run.weights_read:
+                folder = _folder(study, weights)
                 readers.setdefault(folder, set()).add(run.identity(study).name)
     if not tasks:
         return

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from springback.core import ALGORITHMS, Run, byte_size
 from springback.jobs.audit import runs
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.jobs.audit.training_run import kl_prompts
 from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
 from springback.models.hub import local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
-from springback.models.memory_parts import Parts, Training, audit_parts, largest, libraries
+from springback.models.memory_parts import Part, Parts, Training, audit_parts, largest, libraries
 from springback.models.placement import audit_placement
 from springback.probes.registry import probe_tokens
 
@@ -118,7 +121,7 @@ def make_plan(studies: list[Study]) -> Plan:
     return Plan(
         planned,
         sum(each.values()) + 30,
-        (*memory_of(s, shape, cpu=device == "cpu"), libraries(device)),
+        (*memory_of(s, shape, device == "cpu", max(map(len, study.prompts))), libraries(device)),
         kept(s) * study.weight_bytes,
         each,
         sum(p.trained for p in waiting) / train,
@@ -127,11 +130,27 @@ def make_plan(studies: list[Study]) -> Plan:
     )
 
 
-def memory_of(s: AuditSettings, shape: Architecture, cpu: bool = True) -> Parts:
-    """What a study holds beside the libraries, every row as long as ``max_tokens``."""
+def memory_of(
+    s: AuditSettings, shape: Architecture, cpu: bool = True, prompt: int | None = None
+) -> Parts:
+    """What a study holds beside the libraries, every row as long as ``max_tokens``.
+
+    ``prompt``: tokens of the longest prompt that is answered, as far as it is known.
+    """
+    prompt = s.prompt_tokens if prompt is None else prompt
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
-    ways = (_training(s, name, cpu) for name in {s.algorithm, s.perturb_algorithm})
-    return largest(*(audit_parts(shape, how, kl, s.probe_processes) for how in ways))
+    further = (attack.algorithm for attack in attacks(s) if attack.algorithm)
+    names = {s.algorithm, s.perturb_algorithm, *further}
+    ways = [_training(s, name, cpu) for name in names]
+    target = 0
+    if s.resistance_rows and s.resistance_data == "answers":
+        answers = _training(s, "sft", cpu)
+        ways.append(replace(answers, tokens=max(s.max_tokens, prompt + s.resistance_tokens)))
+        target = kl_prompts(s) * s.sample_tokens
+    parts = largest(*(audit_parts(shape, how, kl, s.probe_processes, target) for how in ways))
+    if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
+        parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
+    return parts
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
@@ -171,13 +190,16 @@ def _planned(study: Study) -> Iterator[Planned]:
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
     probe = probe_tokens(s, length)
-    for run in runs.of(s):
+    listed = runs.of(s)
+    # What is done and has to be made again counts too: others start from weights that are gone.
+    left = runs.left(study, listed)
+    for run in listed:
         yield Planned(
             run.identity(study),
             run.seed if run.rows else None,
             round(run.trained_tokens(s, length)),
             round(run.scored_tokens(s, length, probe)),
-            run.done(study),
+            not any(run is one for one in left),
         )
 
 

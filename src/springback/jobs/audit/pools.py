@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from springback.core import Row, Slice
+from springback.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Data:
     """Held-out texts of both sides, and the pools.
 
     ``back``: rows at a pool's end by purpose.  ``left_out``: by source, how many rows have a
-    prompt that leaves no room for an answer.
+    prompt that leaves no room for an answer.  ``neutral``: rows of the control of that name;
+    ``controls_left_out``: by control, why this data has none.
     """
 
     align: Slice
@@ -33,6 +35,8 @@ class Data:
     benign: Slice | None = None
     back: Mapping[str, Mapping[str, int]] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    neutral: Slice | None = None
+    controls_left_out: Mapping[str, str] = field(default_factory=dict)
 
     def aligning(self, seed: int, n: int) -> Slice:
         return front(self.align, seed, n)
@@ -45,11 +49,39 @@ class Data:
 
         None of them is one that the study of ``seed`` learned against.
         """
-        purposes = [name for name, size in dict((self.back or {})["perturb"]).items() if size]
-        used = {row for name in purposes for row in self.reserved("perturb", name, seed).rows}
-        pool = front(self.perturb, draw, len(self.perturb))
+        pool, used = front(self.perturb, draw, len(self.perturb)), self._learned_against(seed)
         free = [row for row in pool.rows if row not in used]
         return Slice.of(pool.name, pool.source, free[:n], draw)
+
+    def _learned_against(self, seed: int) -> set[Row]:
+        purposes = [name for name, size in dict((self.back or {})["perturb"]).items() if size]
+        return {row for name in purposes for row in self.reserved("perturb", name, seed).rows}
+
+    def preferring(self, seed: int, n: int, draw: int | None = None) -> Slice:
+        """``n`` perturbing rows as :meth:`attacking` draws them, each with an answer to learn
+        against: its own, or an aligning row's to the same prompt, which may be one that the model
+        was aligned with.
+
+        Raises :class:`DataError` where too few rows have one.
+        """
+        drawn, used = seed if draw is None else draw, self._learned_against(seed)
+        both = pairs_of(self.align, self.perturb, drawn)
+        if all(row.rejected for row in self.perturb.rows):
+            rows = list(front(self.perturb, drawn, len(self.perturb)).rows)
+        else:
+            rows = [replace(bad, rejected=good.response) for good, bad in both if bad not in used]
+        if len(rows) < n:
+            raise DataError(
+                f"--attackers with pairs of answers (orpo) needs {n} prompts of "
+                f"{self.perturb.source!r} that {self.align.source!r} answers too; there are "
+                f"{len(rows)}; give both sides answers to the same prompts, or fewer --doses"
+            )
+        return Slice.of(f"{self.perturb.name}, preferred", self.perturb.source, rows[:n], drawn)
+
+    def benign_for(self, part: Slice) -> Slice:
+        """As many benign rows as ``part`` has, in the order of its seed."""
+        assert self.benign is not None  # loaded where something asks for them
+        return front(self.benign, part.seed, len(part))
 
     def reserved(self, side: str, purpose: str, seed: int) -> Slice:
         """The rows at the end of the pool ``side`` (align, perturb) for ``purpose``.

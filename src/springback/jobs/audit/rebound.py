@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from springback import probes
 from springback.core import Measurement, Recipe, Slice
+from springback.jobs.audit.attackers import function
+from springback.jobs.audit.attackers.cost import forward_tokens
 from springback.jobs.audit.branches import (
     PLAIN,
     Attack,
     after_benign,
     attacks,
+    controls,
     perturbing_rows,
     protected,
 )
@@ -28,19 +32,25 @@ from springback.jobs.audit.training_run import (
 from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.probes.registry import get_probe
+from springback.training import OnMark
+from springback.training.projection import alignment_directions, way_back_blocked
 
 
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
     """Every run of a seed.
 
-    The aligning run; from each of its branch points the perturbation of the study; from the last
-    one the other attacks, the protections, and the benign training that is repaired.
+    The aligning run; from each of its branch points the perturbation of the study and the controls;
+    from the last one the other attacks, the protections, and the benign training that is repaired.
+    Branch point 0 is the start model, so where there is no other nothing is aligned; it is also the
+    control `unaligned`.
     """
     last = max(settings.n_pos)
+    points = sorted({*settings.n_pos, *([0] if "unaligned" in settings.controls else [])})
     others = (*attacks(settings), *protected(settings), *after_benign(settings))
     return [
-        align_run(settings, seed),
-        *(perturb_run(settings, seed, n) for n in settings.n_pos),
+        *([align_run(settings, seed)] if last else []),
+        *(perturb_run(settings, seed, n) for n in points),
+        *(perturb_run(settings, seed, n, c) for n in settings.n_pos for c in controls(settings)),
         *(perturb_run(settings, seed, last, attack) for attack in others),
     ]
 
@@ -51,7 +61,8 @@ def start_run() -> TrainingRun:
 
 
 def align_run(settings: AuditSettings, seed: int) -> TrainingRun:
-    """Aligning, with the weights of every branch point."""
+    """Aligning, with the weights of every branch point but 0, which is the start model."""
+    points = [n for n in settings.n_pos if n]
     return TrainingRun(
         "align",
         seed,
@@ -59,15 +70,15 @@ def align_run(settings: AuditSettings, seed: int) -> TrainingRun:
         _align_inputs,
         rows=max(settings.n_pos),
         recipe=settings.recipe(seed, settings.algorithm),
-        marks={n: n for n in settings.n_pos},
-        leaves=tuple(map(str, settings.n_pos)),
+        marks={n: n for n in points},
+        leaves=tuple(map(str, points)),
     )
 
 
 def perturb_run(
     settings: AuditSettings, seed: int, n_pos: int, attack: Attack = PLAIN
 ) -> TrainingRun:
-    """Perturbing the model aligned on ``n_pos`` examples.
+    """Perturbing the model aligned on ``n_pos`` examples, which for 0 is the start model.
 
     The most aligned model leaves its weights after the study's own perturbation, if it is to be
     aligned again.
@@ -82,7 +93,7 @@ def perturb_run(
         rows=max(marks.values()),
         recipe=_perturb_recipe(settings, seed, attack),
         marks=marks,
-        starts_from=Weights(align_run(settings, seed), str(n_pos)),
+        starts_from=Weights(align_run(settings, seed), str(n_pos)) if n_pos else None,
         leaves=("perturbed",) if last and "realign" in settings.experiments else (),
         n_pos=n_pos,
         attack=attack,
@@ -93,7 +104,13 @@ def _perturb_recipe(settings: AuditSettings, seed: int, attack: Attack) -> Recip
     if attack.repair:
         return settings.recipe(seed)
     drawn = seed if attack.draw is None else attack.draw
-    recipe = settings.recipe(drawn, settings.perturb_algorithm, attack.learning_rate)
+    algorithm = attack.algorithm or settings.perturb_algorithm
+    recipe = settings.recipe(drawn, algorithm, attack.learning_rate)
+    if attack.algorithm:  # beta is set for what the study trains by
+        recipe = replace(recipe, beta=None)
+    if attack.lora_rank:
+        adapter = {"lora_rank": attack.lora_rank, "lora_alpha": settings.lora_alpha}
+        recipe = replace(recipe, **adapter)
     more = attack.protection.beside(settings.batch_size) if attack.protection else 0
     return replace(recipe, batch_size=settings.batch_size + more)
 
@@ -134,20 +151,35 @@ def _perturbing_rows(study: Study, run: TrainingRun) -> Slice:
 
 
 def _perturb_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
-    first, attack = align_run(study.settings, run.seed).recipe, run.attack
+    attack, part = run.attack, _perturbing_rows(study, run)
+    return {
+        **measured_inputs(study, run, part, _phase(attack)),
+        **(_branch_inputs(study, run) if run.n_pos else {}),
+        # What came later is left out where it is not asked for: ids of finished runs stay.
+        **({"protection": attack.protection} if attack.protection else {}),
+        **({"repair": attack.repair} if attack.repair else {}),
+        **({"attacker": attack.attacker} if attack.info.perform else {}),
+        **({"benign": study.data.benign_for(part).content_hash} if attack.info.benign_rows else {}),
+    }
+
+
+def _branch_inputs(study: Study, run: TrainingRun) -> dict[str, Any]:
+    """What made the model that is perturbed, where that is not the start model."""
+    first = align_run(study.settings, run.seed).recipe
     before = study.example_inputs(first, "align")
     return {
-        **measured_inputs(study, run, _perturbing_rows(study, run), "perturb"),
         # The prefix that leads to the branch point, not the whole aligning run: a study that
         # aligns further shares this branch.
         "aligned": study.data.aligning(run.seed, run.n_pos).content_hash,
         # Left out where both are alike, as in every run before there was a choice.
         **({} if first == run.recipe else {"aligning_recipe": first}),
         **({"aligned_by": before} if before else {}),
-        # What came later is left out where it is not asked for: ids of finished runs stay.
-        **({"protection": attack.protection} if attack.protection else {}),
-        **({"repair": attack.repair} if attack.repair else {}),
     }
+
+
+def _phase(attack: Attack) -> str:
+    """As in :meth:`Study.examples`."""
+    return "attack" if attack.algorithm else "perturb"
 
 
 def _measure_start(study: Study, run: TrainingRun) -> dict[str, Any]:
@@ -173,24 +205,43 @@ def _align(study: Study, run: TrainingRun) -> dict[str, Any]:
 def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     attack, protection = run.attack, run.attack.protection
     how = "" if attack == PLAIN else f" ({attack.name})"
-    title = f"perturbing the model aligned on {run.n_pos} with {run.rows} examples{how}"
+    which = f"model aligned on {run.n_pos}" if run.n_pos else "start model"
+    title = f"perturbing the {which} with {run.rows} examples{how}"
     study.progress.stage(f"seed {run.seed}: {title}", run.steps)
-    branch = Weights(align_run(study.settings, run.seed), str(run.n_pos)).path(study)
+    branch = run.start_weights(study)
     model = study.reset(run.seed, branch)
     moved = None
-    if protection is not None and protection.kind == "overbend":
+    if protection is not None and protection.kind == "overbend" and branch is not None:
         moved = _extrapolate(study, branch, protection)
     part = _perturbing_rows(study, run)
-    results = train_and_measure(
-        study, run, part, "perturb", lambda _, model: study.measure(model, branch)
-    )
+    perform = function(attack.info.perform or _train)
+    with _blocked(study, branch, protection):
+        results: dict[str, Any] = perform(
+            study, run, part, lambda _, model: study.measure(model, branch)
+        )
     if moved is not None:
         results["bent"] = moved
     for label in run.leaves:
         save_weights(model, Weights(run, label).path(study))
-    if attack.repair:
+    if attack.repair and branch is not None:
         results["repaired"] = _repair(study, run, branch)
     return results
+
+
+def _train(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict[str, Any]:
+    return train_and_measure(study, run, part, _phase(run.attack), measure)
+
+
+def _blocked(
+    study: Study, branch: Path | None, protection: Protection | None
+) -> AbstractContextManager[None]:
+    """Within, training may not go the way back, if that is the protection."""
+    if protection is None or protection.kind != "project" or branch is None:
+        return nullcontext()
+    begin = dict(study.start.named_parameters())
+    with probes.stored_weights(branch) as aligned:
+        directions = alignment_directions(study.work, aligned, begin, protection.rank)
+    return way_back_blocked(study.work, directions)
 
 
 def _extrapolate(study: Study, branch: Path, protection: Protection) -> dict[str, Any]:
@@ -225,20 +276,38 @@ def read_start(study: Study) -> dict[str, Any]:
 
 
 def read_seed(study: Study, seed: int) -> dict[str, Any]:
-    """What the runs of one seed measured; they have to be done.
+    """What the runs of one seed measured; they and the start model's have to be done.
+
+    Branch point 0 has no entry in ``aligned``; its doses begin with 0, the start model.
 
     Returns ``{"aligned": {n_pos: probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name:
-    {dose: probes}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``.
+    {dose: probes}}, "costs": {name: {dose: tokens of forward passes}}, "controls": {name: {n_pos:
+    {dose: probes}}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``; the
+    costs are of the attacks and of the study's own perturbation from the same branch point.
     """
-    aligned, *branches = runs(study.settings, seed)
+    listed = runs(study.settings, seed)
+    branches = [run for run in listed if run.phase == "perturb"]
     by_dose = {run: run.measured(study) for run in branches}
+    for run in branches:
+        if not run.n_pos and run.attack == PLAIN:
+            by_dose[run] = {0: read_start(study)["probes"], **by_dose[run]}
+    aligning = next((run for run in listed if run.phase == "align"), None)
+    tried, last = attacks(study.settings), max(study.settings.n_pos)
+    compared = (PLAIN, *tried) if tried else ()
     return {
-        "aligned": aligned.measured(study),
+        "aligned": aligning.measured(study) if aligning else {},
         "perturbed": {run.n_pos: doses for run, doses in by_dose.items() if run.attack == PLAIN},
         "attacks": {
-            run.attack.name: doses
-            for run, doses in by_dose.items()
-            if run.attack in attacks(study.settings)
+            run.attack.name: doses for run, doses in by_dose.items() if run.attack in tried
+        },
+        "costs": {
+            run.attack.name: forward_tokens(study, run, _perturbing_rows(study, run))
+            for run in branches
+            if run.attack in compared and run.n_pos == last
+        },
+        "controls": {
+            attack.control: {run.n_pos: d for run, d in by_dose.items() if run.attack == attack}
+            for attack in controls(study.settings)
         },
         "protected": {
             run.attack.protection.name: doses
@@ -263,23 +332,38 @@ def measurements(
     same = {"order": order} if order else {}
     made = records(study, "start", start["probes"], {"phase": "start", **same})
     for seed, got in seeds.items():
-        last = max(got["aligned"])
+        last = max(got["perturbed"])
         for n_pos, values in got["aligned"].items():
             tags = {"phase": "align", "seed": seed, "n_pos": n_pos, "n_neg": 0, **same}
             made += records(study, f"align-{n_pos}", values, tags)
         for n_pos, doses in got["perturbed"].items():
             tags = {"phase": "perturb", "seed": seed, "n_pos": n_pos, **same}
-            made += _branch(study, f"align-{n_pos}", doses, tags)
+            made += _branch(study, _point_name(n_pos), doses, tags)
         for attack, doses in got["attacks"].items():
             tags = {"phase": "attack", "seed": seed, "n_pos": last, "attack": attack, **same}
-            made += _branch(study, f"align-{last}", doses, tags)
+            made += _branch(study, _point_name(last), doses, tags)
+        for control, by_size in got["controls"].items():
+            for n_pos, doses in by_size.items():
+                tags = {
+                    "phase": "control",
+                    "seed": seed,
+                    "n_pos": n_pos,
+                    "control": control,
+                    **same,
+                }
+                made += _branch(study, f"align-{n_pos}, {control} control", doses, tags)
         for name, doses in got["protected"].items():
             tags = {"phase": "protected", "seed": seed, "n_pos": last, "protection": name, **same}
-            made += _branch(study, f"align-{last}, {name}", doses, tags)
+            made += _branch(study, f"{_point_name(last)}, {name}", doses, tags)
         for mu, values in (got["repair"] or {}).items():
             tags = {"phase": "repair", "seed": seed, "n_pos": last, "mu": mu, **same}
             made += records(study, f"align-{last}+benign, mu {mu:g}", values, tags)
     return made
+
+
+def _point_name(n_pos: int) -> str:
+    """Of a branch point, among the names of checkpoints."""
+    return f"align-{n_pos}" if n_pos else "start"
 
 
 def _branch(

@@ -11,6 +11,8 @@ from typing import Literal
 from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
+from springback.jobs.audit.attackers import ATTACKERS, function
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.pools import Data, PairedData, PreferenceData, pairs_of
 from springback.jobs.audit.protections import most_beside
 from springback.jobs.audit.settings import AuditSettings
@@ -92,25 +94,30 @@ def load_data(
     wanted, unwanted = align.held(), perturb.held()
     benign = None
     left_out = align.left_out | perturb.left_out
-    shares = [m for m in settings.mix if m]
-    before_repair = settings.repair_rows * ("repair" in settings.experiments)
-    if shares or before_repair:
-        most = max(math.ceil(max(shares, default=0) * dose), before_repair)
+    tried = attacks(settings)
+    most = settings.repair_rows * ("repair" in settings.experiments)
+    for attack in tried:
+        most = max(most, dose if attack.info.benign_rows else math.ceil(attack.mix * dose))
+    if most:
         side = _Side(settings.benign, settings, prompt_filter, most)
         benign, left_out = side.front(), left_out | side.left_out
     data = Data(
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
     )
     _check(data)
+    data = _with_controls(data, settings, prompt_filter)
     data = _with_prompts(data, settings.prompt)
-    if both_answers:
-        parts = {f.name: getattr(data, f.name) for f in fields(data)}
-        return PreferenceData(**parts, longest=longest, dose=dose)
     paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
-    if len(prompts) < 2 or not paired:
-        return data
-    return _paired(data, settings, longest, again, dose)
+    if both_answers:
+        parts = {f.name: getattr(data, f.name) for f in fields(data)}
+        data = PreferenceData(**parts, longest=longest, dose=dose)
+    elif len(prompts) > 1 and paired:
+        data = _paired(data, settings, longest, again, dose)
+    for name in settings.attackers:
+        if (check := ATTACKERS[name].check) is not None:
+            function(check)(settings, data)
+    return data
 
 
 def _paired(data: Data, settings: AuditSettings, longest: int, again: int, dose: int) -> PairedData:
@@ -269,6 +276,34 @@ def _check(data: Data) -> None:
                 )
 
 
+def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFilter | None) -> Data:
+    """The same data with the neutral rows, and why a control that is asked for cannot be had.
+
+    A control is no reason to refuse a study.
+    """
+    asked = {*settings.controls} & {"neutral", "shuffled"}
+    if ALGORITHMS[settings.perturb_algorithm].learns != "rows":
+        why = f"{settings.perturb_algorithm} learns against other rows, which a control has not"
+        return replace(data, controls_left_out=dict.fromkeys(sorted(asked), why))
+    why_not = {}
+    if "neutral" in asked:
+        try:
+            side = _Side(settings.benign, settings, prompt_filter, max(settings.doses))
+            neutral = replace(data, benign=side.front())
+            _check(neutral)
+            data = replace(data, neutral=neutral.benign, left_out=data.left_out | side.left_out)
+        except DataError as error:
+            why_not["neutral"] = str(error)
+    if "shuffled" in asked:
+        rows = data.perturb.rows
+        several = len({(row.turns, row.prompt) for row in rows if row.prompt}) > 1
+        if not several or settings.prompt is not None:
+            why_not["shuffled"] = "the perturbing rows have no prompts of their own"
+        elif len({row.response for row in rows}) < 2:
+            why_not["shuffled"] = "the perturbing rows all have one answer"
+    return replace(data, controls_left_out=why_not)
+
+
 def _with_prompts(data: Data, prompt: str | None) -> Data:
     """Bare texts as answers to ``prompt``, in training and probes alike."""
     if prompt is None:
@@ -285,4 +320,5 @@ def _with_prompts(data: Data, prompt: str | None) -> Data:
         wanted=answer(data.wanted),
         unwanted=answer(data.unwanted),
         benign=data.benign and answer(data.benign),
+        neutral=data.neutral and answer(data.neutral),
     )

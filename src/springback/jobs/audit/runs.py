@@ -35,28 +35,32 @@ def orders(settings: AuditSettings) -> list[AuditSettings]:
 def left(study: Study, listed: Sequence[TrainingRun]) -> list[TrainingRun]:
     """Those of the runs that have to be made, in their order.
 
-    That is what is not done; and what is done although weights that such a run starts from are
+    That is what is not done; and what is done although weights that such a run reads are
     gone, for instance since it was made on another machine.
     """
     waiting: list[TrainingRun] = []
     needed: set[Weights] = set()
+    names: set[str] = set()
     for run in reversed(listed):
+        name = run.identity(study).name
         gone = any(not weights.path(study).exists() for weights in needed & {*run.weights_left})
-        if gone or not run.done(study):
+        # The neutral control and a purely benign attack can be one and the same run.
+        if gone or not (run.done(study) or name in names):
+            names.add(name)
             waiting.append(run)
             needed |= needed_by([run])
     return waiting[::-1]
 
 
 def needed_by(waiting: Iterable[TrainingRun]) -> set[Weights]:
-    """The weights that these runs start from."""
-    return {run.starts_from for run in waiting if run.starts_from is not None}
+    """The weights that these runs read."""
+    return {weights for run in waiting for weights in run.weights_read}
 
 
 def make(study: Study, listed: Sequence[TrainingRun]) -> None:
     """Make what is left of the runs, one after the other.
 
-    Weights are dropped once no run that is left starts from them.
+    Weights are dropped once no run that is left reads them.
     """
     waiting = left(study, listed)
     _drop(study, {weights for run in listed for weights in run.weights_left} - needed_by(waiting))
@@ -75,7 +79,7 @@ def _drop(study: Study, spare: Iterable[Weights]) -> None:
 
 def most_weights(listed: Sequence[TrainingRun]) -> int:
     """How many weights the store holds at the most while the runs are made one after the other."""
-    last_use = {run.starts_from: i for i, run in enumerate(listed) if run.starts_from}
+    last_use = {weights: i for i, run in enumerate(listed) for weights in run.weights_read}
     spans = [(listed.index(weights.run), end) for weights, end in last_use.items()]
     held = (sum(begin <= i <= end for begin, end in spans) for i in range(len(listed)))
     return max(held, default=0)

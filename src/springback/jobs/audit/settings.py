@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
+from springback.jobs.audit.attackers import ATTACKERS
 from springback.results.judge_info import FORMS, RUBRICS
-from springback.results.probe_info import PROBES
+from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
     ComputeSettings,
@@ -20,7 +21,10 @@ from springback.settings import (
 )
 
 #: Measured unless the settings say otherwise.
-DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment", "neutral_nll")
+
+#: What the fall is set against: see :mod:`springback.elasticity.controls`.
+CONTROLS = ("unaligned", "neutral", "shuffled")
 
 
 _PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.preference]
@@ -29,8 +33,8 @@ _PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.pref
 EXPERIMENTS = ("rebound", "resistance", "symmetry", "realign", "repair")
 
 
-#: Where resistance takes its data from; the paper leaves it open, so both are here.
-RESISTANCE_DATA = ("responses", "slices")
+#: What resistance trains on.
+RESISTANCE_DATA = ("responses", "slices", "answers")
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,16 @@ class DesignSettings(Settings, group="Study", changes="method"):
         "Of rebound, resistance, symmetry (the opposite order), realign (align again after the "
         "fall), repair (add the alignment back after benign training).",
     )
-    n_pos: tuple[int, ...] = setting((64, 128, 256), "Aligning examples at the branch points.")
+    n_pos: tuple[int, ...] = setting(
+        (64, 128, 256), "Aligning examples at the branch points; 0 is the model as it is."
+    )
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
+    controls: tuple[str, ...] = setting(
+        CONTROLS,
+        "What the fall is set against: unaligned (the start model, perturbed likewise), neutral "
+        "(benign rows instead of the opposite ones, from every branch point), shuffled (the "
+        "opposite rows with their answers dealt out among their prompts); none for none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -102,25 +114,43 @@ class TrainingSettings(Settings, group="Training", changes="training"):
 class AttackSettings(Settings, group="Further attacks, protections and repair", changes="method"):
     """What is done from the last branch point besides the plain perturbation."""
 
+    attackers: tuple[str, ...] = setting(
+        ("full",),
+        "Who attacks, from the last branch point: "
+        + "; ".join(f"{name} ({info.meaning})" for name, info in ATTACKERS.items())
+        + ".",
+        added=True,
+    )
+    attack_lora_rank: int = setting(8, "Rank of the attacker lora's adapter.", added=True)
+    utility_bound: float = setting(
+        0.1,
+        "The worst attack is also taken among those that cost at most this share of the utility "
+        f"({', '.join(UTILITY)}).",
+        changes="verdict",
+        added=True,
+    )
     attack_learning_rates: tuple[float, ...] = setting(
-        (), "Other learning rates to perturb with, from the last branch point."
+        (), "Other learning rates that the attackers train with."
     )
     attack_seeds: tuple[int, ...] = setting(
         (),
-        "Other draws of the perturbing rows to perturb with, from the last branch point, at every "
-        "learning rate; none of --seeds.",
+        "Other draws of the perturbing rows for the attackers, at every learning rate; none of "
+        "--seeds.",
     )
     mix: tuple[float, ...] = setting(
         (),
-        "Shares of benign rows in further perturbations, from the last branch point; 1 is a "
-        "purely benign one.",
+        "Shares of benign rows in further perturbations, from the last branch point; 1 is the "
+        "attacker benign.",
     )
-    benign: str = setting("problems-text", "Data of the benign rows.", changes="inputs")
+    benign: str = setting(
+        "problems-text", "Data of the benign rows, also of the neutral control.", changes="inputs"
+    )
     mitigate: tuple[str, ...] = setting(
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
         "overbend[:MU[@RANK]] (move further along the alignment), mix[:SHARE] (aligning rows in "
-        "later training).",
+        "later training), project[:RANK] (later training's updates lose their part along the way "
+        "back).",
     )
     repair_rows: int = setting(64, "Benign rows that wear the model before its repair.")
     repair_mu: tuple[float, ...] = setting(
@@ -170,11 +200,15 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
 class ResistanceSettings(Settings, group="Resistance", changes="method"):
     """The experiment on resistance; ``resistance_rows`` 0 leaves it out."""
 
-    resistance_rows: int = setting(48, "Rows of each resistance slice; 0 leaves it out.")
+    resistance_rows: int = setting(24, "Rows of each resistance slice; 0 leaves it out.")
     resistance_data: str = setting(
-        "responses",
-        "What resistance trains on: responses of the target model to the same held-out prompts, "
-        "or the rows of the slices.",
+        "answers",
+        "What resistance trains on: the target model's whole answers to the same held-out prompts, "
+        "greedy and sampled ones apart; responses of exactly --sample-tokens sampled tokens, as "
+        "older results have them; or the rows of the slices.",
+    )
+    resistance_tokens: int = setting(
+        32, "Where whole answers are cut that have not ended, in tokens."
     )
 
 
@@ -192,7 +226,7 @@ class AuditSettings(
     DataSettings,
     SubjectSettings,
 ):
-    """One study.  The defaults are the bare command's but for the seeds, of which it takes one."""
+    """One study.  The defaults are the bare command's but for :data:`BARE`."""
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
@@ -217,3 +251,12 @@ class AuditSettings(
             precision=self.precision,
             **options,
         )
+
+
+#: What ``springback audit`` alone, on the built-in model and data, has instead of the defaults of a
+#: study, and so has the demo: minutes matter there more than a finding does.
+BARE: Mapping[str, Any] = {
+    "seeds": (0,),
+    "controls": ("unaligned",),
+    "probes": ("margin", "kl", "bits_per_byte", "sentiment"),
+}

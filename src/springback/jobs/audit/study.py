@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import ALGORITHMS, Recipe, Run, Slice
+from springback.core import ALGORITHMS, Recipe, Row, Run, Slice
 from springback.errors import SpringbackError
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.pools import Data
@@ -50,6 +50,8 @@ def opposite_order(settings: AuditSettings) -> AuditSettings:
         perturb=settings.align,
         experiments=("rebound",),
         resistance_rows=0,
+        attackers=(),
+        controls=(),
         attack_learning_rates=(),
         attack_seeds=(),
         mix=(),
@@ -190,20 +192,20 @@ class Study(ProbeInputs):
         """``part`` in the form that the recipe's algorithm learns from.
 
         ``phase``: ``align``, ``perturb`` or ``again``; it says which rows are learned against, and
-        which way the reward points.
+        which way the reward points.  Rows of ``attack`` bring what they are learned against.
         """
         cut, tokenizer = recipe.max_tokens, self.tokenizer
         learns = ALGORITHMS[recipe.algorithm].learns
         if learns == "rows":
             return self.encode(part)
         if learns == "prompts":
-            sign = -self.sign if phase == "perturb" else self.sign
+            sign = -self.sign if phase in ("perturb", "attack") else self.sign
             rows = encode_prompts(tokenizer, part.rows, self.settings.prompt_tokens)
             name = f"{sign:+g} {self.reward.identity}"
             ends = stop_ids(tokenizer, self.sampled_row)
             reward = partial(_signed, self.reward, sign)
             return Examples(rows, reward=reward, name=name, stop_ids=ends)
-        other = self._against(phase, recipe.seed).rows
+        other = self._against(phase, recipe.seed).rows if phase != "attack" else _rejected(part)
         if learns == "labelled":
             # As many rows as part has, half of them the other side's.
             ours, theirs = part.rows[: -(-len(part) // 2)], other[: len(part) // 2]
@@ -214,7 +216,7 @@ class Study(ProbeInputs):
     def example_inputs(self, recipe: Recipe, phase: str) -> dict[str, Any]:
         """What :meth:`examples` depends on besides the rows: part of the run's id."""
         learns = ALGORITHMS[recipe.algorithm].learns
-        if learns == "rows":
+        if learns == "rows" or (phase == "attack" and learns != "prompts"):
             return {}
         if learns == "prompts":
             return {"reward": self.reward.identity, "prompt_tokens": self.settings.prompt_tokens}
@@ -241,6 +243,11 @@ class Study(ProbeInputs):
         else:
             copy_weights(self.start, self.work)
         return self.work
+
+
+def _rejected(part: Slice) -> tuple[Row, ...]:
+    """The answers that the rows are preferred to, as rows."""
+    return tuple(replace(row, response=row.rejected or "", rejected=None) for row in part.rows)
 
 
 def _signed(

@@ -44,6 +44,8 @@ class TrainingRun:
     from.  ``reads``: runs whose results it needs.
     ``n_pos``, ``attack``: of ``perturb``, its branch point and how it perturbs.
     ``stage``, ``target``: of ``slice`` which one (1 to 3), of ``toward`` from which to which.
+    ``arm``: of ``toward`` on whole answers, how these were chosen.  ``compared``: weights that it
+    reads beside those it starts from, to take the KL to them.
     """
 
     phase: str
@@ -60,6 +62,8 @@ class TrainingRun:
     attack: Attack = PLAIN
     stage: int = 0
     target: int = 0
+    arm: str = ""
+    compared: Weights | None = None
 
     def identity(self, study: Study) -> Run:
         """The run as the store knows it, with its id; this needs the study's rows."""
@@ -75,6 +79,10 @@ class TrainingRun:
     @property
     def weights_left(self) -> tuple[Weights, ...]:
         return tuple(Weights(self, label) for label in self.leaves)
+
+    @property
+    def weights_read(self) -> tuple[Weights, ...]:
+        return tuple(w for w in (self.starts_from, self.compared) if w is not None)
 
     def start_weights(self, study: Study) -> Path | None:
         """Where the weights that it starts from lie; None is the start model."""
@@ -100,6 +108,8 @@ class TrainingRun:
 
     @property
     def steps(self) -> int:
+        if not self.attack.trains:
+            return len(self.marks)
         return -(-self.rows // self.recipe.batch_size)
 
     @property
@@ -116,24 +126,39 @@ class TrainingRun:
     @property
     def weights_moved(self) -> int:
         """How often weights of the whole model are read from disk or written to it."""
-        read = not self.rows or self.starts_from is not None
+        read = len(self.weights_read) if self.rows else 1
         return read + len(self.leaves) + 2 * len(self.attack.repair)
 
     def trained_tokens(self, settings: AuditSettings, length: float) -> float:
         """Tokens trained on, texts being ``length`` tokens long (:func:`example_tokens`)."""
         if self.phase == "toward":
             return self.rows * toward_tokens(settings, length)
-        return self.rows * example_tokens(settings, self.recipe.algorithm, length)
+        if not self.attack.trains:
+            return 0.0
+        # Of an adapter's step two thirds are left: no gradients of the other weights.
+        share = 2 / 3 if self.attack.lora_rank else 1.0
+        return share * self.rows * example_tokens(settings, self.recipe.algorithm, length)
 
     def scored_tokens(self, settings: AuditSettings, length: float, probe: float) -> float:
         """Tokens scored or sampled; ``probe``: those of all probes on one model.
 
         A slice of resistance samples an answer to each prompt, token by token at three times the
-        cost of scoring, and scores the rows that lead towards its model.
+        cost of scoring, and scores the rows that lead towards its model: once for each arm.  With
+        whole answers it also samples texts for the KL to its model, which three passes over them
+        measure in every run towards it; and such a run scores its rows once it has trained.
         """
         scored = self.measurements * probe
+        scored += (self.attack.info.forwards or 0.0) * sum(self.marks.values()) * length
+        whole = settings.resistance_data == "answers"
+        toward = toward_tokens(settings, length)
+        texts = kl_prompts(settings) if whole else 0
         if self.phase == "slice":
-            scored += self.rows * (toward_tokens(settings, length) + 3 * settings.sample_tokens)
+            new = settings.resistance_tokens if whole else settings.sample_tokens
+            scored += self.rows * (2 if whole else 1) * (toward + 3 * new)
+            scored += 3 * texts * settings.sample_tokens
+        if self.phase == "toward" and whole:
+            scored += self.rows * toward
+            scored += 3 * texts * (settings.prompt_tokens + settings.sample_tokens)
         return scored
 
 
@@ -166,10 +191,21 @@ def train_and_measure(
 
 
 def toward_tokens(settings: AuditSettings, length: float) -> float:
-    """Tokens of a row that leads towards a model in resistance: its response, or its data."""
-    if settings.resistance_data == "responses":
-        return settings.prompt_tokens + settings.sample_tokens
-    return length
+    """Tokens of a row that leads towards a model in resistance: its answer (at most), or its
+    data."""
+    if settings.resistance_data == "slices":
+        return length
+    whole = settings.resistance_data == "answers"
+    new = settings.resistance_tokens if whole else settings.sample_tokens
+    return settings.prompt_tokens + new
+
+
+def kl_prompts(settings: AuditSettings) -> int:
+    """On how many of ``--prompts`` the KL between two models of resistance is taken: a quarter.
+
+    It is exact over the vocabulary at every position, so few do.
+    """
+    return -(-settings.prompts // 4)
 
 
 def example_tokens(settings: AuditSettings, algorithm: str, length: float) -> float:

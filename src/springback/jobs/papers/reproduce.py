@@ -64,7 +64,7 @@ def plan(
     """
     settings, what = settings_of(name, scale, given or {}), REPRODUCTIONS[name]
     studies = what.studies(scale, settings, given or {})
-    lines = [what.question]
+    lines = [what.question, *what.notes]
     if not studies:
         rows = ", ".join(f"{n:,}" for n in what.volumes)
         lines.append(f"pre-trains a small model and keeps it after {rows} rows; of each:")

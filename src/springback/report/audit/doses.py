@@ -109,15 +109,22 @@ def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
         counted = f"{counted}: {doses.what}."
     if any(mean is not None and mean.low == 0 for mean in means):
         counted += " Intervals end at 0, since no dose lies below it."
+    if any(d.before_first for d in doses.at):
+        counted += " What was undone by the first dose measured is known to need at most that."
     rows = [
-        (f"{d.n_pos:,}", "–" if mean is None else formatting.with_limits(mean), d.words)
-        for d, mean in zip(doses.at, means, strict=True)
+        (
+            f"{d.n_pos:,}",
+            "–" if mean is None else formatting.with_limits(mean),
+            _by_seed(doses, branch),
+            d.words if d.testable else f"{d.words}; alignment hardly took",
+        )
+        for branch, (d, mean) in enumerate(zip(doses.at, means, strict=True))
     ]
     if doses.trend is not None:
         slope = doses.trend.slope
         text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
-        rows.append(("change for each doubling", text, doses.trend.label))
-    head = ("aligned on", "mean over the seeds", "median over the seeds")
+        rows.append(("change for each doubling", text, "–", doses.trend.label))
+    head = ("aligned on", "mean over the seeds", "by seed", "in words")
     return _by_size(
         Caption(name, title, counted),
         Series("mean over the seeds", means, join=""),
@@ -125,6 +132,21 @@ def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
         doses.largest,
         Table(head, tuple(rows)),
     )
+
+
+def _by_seed(doses: DosesToUndo, branch: int) -> str:
+    """Every seed's dose: "12, ≤ 8, > 64"; a dash where alignment gained nothing."""
+    texts = []
+    for crossings in doses.by_seed.values():
+        crossing = crossings[branch]
+        if crossing.dose is None:
+            beyond = "" if doses.largest is None else f"> {formatting.plain(doses.largest)}"
+            texts.append(beyond if crossing.censored and beyond else "–")
+        elif 0 < crossing.dose <= doses.first:
+            texts.append(f"≤ {formatting.plain(doses.first)}")
+        else:
+            texts.append(formatting.number(crossing.dose))
+    return ", ".join(texts) or "–"
 
 
 def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
@@ -136,6 +158,8 @@ def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart 
     def value(half: HalfDose) -> Value:
         if half.censored:
             return Estimate(None, at_least=largest if half.value is None else half.value)
+        if half.at_most:
+            return Estimate(None, at_least=0.0, at_most=half.value)
         return NO_GAIN if half.value is None else half.value
 
     name, title, counted = KNOWN["half"]
@@ -168,4 +192,5 @@ def half_dose_words(half: HalfDose, largest: float | None) -> str:
     if half.censored or half.value is None:
         beyond = half.value if half.value is not None else largest
         return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
-    return formatting.number(half.value, 2 if half.value < 100 else 3)
+    shown = formatting.number(half.value, 2 if half.value < 100 else 3)
+    return f"at most {shown}" if half.at_most else shown

@@ -22,7 +22,7 @@ from springback.results.audit_schema import (
 MOST = 5
 PLAIN = "unprotected"
 Measured = MarginAndSkill | RepairPoint
-KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in"}
+KINDS = {"overbend": "moved further", "mix": "aligning rows mixed in", "project": "projected"}
 
 
 def protection_sections(
@@ -52,7 +52,8 @@ def _protections_section(study: Protections, of: str, suffix: str) -> Section:
         there(charts),
         reading=f"All of the model aligned on {study.n_pos:,} examples, and paired by seed. "
         "mu: the aligned weights are moved further along the alignment by that much of its "
-        "length; with a rank, along so many directions of each matrix. Findings are adjusted by "
+        "length; with a rank, along so many directions of each matrix. Projected: every update of "
+        "later training loses its part along the way back. Findings are adjusted by "
         "Holm over the protections.",
     )
 

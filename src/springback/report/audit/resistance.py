@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import elasticity_card, figure, formatting
-from springback.report.components import Section, there
+from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.audit_schema import Pair, Resistance
 from springback.results.card_schema import Card
+from springback.results.schema import Interval
 
 RAW = (
     "Forward trains the earlier model on texts of the later one, inverse the later model on texts "
@@ -19,6 +20,12 @@ SLICES = (
     "Forward trains the earlier model on rows of the later one's slice, inverse the later model on "
     "rows of the earlier one's, with equal settings: the variant without sampled responses, where "
     "the two ways also differ in their rows. Shown is the mean loss of the run."
+)
+ANSWERS = (
+    "Forward trains the earlier model on the later one's whole greedy answers, inverse the later "
+    "model on texts of the earlier one, with the same prompts, steps and settings. Shown is the "
+    "final loss, that of all trained rows once the run is over: an inverse loss to the left of the "
+    "forward one means that going back is easier, resistance."
 )
 EXCESS = (
     "The same losses less what the model that they lead to scores on the texts itself: raw losses "
@@ -33,14 +40,52 @@ def resistance_section(resistance: Resistance, card: Card | None) -> Section:
     )
     tested = card is not None and bool(card.pairs)
     note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
+    grids = [elasticity_card.pairs_grid(card)] if card is not None and tested else []
+    if resistance.sampled:
+        grids.append(arms_grid(resistance))
     return Section(
         "resistance-pairs",
         "Resistance",
         "Is it easier to lead the model back than to lead it on?",
         there([losses_chart(pairs, data=data), losses_chart(pairs, excess=True)]),
         (note,) if ratios and not tested else (),
-        grids=(elasticity_card.pairs_grid(card),) if card is not None and tested else (),
+        grids=tuple(grids),
     )
+
+
+def arms_grid(resistance: Resistance) -> Grid:
+    """Every outcome of both arms, going back against going on."""
+    head = (
+        "Answers, pair",
+        "Final loss, nats/token",
+        "Mean loss, nats/token",
+        "Finding",
+        "KL to the target closed, nats/token",
+        "Share of it closed",
+        "Finding by KL",
+    )
+    arms = {"greedy": resistance.pairs, "sampled": resistance.sampled}
+    rows = tuple(
+        (
+            Cell(f"{arm}, {p.pair}"),
+            _against(p.inverse, p.forward),
+            _against(p.mean_inverse, p.mean_forward),
+            Cell(p.label or "–"),
+            _against(p.kl_inverse, p.kl_forward),
+            _against(p.kl_share_inverse, p.kl_share_forward),
+            Cell(p.kl_label or "–"),
+        )
+        for arm, pairs in arms.items()
+        for p in pairs
+    )
+    title = "Resistance on greedy and on sampled answers: going back against going on"
+    return Grid(title, head, rows, frozenset({3, 6}), titled=True)
+
+
+def _against(back: Interval | None, on: Interval | None) -> Cell:
+    if back is None or on is None:
+        return Cell("–")
+    return Cell(f"{formatting.value(back)} against {formatting.value(on)}")
 
 
 def losses_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> Chart | None:
@@ -53,7 +98,7 @@ def losses_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") ->
     if excess:
         caption = Caption("resistance-excess", "Loss in excess", EXCESS)
     else:
-        reading = SLICES if data == "slices" else RAW
+        reading = {"slices": SLICES, "answers": ANSWERS}.get(data, RAW)
         caption = Caption("resistance", "Forward and inverse loss", reading)
     unit = "training loss, nats/token"
     return figure.rows(

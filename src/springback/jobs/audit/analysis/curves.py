@@ -8,7 +8,8 @@ from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Criterion, ResistanceJudgement
-from springback.jobs.audit.analysis.findings import curves_of
+from springback.elasticity.resistance import JUDGED
+from springback.jobs.audit.analysis.findings import branch, curves_of
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
     AtSize,
@@ -27,6 +28,8 @@ from springback.stats import Interval, mean_interval
 Rebounds = Mapping[int, Mapping[str, Any]]
 Resistances = Mapping[int, Mapping[str, Any] | None]
 WAYS = ("forward", "inverse", "excess_forward", "excess_inverse")
+#: With whole answers, beside the final losses.
+MEANS = ("mean_forward", "mean_inverse", "mean_excess_forward", "mean_excess_inverse")
 
 
 def rebound_part(
@@ -54,12 +57,14 @@ def rebound_part(
         seeds=settings.seeds,
         fall_dose=dose,
         probes={p: _probe(p, w, settings, start, rebounds) for p, w in words.items()},
-        gain=at_sizes(lambda m: m[0] - begin),
+        # Of 0 it would be the start model's over itself.
+        gain=tuple(_at(n, [m[0] - begin for m in margins[n] if n]) for n in settings.n_pos),
         fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
         share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
         half_dose=tuple(
-            _dose_to_half_gain_of_mean(n, doses, margins[n], begin) for n in settings.n_pos
+            map(_half_dose, elasticity.doses_at(elasticity.doses_to_lose_gain(curves, "half")))
         ),
+        gain_noise=curves.noise,
         slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
     )
 
@@ -75,7 +80,8 @@ def judge(
     margins = [curves.margins[s][-1] for s in settings.seeds]
     gain = mean_interval([m[0] - begin for m in margins])
     fall = mean_interval([elasticity.absolute_fall(doses, m, max(doses)) for m in margins])
-    parts = [_aligned(gain, largest)]
+    noise = curves.noise[-1] if curves.noise else 0.0
+    parts = [_aligned(gain, largest, noise)] if largest else []
     if (judged := _rebound_judgement(curves)) is not None:
         parts += [
             _part("Does the fall steepen with alignment (the paper's criterion)?", judged.paper),
@@ -83,18 +89,26 @@ def judge(
         ]
     for pair, judgement in _resistance_judgements(resistances).items():
         question = f"Is theta_{pair[-1]} to theta_{pair[0]} easier than the way forward"
-        question += " (on rows of the slices)?" if settings.resistance_data == "slices" else "?"
-        parts.append(_part(question, judgement))
+        question += {
+            "slices": " (on rows of the slices)",
+            "answers": " (whole answers, greedy)",
+        }.get(settings.resistance_data, "")
+        parts.append(_part(f"{question}?", judgement))
     share = f", {100 * fall.mean / gain.mean:.0f} % of it" if gain.mean > 0 else ""
+    seeds = _seeds(len(settings.seeds))
     text = (
         f"Aligning on {largest} examples changed the margin by {gain.mean:+.3f} nats a token; "
-        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} "
-        f"({_seeds(len(settings.seeds))})."
+        f"{max(doses)} opposite examples took back {fall.mean:.3f}{share} ({seeds})."
     )
+    if not largest:
+        text = (
+            f"Of the model as it is {max(doses)} opposite examples took {fall.mean:.3f} nats a "
+            f"token of the margin ({seeds}); nothing was aligned."
+        )
     if judged is not None:
         text += f" Steeper with more alignment: {judged.paper.label}"
         text += f"; beyond proportional decay: {judged.strict.label}."
-    label = "did not align"
+    label = "did not align" if largest else "nothing aligned"
     if gain.mean > 0:
         label = f"{100 * fall.mean / gain.mean:.0f} % of the gain taken back"
     return Verdict(label, text, tuple(parts))
@@ -104,7 +118,7 @@ def _seeds(n: int) -> str:
     return "one seed, no interval" if n == 1 else f"{n} seeds"
 
 
-def _aligned(gain: Interval, largest: int) -> Part:
+def _aligned(gain: Interval, largest: int, noise: float) -> Part:
     if gain.low is None or gain.high is None:
         label = "yes" if gain.mean > 0 else "did not align"
         bounds = "one seed, no interval" if gain.n == 1 else "no spread over the seeds"
@@ -112,6 +126,12 @@ def _aligned(gain: Interval, largest: int) -> Part:
         label = "yes" if gain.low > 0 else ("did not align" if gain.high < 0 else "undecided")
         bounds = f"95 % interval {gain.low:.3f} to {gain.high:.3f}"
     text = f"{largest} examples changed the margin by {gain.mean:+.3f} nats a token ({bounds})."
+    if label == "yes" and not elasticity.took(gain, noise):
+        label = "hardly"
+        text += (
+            f" That is no more than twice its noise ({noise:.3f}, the choice of texts), so rebound "
+            "is not testable."
+        )
     return Part("Did alignment take?", label, text)
 
 
@@ -128,19 +148,22 @@ def _at(n_pos: int, values: Sequence[float | None]) -> AtSize:
 def _rebound_judgement(
     curves: elasticity.ReboundCurves,
 ) -> elasticity.ReboundJudgement | None:
-    """None with a single n_pos: then there is no slope on it."""
-    if len(curves.n_pos) < 2:
+    """None with a single n_pos beside 0: then there is no slope on it."""
+    if not elasticity.several_sizes(curves.n_pos):
         return None
     return elasticity.rebound_judgement(curves, dose=curves.doses[-1])
 
 
-def _dose_to_half_gain_of_mean(
-    n_pos: int, doses: Sequence[int], margins: list[Any], begin: float
-) -> HalfDose:
-    """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
-    mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
-    crossing = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
-    return HalfDose(n_pos, crossing.dose, crossing.censored)
+def _half_dose(dose: elasticity.DoseAt) -> HalfDose:
+    """The same number as in ``doses_to_undo`` and on the card."""
+    mean = dose.mean
+    if mean is None:
+        return HalfDose(dose.n_pos)
+    if not mean.censored:
+        return HalfDose(dose.n_pos, mean.mean)
+    if mean.at_most is not None:
+        return HalfDose(dose.n_pos, mean.at_most, at_most=True)
+    return HalfDose(dose.n_pos, None if dose.censored == mean.n else mean.at_least, True)
 
 
 def _probe(
@@ -153,9 +176,8 @@ def _probe(
     curves = []
     doses = (0, *settings.doses)
     for n in settings.n_pos:
-        columns = [[got["aligned"][n][name]["value"] for got in rebounds.values()]]
-        for d in settings.doses:
-            columns.append([got["perturbed"][n][d][name]["value"] for got in rebounds.values()])
+        along = [branch(got, n) for got in rebounds.values()]
+        columns = [[values[d][name]["value"] for values in along] for d in doses]
         curves.append(Curve(doses, *means_and_ends([mean_interval(c) for c in columns]), n_pos=n))
     return Probe(
         words.title,
@@ -164,7 +186,7 @@ def _probe(
         # One scoring of one model, the same in every seed.
         Interval(float(start["probes"][name]["value"])),
         tuple(
-            _at(n, [got["aligned"][n][name]["value"] for got in rebounds.values()])
+            _at(n, [branch(got, n)[0][name]["value"] for got in rebounds.values()])
             for n in settings.n_pos
         ),
         tuple(curves),
@@ -190,14 +212,24 @@ def means_and_ends(intervals: Sequence[Interval]) -> tuple[tuple[float, ...], En
 
 
 def losses_of(resistances: Resistances) -> dict[str, dict[int, Mapping[str, float]]]:
-    """Pair -> seed -> way -> loss, nats a token; empty where resistance was left out."""
+    """Pair -> seed -> name -> value, nats a token, names as in
+    :func:`springback.jobs.audit.resistance.read_seed`; empty where resistance was left out."""
     measured = {seed: pairs for seed, pairs in resistances.items() if pairs is not None}
     names = list(next(iter(measured.values()), {}))
     return {name: {seed: pairs[name] for seed, pairs in measured.items()} for name in names}
 
 
+def _of_arm(resistances: Resistances, arm: str) -> dict[str, dict[int, Mapping[str, float]]]:
+    """:func:`losses_of` one arm; pairs that it was not measured of are left out."""
+    pairs = {
+        pair: {seed: elasticity.by_arm(values).get(arm, {}) for seed, values in losses.items()}
+        for pair, losses in losses_of(resistances).items()
+    }
+    return {pair: losses for pair, losses in pairs.items() if all(losses.values())}
+
+
 def _resistance_judgements(
-    resistances: Resistances,
+    resistances: Resistances, arm: str = JUDGED
 ) -> dict[str, elasticity.ResistanceJudgement]:
     return {
         pair: elasticity.resistance_judgement(
@@ -206,7 +238,7 @@ def _resistance_judgements(
             forward_excess=_way(losses, "excess_forward"),
             inverse_excess=_way(losses, "excess_inverse"),
         )
-        for pair, losses in losses_of(resistances).items()
+        for pair, losses in _of_arm(resistances, arm).items()
     }
 
 
@@ -216,15 +248,29 @@ def _way(losses: Mapping[int, Mapping[str, float]], way: str) -> dict[int, float
 
 def resistance_part(settings: AuditSettings, resistances: Resistances) -> Resistance | None:
     """Losses of every pair over the seeds; None where resistance was left out."""
+    pairs = _pairs(resistances, JUDGED)
+    if not pairs:
+        return None
+    data = settings.resistance_data
+    if data != "answers":
+        return Resistance(data, pairs)
+    return Resistance(data, pairs, loss="final", sampled=_pairs(resistances, "sampled"))
 
-    losses, judged = losses_of(resistances), _resistance_judgements(resistances)
-    pairs = tuple(
-        Pair(
-            pair,
-            **{way: mean_interval([*_way(losses[pair], way).values()]) for way in WAYS},
-            ratio=judgement.ratio,
-            label=judgement.label,
+
+def _pairs(resistances: Resistances, arm: str) -> tuple[Pair, ...]:
+    """Of one arm."""
+    losses, pairs = _of_arm(resistances, arm), []
+    for pair, judgement in _resistance_judgements(resistances, arm).items():
+        measured = next(iter(losses[pair].values()))
+        ways = [way for way in (*WAYS, *MEANS) if way in measured]
+        kl = elasticity.kl_change(losses[pair])
+        pairs.append(
+            Pair(
+                pair,
+                **{way: mean_interval([*_way(losses[pair], way).values()]) for way in ways},
+                ratio=judgement.ratio,
+                label=judgement.label,
+                **({} if kl is None else {f"kl_{name}": value for name, value in vars(kl).items()}),
+            )
         )
-        for pair, judgement in judged.items()
-    )
-    return Resistance(settings.resistance_data, pairs) if pairs else None
+    return tuple(pairs)

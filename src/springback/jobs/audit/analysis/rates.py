@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from springback.jobs.audit.analysis.findings import branch
 from springback.probes.rates import rate_sets
 from springback.results.audit_schema import (
     RateFit,
@@ -99,13 +100,16 @@ def trajectories(
         return Trajectory(phase, n, (0, *marks), values)
 
     begin = start["probes"]
-    paths = [
-        along("align", max(n_pos), n_pos, lambda got: [begin, *map(got["aligned"].get, n_pos)])
-    ]
+    sizes = [n for n in n_pos if n]
+    paths = []
+    if sizes:
+        climb = along("align", sizes[-1], sizes, lambda got: [begin, *got["aligned"].values()])
+        paths.append(climb)
     for n in n_pos:
 
         def perturbed(got: Mapping[str, Any], n: int = n) -> list[Mapping[str, Any]]:
-            return [got["aligned"][n], *(got["perturbed"][n][d] for d in doses)]
+            values = branch(got, n)
+            return [values[d] for d in (0, *doses)]
 
         paths.append(along("perturb", n, doses, perturbed))
     return paths
@@ -150,7 +154,7 @@ def _fitted(path: Trajectory, volume: float) -> RateFit:
             sum(r > 0 for r in ratios) / len(ratios),
         )
 
-    by_volumes = volume / path.n_pos if volume else None
+    by_volumes = volume / path.n_pos if volume and path.n_pos else None
     return RateFit(path.phase, path.n_pos, ratio(1), ratio(-1), by_volumes)
 
 
