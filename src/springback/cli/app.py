@@ -106,7 +106,7 @@ def demo(
     AuditSettings,
     ExecutorSettings,
     LargeSettings,
-    first="model base align perturb experiments n_pos doses seeds algorithm",
+    first="model align perturb experiments n_pos doses seeds algorithm",
 )
 def audit(
     given: dict[str, Any],

@@ -60,9 +60,10 @@ def outcome(
     """
     probe = probe or elasticity.outcome_of(settings.probes)
     n_pos: Sequence[int] = settings.n_pos
-    values = curves_of(settings, start, rebounds, probe).margins
+    plain = curves_of(settings, start, rebounds, probe)
+    values, noise = plain.margins, plain.noise
     if attack is not None:
-        n_pos = n_pos[-1:]
+        n_pos, noise = n_pos[-1:], noise and noise[-1:]
         values = {
             seed: [
                 [
@@ -81,6 +82,7 @@ def outcome(
         base=float(base[probe]["value"]) if base else None,
         probe=probe,
         unit=words[probe].unit,
+        noise=noise,
     )
 
 
