@@ -259,34 +259,28 @@ def test_a_finished_model_is_attacked_without_wanted_texts_and_protected_by_its_
     torch.manual_seed(0)
     weights = {name: w + 0.02 * torch.randn_like(w) for name, w in load_file(file).items()}
     save_file(weights, file, metadata={"format": "pt"})
+    finished = replace(settings, n_pos=(0,), base=str(base), learning_rate=3e-3)
     study = replace(
-        settings,
-        n_pos=(0,),
+        finished,
         align="",
-        base=str(base),
         probes=("unwanted_nll", "behaviour", "neutral_nll"),
         behaviour="refusal",
         attackers=("ablation", "benign"),
-        mitigate=("project",),
-        learning_rate=3e-3,
     )
-    result = audit(study, tmp_path / "out")
-    swept = result.data["analysis"]["attackers"]
-    assert [curve["name"] for curve in swept["curves"]] == [
-        "as the study",
-        "Ablation",
-        "benign only",
-    ]
+    swept = audit(study, tmp_path / "attacked").data["analysis"]["attackers"]
+    names = ["as the study", "Ablation", "benign only"]
+    assert [curve["name"] for curve in swept["curves"]] == names
     assert all(point["fall"] for curve in swept["curves"] for point in curve["points"])
-    nll = {
+    result = audit(replace(finished, mitigate=("project",)), tmp_path / "protected")
+    margins = {
         m["tags"].get("protection"): m["value"]
         for m in result.data["measurements"]
-        if m["probe"] == "unwanted_nll" and m["tags"].get("n_neg") == 8
-        if m["tags"]["phase"] in ("perturb", "protected")
+        if m["probe"] == "margin" and m["tags"].get("n_neg") == 8
     }
-    assert len(set(nll.values())) == 2, "the projection changes what is learned"
-    with pytest.raises(SpringbackError, match="no --base"):
-        check_settings(replace(study, base=None))
+    assert len(set(margins.values())) == 2, "the projection changes what is learned"
+    for change, words in (({"base": None}, "no --base"), ({"align": ""}, "no wanted texts")):
+        with pytest.raises(SpringbackError, match=words):
+            check_settings(replace(study, mitigate=("project",), **{"align": "a"} | change))
 
 
 # The registry, and what the settings ask for.

@@ -74,7 +74,8 @@ def unit(difference: Tensor) -> Tensor:
             "the two sets of prompts have the same mean hidden state, so there is no direction; "
             "give prompts of two kinds"
         )
-    return difference / length
+    direction: Tensor = difference / length
+    return direction
 
 
 @contextmanager

@@ -247,6 +247,7 @@ def _check_projection(settings: AuditSettings) -> None:
     against = {
         f"--lora-rank {settings.lora_rank}": settings.lora_rank,
         f"--accelerate {settings.accelerate}": settings.accelerate is not None,
+        "no wanted texts (--align)": not settings.align,
         "--n-pos 0 and no --base": not any(settings.n_pos) and settings.base is None,
     }
     if given := [words for words, there in against.items() if there]:
