@@ -129,6 +129,7 @@ def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
         "probe_processes",
         "device",
         "device_map",
+        "controls",
     )
 
 

@@ -18,7 +18,7 @@ from springback.errors import SpringbackError, describe
 #: further models); ``training``, how weights come about; ``method``, which runs, candidates and
 #: methods there are; ``prompt``, how a question is put; ``decoding``, how it is answered;
 #: ``measurement``, what is measured of the same weights or answers; ``verdict``, the threshold of
-#: a label; ``nothing``, no number of the result.
+#: a label; ``nothing``, no number of the result (but for those that it adds).
 Changes = Literal[
     "model", "seed", "inputs", "training", "method", "prompt", "decoding", "measurement",
     "verdict", "nothing",

@@ -18,13 +18,12 @@ from springback.settings import (
     names_changing,
 )
 
-#: Settings that two studies may differ in and still be the same study of two models.  Controls add
-#: runs and change no other.
+#: Settings that two studies may differ in and still be the same study of two models.
 FREE = (
-    "controls",
     *names_changing(SubjectSettings, "model", "seed"),
     *names_changing(ExecutionSettings, "nothing"),
     *names_changing(ComputeSettings, "nothing"),
+    "controls",  # of the job: they add runs and change no other
 )
 
 

@@ -46,6 +46,9 @@ class ReboundCurves:
 
     def __post_init__(self) -> None:
         _same_seeds("start margins", self.start, "margins", self.margins)
+        if self.noise is not None and len(self.noise) != len(self.n_pos):
+            given, do = f"{len(self.noise)} values of noise", "leave the noise out"
+            raise DataError(describe(given, f"one for each of the {len(self.n_pos)} n_pos", do))
         for seed, branches in self.margins.items():
             if len(branches) != len(self.n_pos):
                 raise DataError(

@@ -81,8 +81,8 @@ def audit_values(result: ResultFile) -> AuditValues:
                 "name the result.json that springback audit wrote",
             )
         )
-    given = result.inputs.get("audit", {}) if result.kind == "demo" else result.inputs
-    inputs = read_part(_Inputs, "inputs", given, "audit")
+    whole = result.inputs.get("audit", {}) if result.kind == "demo" else result.inputs
+    inputs = read_part(_Inputs, "inputs", whole, "audit")
     audit = result.audit or Audit()
     rebound = audit.rebound or Rebound()
     start, base, cells = _rebound_values(result.measurements)
@@ -92,6 +92,9 @@ def audit_values(result: ResultFile) -> AuditValues:
     doses = [int(d) for d in rebound.doses if math.isfinite(d)] or sorted({d for _, d in grid})
     share = audit.attackers.share if audit.attackers is not None else None
     rows = (inputs.align, inputs.perturb, inputs.wanted, inputs.unwanted)
+    controls = _controls(result.measurements, start.get("margin"), n_pos, doses)
+    given = inputs.settings.get("controls")
+    asked = given if isinstance(given, (list, tuple)) else ()
     return AuditValues(
         model=inputs.model.path or str(inputs.settings.get("model") or ""),
         model_hash=inputs.model.content_hash,
@@ -107,7 +110,7 @@ def audit_values(result: ResultFile) -> AuditValues:
         noise_floor=audit.known_floor,
         attackers=share if share is not None and share.worst is not None else None,
         resistance_data=inputs.settings.get("resistance_data", "responses"),
-        controls=_controls(result.measurements, start.get("margin"), n_pos, doses),
+        controls={name: by_seed for name, by_seed in controls.items() if name in asked},
         gain_noise=rebound.gain_noise,
         means=_means(rebound, audit.resistance or Resistance(), max(n_pos, default=0)),
     )

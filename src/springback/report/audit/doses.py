@@ -160,17 +160,17 @@ def to_undo_chart(key: str, doses: DosesToUndo, finished: bool = False) -> Chart
         (
             AS_IT_IS if finished else size_words(d.n_pos),
             "–" if mean is None else formatting.with_limits(mean),
-            _by_seed(doses, branch),
             d.words if d.testable else f"{d.words}; alignment hardly took",
+            _by_seed(doses, branch),
         )
         for branch, (d, mean) in enumerate(zip(doses.at, means, strict=True))
     ]
     if doses.trend is not None:
         slope = doses.trend.slope
         text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
-        rows.append(("change for each doubling", text, "–", doses.trend.label))
+        rows.append(("change for each doubling", text, doses.trend.label, "–"))
     first = "model" if finished else "aligned on"
-    head = (first, "mean over the seeds", "by seed", "in words")
+    head = (first, "mean over the seeds", "in words", "by seed")
     return _by_size(
         Caption(name, title, counted),
         Series("mean over the seeds", means, join=""),
