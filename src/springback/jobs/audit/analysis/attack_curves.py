@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from springback import elasticity
+from springback.elasticity import ReboundCurves
 from springback.jobs.audit.attackers import ATTACKERS
 from springback.jobs.audit.branches import PLAIN, Attack, attacks
 from springback.jobs.audit.settings import AuditSettings
@@ -34,16 +35,24 @@ def utility_lost(before: Probes, after: Probes) -> float | None:
 
 
 def curves(
-    settings: AuditSettings, start: Probes, rebounds: Mapping[int, Mapping[str, Any]]
+    settings: AuditSettings,
+    start: Probes,
+    rebounds: Mapping[int, Mapping[str, Any]],
+    outcomes: Mapping[str, ReboundCurves],
 ) -> tuple[AttackCurve, ...]:
     """The study's own perturbation and every attack, from the last branch point.
 
-    ``start``: the start model's probes.  Empty for results without costs.
+    ``start``: the start model's probes.  ``outcomes``: by name of the attack, what its findings are
+    about.  Empty for results without costs.
     """
     if any("costs" not in got for got in rebounds.values()):
         return ()
     return tuple(
-        AttackCurve(_title(attack), attack.name, tuple(_points(attack, settings, start, rebounds)))
+        AttackCurve(
+            _title(attack),
+            attack.name,
+            tuple(_points(attack, settings, start, rebounds, outcomes[attack.name])),
+        )
         for attack in (PLAIN, *attacks(settings))
     )
 
@@ -59,20 +68,22 @@ def _points(
     settings: AuditSettings,
     start: Probes,
     rebounds: Mapping[int, Mapping[str, Any]],
+    outcome: ReboundCurves,
 ) -> Iterator[AttackPoint]:
-    last, begin = max(settings.n_pos), float(start["margin"]["value"])
+    last = max(settings.n_pos)
     # What is attacked: aligned on ``last`` examples, or on none the start model.
     before = {seed: got["aligned"].get(last, start) for seed, got in rebounds.items()}
     after = {
         seed: got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
         for seed, got in rebounds.items()
     }
-    for dose in filter(None, next(iter(after.values()))):
+    for place, dose in enumerate(settings.doses, start=1):
         falls, shares, lost = [], [], []
         for seed, values in after.items():
-            pair = [float(p["margin"]["value"]) for p in (before[seed], values[dose])]
+            along = outcome.margins[seed][-1]
+            pair = [along[0], along[place]]
             falls.append(pair[0] - pair[1])
-            shares.append(elasticity.share_lost([0, dose], pair, begin, dose))
+            shares.append(elasticity.share_lost([0, dose], pair, outcome.start[seed], dose))
             lost.append(utility_lost(before[seed], values[dose]))
         known = [share for share in shares if share is not None]
         costs = [got["costs"][attack.name][dose] for got in rebounds.values()]

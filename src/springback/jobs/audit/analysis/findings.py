@@ -283,7 +283,8 @@ def attackers(
             values = {s: rows[-1] for s, rows in by_attack[attack.name].margins.items()}
             mixed.append(_mixed(attack.name, attack.mix, doses, values, margins.start))
     summary = elasticity.attack_summary(tried, largest=max(doses), first=min(settings.doses))
-    every = attack_curves.curves(settings, start["probes"], rebounds)
+    outcomes = {PLAIN.name: margins, **by_attack}
+    every = attack_curves.curves(settings, start["probes"], rebounds, outcomes)
     return Attackers(
         summary.share,
         summary.dose,
