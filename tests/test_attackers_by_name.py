@@ -57,6 +57,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
         benign=str(tmp_path / "benign.jsonl"),
         experiments=("rebound",),
         n_pos=(8,),
+        controls=(),
         doses=(4, 8),
         seeds=(0,),
         learning_rate=1e-3,
@@ -92,7 +93,8 @@ def mean_last(model: Model, prompts: list[list[int]], layer: int) -> np.ndarray[
     for ids in prompts:
         out = model(torch.tensor([ids]), output_hidden_states=True)
         last.append(out.hidden_states[layer][0, -1].detach().double().numpy())
-    return np.mean(last, axis=0)
+    mean: np.ndarray[Any, Any] = np.mean(last, axis=0)
+    return mean
 
 
 def test_ablation_projects_the_difference_of_means_out_of_all_that_writes(model: Model) -> None:
@@ -307,7 +309,10 @@ def test_rows_that_do_not_fit_are_refused_before_anything_is_trained(
         "harmless prompts": {"benign": "texts.jsonl", "attackers": ("ablation",)},
     }
     for words, change in wrong.items():
-        given = {k: str(tmp_path / v) if isinstance(v, str) else v for k, v in change.items()}
+        given: dict[str, Any] = {
+            key: str(tmp_path / value) if isinstance(value, str) else value
+            for key, value in change.items()
+        }
         with pytest.raises(DataError, match=words):
             audit(replace(settings, **given), tmp_path / "out")
         assert not (tmp_path / "out" / "runs").exists()

@@ -114,6 +114,12 @@ class SubjectSettings(Settings, group="Model and seeds", changes="model"):
 
     model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
     revision: str | None = setting(None, "Hub revision of the model.")
+    base: str | None = setting(
+        None,
+        "With --n-pos 0: what the model was made from, NAME or NAME@REVISION; gain over it, KL to "
+        "it.",
+        added=True,
+    )
     seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.", changes="seed")
 
 

@@ -130,6 +130,9 @@ def audit(
     --plan) prints the runs, tokens, time, memory by part and disk; with --size also of models that
     are not at hand.
 
+    With --n-pos 0 nothing is aligned: how little undoes a model as it is? Then --perturb alone is
+    enough; --align adds held-out wanted texts, --base the model that it was made from.
+
     On the built-in model and data: one seed unless --seeds says otherwise, the unaligned control
     alone, no NLL of neutral texts, about 10 minutes on 2 cores. Studies of your own default to 3
     seeds, all controls and that NLL.

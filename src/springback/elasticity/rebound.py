@@ -26,7 +26,8 @@ ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no
 class ReboundCurves:
     """The margins of one rebound study, in nats a token, higher = more aligned.
 
-    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
+    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.  ``gain``:
+    what there is to lose, in words.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
     ``noise``: by branch, the noise of its gain (:func:`took`); None where it is not known, and then
@@ -40,6 +41,7 @@ class ReboundCurves:
     margins: Mapping[int, Sequence[Sequence[float]]]
     what: str = "the margin"
     unit: str = "nats a token"
+    gain: str = "the gain in margin"
     noise: Sequence[float] | None = None
 
     def __post_init__(self) -> None:

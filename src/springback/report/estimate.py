@@ -10,6 +10,7 @@ from springback.results.schema import Bounded, Change, Difference, Interval, Qua
 #: Units that are read better in percent: factor, words for a value, words for a difference.
 _PERCENT = {
     "share of the gain": (100.0, "% of the gain", "points of the gain"),
+    "share of what there was": (100.0, "% of what there was", "points of what there was"),
     "share of the gain per doubling": (
         100.0,
         "points of the gain per doubling",

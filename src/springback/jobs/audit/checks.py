@@ -9,6 +9,7 @@ from springback.core import ALGORITHMS
 from springback.errors import SpringbackError, describe
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
+from springback.jobs.audit.finished import settle
 from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
@@ -52,6 +53,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
                 f"--{name} has {bad}; allowed are {zero}multiples of the batch size "
                 f"({settings.batch_size}): change them or --batch-size"
             )
+    settings = settle(settings)
     _check_probes(settings)
     _check_attacks(settings)
     for flag in ("algorithm", "perturb_algorithm"):
@@ -88,10 +90,14 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
 
 def _check_probes(settings: AuditSettings) -> None:
     unknown = [p for p in settings.probes if p not in PROBES]
-    if unknown or "margin" not in settings.probes:
+    if unknown or (settings.align and "margin" not in settings.probes):
         raise SpringbackError(
             f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
             "with margin among them, since gain and fall are measured in it"
+        )
+    if "base_kl" in settings.probes and settings.base is None:
+        raise SpringbackError(
+            "--probes has base_kl without --base; name the model that this one was made from"
         )
     if ("behaviour" in settings.probes) != (settings.behaviour is not None):
         raise SpringbackError(

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from springback import probes
 from springback.core import Checkpoint, Row, content_hash
 from springback.data import framed
@@ -42,7 +40,7 @@ from springback.models.loading import (
     tokenizer_source,
 )
 from springback.models.placement import Placement, placement
-from springback.probes.likelihood import TextNLL, pair_chunks
+from springback.probes.likelihood import TextNLL
 from springback.weights import file_digest, hash_weights, is_adapter
 
 #: Files beside the weights that decide how a model is run.
@@ -228,19 +226,7 @@ class Subject:
         return decode(strong, prompts, how, weak)
 
 
-@torch.inference_mode()
 def kl_between(p: Subject, q: Subject, rows: Sequence[Encoded]) -> list[float]:
-    """KL(p || q), mean over each row's counted positions (nats a token), in order.
-
-    Exact over the tokens that both have a logit for: models pad their vocabulary differently.
-    """
-    precision = probes.Precision()
-    streams = [pair_chunks(s.models, rows, p.tokenizer, precision) for s in (p, q)]
-    sums = torch.zeros(len(rows), dtype=torch.float64)
-    for (p_strong, p_weak, _, owner), (q_strong, q_weak, _, _) in zip(*streams, strict=True):
-        ours, theirs = p.mix(p_strong, p_weak), q.mix(q_strong, q_weak)
-        width = min(ours.shape[-1], theirs.shape[-1])
-        log_p = torch.log_softmax(ours[:, :width], -1)  # (chunk, vocabulary)
-        log_q = torch.log_softmax(theirs[:, :width].to(log_p.device), -1)
-        sums.index_add_(0, owner, (log_p.exp() * (log_p - log_q)).sum(-1).cpu().double())
-    return [float(s) / row.counted for s, row in zip(sums, rows, strict=True)]
+    """KL(p || q), mean over each row's counted positions (nats a token), in order."""
+    sides = (p.models, p.mix), (q.models, q.mix)
+    return probes.mixed_kl(*sides, rows, p.tokenizer)

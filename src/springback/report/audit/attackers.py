@@ -14,20 +14,23 @@ from springback.results.audit_schema import (
     AttackCurve,
     Attackers,
     AttackPoint,
+    Audit,
+    Finished,
     Rebound,
     WithinBound,
 )
 from springback.results.schema import Interval, Sweep
 
 
-def attackers_section(attackers: Attackers, rebound: Rebound | None) -> Section | None:
+def attackers_section(attackers: Attackers, audit: Audit) -> Section | None:
+    rebound, finished = audit.rebound, audit.finished
     largest = max(rebound.doses, default=None) if rebound is not None else None
     share, dose = attackers.share, attackers.dose
     charts = there(
         (
-            _share_chart(share) if share else None,
+            _share_chart(share, finished.lost if finished else "the gain") if share else None,
             _dose_chart(dose, largest) if dose else None,
-            _mixed_chart(attackers, rebound),
+            _mixed_chart(attackers, rebound, finished),
             _cost_chart(attackers.curves),
         )
     )
@@ -35,6 +38,8 @@ def attackers_section(attackers: Attackers, rebound: Rebound | None) -> Section 
         return None
     n_pos = attackers.n_pos
     model = f"the model aligned on {n_pos:,} examples" if n_pos else "one model"
+    if finished:
+        model = "the model as it is"
     left = share.left_out if share is not None else 0
     note = f"{formatting.count(left, 'attacker')} left out: alignment had gained nothing there."
     notes = [note] if left else []
@@ -125,8 +130,8 @@ def _cost_table(curves: Sequence[AttackCurve]) -> Table:
     return Table(head, tuple(rows))
 
 
-def _share_chart(sweep: Sweep) -> Chart | None:
-    """Share of the gain that the worst attacker took back, beside the median."""
+def _share_chart(sweep: Sweep, lost: str) -> Chart | None:
+    """Share of what is ``lost`` that the worst attacker took back, beside the median."""
     caption = Caption(
         "attackers-share",
         "Worst beside median: share lost",
@@ -134,11 +139,11 @@ def _share_chart(sweep: Sweep) -> Chart | None:
         "rate and a seed. "
         "The worst gets worse the more are tried: read it with their number.",
     )
-    above = "share of the gain lost, % (left = more durable)"
+    above = f"share of {lost} lost, % (left = more durable)"
     values = [Estimate(sweep.worst), Estimate(sweep.median), Estimate.of(sweep.typical)]
-    level = Level(100.0, "all of the gain")
+    level = Level(100.0, f"all of {lost}")
     return _sweep_chart(
-        caption, above, "% of the gain", sweep, [v.scaled(100) for v in values], level
+        caption, above, f"% of {lost}", sweep, [v.scaled(100) for v in values], level
     )
 
 
@@ -192,10 +197,15 @@ def _sweep_chart(
     )
 
 
-def _mixed_chart(attackers: Attackers, rebound: Rebound | None) -> Chart | None:
+def _mixed_chart(
+    attackers: Attackers, rebound: Rebound | None, finished: Finished | None
+) -> Chart | None:
     """Fall under perturbations mixed with benign rows, beside the study's own."""
     if not attackers.mixed:
         return None
+    what, unit = "the margin", "nats/token"
+    if finished is not None and finished.outcome != "margin":
+        what, unit = "the score", finished.unit
     rows = [(m.name, m.fall, m.share_lost) for m in attackers.mixed]
     if rebound is not None and (n_pos := attackers.n_pos) is not None:
         plain = (_value_for(rebound.fall, n_pos), _value_for(rebound.share_lost, n_pos))
@@ -208,12 +218,12 @@ def _mixed_chart(attackers: Attackers, rebound: Rebound | None) -> Chart | None:
             "unwanted: what falls under them falls by any further training.",
         ),
         Plot(
-            "fall of the margin, nats/token (left = more durable)",
+            f"fall of {what}, {unit} (left = more durable)",
             [Series("", ["–" if fall is None else fall for _, fall, _ in rows], join="")],
             zero=True,
         ),
         Axis(
-            "nats/token",
+            unit,
             [name for name, _, _ in rows],
             "perturbed with",
             {"share of the gain lost, %": [formatting.both(share, 100) for _, _, share in rows]},
