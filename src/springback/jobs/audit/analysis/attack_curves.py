@@ -42,19 +42,16 @@ def curves(
 ) -> tuple[AttackCurve, ...]:
     """The study's own perturbation and every attack, from the last branch point.
 
-    ``start``: the start model's probes.  ``outcomes``: by name of the attack, what its findings are
-    about.  Empty for results without costs.
+    ``start``: the start model's probes.  ``outcomes``: of every attack by name, the branch that it
+    begins at being the last.  Empty for results without costs.
     """
     if any("costs" not in got for got in rebounds.values()):
         return ()
-    return tuple(
-        AttackCurve(
-            _title(attack),
-            attack.name,
-            tuple(_points(attack, settings, start, rebounds, outcomes[attack.name])),
-        )
-        for attack in (PLAIN, *attacks(settings))
-    )
+    made = []
+    for attack in (PLAIN, *attacks(settings)):
+        points = _points(attack, settings, start, rebounds, outcomes[attack.name])
+        made.append(AttackCurve(_title(attack), attack.name, tuple(points)))
+    return tuple(made)
 
 
 def _title(attack: Attack) -> str:
@@ -70,21 +67,16 @@ def _points(
     rebounds: Mapping[int, Mapping[str, Any]],
     outcome: ReboundCurves,
 ) -> Iterator[AttackPoint]:
-    last = max(settings.n_pos)
-    # What is attacked: aligned on ``last`` examples, or on none the start model.
-    before = {seed: got["aligned"].get(last, start) for seed, got in rebounds.items()}
-    after = {
-        seed: got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
-        for seed, got in rebounds.items()
-    }
-    for place, dose in enumerate(settings.doses, start=1):
+    last, along = max(settings.n_pos), outcome.doses
+    for dose in settings.doses:
         falls, shares, lost = [], [], []
-        for seed, values in after.items():
-            along = outcome.margins[seed][-1]
-            pair = [along[0], along[place]]
-            falls.append(pair[0] - pair[1])
-            shares.append(elasticity.share_lost([0, dose], pair, outcome.start[seed], dose))
-            lost.append(utility_lost(before[seed], values[dose]))
+        for seed, got in rebounds.items():
+            row = outcome.margins[seed][-1]
+            falls.append(elasticity.absolute_fall(along, row, dose))
+            shares.append(elasticity.share_lost(along, row, outcome.start[seed], dose))
+            made = got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
+            # What is attacked is aligned on ``last`` examples, or on none the start model.
+            lost.append(utility_lost(got["aligned"].get(last, start), made[dose]))
         known = [share for share in shares if share is not None]
         costs = [got["costs"][attack.name][dose] for got in rebounds.values()]
         utility = [value for value in lost if value is not None]

@@ -454,7 +454,7 @@ def _within_bound(bounded: WithinBound) -> Part:
     if share is not None:
         took = f"{100 * share.mean:.0f} % of the gain"
     elif fall is not None:
-        took = f"{fall.mean:.4f} nats a token"
+        took = f"a fall of {fall.mean:.4f}"
     lost = point.utility_lost or 0.0
     price = f"{100 * lost:.1f} % of the utility" if lost > 0 else "none of the utility"
     text = (
