@@ -88,7 +88,7 @@ def test_long_texts_are_cut_and_batches_do_not_matter(
     assert both[0] == pytest.approx(both[1], rel=1e-6)
     prompts = [""] * len(TEXTS)
     whole = scorer.score(prompts, TEXTS)
-    monkeypatch.setattr("springback.probes.scorers.CLASSIFIER_BATCH", 2)
+    monkeypatch.setattr("springback.probes.judges.classifier.CLASSIFIER_BATCH", 2)
     assert scorer.score(prompts, TEXTS) == pytest.approx(whole, rel=1e-5)
 
 

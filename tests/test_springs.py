@@ -23,6 +23,7 @@ from springback.results.writing import geometric
 from springback.theory import Elongation, Sets
 
 SMALL = SpringsSettings(
+    arrangements=("opposed kinds", "independent"),
     symbols=3,
     length=2,
     hidden=8,
@@ -78,6 +79,35 @@ def test_opposed_kinds_by_hand() -> None:
     two, three = math.log(0.625 / 0.5), math.log(0.375 / 0.5)
     assert e.changes == pytest.approx(((two + three) / 2, two, three))
     assert e.volumes == (3.0, 1.0, 1.0)
+
+
+def test_the_model_first_by_hand() -> None:
+    """k = 1, l = 1, two leaves: the joint share of the first goes from 5/8 to 1/2."""
+    sets = Sets(np.array([0.5, 0.5]), np.array([0.75, 0.25]), np.array([0.25, 0.75]))
+
+    def kl(share: float, own: float) -> float:
+        return share * math.log(share / own) + (1 - share) * math.log((1 - share) / (1 - own))
+
+    expected = [kl(0.5, own) - kl(0.625, own) for own in (0.5, 0.75, 0.25)]
+    assert theory.model_first(sets, 1.0, 1.0) == pytest.approx(expected)
+
+
+def test_with_the_model_first_disjoint_sets_have_no_elongation_but_d1s() -> None:
+    whole, second, third = theory.three_parts(np.array([1.0]), np.random.default_rng(0))
+    one, two, three = theory.model_first(Sets(whole, second, third), 3.0, 1.0)
+    # Weights 1/4, 1/2, 1/4 become 1/5, 2/5, 2/5; each KL is to thirds.
+    before = 0.5 * math.log(0.25) + 0.5 * math.log(0.5)
+    after = 0.2 * math.log(0.2) + 0.8 * math.log(0.4)
+    assert one == pytest.approx(after - before)
+    assert math.isnan(two)
+    assert math.isnan(three)
+
+
+def test_with_the_model_first_there_is_no_balance_even_at_small_l() -> None:
+    """Nothing is stationary there: D2's product is far from minus D1's as l goes to 0."""
+    sets = _sets(0, 27)
+    one, two, _ = theory.model_first(sets, 10.0, 1e-6)
+    assert abs(10.0 * one + two) > 0.1 * (abs(10.0 * one) + abs(two))
 
 
 def _sets(seed: int, leaves: int) -> Sets:
@@ -175,6 +205,26 @@ def test_the_study_has_both_arms_with_prediction_noise_and_bounds(study: Path) -
     marks = [m for m in data["measurements"] if m["tags"]["arm"] == "sequence"]
     assert len(marks) == 2 * 3 * 2 * 2 * 3
     assert len(data["verdict"]["parts"]) == 4
+    # Neither arrangement is the theorem's; opposed kinds have no KL with the model first.
+    assert {c["premises"] for c in found["cells"]} == {False}
+    first = {row["arrangement"]: row for row in found["model_first"]}
+    assert len(found["model_first"]) == 2 * 2 * 2
+    assert [c is None for c in first["opposed kinds"]["changes"]] == [False, True, True]
+    assert None not in first["independent"]["changes"]
+
+
+def test_three_parts_are_within_the_premises_below_a_half(tmp_path: Path) -> None:
+    less = {"seeds": (0,), "steps": 4, "batch_size": 16, "doses": (0.25, 0.5)}
+    settings = replace(SMALL, arrangements=("three parts",), **less)
+    found = springs_study(settings, tmp_path).data["analysis"]["springs"]
+    assert {c["l"]: c["premises"] for c in found["cells"]} == {0.25: True, 0.5: False}
+    # D1 has a third of its mass on D3's kind: the exact optimum is the theorem's.
+    cell = next(c for c in found["cells"] if (c["k"], c["l"]) == (4, 0.25))
+    joined = math.log((4 / 3 + 1) / 5), math.log((4 / 3 + 1) / 5.25)
+    assert cell["predicted"]["changes"][1]["mean"] == pytest.approx(joined[0] - joined[1])
+    page = build(tmp_path).read_text(encoding="utf-8")
+    assert "Within the theorem" in page
+    assert "infinite for D2 and D3" in page
 
 
 def test_finished_trainings_are_read_and_more_seeds_add_only_theirs(study: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from springback import theory
 from springback.errors import DataError
+from springback.jobs.papers.theory.theorem import law_of, pruned_trees
 from springback.theory import END, Sets, TokenTree
 
 WEIGHTS = st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=40)
@@ -74,6 +75,8 @@ def test_volume_is_weight() -> None:
             "one depth",
         ),
         (lambda: theory.huffman_lengths([1, 0]), "above 0"),
+        (lambda: theory.rate([1], [1], 0), "depth 0"),
+        (lambda: theory.response_bits(0, [1], [1], 2), "symbols 0"),
         (lambda: theory.leaf_masses("cauchy", 4), "pareto"),
         (lambda: theory.pruned(np.ones(3) / 3, 1), "power of two"),
         (lambda: Sets(np.ones(2), np.ones(2) / 2, np.ones(2) / 2), "p1"),
@@ -118,13 +121,24 @@ def test_no_prefix_code_is_shorter_than_huffmans(weights: list[int]) -> None:
 
 
 def test_rates_by_hand() -> None:
-    # Weights 1/2, 1/4, 1/4 on leaves of depths 1, 2, 2: 1.5 bits over 1.5 symbols.
-    weights, depths = [0.5, 0.25, 0.25], [1, 2, 2]
+    # Weights 1/2, 1/4, 1/4 of a tree pruned to depth 2: 1.5 bits over 2 symbols.
+    weights = [0.5, 0.25, 0.25]
     lengths = theory.huffman_lengths(weights)
-    assert theory.rate(weights, lengths, depths) == 1
-    assert theory.normalised_rate(weights, lengths, depths) == 1 - math.log2(3)
-    # A set that has only the first leaf, in the same code: 1 bit over 1 symbol, one leaf.
-    assert theory.normalised_rate([1, 0, 0], lengths, depths) == 1
+    assert theory.rate(weights, lengths, 2) == 0.75
+    assert theory.normalised_rate(weights, lengths, 2) == 0.75 - math.log2(3)
+    # A set that has only the first leaf, in the same code: 1 bit, over the depth of all trees and
+    # not its own, one leaf.
+    assert theory.normalised_rate([1, 0, 0], lengths, 2) == 0.5
+
+
+@pytest.mark.parametrize(("symbols", "pieces"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)])
+def test_a_response_is_coded_in_pieces_of_the_depth(symbols: int, pieces: int) -> None:
+    weights = [0.5, 0.25, 0.25]
+    lengths = theory.huffman_lengths(weights)
+    bits = theory.response_bits(symbols, weights, lengths, 2)
+    assert bits == 1.5 * pieces
+    if symbols % 2 == 0:
+        assert bits / symbols == theory.rate(weights, lengths, 2)
 
 
 def test_masses_follow_their_law() -> None:
@@ -168,19 +182,19 @@ COUNTS = st.lists(st.tuples(*[st.integers(0, 20)] * 3), min_size=2, max_size=12)
 )
 
 
-def sets_of(rows: list[tuple[int, int, int]], depth1: float = 1, depth2: float = 1) -> Sets:
+def sets_of(rows: list[tuple[int, int, int]], depth: float = 1) -> Sets:
     p = [np.array(column, dtype=float) / sum(column) for column in zip(*rows, strict=True)]
-    return Sets(p[0], p[1], p[2], depth1, depth2)
+    return Sets(p[0], p[1], p[2], depth)
 
 
-@given(COUNTS, st.floats(1, 1e6), st.floats(1, 20), st.floats(1, 20))
+@given(COUNTS, st.floats(1, 1e6), st.floats(1, 20))
 def test_the_volume_weighted_slopes_cancel_at_zero(
-    rows: list[tuple[int, int, int]], k: float, depth1: float, depth2: float
+    rows: list[tuple[int, int, int]], k: float, depth: float
 ) -> None:
     kept = [(a, b, c if a or b else 0) for a, b, c in rows]  # D3 supported on D1 and D2
     if not any(c for _, _, c in kept):
         return
-    found = theory.slopes(sets_of(kept, depth1, depth2), k, 0)
+    found = theory.slopes(sets_of(kept, depth), k, 0)
     assert abs(found.balance) <= 1e-12
     assert found.escaped == 0
 
@@ -245,11 +259,93 @@ def test_the_ratio_needs_no_law_at_zero_and_departs_by_one_number(law: str, k: f
     rng = np.random.default_rng(1)
     masses = theory.leaf_masses(law, 256)
     p1, p2 = theory.permuted(masses, rng), theory.permuted(masses, rng)
-    sets = Sets(p1, p2, theory.overlapping(p2, masses, 0.3, rng), 8.0, 6.0)
-    assert theory.slopes(sets, k, 0).ratio == pytest.approx(-k * 8 / 6, rel=1e-6)
+    sets = Sets(p1, p2, theory.overlapping(p2, masses, 0.3, rng), 8.0)
+    assert theory.slopes(sets, k, 0).ratio == pytest.approx(-k, rel=1e-6)
     for l in (0.01, 0.1, 1.0):  # noqa: E741
         found = theory.slopes(sets, k, l)
         assert found.kept == pytest.approx(1 / (1 + l / found.scale), rel=1e-6)
+
+
+def test_the_premises_are_three_parts_of_one_size_that_share_no_leaf() -> None:
+    masses = theory.leaf_masses("pareto", 5)
+    whole, second, third = theory.three_parts(masses, np.random.default_rng(0))
+    first = 3 * whole - second - third
+    for part in (first, second, third):
+        assert sorted(part)[-5:] == pytest.approx(sorted(masses))
+        assert np.count_nonzero(part > 1e-12) == 5
+    held = [set(np.flatnonzero(part > 1e-12)) for part in (first, second, third)]
+    assert len(set.union(*held)) == 15
+
+
+def test_under_the_premises_the_ratio_by_hand() -> None:
+    # k = 3, l = 1/4, one leaf a part: joint weights 1, 2, 5/4 of V = 17/4.
+    sets = Sets(np.ones(3) / 3, np.array([0, 1.0, 0]), np.array([0, 0, 1.0]), 2.0)
+    found = theory.slopes(sets, 3, 0.25)
+    # D2's leaf loses weight as 1 / V does; of D1 the third leaf gains (1/3) / (5/4) = 4/15 ...
+    assert found.rate2 == pytest.approx(4 / 17 / (2 * math.log(2)))
+    assert found.rate1 == pytest.approx((4 / 17 - 4 / 15) / (2 * math.log(2)))
+    # ... so the ratio is -3 (1 + 1/4) / (1 - 1/2).
+    assert found.ratio == pytest.approx(-7.5)
+    assert theory.kept_by_premises(3, 0.25) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("law", theory.LAWS)
+@pytest.mark.parametrize("k", [10.0, 1e3, 1e6])
+@pytest.mark.parametrize("cut", [3, 6])
+def test_trees_under_the_premises_follow_the_closed_form_whatever_the_law(
+    law: str, k: float, cut: int
+) -> None:
+    sets = pruned_trees(law_of(law, 1.0), 6, cut, np.random.default_rng(3))
+    for l in (0.0, 0.05, 0.1, 0.3, 0.45, 0.55, 0.8, 2.0):  # noqa: E741
+        found, closed = theory.slopes(sets, k, l), theory.kept_by_premises(k, l)
+        assert closed == pytest.approx((1 + 3 * l / k) / (1 - 2 * l))
+        assert found.kept == pytest.approx(closed, rel=1e-7)
+        one, two = theory.difference(sets, k, l, 1e-8)
+        assert -two / one / k == pytest.approx(closed, rel=1e-5)
+        # The signs are part of the statement: up to l = 1/2 and no further.
+        assert found.as_stated == (l < 0.5)
+        assert found.rate2 > 0
+    assert theory.kept_by_premises(1e9, 0.1) == pytest.approx(1.25)
+    assert theory.kept_by_premises(1e9, 0.45) == pytest.approx(10.0)
+    assert theory.kept_by_premises(k, 0.5) == math.inf
+
+
+def test_rates_of_joined_and_pruned_trees_have_the_slopes_of_the_closed_form() -> None:
+    """Nothing but trees: join them by volume, prune, code, divide by the depth."""
+    parts = [
+        TokenTree.from_responses([start + end for end in itertools.product((0, 1), repeat=3)], w)
+        for start, w in zip(
+            ((0, 0), (0, 1), (1, 0)),
+            ([8, 4, 2, 1, 1, 1, 1, 1], [1] * 8, [5, 5, 3, 3, 2, 2, 1, 1]),
+            strict=True,
+        )
+    ]
+    whole, k, l, step, depth = theory.joint(parts, (1, 1, 1)), 5.0, 0.3, 1e-5, 4  # noqa: E741
+
+    def rates(volume: float) -> list[float]:
+        mixed = theory.joint([whole, parts[1], parts[2]], (k, 1.0, volume)).prune(depth)
+        weights, _ = theory.aligned([mixed, whole.prune(depth), parts[1].prune(depth)])
+        code = theory.ideal_lengths(weights[0])
+        return [theory.rate(own, code, depth) for own in weights[1:]]
+
+    (one, two), (later, after) = rates(l - step), rates(l + step)
+    assert later < one
+    assert after > two
+    ratio = (after - two) / (later - one)
+    assert ratio == pytest.approx(-k * (1 + 3 * l / k) / (1 - 2 * l), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_only_the_share_of_d3s_part_counts(share: float) -> None:
+    """Two opposed kinds are the premises but for the sizes; the pole is at share / (1 - share)."""
+    p1 = theory.permuted(theory.leaf_masses("pareto", 64), np.random.default_rng(0))
+    p2, p3 = theory.opposed(p1, share, np.random.default_rng(1))
+    exact = float(p1[p3 > 0].sum())
+    for l in (0.01, 0.05, 3.0):  # noqa: E741
+        found = theory.slopes(Sets(p1, p2, p3), 100.0, l)
+        assert found.kept == pytest.approx(theory.kept_by_premises(100.0, l, exact), rel=1e-9)
+    with pytest.raises(DataError, match="share"):
+        theory.kept_by_premises(100.0, 0.1, 1.0)
 
 
 def test_the_sign_follows_the_overlap() -> None:

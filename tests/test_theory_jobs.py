@@ -59,6 +59,22 @@ def test_the_theorems_study_tells_identity_from_content(theorem: Path) -> None:
     assert later["same ranks"]["kept"]["median"] == pytest.approx(1 / 1.1, rel=1e-2)
     assert later["same ranks"]["worse"] == 0
     assert later["opposed kinds"]["worse"] == 1
+    # Every row says whether it lies within the theorem's premises.
+    tables = (*found["by_k"], *found["by_l"], *found["laws"], *found["escaped"], *found["map"])
+    for row in tables:
+        inside = row.get("arrangement") == "three parts" and not row.get("mass")
+        assert row["premises"] is inside
+        assert row["as_stated"] == 1 or not inside
+    assert {row["arrangement"] for row in tables if row["premises"]} == {"three parts"}
+    assert later["three parts"]["kept"]["median"] == pytest.approx((1 + 0.3 / 1e3) / 0.8)
+    assert later["opposite ranks"]["as_stated"] < 1
+    for row in found["premises"]:
+        assert row["inside"] is (row["l"] < 0.5)
+        assert row["as_stated"] is row["inside"]
+        assert row["trees"] == pytest.approx(row["closed"], rel=1e-6)
+        assert row["differences"] == pytest.approx(row["closed"], rel=1e-6)
+    assert data["verdict"]["parts"][0]["label"] == "as stated"
+    assert "independent (outside)" in data["verdict"]["parts"][2]["text"]
     for row in found["departures"]:
         assert row["kept"] == pytest.approx(1 / (1 + row["l_over_scale"]), rel=1e-6)
     assert len(found["map"]) == 2 * 3 * 2
@@ -75,8 +91,16 @@ def test_the_same_settings_give_the_same_numbers(theorem: Path, tmp_path: Path) 
 def test_the_page_and_pictures_of_the_theorem(theorem: Path) -> None:
     page = build(theorem).read_text(encoding="utf-8")
     assert "Escaped mass" in page
+    assert "Under the theorem&#x27;s premises" in page or "Under the theorem's premises" in page
+    assert "outside" in page
     drawn = {path.stem for path in (theorem / "charts").glob("*.svg")}
-    assert {"theory-ratio-k", "theory-ratio-l", "theory-map", "theory-huffman"} <= drawn
+    assert {
+        "theory-premises",
+        "theory-ratio-k",
+        "theory-ratio-l",
+        "theory-map",
+        "theory-huffman",
+    } <= drawn
     assert drawn == {path.stem for path in (theorem / "charts").glob("*.png")}
 
 
@@ -86,6 +110,18 @@ def test_a_theory_result_of_another_form_is_refused(theorem: Path) -> None:
     with pytest.raises(StoreError, match="form that springback theory writes"):
         render(data)
     assert "Theory" in render({"schema_version": 1, "kind": "theory"})
+
+
+def test_a_theorem_from_before_the_premises_is_read(theorem: Path) -> None:
+    data = read(theorem)
+    tables = data["analysis"]["theorem"]
+    del tables["premises"]
+    for name in ("by_k", "by_l", "laws", "escaped", "map"):
+        for row in tables[name]:
+            del row["premises"], row["as_stated"]
+    page = render(data)
+    assert "theory-premises" not in page
+    assert "theory-ratio-l" in page
 
 
 def slice_of(*texts: str) -> Slice:

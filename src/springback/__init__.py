@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from springback.jobs.audit.settings import AuditSettings
     from springback.jobs.boost.job import boost
     from springback.jobs.boost.settings import BoostSettings
+    from springback.jobs.check.job import check
+    from springback.jobs.check.settings import CheckSettings
     from springback.results.writing import Result
     from springback.weights import extrapolate
 
@@ -27,6 +29,7 @@ __version__ = "0.1.0.dev0"
 _HOMES = {
     "AuditSettings": "springback.jobs.audit.settings",
     "BoostSettings": "springback.jobs.boost.settings",
+    "CheckSettings": "springback.jobs.check.settings",
     "Checkpoint": "springback.core",
     "CodecSettings": "springback.compression.settings",
     "ContrastModel": "springback.decoding",
@@ -42,6 +45,7 @@ _HOMES = {
     "Trajectory": "springback.core",
     "audit": "springback.jobs.audit.job",
     "boost": "springback.jobs.boost.job",
+    "check": "springback.jobs.check.job",
     "compress": "springback.compression.files",
     "decompress": "springback.compression.files",
     "extrapolate": "springback.weights",
@@ -53,6 +57,7 @@ _HOMES = {
 __all__ = [
     "AuditSettings",
     "BoostSettings",
+    "CheckSettings",
     "Checkpoint",
     "CodecSettings",
     "ContrastModel",
@@ -69,6 +74,7 @@ __all__ = [
     "__version__",
     "audit",
     "boost",
+    "check",
     "compress",
     "decompress",
     "extrapolate",

@@ -221,6 +221,31 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+@dataclass(frozen=True)
+class BoostFacts:
+    """What ``springback.json`` says of a folder: strengths, its weak model, how it asks."""
+
+    lam: float
+    alpha: float
+    weak: Path | None
+    system: str | None
+    template: str | None
+    chat: ChatSettings
+
+
+def boost_facts(folder: Path) -> BoostFacts:
+    """Of a boosted folder; lambda 0 and no weak model of any other.
+
+    Raises :class:`ModelError` for what the file cannot say.
+    """
+    facts = _facts(folder)
+    lam = float(facts.get("lambda") or 0)
+    weak = _weak_folder(folder, facts) if lam else None
+    alpha = float(facts.get("alpha") or 0.1)
+    asked = facts.get("system"), facts.get("prompt_template")
+    return BoostFacts(lam, alpha, weak, *asked, ChatSettings.recorded(facts))
+
+
 def _weak_folder(folder: Path, facts: Any) -> Path:
     """Where the weak model is; raises :class:`ModelError` unless that is inside ``folder``."""
     name = str(facts.get("amateur", ""))

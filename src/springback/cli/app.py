@@ -28,8 +28,9 @@ from springback.core import printable, to_jsonable
 from springback.errors import SpringbackError, SpringbackWarning, missing_extra
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
-from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.check.settings import CheckSettings
 from springback.jobs.papers.epicode.settings import NAMES as EPICODE
 from springback.jobs.papers.epicode.settings import EpicodeSettings
 from springback.jobs.papers.scale.settings import NAME as SCALE
@@ -160,8 +161,9 @@ def audit(
     --plan) prints the runs, tokens, time, memory by part and disk; with --size also of models that
     are not at hand.
 
-    On the built-in model and data: one seed unless --seeds says otherwise, about 10 minutes on
-    2 cores. Studies of your own default to 3 seeds.
+    On the built-in model and data: one seed unless --seeds says otherwise, the unaligned control
+    alone, no NLL of neutral texts, about 10 minutes on 2 cores. Studies of your own default to 3
+    seeds, all controls and that NLL.
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
@@ -176,8 +178,9 @@ def audit(
     settings = config.build(AuditSettings, {**values, **given})
     bare = ("model", "series", "align", "perturb")
     built_in = all(getattr(settings, name) == getattr(AuditSettings(), name) for name in bare)
-    if built_in and "seeds" not in {*values, *given}:
-        settings = replace(settings, seeds=(0,))
+    if built_in:
+        bare_values = {name: v for name, v in BARE.items() if name not in {*values, *given}}
+        settings = replace(settings, **bare_values)
     if show:
         say_block(config.show(settings))
     elif only_plan:
@@ -370,6 +373,50 @@ def boost(
         finish(result, track)
         if push:
             _push(result, push)
+
+
+@app.command(cls=GroupedCommand)
+@with_settings(
+    CheckSettings,
+    first="run texts choices tasks prompts harmful task",
+    leave_out="base tuned",
+)
+def check(
+    given: dict[str, Any],
+    base: Annotated[str, typer.Argument(help="The model before: folder, hub id, built-in name.")],
+    tuned: Annotated[
+        str | None,
+        typer.Argument(help="The model after: the same, a PEFT adapter of it, a boosted folder."),
+    ] = None,
+    out: Out = Path("springback-check"),
+    track: Track = None,
+    plan_only: OnlyPlan = False,
+    show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
+) -> None:
+    """What did fine-tuning break: two models on the same texts, questions and prompts.
+
+    Bits per byte, multiple choice, refusals, KL, how far weights moved, lm-eval's tasks: what got
+    better and worse beyond noise. Built-in texts, questions and prompts unless others are named.
+    With --run the checkpoints of a run, and which one to take.
+    """
+    from springback.cli.progress import make_progress
+    from springback.jobs import config
+    from springback.jobs.check.checks import check_settings
+
+    _check_track(track)
+    settings = config.build(CheckSettings, {"base": base, "tuned": tuned, **given})
+    if show:
+        say_block(config.show(settings))
+        return
+    check_settings(settings, out)  # before torch is loaded
+    if plan_only:
+        from springback.jobs.check.job import plan
+
+        say_block(str(plan(settings, out)))
+        return
+    from springback.jobs.check.job import check as run
+
+    finish(run(settings, out, make_progress()), track)
 
 
 def _push(result: Any, repository: str) -> None:

@@ -14,7 +14,8 @@ def finish(result: Any, targets: list[str] | None = None) -> None:
 
     analysis = result.data["analysis"]
     for part in analysis.get("models") or analysis.get("studies") or []:
-        build(result.folder / part["folder"])  # the page links to them
+        if "folder" in part:
+            build(result.folder / part["folder"])  # the page links to them
     page = build(result.folder)
     say(result.verdict)
     say(f"results: {result.folder / 'result.json'}")

@@ -5,7 +5,14 @@ from springback.data.builtin.reviews import review_count, reviews
 from springback.data.choices import bare_question, choice_problems, problem_texts
 from springback.data.files import is_local
 from springback.data.formats import load_rows, split_conditions, where_is
-from springback.data.loading import check_disjoint, content_key, is_built_in, load_slice, split_rows
+from springback.data.loading import (
+    LISTED,
+    check_disjoint,
+    content_key,
+    is_built_in,
+    load_slice,
+    split_rows,
+)
 from springback.data.references import nll_withheld
 from springback.data.tasks import (
     QUESTION,
@@ -19,6 +26,7 @@ from springback.data.tasks import (
 )
 
 __all__ = [
+    "LISTED",
     "QUESTION",
     "TASKS",
     "Task",

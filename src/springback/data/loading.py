@@ -10,7 +10,9 @@ from typing import cast
 
 from springback.core import Row, Slice
 from springback.data.builtin.grammar import SPLITS, Split, require_choice, require_count
+from springback.data.builtin.passages import PASSAGES, passages
 from springback.data.builtin.problems import problems
+from springback.data.builtin.requests import KINDS, requests
 from springback.data.builtin.reviews import REVIEW_LABELS, reviews
 from springback.data.choices import choice_problems, problem_texts
 from springback.data.formats import joined, load_rows, split_conditions
@@ -23,12 +25,15 @@ _PROBLEMS = {
     "problems-text": problem_texts,
 }
 
+#: Built-in lists, of which there are only so many.
+LISTED = {"passages": len(PASSAGES), **{f"requests:{kind}": len(r) for kind, r in KINDS.items()}}
+
 _OTHER = re.compile(r"[\W_]+")
 
 
 def is_built_in(source: str) -> bool:
     """Whether :func:`load_slice` makes this source itself (or says which ones it can make)."""
-    return source.partition(":")[0] in ("reviews", *_PROBLEMS)
+    return source.partition(":")[0] in ("reviews", "requests", "passages", *_PROBLEMS)
 
 
 def load_slice(
@@ -47,7 +52,8 @@ def load_slice(
     Built-in: ``reviews:positive``, ``reviews:negative``, ``problems``, ``problems-choice`` (with
     choices) and ``problems-text`` (plain texts), the last three also with a level behind them
     (``problems:1`` to ``problems:3``); 1000 rows unless ``limit`` says otherwise, drawn by
-    ``seed`` from ``split`` (train, validation or test).
+    ``seed`` from ``split`` (train, validation or test).  ``passages``, ``requests:harmful`` and
+    ``requests:harmless`` are short lists, the same for every seed and split.
 
     Other sources are shuffled whole by ``seed`` (unless ``shuffle`` is False) and then cut, so a
     shorter slice begins a longer one; ``split`` names a hub data set's split.  ``split`` means
@@ -60,7 +66,8 @@ def load_slice(
     if limit is not None:
         require_count(f"rows of {source!r}", limit)
     if is_built_in(source):
-        made = _built_in(source, BUILT_IN_ROWS if limit is None else limit, seed, split)
+        usual = LISTED.get(source, BUILT_IN_ROWS)
+        made = _built_in(source, usual if limit is None else limit, seed, split)
         return made if name is None else Slice.of(name, made.source, made.rows, seed)
     rows = list(load_rows(source, fields=fields, split=split, note=note))
     if limit is not None and limit > len(rows):
@@ -86,6 +93,8 @@ def _built_in(source: str, n: int, seed: int, split: str) -> Slice:
     base, _, option = source.partition(":")
     if base == "reviews" and option in REVIEW_LABELS:
         return reviews(option, n, seed=seed, split=which)
+    if source in LISTED:
+        return passages(n) if source == "passages" else requests(option, n)
     if source in _PROBLEMS:
         return _PROBLEMS[source](n, seed=seed, split=which)
     if base in _PROBLEMS and option in ("1", "2", "3"):
@@ -93,7 +102,7 @@ def _built_in(source: str, n: int, seed: int, split: str) -> Slice:
     raise DataError(
         f"no built-in data set {source!r}; allowed: reviews:positive, reviews:negative, problems, "
         "problems-choice, problems-text, these three also with a level (problems:1, problems:2, "
-        "problems:3); choose one, or write ./ before a file's name"
+        f"problems:3), {', '.join(LISTED)}; choose one, or write ./ before a file's name"
     )
 
 

@@ -1,8 +1,9 @@
 """What an audit's numbers say.  Pure; what is random takes a seed.  Paper A, A2 and A3.
 
 ``curves``, ``doses``, ``phases``, ``proportional``: the arithmetic of one study.  ``rebound``,
-``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of ``audit_values`` by
-``make_card``) and ``compare``: one model on one page, several side by side.  ``censored`` and
+``controls``, ``resistance``, ``attackers``, ``realign``: what it says.  ``card`` (made of
+``audit_values`` by ``make_card``) and ``compare``: one model on one page, several side by side.
+``censored`` and
 ``seed_tests``: means and tests over seeds that keep censored values censored.
 """
 
@@ -11,6 +12,14 @@ from springback.elasticity.audit_values import AuditValues, study_hash
 from springback.elasticity.card import ElasticityCard, Quantity
 from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.compare import Comparison, Difference, compare
+from springback.elasticity.controls import (
+    DECIDING,
+    BeyondControl,
+    BeyondControls,
+    beyond_control,
+    beyond_controls,
+    less_control,
+)
 from springback.elasticity.curves import (
     Crossing,
     DecayFit,
@@ -29,6 +38,7 @@ from springback.elasticity.doses import (
     DoseAt,
     Doses,
     DoseTrend,
+    dose_in_words,
     dose_trend,
     doses_at,
     doses_to_lose_gain,
@@ -46,15 +56,19 @@ from springback.elasticity.rebound import (
     rebound_judgement,
     resistance_judgement,
     several_sizes,
+    took,
 )
 from springback.elasticity.resistance import PairTest, overall_resistance, resistance_tests
 
 __all__ = [
+    "DECIDING",
     "EPSILON",
     "AtCount",
     "AttackSummary",
     "Attacker",
     "AuditValues",
+    "BeyondControl",
+    "BeyondControls",
     "Bounded",
     "Comparison",
     "Criterion",
@@ -75,12 +89,15 @@ __all__ = [
     "Sweep",
     "absolute_fall",
     "attack_summary",
+    "beyond_control",
+    "beyond_controls",
     "bootstrap_slope",
     "bounded_mean",
     "branch_phases",
     "card_of",
     "compare",
     "decay_criterion",
+    "dose_in_words",
     "dose_to_half_gain",
     "dose_to_undo_gain",
     "dose_trend",
@@ -91,6 +108,7 @@ __all__ = [
     "first_crossing",
     "fit_proportional_decay",
     "kl_doses",
+    "less_control",
     "overall_resistance",
     "realignment",
     "rebound_judgement",
@@ -101,4 +119,5 @@ __all__ = [
     "slope_on_log2",
     "slopes_on_log2",
     "study_hash",
+    "took",
 ]

@@ -52,7 +52,8 @@ class Sweep:
 
     Attributes:
         unit: of the measure
-        worst: the largest share, the smallest dose
+        worst: the largest share, the smallest dose; a dose reached by the first one measured counts
+            as that first one
         worst_by: the attacker that did it
         median: over all attackers
         median_by: the attacker nearest to it
@@ -84,11 +85,16 @@ class AttackSummary:
 
 
 def attack_summary(
-    attackers: Sequence[Attacker], *, largest: float | None = None, level: float = 0.95
+    attackers: Sequence[Attacker],
+    *,
+    largest: float | None = None,
+    first: float = 0.0,
+    level: float = 0.95,
 ) -> AttackSummary:
     """Worst case and median over a sweep of learning rates, draws and seeds, at one ``n_pos``.
 
     ``largest``: the largest dose measured, beyond which doses are censored; needed where some are.
+    ``first``: the smallest one above 0, below which a dose is not known further.
     Every seed must have been attacked in the same ways, with the same learning rates and draws,
     else the medians of the seeds are of different things.
 
@@ -106,7 +112,7 @@ def attack_summary(
             raise DataError(
                 describe("a censored dose", "with largest=", "pass the largest dose measured")
             )
-        doses.append((attacker, dose_range(crossing, largest or 0.0)))
+        doses.append((attacker, dose_range(crossing, largest or 0.0, first)))
     total = len(attackers)
     return AttackSummary(
         _sweep(shares, "share of the gain", max, total, level) if shares else None,

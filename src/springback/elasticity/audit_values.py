@@ -17,8 +17,10 @@ from springback.settings import (
     names_changing,
 )
 
-#: Settings that two studies may differ in and still be the same study of two models.
+#: Settings that two studies may differ in and still be the same study of two models.  Controls add
+#: runs and change no other.
 FREE = (
+    "controls",
     *names_changing(SubjectSettings, "model", "seed"),
     *names_changing(ExecutionSettings, "nothing"),
     *names_changing(ComputeSettings, "nothing"),
@@ -34,6 +36,9 @@ class AuditValues:
     token; ``attackers``: share of the gain lost over a sweep of attackers; ``study``: hash of data
     and settings but for model and seeds (:func:`study_hash`).  ``means``: where single values are
     missing, the quantities that are known as means over the seeds, by their name on a card.
+    ``controls``: control -> seed -> [branch][dose], margins; ``gain_noise``: by branch, None where
+    it is not known (:func:`springback.elasticity.rebound.took`).
+    ``agreement``: of each two judges of sampled texts.
     """
 
     model: str = ""
@@ -49,6 +54,9 @@ class AuditValues:
     attackers: Sweep | None = None
     resistance_data: str = "responses"
     means: Mapping[str, Quantity] = field(default_factory=dict)
+    controls: Mapping[str, Mapping[int, Sequence[Sequence[float]]]] = field(default_factory=dict)
+    gain_noise: Sequence[float] | None = None
+    agreement: Mapping[str, Quantity] = field(default_factory=dict)
 
     def rebound(self) -> ReboundCurves | None:
         """The margins, or None if no seed has them all."""
@@ -56,7 +64,7 @@ class AuditValues:
         if not margins or "margin" not in self.start:
             return None
         start = dict.fromkeys(margins, self.start["margin"])
-        return ReboundCurves(self.n_pos, self.doses, start, margins)
+        return ReboundCurves(self.n_pos, self.doses, start, margins, noise=self.gain_noise)
 
 
 def study_hash(rows: Sequence[str], settings: Mapping[str, Any]) -> str:

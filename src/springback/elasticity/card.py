@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from springback.core import printable, to_jsonable
+from springback.core import ABSENT, printable, to_jsonable
+from springback.elasticity.censored import in_words
 
 SCHEMA_VERSION = 1
 #: Units as they are written out: factor and words.
@@ -33,6 +34,8 @@ class Quantity:
         censored: seeds whose value lies above the one in ``by_seed``
         label: the finding in a few words, or empty
         reason: why there is no value or interval, or what to know
+        at_most: likewise, the mean is not above it
+        before: seeds whose value lies at or below the one in ``by_seed``, and not below 0
     """
 
     title: str
@@ -45,14 +48,16 @@ class Quantity:
     censored: tuple[int, ...] = ()
     label: str = ""
     reason: str = ""
+    at_most: float | None = field(default=None, metadata=ABSENT)
+    before: tuple[int, ...] = field(default=(), metadata=ABSENT)
 
     def shown(self) -> str:
         """The value with its unit: "49 examples", "more than 64 examples", "–"."""
-        if self.value is not None:
-            return with_unit(self.value, self.unit)
-        if self.at_least is not None:
-            return f"more than {with_unit(self.at_least, self.unit)}"
-        return "–"
+
+        def show(value: float) -> str:
+            return with_unit(value, self.unit)
+
+        return in_words(self.value, self.at_least, self.at_most, show) or "–"
 
     def bounds(self) -> str:
         """The interval with its unit, or why there is none."""
@@ -63,7 +68,10 @@ class Quantity:
 
     def ranges(self) -> dict[int, tuple[float, float]]:
         """Seed -> where its value can lie."""
-        return {s: (v, math.inf if s in self.censored else v) for s, v in self.by_seed.items()}
+        return {
+            s: (0.0 if s in self.before else v, math.inf if s in self.censored else v)
+            for s, v in self.by_seed.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ class ElasticityCard:
 
     ``study``: a hash of data and settings but for model and seeds; equal studies pair by seed.
     Quantities are those of the largest ``n_pos`` unless their title says otherwise.  ``pairs``:
-    resistance of each pair of models.  ``noise_floor``: by probe, nats a token, of scoring alone.
+    resistance of each pair of models.  ``agreement``: of each two judges of sampled texts, where
+    there are several.  ``noise_floor``: by probe, nats a token, of scoring alone.
     """
 
     model: str
@@ -86,7 +95,10 @@ class ElasticityCard:
     resistance_ratio: Quantity
     rebound_slope: Quantity
     share_slope: Quantity
+    beyond_controls: Quantity
+    beyond_share_slope: Quantity
     half_life_dose: Quantity
+    behaviour_half_dose: Quantity
     dose_to_undo: Quantity
     kl_dose: Quantity
     worst_case: Quantity
@@ -94,6 +106,7 @@ class ElasticityCard:
     pairs: Mapping[str, Quantity]
     noise_floor: Mapping[str, float]
     verdict: str
+    agreement: Mapping[str, Quantity] = field(default_factory=dict)
     schema_version: int = field(default=SCHEMA_VERSION, init=False)
 
     def quantities(self) -> dict[str, Quantity]:
@@ -109,6 +122,7 @@ class ElasticityCard:
             "noise_floor": dict(self.noise_floor),
             "quantities": to_jsonable(self.quantities()),
             "pairs": to_jsonable(self.pairs),
+            **({"agreement": to_jsonable(self.agreement)} if self.agreement else {}),
         }
 
     def to_markdown(self) -> str:
@@ -128,6 +142,9 @@ class ElasticityCard:
         if self.pairs:
             head = ("resistance by pair", *_HEADER[1:])
             lines += ["", *table(head, [_row(q) for q in self.pairs.values()])]
+        if self.agreement:
+            head = ("agreement of judges", *_HEADER[1:])
+            lines += ["", *table(head, [_row(q) for q in self.agreement.values()])]
         lines += ["", f"Noise floor of scoring: {floor or 'not measured'}.", ""]
         return page(lines)
 
@@ -136,6 +153,8 @@ class ElasticityCard:
 QUANTITIES = tuple(
     f.name for f in dataclasses.fields(ElasticityCard) if f.type in ("Quantity", Quantity)
 )
+#: Those that cards of before there were controls lack.
+LATER = ("beyond_controls", "beyond_share_slope", "behaviour_half_dose")
 _HEADER = ("quantity", "value", "95 % interval", "finding")
 
 

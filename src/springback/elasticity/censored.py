@@ -1,6 +1,7 @@
 """Means over seeds of values that are known only to lie beyond a bound (censored doses).
 
-A dose that was not reached lies somewhere above the largest one measured.  Leaving it out, or
+A dose that was not reached lies somewhere above the largest one measured, and one that was reached
+by the first measured somewhere between 0 and that.  Leaving it out, or
 writing the largest dose for it, pulls every mean and slope toward the doses that were reached.
 So each value is kept as the range it can lie in, and the mean is bounded by the means of the lower
 and of the upper ends (Manski's worst-case bounds).  Since the lower ends are never above the truth,
@@ -11,7 +12,7 @@ assumption about what lies beyond the largest dose is needed, and the price is w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from springback.errors import DataError, describe
@@ -86,3 +87,22 @@ def bounded_mean(lows: Sequence[float], highs: Sequence[float], *, level: float 
         censored,
         method,
     )
+
+
+def in_words(
+    value: float | None,
+    at_least: float | None,
+    at_most: float | None,
+    show: Callable[[float], str],
+) -> str:
+    """A quantity that cannot be negative: its value, or between which ends it lies; else empty.
+
+    Cards, verdicts and tables all say a dose by this function.
+    """
+    if value is not None:
+        return show(value)
+    if at_most is None:
+        return "" if at_least is None else f"more than {show(at_least)}"
+    if at_least is None or at_least <= 0:
+        return f"at most {show(at_most)}"
+    return f"between {show(at_least)} and {show(at_most)}"

@@ -19,10 +19,13 @@ from springback.elasticity.curves import (
 from springback.elasticity.rebound import (
     Criterion,
     ReboundCurves,
+    ReboundLabel,
     bounds_in_words,
     count_seeds,
+    not_testable,
     reach,
     rebound_label,
+    testable,
     where,
 )
 
@@ -63,7 +66,8 @@ def decay_criterion(
     The branch of 0 is left out.  Raises :class:`~springback.errors.DataError` with fewer than two
     n_pos or as :func:`absolute_fall`.
     """
-    curves = curves.aligned()
+    usable = testable(curves.aligned())
+    curves, why = usable.curves, usable.why
     excess: dict[int, Sequence[float]] = {**excess_falls(curves, dose)}
     left_out = len(curves.margins) - len(excess)
     note = (
@@ -71,9 +75,9 @@ def decay_criterion(
     )
     if not excess:
         text = "In no seed did alignment raise the margin at every n_pos, so nothing can decay."
-        return Criterion("did not align", None, text)
+        return Criterion("not testable" if why else "did not align", None, text)
     slope = slope_on_log2(curves.n_pos, excess, level=level)
-    label = rebound_label(slope)
+    label: ReboundLabel = "not testable" if why else rebound_label(slope)
     ends = {
         "shown": "steeper than proportional decay at one rate",
         "opposite": "slower than proportional decay at one rate",
@@ -84,7 +88,7 @@ def decay_criterion(
     sentence = (
         f"Over {count_seeds(slope.n)}, {where(curves, dose)}, the fall beyond proportional decay "
         f"fitted at one rate changes by {100 * slope.mean:+.3g} points of the gain per doubling of "
-        f"{reach(curves)} ({bounds}): {ends[label]}.{note}"
+        f"{reach(curves)} ({bounds}): {not_testable(why) or ends[label]}.{note}{usable.note}"
     )
     bootstrap = bootstrap_slope(curves.n_pos, excess, level=level)
     return Criterion(label, slope, sentence, bootstrap)

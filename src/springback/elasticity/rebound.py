@@ -16,7 +16,9 @@ from springback.elasticity.curves import (
 from springback.errors import DataError, describe
 from springback.stats import Interval, mean_interval
 
-ReboundLabel = Literal["shown", "opposite", "undecided", "one seed, no interval", "did not align"]
+ReboundLabel = Literal[
+    "shown", "opposite", "undecided", "one seed, no interval", "did not align", "not testable"
+]
 ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no interval"]
 
 
@@ -27,6 +29,8 @@ class ReboundCurves:
     Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
+    ``noise``: by branch, the noise of its gain (:func:`took`); None where it is not known, and then
+    every gain counts.
     Raises :class:`~springback.errors.DataError` if seeds or branches do not match up.
     """
 
@@ -36,6 +40,7 @@ class ReboundCurves:
     margins: Mapping[int, Sequence[Sequence[float]]]
     what: str = "the margin"
     unit: str = "nats a token"
+    noise: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         _same_seeds("start margins", self.start, "margins", self.margins)
@@ -49,13 +54,30 @@ class ReboundCurves:
                     )
                 )
 
+    def gains(self, branch: int) -> Interval:
+        """What aligning that branch gained, over the seeds."""
+        return mean_interval([row[branch][0] - self.start[s] for s, row in self.margins.items()])
+
+    def took(self) -> tuple[int, ...]:
+        """The branches whose alignment took: all of them where the noise is not known."""
+        branches = tuple(range(len(self.n_pos)))
+        if self.noise is None:
+            return branches
+        noise = self.noise
+        return tuple(b for b in branches if took(self.gains(b), noise[b]))
+
+    def only(self, branches: Sequence[int]) -> ReboundCurves:
+        """The same with some of its branches."""
+        return replace(
+            self,
+            n_pos=[self.n_pos[b] for b in branches],
+            margins={s: [rows[b] for b in branches] for s, rows in self.margins.items()},
+            noise=None if self.noise is None else [self.noise[b] for b in branches],
+        )
+
     def aligned(self) -> ReboundCurves:
         """Without the branch of 0, which has no place on log2 n_pos and no gain to lose."""
-        kept = [branch for branch, n in enumerate(self.n_pos) if n]
-        if len(kept) == len(self.n_pos):
-            return self
-        margins = {seed: [rows[branch] for branch in kept] for seed, rows in self.margins.items()}
-        return replace(self, n_pos=[self.n_pos[branch] for branch in kept], margins=margins)
+        return self.only([branch for branch, n in enumerate(self.n_pos) if n])
 
     def falls(self, dose: float | None = None) -> dict[int, tuple[float, ...]]:
         """Seed -> :func:`absolute_fall` of each branch, at ``dose`` or the mean over the curve."""
@@ -72,13 +94,52 @@ class ReboundCurves:
         }
 
 
+def took(gain: Interval, noise: float) -> bool:
+    """Whether an alignment took, so that there is something to lose.
+
+    That is a gain above twice its ``noise`` (the larger of the standard error from the choice of
+    texts, paired by text, and what scoring alone moves), whose interval over the seeds, where there
+    is one, lies above 0.  Of a gain that is no larger, shares and doses are quotients of noise.
+    """
+    return gain.mean > 2 * noise and (gain.low is None or gain.low > 0)
+
+
+@dataclass(frozen=True)
+class Testable:
+    """The branches that a criterion on ``n_pos`` can be judged on.
+
+    ``curves``: those whose alignment took, or all where nothing can be tested.  ``why``: why
+    nothing can be tested, or empty; ``note``: what was left out, with a space before it.
+    """
+
+    curves: ReboundCurves
+    why: str = ""
+    note: str = ""
+
+
+def testable(curves: ReboundCurves) -> Testable:
+    """Nothing can be tested where the largest ``n_pos`` hardly took, or no other one did."""
+    taken, sizes = curves.took(), curves.n_pos
+    if len(taken) == len(sizes):
+        return Testable(curves)
+    largest = max(range(len(sizes)), key=lambda branch: sizes[branch])
+    if largest not in taken:
+        return Testable(curves, f"aligning on {sizes[largest]} examples hardly took")
+    if len({sizes[b] for b in taken}) < 2:
+        return Testable(curves, f"no alignment but that on {sizes[largest]} examples took")
+    left = ", ".join(str(n) for b, n in enumerate(sizes) if b not in taken)
+    return Testable(
+        curves.only(taken), note=f" Left out: n_pos {left}; alignment hardly took there."
+    )
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One criterion of rebound.  ``elasticity.bootstrap_slope`` says why the bootstrap decides
     nothing.
 
     Attributes:
-        label: follows from the t interval of ``slope``
+        label: follows from the t interval of ``slope``; `not testable` where alignment hardly took
         slope: change for each doubling of ``n_pos``; null where nothing could be measured
         sentence: the same in words
         bootstrap: ``slope`` with whole seeds drawn, from three seeds on
@@ -146,7 +207,8 @@ def rebound_judgement(
     gain at the same dose; so the share lost must grow with n_pos.  Each is a slope on log2 n_pos,
     one a seed, t over seeds: ``shown`` if its interval lies above 0, ``opposite`` below 0.  Seeds
     in which a branch gained nothing have no share and leave the strict criterion.  The branch of
-    0 is left out.
+    0 is left out.  Where the curves know their noise and the largest alignment hardly took, both
+    are ``not testable``; the strict one also leaves out branches that hardly took.
 
     ``dose``: where on the curves to look; None takes the mean over each curve, which is less
     noisy.  Raises :class:`~springback.errors.DataError` with fewer than two n_pos or as
@@ -160,16 +222,26 @@ def rebound_judgement(
         "undecided": "the interval does not settle whether more alignment falls faster",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
-    label = rebound_label(paper)
+    why = "" if _largest_took(curves) else testable(curves).why
+    label: ReboundLabel = "not testable" if why else rebound_label(paper)
     sentence = (
         f"Over {count_seeds(paper.n)}, {where(curves, dose)}, {curves.what}'s fall changes by "
         f"{paper.mean:+.3g} {curves.unit} per doubling of {reach(curves)} "
-        f"({bounds_in_words(paper, level)}): {ends[label]}."
+        f"({bounds_in_words(paper, level)}): {not_testable(why) or ends[label]}."
     )
     bootstrap = bootstrap_slope(curves.n_pos, curves.falls(dose), level=level)
     return ReboundJudgement(
         Criterion(label, paper, sentence, bootstrap), _strict(curves, dose, level)
     )
+
+
+def _largest_took(curves: ReboundCurves) -> bool:
+    return max(curves.n_pos) in {curves.n_pos[branch] for branch in curves.took()}
+
+
+def not_testable(why: str) -> str:
+    """The end of a sentence; empty where something can be tested."""
+    return f"{why}, so this is not testable" if why else ""
 
 
 def where(curves: ReboundCurves, dose: float | None) -> str:
@@ -183,6 +255,8 @@ def reach(curves: ReboundCurves) -> str:
 
 
 def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterion:
+    usable = testable(curves)
+    curves, why = usable.curves, usable.why
     shares: dict[int, Sequence[float]] = {}
     for seed, row in curves.shares(dose).items():
         kept = [share for share in row if share is not None]
@@ -194,7 +268,7 @@ def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterio
     )
     if not shares:
         return Criterion(
-            "did not align",
+            "not testable" if why else "did not align",
             None,
             f"In no seed did alignment raise {curves.what} at every n_pos, so there is no gain to "
             "lose a share of.",
@@ -207,14 +281,14 @@ def _strict(curves: ReboundCurves, dose: float | None, level: float) -> Criterio
         "undecided": "proportional decay at one rate is not ruled out",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
-    label = rebound_label(slope)
+    label: ReboundLabel = "not testable" if why else rebound_label(slope)
     bounds = bounds_in_words(slope, level, lambda value: f"{100 * value:.3g}")
     return Criterion(
         label,
         slope,
         f"Over {count_seeds(slope.n)}, {where(curves, dose)}, the share of the gain that is lost "
         f"changes by {100 * slope.mean:+.3g} points per doubling of {reach(curves)} ({bounds}): "
-        f"{ends[label]}.{note}",
+        f"{not_testable(why) or ends[label]}.{note}{usable.note}",
         bootstrap_slope(curves.n_pos, shares, level=level),
     )
 

@@ -174,7 +174,7 @@ def _lm_eval_task(
     _require_unique(hashes, f"{task} in {file}")
     named = list(zip(hashes, rows, strict=True))
     metrics = list(dict.fromkeys(str(m) for row in rows for m in row.get("metrics") or ()))
-    shared, cluster = _shared(named)
+    shared, cluster = clusters_of({name: _mapping(row.get("doc")) for name, row in named})
     versions = _mapping(about.get("versions"))
     higher = _mapping(_mapping(about.get("higher_is_better")).get(task))
     made = []
@@ -203,12 +203,17 @@ def _lm_eval_task(
     return made
 
 
-def _shared(named: list[tuple[Question, dict[str, Any]]]) -> tuple[dict[Question, str], str | None]:
-    """Clusters by the first field that questions share, and its name; empty where none is."""
+def clusters_of(
+    documents: Mapping[Question, Mapping[str, Any]],
+) -> tuple[dict[Question, str], str | None]:
+    """Clusters by the first field that questions share, and its name; empty where none is.
+
+    ``documents``: what each question was made of.
+    """
     for name in _SHARED:
-        values = {q: _mapping(row.get("doc")).get(name) for q, row in named}
+        values = {q: document.get(name) for q, document in documents.items()}
         texts = {q: v for q, v in values.items() if isinstance(v, str) and v.strip()}
-        if len(texts) == len(named) and len(set(texts.values())) < len(texts):
+        if len(texts) == len(documents) and len(set(texts.values())) < len(texts):
             return texts, name
     return {}, None
 

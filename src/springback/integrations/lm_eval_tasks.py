@@ -108,7 +108,7 @@ class HarnessTask:
         context = prompt_text(tokenizer, row, system)
         with self._faults("its choices"):
             requests = self.task.construct_requests(
-                doc=self._doc(row), ctx=context, apply_chat_template=templated
+                doc=self.document(row), ctx=context, apply_chat_template=templated
             )
         encoded = []
         for request in requests:
@@ -150,7 +150,8 @@ class HarnessTask:
             target = [choices[i] if isinstance(i, int) and i < len(choices) else i for i in named]
         return " | ".join(map(str, target)) if isinstance(target, list) else str(target)
 
-    def _doc(self, row: Row) -> Any:
+    def document(self, row: Row) -> Any:
+        """What the task made a row of."""
         self.parts()
         if row.label not in self._docs:
             raise SpringbackError(
@@ -171,7 +172,7 @@ class HarnessTask:
         kind = "loglikelihood" if self.by_likelihood else "generate_until"
         by_row = [
             [
-                Instance(kind, self._doc(row), (row.prompt, {}), j, (self.name, i, 1), [answer])
+                Instance(kind, self.document(row), (row.prompt, {}), j, (self.name, i, 1), [answer])
                 for j, answer in enumerate(given)
             ]
             for i, (row, given) in enumerate(zip(rows, answers, strict=True))

@@ -8,7 +8,7 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.jobs.audit.job import audit
-from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import release_memory
@@ -21,7 +21,7 @@ from springback.results.writing import Clock, Result, write_result
 SYSTEM = "Solve the problem."
 
 AUDIT = AuditSettings(
-    seeds=(0,),
+    **BARE,
     n_pos=(64, 128, 256),
     doses=(16, 32, 64),
     holdout=16,

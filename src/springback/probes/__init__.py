@@ -17,6 +17,7 @@ from springback.probes.geometry import (
     weight_change,
 )
 from springback.probes.hidden_states import LastStates, MemoryBudget
+from springback.probes.judges import Scorer, load_scorer, load_scorers
 from springback.probes.likelihood import (
     CHUNK,
     MaskedNLL,
@@ -31,7 +32,6 @@ from springback.probes.likelihood import (
     pair_nll_masked,
 )
 from springback.probes.measuring import Meter, SharedMeter, Workers
-from springback.probes.scorers import SCORERS, Scorer, load_scorer
 from springback.probes.utility import (
     ChoiceScore,
     choice_accuracy,
@@ -40,6 +40,7 @@ from springback.probes.utility import (
     choices_scored,
     neutral_nll,
 )
+from springback.results.judge_info import FORMS as SCORERS
 
 __all__ = [
     "CHUNK",
@@ -67,6 +68,7 @@ __all__ = [
     "continued",
     "first_tokens",
     "load_scorer",
+    "load_scorers",
     "logit_errors",
     "margin",
     "mixed_nll",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,11 +22,16 @@ from springback.models.placement import Placement, audit_placement
 from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import continued
+from springback.probes.judges import Scorer, load_scorers
 from springback.probes.likelihood import Precision, TextNLL, margin, nll
 from springback.probes.measuring import Meter, SharedMeter, Workers
-from springback.probes.scorers import Scorer, load_scorer
 
 T = TypeVar("T")
+
+
+def _in_turn(sides: Iterable[Sequence[T]]) -> list[T]:
+    """One of each side after the other."""
+    return [row for pair in zip(*sides, strict=True) for row in pair]
 
 
 #: An audit's settings (:class:`springback.jobs.audit.settings.AuditSettings`), which are defined
@@ -63,8 +68,9 @@ class ProbeInputs:
         self.sampled_row = held_out["wanted"].rows[0]
         self.encoded = {side: self.encode(part) for side, part in held_out.items()}
         # Half of them of wanted and half of unwanted texts.
-        rows = [row for pair in zip(*self.encoded.values(), strict=True) for row in pair]
-        self.prompts = [list(self.beginning(row)) for row in rows[: settings.prompts]]
+        rows = _in_turn(self.encoded.values())[: settings.prompts]
+        self.prompts = [list(self.beginning(row)) for row in rows]
+        self.prompt_rows = _in_turn(part.rows for part in held_out.values())[: settings.prompts]
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -132,9 +138,23 @@ class ProbeInputs:
         return self.once(f"rows {source}", lambda: load_slice(source, limit=limit, split="test"))
 
     @cached_property
-    def scorer(self) -> Scorer:
-        """What scores sampled texts in the probe ``behaviour``."""
-        return load_scorer(self.settings.behaviour or "")
+    def scorers(self) -> tuple[Scorer, ...]:
+        """What scores sampled texts in the probe ``behaviour``, the leading one first."""
+        if self.like:
+            return self.like.scorers
+        return load_scorers(self.settings.behaviour or "", self.folder)
+
+    @cached_property
+    def prompt_texts(self) -> list[str]:
+        """What continuations are sampled from, as the model reads it, without special tokens."""
+        return [self.tokenizer.decode(p, skip_special_tokens=True) for p in self.prompts]
+
+    @cached_property
+    def questions(self) -> list[str]:
+        """The same as it stands in the data, where a row has a prompt of its own."""
+        one_prompt = self.settings.prompt is not None
+        rows = zip(self.prompt_rows, self.prompt_texts, strict=True)
+        return [text if one_prompt or not row.prompt else row.prompt for row, text in rows]
 
     @cached_property
     def start_texts(self) -> list[Encoded]:

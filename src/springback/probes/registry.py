@@ -14,6 +14,8 @@ probe once its file has been imported.  The probes of held-out texts and of samp
 from __future__ import annotations
 
 import importlib
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from springback.models.loading import Model
 from springback.probes.behaviour import sentiment
 from springback.probes.context import ProbeContext, ProbeInputs, ProbeSettings
 from springback.probes.divergence import continued
+from springback.probes.judges import Scorer
 from springback.probes.likelihood import bits_per_byte, margin
 from springback.results.probe_info import PROBES, ProbeInfo
 
@@ -49,7 +52,9 @@ class Probe:
     on one model whose texts have so many tokens on average, by what is scored; what several probes
     call the same is done once.  ``identity``: what the value depends on beside the model, the
     held-out texts and the prompts; it becomes part of every run's id.  ``parts``: further
-    measurements out of a value.  ``shown``: how the probe is shown where that depends on the study.
+    measurements out of a value.  ``shown``: how the probe is shown where that depends on the study:
+    under an empty key the probe, under others what its values have under ``further``, which are
+    probes of their own, called ``name:key``.
     ``whole_weights``: it reads weights, and so cannot measure an adapter.
     """
 
@@ -58,7 +63,7 @@ class Probe:
     cost: Callable[[ProbeSettings, float], Mapping[str, float]] = lambda settings, length: {}
     identity: Callable[[ProbeInputs], Mapping[str, Any]] = lambda inputs: {}
     parts: Callable[[ProbeValue], Iterable[Part]] = lambda value: ()
-    shown: Callable[[ProbeInputs], ProbeInfo] | None = None
+    shown: Callable[[ProbeInputs], Mapping[str, ProbeInfo]] | None = None
     whole_weights: bool = False
     measure: Measure = field(init=False)
 
@@ -75,6 +80,7 @@ _REGISTERED: dict[str, Probe] = {}
 
 def get_probe(name: str) -> Probe:
     """The probe of that name; its module is imported when it is first asked for."""
+    name = name.partition(":")[0]
     if name not in _REGISTERED:
         importlib.import_module(PROBES[name].module)
     return _REGISTERED[name]
@@ -85,13 +91,22 @@ def measure(
 ) -> dict[str, ProbeValue]:
     """Every probe of the study on one model; ``aligned`` as in :class:`ProbeContext`."""
     context = ProbeContext(inputs, model, aligned)
-    return {name: get_probe(name).measure(context) for name in inputs.settings.probes}
+    values: dict[str, ProbeValue] = {}
+    for name in inputs.settings.probes:
+        value = dict(get_probe(name).measure(context))
+        further = value.pop("further", {})
+        values |= {name: value, **{f"{name}:{key}": more for key, more in further.items()}}
+    return values
 
 
 def infos(inputs: ProbeInputs) -> dict[str, ProbeInfo]:
     """How every probe of the study is shown."""
     probes = [get_probe(name) for name in inputs.settings.probes]
-    return {p.name: p.shown(inputs) if p.shown else PROBES[p.name] for p in probes}
+    return {
+        f"{p.name}:{key}" if key else p.name: info
+        for p in probes
+        for key, info in (p.shown(inputs) if p.shown else {"": PROBES[p.name]}).items()
+    }
 
 
 def identity(inputs: ProbeInputs) -> dict[str, Any]:
@@ -168,19 +183,53 @@ def _sentiment(context: ProbeContext) -> ProbeValue:
     return mean_of(sentiment(context.samples))
 
 
-def _as_the_scorer_says(inputs: ProbeInputs) -> ProbeInfo:
-    scorer = inputs.scorer
-    title = f"Sampled continuations by {scorer.name}"
-    return replace(PROBES["behaviour"], title=title, unit=scorer.unit, direction=scorer.direction)
+def _as_the_scorers_say(inputs: ProbeInputs) -> dict[str, ProbeInfo]:
+    """The first judge is the probe itself, further ones stand beside it by name."""
+    return {
+        key: replace(
+            PROBES["behaviour"],
+            title=f"Sampled continuations by {scorer.name}",
+            unit=scorer.unit,
+            direction=scorer.direction,
+        )
+        for key, scorer in _keyed(inputs.scorers).items()
+    }
+
+
+def _keyed(scorers: Sequence[Scorer]) -> dict[str, Scorer]:
+    """Judges by the end of their probe's key: empty for the first, else made of the name."""
+    keyed = {"": scorers[0]}
+    for scorer in scorers[1:]:
+        key = slug = re.sub(r"[^\w.-]+", "-", scorer.name)
+        while key in keyed:  # names that differ in signs alone
+            key = f"{slug}-{len(keyed)}"
+        keyed[key] = scorer
+    return keyed
+
+
+def _judge_identity(inputs: ProbeInputs) -> dict[str, Any]:
+    each = [scorer.identity for scorer in inputs.scorers]
+    return {"behaviour": each[0] if len(each) == 1 else each}
 
 
 @Probe(
     "behaviour",
     cost=lambda s, _: {"samples": sampling_cost(s)},
-    identity=lambda inputs: {"behaviour": inputs.scorer.identity},
-    shown=_as_the_scorer_says,
+    identity=_judge_identity,
+    shown=_as_the_scorers_say,
 )
 def _behaviour(context: ProbeContext) -> ProbeValue:
-    inputs = context.inputs
-    prompts = [inputs.tokenizer.decode(p, skip_special_tokens=True) for p in inputs.prompts]
-    return mean_of(inputs.scorer.score(prompts, context.samples))
+    inputs, values = context.inputs, {}
+    for key, scorer in _keyed(inputs.scorers).items():
+        prompts = inputs.questions if scorer.asked else inputs.prompt_texts
+        values[key] = _mean_of_known(scorer.score(prompts, context.samples))
+    return {**values.pop(""), **({"further": values} if values else {})}
+
+
+def _mean_of_known(values: Sequence[float]) -> ProbeValue:
+    """:func:`mean_of`; a text without a score is None and left out of the mean."""
+    known = [value for value in values if math.isfinite(value)]
+    if len(known) == len(values):
+        return mean_of(values)
+    each = [value if math.isfinite(value) else None for value in values]
+    return {"value": sum(known) / len(known), "per_example": each}

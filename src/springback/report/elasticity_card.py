@@ -205,6 +205,8 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
     grids = [quantities_grid("Quantities", card.quantities.values())]
     if card.pairs:
         grids.append(pairs_grid(card))
+    if card.agreement:
+        grids.append(quantities_grid("Agreement of judges", card.agreement.values(), "Judges"))
     return {
         "card": card,
         "model": formatting.short(card.model, 60) or "model without a name",

@@ -13,6 +13,7 @@ from springback.report import elasticity_card, formatting, picture
 from springback.report.audit import chapter as audit_chapter
 from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
+from springback.report.check import chapter as check_chapter
 from springback.report.components import Chapter, Section, tone
 from springback.report.elasticity_card import Models
 from springback.report.figure import Chart
@@ -20,6 +21,7 @@ from springback.report.papers import several_models, theory
 from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.theme import DARK, LIGHT
 from springback.results.card_schema import Series
+from springback.results.check_schema import Check
 from springback.results.paper_schema import Reproduction
 from springback.results.redaction import redacted_command
 from springback.results.schema import KINDS, Demo, ResultFile, read
@@ -36,6 +38,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SUBJECT = {
     "audit": "Audit",
     "boost": "Boost",
+    "check": "Check",
     "demo": "Demo",
     "series": "Series",
     "reproduce": "Reproduction",
@@ -55,6 +58,7 @@ OURS = (
     "repair-",
     "life-",
     "symmetry-",
+    "check-",
     "models-",
     "search-",
     "methods",
@@ -114,6 +118,8 @@ def chapters(result: ResultFile) -> tuple[Chapter, ...]:
     analysis = result.analysis
     if isinstance(analysis, Theory):
         return theory.chapters(analysis)
+    if isinstance(analysis, Check):
+        return (Chapter("", check_chapter.facts(analysis), check_chapter.sections(analysis)),)
     if isinstance(analysis, Series):
         models = Models(analysis.models, analysis.comparison)
         return (Chapter("", (), several_models.sections(models)),)
@@ -247,7 +253,7 @@ def _models(result: ResultFile) -> list[str]:
 
 def _model(inputs: Mapping[str, Any]) -> str:
     """The path or name of the model at the root of the inputs, or of a demo's first job."""
-    for key in ("model", "ft", "audit", "boost"):
+    for key in ("model", "ft", "tuned", "base", "audit", "boost"):
         named = inputs.get(key)
         if isinstance(named, Mapping):
             path = named.get("path")

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 
 from springback.core import ABSENT
 from springback.elasticity import (
+    BeyondControls,
     Bounded,
     Criterion,
     Crossing,
@@ -79,18 +80,23 @@ class AtSize:
 
 @dataclass(frozen=True)
 class HalfDose:
-    """The dose that undoes half of the gain, of the mean curve over the seeds.
+    """The dose that undoes half of the gain, as in ``doses_to_undo`` (in files of before there were
+    controls: of the mean curve over the seeds).
 
     Attributes:
         n_pos: examples of alignment
         value: examples; null and ``censored`` true: more than the largest dose; null and false:
             there was no gain
-        censored: whether half was not lost by the largest dose
+        censored: whether half was not lost by the largest dose in some seed: ``value`` is the least
+            that the mean can be
+        at_most: whether it was lost by the first dose measured in some seed: ``value`` is the most
+            that the mean can be
     """
 
     n_pos: int
     value: float | None = None
     censored: bool = False
+    at_most: bool = field(default=False, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,9 @@ class Rebound:
         share_lost: ``fall`` over ``gain``, share of 1; 1 = all of it
         half_dose: the dose that undoes half of the gain
         slope: null with a single ``n_pos``
+        gain_noise: by ``n_pos``, the noise of ``gain``, nats/token: its standard error from the
+            choice of held-out texts, paired by text, and at least what scoring alone moves; null:
+            not known
     """
 
     n_pos: tuple[int, ...] = ()
@@ -203,6 +212,22 @@ class Rebound:
     share_lost: tuple[AtSize, ...] = ()
     half_dose: tuple[HalfDose, ...] = ()
     slope: Slope | None = None
+    gain_noise: tuple[float, ...] | None = field(default=None, metadata=ABSENT)
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the fall is set against.
+
+    Attributes:
+        margins: by control, the margin along the doses; of `unaligned` for ``n_pos`` 0 alone
+        beyond: the fall beyond them; null where no deciding one was measured
+        left_out: by control, why it could not be measured
+    """
+
+    margins: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)
+    beyond: BeyondControls | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -247,7 +272,8 @@ class DoseAtSize:
 
     Attributes:
         n_pos: examples of alignment
-        median: examples; null: beyond the largest dose, or not defined
+        median: examples, a dose reached by the first one measured counted as that; null: beyond
+            the largest dose, or not defined
         mean: examples; null where the dose is defined in no seed
         seeds: how many
         censored: seeds in which it was not reached
@@ -255,6 +281,8 @@ class DoseAtSize:
         extreme: the nearest that a curve came, nats/token
         extreme_dose: at which dose, examples
         words: all of that as a phrase
+        before_first: seeds in which it was reached by the first dose measured
+        testable: whether alignment took, so that there is something to lose
     """
 
     n_pos: int
@@ -266,6 +294,8 @@ class DoseAtSize:
     extreme: float | None = None
     extreme_dose: float | None = None
     words: str = ""
+    before_first: int = field(default=0, metadata=ABSENT)
+    testable: bool = field(default=True, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -278,6 +308,8 @@ class DosesToUndo:
         at: one for each ``n_pos``
         by_seed: by seed, the dose of each ``n_pos``
         trend: of the dose with alignment; null with a single ``n_pos``
+        first: the smallest dose above 0: one that was reached by then is known to lie at or below
+            it only, whatever ``by_seed`` reads off the line from 0 to there
     """
 
     what: str
@@ -285,6 +317,7 @@ class DosesToUndo:
     at: tuple[DoseAtSize, ...] = ()
     by_seed: Mapping[int, tuple[Crossing, ...]] = field(default_factory=dict)
     trend: DoseTrend | None = None
+    first: float = field(default=0.0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -352,6 +385,44 @@ class SampledScore:
     sentence: str = ""
     share_per_log2: Interval | None = None
     share_label: str = ""
+
+
+@dataclass(frozen=True)
+class JudgePair:
+    """How far two judges of the same texts agree.
+
+    Attributes:
+        a: name of the one
+        b: name of the other
+        texts: that both gave a score
+        agreement: share of texts on which both say yes, or both no; null where one gives graded
+            scores. Intervals here are by a bootstrap over prompts
+        kappa: Cohen's, likewise; null also where both say the same of every text
+        rank_correlation: Spearman's, where one gives graded scores
+    """
+
+    a: str
+    b: str
+    texts: int
+    agreement: Interval | None = None
+    kappa: Interval | None = None
+    rank_correlation: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Several judges of the same sampled texts.
+
+    Attributes:
+        names: of each judge, by its probe: `behaviour` is the first one named, by which the
+            verdict goes, `behaviour:NAME` are the others
+        models: whose texts were scored
+        pairs: of judges
+    """
+
+    names: Mapping[str, str]
+    models: int
+    pairs: tuple[JudgePair, ...]
 
 
 @dataclass(frozen=True)
@@ -814,10 +885,13 @@ class Audit:
             error of the margin from the choice of texts
         doses_to_undo: by seed, summed up by ``n_pos``
         phases: one phase or two
-        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`)
+        sampled: by probe that scores sampled texts (`sentiment`, `behaviour`, and
+            `behaviour:NAME` of further judges)
+        judges: how far several judges agree; null with one
         attackers: where other learning rates, other draws or mixed perturbations were asked for
         realign: the second alignment against the first
         rates: with the probe `rates`
+        controls: what the fall is set against, where ``--controls`` asked for some
         protections: where ``--mitigate`` asked for some
         repair: where among the experiments
         symmetry: as ``rebound``, in the opposite order: first trained on the unwanted side, then
@@ -831,9 +905,11 @@ class Audit:
     doses_to_undo: UndoDoses | None = None
     phases: FallPhases | None = None
     sampled: Mapping[str, SampledScore] | None = None
+    judges: Judges | None = field(default=None, metadata=ABSENT)
     attackers: Attackers | None = None
     realign: Realignment | None = None
     rates: Rates | None = None
+    controls: Controls | None = None
     protections: Protections | None = None
     repair: Repair | None = None
     symmetry: Rebound | None = None

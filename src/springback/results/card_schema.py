@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from springback.core import ABSENT
 from springback.elasticity import Comparison as ComparedCards
 from springback.elasticity import Difference, ElasticityCard, Quantity
-from springback.elasticity.card import QUANTITIES
+from springback.elasticity.card import LATER, QUANTITIES
+from springback.elasticity.make_card import WORDS
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,12 @@ class Card:
         doses: likewise
         noise_floor: as of the audit
         quantities: by name: `gain`, `share_lost`, `resistance_ratio`, `rebound_slope`,
-            `share_slope`, `half_life_dose`, `dose_to_undo`, `kl_dose`, `worst_case`,
-            `utility_kept`; each at the largest ``n_pos``
+            `share_slope`, `beyond_controls`, `beyond_share_slope`, `half_life_dose`,
+            `behaviour_half_dose`, `dose_to_undo`, `kl_dose`, `worst_case`, `utility_kept`; each at
+            the largest ``n_pos``
         pairs: by pair: resistance ratio, with its paired test in ``reason``
+        agreement: by pair of judges of sampled texts: Cohen's kappa or Spearman's rank
+            correlation; only where there are several judges
     """
 
     schema_version: Literal[1]
@@ -43,6 +48,7 @@ class Card:
     noise_floor: Mapping[str, float | None] = field(default_factory=dict)
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     pairs: Mapping[str, Quantity] = field(default_factory=dict)
+    agreement: Mapping[str, Quantity] = field(default_factory=dict, metadata=ABSENT)
 
     @classmethod
     def of(cls, card: ElasticityCard) -> Card:
@@ -50,11 +56,12 @@ class Card:
         return cls(**same, quantities=card.quantities())
 
     def full(self) -> ElasticityCard:
-        """The card it was made :meth:`of`; every quantity must be there."""
+        """The card it was made :meth:`of`; every quantity must be there, but for later ones."""
         same: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         del same["schema_version"], same["quantities"]
         same["noise_floor"] = {k: v for k, v in self.noise_floor.items() if v is not None}
-        same |= {name: self.quantities[name] for name in QUANTITIES}
+        later = {name: Quantity(*WORDS[name], reason="not measured") for name in LATER}
+        same |= {name: {**later, **self.quantities}[name] for name in QUANTITIES}
         return ElasticityCard(**same)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from springback.core import Measurement
 from springback.elasticity import AuditValues, ElasticityCard, Quantity, card_of, study_hash
-from springback.elasticity.card import QUANTITIES
+from springback.elasticity.card import LATER, QUANTITIES
 from springback.elasticity.make_card import WORDS
 from springback.errors import DataError, StoreError, describe
 from springback.results.audit_schema import Audit, Rebound, Resistance, Slope
@@ -60,7 +60,8 @@ def read_card(given: Any) -> ElasticityCard:
         card = read_part(Card, "card", given, "audit")
     except StoreError as error:
         raise DataError(f"this is no elasticity card; {do}: {error}") from error
-    if missing := [name for name in QUANTITIES if name not in card.quantities]:
+    needed = [name for name in QUANTITIES if name not in LATER]
+    if missing := [name for name in needed if name not in card.quantities]:
         given = f"an elasticity card without {', '.join(missing)}"
         raise DataError(describe(given, "a card as it was written", do))
     return card.full()
@@ -103,6 +104,8 @@ def audit_values(result: ResultFile) -> AuditValues:
         noise_floor=audit.known_floor,
         attackers=share if share is not None and share.worst is not None else None,
         resistance_data=inputs.settings.get("resistance_data", "responses"),
+        controls=_controls(result.measurements, start.get("margin"), n_pos, doses),
+        gain_noise=rebound.gain_noise,
         means=_means(rebound, audit.resistance or Resistance(), max(n_pos, default=0)),
     )
 
@@ -121,6 +124,37 @@ def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _
             case ["align" | "perturb", int(seed), int(n_pos), int(dose)]:
                 cells.setdefault(record.probe, {}).setdefault(seed, {})[n_pos, dose] = value
     return start, cells
+
+
+def _controls(
+    records: Sequence[Measurement],
+    start: float | None,
+    n_pos: Sequence[int],
+    doses: Sequence[int],
+) -> dict[str, dict[int, list[list[float]]]]:
+    """Control -> seed -> [branch][dose], margins; of `unaligned` the start model's in each branch.
+
+    Controls and seeds that were not measured everywhere are left out.
+    """
+    aligned: dict[int, dict[tuple[int, int], float]] = {}
+    cells: dict[str, dict[int, dict[tuple[int, int], float]]] = {}
+    for record in records:
+        tags, value = record.tags, record.value
+        if record.probe != "margin" or value is None or not _of_audit(tags) or "order" in tags:
+            continue
+        match [tags.get(name) for name in ("phase", "seed", "n_pos", "n_neg", "control")]:
+            case ["align", int(seed), int(n), 0, None]:
+                aligned.setdefault(seed, {})[n, 0] = value
+            case ["control", int(seed), int(n), int(dose), str(control)]:
+                cells.setdefault(control, {}).setdefault(seed, {})[n, dose] = value
+            case ["perturb", int(seed), 0, int(dose), None] if max(n_pos, default=0):
+                same = {(n, dose): value for n in n_pos}
+                cells.setdefault("unaligned", {}).setdefault(seed, {}).update(same)
+    for name in cells.keys() - {"unaligned"}:
+        for seed, by_cell in cells[name].items():
+            by_cell |= aligned.get(seed, {}) | ({} if start is None else {(0, 0): start})
+    whole = {name: _whole(by_seed, n_pos, doses) for name, by_seed in cells.items()}
+    return {name: by_seed for name, by_seed in whole.items() if by_seed}
 
 
 def _losses(records: Sequence[Measurement]) -> dict[str, dict[int, dict[str, float]]]:

@@ -277,6 +277,8 @@ class Reproduction:
         paper: what the paper found, in words
         published: the paper's numbers; null where the paper gives none
         measured: ours
+        further: what else is known of the paper's numbers, a table each
+        notes: what of the paper's numbers could not be had, and which settings are ours
         studies: of the first paper: one for each audit
         comparison: of their cards
         cells: of the second paper: one for each model and task
@@ -294,3 +296,5 @@ class Reproduction:
     comparison: Comparison | None = None
     cells: tuple[Cell, ...] = field(default=(), metadata=ABSENT)
     life_cycle: LifeCycle | None = field(default=None, metadata=ABSENT)
+    further: tuple[Figures, ...] = field(default=(), metadata=ABSENT)
+    notes: tuple[str, ...] = field(default=(), metadata=ABSENT)

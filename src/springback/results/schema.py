@@ -23,6 +23,7 @@ from springback.errors import StoreError, describe
 from springback.results.audit_schema import Audit, not_in_file
 from springback.results.boost_schema import Boost
 from springback.results.card_schema import Series
+from springback.results.check_schema import Check
 from springback.results.paper_schema import Reproduction
 from springback.results.reading import clean, read_part, require_moderate
 from springback.results.theory_schema import Theory
@@ -45,11 +46,12 @@ class Demo:
     silent: frozenset[str] = not_in_file()
 
 
-Analysis = Audit | Boost | Demo | Series | Reproduction | Theory
+Analysis = Audit | Boost | Check | Demo | Series | Reproduction | Theory
 #: The form of ``analysis``, by ``kind``.
 ANALYSES: Mapping[str, type[Analysis]] = {
     "audit": Audit,
     "boost": Boost,
+    "check": Check,
     "demo": Demo,
     "series": Series,
     "reproduce": Reproduction,

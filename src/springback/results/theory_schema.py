@@ -60,6 +60,35 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class PremisesCell:
+    """One law, k and l under the theorem's premises: three parts that share no leaf.
+
+    Attributes:
+        law: of the leaf masses inside a part
+        k: volume of D1
+        l: volume of D3
+        inside: whether l is below 1/2, as the premises have it
+        closed: share of the ratio -k by the closed form; null where D1's rate stands still
+        trees: the same of pruned token trees
+        differences: the same by finite differences of their rates
+        rate1: slope of D1's rate in l, bits a symbol
+        rate2: of D2's
+        as_stated: whether D1's rate falls and D2's rises, as the theorem states
+    """
+
+    law: str
+    k: float
+    l: float  # noqa: E741
+    inside: bool
+    closed: float | None
+    trees: float | None
+    differences: float | None
+    rate1: float
+    rate2: float
+    as_stated: bool
+
+
+@dataclass(frozen=True)
 class TheoremCell:
     """One cell of a table; keys that do not vary in its table are absent.
 
@@ -78,6 +107,8 @@ class TheoremCell:
         exponent: of the tail
         overlap_set: the overlap asked for
         depth: of the pruned tree
+        premises: whether the row lies within the theorem's premises
+        as_stated: share of draws in which D1's rate falls and D2's rises
     """
 
     kept: Quartiles
@@ -94,6 +125,8 @@ class TheoremCell:
     exponent: float | None = field(default=None, metadata=ABSENT)
     overlap_set: float | None = field(default=None, metadata=ABSENT)
     depth: int | None = field(default=None, metadata=ABSENT)
+    premises: bool | None = field(default=None, metadata=ABSENT)
+    as_stated: float | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -173,6 +206,7 @@ class Theorem:
         escaped: over the mass on new leaves
         map: over exponent, overlap and depth
         huffman: whole bits
+        premises: the closed form of the theorem's premises beside trees of every law
     """
 
     at: ReadAt
@@ -184,6 +218,7 @@ class Theorem:
     escaped: tuple[TheoremCell, ...]
     map: tuple[TheoremCell, ...]
     huffman: Huffman
+    premises: tuple[PremisesCell, ...] = field(default=(), metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -345,6 +380,7 @@ class SpringsCell(Elongations):
         seeds: the seeds
         predicted: the joint optimum, known exactly
         resolved: whether each mean change is above twice the noise; null where that is not known
+        premises: whether that is the theorem's arrangement, with l below 1/2
     """
 
     arm: str
@@ -354,6 +390,7 @@ class SpringsCell(Elongations):
     seeds: tuple[int, ...]
     predicted: Elongations
     resolved: tuple[bool, bool, bool] | None
+    premises: bool | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -442,6 +479,28 @@ class Bounds:
 
 
 @dataclass(frozen=True)
+class ModelFirst:
+    """Changes of KL(model || D_i), as the paper writes its springs, at the exact joint optimum.
+
+    Attributes:
+        arrangement: how the sets lie
+        k: volume of D1
+        l: volume of D3
+        premises: whether that is the theorem's arrangement, with l below 1/2
+        changes: of D1, D2, D3, nats a response, over seeds; null where the KL is infinite, for the
+            model gives mass to what the set lacks
+        fitted_k: -d2 / d1, geometric; null unless above 0 in all seeds
+    """
+
+    arrangement: str
+    k: float
+    l: float  # noqa: E741
+    premises: bool
+    changes: tuple[Interval | None, Interval | None, Interval | None]
+    fitted_k: Interval | None
+
+
+@dataclass(frozen=True)
 class Springs:
     """Whether three sets stretch as springs in series do.
 
@@ -454,6 +513,7 @@ class Springs:
         noise: of one change
         gap: to the exact optimum
         bounds: of an optimum
+        model_first: the paper's elongations, in closed form
     """
 
     at: SpringsAt
@@ -464,6 +524,7 @@ class Springs:
     noise: tuple[Noise, ...]
     gap: Gap
     bounds: Bounds
+    model_first: tuple[ModelFirst, ...] = field(default=(), metadata=ABSENT)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from springback.theory.coding import (
     mean_length,
     normalised_rate,
     rate,
+    response_bits,
 )
 from springback.theory.masses import (
     LAWS,
@@ -17,17 +18,27 @@ from springback.theory.masses import (
     overlapping,
     permuted,
     pruned,
+    three_parts,
 )
 from springback.theory.pareto import Rival, TailFit, fit_tail
 from springback.theory.springs import (
     Elongation,
     change,
     mean_cost,
+    model_first,
     ngram_costs,
     predicted,
     responses,
 )
-from springback.theory.theorem import Sets, Slopes, difference, joint_masses, rates, slopes
+from springback.theory.theorem import (
+    Sets,
+    Slopes,
+    difference,
+    joint_masses,
+    kept_by_premises,
+    rates,
+    slopes,
+)
 from springback.theory.trees import END, TokenTree, aligned, joint
 
 __all__ = [
@@ -48,10 +59,12 @@ __all__ = [
     "ideal_lengths",
     "joint",
     "joint_masses",
+    "kept_by_premises",
     "kraft_sum",
     "leaf_masses",
     "mean_cost",
     "mean_length",
+    "model_first",
     "ngram_costs",
     "normalised_rate",
     "opposed",
@@ -62,6 +75,8 @@ __all__ = [
     "pruned",
     "rate",
     "rates",
+    "response_bits",
     "responses",
     "slopes",
+    "three_parts",
 ]

@@ -1,4 +1,8 @@
-"""Huffman coding and compression rates (paper A, section A1).  Lengths are in bits."""
+"""Huffman coding and compression rates (paper A, section A1).  Lengths are in bits.
+
+Every tree is pruned to one depth d.  A response longer than that is coded in pieces of d symbols,
+each with the code of the pruned tree, so rates of all data sets divide by the same d.
+"""
 
 from __future__ import annotations
 
@@ -73,20 +77,35 @@ def mean_length(weights: ArrayLike, lengths: ArrayLike) -> float:
     return float((given * np.asarray(lengths, dtype=np.float64)).sum() / given.sum())
 
 
-def rate(weights: ArrayLike, lengths: ArrayLike, depths: ArrayLike) -> float:
-    """Compression rate gamma(D_i): bits of code per symbol of the pruned tree's paths.
+def rate(weights: ArrayLike, lengths: ArrayLike, depth: int) -> float:
+    """Compression rate gamma(D_i): bits of code for each of a piece's ``depth`` symbols.
 
-    ``weights`` are p_l(D_i), ``lengths`` those of the code of the joint tree, ``depths`` the
-    leaves' depths in symbols; all three in one order.  Lower = compressed better.
+    ``weights`` are p_l(D_i), ``lengths`` those of the code of the joint tree, in one order;
+    ``depth`` is the one that all trees are pruned to.  Lower = compressed better.
     """
-    return mean_length(weights, lengths) / mean_length(weights, depths)
+    return mean_length(weights, lengths) / _at_least_one("depth", depth)
 
 
-def normalised_rate(weights: ArrayLike, lengths: ArrayLike, depths: ArrayLike) -> float:
+def response_bits(symbols: int, weights: ArrayLike, lengths: ArrayLike, depth: int) -> float:
+    """Expected bits of a response of ``symbols`` symbols: ceil(symbols / depth) pieces.
+
+    Over the symbols it is :func:`rate` where ``depth`` divides them.
+    """
+    pieces = -(-_at_least_one("symbols", symbols) // _at_least_one("depth", depth))
+    return pieces * mean_length(weights, lengths)
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise DataError(describe(f"{name} {value}", "1 or more", "mend it"))
+    return value
+
+
+def normalised_rate(weights: ArrayLike, lengths: ArrayLike, depth: int) -> float:
     """gamma(D_i / D) = gamma(D_i) - log2 M, M = leaves of the pruned tree of D_i (section A1).
 
     The base of the logarithm is our reading.  M does not depend on the other data sets, so this
     has the same derivatives as :func:`rate`.
     """
     leaves = int(np.count_nonzero(np.asarray(weights)))
-    return rate(weights, lengths, depths) - float(np.log2(leaves))
+    return rate(weights, lengths, depth) - float(np.log2(leaves))

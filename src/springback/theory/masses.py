@@ -90,6 +90,20 @@ def opposed(base: Floats, share: float, rng: np.random.Generator) -> tuple[Float
     return one / one.sum(), two / two.sum()
 
 
+def three_parts(masses: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+    """The theorem's premises: a set of three parts of one size, which share no leaf.
+
+    Each part has ``masses``, on leaves of its own in random order.  Returns the whole set
+    (pre-training), its second part (alignment) and its third (perturbation), each with sum 1 over
+    3 * len(masses) leaves.
+    """
+    places = rng.permutation(3 * len(masses)).reshape(3, -1)
+    parts = np.zeros((3, places.size))
+    for part, place in zip(parts, places, strict=True):
+        part[place] = masses
+    return parts.sum(axis=0) / 3, parts[1], parts[2]
+
+
 def overlap(one: Floats, two: Floats) -> float:
     """Shared mass, sum of the smaller weight leaf by leaf: 0 = no leaf in common, 1 = equal."""
     return float(np.minimum(one, two).sum())

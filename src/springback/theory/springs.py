@@ -1,9 +1,12 @@
 """Hooke's law reading of the theorem (paper A, 4.2): stiffness |D_i|, elongation, n-gram optima.
 
-The elongation of D_i is the change of its NLL when D3 is added: that of KL(D_i || model), for the
-entropy of D_i does not move.  Above 0 = fits worse.  Write d_i for it and n_i for the volumes.
-Two things hold for *any* model at the optimum of its joint loss, since each optimum is the best
-for its own weights:
+The paper's elongation is the change of KL(model || D_i), the model first, when D3 is added.  It is
+infinite where the model gives mass to what D_i lacks, so under the theorem's own premises only D1
+has one (:func:`model_first`), and texts alone do not tell it: it takes the density of D_i.  What
+held-out text tells is the change of the NLL of D_i: that of KL(D_i || model), for the entropy of
+D_i does not move.  That is the elongation here.  Above 0 = fits worse.  Write d_i for it and n_i
+for the volumes.  Two things hold for *any* model at the optimum of its joint loss, since each
+optimum is the best for its own weights:
 
     n1 d1 + n2 d2 >= 0,      n1 d1 + n2 d2 + n3 d3 <= 0,
 
@@ -127,6 +130,28 @@ def change(sets: Sets, volumes: Three, before: Floats, after: Floats) -> Elongat
         for masses in (sets.p1, sets.p2, sets.p3)
     )
     return Elongation(volumes, (one, two, three))
+
+
+def model_first(sets: Sets, k: float, l: float) -> Three:  # noqa: E741
+    """Changes of KL(model || D_i), the model first, at the exact joint optimum, nats a response.
+
+    NaN where it is infinite before D3 comes, and infinite where it becomes so.  The joint optimum
+    is the joint masses themselves, an arithmetic mixture; the volume-weighted sum of these KL is
+    stationary at a geometric one, so nothing makes n1 d1 = -n2 d2 here, at no l.
+    """
+    before, after = (joint_masses(sets, k, volume) for volume in (0.0, l))
+    one, two, three = (
+        _model_kl(after, masses) - _model_kl(before, masses)
+        for masses in (sets.p1, sets.p2, sets.p3)
+    )
+    return one, two, three
+
+
+def _model_kl(model: Floats, masses: Floats) -> float:
+    held = model > 0
+    if (masses[held] == 0).any():
+        return math.inf
+    return math.fsum((model[held] * np.log(model[held] / masses[held])).tolist())
 
 
 def predicted(

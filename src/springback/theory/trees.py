@@ -117,7 +117,7 @@ def joint(trees: Sequence[TokenTree], volumes: Sequence[float]) -> TokenTree:
 
 
 def aligned(trees: Sequence[TokenTree]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Weights on the leaves of all trees together, and these leaves' depths.
+    """Weights on the leaves of all trees together, and the lengths of these leaves' paths.
 
     Shapes (trees, leaves) and (leaves,); a leaf that a tree lacks has weight 0 there.  Order:
     as first met.

@@ -8,6 +8,7 @@ case is reported beside the median.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ class Attack:
     it trains, None is as the study perturbs; ``lora_rank``: 0 is what the study trains.
     ``protection``: what the model has against it.  ``repair``: how much of the alignment's
     direction is added afterwards, each measured.  ``rows``: None is as many as the largest dose.
+    ``control``: the control whose rows take the place of the opposite ones.
     """
 
     learning_rate: float | None = None
@@ -40,6 +42,7 @@ class Attack:
     attacker: str = "full"
     algorithm: str | None = None
     lora_rank: int = 0
+    control: str | None = None
 
     @property
     def info(self) -> AttackerInfo:
@@ -61,6 +64,8 @@ class Attack:
         parts = [] if self.protection is None else [self.protection.name]
         if self.kind:
             parts.append(self.kind)
+        if self.control is not None:
+            parts.append(f"{self.control} control")
         if self.repair:
             parts.append("to be repaired")
         if self.learning_rate is not None:
@@ -112,6 +117,26 @@ def after_benign(settings: AuditSettings) -> tuple[Attack, ...]:
     return (Attack(mix=1.0, repair=settings.repair_mu, rows=settings.repair_rows),)
 
 
+def controls(settings: AuditSettings) -> tuple[Attack, ...]:
+    """The controls that perturb every branch point with other rows."""
+    return tuple(Attack(control=c) for c in settings.controls if c != "unaligned")
+
+
+def shuffled(part: Slice, seed: int) -> Slice:
+    """The same prompts and answers, each answer at another row's prompt.
+
+    The rows stand as they did; in an order by ``seed`` each takes the answer of the next one.
+    """
+    order = list(range(len(part)))
+    random.Random(seed).shuffle(order)
+    answer = {
+        row: part.rows[after].response
+        for row, after in zip(order, [*order[1:], order[0]], strict=True)
+    }
+    rows = [replace(row, response=answer[i]) for i, row in enumerate(part.rows)]
+    return Slice.of(f"{part.name}, answers shuffled", part.source, rows, seed)
+
+
 def perturbing_rows(
     data: Data, attack: Attack, rows: int, seed: int, batch: int | None = None
 ) -> Slice:
@@ -123,6 +148,11 @@ def perturbing_rows(
     protection = attack.protection
     if attack.algorithm is not None and ALGORITHMS[attack.algorithm].preference:
         return data.preferring(seed, rows, attack.draw)
+    if attack.control == "neutral":
+        assert data.neutral is not None  # load_data
+        return front(data.neutral, seed, rows)
+    if attack.control == "shuffled":
+        return shuffled(data.perturbing(seed, rows), seed)
     if attack.draw is not None:
         return data.attacking(seed, rows, attack.draw)
     opposite = data.perturbing(seed, rows)

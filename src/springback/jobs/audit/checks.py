@@ -10,7 +10,7 @@ from springback.errors import SpringbackError, describe, did_you_mean
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.protections import parse_all
-from springback.jobs.audit.settings import EXPERIMENTS, RESISTANCE_DATA, AuditSettings
+from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
 from springback.models.placement import audit_placement
 from springback.probes.registry import get_probe
@@ -60,6 +60,8 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     _check_execution(settings)
     _among("experiments", settings.experiments, EXPERIMENTS)
     _among("resistance-data", (settings.resistance_data,), RESISTANCE_DATA)
+    controls = () if settings.controls == ("none",) else settings.controls
+    _among("controls", controls, CONTROLS)
     if "rebound" not in settings.experiments:
         raise SpringbackError(
             f"--experiments is {', '.join(settings.experiments)}; rebound has to be among them, "
@@ -77,6 +79,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
         resistance_rows=settings.resistance_rows if "resistance" in settings.experiments else 0,
         n_pos=tuple(sorted(set(settings.n_pos))),
         doses=tuple(sorted(set(settings.doses))),
+        controls=tuple(c for c in CONTROLS if c in controls),
         seeds=tuple(dict.fromkeys(settings.seeds)),
         prompt=NEUTRAL_PROMPT if pairs and settings.prompt is None else settings.prompt,
     )

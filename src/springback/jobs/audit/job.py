@@ -16,7 +16,14 @@ from springback.elasticity import AuditValues, card_of, study_hash
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
-from springback.jobs.audit.analysis import curves, findings, protections, rates
+from springback.jobs.audit.analysis import (
+    controls,
+    curves,
+    findings,
+    judges,
+    protections,
+    rates,
+)
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
@@ -59,6 +66,7 @@ def audit(
         require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)
+        settings = _with_known_controls(settings, data)
         studies = _studies(settings, data, store, progress, prompt_filter)
         ending.callback(studies[0].close)
         require_same_study(
@@ -96,7 +104,14 @@ def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
     settings = check_settings(settings)
     store, prompt_filter = Store(out), PromptFilter(settings)
     data = load_data(settings, prompt_filter)
+    settings = _with_known_controls(settings, data)
     return make_plan(_studies(settings, data, store, Silent(), prompt_filter))
+
+
+def _with_known_controls(settings: AuditSettings, data: Data) -> AuditSettings:
+    """The settings without the controls that this data cannot have."""
+    kept = tuple(c for c in settings.controls if c not in data.controls_left_out)
+    return replace(settings, controls=kept)
 
 
 def _studies(
@@ -125,6 +140,11 @@ def _announce(studies: list[Study]) -> Plan:
             f"left out {rows} rows of {source}: their prompts leave no room for an answer within "
             f"{s.max_tokens} tokens"
         )
+    for control, why in study.data.controls_left_out.items():
+        study.progress.note(f"left out the {control} control: {why}")
+    for scorer in study.scorers if "behaviour" in s.probes else ():
+        if scorer.sends_to:
+            study.progress.note(f"prompts and sampled texts go to the judge at {scorer.sends_to}")
     if len(s.seeds) == 1:
         study.progress.note("one seed: values come without intervals across seeds")
     done = sum(p.done for p in made.runs)
@@ -174,7 +194,13 @@ def _analyse(study: Study, measured: Measured) -> Audit:
         doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
         phases=findings.phases(settings, start, rebounds),
         sampled=findings.sampled(settings, words, start, rebounds),
+        judges=(
+            judges.judge_agreement(words, study.scorers, start, rebounds)
+            if "behaviour" in settings.probes
+            else None
+        ),
         attackers=findings.attackers(settings, start, rebounds),
+        controls=controls.control_part(settings, start, rebounds, study.data.controls_left_out),
         realign=findings.second_alignment(settings, start, rebounds, measured.realigned),
         rates=rates.rates(study, start, rebounds),
         protections=protections.protections(settings, words, start, rebounds),
@@ -196,6 +222,7 @@ def _verdict(settings: AuditSettings, measured: Measured, analysis: Audit) -> Ve
     verdict = curves.judge(settings, measured.start, measured.rebounds, measured.resistances)
     parts = (
         *verdict.parts,
+        *controls.parts(analysis.controls),
         *findings.parts(analysis),
         *rates.parts(analysis.rates),
         *protections.parts(analysis),
@@ -223,7 +250,10 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
         losses=curves.losses_of(measured.resistances),
         noise_floor=start["noise"],
         attackers=analysis.attackers.share if analysis.attackers is not None else None,
+        agreement=judges.agreement_quantities(analysis.judges),
         resistance_data=settings.resistance_data,
+        controls=controls.margins(settings, measured.rebounds),
+        gain_noise=findings.gain_noise(settings, start, measured.rebounds),
     )
 
 

@@ -95,6 +95,7 @@ def calibrated(machine: Machine, folder: str | Path) -> Machine:
             "audit that ran in one go"
         )
     given = {k: v for k, v in data["inputs"]["settings"].items() if v is not None}
+    given.setdefault("controls", ())  # made before there were any
     settings = check_settings(build(AuditSettings, given, file=str(path)))
     weights = count_parameters(resolve(settings.model, settings.revision))
     work = amount(settings)

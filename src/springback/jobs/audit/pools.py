@@ -24,7 +24,8 @@ class Data:
     """Held-out texts of both sides, and the pools.
 
     ``back``: rows at a pool's end by purpose.  ``left_out``: by source, how many rows have a
-    prompt that leaves no room for an answer.
+    prompt that leaves no room for an answer.  ``neutral``: rows of the control of that name;
+    ``controls_left_out``: by control, why this data has none.
     """
 
     align: Slice
@@ -34,6 +35,8 @@ class Data:
     benign: Slice | None = None
     back: Mapping[str, Mapping[str, int]] | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    neutral: Slice | None = None
+    controls_left_out: Mapping[str, str] = field(default_factory=dict)
 
     def aligning(self, seed: int, n: int) -> Slice:
         return front(self.align, seed, n)

@@ -16,6 +16,7 @@ from springback.jobs.audit.branches import (
     Attack,
     after_benign,
     attacks,
+    controls,
     perturbing_rows,
     protected,
 )
@@ -38,15 +39,18 @@ from springback.training.projection import alignment_directions, way_back_blocke
 def runs(settings: AuditSettings, seed: int) -> list[TrainingRun]:
     """Every run of a seed.
 
-    The aligning run; from each of its branch points the perturbation of the study; from the last
-    one the other attacks, the protections, and the benign training that is repaired.  Branch point
-    0 is the start model, so where there is no other nothing is aligned.
+    The aligning run; from each of its branch points the perturbation of the study and the controls;
+    from the last one the other attacks, the protections, and the benign training that is repaired.
+    Branch point 0 is the start model, so where there is no other nothing is aligned; it is also the
+    control `unaligned`.
     """
     last = max(settings.n_pos)
+    points = sorted({*settings.n_pos, *([0] if "unaligned" in settings.controls else [])})
     others = (*attacks(settings), *protected(settings), *after_benign(settings))
     return [
         *([align_run(settings, seed)] if last else []),
-        *(perturb_run(settings, seed, n) for n in settings.n_pos),
+        *(perturb_run(settings, seed, n) for n in points),
+        *(perturb_run(settings, seed, n, c) for n in settings.n_pos for c in controls(settings)),
         *(perturb_run(settings, seed, last, attack) for attack in others),
     ]
 
@@ -279,9 +283,9 @@ def read_seed(study: Study, seed: int) -> dict[str, Any]:
     Branch point 0 has no entry in ``aligned``; its doses begin with 0, the start model.
 
     Returns ``{"aligned": {n_pos: probes}, "perturbed": {n_pos: {dose: probes}}, "attacks": {name:
-    {dose: probes}}, "costs": {name: {dose: tokens of forward passes}}, "protected": {name: {dose:
-    probes}}, "repair": {mu: probes} or None}``; the costs are of the attacks and of the study's own
-    perturbation from the same branch point.
+    {dose: probes}}, "costs": {name: {dose: tokens of forward passes}}, "controls": {name: {n_pos:
+    {dose: probes}}}, "protected": {name: {dose: probes}}, "repair": {mu: probes} or None}``; the
+    costs are of the attacks and of the study's own perturbation from the same branch point.
     """
     listed = runs(study.settings, seed)
     branches = [run for run in listed if run.phase == "perturb"]
@@ -302,6 +306,10 @@ def read_seed(study: Study, seed: int) -> dict[str, Any]:
             run.attack.name: forward_tokens(study, run, _perturbing_rows(study, run))
             for run in branches
             if run.attack in compared and run.n_pos == last
+        },
+        "controls": {
+            attack.control: {run.n_pos: d for run, d in by_dose.items() if run.attack == attack}
+            for attack in controls(study.settings)
         },
         "protected": {
             run.attack.protection.name: doses
@@ -336,6 +344,16 @@ def measurements(
         for attack, doses in got["attacks"].items():
             tags = {"phase": "attack", "seed": seed, "n_pos": last, "attack": attack, **same}
             made += _branch(study, _point_name(last), doses, tags)
+        for control, by_size in got["controls"].items():
+            for n_pos, doses in by_size.items():
+                tags = {
+                    "phase": "control",
+                    "seed": seed,
+                    "n_pos": n_pos,
+                    "control": control,
+                    **same,
+                }
+                made += _branch(study, f"align-{n_pos}, {control} control", doses, tags)
         for name, doses in got["protected"].items():
             tags = {"phase": "protected", "seed": seed, "n_pos": last, "protection": name, **same}
             made += _branch(study, f"{_point_name(last)}, {name}", doses, tags)

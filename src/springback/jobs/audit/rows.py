@@ -104,6 +104,7 @@ def load_data(
         align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
     )
     _check(data)
+    data = _with_controls(data, settings, prompt_filter)
     data = _with_prompts(data, settings.prompt)
     paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
@@ -274,6 +275,34 @@ def _check(data: Data) -> None:
                 )
 
 
+def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFilter | None) -> Data:
+    """The same data with the neutral rows, and why a control that is asked for cannot be had.
+
+    A control is no reason to refuse a study.
+    """
+    asked = {*settings.controls} & {"neutral", "shuffled"}
+    if ALGORITHMS[settings.perturb_algorithm].learns != "rows":
+        why = f"{settings.perturb_algorithm} learns against other rows, which a control has not"
+        return replace(data, controls_left_out=dict.fromkeys(sorted(asked), why))
+    why_not = {}
+    if "neutral" in asked:
+        try:
+            side = _Side(settings.benign, settings, prompt_filter, max(settings.doses))
+            neutral = replace(data, benign=side.front())
+            _check(neutral)
+            data = replace(data, neutral=neutral.benign, left_out=data.left_out | side.left_out)
+        except DataError as error:
+            why_not["neutral"] = str(error)
+    if "shuffled" in asked:
+        rows = data.perturb.rows
+        several = len({(row.turns, row.prompt) for row in rows if row.prompt}) > 1
+        if not several or settings.prompt is not None:
+            why_not["shuffled"] = "the perturbing rows have no prompts of their own"
+        elif len({row.response for row in rows}) < 2:
+            why_not["shuffled"] = "the perturbing rows all have one answer"
+    return replace(data, controls_left_out=why_not)
+
+
 def _with_prompts(data: Data, prompt: str | None) -> Data:
     """Bare texts as answers to ``prompt``, in training and probes alike."""
     if prompt is None:
@@ -290,4 +319,5 @@ def _with_prompts(data: Data, prompt: str | None) -> Data:
         wanted=answer(data.wanted),
         unwanted=answer(data.unwanted),
         benign=data.benign and answer(data.benign),
+        neutral=data.neutral and answer(data.neutral),
     )

@@ -40,9 +40,13 @@ def left(study: Study, listed: Sequence[TrainingRun]) -> list[TrainingRun]:
     """
     waiting: list[TrainingRun] = []
     needed: set[Weights] = set()
+    names: set[str] = set()
     for run in reversed(listed):
+        name = run.identity(study).name
         gone = any(not weights.path(study).exists() for weights in needed & {*run.weights_left})
-        if gone or not run.done(study):
+        # The neutral control and a purely benign attack can be one and the same run.
+        if gone or not (run.done(study) or name in names):
+            names.add(name)
             waiting.append(run)
             needed |= needed_by([run])
     return waiting[::-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 from springback.core import ALGORITHMS, Recipe, algorithms_reading
 from springback.jobs.audit.attackers import ATTACKERS
+from springback.results.judge_info import FORMS, RUBRICS
 from springback.results.probe_info import PROBES, UTILITY
 from springback.settings import (
     ChatSettings,
@@ -20,7 +21,10 @@ from springback.settings import (
 )
 
 #: Measured unless the settings say otherwise.
-DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment")
+DEFAULT_PROBES = ("margin", "kl", "bits_per_byte", "sentiment", "neutral_nll")
+
+#: What the fall is set against: see :mod:`springback.elasticity.controls`.
+CONTROLS = ("unaligned", "neutral", "shuffled")
 
 
 _PREFERENCES = [name for name, algorithm in ALGORITHMS.items() if algorithm.preference]
@@ -64,6 +68,12 @@ class DesignSettings(Settings, group="Study", changes="method"):
         (64, 128, 256), "Aligning examples at the branch points; 0 is the model as it is."
     )
     doses: tuple[int, ...] = setting((8, 16, 32, 64), "Perturbing examples to measure at.")
+    controls: tuple[str, ...] = setting(
+        CONTROLS,
+        "What the fall is set against: unaligned (the start model, perturbed likewise), neutral "
+        "(benign rows instead of the opposite ones, from every branch point), shuffled (the "
+        "opposite rows with their answers dealt out among their prompts); none for none.",
+    )
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,9 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     )
     answer_tokens: int = setting(24, "Their length in tokens.")
     reward: str = setting(
-        "vader", "What rloo maximises when aligning (and minimises when perturbing); as behaviour."
+        "vader",
+        "What rloo maximises when aligning (and minimises when perturbing); as behaviour, but one "
+        "alone and not openai.",
     )
     prompt: str | None = setting(
         None, f"What bare texts answer; {', '.join(_PREFERENCES)} need one and take 'Review:'."
@@ -130,7 +142,9 @@ class AttackSettings(Settings, group="Further attacks, protections and repair", 
         "Shares of benign rows in further perturbations, from the last branch point; 1 is the "
         "attacker benign.",
     )
-    benign: str = setting("problems-text", "Data of the benign rows.", changes="inputs")
+    benign: str = setting(
+        "problems-text", "Data of the benign rows, also of the neutral control.", changes="inputs"
+    )
     mitigate: tuple[str, ...] = setting(
         (),
         "Protections to measure beside the unprotected model, from the last branch point: "
@@ -155,8 +169,10 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
     probes: tuple[str, ...] = setting(DEFAULT_PROBES, f"What to measure, of {', '.join(PROBES)}.")
     behaviour: str | None = setting(
         None,
-        "What scores sampled texts in the probe behaviour: vader, refusal, hf:MODEL[=LABEL], "
-        "python:FILE.py:FUNCTION or package.module:FUNCTION.",
+        f"What scores sampled texts in the probe behaviour: {FORMS}. Several, separated by commas, "
+        "stand side by side with their agreement; the verdict goes by the first. model and openai "
+        f"ask {', '.join(RUBRICS)} or the question in a text file; openai sends texts to its "
+        "address.",
     )
     neutral: str = setting(
         "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"
@@ -206,7 +222,7 @@ class AuditSettings(
     DataSettings,
     SubjectSettings,
 ):
-    """One study.  The defaults are the bare command's but for the seeds, of which it takes one."""
+    """One study.  The defaults are the bare command's but for :data:`BARE`."""
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
@@ -231,3 +247,12 @@ class AuditSettings(
             precision=self.precision,
             **options,
         )
+
+
+#: What ``springback audit`` alone, on the built-in model and data, has instead of the defaults of a
+#: study, and so has the demo: minutes matter there more than a finding does.
+BARE: Mapping[str, Any] = {
+    "seeds": (0,),
+    "controls": ("unaligned",),
+    "probes": ("margin", "kl", "bits_per_byte", "sentiment"),
+}

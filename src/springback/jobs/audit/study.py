@@ -51,6 +51,7 @@ def opposite_order(settings: AuditSettings) -> AuditSettings:
         experiments=("rebound",),
         resistance_rows=0,
         attackers=(),
+        controls=(),
         attack_learning_rates=(),
         attack_seeds=(),
         mix=(),
@@ -179,7 +180,13 @@ class Study(ProbeInputs):
     @cached_property
     def reward(self) -> probes.Scorer:
         """What RLOO maximises when aligning."""
-        return probes.load_scorer(self.settings.reward)
+        scorer = probes.load_scorer(self.settings.reward)
+        if scorer.gaps:
+            raise SpringbackError(
+                f"--reward is {self.settings.reward}, which may leave a text without a score; "
+                "allowed: what scores every text here; take another of these"
+            )
+        return scorer
 
     def examples(self, part: Slice, recipe: Recipe, phase: str) -> Sequence[Encoded] | Examples:
         """``part`` in the form that the recipe's algorithm learns from.

@@ -62,6 +62,8 @@ class Boost(Scoring):
 
     #: Methods beside which one plain model that goes as far is tested, and what it is called.
     controls: Mapping[str, str] = MappingProxyType({"EpiCoDe": EQUAL_STEP})
+    #: What a further weak model is called, where its folder's name says nothing.
+    weak_names: Mapping[str, str] = MappingProxyType({})
     of_run: OfRun | None = None
     narrowed: dict[str, tuple[NarrowedCandidate, ...]]
     joint: tuple[dict[tuple[float, float], Tried], tuple[float, float]] | None
@@ -117,6 +119,7 @@ class Boost(Scoring):
         s, arms = self.settings, {}
         for weak in s.ablate_weak:
             label = Path(s.weak or "").name if weak == "other" else weak
+            label = self.weak_names.get(weak, label)
             arms[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
         if s.gate:
             arms["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)

@@ -26,7 +26,7 @@ from springback.data.grading import (
 from springback.errors import DataError, SpringbackError, describe
 from springback.integrations.lm_eval_tasks import FORM, HarnessTask, is_lm_eval, load_task
 from springback.jobs.boost.settings import BoostSettings
-from springback.probes.scorers import (
+from springback.probes.judges import (
     USER_FUNCTION_FORMS,
     UserFunction,
     is_user_function,

@@ -23,8 +23,10 @@ SCALES = ("small", "paper")
 class Claim(Generic[S]):
     """A question that a paper answers.
 
-    ``published``: its table, column heads first; None where it has a figure only.  ``begin``: the
-    settings that each scale begins from.
+    ``published``: its table, column heads first; None where it has a figure only.  ``further``:
+    what else is known of its numbers, tables likewise.  ``unknown``: what of them could not be had.
+    ``ours``: which of the settings no source gives.  ``begin``: the settings that each scale begins
+    from.
     """
 
     question: str
@@ -32,6 +34,14 @@ class Claim(Generic[S]):
     begin: Mapping[str, S]
     published: tuple[tuple[str, ...], ...] | None = None
     source: str = ""
+    further: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    unknown: str = ""
+    ours: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be had, and what is ours, in words."""
+        return tuple(filter(None, (self.unknown, self.ours)))
 
 
 def check_names(claims: Mapping[str, Any], name: str, scale: str) -> None:
@@ -48,16 +58,19 @@ def record(
     """The ``analysis`` part of a result file of kind ``reproduce``."""
     from springback.results.paper_schema import Figures, Reproduction
 
-    published = None
-    if claim.published is not None:
-        head, *rows = claim.published
-        published = Figures(head, tuple(rows), claim.source)
+    def figures(table: tuple[tuple[str, ...], ...]) -> Figures:
+        head, *rows = table
+        return Figures(head, tuple(rows), claim.source)
+
+    published = None if claim.published is None else figures(claim.published)
     return Reproduction(
         name=name,
         question=claim.question,
         scale=scale,
         paper=claim.finding,
         published=published,
+        further=tuple(map(figures, claim.further)),
+        notes=claim.notes,
         measured=measured,
         **more,
     )
@@ -71,6 +84,10 @@ def page(analysis: Reproduction, cell: Callable[[Any], str] = str) -> list[str]:
         lines += [analysis.note, ""]
     if analysis.published:
         lines += ["## Published", "", *markdown_table(analysis.published), ""]
+    for table in analysis.further:
+        lines += [*markdown_table(table), ""]
+    for note in analysis.notes:
+        lines += [note, ""]
     if analysis.measured:
         lines += ["## Measured", "", *markdown_table(analysis.measured, cell), ""]
     return lines

@@ -45,7 +45,10 @@ from springback.results.writing import Clock, Result, write_result
 def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSettings:
     """The settings that the studies of a reproduction start from, ``given`` ones changed."""
     check_names(REPRODUCTIONS, name, scale)
-    return replace(REPRODUCTIONS[name].begin[scale], **converted(AuditSettings, given))
+    settings = replace(REPRODUCTIONS[name].begin[scale], **converted(AuditSettings, given))
+    if "behaviour" not in (*settings.probes, *given):  # the user's own probes do without
+        return replace(settings, behaviour=None)
+    return settings
 
 
 def plan(
@@ -61,7 +64,7 @@ def plan(
     """
     settings, what = settings_of(name, scale, given or {}), REPRODUCTIONS[name]
     studies = what.studies(scale, settings, given or {})
-    lines = [what.question]
+    lines = [what.question, *what.notes]
     if not studies:
         rows = ", ".join(f"{n:,}" for n in what.volumes)
         lines.append(f"pre-trains a small model and keeps it after {rows} rows; of each:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from springback.report import elasticity_card
 from springback.report.audit.attackers import attackers_section
 from springback.report.audit.doses import dose_section, half_dose_words
+from springback.report.audit.judges import judges_section
 from springback.report.audit.more_alignment import fall_words, more_alignment_section
 from springback.report.audit.opposite_order import opposite_order_section
 from springback.report.audit.phases import phases_section
@@ -66,6 +67,7 @@ def sections(audit: Audit) -> tuple[Section, ...]:
         parts.append(more_alignment_section(rebound, audit))
     elif "rebound" in audit.silent:
         parts.append(not_measured("rebound", "Rebound"))
+    parts.append(judges_section(audit.judges) if audit.judges else None)
     parts.append(rates_section(audit.rates) if audit.rates else None)
     parts.append(attackers_section(audit.attackers, rebound) if audit.attackers else None)
     parts += protection_sections(audit.protections, audit.repair)

@@ -43,12 +43,13 @@ def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
     """A probe against the examples of the opposite, one line per ``n_pos``; None without curves."""
     probe = rebound.probes[key]
     curves = [c for c in probe.curves if any(map(math.isfinite, c.mean))]
+    meaning = PROBES[name].meaning if (name := key.partition(":")[0]) in PROBES else ""
     unit = f"Unit: {'; '.join(filter(None, (probe.unit, probe.direction)))}."
     return figure.lines(
         Caption(
             f"rebound-{_slug(key)}",
             probe.title,
-            " ".join(filter(None, (PROBES[key].meaning if key in PROBES else "", unit))),
+            " ".join(filter(None, (meaning, unit))),
             legend="aligned on",
             intervals=_band_note(rebound, any(c.band for c in curves)),
         ),

@@ -98,7 +98,8 @@ def _method_of(row: SeedsComparison) -> ComparedMethod:
 
 def _published_section(reproduction: Reproduction) -> Section:
     published, measured = reproduction.published, reproduction.measured
-    tables = (("Published", published), ("Measured here", measured))
+    further = [("Published, further", table) for table in reproduction.further]
+    tables = (("Published", published), ("Measured here", measured), *further)
     grids = [elasticity_card.figures_grid(label, t) for label, t in tables if t is not None]
     notes = []
     if published is None:
@@ -107,6 +108,7 @@ def _published_section(reproduction: Reproduction) -> Section:
         notes.append(f"Published: {published.source}")
     if reproduction.scale:
         notes.append(f"Scale of what was measured here: {reproduction.scale}.")
+    notes += reproduction.notes
     paper = reproduction.paper
     return Section(
         "published",

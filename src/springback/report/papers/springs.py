@@ -10,7 +10,14 @@ from typing import TypeVar
 from springback.report import figure, formatting
 from springback.report.components import Fact, Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
-from springback.results.theory_schema import Control, Noise, Scaling, Springs, SpringsCell
+from springback.results.theory_schema import (
+    Control,
+    ModelFirst,
+    Noise,
+    Scaling,
+    Springs,
+    SpringsCell,
+)
 
 Cells = Sequence[SpringsCell]
 AnyCell = TypeVar("AnyCell", bound=SpringsCell | Control)
@@ -52,7 +59,7 @@ def springs_sections(study: Springs) -> tuple[Section, ...]:
             "Stiffness and elongation",
             "Does a set k times as large move k times less?",
             there([fitted_chart(cells, dose), balance_chart(cells, dose)]),
-            tuple(map(_exponent_words, study.scaling)),
+            (*_premises_notes(cells), *map(_exponent_words, study.scaling)),
         ),
         Section(
             "springs-products",
@@ -65,9 +72,44 @@ def springs_sections(study: Springs) -> tuple[Section, ...]:
             "Beside the exact optimum",
             "Is the training at fault, or the claim?",
             there([exact_chart(cells), forms_chart(study.controls, dose)]),
-            tuple(_noise_notes(study.noise)),
+            (*_noise_notes(study.noise), *_model_first_notes(study.model_first, dose)),
         ),
     )
+
+
+def _premises_notes(cells: Cells) -> Iterator[str]:
+    """Which arrangements lie within the theorem's premises."""
+    inside = {c.arrangement for c in cells if c.premises}
+    outside = {c.arrangement for c in cells if c.premises is False} - inside
+    if inside:
+        yield f"Within the theorem's premises, for l below 1/2: {', '.join(sorted(inside))}."
+    if outside:
+        yield f"Outside the theorem's premises: {', '.join(sorted(outside))}."
+
+
+def _model_first_notes(rows: Sequence[ModelFirst], dose: float) -> Iterator[str]:
+    """The paper's own elongations, KL(model || D_i), at the exact joint optimum."""
+    groups: dict[str, list[ModelFirst]] = {}
+    for row in rows:
+        if row.l == dose:
+            groups.setdefault(row.arrangement, []).append(row)
+    for arrangement, some in groups.items():
+        start = f"With KL(model || D_i), the model first, at the exact optimum, {arrangement}, "
+        infinite = [
+            name for i, name in enumerate(SETS) if any(row.changes[i] is None for row in some)
+        ]
+        if infinite:
+            yield (
+                f"{start}l = {dose:g}: infinite for {' and '.join(infinite)}, for the model gives "
+                "mass to what they lack."
+            )
+            continue
+        values = ", ".join(
+            f"{formatting.both(row.fitted_k) if row.fitted_k else 'no value (signs)'} at "
+            f"k = {formatting.plain(row.k)}"
+            for row in some
+        )
+        yield f"{start}l = {dose:g}: -d2 / d1 is {values}."
 
 
 def _exponent_words(row: Scaling) -> str:

@@ -11,7 +11,13 @@ from springback.report.components import Fact, Section, there
 from springback.report.drawing import panel, style
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
 from springback.report.theme import LIGHT
-from springback.results.theory_schema import Huffman, Quartiles, Theorem, TheoremCell
+from springback.results.theory_schema import (
+    Huffman,
+    PremisesCell,
+    Quartiles,
+    Theorem,
+    TheoremCell,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +27,13 @@ Rows = Sequence[Any]
 KEPT = "share of -k that is left"
 #: What is drawn of a share; the table has the rest.
 FRAME = (-1.0, 3.0)
+PREMISES_FRAME = (-11.0, 11.0)
+#: Whether a row lies within the theorem's premises; files from before say nothing of it.
+PREMISES = {True: "inside", False: "outside", None: "–"}
+OUTSIDE = (
+    "The theorem's premises are three parts and l below 1/2; every other arrangement lies outside "
+    "of them."
+)
 
 
 def theorem_facts(study: Theorem) -> tuple[Fact, ...]:
@@ -29,9 +42,26 @@ def theorem_facts(study: Theorem) -> tuple[Fact, ...]:
     note = f"largest over {identity.cells:,} cells"
     difference = formatting.number(identity.difference)
     return (
+        *_premises_facts(study.premises),
         Fact("Residue of the balance at l = 0", residue, "bits", note),
         Fact("Closed form against differences", difference, "relative", "at l = 0"),
     )
+
+
+def _premises_facts(rows: Sequence[PremisesCell]) -> tuple[Fact, ...]:
+    """How far the trees' ratios lie from the closed form."""
+    apart = [
+        abs(value / row.closed - 1)
+        for row in rows
+        if row.closed
+        for value in (row.trees, row.differences)
+        if value is not None
+    ]
+    if not apart:
+        return ()
+    note = f"largest over {formatting.count(len(rows), 'cell')}, every law"
+    value = formatting.number(max(apart))
+    return (Fact("Under the premises: trees against the closed form", value, "relative", note),)
 
 
 def theorem_sections(study: Theorem) -> tuple[Section, ...]:
@@ -65,8 +95,10 @@ def theorem_sections(study: Theorem) -> tuple[Section, ...]:
     ratio_lead = "Does D2's rate change k times as fast as D1's?"
     departures_lead = "What decides how far the theorem reaches?"
     map_lead = "For which data does the alignment set get worse?"
+    premises_lead = "Are ratio and signs as the theorem states them?"
     return (
-        Section("ratio", "Ratio of the two rates", ratio_lead, there(ratio)),
+        Section("premises", "Under its premises", premises_lead, there([premises_chart(study)])),
+        Section("ratio", "Ratio of the two rates", ratio_lead, there(ratio), (OUTSIDE,)),
         Section("departures", "Where it departs", departures_lead, there(departures)),
         Section("map", "Sign and map", map_lead, there(maps)),
         Section("huffman", "Huffman codes", "And with whole bits?", there(huffman)),
@@ -92,12 +124,82 @@ def _table(rows: Rows, keys: Mapping[str, str]) -> Table:
                 value if isinstance(value, str) else formatting.power(value)
                 for value in (getattr(r, k) for k in keys)
             ),
+            PREMISES[r.premises],
             _quartiles(r.kept),
             formatting.number(100 * r.worse),
+            "–" if r.as_stated is None else formatting.number(100 * r.as_stated),
         )
         for r in rows
     )
-    return Table((*keys.values(), KEPT, "draws where D2 gets worse, %"), tuple(cells))
+    heads = (*keys.values(), "premises", KEPT, "draws where D2 gets worse, %")
+    return Table((*heads, "signs as stated, %"), tuple(cells))
+
+
+def premises_chart(study: Theorem) -> Chart | None:
+    """``kept`` against l at the middle k: trees of every law on one closed form."""
+    rows = [r for r in study.premises if r.k == study.at.k]
+    first = [r for r in rows if r.law == rows[0].law]
+    # The pole at l = 1/2 is not drawn: a branch for each side of it.
+    curves = [
+        Series(
+            "closed form",
+            [_known(r.closed) for r in first if r.inside == below],
+            [r.l for r in first if r.inside == below],
+            join="--",
+            reference=True,
+        )
+        for below in (True, False)
+    ]
+    table = tuple(
+        (
+            r.law,
+            formatting.power(r.k),
+            formatting.power(r.l),
+            PREMISES[r.inside],
+            formatting.number(r.closed),
+            formatting.number(r.trees),
+            formatting.number(r.differences),
+            "yes" if r.as_stated else "no",
+        )
+        for r in study.premises
+    )
+    return figure.lines(
+        Caption(
+            "theory-premises",
+            "Under the theorem's premises",
+            f"k = {study.at.k:g}. D1 has three disjoint parts of one size, D2 is drawn as the "
+            "second, D3 as the third. Token trees of every law lie on (1 + 3 l / k) / (1 - 2 l), "
+            "whatever the masses in the parts. Past l = 1/2 D1's rate rises too: the sign flips.",
+        ),
+        Plot(
+            KEPT,
+            [
+                *_series(rows, "law", "l", lambda r: _known(r.trees), scatter=True),
+                *(curve for curve in curves if curve.places),
+            ],
+            Level(1.0),
+            zero=True,
+            limits=PREMISES_FRAME,
+        ),
+        Axis("l = |D3| / |D2|"),
+        Table(
+            (
+                "law",
+                "k",
+                "l",
+                "premises",
+                "closed form",
+                "trees",
+                "finite differences",
+                "signs as stated",
+            ),
+            table,
+        ),
+    )
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _series(
@@ -135,8 +237,9 @@ def kept_chart(caption: tuple[str, str, str], rows: Rows, x: tuple[str, str]) ->
         Caption(
             name,
             title,
-            f"{reading} Medians; the dashed line is the theorem. Below 0 both rates move the same "
-            "way. What lies outside the frame is in the table, with quartiles.",
+            f"{reading} Medians; the dashed line is -k. Below 0 both rates move the same "
+            "way. What lies outside the frame is in the table, with quartiles, and which rows lie "
+            "within the theorem's premises.",
         ),
         Plot(
             KEPT,
@@ -219,8 +322,9 @@ def sign_chart(rows: Rows) -> Chart | None:
         Caption(
             "theory-sign",
             "Does D3 harm the alignment set?",
-            f"Depth {deepest}, l = 0.1, k = 1000. The theorem tells the ratio, not the sign: D2 "
-            "gets worse only where the covariance of D2 and D3 under the joint weights is below 0.",
+            f"Depth {deepest}, l = 0.1, k = 1000, D1 independent of both: all of it outside the "
+            "theorem's premises, which settle the sign. Here D2 gets worse only where the "
+            "covariance of D2 and D3 under the joint weights is below 0.",
         ),
         Plot(
             "draws in which D2's rate rises, %",
@@ -256,8 +360,8 @@ def map_chart(rows: Rows) -> Chart | None:
         name,
         title,
         "Table of the median share of -k that is left, by exponent, overlap and depth.",
-        "k = 1000; medians over draws of the trees pruned to that depth. 1 = the theorem holds; "
-        "below 0 (other colour) both rates move the same way.",
+        "k = 1000; medians over draws of the trees pruned to that depth, all outside the theorem's "
+        "premises. 1 = -k; below 0 (other colour) both rates move the same way.",
         _table(rows, {"exponent": "exponent", "overlap_set": "overlap", "depth": "depth"}),
         drawing,
     )

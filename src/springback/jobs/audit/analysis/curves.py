@@ -59,8 +59,9 @@ def rebound_part(
         fall=at_sizes(lambda m: elasticity.absolute_fall(doses, m, dose)),
         share_lost=at_sizes(lambda m: elasticity.share_lost(doses, m, begin, dose)),
         half_dose=tuple(
-            _dose_to_half_gain_of_mean(n, doses, margins[n], begin) for n in settings.n_pos
+            map(_half_dose, elasticity.doses_at(elasticity.doses_to_lose_gain(curves, "half")))
         ),
+        gain_noise=curves.noise,
         slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
     )
 
@@ -76,7 +77,8 @@ def judge(
     margins = [curves.margins[s][-1] for s in settings.seeds]
     gain = mean_interval([m[0] - begin for m in margins])
     fall = mean_interval([elasticity.absolute_fall(doses, m, max(doses)) for m in margins])
-    parts = [_aligned(gain, largest)] if largest else []
+    noise = curves.noise[-1] if curves.noise else 0.0
+    parts = [_aligned(gain, largest, noise)] if largest else []
     if (judged := _rebound_judgement(curves)) is not None:
         parts += [
             _part("Does the fall steepen with alignment (the paper's criterion)?", judged.paper),
@@ -110,7 +112,7 @@ def _seeds(n: int) -> str:
     return "one seed, no interval" if n == 1 else f"{n} seeds"
 
 
-def _aligned(gain: Interval, largest: int) -> Part:
+def _aligned(gain: Interval, largest: int, noise: float) -> Part:
     if gain.low is None or gain.high is None:
         label = "yes" if gain.mean > 0 else "did not align"
         bounds = "one seed, no interval" if gain.n == 1 else "no spread over the seeds"
@@ -118,6 +120,12 @@ def _aligned(gain: Interval, largest: int) -> Part:
         label = "yes" if gain.low > 0 else ("did not align" if gain.high < 0 else "undecided")
         bounds = f"95 % interval {gain.low:.3f} to {gain.high:.3f}"
     text = f"{largest} examples changed the margin by {gain.mean:+.3f} nats a token ({bounds})."
+    if label == "yes" and not elasticity.took(gain, noise):
+        label = "hardly"
+        text += (
+            f" That is no more than twice its noise ({noise:.3f}, the choice of texts), so rebound "
+            "is not testable."
+        )
     return Part("Did alignment take?", label, text)
 
 
@@ -140,13 +148,16 @@ def _rebound_judgement(
     return elasticity.rebound_judgement(curves, dose=curves.doses[-1])
 
 
-def _dose_to_half_gain_of_mean(
-    n_pos: int, doses: Sequence[int], margins: list[Any], begin: float
-) -> HalfDose:
-    """Of the mean curve over seeds: seeds whose curve never crosses would bias a mean of doses."""
-    mean = [sum(column) / len(column) for column in zip(*margins, strict=True)]
-    crossing = elasticity.dose_to_half_gain(doses, mean, begin, mean[0])
-    return HalfDose(n_pos, crossing.dose, crossing.censored)
+def _half_dose(dose: elasticity.DoseAt) -> HalfDose:
+    """The same number as in ``doses_to_undo`` and on the card."""
+    mean = dose.mean
+    if mean is None:
+        return HalfDose(dose.n_pos)
+    if not mean.censored:
+        return HalfDose(dose.n_pos, mean.mean)
+    if mean.at_most is not None:
+        return HalfDose(dose.n_pos, mean.at_most, at_most=True)
+    return HalfDose(dose.n_pos, None if dose.censored == mean.n else mean.at_least, True)
 
 
 def _probe(

@@ -3,13 +3,15 @@ order, and the card that sums it up.  Beside :mod:`springback.jobs.audit.analysi
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from springback import elasticity
 from springback.elasticity import Attacker, Doses, Realignment, ReboundCurves
-from springback.jobs.audit.analysis import attack_curves
+from springback.jobs.audit.analysis import attack_curves, judges
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import (
@@ -53,9 +55,35 @@ def curves_of(
         ]
         for seed, got in rebounds.items()
     }
+    noise = gain_noise(settings, start, rebounds) if probe == "margin" else None
     return ReboundCurves(
-        settings.n_pos, [0, *settings.doses], dict.fromkeys(rebounds, begin), values
+        settings.n_pos, [0, *settings.doses], dict.fromkeys(rebounds, begin), values, noise=noise
     )
+
+
+def gain_noise(
+    settings: AuditSettings, start: Mapping[str, Any], rebounds: Rebounds
+) -> tuple[float, ...] | None:
+    """By ``n_pos``, the noise of what alignment gained, nats a token; None without single texts.
+
+    The standard error from the choice of held-out texts, each paired with itself before aligning,
+    as a mean over the seeds, which share them; at least what scoring alone moves.  The t interval
+    over the seeds does not hold it.
+    """
+    before = start["probes"]["margin"]
+    floor = float(start.get("noise", {}).get("margin") or 0.0)
+
+    def error(after: Mapping[str, Any]) -> float:
+        changes = [
+            [b - a for a, b in zip(before[side], after[side], strict=True)]
+            for side in ("wanted", "unwanted")
+        ]
+        return math.sqrt(sum(statistics.variance(c) / len(c) for c in changes))
+
+    if min(len(before.get(side, ())) for side in ("wanted", "unwanted")) < 2:
+        return None
+    by_size = [[branch(got, n)[0]["margin"] for got in rebounds.values()] for n in settings.n_pos]
+    return tuple(max(floor, statistics.fmean(map(error, seeds))) for seeds in by_size)
 
 
 def doses_to_undo(
@@ -63,7 +91,10 @@ def doses_to_undo(
 ) -> UndoDoses:
     """Half, and all, of the gain in margin; KL at most epsilon; each with its trend in n_pos."""
     margins = curves_of(settings, start, rebounds)
-    by_kind = {share: elasticity.doses_to_lose_gain(margins, share) for share in ("half", "all")}
+    by_kind = {
+        share: _doses(elasticity.doses_to_lose_gain(margins, share), margins)
+        for share in ("half", "all")
+    }
     for probe in ("kl", "reverse_kl"):
         if probe in settings.probes:
             values = curves_of(settings, start, rebounds, probe).margins
@@ -72,17 +103,25 @@ def doses_to_undo(
             )
             if probe == "reverse_kl":
                 doses = replace(doses, what=f"{doses.what}, on the model's own texts")
-            by_kind[probe] = doses
-    return UndoDoses(**{name: _doses(doses) for name, doses in by_kind.items()})
+            by_kind[probe] = _doses(doses)
+    return UndoDoses(**by_kind)
 
 
-def _doses(doses: Doses) -> DosesToUndo:
+def _doses(doses: Doses, curves: ReboundCurves | None = None) -> DosesToUndo:
+    """``curves``: where the dose is one of their gain, which can be too small to be lost."""
+    took = {*doses.n_pos} if curves is None else {doses.n_pos[b] for b in curves.took()}
     return DosesToUndo(
         doses.what,
         doses.largest,
-        tuple(DoseAtSize(**vars(d), words=d.words()) for d in elasticity.doses_at(doses)),
+        tuple(
+            DoseAtSize(**vars(d), words=d.words(), testable=d.n_pos in took)
+            for d in elasticity.doses_at(doses)
+        ),
         doses.by_seed,
-        elasticity.dose_trend(doses) if elasticity.several_sizes(doses.n_pos) else None,
+        elasticity.dose_trend(doses, curves=curves)
+        if elasticity.several_sizes(doses.n_pos)
+        else None,
+        first=doses.first,
     )
 
 
@@ -99,7 +138,7 @@ def sampled(
     of whether the score moved at all.
     """
     scores = {}
-    for probe in (p for p in SAMPLED if p in settings.probes):
+    for probe in (p for p in words if p.partition(":")[0] in SAMPLED):
         plain = curves_of(settings, start, rebounds, probe)
         gains = [rows[-1][0] - plain.start[seed] for seed, rows in plain.margins.items()]
         gain = mean_interval(gains)
@@ -163,7 +202,7 @@ def attackers(
                 for s, got in rebounds.items()
             }
             mixed.append(_mixed(attack.name, attack.mix, doses, values, margins.start))
-    summary = elasticity.attack_summary(tried, largest=max(doses))
+    summary = elasticity.attack_summary(tried, largest=max(doses), first=min(settings.doses))
     every = attack_curves.curves(settings, start["probes"], rebounds)
     return Attackers(
         summary.share,
@@ -238,8 +277,7 @@ def parts(analysis: Audit) -> list[Part]:
         text = f"{what[0].upper()}{what[1:]}, aligned on {largest.n_pos}: {largest.words}."
         if dose.trend is not None:
             text += f" {dose.trend.sentence}"
-        reached = "not reached" if largest.median is None else f"{largest.median:.0f} examples"
-        answers.append(Part(titles[name], "not defined" if largest.mean is None else reached, text))
+        answers.append(Part(titles[name], _dose_label(largest), text))
     if (shapes := analysis.phases) is not None:
         if (decay := shapes.decay) is not None:
             question = "Steeper than proportional decay fitted at one rate?"
@@ -247,12 +285,23 @@ def parts(analysis: Audit) -> list[Part]:
         n_pos, shape = list(shapes.branches.items())[-1]
         question = f"One phase or two (aligned on {n_pos})?"
         answers.append(Part(question, shape.label, shape.sentence))
-    answers += [_scored(score) for score in (analysis.sampled or {}).values()]
+    # Of several judges the first one's, by which the verdict goes.
+    answers += [_scored(s) for p, s in (analysis.sampled or {}).items() if p in SAMPLED]
+    answers += judges.parts(analysis.judges)
     if analysis.attackers is not None:
         answers += _attacked(analysis.attackers)
     if (second := analysis.realign) is not None:
         answers.append(Part("Is the second alignment faster?", second.label, second.sentence))
     return answers
+
+
+def _dose_label(dose: DoseAtSize) -> str:
+    """The same number as the card's, or why there is none."""
+    if dose.mean is None:
+        return "not defined"
+    if not dose.testable:
+        return "not testable"
+    return "not reached" if dose.censored == dose.mean.n else elasticity.dose_in_words(dose.mean)
 
 
 def _scored(score: SampledScore) -> Part:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from springback import elasticity
 from springback.elasticity import Crossing, bounded_mean, first_crossing
 from springback.elasticity.doses import dose_range
 from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
@@ -65,7 +66,7 @@ def protections(
         start=begin,
         plain=Unprotected(
             _curve(doses, plain),
-            _crossed(_doses_to_half_unprotected_gain(plain, plain, begin), max(settings.doses)),
+            _crossed(_doses_to_half_unprotected_gain(plain, plain, begin), settings.doses),
         ),
         costs={p: words[p].title for p in COSTS if p in words},
         rows=_corrected(rows),
@@ -95,8 +96,10 @@ def _doses_to_half_unprotected_gain(
     return crossings
 
 
-def _ranges(crossings: Mapping[int, Crossing], largest: float) -> dict[int, Range]:
-    return {seed: dose_range(crossing, largest) for seed, crossing in crossings.items()}
+def _ranges(crossings: Mapping[int, Crossing], doses: Sequence[int]) -> dict[int, Range]:
+    """Where each dose can lie; ``doses``: those above 0 that were measured."""
+    ends = max(doses), min(doses)
+    return {seed: dose_range(crossing, *ends) for seed, crossing in crossings.items()}
 
 
 def _protection(
@@ -119,7 +122,7 @@ def _protection(
         _doses_to_half_unprotected_gain(values, plain, begin),
         _doses_to_half_unprotected_gain(plain, plain, begin),
     )
-    a, b = _ranges(crossings, last), _ranges(unprotected, last)
+    a, b = (_ranges(both, settings.doses) for both in (crossings, unprotected))
     # Both beyond the largest dose says nothing of the difference, and paired_change says so.
     change = (
         paired_change([a[s] for s in crossings], [b[s] for s in crossings]) if crossings else None
@@ -141,7 +144,9 @@ def _protection(
         rank=protection.rank,
         curve=_curve(doses, values),
         gain=mean_interval([_margin(row[0]) - begin for row in values.values()]),
-        dose=ProtectedDose(_crossed(crossings, last), change, _label(change, len(crossings))),
+        dose=ProtectedDose(
+            _crossed(crossings, settings.doses), change, _label(change, len(crossings))
+        ),
         left=MarginLeft(mean_interval(left), t_pvalue(left), _label(_of_values(left), len(left))),
         cost=Cost(*costs),
     )
@@ -151,10 +156,10 @@ def _value(probes: Mapping[str, Any], probe: str) -> float:
     return float(probes[probe]["value"])
 
 
-def _crossed(crossings: Mapping[int, Crossing], largest: float) -> MeanDose | None:
+def _crossed(crossings: Mapping[int, Crossing], doses: Sequence[int]) -> MeanDose | None:
     if not crossings:
         return None
-    ends = [dose_range(c, largest) for c in crossings.values()]
+    ends = _ranges(crossings, doses).values()
     mean = bounded_mean([a for a, _ in ends], [b for _, b in ends])
     return MeanDose(**vars(mean), mean=mean.mean)
 
@@ -299,15 +304,15 @@ def _bounds(interval: Interval) -> str:
 def _dose_words(dose: ProtectedDose) -> str:
     if dose.found is None:
         return "alignment gained nothing"
-    text = "beyond the doses tried in some seed"
-    if dose.found.mean is not None:
-        text = f"{dose.found.mean:.0f} examples"
+    text = elasticity.dose_in_words(dose.found)
+    if dose.found.mean is None and dose.found.at_most is None:
+        text = "beyond the doses tried in some seed"
     change = dose.difference
     if change is not None and change.value is not None:
         return f"{text}, {change.value:+.0f} against unprotected"
     if change is not None and change.low is not None:
         return f"{text}, at least {change.low:+.0f} against unprotected"
-    return f"{text}; the difference is open, since doses were not reached"
+    return f"{text}; the difference is open, since doses are known as ranges only"
 
 
 def _repaired(repair: Repair) -> Part:

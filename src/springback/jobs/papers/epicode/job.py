@@ -126,7 +126,8 @@ def _seeds(
 def _planned(settings: EpicodeSettings, cell: Cell, seed: int, theory: bool) -> seed_runs.Job:
     one = settings.one(seed, cell.model, cell.task)
     rows = seed_runs.reference_rows(one, settings.reference_rows) if theory else None
-    return seed_runs.plan("epicode-theory" if theory else "epicode", one, rows)
+    kind = "epicode-theory" if theory else "epicode"
+    return seed_runs.plan(kind, one, rows, settings.smaller)
 
 
 def make_seed(job: seed_runs.Job, place: Place, progress: Progress) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.data import is_built_in, is_local, split_conditions, task_of
-from springback.errors import DataError
+from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.checks import ROWS, check_settings
 from springback.jobs.boost.search import candidates
 from springback.jobs.papers.epicode.settings import EpicodeSettings
@@ -32,6 +32,16 @@ def planned(name: str, scale: str, settings: EpicodeSettings) -> list[str]:
 def check(settings: EpicodeSettings) -> None:
     """Raise now what would stop the runs later: settings, and a task without data."""
     model = settings.series[0] if settings.series else settings.model
+    if settings.smaller and settings.weak:
+        raise SpringbackError(
+            f"--smaller {settings.smaller} with --weak {settings.weak}; allowed: one of them: "
+            "--smaller is fine-tuned here, --weak is taken as it is"
+        )
+    if settings.smaller and settings.early and settings.ft:
+        raise SpringbackError(
+            f"--smaller {settings.smaller} with a given pair; allowed: with --model, whose rows it "
+            "is fine-tuned on; name a fine-tuned model with --weak"
+        )
     for task in settings.tasks or (settings.task,):
         try:
             check_settings(settings.one(settings.seeds[0], model, task))
@@ -101,12 +111,15 @@ def _search(settings: EpicodeSettings) -> list[str]:
         )
     )
     named = [*settings.ablate_weak, *([settings.weak] if settings.weak else [])]
+    if settings.smaller:
+        named.append(f"{settings.smaller}, fine-tuned")
     further = len(named) + bool(settings.gate)
     tries = len(mu) + len(lam) * (1 + further) + len(alone)
     weak = f"; further weak models: {', '.join(named)}" if named else ""
     return [
         f"search on validation: mu {listed(mu)}, then lambda {listed(lam)}; CD only lambda "
-        f"{listed(alone)}{weak}: {tries} candidates a run",
+        f"{listed(alone)}{weak}: {tries} candidates a run; no source gives the paper's grids, "
+        "these are ours",
         f"test: opened once a run, {4 + further} methods; answers of at most "
         f"{settings.max_new_tokens} tokens",
     ]

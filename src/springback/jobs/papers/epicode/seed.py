@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from springback.core import Run, Slice, to_jsonable
@@ -26,7 +27,12 @@ from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
 from springback.models.encoding import listed_stops
-from springback.models.loading import load_tokenizer, read_configs, resolve
+from springback.models.loading import (
+    check_same_tokenizer,
+    load_tokenizer,
+    read_configs,
+    resolve,
+)
 from springback.models.placement import dtype_name, placement
 from springback.progress import Progress
 from springback.results.store import Store
@@ -52,18 +58,28 @@ CONTROLS = {"EpiCoDe": EQUAL_STEP, "CD only": "ME, step of CD"}
 
 @dataclass(frozen=True)
 class Job:
-    """Settings filled in, data loaded, and the run that this seed is."""
+    """Settings filled in, data loaded, and the run that this seed is.
+
+    ``smaller``: a model that is fine-tuned on the same rows, as a further weak one.
+    """
 
     settings: BoostSettings
     data: Data
     run: Run
     reference_rows: int | None
+    smaller: str | None = None
 
 
-def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) -> Job:
+def plan(
+    kind: str,
+    settings: BoostSettings,
+    reference_rows: int | None = None,
+    smaller: str | None = None,
+) -> Job:
     """The run of one seed; ``reference_rows`` is part of it for ``epicode-theory``.
 
-    Raises :class:`SpringbackError` on settings or data that cannot be used.
+    ``smaller``: as :class:`EpicodeSettings` has it; the theory needs none.  Raises
+    :class:`SpringbackError` on settings, data or a smaller model that cannot be used.
     """
     settings = check_settings(settings)
     data = load_data(settings)
@@ -100,7 +116,13 @@ def plan(kind: str, settings: BoostSettings, reference_rows: int | None = None) 
         inputs["reference"] = (
             resolve(settings.reference).content_hash if settings.reference else reference_rows
         )
-    return Job(settings, data, Run.of(kind, **inputs), reference_rows)
+        return Job(settings, data, Run.of(kind, **inputs), reference_rows)
+    if smaller:
+        weak = resolve(smaller)
+        names = smaller, settings.model or ""
+        check_same_tokenizer(load_tokenizer(weak, settings), tokenizer, names)
+        inputs["smaller"] = weak.content_hash
+    return Job(settings, data, Run.of(kind, **inputs), reference_rows, smaller)
 
 
 def _hashed(settings: BoostSettings) -> dict[str, Any]:
@@ -155,8 +177,17 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
-    pair = make_pair(job.settings, job.data.train, store, progress)
-    boost = Boost(job.settings, pair.line, store, progress, pair.weak, job.data.train)
+    s, train = job.settings, job.data.train
+    pair = make_pair(s, train, store, progress)
+    labels = {}
+    if job.smaller and train is not None:
+        start = resolve(job.smaller)
+        done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
+        pair.weak["other"] = done.points[-1].checkpoint
+        labels["other"] = f"fine-tuned {Path(job.smaller).name}"
+        s = replace(s, ablate_weak=(*s.ablate_weak, "other"))
+    boost = Boost(s, pair.line, store, progress, pair.weak, train)
+    boost.weak_names = labels
     return pair, boost
 
 

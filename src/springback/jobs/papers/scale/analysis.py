@@ -48,6 +48,8 @@ CLAIM = claims.Claim(
     "threshold?",
     finding="Elasticity grew with size (Qwen 0.5B to 7B) and with volume (TinyLlama 0.1T to 3T "
     "tokens); barely there at 0.1T.",
+    unknown="The paper has figures for this, of finished models; their numbers could not be had.",
+    ours="Sizes, volumes, text, recipes and doses are ours: no paper pre-trained models for this.",
     begin=BEGIN,
 )
 

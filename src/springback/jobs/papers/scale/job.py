@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from springback.core import Slice, content_hash
+from springback.core import Slice, content_hash, to_jsonable
 from springback.data import load_slice
 from springback.errors import SpringbackError, describe
 from springback.integrations.ray import ExecutorSettings, on_ray
@@ -56,7 +56,9 @@ class Cell:
         """The study's folder; its name changes with every setting that changes a number."""
         plain, free = AuditSettings(), names_changing(AuditSettings, "model", "seed", "nothing")
         same = {name: getattr(plain, name) for name in free}
-        key = content_hash([self.run.run.id, replace(self.study, **{**same, "seeds": ()})])[:8]
+        study = to_jsonable(replace(self.study, **{**same, "seeds": ()}))
+        del study["controls"]  # they add runs and change no other number
+        key = content_hash([self.run.run.id, study])[:8]
         return below(root, STUDIES, f"{self.name}-{key}")
 
     def done(self, root: Path) -> bool:

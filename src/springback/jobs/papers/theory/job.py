@@ -88,10 +88,28 @@ def _theorem_verdict(tables: Theorem) -> Verdict:
     finite = [row for row in tables.laws if row.law == "pareto" and row.l]
     spread = max(abs(kept - 1) for kept in at_zero if kept is not None)
     shares = "; ".join(
-        f"{row.arrangement} {row.kept.median:.2g} (D2 worse in {row.worse:.0%} of draws)"
+        f"{row.arrangement}{'' if row.premises else ' (outside)'} {row.kept.median:.2g} "
+        f"(D2 worse in {row.worse:.0%} of draws)"
         for row in finite
     )
+    inside = [row for row in tables.premises if row.inside]
+    apart = max(
+        abs(value / row.closed - 1)
+        for row in tables.premises
+        if row.closed
+        for value in (row.trees, row.differences)
+        if value is not None
+    )
+    stated = sum(row.as_stated for row in inside)
     parts = (
+        Part(
+            "Under its premises, is the theorem right?",
+            "as stated" if stated == len(inside) else "not as stated",
+            "D1 has three disjoint parts of one size, D2 is drawn as the second, D3 as the third, "
+            f"l < 1/2: signs as stated in {stated} of {len(inside)} cells, and the ratio is "
+            f"-k (1 + 3 l / k) / (1 - 2 l) to {apart:.0e} of it on trees of every law. Past "
+            "l = 1/2 the sign flips.",
+        ),
         Part(
             "Is the ratio -k at l = 0?",
             "an identity",
@@ -102,13 +120,16 @@ def _theorem_verdict(tables: Theorem) -> Verdict:
             f"How much of -k is left at l = {tables.at.l:g}?",
             "depends on overlap",
             f"Pareto leaves, k = {tables.at.k:g}, median share of -k: {shares}. "
-            "Below 0: both rates move the same way.",
+            "Below 0: both rates move the same way. All but three parts lie outside the theorem's "
+            "premises.",
         ),
     )
     return Verdict(
-        "exact at l = 0, then ruled by overlap",
-        "The ratio -k is an identity at l = 0 for any leaf masses. How far it reaches, and "
-        "whether the alignment set gets worse or better, is decided by how D3 lies on D2.",
+        "as stated under its premises, else ruled by overlap",
+        "With three disjoint parts and l < 1/2 ratio and signs are as the theorem states them, "
+        "whatever the law of the leaf masses. At l = 0 the ratio -k is an identity for any sets. "
+        "Outside the premises, how far it reaches, and whether the alignment set gets worse or "
+        "better, is decided by how D3 lies on D2.",
         parts,
     )
 

@@ -53,9 +53,9 @@ class SpringsSettings(Settings):
     """
 
     arrangements: tuple[str, ...] = setting(
-        ("opposed kinds", "independent"),
-        "How D2 and D3 lie on the leaves: opposed kinds, independent, half shared, same ranks, "
-        "opposite ranks.",
+        ("opposed kinds", "independent", "three parts"),
+        "How D2 and D3 lie on the leaves: three parts (the theorem's premises), opposed kinds, "
+        "independent, half shared, same ranks, opposite ranks.",
     )
     symbols: int = setting(6, "Symbols of a response.")
     length: int = setting(3, "Length of a response: symbols^length leaves.")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from springback import theory
 from springback.jobs.papers.claims import select
-from springback.jobs.papers.theory import springs_arms
+from springback.jobs.papers.theory import springs_arms, theorem
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.results.schema import Part, Verdict
 from springback.results.theory_schema import (
@@ -18,6 +18,7 @@ from springback.results.theory_schema import (
     Control,
     Elongations,
     Gap,
+    ModelFirst,
     Noise,
     Scaling,
     Springs,
@@ -61,6 +62,7 @@ def analyse(s: SpringsSettings, joint: Rows, sequence: Rows) -> Springs:
         noise=tuple(noise),
         gap=Gap(float(np.median(gaps)), max(gaps), len(gaps)),
         bounds=_bounds(by_arm["joint"], floor),
+        model_first=tuple(_model_first(s)),
     )
 
 
@@ -93,6 +95,7 @@ def _cell(s: SpringsSettings, arm: str, rows: Rows, noise: Three) -> SpringsCell
         seeds=tuple(r["seed"] for r in rows),
         predicted=_summary(exact),
         resolved=(one, two, three),
+        premises=theorem.inside_premises(first["arrangement"], first["l"]),
     )
 
 
@@ -172,6 +175,22 @@ def _controls(s: SpringsSettings) -> list[Control]:
                     exact = [_predicted(s, {**cell, "seed": seed}, order) for seed in s.seeds]
                     controls.append(Control(**vars(_summary(exact)), order=order, **cell))
     return controls
+
+
+def _model_first(s: SpringsSettings) -> Iterator[ModelFirst]:
+    """The paper's elongations, the model first, which need no training either."""
+    for arrangement in s.arrangements:
+        sets = [springs_arms.sources(s, arrangement, seed) for seed in s.seeds]
+        for k in s.k:
+            for l in s.doses:  # noqa: E741
+                every = [theory.model_first(of_seed, k, l) for of_seed in sets]
+                one, two, three = (
+                    _mean(column) if all(map(math.isfinite, column)) else None
+                    for column in zip(*every, strict=True)
+                )
+                fitted = geometric(-d2 / d1 if d1 else math.nan for d1, d2, _ in every)
+                inside = theorem.inside_premises(arrangement, l)
+                yield ModelFirst(arrangement, k, l, inside, (one, two, three), fitted)
 
 
 def _bounds(rows: Rows, floor: Mapping[tuple[str, str, float], Three]) -> Bounds:

@@ -10,7 +10,7 @@ from springback import theory
 from springback.core import Run
 from springback.jobs.papers.theory.leaf_model import LeafModels, Tree, fit_joint, fit_stream
 from springback.jobs.papers.theory.settings import SpringsSettings
-from springback.jobs.papers.theory.theorem import ARRANGEMENTS, arranged
+from springback.jobs.papers.theory.theorem import ARRANGEMENTS, arranged, law_of
 from springback.models.from_scratch import Shape
 from springback.progress import Progress
 from springback.results.store import Store
@@ -23,8 +23,8 @@ REPEAT = 1
 def sources(s: SpringsSettings, arrangement: str, seed: int) -> Sets:
     """The three sets of one seed: leaf masses that are known exactly."""
     rng = np.random.default_rng((seed, ARRANGEMENTS.index(arrangement)))
-    masses = theory.leaf_masses("pareto", s.symbols**s.length, s.exponent)
-    return arranged(masses, arrangement, rng, s.share)
+    law = law_of("pareto", s.exponent)
+    return arranged(law, s.symbols**s.length, arrangement, rng, s.share)
 
 
 def repeats(s: SpringsSettings) -> list[tuple[int, int]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,16 +17,27 @@ from springback.results.theory_schema import (
     Departure,
     Huffman,
     Identity,
+    PremisesCell,
     Quartiles,
     ReadAt,
     Secant,
     Theorem,
     TheoremCell,
 )
-from springback.theory import Sets, Slopes
+from springback.theory import Sets, Slopes, TokenTree
 
-#: How D2 and D3 lie on the leaves.  "opposed": two kinds of D1's leaves, a tenth of its mass.
-ARRANGEMENTS = ("independent", "half shared", "same ranks", "opposite ranks", "opposed kinds")
+#: The arrangement of the theorem's premises: all others lie outside them.
+PREMISES = "three parts"
+#: How D2 and D3 lie on the leaves.  "opposed": two kinds of D1's leaves, a tenth of its mass.  The
+#: place of a name seeds its draws, so new ones come last.
+ARRANGEMENTS = (
+    "independent",
+    "half shared",
+    "same ranks",
+    "opposite ranks",
+    "opposed kinds",
+    PREMISES,
+)
 _OVERLAPS = {"independent": 0.0, "half shared": 0.5, "same ranks": 1.0, "opposite ranks": -1.0}
 OPPOSED_SHARE = 0.1
 MIDDLE_K = 1e3
@@ -36,19 +48,32 @@ STEP = 1e-10
 HUFFMAN_K, HUFFMAN_DEPTH, HUFFMAN_EXPONENT = 10.0, 8, 1.0
 #: Doses that the Huffman codes are made at: the largest l, and how many from 0 on.
 HUFFMAN_LARGEST, HUFFMAN_POINTS = 1.0, 201
+#: Where the closed form of the premises is held against trees: k, l (its pole is at 1/2), depth.
+PREMISES_K = (10.0, 1e3, 1e6)
+PREMISES_L = (0.0, 0.01, 0.1, 0.2, 0.3, 0.4, 0.45, 0.55, 0.6, 0.8, 1.0)
+PREMISES_DEPTH = 8
 T = TypeVar("T")
+Floats = theory.masses.Floats
+#: Leaf masses of so many leaves, heaviest first.
+Law = Callable[[int], Floats]
 
 
 def arranged(
-    masses: theory.masses.Floats,
+    law: Law,
+    leaves: int,
     arrangement: str,
     rng: np.random.Generator,
     share: float = OPPOSED_SHARE,
 ) -> Sets:
-    """Three sets of these masses; D1 and D2 are independent but where the kinds are opposed.
+    """Three sets of this law; D1 and D2 are independent but for opposed kinds and three parts.
 
-    ``share``: of D1's mass that is of D3's kind, there.
+    ``share``: of D1's mass that is of D3's kind, where kinds are opposed.  Three parts have a third
+    of the leaves each, and of D1's mass; up to two leaves are left over, which no set has.
     """
+    if arrangement == PREMISES:
+        rest = np.zeros(leaves % 3)
+        return Sets(*(np.append(p, rest) for p in theory.three_parts(law(leaves // 3), rng)))
+    masses = law(leaves)
     p1 = theory.permuted(masses, rng)
     if arrangement == "opposed kinds":
         return Sets(p1, *theory.opposed(p1, share, rng))
@@ -70,11 +95,61 @@ def _generators(s: TheoremSettings, cell: int) -> list[np.random.Generator]:
     return [np.random.default_rng((s.seed, cell, draw)) for draw in range(s.draws)]
 
 
+def law_of(name: str, exponent: float) -> Law:
+    """The law of this name and exponent, for any number of leaves."""
+    return lambda leaves: theory.leaf_masses(name, leaves, exponent)
+
+
 def _draws(s: TheoremSettings, arrangement: str, law: str = "pareto") -> list[Sets]:
     """Sets of a law's masses in this arrangement, one triple for each draw."""
-    masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
     generators = _generators(s, ARRANGEMENTS.index(arrangement))
-    return [arranged(masses, arrangement, rng) for rng in generators]
+    masses = law_of(law, s.exponent)
+    return [arranged(masses, 1 << s.depth, arrangement, rng) for rng in generators]
+
+
+def premises(s: TheoremSettings) -> tuple[PremisesCell, ...]:
+    """The theorem's ratio under its premises, by the closed form and by trees of every law.
+
+    The trees are binary, the three parts begin differently, and pruning merges their leaves.
+    """
+    rows = []
+    for number, law in enumerate(theory.LAWS):
+        rng = np.random.default_rng((s.seed, number))
+        sets = pruned_trees(law_of(law, s.exponent), PREMISES_DEPTH, min(6, s.depth), rng)
+        for k in PREMISES_K:
+            for l in PREMISES_L:  # noqa: E741
+                slopes = theory.slopes(sets, k, l)
+                one, two = theory.difference(sets, k, l, STEP)
+                rows.append(
+                    PremisesCell(
+                        law=law,
+                        k=k,
+                        l=l,
+                        inside=l < 0.5,
+                        closed=theory.kept_by_premises(k, l),
+                        trees=slopes.kept,
+                        differences=-two / one / k,
+                        rate1=slopes.rate1,
+                        rate2=slopes.rate2,
+                        as_stated=slopes.as_stated,
+                    )
+                )
+    return tuple(rows)
+
+
+def pruned_trees(law: Law, depth: int, cut: int, rng: np.random.Generator) -> Sets:
+    """The premises' three sets as token trees of ``depth`` bits, pruned to ``cut`` (2 or more).
+
+    A part's responses begin with 00, 01 or 10.  Raises :class:`DataError` as the trees do.
+    """
+    parts = []
+    for start in ((0, 0), (0, 1), (1, 0)):
+        rest = list(itertools.product((0, 1), repeat=depth - 2))
+        masses = theory.permuted(law(len(rest)), rng)
+        parts.append(TokenTree.from_responses([start + bits for bits in rest], masses.tolist()))
+    whole = theory.joint(parts, (1.0, 1.0, 1.0))
+    weights, _ = theory.aligned([tree.prune(cut) for tree in (whole, *parts[1:])])
+    return Sets(*weights, depth=float(cut))
 
 
 def identity(s: TheoremSettings) -> Identity:
@@ -87,9 +162,10 @@ def identity(s: TheoremSettings) -> Identity:
     zero = largest = gap = 0.0
     cells = 0
     for law in theory.LAWS:
-        masses = theory.leaf_masses(law, 1 << s.depth, s.exponent)
+        masses = law_of(law, s.exponent)
         for number, arrangement in enumerate(ARRANGEMENTS):
-            sets = arranged(masses, arrangement, np.random.default_rng((s.seed, number)))
+            rng = np.random.default_rng((s.seed, number))
+            sets = arranged(masses, 1 << s.depth, arrangement, rng)
             for k in s.k:
                 for l in s.doses:  # noqa: E741
                     slopes = theory.slopes(sets, k, l)
@@ -121,8 +197,14 @@ def by_k_and_l(
         drawn = _draws(s, arrangement)
         for k in kept_k:
             for l in doses:  # noqa: E741
-                rows.append(replace(_cell(drawn, k, l), arrangement=arrangement, k=k, l=l))
+                cell = replace(_cell(drawn, k, l), arrangement=arrangement, k=k, l=l)
+                rows.append(replace(cell, premises=inside_premises(arrangement, l)))
     return tuple(rows)
+
+
+def inside_premises(arrangement: str, l: float, mass: float = 0.0) -> bool:  # noqa: E741
+    """Whether a row lies within the theorem's premises; ``mass``: of D3 on leaves of its own."""
+    return arrangement == PREMISES and l < 0.5 and not mass
 
 
 def _cell(drawn: Sequence[Sets], k: float, l: float) -> TheoremCell:  # noqa: E741
@@ -134,6 +216,7 @@ def _cell(drawn: Sequence[Sets], k: float, l: float) -> TheoremCell:  # noqa: E7
         chi2=quartiles(f.chi2 for f in every),
         worse=sum(f.rate2 > 0 for f in every) / len(every),
         opposite=sum(f.ratio < 0 for f in every) / len(every),
+        as_stated=sum(f.as_stated for f in every) / len(every),
         overlap=float(np.mean([theory.overlap(x.p2, x.p3) for x in drawn])),
     )
 
@@ -145,7 +228,7 @@ def by_law(s: TheoremSettings) -> tuple[TheoremCell, ...]:
         for arrangement in ARRANGEMENTS:
             drawn = _draws(s, arrangement, law)
             for l in (0.0, READ_AT):  # noqa: E741
-                cell = _cell(drawn, MIDDLE_K, l)
+                cell = replace(_cell(drawn, MIDDLE_K, l), premises=inside_premises(arrangement, l))
                 rows.append(replace(cell, law=law, arrangement=arrangement, k=MIDDLE_K, l=l))
     return tuple(rows)
 
@@ -165,12 +248,13 @@ def departures(s: TheoremSettings) -> tuple[Departure, ...]:
 def escaped(s: TheoremSettings) -> tuple[TheoremCell, ...]:
     """``kept`` at l = 0 where a share of D3 lies on leaves that D1 and D2 do not have."""
     rows = []
-    for arrangement in ("independent", "same ranks", "opposed kinds"):
+    for arrangement in ("independent", "same ranks", "opposed kinds", PREMISES):
         drawn = _draws(s, arrangement)
         for k in s.k:
             for mass in ESCAPES:
                 moved = [_with_escape(sets, mass) for sets in drawn[:20]]
-                cell = _cell(moved, k, 0.0)
+                inside = inside_premises(arrangement, 0.0, mass)
+                cell = replace(_cell(moved, k, 0.0), premises=inside)
                 rows.append(replace(cell, arrangement=arrangement, k=k, l=0.0, mass=mass))
     return tuple(rows)
 
@@ -195,20 +279,20 @@ def mapped(s: TheoremSettings, progress: Progress) -> tuple[TheoremCell, ...]:
             for depth in s.depths:
                 cut = [_pruned(sets, depth) for sets in drawn]
                 cell = _cell(cut, MIDDLE_K, READ_AT)
-                rows.append(replace(cell, exponent=exponent, overlap_set=share, depth=depth))
+                place = {"exponent": exponent, "overlap_set": share, "depth": depth}
+                rows.append(replace(cell, **place, premises=False))
             progress.advance()
     return tuple(rows)
 
 
-def _shared(masses: theory.masses.Floats, share: float, rng: np.random.Generator) -> Sets:
+def _shared(masses: Floats, share: float, rng: np.random.Generator) -> Sets:
     p1, p2 = theory.permuted(masses, rng), theory.permuted(masses, rng)
     return Sets(p1, p2, theory.overlapping(p2, masses, share, rng))
 
 
 def _pruned(sets: Sets, depth: int) -> Sets:
     one, two, three = (theory.pruned(p, depth) for p in (sets.p1, sets.p2, sets.p3))
-    # Every leaf of a full tree lies at its depth.
-    return Sets(one, two, three, float(depth), float(depth))
+    return Sets(one, two, three, float(depth))
 
 
 def huffman(s: TheoremSettings) -> Huffman:
@@ -219,9 +303,8 @@ def huffman(s: TheoremSettings) -> Huffman:
     ``secant``: change of rate 2 over change of rate 1 from 0 to the largest l, over -k.
     """
     k, depth = HUFFMAN_K, HUFFMAN_DEPTH
-    masses = theory.leaf_masses("pareto", 1 << depth, HUFFMAN_EXPONENT)
-    sets = arranged(masses, "same ranks", np.random.default_rng(s.seed))
-    depths = np.full(1 << depth, depth)
+    rng = np.random.default_rng(s.seed)
+    sets = arranged(law_of("pareto", HUFFMAN_EXPONENT), 1 << depth, "same ranks", rng)
     doses = np.linspace(0, HUFFMAN_LARGEST, HUFFMAN_POINTS)
     ideal: list[list[float]] = [[], []]
     coded: list[list[float]] = [[], []]
@@ -232,8 +315,8 @@ def huffman(s: TheoremSettings) -> Huffman:
         codes.add(lengths.tobytes())
         redundancy.append(theory.mean_length(joint, lengths) - theory.entropy(joint))
         for i, p in enumerate((sets.p1, sets.p2)):
-            coded[i].append(theory.rate(p, lengths, depths))
-            ideal[i].append(theory.rate(p, theory.ideal_lengths(joint), depths))
+            coded[i].append(theory.rate(p, lengths, depth))
+            ideal[i].append(theory.rate(p, theory.ideal_lengths(joint), depth))
     return Huffman(
         k=k,
         depth=depth,
@@ -261,9 +344,10 @@ def analyse(s: TheoremSettings, progress: Progress) -> Theorem:
         progress.advance()
         return part
 
-    progress.stage("theorem: identity, ratio, escape, Huffman codes", 7)
+    progress.stage("theorem: premises, identity, ratio, escape, Huffman codes", 8)
     return Theorem(
         at=ReadAt(MIDDLE_K, READ_AT),
+        premises=done(premises(s)),
         identity=done(identity(s)),
         by_k=done(by_k_and_l(s, s.k, (0.0, READ_AT))),
         by_l=done(by_k_and_l(s, (MIDDLE_K,), s.doses)),

@@ -1,0 +1,154 @@
+"""The judge that is a Transformers text classifier."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from springback.core import Checkpoint
+from springback.errors import ModelError, SpringbackError
+from springback.models.loading import Model, Tokenizer, load_tokenizer, resolve
+from springback.models.placement import accelerator
+from springback.models.quiet import one_line, quiet
+from springback.probes.judges.scorer import Scorer, refuse_spec
+
+#: Texts that a classifier reads at a time.
+CLASSIFIER_BATCH = 32
+#: What may stand behind a spec: the prompt is read too; a share instead of a probability.
+OPTIONS = ("prompt", "share")
+
+
+def classifier(spec: str) -> Scorer:
+    """The scorer of ``hf:MODEL[=LABEL][+prompt][+share]``."""
+    given, options = _options(spec.removeprefix("hf:"))
+    name, label = given, ""
+    if not Path(given).is_dir():  # a folder may have an equals sign in its name
+        name, mark, label = given.rpartition("=")
+        name, label = (name, label) if mark else (given, "")
+    if not name or (given.endswith("=") and name != given):
+        raise refuse_spec(spec, "name the model, and behind an equals sign the label")
+    checkpoint = resolve(name)
+    tokenizer = load_tokenizer(checkpoint)
+    model = _load_classifier(checkpoint)
+    labels = {int(i): str(text) for i, text in (model.config.id2label or {}).items()}
+    wanted = label or labels[max(labels)]
+    if wanted not in labels.values():
+        allowed = ", ".join(labels[i] for i in sorted(labels))
+        raise SpringbackError(
+            f"scorer {spec!r}: {name} has no label {wanted!r}; allowed: {allowed}; choose one"
+        )
+    index = next(i for i, text in labels.items() if text == wanted)
+
+    def numbers(prompts: list[str], texts: list[str]) -> list[float]:
+        pairs = prompts if "prompt" in options else None
+        each = _probabilities(model, tokenizer, texts, pairs)
+        if "share" not in options:
+            return each[:, index].tolist()
+        if each.shape[1] == 1:
+            return (each[:, 0] >= 0.5).double().tolist()
+        return (each.argmax(-1) == index).double().tolist()
+
+    behind = "".join(f"+{option}" for option in options)
+    share = "share" in options
+    return Scorer(
+        f"{Path(name).name}={wanted}{behind}",
+        f"share {wanted}" if share else "probability",
+        f"higher = more often {wanted}" if share else f"higher = more surely {wanted}",
+        " ".join((f"hf {checkpoint.content_hash} {wanted}", *options)),
+        numbers,
+        cut=0.5,
+        asked="prompt" in options,
+    )
+
+
+def _options(given: str) -> tuple[str, tuple[str, ...]]:
+    """What stands before the options, and the options in their own order."""
+    chosen: set[str] = set()
+    while not Path(given).is_dir():
+        name, mark, option = given.rpartition("+")
+        if not mark or option not in OPTIONS:
+            break
+        given = name
+        chosen.add(option)
+    return given, tuple(option for option in OPTIONS if option in chosen)
+
+
+def _load_classifier(checkpoint: Checkpoint) -> Model:
+    """A sequence classifier in evaluation mode, fp32; refuses one whose head is not in the file."""
+    try:
+        with quiet():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                checkpoint.path,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"cannot load {checkpoint.path} as a text classifier: {one_line(error)}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        # Transformers fills what is missing with random numbers, which would score at random.
+        raise ModelError(
+            f"{checkpoint.path} is no text classifier: its file lacks {missing[0]}; "
+            "allowed: a model saved with its classification head; name another"
+        )
+    if model.config.problem_type == "regression":
+        raise ModelError(
+            f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
+            "classifier; score:MODEL reads prompt and answer, or call it from a function of yours "
+            "(python:FILE.py:FUNCTION)"
+        )
+    loaded: Model = model.to(accelerator()).eval()
+    return loaded
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: Model,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    prompts: Sequence[str] | None = None,
+) -> torch.Tensor:
+    """Probability of every label for every text (texts, labels), float64 on the CPU.
+
+    With ``prompts`` each is read as a pair, as the tokenizer joins pairs; of one that is too long
+    the longer part is cut.  One output, or labels that do not exclude each other: sigmoid; else
+    softmax.
+    """
+    if model.config.pad_token_id is None:  # needed to find each text's last token
+        model.config.pad_token_id = tokenizer.pad_token_id
+    independent = (
+        model.config.problem_type == "multi_label_classification" or model.config.num_labels == 1
+    )
+    limit = _longest_input(model, tokenizer)
+    sides = [texts] if prompts is None else [prompts, texts]
+    batches = [torch.zeros(0, len(model.config.id2label or {}), dtype=torch.float64)]
+    for first in range(0, len(texts), CLASSIFIER_BATCH):
+        # An empty text would have no token at all.
+        which = slice(first, first + CLASSIFIER_BATCH)
+        part = [[text or " " for text in side[which]] for side in sides]
+        batch = tokenizer(
+            *part, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        ).to(model.device)
+        logits = model(**batch).logits.cpu().double()  # (texts, labels)
+        batches.append(logits.sigmoid() if independent else logits.softmax(-1))
+    return torch.cat(batches)
+
+
+def _longest_input(model: Model, tokenizer: Tokenizer) -> int:
+    """Tokens that a classifier can read: what its tokenizer says, at most its number of places."""
+    places = int(getattr(model.config, "max_position_embeddings", sys.maxsize))
+    for module in model.modules():
+        # RoBERTa counts places from behind the padding token's id, so fewer can be used.
+        if isinstance(module, nn.Embedding) and module.num_embeddings == places:
+            places -= 0 if module.padding_idx is None else module.padding_idx + 1
+            break
+    # A tokenizer without a limit gives 1e30, which is too large for the tokenizers library.
+    return min(places, int(tokenizer.model_max_length), 1_000_000)

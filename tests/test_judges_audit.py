@@ -1,0 +1,165 @@
+"""An audit with several judges: values by name, agreement, the first one's verdict, no repeats."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from springback.core import content_hash
+from springback.elasticity import ElasticityCard
+from springback.errors import SpringbackError
+from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.settings import AuditSettings
+from springback.progress import Silent
+from springback.report import build
+from springback.results.cards import read_card
+from springback.results.schema import read
+from springback.results.writing import Result
+from test_judge_address import by_answer, serving
+
+JUDGES = """
+def length(texts):
+    return map(len, texts)
+
+def even(prompt, answer):
+    return float(len(answer) % 2 == 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("mine") / "judges.py"
+    file.write_text(JUDGES)
+    return file
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_llama: Path, judges: Path) -> AuditSettings:
+    return AuditSettings(
+        model=str(tiny_llama),
+        n_pos=(4, 8),
+        doses=(4,),
+        seeds=(0, 1),
+        learning_rate=1e-3,
+        batch_size=4,
+        max_tokens=24,
+        holdout=4,
+        prompts=4,
+        prompt_tokens=6,
+        sample_tokens=6,
+        resistance_rows=0,
+        probes=("margin", "behaviour"),
+        behaviour=f"refusal,python:{judges}:length,model:{tiny_llama}=refusal",
+        precision="float32",
+    )
+
+
+@pytest.fixture(scope="module")
+def result(settings: AuditSettings, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return audit(settings, tmp_path_factory.mktemp("audit") / "out")
+
+
+def test_every_judge_has_values_under_its_name(result: Result, tiny_llama: Path) -> None:
+    keys = ["behaviour", "behaviour:length", f"behaviour:{tiny_llama.name}-refusal"]
+    probes = result.data["analysis"]["rebound"]["probes"]
+    assert list(probes) == ["margin", *keys]
+    assert [probes[key]["title"] for key in keys] == [
+        "Sampled continuations by refusal",
+        "Sampled continuations by length",
+        f"Sampled continuations by {tiny_llama.name}=refusal",
+    ]
+    assert [probes[key]["unit"] for key in keys] == ["share refused", "score", "probability"]
+    measured = {m["probe"] for m in result.data["measurements"]}
+    assert {"margin", *keys} <= measured
+    assert list(result.data["analysis"]["sampled"]) == keys
+
+
+def test_agreement_stands_in_result_verdict_card_and_page(result: Result, tiny_llama: Path) -> None:
+    chat = f"{tiny_llama.name}=refusal"
+    judges = result.data["analysis"]["judges"]
+    assert list(judges["names"].values()) == ["refusal", "length", chat]
+    assert judges["models"] == 1 + 2 * (2 + 2)  # the start; of each seed two aligned, two perturbed
+    pairs = {(p["a"], p["b"]): p for p in judges["pairs"]}
+    assert list(pairs) == [("refusal", "length"), ("refusal", chat), ("length", chat)]
+    assert {p["texts"] for p in pairs.values()} == {4 * 9}
+    verdicts = pairs["refusal", chat]
+    assert 0 <= verdicts["agreement"]["mean"] <= 1
+    assert verdicts["rank_correlation"] is None
+    graded = pairs["length", chat]
+    assert graded["agreement"] is graded["kappa"] is None
+    assert -1 <= graded["rank_correlation"]["mean"] <= 1
+    # Nothing is refused by a random model, so a list of refusals has no order of its own.
+    assert pairs["refusal", "length"]["rank_correlation"] is None
+    questions = [part["question"] for part in result.data["verdict"]["parts"]]
+    # The verdict goes by the first judge.
+    assert [q for q in questions if q.startswith("What do sampled texts say")] == [
+        "What do sampled texts say (Sampled continuations by refusal)?"
+    ]
+    assert f"Do the judges refusal and {chat} agree?" in questions
+    card = json.loads((result.folder / "card.json").read_text())
+    assert list(card["agreement"]) == [f"{a} and {b}" for a, b in pairs]
+    read_back = read_card(card)
+    assert isinstance(read_back, ElasticityCard)
+    assert read_back.to_dict() == card
+    assert "agreement of judges" in (result.folder / "card.md").read_text()
+    assert read(json.loads((result.folder / "result.json").read_text())).audit is not None
+    page = build(result.folder).read_text(encoding="utf-8")
+    assert "Do the judges of the sampled texts agree?" in page
+    assert f"refusal and {chat}" in page
+    assert "Agreement of judges" in (result.folder / "card.html").read_text(encoding="utf-8")
+
+
+def test_an_address_is_told_and_asked_once_even_where_runs_are_made_again(
+    settings: AuditSettings, judges: Path, tmp_path: Path
+) -> None:
+    class Notes(Silent):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    with serving(by_answer) as judge:
+        spec = f"python:{judges}:even,openai:{judge.url}#tiny=harmful"
+        asking = replace(settings, behaviour=spec, seeds=(0,), n_pos=(4,))
+        notes = Notes()
+        first = audit(asking, tmp_path / "out", notes)
+        assert f"prompts and sampled texts go to the judge at {judge.url}" in notes.notes
+        asked = len(judge.bodies)
+        assert asked > 0
+        shutil.rmtree(tmp_path / "out" / "runs")
+        again = audit(asking, tmp_path / "out")
+        assert len(judge.bodies) == asked
+    assert again.data["analysis"]["rebound"] == first.data["analysis"]["rebound"]
+    (pair,) = again.data["analysis"]["judges"]["pairs"]
+    assert pair["rank_correlation"] is not None or pair["agreement"] is None
+
+
+def test_run_ids_know_every_judge_and_those_of_one_judge_stay(
+    settings: AuditSettings, judges: Path, tmp_path: Path
+) -> None:
+    def start(behaviour: str) -> Any:
+        one = replace(settings, behaviour=behaviour)
+        return plan(one, tmp_path / "out").runs[0].run.inputs["behaviour"]
+
+    alone = start("refusal")
+    assert isinstance(alone, str)
+    assert alone.startswith("refusal ")
+    both = start(f"refusal,python:{judges}:length")
+    assert both[0] == alone
+    assert both[1].startswith("own ")
+    assert content_hash(both) != content_hash(start(f"python:{judges}:length,refusal"))
+
+
+def test_a_reward_scores_every_text_here(settings: AuditSettings, tmp_path: Path) -> None:
+    online = replace(
+        settings, algorithm="rloo", reward="openai:http://127.0.0.1:9/v1#m", behaviour="refusal"
+    )
+    with pytest.raises(SpringbackError, match="may leave a text without a score"):
+        audit(check_settings(online), tmp_path / "out")
