@@ -1,4 +1,4 @@
-"""Every command takes the same flags for its output; generate, serve and extrapolate a study file."""
+"""Every command takes the same flags for its output; some take a study file in place of flags."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def study(tmp_path: Path) -> Path:
         save_file({"w": np.full((4, 4), value, np.float32)}, tmp_path / name / "model.safetensors")
         (tmp_path / name / "config.json").write_text('{"model_type": "llama"}')
     file = tmp_path / "study.yaml"
-    file.write_text(
-        f"out: {tmp_path / 'new'}\ncheckpoints: [{tmp_path / 'early'}, {tmp_path / 'ft'}]\nmu: 0.5\n"
-    )
+    folders = f"[{tmp_path / 'early'}, {tmp_path / 'ft'}]"
+    file.write_text(f"out: {tmp_path / 'new'}\ncheckpoints: {folders}\nmu: 0.5\n")
     return file
 
 
@@ -57,7 +56,7 @@ def test_json_is_one_line_and_the_rest_goes_to_standard_error(study: Path, tmp_p
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["model"] == str(tmp_path / "new")
     assert "model:" in done.stderr
-    done = springback("--json", "extrapolate", study)  # it is there already
+    done = springback("--json", "extrapolate", tmp_path / "early", tmp_path / "nowhere", "--check")
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["error"] in done.stderr

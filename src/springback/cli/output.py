@@ -1,4 +1,4 @@
-"""How much commands print and for whom: the flags that every command takes, anywhere in its line."""
+"""How much commands print and for whom: the flags of every command, at any place in its line."""
 
 from __future__ import annotations
 
