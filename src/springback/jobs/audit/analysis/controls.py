@@ -7,7 +7,7 @@ from typing import Any
 
 from springback import elasticity
 from springback.jobs.audit.analysis.curves import means_and_ends
-from springback.jobs.audit.analysis.findings import Rebounds, branch, curves_of
+from springback.jobs.audit.analysis.findings import Rebounds, branch, curves_of, outcome
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import Controls, Curve
 from springback.results.schema import Part
@@ -15,10 +15,15 @@ from springback.stats import mean_interval
 
 
 def margins(settings: AuditSettings, rebounds: Rebounds) -> dict[str, dict[int, list[list[float]]]]:
-    """Control -> seed -> [branch][dose]; where nothing is aligned, nothing is `unaligned`."""
+    """Control -> seed -> [branch][dose]; where nothing is aligned, nothing is `unaligned`.
+
+    Of the probe that says how far a model is undone, which for a finished model without wanted
+    texts is a score of its answers.
+    """
+    probe = elasticity.outcome_of(settings.probes)
     return {
         name: {
-            seed: [_control_curve(settings, got, name, n) for n in settings.n_pos]
+            seed: [_control_curve(settings, got, name, n, probe) for n in settings.n_pos]
             for seed, got in rebounds.items()
         }
         for name in settings.controls
@@ -33,7 +38,13 @@ def control_part(
     left_out: Mapping[str, str],
 ) -> Controls | None:
     """The controls' margins along the doses, and the fall beyond them; None without a control."""
-    curves, measured = curves_of(settings, start, rebounds), margins(settings, rebounds)
+    curves, measured = outcome(settings, start, rebounds), margins(settings, rebounds)
+    plain = curves_of(settings, start, rebounds, elasticity.outcome_of(settings.probes)).margins
+    if curves.margins != plain:  # a score that should fall, turned round
+        measured = {
+            name: {s: [[-v for v in row] for row in rows] for s, rows in by_seed.items()}
+            for name, by_seed in measured.items()
+        }
     if not measured and not left_out:
         return None
     doses, dose = (0, *settings.doses), curves.doses[-1]
@@ -62,14 +73,14 @@ def _columns(
 
 
 def _control_curve(
-    settings: AuditSettings, got: Mapping[str, Any], name: str, n_pos: int
+    settings: AuditSettings, got: Mapping[str, Any], name: str, n_pos: int, probe: str
 ) -> list[float]:
-    """Margin along the doses; `unaligned` is the start model's at every ``n_pos``."""
+    """The probe along the doses; `unaligned` is the start model's at every ``n_pos``."""
     if name == "unaligned":
         along = branch(got, 0)
     else:
         along = {0: branch(got, n_pos)[0], **got["controls"][name][n_pos]}
-    return [along[dose]["margin"]["value"] for dose in (0, *settings.doses)]
+    return [along[dose][probe]["value"] for dose in (0, *settings.doses)]
 
 
 def parts(controls: Controls | None) -> list[Part]:
