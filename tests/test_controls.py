@@ -31,6 +31,7 @@ from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
 from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.results.cards import card_of_result, read_card
+from springback.results.schema import read
 from springback.stats import Interval
 
 T2 = 2.484138  # t(0.975, 2 degrees of freedom) / sqrt(3): half width of three seeds with sd 1
@@ -322,7 +323,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
 
 def analysed(result: Any) -> Any:
     """The audit's ``analysis`` as its file is read."""
-    return analysed(result)
+    return read(result.data).audit
 
 
 def made(result: Any) -> int:
