@@ -65,7 +65,7 @@ def rebound_part(
         half_dose=tuple(
             map(_half_dose, elasticity.doses_at(elasticity.doses_to_lose_gain(curves, "half")))
         ),
-        gain_noise=curves.noise,
+        gain_noise=None if curves.noise is None else tuple(curves.noise),
         slope=None if judged is None else Slope(judged.paper.slope, judged.strict.slope),
     )
 
