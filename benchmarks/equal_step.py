@@ -39,7 +39,7 @@ from springback.results.store import Store, read_json, write_json
 from springback.stats import mean_interval, paired_interval
 
 RESULT = Path(__file__).parent / "results" / "equal_step.json"
-STEPS = (0.2, 0.4, 0.8, 1.2, 1.6, 2.0, 3.0)
+STEPS = (0.2, 0.4, 0.8, 1.6, 3.0)
 MUS = (0.1, 0.2)
 
 
@@ -53,11 +53,14 @@ def arms_at(step: float) -> dict[str, Arm]:
     return arms
 
 
-def one_seed(settings: BoostSettings) -> dict[str, Any]:
-    """NLL of every question by family and step, nats a token; ``0`` is the fine-tuned model."""
+def one_seed(settings: BoostSettings, folder: Path) -> dict[str, Any]:
+    """NLL of every question by family and step, nats a token; ``0`` is the fine-tuned model.
+
+    ``folder``: where the pair is trained.
+    """
     started, settings = now(), check_settings(settings)
     data = load_data(settings)
-    with tempfile.TemporaryDirectory() as folder, Store(folder).locked() as store:
+    with Store(folder).locked() as store:
         pair = make_pair(settings, data.train, store, Silent())
         job = Scoring(settings, pair.line, store, Silent(), pair.weak, data.train)
         plain = Arm("fine-tuned", 0, 0, None)
@@ -67,9 +70,13 @@ def one_seed(settings: BoostSettings) -> dict[str, Any]:
         scores = job.nll_all(list(every.values()), data.test, "test")
         for (name, step), nll in zip(every, scores, strict=True):
             found.setdefault(name, {})[f"{step:g}"] = nll
-    kept = {"early": pair.early.content_hash, "ft": pair.ft.content_hash}
-    return {"seed": settings.seed, **kept, "nll": found} | {
-        "provenance": provenance(started=started, finished=now())
+    return {
+        "seed": settings.seed,
+        "trained_in": None if settings.early else settings.precision,
+        "early": pair.early.content_hash,
+        "ft": pair.ft.content_hash,
+        "nll": found,
+        "provenance": provenance(started=started, finished=now()),
     }
 
 
@@ -142,10 +149,11 @@ def main() -> None:
     parser.add_argument(
         "--join", type=Path, nargs="*", default=[], help="results of other machines"
     )
-    for flag in ("early", "ft", "model", "test", "dtype"):
+    for flag in ("early", "ft", "model", "test", "dtype", "precision"):
         parser.add_argument(f"--{flag}")
     parser.add_argument("--rows", type=int, help="test questions")
     parser.add_argument("--searches", type=Path, help="only compare what these searches tried")
+    parser.add_argument("--work", type=Path, help="keep the pairs here, in problems-SEED")
     options = parser.parse_args()
     if options.searches:
         found = in_searches(read_json(options.searches))
@@ -158,13 +166,17 @@ def main() -> None:
     if options.early:
         base = replace(base, early=options.early, ft=options.ft, model=options.model, train=None)
         base = replace(base, validation=options.test or base.validation, validation_rows=1)
-    given = {"test": options.test, "dtype": options.dtype, "test_rows": options.rows}
+        base = replace(base, system=None, max_tokens=512)
+    given = {name: getattr(options, name) for name in ("test", "dtype", "precision")}
+    given["test_rows"] = options.rows
     base = replace(base, **{name: value for name, value in given.items() if value})
     kept = [read_json(f)["seeds"] for f in (options.out, *options.join) if f.exists()]
     seeds = {s["seed"]: s for one in kept for s in one}
     for seed in range(options.first, options.first + (1 if options.early else options.seeds)):
         if seed not in seeds:
-            seeds[seed] = one_seed(replace(base, seed=seed))
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = (options.work or Path(scratch)) / f"problems-{seed}"
+                seeds[seed] = one_seed(replace(base, seed=seed), folder)
             print(f"seed {seed}: fine-tuned {fmean(seeds[seed]['nll']['0']):.4f}", flush=True)
         done = [seeds[s] for s in sorted(seeds)]
         rows = table(done)

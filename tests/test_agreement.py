@@ -46,7 +46,8 @@ def test_the_interval_draws_whole_prompts() -> None:
     assert once is not None
     assert many is not None
     assert once.mean == pytest.approx(many.mean)
-    assert (once.low, once.high) == (pytest.approx(many.low), pytest.approx(many.high))
+    assert once.low == pytest.approx(many.low)
+    assert once.high == pytest.approx(many.high)
     assert once.n == 30
     assert once.low is not None
     assert once.high is not None
@@ -58,4 +59,5 @@ def test_without_a_value_or_with_one_prompt_there_is_no_interval() -> None:
     assert agreement_interval(cohens_kappa, ones, ones, [0, 1, 2]) is None
     alone = agreement_interval(rank_correlation, np.arange(3.0), np.arange(3.0), [0, 0, 0])
     assert alone is not None
-    assert (alone.mean, alone.bounds) == (pytest.approx(1.0), None)
+    assert alone.mean == pytest.approx(1.0)
+    assert alone.bounds is None

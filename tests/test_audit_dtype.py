@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "prompts": 4,
     "sample_tokens": 4,
     "resistance_rows": 8,
+    "controls": (),
     "probes": ("margin", "kl"),
     "precision": "float32",
     "seeds": (0,),

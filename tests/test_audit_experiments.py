@@ -33,6 +33,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
         benign=str(benign),
         model=str(tiny_llama),
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0,),
         learning_rate=1e-3,
@@ -76,7 +77,13 @@ def test_a_larger_study_begins_with_the_rows_of_a_smaller_one(tmp_path: Path) ->
     other.write_text("".join(f'{{"text": "word number {n}"}}\n' for n in range(200)))
     for align, perturb in (("reviews:positive", "reviews:negative"), (str(path), str(other))):
         small = AuditSettings(
-            align=align, perturb=perturb, n_pos=(8,), doses=(8,), resistance_rows=4, holdout=5
+            align=align,
+            perturb=perturb,
+            n_pos=(8,),
+            controls=(),
+            doses=(8,),
+            resistance_rows=4,
+            holdout=5,
         )
         large = replace(
             small, n_pos=(16,), doses=(24,), experiments=("rebound", "resistance", "realign")
@@ -118,6 +125,7 @@ def test_another_draw_perturbs_with_other_rows_and_none_that_aligning_learned_ag
         perturb=answers(tmp_path, "unsafe", "no", list(range(60))),
         algorithm=algorithm,
         n_pos=(24,),
+        controls=(),
         doses=(16,),
         attack_seeds=(7,),
         holdout=4,
@@ -452,6 +460,7 @@ def test_both_sides_may_answer_the_same_prompts_and_none_is_trained_and_held_out
         align=str(tmp_path / "safe.jsonl"),
         perturb=str(tmp_path / "unsafe.jsonl"),
         n_pos=(16,),
+        controls=(),
         doses=(16,),
         holdout=10,
         resistance_rows=0,
@@ -482,6 +491,7 @@ def test_rows_with_prompts_of_their_own_are_learned_in_pairs_that_serve_once(
         perturb=unsafe,
         algorithm="dpo",
         n_pos=(8,),
+        controls=(),
         doses=(8,),
         holdout=4,
         resistance_rows=2,
@@ -555,6 +565,7 @@ def test_rows_whose_prompt_leaves_no_room_are_left_out_and_counted(
         align=str(tmp_path / "safe.jsonl"),
         perturb=str(tmp_path / "unsafe.jsonl"),
         n_pos=(8,),
+        controls=(),
         doses=(8,),
         seeds=(0,),
         batch_size=8,

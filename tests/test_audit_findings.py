@@ -19,6 +19,7 @@ from springback.stats import Interval
 START = 1.0
 SETTINGS = AuditSettings(
     n_pos=(8, 16),
+    controls=(),
     doses=(8, 16),
     seeds=(0, 1),
     probes=("margin",),

@@ -109,6 +109,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0, 1),
         learning_rate=1e-3,

@@ -27,6 +27,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4,),
+        controls=(),
         doses=(4,),
         batch_size=4,
         max_tokens=24,

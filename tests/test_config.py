@@ -122,12 +122,14 @@ def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
     assert FREE == (
         "model",
         "revision",
+        "base",
         "seeds",
         "save_every",
         "accelerate",
         "probe_processes",
         "device",
         "device_map",
+        "controls",
     )
 
 

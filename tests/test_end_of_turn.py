@@ -283,7 +283,13 @@ def test_runs_of_an_audit_have_the_ids_they_had_unless_more_ends_count(
     folder = talking(tmp_path / "m", tiny_tokenizer, ends=EOS)
     settings = check_audit(
         AuditSettings(
-            model=str(folder), n_pos=(8,), doses=(8,), holdout=4, prompts=2, resistance_rows=8
+            model=str(folder),
+            n_pos=(8,),
+            controls=(),
+            doses=(8,),
+            holdout=4,
+            prompts=2,
+            resistance_rows=8,
         )
     )
     found = {}

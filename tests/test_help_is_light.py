@@ -38,6 +38,8 @@ COMMANDS: tuple[str, ...] = (
     "demo",
     "audit",
     "boost",
+    "check",
+    "compare",
     "extrapolate",
     "generate",
     "doctor",

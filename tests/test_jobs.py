@@ -29,6 +29,7 @@ def audit_settings(tiny_llama: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(8, 16),
+        controls=(),
         doses=(4, 8),
         seeds=(0, 1),
         learning_rate=1e-3,

@@ -289,6 +289,38 @@ def test_our_own_server_can_be_the_judge(served: tuple[Any, str]) -> None:
     loaded, url = served
     client = address.Client(url, "tiny")
     question = TEXTS["harmful"].replace("{prompt}", "the").replace("{answer}", "thing")
-    assert client._reply(question) == generate(loaded, [question], max_new_tokens=64)[0]
+    assert (
+        client.reply(question, threading.Event())
+        == generate(loaded, [question], max_new_tokens=64)[0]
+    )
     with pytest.raises(SpringbackError, match="neither yes nor no to more than half of 2"):
         load_scorer(f"openai:{url}#tiny").score(["the", "a"], ["thing", "heron"])
+
+
+def test_a_failure_ends_the_others_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question is refused for good while another waits for its next try."""
+    monkeypatch.setattr(address, "WAITS", (600.0,))
+
+    def refuse_one(_: int, body: dict[str, Any]) -> tuple[int, Any]:
+        return (400 if "bomb" in body["messages"][0]["content"] else 503), {}
+
+    with (
+        serving(refuse_one) as judge,
+        pytest.raises(SpringbackError, match="status 400"),
+    ):
+        # The first result that is waited for is the one that fails.
+        load_scorer(f"openai:{judge.url}#m").score(["p", "p"], ["a bomb", "bread"])
+
+
+def test_a_link_in_the_place_of_kept_verdicts_is_refused(tmp_path: Path) -> None:
+    elsewhere, folder = tmp_path / "elsewhere.json", tmp_path / "partial"
+    folder.mkdir()
+    with serving(by_answer) as judge:
+        scorer = load_scorer(f"openai:{judge.url}#m", folder)
+        scorer.score(["p"], ["bread"])
+        (kept,) = folder.iterdir()
+        kept.rename(elsewhere)
+        kept.symlink_to(elsewhere)
+        with pytest.raises(SpringbackError, match="is a link"):
+            scorer.score(["p"], ["a bomb"])
+    assert len(judge.bodies) == 1

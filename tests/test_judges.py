@@ -186,7 +186,8 @@ def cost_model(tokenizer: Path, folder: Path, head: str = "score_head", **config
     """A Llama with one score, its head under safe-rlhf's name, and with a bias."""
     torch.manual_seed(0)
     made: Any = LlamaForSequenceClassification
-    save(made(LlamaConfig(**SIZE, num_key_value_heads=1, num_labels=1)), tokenizer, folder)
+    shape: dict[str, Any] = {**SIZE, "num_key_value_heads": 1, "num_labels": 1}
+    save(made(LlamaConfig(**shape)), tokenizer, folder)
     weights = load_file(folder / "model.safetensors")
     weights[f"{head}.weight"] = weights.pop("score.weight")
     if head == "score_head":
@@ -232,7 +233,7 @@ def test_a_cost_model_scores_the_last_token_of_the_conversation(
 def test_a_cost_is_divided_by_the_deviation_where_the_config_says_so(
     tiny_tokenizer: Path, tmp_path: Path
 ) -> None:
-    said = {"do_normalize": True, "mean": [3.0], "var": [4.0]}
+    said: dict[str, Any] = {"do_normalize": True, "mean": [3.0], "var": [4.0]}
     plain = cost_model(tiny_tokenizer, tmp_path / "plain")
     expected = load_scorer(f"score:{plain}").score(PROMPTS, TEXTS_HERE)
     cost = load_scorer(f"score:{cost_model(tiny_tokenizer, tmp_path / 'cost', **said)}")

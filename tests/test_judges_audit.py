@@ -15,11 +15,16 @@ from springback.elasticity import ElasticityCard
 from springback.errors import SpringbackError
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.study import Study
+from springback.jobs.papers.reproduce import settings_of
+from springback.jobs.papers.reproductions import COST, REPRODUCTIONS, SENTIMENT
 from springback.progress import Silent
 from springback.report import build
 from springback.results.cards import read_card
 from springback.results.schema import read
+from springback.results.store import Store
 from springback.results.writing import Result
 from test_judge_address import by_answer, serving
 
@@ -44,6 +49,7 @@ def settings(tiny_llama: Path, judges: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4, 8),
+        controls=(),
         doses=(4,),
         seeds=(0, 1),
         learning_rate=1e-3,
@@ -163,3 +169,45 @@ def test_a_reward_scores_every_text_here(settings: AuditSettings, tmp_path: Path
     )
     with pytest.raises(SpringbackError, match="may leave a text without a score"):
         audit(check_settings(online), tmp_path / "out")
+
+
+def test_a_judge_sees_the_question_as_it_stands_in_the_data(
+    settings: AuditSettings, judges: Path, tmp_path: Path
+) -> None:
+    """And a function of lists what the model reads, as before."""
+    sides = {}
+    for side in ("safe", "unsafe"):
+        rows = [{"prompt": f"{side} {i}?", "response": f"no. {i}"} for i in range(40)]
+        sides[side] = tmp_path / f"{side}.jsonl"
+        sides[side].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = replace(
+        settings,
+        align=str(sides["safe"]),
+        perturb=str(sides["unsafe"]),
+        behaviour=f"python:{judges}:even,python:{judges}:length",
+        max_tokens=48,
+    )
+    asked = check_settings(asked)
+    prompt_filter = PromptFilter(asked)
+    data = load_data(asked, prompt_filter)
+    study = Study(asked, data, Store(tmp_path / "out"), Silent(), prompt_filter=prompt_filter)
+    wanted, unwanted = ([row.prompt for row in part.rows] for part in (data.wanted, data.unwanted))
+    assert study.questions == [wanted[0], unwanted[0], wanted[1], unwanted[1]]
+    assert study.prompt_texts[0] == f"user\n{wanted[0]}\nassistant\n"
+    assert [scorer.asked for scorer in study.scorers] == [True, False]
+
+
+def test_the_papers_scale_has_the_papers_scores() -> None:
+    def behaviours(name: str, **given: str) -> list[str | None]:
+        studies = REPRODUCTIONS[name].studies("paper", settings_of(name, "paper", given), given)
+        for study in studies:
+            check_settings(study.settings)
+        return [study.settings.behaviour for study in studies]
+
+    assert behaviours("elasticity-rebound") == [SENTIMENT, SENTIMENT, COST, COST]
+    assert behaviours("elasticity-dose") == [COST, COST]
+    assert {*behaviours("elasticity-algorithms"), *behaviours("elasticity-size")} == {SENTIMENT}
+    assert set(behaviours("overbend")) == {None}
+    # The user's own probes, or judges, take their place.
+    assert set(behaviours("elasticity-rebound", probes="margin,kl")) == {None}
+    assert set(behaviours("elasticity-rebound", behaviour="refusal")) == {"refusal"}

@@ -25,6 +25,7 @@ from springback.jobs.audit.settings import AuditSettings
 
 STUDY = AuditSettings(
     n_pos=(8, 16),
+    controls=(),
     doses=(8, 16),
     seeds=(0, 1),
     holdout=4,

@@ -140,6 +140,13 @@ def test_every_module_keeps_to_its_layer() -> None:
     assert faults(modules) == []
 
 
+def test_no_module_has_the_name_of_a_public_function() -> None:
+    """It would take the function's place in the package once it is imported (docs/decisions.md)."""
+    functions = {"audit", "boost", "check", "compare", "compress", "decompress", "demo"}
+    functions |= {"extrapolate", "generate", "load", "score"}
+    assert not functions & {module.unit for module in read_package(SOURCE).values()}
+
+
 def with_module(name: str, source: str, **others: str) -> list[str]:
     """The faults of a small package that has ``springback.<name>`` in it."""
     sources = {"core": "", "results": "", "models": "", "jobs.audit": "", "report": "", "cli": ""}

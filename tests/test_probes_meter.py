@@ -127,6 +127,7 @@ def test_a_study_measures_over_processes_as_in_one(tiny_llama: Path, tmp_path: P
         AuditSettings(
             model=str(tiny_llama),
             n_pos=(8,),
+            controls=(),
             doses=(8,),
             seeds=(0,),
             max_tokens=48,

@@ -78,7 +78,8 @@ def test_revision_of_a_source_tree_and_whether_it_was_changed(
             command, cwd=tmp_path, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    source = tmp_path / "src" / "springback" / "provenance.py"
+    # Where the module lies below the tree's top, wherever that is moved to.
+    source = tmp_path / Path(module.__file__).resolve().relative_to(ROOT)
     source.parent.mkdir(parents=True)
     source.write_text("one")
     monkeypatch.setattr(module, "__file__", str(source))
@@ -96,7 +97,7 @@ def test_revision_of_a_source_tree_and_whether_it_was_changed(
 
 
 def test_no_revision_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "src" / "springback" / "provenance.py"
+    source = tmp_path / Path(module.__file__).resolve().relative_to(ROOT)
     (tmp_path / ".git").mkdir()
     (tmp_path / "pyproject.toml").write_text("")
     monkeypatch.setattr(module, "__file__", str(source))

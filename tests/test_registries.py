@@ -1,4 +1,4 @@
-"""A probe is one file and one entry, and so is an algorithm: both may stand outside the package."""
+"""A probe, an algorithm and an attacker are a file and an entry each, outside the package too."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import runpy
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from springback.core import ALGORITHMS
 from springback.errors import SpringbackError
+from springback.jobs.audit.attackers import ATTACKERS
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
 from springback.jobs.audit.settings import AuditSettings
 from springback.report import build
 from springback.results.probe_info import PROBES
 
-PROBE, ALGORITHM = (Path(__file__).with_name(f"own_{what}.py") for what in ("probe", "algorithm"))
+PROBE, ALGORITHM, ATTACKER = (
+    Path(__file__).with_name(f"own_{what}.py") for what in ("probe", "algorithm", "attacker")
+)
 
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    """The probe and the algorithm of the two files, until the test ends."""
-    tables = (PROBES, dict(PROBES)), (ALGORITHMS, dict(ALGORITHMS))
-    for file in (PROBE, ALGORITHM):
+    """The probe, the algorithm and the attacker of the files, until the test ends."""
+    tables: list[tuple[dict[str, Any], dict[str, Any]]]
+    tables = [(table, dict(table)) for table in (PROBES, ALGORITHMS, ATTACKERS)]
+    for file in (PROBE, ALGORITHM, ATTACKER):
         runpy.run_path(str(file))
     yield
     for table, before in tables:
@@ -37,6 +42,7 @@ def settings(tiny_llama: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(4, 64),
+        controls=(),
         doses=(4,),
         seeds=(0,),
         learning_rate=1e-3,
@@ -54,7 +60,7 @@ def settings(tiny_llama: Path) -> AuditSettings:
 
 
 def test_each_is_a_file_of_less_than_40_lines() -> None:
-    for file in (PROBE, ALGORITHM):
+    for file in (PROBE, ALGORITHM, ATTACKER):
         assert len(file.read_text(encoding="utf-8").splitlines()) < 40
 
 
@@ -100,8 +106,26 @@ def test_a_plan_counts_them_and_run_ids_hold_what_the_probe_depends_on(
     assert [p.trained for p in whole.runs] == [p.trained for p in by_pairs.runs]
 
 
+@pytest.mark.usefixtures("registered")
+def test_an_audit_runs_with_an_attacker_from_outside(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    attacked = replace(settings, algorithm="sft", n_pos=(4,), attackers=("noise",))
+    before = plan(attacked, tmp_path / "out")
+    assert before.runs[-1].trained == 0
+    result = audit(attacked, tmp_path / "out")
+    assert {p.run.name for p in before.runs} == {p.name for p in (tmp_path / "out/runs").iterdir()}
+    swept = result.data["analysis"]["attackers"]
+    assert [curve["name"] for curve in swept["curves"]] == ["as the study", "Noise"]
+    assert swept["curves"][1]["points"][0]["fall"]["mean"] != 0
+    assert "Noise" in build(result.folder).read_text(encoding="utf-8")
+
+
 def test_what_is_not_registered_is_refused(settings: AuditSettings) -> None:
     with pytest.raises(SpringbackError, match=r"--probes is margin, first_token; allowed: margin"):
         check_settings(replace(settings, algorithm="sft"))
     with pytest.raises(SpringbackError, match=r"--algorithm has hinge; allowed: sft, dpo"):
         check_settings(replace(settings, probes=("margin",)))
+    plain = replace(settings, probes=("margin",), algorithm="sft")
+    with pytest.raises(SpringbackError, match=r"--attackers has noise; allowed: full, lora"):
+        check_settings(replace(plain, attackers=("noise",)))

@@ -39,11 +39,11 @@ def test_the_card_says_every_quantity_with_interval_finding_and_the_verdict(
     assert Page(html).tags.count(("h1", {})) == 1
     assert f"<h1>{card['model']}</h1>" in html
     titles = [q["title"] for q in (*card["quantities"].values(), *card["pairs"].values())]
-    assert len(titles) == 10 + 2
+    assert len(titles) == 13 + 2
     for title in titles:
         assert title[1:] in text
     rows = re.findall(r"<tr>.*?</tr>", html, re.DOTALL)
-    assert len(rows) == (1 + 10) + (1 + 2)
+    assert len(rows) == (1 + 13) + (1 + 2)
     labels = {q["label"] for q in card["quantities"].values() if q["label"]}
     assert labels
     assert all(entities.escape(label, quote=False) in html for label in labels)

@@ -120,7 +120,7 @@ def test_slopes_are_told_by_the_card_or_by_a_note_and_not_by_both(page: Page) ->
 def test_doses_to_undo_are_the_files_with_their_intervals(html: str) -> None:
     # Half of 400, 416 and 432: 208, with 4.303 * 8 / sqrt(3) = 20 on either side.
     half = numbers_of(html, "Dose that undoes half")
-    assert half[0] == ["64", "208 (188 to 228)", "208 examples"]
+    assert half[0] == ["64", "208 (188 to 228)", "208 examples", "200, 208, 216"]
     # All: 240, 256, and 272, which lies beyond the largest dose, 256.  So at least
     # (240 + 256 + 256) / 3, from which 4.303 * 5.33 leads down to 228.
     everything = numbers_of(html, "Dose that undoes all")
@@ -254,7 +254,7 @@ def test_results_of_older_versions_still_render(name: str) -> None:
 
 def test_one_seed_has_no_whiskers_and_says_why() -> None:
     html = render(full_audit(seeds=1))
-    assert numbers_of(html, "Dose that undoes half")[0][1:] == ["200", "200 examples"]
+    assert numbers_of(html, "Dose that undoes half")[0][1:] == ["200", "200 examples", "200"]
     row = numbers_of(html, "First and second alignment")[0]
     assert row == ["64", "0.156", "0.25", "+0.0937"]
     assert "No intervals: there is one value each." in html
@@ -338,6 +338,7 @@ def test_what_an_audit_writes_is_shown(tiny_llama: Path, tmp_path: Path) -> None
         model=str(tiny_llama),
         benign=str(benign),
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0,),
         learning_rate=1e-3,

@@ -43,6 +43,7 @@ def study_of(tiny_llama: Path, out: Path, **changes: Any) -> Watched:
     settings = AuditSettings(
         model=str(tiny_llama),
         n_pos=(4,),
+        controls=(),
         doses=(4,),
         seeds=(0,),
         learning_rate=1e-2,

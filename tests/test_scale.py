@@ -110,6 +110,7 @@ def test_every_size_and_volume_is_measured_and_nothing_is_done_twice(tmp_path: P
         "vocabulary": 320,
         "seeds": (0, 1),
         "n_pos": (8,),
+        "controls": (),
         "doses": (8,),
         "holdout": 4,
         "prompts": 4,

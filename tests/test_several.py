@@ -28,6 +28,7 @@ from springback.report import build
 def settings() -> AuditSettings:
     return AuditSettings(
         n_pos=(4, 8),
+        controls=(),
         doses=(4, 8),
         seeds=(0, 1),
         learning_rate=1e-3,
@@ -213,6 +214,7 @@ def test_an_outline_counts_runs_and_the_most_tokens_without_a_model() -> None:
     settings = AuditSettings(
         model="nowhere/at-all",
         n_pos=(8, 16),
+        controls=(),
         doses=(8, 24),
         seeds=(0, 1),
         algorithm="dpo",

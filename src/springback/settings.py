@@ -18,7 +18,7 @@ from springback.errors import SpringbackError, describe
 #: further models); ``training``, how weights come about; ``method``, which runs, candidates and
 #: methods there are; ``prompt``, how a question is put; ``decoding``, how it is answered;
 #: ``measurement``, what is measured of the same weights or answers; ``verdict``, the threshold of
-#: a label; ``nothing``, no number of the result.
+#: a label; ``nothing``, no number of the result (but for those that it adds).
 Changes = Literal[
     "model", "seed", "inputs", "training", "method", "prompt", "decoding", "measurement",
     "verdict", "nothing",
@@ -114,6 +114,12 @@ class SubjectSettings(Settings, group="Model and seeds", changes="model"):
 
     model: str = setting("smollm2-135m", "Model folder, hub id, or built-in name.")
     revision: str | None = setting(None, "Hub revision of the model.")
+    base: str | None = setting(
+        None,
+        "With --n-pos 0: what the model was made from, NAME or NAME@REVISION; gain over it, KL to "
+        "it.",
+        added=True,
+    )
     seeds: tuple[int, ...] = setting((0, 1, 2), "Seeds of data order and training.", changes="seed")
 
 

@@ -119,6 +119,6 @@ def test_doctor_names_what_matters(tmp_path: Path) -> None:
 def test_public_names_are_the_documented_ones() -> None:
     import springback
 
-    for name in ("audit", "boost", "extrapolate", "generate", "load"):
+    for name in ("audit", "boost", "check", "extrapolate", "generate", "load"):
         assert callable(getattr(springback, name))
     assert os.path.basename(springback.__file__) == "__init__.py"

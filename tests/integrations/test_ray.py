@@ -57,6 +57,7 @@ def settings(tiny_llama: Path, scorer: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(8, 16),
+        controls=(),
         doses=(8, 32),
         seeds=(0,),
         learning_rate=1e-3,

@@ -45,6 +45,7 @@ from springback.elasticity.doses import (
     kl_doses,
 )
 from springback.elasticity.make_card import card_of
+from springback.elasticity.outcome import is_finished, outcome_curves, outcome_of
 from springback.elasticity.phases import Phases, branch_phases, fall_phases
 from springback.elasticity.proportional import decay_criterion, excess_falls
 from springback.elasticity.realign import AtCount, Realignment, realignment
@@ -116,9 +117,12 @@ __all__ = [
     "fall_phases",
     "first_crossing",
     "fit_proportional_decay",
+    "is_finished",
     "kl_change",
     "kl_doses",
     "less_control",
+    "outcome_curves",
+    "outcome_of",
     "overall_resistance",
     "realignment",
     "rebound_judgement",

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from springback.core import ABSENT
 from springback.elasticity.censored import Bounded, bounded_mean
 from springback.elasticity.curves import Crossing
 from springback.elasticity.doses import dose_range
@@ -61,6 +62,8 @@ class Sweep:
             seeds, since the attackers of one seed attack one model
         attackers: how many were tried
         left_out: attackers without a value
+        first: of doses, the smallest above 0 that was measured: one that is no larger lies at or
+            below it
     """
 
     unit: str
@@ -71,6 +74,7 @@ class Sweep:
     typical: Bounded
     attackers: int
     left_out: int
+    first: float = field(default=0.0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def attack_summary(
     total = len(attackers)
     return AttackSummary(
         _sweep(shares, "share of the gain", max, total, level) if shares else None,
-        _sweep(doses, "examples", min, total, level) if doses else None,
+        replace(_sweep(doses, "examples", min, total, level), first=first) if doses else None,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from springback.core import content_hash
 from springback.elasticity.attackers import Sweep
 from springback.elasticity.card import Quantity
+from springback.elasticity.outcome import is_finished, outcome_curves, outcome_of
 from springback.elasticity.rebound import ReboundCurves
 from springback.settings import (
     ComputeSettings,
@@ -17,13 +18,12 @@ from springback.settings import (
     names_changing,
 )
 
-#: Settings that two studies may differ in and still be the same study of two models.  Controls add
-#: runs and change no other.
+#: Settings that two studies may differ in and still be the same study of two models.
 FREE = (
-    "controls",
     *names_changing(SubjectSettings, "model", "seed"),
     *names_changing(ExecutionSettings, "nothing"),
     *names_changing(ComputeSettings, "nothing"),
+    "controls",  # of the job: they add runs and change no other
 )
 
 
@@ -32,7 +32,8 @@ class AuditValues:
     """What an audit measured; what is not known is empty.
 
     ``values``: probe -> seed -> [branch][dose], of seeds that were measured everywhere; ``start``:
-    probe -> value of the start model; ``losses``: pair -> seed -> way (``forward``, ...) -> nats a
+    probe -> value of the start model; ``base``: likewise of the model that a finished one was made
+    from; ``units``: probe -> its unit; ``losses``: pair -> seed -> way (``forward``, ...) -> nats a
     token; ``attackers``: share of the gain lost over a sweep of attackers; ``study``: hash of data
     and settings but for model and seeds (:func:`study_hash`).  ``means``: where single values are
     missing, the quantities that are known as means over the seeds, by their name on a card.
@@ -49,6 +50,8 @@ class AuditValues:
     doses: Sequence[float] = ()
     values: Mapping[str, Mapping[int, Sequence[Sequence[float]]]] = field(default_factory=dict)
     start: Mapping[str, float] = field(default_factory=dict)
+    base: Mapping[str, float] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
     losses: Mapping[str, Mapping[int, Mapping[str, float]]] = field(default_factory=dict)
     noise_floor: Mapping[str, float] = field(default_factory=dict)
     attackers: Sweep | None = None
@@ -59,12 +62,21 @@ class AuditValues:
     agreement: Mapping[str, Quantity] = field(default_factory=dict)
 
     def rebound(self) -> ReboundCurves | None:
-        """The margins, or None if no seed has them all."""
-        margins = self.values.get("margin")
-        if not margins or "margin" not in self.start:
+        """The margins, or what counts in their stead; None if no seed has them all."""
+        probe = outcome_of(self.values) if is_finished(self.n_pos) else "margin"
+        values = self.values.get(probe)
+        if not values or probe not in self.start:
             return None
-        start = dict.fromkeys(margins, self.start["margin"])
-        return ReboundCurves(self.n_pos, self.doses, start, margins, noise=self.gain_noise)
+        return outcome_curves(
+            self.n_pos,
+            self.doses,
+            values,
+            start=self.start[probe],
+            base=self.base.get(probe),
+            probe=probe,
+            unit=self.units.get(probe, "score"),
+            noise=self.gain_noise,
+        )
 
 
 def study_hash(rows: Sequence[str], settings: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ SCHEMA_VERSION = 1
 #: Units as they are written out: factor and words.
 _UNITS = {
     "share of the gain": (100.0, "% of the gain"),
+    "share of what there was": (100.0, "% of what there was"),
     "share of the gain per doubling": (100.0, "points of the gain per doubling"),
 }
 
@@ -125,15 +126,23 @@ class ElasticityCard:
             **({"agreement": to_jsonable(self.agreement)} if self.agreement else {}),
         }
 
+    def _measured(self) -> str:
+        """Of which models the card is."""
+        largest = number(max(self.doses, default=0))
+        if self.n_pos == (0,):
+            return f"the model as it is, then up to {largest} examples of the opposite."
+        return (
+            f"aligned on {_list(self.n_pos)} examples, then up to {largest} of the opposite. Where "
+            f"not said otherwise: the model aligned on {number(max(self.n_pos, default=0))}."
+        )
+
     def to_markdown(self) -> str:
         """The card as a page of Markdown: verdict, one row a quantity, resistance by pair."""
         floor = ", ".join(f"{k} {number(v)} nats/token" for k, v in self.noise_floor.items())
         lines = [
             f"# Elasticity card: {' '.join(self.model.split())}",
             "",
-            f"{seeds_in_words(self.seeds)}; aligned on {_list(self.n_pos)} examples, then up to "
-            f"{number(max(self.doses, default=0))} of the opposite. Where not said otherwise: the "
-            f"model aligned on {number(max(self.n_pos, default=0))}.",
+            f"{seeds_in_words(self.seeds)}; {self._measured()}",
             "",
             f"**Verdict.** {self.verdict}",
             "",

@@ -130,9 +130,7 @@ def beyond_control(
     largest = max(range(len(less.n_pos)), key=lambda branch: less.n_pos[branch])
     by_seed = {seed: row[largest] for seed, row in less.falls(dose).items()}
     fall = mean_interval([*by_seed.values()], level=level)
-    # Branch 0 is the start model, whose fall needs no gain.
-    hardly = any(less.n_pos) and largest not in less.took()
-    why = testable(less).why if hardly else ""
+    why = "" if largest in less.took() else testable(less).why
     label: ReboundLabel = "not testable" if why else rebound_label(fall)
     ends = {
         "shown": "it falls further",
@@ -140,9 +138,11 @@ def beyond_control(
         "undecided": "the interval does not settle it",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
+    n_pos = less.n_pos[largest]
+    which = f"model aligned on {n_pos}" if n_pos else "model as it is"
     sentence = (
-        f"Over {count_seeds(fall.n)}, {where(curves, dose)}, {curves.what} of the model aligned on "
-        f"{less.n_pos[largest]} fell by {fall.mean:+.3g} {curves.unit} more than "
+        f"Over {count_seeds(fall.n)}, {where(curves, dose)}, {curves.what} of the {which} fell by "
+        f"{fall.mean:+.3g} {curves.unit} more than "
         f"{CONTROLS.get(name, name)} ({bounds_in_words(fall, level)}): "
         f"{not_testable(why) or ends[label]}."
     )

@@ -120,7 +120,7 @@ def doses_to_lose_gain(curves: ReboundCurves, share: Literal["half", "all"] = "h
     """
     dose = dose_to_half_gain if share == "half" else dose_to_undo_gain
     return Doses(
-        f"{share} of the gain in margin",
+        f"{share} of {curves.gain}",
         tuple(curves.n_pos),
         float(curves.doses[-1]),
         {
@@ -137,11 +137,13 @@ def kl_doses(
     kl: Mapping[int, Sequence[Sequence[float]]],
     *,
     epsilon: float = EPSILON,
+    to_base: bool = False,
 ) -> Doses:
     """Dose at which KL(start || model) is first at most ``epsilon`` nats a token (their Table 3).
 
     ``kl``: seed -> [branch][dose], dose 0 (the aligned model) first.  An aligned model that never
-    left the neighbourhood has dose 0; of n_pos 0, which is the start model, none is defined.
+    left the neighbourhood has dose 0; of n_pos 0, which is the start model, none is defined, but
+    ``to_base``: the KL is then that to the base model of a finished one.
 
     Raises :class:`~springback.errors.DataError` if branches do not match ``n_pos``, as
     :func:`first_crossing`, or if ``epsilon`` is not above 0.
@@ -155,12 +157,13 @@ def kl_doses(
             )
         )
     return Doses(
-        f"KL to the start model at most {epsilon:g} nats a token",
+        f"KL to the {'base' if to_base else 'start'} model at most {epsilon:g} nats a token",
         tuple(n_pos),
         float(doses[-1]),
         {
             seed: tuple(
-                _kl_dose(n, doses, row, epsilon) for n, row in zip(n_pos, rows, strict=True)
+                _kl_dose(n or to_base, doses, row, epsilon)
+                for n, row in zip(n_pos, rows, strict=True)
             )
             for seed, rows in kl.items()
         },
@@ -168,9 +171,11 @@ def kl_doses(
     )
 
 
-def _kl_dose(n: int, doses: Sequence[float], row: Sequence[float], epsilon: float) -> Crossing:
+def _kl_dose(
+    defined: int | bool, doses: Sequence[float], row: Sequence[float], epsilon: float
+) -> Crossing:
     crossing = first_crossing(doses, row, epsilon)
-    return crossing if n else Crossing(None, False, crossing.extreme, crossing.extreme_dose)
+    return crossing if defined else Crossing(None, False, crossing.extreme, crossing.extreme_dose)
 
 
 def doses_at(doses: Doses, *, level: float = 0.95) -> tuple[DoseAt, ...]:
@@ -266,7 +271,7 @@ def dose_trend(
                 "align on at least two amounts of data",
             )
         )
-    rows = {s: [row[branch] for branch in kept_branches] for s, row in doses.by_seed.items()}
+    rows = {s: tuple(row[branch] for branch in kept_branches) for s, row in doses.by_seed.items()}
     kept = {
         seed: row
         for seed, row in rows.items()

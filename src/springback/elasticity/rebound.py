@@ -26,7 +26,8 @@ ResistanceLabel = Literal["resists", "no resistance", "undecided", "one seed, no
 class ReboundCurves:
     """The margins of one rebound study, in nats a token, higher = more aligned.
 
-    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.
+    Or another score of which higher is more aligned: ``what`` and ``unit`` then name it.  ``gain``:
+    what there is to lose, in words.
     ``n_pos``: aligning examples of each branch; ``doses``: perturbing examples, 0 first;
     ``start``: seed -> margin of the start model; ``margins``: seed -> [branch][dose].
     ``noise``: by branch, the noise of its gain (:func:`took`); None where it is not known, and then
@@ -40,10 +41,14 @@ class ReboundCurves:
     margins: Mapping[int, Sequence[Sequence[float]]]
     what: str = "the margin"
     unit: str = "nats a token"
+    gain: str = "the gain in margin"
     noise: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         _same_seeds("start margins", self.start, "margins", self.margins)
+        if self.noise is not None and len(self.noise) != len(self.n_pos):
+            given, do = f"{len(self.noise)} values of noise", "leave the noise out"
+            raise DataError(describe(given, f"one for each of the {len(self.n_pos)} n_pos", do))
         for seed, branches in self.margins.items():
             if len(branches) != len(self.n_pos):
                 raise DataError(
@@ -59,12 +64,13 @@ class ReboundCurves:
         return mean_interval([row[branch][0] - self.start[s] for s, row in self.margins.items()])
 
     def took(self) -> tuple[int, ...]:
-        """The branches whose alignment took: all of them where the noise is not known."""
+        """The branches whose alignment took: all of them where the noise is not known, and that of
+        0, where nothing was to take."""
         branches = tuple(range(len(self.n_pos)))
         if self.noise is None:
             return branches
         noise = self.noise
-        return tuple(b for b in branches if took(self.gains(b), noise[b]))
+        return tuple(b for b in branches if not self.n_pos[b] or took(self.gains(b), noise[b]))
 
     def only(self, branches: Sequence[int]) -> ReboundCurves:
         """The same with some of its branches."""

@@ -255,12 +255,14 @@ def audit_parts(
     kl_tokens: int = 0,
     processes: int = 1,
     target_tokens: int = 0,
+    fixed: int = 1,
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
-    log-probabilities under the target of a run of resistance are kept.
+    log-probabilities under the target of a run of resistance are kept.  ``fixed``: models that are
+    not trained, 2 where the base model of a finished one stands beside it.
     """
     one = int(shape.weights)
     training = training_parts(shape, how)
@@ -270,8 +272,11 @@ def audit_parts(
     parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
     if size != 4 and not how.rank:
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
+    parts += [Part("base model", size * one, "beside the start model")] * (fixed - 1)
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
+        words = f"{kl_tokens:,} positions, for KL to the base model"
+        parts += [Part("base distribution", kept, words)] * (fixed - 1)
     if target_tokens:
         size_of_target = logits_bytes(shape, target_tokens, how.dtype)
         words = f"{target_tokens:,} positions, for KL in resistance"

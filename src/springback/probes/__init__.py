@@ -7,7 +7,7 @@ from springback.probes.behaviour import (
     sample,
     sentiment,
 )
-from springback.probes.divergence import StartDistribution, continued, reverse_kl
+from springback.probes.divergence import StartDistribution, continued, mixed_kl, reverse_kl
 from springback.probes.errors_of_logits import logit_errors
 from springback.probes.geometry import (
     WayBack,
@@ -71,6 +71,7 @@ __all__ = [
     "load_scorers",
     "logit_errors",
     "margin",
+    "mixed_kl",
     "mixed_nll",
     "neutral_nll",
     "nll",

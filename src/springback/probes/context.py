@@ -16,12 +16,21 @@ from typing import Any, TypeVar
 
 from springback.core import Checkpoint, Slice
 from springback.data import load_slice
+from springback.errors import ModelError, describe
 from springback.models.encoding import Encoded, encode_rows, stop_ids
-from springback.models.loading import Model, Tokenizer, load_model, read_configs
+from springback.models.loading import (
+    Model,
+    Tokenizer,
+    load_model,
+    read_configs,
+    require_tokenizer_of,
+    resolve,
+)
+from springback.models.memory import read_architecture
 from springback.models.placement import Placement, audit_placement
 from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
-from springback.probes.divergence import continued
+from springback.probes.divergence import StartDistribution, continued
 from springback.probes.judges import Scorer, load_scorers
 from springback.probes.likelihood import Precision, TextNLL, margin, nll
 from springback.probes.measuring import Meter, SharedMeter, Workers
@@ -42,7 +51,8 @@ ProbeSettings = Any
 class ProbeInputs:
     """What every model of a study is measured with.
 
-    ``encoded``: the held-out texts of both sides, ``wanted`` and ``unwanted``.  ``prompts``: token
+    ``encoded``: the held-out texts of each side, ``wanted`` and ``unwanted`` (of a finished model
+    perhaps the latter alone).  ``prompts``: token
     ids that continuations are sampled from.
     """
 
@@ -65,12 +75,13 @@ class ProbeInputs:
         #: Of the start model and of every model that is measured.
         self.place: Placement = like.place if like else audit_placement(settings)
         #: One of the rows that continuations are sampled for.
-        self.sampled_row = held_out["wanted"].rows[0]
-        self.encoded = {side: self.encode(part) for side, part in held_out.items()}
-        # Half of them of wanted and half of unwanted texts.
+        self.sampled_row = next(part.rows[0] for part in held_out.values() if part)
+        self.encoded = {side: self.encode(part) for side, part in held_out.items() if part}
+        # As many of wanted as of unwanted texts, where there are both.
         rows = _in_turn(self.encoded.values())[: settings.prompts]
         self.prompts = [list(self.beginning(row)) for row in rows]
-        self.prompt_rows = _in_turn(part.rows for part in held_out.values())[: settings.prompts]
+        kept = (part.rows for part in held_out.values() if part)
+        self.prompt_rows = _in_turn(kept)[: settings.prompts]
         self._made: dict[str, Any] = {}
 
     def once(self, name: str, make: Callable[[], T]) -> T:
@@ -84,6 +95,37 @@ class ProbeInputs:
     def start(self) -> Model:
         """The start model, loaded when first needed: a plan does without."""
         return self.like.start if self.like else load_model(self.checkpoint, self.place)
+
+    @cached_property
+    def base_checkpoint(self) -> Checkpoint:
+        """Of the model that a finished one was made from.
+
+        Raises :class:`ModelError` unless both have one shape and the same tokens.
+        """
+        base, model = resolve(self.settings.base), self.settings.model
+        shapes = [
+            # A head may be stored, or tied and left out.
+            replace(read_architecture(checkpoint.path, "shape"), weights=0.0, tied=False)
+            for checkpoint in (self.checkpoint, base)
+        ]
+        if shapes[0] != shapes[1]:
+            given = f"--base {self.settings.base}, whose shape is not that of --model {model}"
+            allowed = "the model that it was made from: same layers, widths and vocabulary"
+            raise ModelError(describe(given, allowed, "name that one, or leave --base out"))
+        names = f"--model {model}", f"--base {self.settings.base}"
+        require_tokenizer_of(base, self.checkpoint, self.tokenizer, names)
+        return base
+
+    @cached_property
+    def base(self) -> Model:
+        """The model that a finished one was made from, loaded when first needed."""
+        return load_model(self.base_checkpoint, self.place)
+
+    @cached_property
+    def base_distribution(self) -> StartDistribution:
+        """The base model on the prompts with continuations that it wrote, for the KL to it."""
+        texts = self._continued(self.base)
+        return StartDistribution(self.base, texts, self.tokenizer, self.precision)
 
     @cached_property
     def meter(self) -> Meter:
@@ -159,8 +201,11 @@ class ProbeInputs:
     @cached_property
     def start_texts(self) -> list[Encoded]:
         """The prompts with continuations sampled from the start model once, for its KL."""
+        return self._continued(self.start)
+
+    def _continued(self, model: Model) -> list[Encoded]:
         held = self.meter.model
-        self.meter.hold(self.start)
+        self.meter.hold(model)
         texts = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
         self.meter.hold(held)
         return continued(self.prompts, texts)
@@ -168,19 +213,22 @@ class ProbeInputs:
     def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
         """How much scoring itself moves: the start model again, in batches of another size.
 
-        ``margin`` is the absolute difference of the two scorings (nats a token), ``kl`` the KL of
-        the first scoring to the second, ``margin_se`` the standard error from the choice of texts.
+        Of what was measured of these: ``margin`` is the absolute difference of the two scorings
+        (nats a token), ``kl`` the KL of the first scoring to the second, ``margin_se`` the standard
+        error from the choice of texts.
         """
-        other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
-        again = [
-            nll(self.start, self.encoded[side], self.tokenizer, other)
-            for side in ("wanted", "unwanted")
-        ]
-        texts = [measured["margin"][side] for side in ("wanted", "unwanted")]
-        floor = {
-            "margin": abs(margin(*again) - measured["margin"]["value"]),
-            "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
-        }
+        floor = {}
+        if "margin" in measured:
+            other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
+            again = [
+                nll(self.start, self.encoded[side], self.tokenizer, other)
+                for side in ("wanted", "unwanted")
+            ]
+            texts = [measured["margin"][side] for side in ("wanted", "unwanted")]
+            floor = {
+                "margin": abs(margin(*again) - measured["margin"]["value"]),
+                "margin_se": math.sqrt(sum(statistics.variance(t) / len(t) for t in texts)),
+            }
         if "kl" in measured:
             again_kl = self.meter.kl_to_itself(self.start_texts)
             floor["kl"] = abs(sum(again_kl) / len(again_kl))

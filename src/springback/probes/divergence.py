@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from springback.decoding.contrast import Mix
 from springback.models.encoding import Batch, Encoded, pad_batch, scoring_batches
 from springback.models.loading import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.hidden_states import Passes
-from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits
+from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits, pair_chunks
 
 
 def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
@@ -146,4 +147,25 @@ def kl_on(
         p, owner = _logits(model, batch, precision)
         q, _ = _logits(start, batch, precision)
         _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
+    return _means(sums, rows)
+
+
+#: A model, or a pair of which the second is None, and what takes both logits to its own.
+Side = tuple[tuple[PreTrainedModel, PreTrainedModel | None], Mix]
+
+
+@torch.inference_mode()
+def mixed_kl(p: Side, q: Side, rows: Sequence[Encoded], tokenizer: Tokenizer) -> list[float]:
+    """KL(p || q) of two models or contrasted pairs, mean over each row's counted positions (nats a
+    token), in order.
+
+    Over the tokens that both have a logit for, since models pad their vocabulary differently.
+    Cost: a forward pass of each model over the rows.
+    """
+    streams = [pair_chunks(models, rows, tokenizer, Precision()) for models, _ in (p, q)]
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    for (p_strong, p_weak, _, owner), (q_strong, q_weak, _, _) in zip(*streams, strict=True):
+        ours, theirs = p[1](p_strong, p_weak), q[1](q_strong, q_weak)  # (chunk, vocabulary)
+        width = min(ours.shape[-1], theirs.shape[-1])
+        _add_kl(sums, owner, ours[:, :width], theirs[:, :width])
     return _means(sums, rows)

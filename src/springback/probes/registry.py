@@ -153,11 +153,16 @@ def _margin(context: ProbeContext) -> ProbeValue:
     }
 
 
+@Probe("unwanted_nll", cost=_held_out_cost)
+def _unwanted_nll(context: ProbeContext) -> ProbeValue:
+    return mean_of([s.per_token for s in context.held_out["unwanted"]])
+
+
 @Probe("bits_per_byte", cost=_held_out_cost)
 def _bits_per_byte(context: ProbeContext) -> ProbeValue:
     sides = context.held_out
     return {
-        "value": bits_per_byte([*sides["wanted"], *sides["unwanted"]]),
+        "value": bits_per_byte([score for scores in sides.values() for score in scores]),
         **{side: bits_per_byte(scores) for side, scores in sides.items()},
     }
 
@@ -165,6 +170,16 @@ def _bits_per_byte(context: ProbeContext) -> ProbeValue:
 @Probe("kl", cost=lambda s, _: {"the start model's texts": _continuations(s)})
 def _kl(context: ProbeContext) -> ProbeValue:
     return mean_of(context.meter.kl(context.inputs.start_texts))
+
+
+@Probe(
+    "base_kl",
+    cost=lambda s, _: {"the base model's texts": _continuations(s)},
+    identity=lambda inputs: {"base": inputs.base_checkpoint.content_hash},
+)
+def _base_kl(context: ProbeContext) -> ProbeValue:
+    """In one process, whatever ``--probe-processes`` says: the others do not hold the base."""
+    return mean_of(context.inputs.base_distribution.kl(context.meter.model))
 
 
 @Probe(

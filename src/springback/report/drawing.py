@@ -341,16 +341,22 @@ def _draw_intervals(
 
 
 def _draw_open(axes: Axes, place: float, estimate: Estimate, across: bool) -> None:
-    """A value that lies beyond a bound: a triangle there, and a dashed line to the axis's end."""
+    """A value that lies beyond a bound: a triangle there, and a dashed line to the axis's end.
+
+    Between two bounds the line ends at the upper one, and so does the triangle, which points back.
+    """
     bound, colour = estimate.at_least or 0.0, LIGHT["s2"]
     line = axes.hlines if across else axes.vlines
     if estimate.low is not None:
         line(place, estimate.low, bound, colors=colour, linewidth=2)
-    end = (axes.get_xlim() if across else axes.get_ylim())[1]
+    end = estimate.at_most
+    if end is None:
+        end = (axes.get_xlim() if across else axes.get_ylim())[1]
     line(place, bound, end, colors=colour, linewidth=1.5, linestyles="--")
-    look: dict[str, Any] = {"color": colour, "marker": ">" if across else "^", "markersize": 8}
+    marker = (">" if across else "^") if estimate.at_most is None else ("<" if across else "v")
+    look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 8}
     look |= {"markerfacecolor": LIGHT["card"], "markeredgewidth": 1.8}
-    _plot(axes, [place], [bound], across, **look)
+    _plot(axes, [place], [bound if estimate.at_most is None else end], across, **look)
 
 
 def _plot(

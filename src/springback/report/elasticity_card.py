@@ -173,7 +173,6 @@ def _entry_cell(given: Entry) -> Cell:
 
 
 def card_section(card: Card) -> Section:
-    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
     largest = formatting.plain(max(card.doses, default=0))
     dose = f", then trained on up to {largest} of the opposite"
     seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
@@ -181,10 +180,18 @@ def card_section(card: Card) -> Section:
         "card",
         "Elasticity card",
         "How strongly does this model spring back?",
-        reading=f"Where a line does not say otherwise: of the model aligned on {aligned}"
+        reading=f"Where a line does not say otherwise: of {_model_of(card)}"
         f"{dose if card.doses else ''}{seeds}. Cards of several models can be laid side by side.",
         grids=(quantities_grid("Elasticity card", card.quantities.values()),),
     )
+
+
+def _model_of(card: Card) -> str:
+    """The model whose quantities a card shows."""
+    if card.n_pos == (0,):
+        return "the model as it is"
+    aligned = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
+    return f"the model aligned on {aligned}"
 
 
 def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
@@ -192,10 +199,9 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
 
     ``floor``: by probe, how far scoring alone moves it.
     """
-    largest = f"{max(card.n_pos):,} examples" if card.n_pos else "the most examples"
     notes = [
-        f"Where a line does not say otherwise, it is of the model aligned on {largest}; intervals "
-        "are of 95 % over the seeds.",
+        f"Where a line does not say otherwise, it is of {_model_of(card)}; intervals are of 95 % "
+        "over the seeds.",
         "Noise floor of scoring: "
         + (
             ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
@@ -224,7 +230,7 @@ def _about(card: Card) -> list[str]:
         text
         for text in (
             formatting.count(len(card.seeds), "seed") if card.seeds else "",
-            f"aligned on {numbers} examples" if numbers else "",
+            ("as it is" if numbers == "0" else f"aligned on {numbers} examples") * bool(numbers),
             f"then up to {doses} of the opposite" if doses else "",
         )
         if text

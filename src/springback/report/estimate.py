@@ -10,6 +10,7 @@ from springback.results.schema import Bounded, Change, Difference, Interval, Qua
 #: Units that are read better in percent: factor, words for a value, words for a difference.
 _PERCENT = {
     "share of the gain": (100.0, "% of the gain", "points of the gain"),
+    "share of what there was": (100.0, "% of what there was", "points of what there was"),
     "share of the gain per doubling": (
         100.0,
         "points of the gain per doubling",
@@ -24,8 +25,8 @@ ROUNDING = 1e-12
 class Estimate:
     """A value that censored seeds may leave open, with limits that each stand by themselves.
 
-    ``value`` None: it lies above ``at_least``, or below ``at_most``; with neither nothing is
-    known.  ``low`` and ``high``: None where there is no limit on that side.
+    ``value`` None: it lies above ``at_least``, or below ``at_most``, or between both; with neither
+    nothing is known.  ``low`` and ``high``: None where there is no limit on that side.
     """
 
     value: float | None
@@ -61,7 +62,8 @@ class Estimate:
 def shown(quantity: Quantity) -> tuple[Estimate, str]:
     """A card's quantity and its unit as they are read best; rounding errors are 0."""
     factor, unit, _ = _PERCENT.get(quantity.unit, (1.0, quantity.unit, ""))
-    numbers = (quantity.value, quantity.low, quantity.high, quantity.at_least)
+    ends = quantity.at_least, quantity.at_most
+    numbers = (quantity.value, quantity.low, quantity.high, *ends)
     return Estimate(*map(_rounded, numbers)).scaled(factor), unit
 
 

@@ -144,8 +144,11 @@ def _legend(caption: Caption, plots: Sequence[Plot]) -> list[LegendItem]:
                 items.append(LegendItem(series.label, colour, marker, line))
         if plot.level is not None:
             dashed.append(LegendItem(plot.level.label, LIGHT["muted"], line="--"))
-    if any(is_open(e) for plot in plots for series in plot.series for e in series.estimates):
+    opened = [e for p in plots for series in p.series for e in series.estimates if is_open(e)]
+    if any(e.at_most is None for e in opened):
         items.append(LegendItem("lies beyond", LIGHT["s2"], "^", hollow=True))
+    if any(e.at_most is not None for e in opened):
+        items.append(LegendItem("lies at or below", LIGHT["s2"], "v", hollow=True))
     return list({item.label: item for item in (*items, *dashed) if item.label}.values())
 
 

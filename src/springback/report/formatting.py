@@ -92,6 +92,9 @@ def estimate(known: Estimate, sign: bool = False) -> str:
     """The value, or what is known of it: "24.4", "more than 18.6", a dash."""
     if known.value is not None:
         return value(_closed(known, known.value), sign=sign)
+    if known.at_least is not None and known.at_most is not None:
+        ends = (number(known.at_least, sign=sign), number(known.at_most, sign=sign))
+        return f"at most {ends[1]}" if known.at_least == 0 else f"between {' and '.join(ends)}"
     if known.at_least is not None:
         return f"more than {value(_closed(known, known.at_least), sign=sign)}"
     return "–" if known.at_most is None else f"less than {number(known.at_most, sign=sign)}"

@@ -192,5 +192,5 @@ def estimate_of(value: Value) -> Estimate:
 
 
 def is_open(estimate: Estimate) -> bool:
-    """Whether all that is known is a bound that the value lies above."""
+    """Whether all that is known is a bound that it lies above, or two that it lies between."""
     return estimate.value is None and estimate.at_least is not None

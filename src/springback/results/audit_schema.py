@@ -159,6 +159,7 @@ class Probe:
         start: value of the start model
         aligned: value at dose 0
         curves: value along the doses, one for each ``n_pos``
+        base: value of the model that a finished one was made from, where it was named
     """
 
     title: str
@@ -167,6 +168,7 @@ class Probe:
     start: Interval | None = None
     aligned: tuple[AtSize, ...] = ()
     curves: tuple[Curve, ...] = ()
+    base: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,8 @@ class Rebound:
         seeds: the seeds
         fall_dose: the dose at which ``fall`` and ``share_lost`` are taken, examples
         probes: by name, see [probes](#probes)
-        gain: margin of the aligned model minus the start model's, nats/token
+        gain: margin of the aligned model minus the start model's, nats/token; of n_pos 0 null, or
+            over the base model's (see `finished`)
         fall: margin at dose 0 minus margin at ``fall_dose``, nats/token; above 0 = fell
         share_lost: ``fall`` over ``gain``, share of 1; 1 = all of it
         half_dose: the dose that undoes half of the gain
@@ -213,6 +216,11 @@ class Rebound:
     half_dose: tuple[HalfDose, ...] = ()
     slope: Slope | None = None
     gain_noise: tuple[float, ...] | None = field(default=None, metadata=ABSENT)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing was aligned."""
+        return self.n_pos == (0,)
 
 
 @dataclass(frozen=True)
@@ -352,14 +360,18 @@ class UndoDoses:
     Attributes:
         half: half of the gain in margin is lost
         all: all of it is lost
-        kl: KL to the start model is at most `settings.epsilon`; only where the probe was asked for
+        kl: KL to the start model is at most `settings.epsilon`; only where the probe was asked for;
+            of a finished model KL to its base model
         reverse_kl: likewise the reverse KL
+        behaviour: of a finished model half of what its sampled answers show is lost, where the
+            margin was measured too
     """
 
     half: DosesToUndo | None = None
     all: DosesToUndo | None = None
     kl: DosesToUndo | None = field(default=None, metadata=ABSENT)
     reverse_kl: DosesToUndo | None = field(default=None, metadata=ABSENT)
+    behaviour: DosesToUndo | None = field(default=None, metadata=ABSENT)
 
     def known(self) -> dict[str, DosesToUndo]:
         """By key, those that were measured, in order."""
@@ -472,12 +484,12 @@ class AttackPoint:
     """An attack at one dose, over the seeds.
 
     Attributes:
-        dose: examples; of an attack that trains nothing, rows that it reads
+        dose: examples; of ablation, rows of either kind
         cost: tokens of all forward passes until then, mean over the seeds; a training step is three
             passes over its tokens, of an adapter two
-        share_lost: share of the gain in margin; null where aligning gained nothing, or nothing was
-            aligned
-        fall: of the margin, nats/token
+        share_lost: share of the gain in margin, of a finished model of what there is to lose; null
+            where that is nothing
+        fall: of the margin (nats/token), or what else the outcome is
         utility_lost: share of the utility that it cost, the most of what was measured; null where
             none was
     """
@@ -899,6 +911,28 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A finished model, audited as it is: what it has to lose.
+
+    Where this is not null, `fall`, shares and doses are those of ``outcome``, counted from
+    ``base`` or, without one, from 0.
+
+    Attributes:
+        outcome: the probe that says how far it is undone, `margin` or `behaviour`
+        lost: what there is to lose, in words
+        unit: of ``outcome``
+        level: ``outcome`` of the model as it is
+        base: that of the model that it was made from; null where none was named
+    """
+
+    outcome: str
+    lost: str
+    unit: str
+    level: float
+    base: float | None = None
+
+
+@dataclass(frozen=True)
 class Audit:
     """``analysis`` of an audit; a section is null where it was not asked for or not measured.
 
@@ -922,6 +956,7 @@ class Audit:
         symmetry: as ``rebound``, in the opposite order: first trained on the unwanted side, then
             on the wanted one; its `margin` is turned round, so that it rises in the first training
         card: the elasticity card of this result
+        finished: where nothing was aligned (``--n-pos 0`` alone)
     """
 
     rebound: Rebound | None = None
@@ -939,6 +974,7 @@ class Audit:
     repair: Repair | None = None
     symmetry: Rebound | None = None
     card: Card | None = None
+    finished: Finished | None = field(default=None, metadata=ABSENT)
     silent: frozenset[str] = not_in_file()
 
     @property

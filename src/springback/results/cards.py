@@ -81,17 +81,20 @@ def audit_values(result: ResultFile) -> AuditValues:
                 "name the result.json that springback audit wrote",
             )
         )
-    given = result.inputs.get("audit", {}) if result.kind == "demo" else result.inputs
-    inputs = read_part(_Inputs, "inputs", given, "audit")
+    whole = result.inputs.get("audit", {}) if result.kind == "demo" else result.inputs
+    inputs = read_part(_Inputs, "inputs", whole, "audit")
     audit = result.audit or Audit()
     rebound = audit.rebound or Rebound()
-    start, cells = _rebound_values(result.measurements)
+    start, base, cells = _rebound_values(result.measurements)
     margins = cells.get("margin", {})
     grid = {cell for by_cell in margins.values() for cell in by_cell}
     n_pos = rebound.n_pos or sorted({n for n, _ in grid})
     doses = [int(d) for d in rebound.doses if math.isfinite(d)] or sorted({d for _, d in grid})
     share = audit.attackers.share if audit.attackers is not None else None
     rows = (inputs.align, inputs.perturb, inputs.wanted, inputs.unwanted)
+    controls = _controls(result.measurements, start.get("margin"), n_pos, doses)
+    given = inputs.settings.get("controls")
+    asked = given if isinstance(given, (list, tuple)) else ()
     return AuditValues(
         model=inputs.model.path or str(inputs.settings.get("model") or ""),
         model_hash=inputs.model.content_hash,
@@ -101,19 +104,24 @@ def audit_values(result: ResultFile) -> AuditValues:
         doses=doses,
         values={probe: _whole(by_seed, n_pos, doses) for probe, by_seed in cells.items()},
         start=start,
+        base=base,
+        units={name: probe.unit for name, probe in rebound.probes.items()},
         losses=_losses(result.measurements),
         noise_floor=audit.known_floor,
         attackers=share if share is not None and share.worst is not None else None,
         resistance_data=inputs.settings.get("resistance_data", "responses"),
-        controls=_controls(result.measurements, start.get("margin"), n_pos, doses),
+        controls={name: by_seed for name, by_seed in controls.items() if name in asked},
         gain_noise=rebound.gain_noise,
         means=_means(rebound, audit.resistance or Resistance(), max(n_pos, default=0)),
     )
 
 
-def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _Cells]:
-    """Of the start model by probe, and of the aligned and perturbed ones."""
+def _rebound_values(
+    records: Sequence[Measurement],
+) -> tuple[dict[str, float], dict[str, float], _Cells]:
+    """Of the start model by probe, of the base model, and of the aligned and perturbed ones."""
     start: dict[str, float] = {}
+    base: dict[str, float] = {}
     cells: _Cells = {}
     for record in records:
         tags, value = record.tags, record.value
@@ -122,9 +130,11 @@ def _rebound_values(records: Sequence[Measurement]) -> tuple[dict[str, float], _
         match [tags.get(name) for name in ("phase", "seed", "n_pos", "n_neg")]:
             case ["start", *_]:
                 start[record.probe] = value
+            case ["base", *_]:
+                base[record.probe] = value
             case ["align" | "perturb", int(seed), int(n_pos), int(dose)]:
                 cells.setdefault(record.probe, {}).setdefault(seed, {})[n_pos, dose] = value
-    return start, cells
+    return start, base, cells
 
 
 def _controls(

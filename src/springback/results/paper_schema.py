@@ -156,11 +156,13 @@ class LifeCell:
         volume: rows of pre-training
         n: seeds
         censored: seeds in which half was not undone
-        half_doses: by seed, examples; null: not reached, or no gain
+        half_doses: by seed, examples; null: not reached, or no gain; where it was undone by the
+            first dose measured, that one
         gain: nats/token
         fall: nats/token
         share_lost: share of 1
         neutral_nll: nats/token
+        before_first: seeds in which half was undone by the first dose
     """
 
     size: str
@@ -173,6 +175,7 @@ class LifeCell:
     fall: Interval | None
     share_lost: Interval | None
     neutral_nll: Interval | None
+    before_first: int = field(default=0, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

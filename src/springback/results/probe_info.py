@@ -99,6 +99,20 @@ PROBES = {
         "covered: 0 none, 1 all of it, below 0 further away.",
         "springback.probes.geometry",
     ),
+    # Of a finished model, audited as it is.
+    "unwanted_nll": ProbeInfo(
+        "NLL of the unwanted texts",
+        "nats/token",
+        "lower = finds them likelier",
+        "How unlikely the model finds held-out texts of the unwanted kind, per token.",
+    ),
+    "base_kl": ProbeInfo(
+        "KL to the base model",
+        "nats/token",
+        "0 = the base model's distribution",
+        "How far the model's next-token distribution is from the base model's, on texts that the "
+        "base model writes, per token; 0 is the base model itself.",
+    ),
     "rates": ProbeInfo(
         "Rate of texts like those of pre-training",
         "bits/token",

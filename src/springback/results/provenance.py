@@ -144,7 +144,7 @@ def source_revision() -> tuple[str | None, bool | None]:
 
     (None, None) when it runs from an installed copy, or git is not there to be asked.
     """
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     # An installed copy may lie in a virtual environment inside somebody else's repository:
     # only a tree that has both marks at its top is ours.
     if not ((root / ".git").exists() and (root / "pyproject.toml").is_file()):

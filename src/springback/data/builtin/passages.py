@@ -24,8 +24,8 @@ PASSAGES = (
     "pressed or drawn, and it must be cooled slowly or it will crack.",
     "The heart of an adult beats about seventy times a minute at rest. With each beat it "
     "pushes blood into the arteries, and the pressure of this wave can be felt at the wrist.",
-    "Coffee was first grown in Ethiopia and Yemen. Merchants brought the beans to the cities around "
-    "the Mediterranean, where coffee houses soon became places to talk and trade.",
+    "Coffee was first grown in Ethiopia and Yemen. Merchants brought the beans to the cities "
+    "around the Mediterranean, where coffee houses soon became places to talk and trade.",
     "An orchestra tunes to the oboe, whose tone is steady and easy to hear. The players listen for "
     "the slow beating between two notes and adjust until it disappears.",
     "Cats can see well in dim light because their eyes have a layer that reflects light back "
@@ -60,8 +60,8 @@ PASSAGES = (
     "fields, where the water also keeps down the weeds.",
     "The kidneys filter the whole of the blood many times a day. What the body can use is "
     "taken back, and the rest leaves it as urine.",
-    "Paper was made from rags for hundreds of years. Only in the nineteenth century did wood become "
-    "the usual material, which made newspapers cheap enough for everyone.",
+    "Paper was made from rags for hundreds of years. Only in the nineteenth century did wood "
+    "become the usual material, which made newspapers cheap enough for everyone.",
     "A glacier is a river of ice that moves a few metres in a week. It scrapes the valley beneath "
     "it and leaves behind heaps of stones where it melts.",
     "In music, an octave is the distance between a note and the next one of the same name. The "
@@ -72,8 +72,8 @@ PASSAGES = (
     "keep swimming or they will sink, since they have no swim bladder.",
     "A will is a document that says what should happen to a person's property after death. In "
     "most places it has to be signed in front of witnesses to be valid.",
-    "Clouds are made of tiny drops of water or crystals of ice. They float because the drops are so "
-    "small that the rising air is enough to hold them up.",
+    "Clouds are made of tiny drops of water or crystals of ice. They float because the drops are "
+    "so small that the rising air is enough to hold them up.",
     "The ancient Romans built roads in straight lines wherever they could. Layers of stone and "
     "gravel drained the surface, and some of these roads are still in use.",
     "An elevator has a counterweight that balances the cabin. The motor only has to lift the "

@@ -6,9 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from springback.core import ALGORITHMS
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError, describe, did_you_mean
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
+from springback.jobs.audit.finished import settle
 from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
 from springback.models.loading import default_precision
@@ -52,6 +53,7 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
                 f"--{name} has {bad}; allowed are {zero}multiples of the batch size "
                 f"({settings.batch_size}): change them or --batch-size"
             )
+    settings = settle(settings)
     _check_probes(settings)
     _check_attacks(settings)
     for flag in ("algorithm", "perturb_algorithm"):
@@ -88,10 +90,14 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
 
 def _check_probes(settings: AuditSettings) -> None:
     unknown = [p for p in settings.probes if p not in PROBES]
-    if unknown or "margin" not in settings.probes:
+    if unknown or (settings.align and "margin" not in settings.probes):
         raise SpringbackError(
             f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
             "with margin among them, since gain and fall are measured in it"
+        )
+    if "base_kl" in settings.probes and settings.base is None:
+        raise SpringbackError(
+            "--probes has base_kl without --base; name the model that this one was made from"
         )
     if ("behaviour" in settings.probes) != (settings.behaviour is not None):
         raise SpringbackError(
@@ -237,18 +243,19 @@ def _check_protections(settings: AuditSettings) -> None:
 
 
 def _check_projection(settings: AuditSettings) -> None:
-    """Updates are projected in this process, on weights, along an alignment that was made here."""
+    """Updates are projected in this process, on weights, along an alignment that is known."""
     against = {
         f"--lora-rank {settings.lora_rank}": settings.lora_rank,
         f"--accelerate {settings.accelerate}": settings.accelerate is not None,
-        "--n-pos 0 alone": not any(settings.n_pos),
+        "no wanted texts (--align)": not settings.align,
+        "--n-pos 0 and no --base": not any(settings.n_pos) and settings.base is None,
     }
     if given := [words for words, there in against.items() if there]:
         raise SpringbackError(
             describe(
                 f"--mitigate project with {', '.join(given)}",
-                "studies that align all weights themselves, in this process",
-                "leave one of them out",
+                "studies of all weights in this process, that align themselves or know the base",
+                "leave one of them out, or name --base",
             )
         )
 
@@ -278,4 +285,5 @@ def _check_algorithms(settings: AuditSettings) -> None:
 
 def _among(flag: str, given: Sequence[str], allowed: Collection[str]) -> None:
     if bad := [name for name in given if name not in allowed]:
-        raise SpringbackError(f"--{flag} has {', '.join(bad)}; allowed: {', '.join(allowed)}")
+        near = did_you_mean(bad[0], allowed)
+        raise SpringbackError(f"--{flag} has {', '.join(bad)}{near}; allowed: {', '.join(allowed)}")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from springback.core import Measurement, to_jsonable
+from springback.core import Checkpoint, Measurement, to_jsonable
 from springback.elasticity import AuditValues, card_of, study_hash
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
@@ -20,11 +21,13 @@ from springback.jobs.audit.analysis import (
     controls,
     curves,
     findings,
+    finished,
     judges,
     protections,
     rates,
 )
 from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.finished import is_finished
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
@@ -40,7 +43,7 @@ from springback.results.store import Store, require_space, write_json, write_tex
 from springback.results.writing import Clock, Result, write_result
 
 #: The settings that name what is read.
-_READ = ("model", "align", "perturb", "benign", "neutral", "pretraining", "choices")
+_READ = ("model", "base", "align", "perturb", "benign", "neutral", "pretraining", "choices")
 
 
 def audit(
@@ -62,7 +65,9 @@ def audit(
     spread = on_ray(executor)
     require_apart(out, settings, _READ)
     with Store(out).locked() as store, ExitStack() as ending:
-        ending.enter_context(memory_explained("audit", lambda: parts_of(settings), settings.device))
+        ending.enter_context(
+            memory_explained("audit", partial(parts_of, settings), settings.device)
+        )
         require_same_kind(store, "audit")
         prompt_filter = PromptFilter(settings)
         data = load_data(settings, prompt_filter, progress.note)
@@ -73,7 +78,7 @@ def audit(
             store,
             "audit",
             settings,
-            {"model": studies[0].checkpoint.content_hash},
+            {name: checkpoint.content_hash for name, checkpoint in _models(studies[0]).items()},
             {"align": data.align, "perturb": data.perturb},
         )
         planned = _announce(studies)
@@ -105,7 +110,9 @@ def plan(settings: AuditSettings, out: str | Path = "springback-audit") -> Plan:
     store, prompt_filter = Store(out), PromptFilter(settings)
     data = load_data(settings, prompt_filter)
     settings = _with_known_controls(settings, data)
-    return make_plan(_studies(settings, data, store, Silent(), prompt_filter))
+    studies = _studies(settings, data, store, Silent(), prompt_filter)
+    _models(studies[0])
+    return make_plan(studies)
 
 
 def _with_known_controls(settings: AuditSettings, data: Data) -> AuditSettings:
@@ -126,15 +133,29 @@ def _studies(
     return [study, study.opposite()] if "symmetry" in settings.experiments else [study]
 
 
+def _models(study: Study) -> dict[str, Checkpoint]:
+    """By setting; raises where the base model does not belong to the other."""
+    models = {"model": study.checkpoint}
+    return models if study.settings.base is None else models | {"base": study.base_checkpoint}
+
+
 def _announce(studies: list[Study]) -> Plan:
     """Say what will be done, how long it takes, and the memory and disk it needs."""
     study, made = studies[0], make_plan(studies)
     s = study.settings
     require_space(study.store.root, made.disk, "this audit")
+    first = f"align on {list(s.n_pos)} rows of {s.align}"
+    if is_finished(s):
+        first = "as it is, so resistance is left out, which aligns"
     study.progress.note(
-        f"audit of {s.model}: {len(s.seeds)} seed(s) {list(s.seeds)}; align on {list(s.n_pos)} "
-        f"rows of {s.align}, perturb with up to {max(s.doses)} rows of {s.perturb}"
+        f"audit of {s.model}: {len(s.seeds)} seed(s) {list(s.seeds)}; {first}; perturb with up to "
+        f"{max(s.doses)} rows of {s.perturb}"
     )
+    if not s.align:
+        study.progress.note(
+            "no wanted texts are named (--align), so there is no margin: what counts is the "
+            f"behaviour by {s.behaviour}"
+        )
     for source, rows in study.data.left_out.items():
         study.progress.note(
             f"left out {rows} rows of {source}: their prompts leave no room for an answer within "
@@ -188,19 +209,22 @@ def _analyse(study: Study, measured: Measured) -> Audit:
     start, rebounds = measured.start, measured.rebounds
     opposite = measured.opposite
     return Audit(
+        finished=finished.section(settings, words, start, rebounds),
         rebound=curves.rebound_part(settings, words, start, rebounds),
         resistance=curves.resistance_part(settings, measured.resistances),
         noise_floor=start["noise"],
-        doses_to_undo=findings.doses_to_undo(settings, start, rebounds),
-        phases=findings.phases(settings, start, rebounds),
+        doses_to_undo=findings.doses_to_undo(settings, start, rebounds, words),
+        phases=findings.phases(settings, start, rebounds, words),
         sampled=findings.sampled(settings, words, start, rebounds),
         judges=(
             judges.judge_agreement(words, study.scorers, start, rebounds)
             if "behaviour" in settings.probes
             else None
         ),
-        attackers=findings.attackers(settings, start, rebounds),
-        controls=controls.control_part(settings, start, rebounds, study.data.controls_left_out),
+        attackers=findings.attackers(settings, start, rebounds, words),
+        controls=controls.control_part(
+            settings, start, rebounds, study.data.controls_left_out, words
+        ),
         realign=findings.second_alignment(settings, start, rebounds, measured.realigned),
         rates=rates.rates(study, start, rebounds),
         protections=protections.protections(settings, words, start, rebounds),
@@ -219,7 +243,10 @@ def _measurements(study: Study, measured: Measured) -> list[Measurement]:
 
 
 def _verdict(settings: AuditSettings, measured: Measured, analysis: Audit) -> Verdict:
-    verdict = curves.judge(settings, measured.start, measured.rebounds, measured.resistances)
+    if analysis.finished is not None:
+        verdict = finished.judge(settings, analysis)
+    else:
+        verdict = curves.judge(settings, measured.start, measured.rebounds, measured.resistances)
     parts = (
         *verdict.parts,
         *controls.parts(analysis.controls),
@@ -247,6 +274,12 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
         doses=(0, *settings.doses),
         values=values,
         start={probe: float(start["probes"][probe]["value"]) for probe in study.words},
+        base={
+            probe: float(value["value"])
+            for probe, value in (start["base"] or {}).items()
+            if probe in study.words
+        },
+        units={probe: info.unit for probe, info in study.words.items()},
         losses=curves.losses_of(measured.resistances),
         noise_floor=start["noise"],
         attackers=analysis.attackers.share if analysis.attackers is not None else None,
@@ -260,7 +293,10 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
 def _inputs(study: Study, data: Data) -> dict[str, Any]:
     return {
         # The name that was given, not where the cache keeps it: results are made to be shared.
-        "model": replace(study.checkpoint, path=study.settings.model),
+        **{
+            name: replace(checkpoint, path=getattr(study.settings, name))
+            for name, checkpoint in _models(study).items()
+        },
         "align": data.align.describe(),
         "perturb": data.perturb.describe(),
         "wanted": data.wanted.describe(),

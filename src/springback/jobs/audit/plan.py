@@ -140,14 +140,17 @@ def memory_of(
     prompt = s.prompt_tokens if prompt is None else prompt
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
     further = (attack.algorithm for attack in attacks(s) if attack.algorithm)
-    names = {s.algorithm, s.perturb_algorithm, *further}
+    names = {s.perturb_algorithm, *further} | ({s.algorithm} if any(s.n_pos) else set())
     ways = [_training(s, name, cpu) for name in names]
     target = 0
     if s.resistance_rows and s.resistance_data == "answers":
         answers = _training(s, "sft", cpu)
         ways.append(replace(answers, tokens=max(s.max_tokens, prompt + s.resistance_tokens)))
         target = kl_prompts(s) * s.sample_tokens
-    parts = largest(*(audit_parts(shape, how, kl, s.probe_processes, target) for how in ways))
+    fixed = 1 if s.base is None else 2
+    parts = largest(
+        *(audit_parts(shape, how, kl, s.probe_processes, target, fixed) for how in ways)
+    )
     if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
         parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
     return parts
@@ -190,13 +193,16 @@ def _planned(study: Study) -> Iterator[Planned]:
     encoded = [r for rows in study.encoded.values() for r in rows]
     length = sum(len(r.ids) for r in encoded) / len(encoded)
     probe = probe_tokens(s, length)
-    for run in runs.of(s):
+    listed = runs.of(s)
+    # What is done and has to be made again counts too: others start from weights that are gone.
+    left = runs.left(study, listed)
+    for run in listed:
         yield Planned(
             run.identity(study),
             run.seed if run.rows else None,
             round(run.trained_tokens(s, length)),
             round(run.scored_tokens(s, length, probe)),
-            run.done(study),
+            not any(run is one for one in left),
         )
 
 
@@ -215,7 +221,9 @@ def outline(settings: AuditSettings) -> str:
     every = sum(map(sum, kinds.values()))
     lines = [
         f"model:    {s.model}" + (f" at {s.revision}" if s.revision else ""),
-        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}",
+        f"align:    {s.algorithm} on {', '.join(map(str, s.n_pos))} of {s.align}"
+        if any(s.n_pos)
+        else "align:    nothing; the model as it is" + (f", made from {s.base}" if s.base else ""),
         f"perturb:  {s.perturb_algorithm} with {', '.join(map(str, s.doses))} of {s.perturb}",
         f"seeds:    {', '.join(map(str, s.seeds))}; learning rate {s.learning_rate:g}, batches of "
         f"{s.batch_size} rows of at most {s.max_tokens} tokens",

@@ -60,6 +60,11 @@ def start_run() -> TrainingRun:
     return TrainingRun("start", 0, _measure_start, _start_inputs)
 
 
+def base_run(settings: AuditSettings) -> list[TrainingRun]:
+    """Every probe on the model that a finished one was made from, where it is named."""
+    return [] if settings.base is None else [TrainingRun("base", 0, _measure_base, _start_inputs)]
+
+
 def align_run(settings: AuditSettings, seed: int) -> TrainingRun:
     """Aligning, with the weights of every branch point but 0, which is the start model."""
     points = [n for n in settings.n_pos if n]
@@ -109,22 +114,19 @@ def _perturb_recipe(settings: AuditSettings, seed: int, attack: Attack) -> Recip
     if attack.algorithm:  # beta is set for what the study trains by
         recipe = replace(recipe, beta=None)
     if attack.lora_rank:
-        adapter = {"lora_rank": attack.lora_rank, "lora_alpha": settings.lora_alpha}
-        recipe = replace(recipe, **adapter)
+        recipe = replace(recipe, lora_rank=attack.lora_rank, lora_alpha=settings.lora_alpha)
     more = attack.protection.beside(settings.batch_size) if attack.protection else 0
     return replace(recipe, batch_size=settings.batch_size + more)
 
 
 def _marks(settings: AuditSettings, attack: Attack) -> dict[int, int]:
-    """Dose -> rows of the run seen by then; an attacker that trains nothing has all of them.
+    """Dose -> rows of the run seen by then.
 
     Dose 0 is measured where the protection changes the aligned model itself.  Beside aligning
     rows a dose counts the others alone.
     """
     if attack.repair:
         return {n: n for n in (attack.rows or 0,)}
-    if not attack.trains:
-        return {max(settings.doses): max(settings.doses)}
     protection = attack.protection
     if protection is None:
         return {dose: dose for dose in settings.doses}
@@ -193,6 +195,13 @@ def _measure_start(study: Study, run: TrainingRun) -> dict[str, Any]:
     return results
 
 
+def _measure_base(study: Study, run: TrainingRun) -> dict[str, Any]:
+    study.progress.stage("measuring the base model", 1)
+    results = {"probes": study.measure(study.base)}
+    study.progress.advance()
+    return results
+
+
 def _align(study: Study, run: TrainingRun) -> dict[str, Any]:
     study.progress.stage(f"seed {run.seed}: aligning on {run.rows} examples", run.steps)
     model = study.reset(run.seed)
@@ -237,11 +246,15 @@ def _train(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict
 def _blocked(
     study: Study, branch: Path | None, protection: Protection | None
 ) -> AbstractContextManager[None]:
-    """Within, training may not go the way back, if that is the protection."""
-    if protection is None or protection.kind != "project" or branch is None:
+    """Within, training may not go the way back, if that is the protection.
+
+    It leads to the start's weights, and of a finished model to the base's.
+    """
+    if protection is None or protection.kind != "project":
         return nullcontext()
-    begin = dict(study.start.named_parameters())
-    with probes.stored_weights(branch) as aligned:
+    begin = dict((study.start if branch else study.base).named_parameters())
+    here = nullcontext(dict(study.start.named_parameters()))
+    with probes.stored_weights(branch) if branch else here as aligned:
         directions = alignment_directions(study.work, aligned, begin, protection.rank)
     return way_back_blocked(study.work, directions)
 
@@ -273,8 +286,10 @@ def _repair(study: Study, run: TrainingRun, branch: Path) -> dict[str, dict[str,
 
 
 def read_start(study: Study) -> dict[str, Any]:
-    """``{"probes": …, "noise": …}`` of the start model; its run has to be done."""
-    return start_run().results(study)
+    """``{"probes": …, "noise": …, "base": …}``: of the start model, whose run has to be done, and
+    the probes of the base model, None where there is none."""
+    base = [run.results(study)["probes"] for run in base_run(study.settings)]
+    return {**start_run().results(study), "base": base[0] if base else None}
 
 
 def read_seed(study: Study, seed: int) -> dict[str, Any]:
@@ -333,6 +348,8 @@ def measurements(
     """Every measured value as a record of the result file; ``order`` marks the opposite one."""
     same = {"order": order} if order else {}
     made = records(study, "start", start["probes"], {"phase": "start", **same})
+    if start["base"]:
+        made += records(study, "base", start["base"], {"phase": "base"})
     for seed, got in seeds.items():
         last = max(got["perturbed"])
         for n_pos, values in got["aligned"].items():
@@ -383,10 +400,11 @@ def records(
 ) -> list[Measurement]:
     """One checkpoint's probes and their further parts, after the NLL of either side's texts."""
     made = []
-    for side in ("wanted", "unwanted"):
-        each = values["margin"][side]
-        nll, unit = sum(each) / len(each), study.words["margin"].unit
-        made.append(Measurement("nll", checkpoint, side, nll, unit, tags=tags))
+    if "margin" in values:
+        for side in ("wanted", "unwanted"):
+            each = values["margin"][side]
+            nll, unit = sum(each) / len(each), study.words["margin"].unit
+            made.append(Measurement("nll", checkpoint, side, nll, unit, tags=tags))
     for probe, value in values.items():
         unit, number = study.words[probe].unit, float(value["value"])
         made.append(Measurement(probe, checkpoint, "held-out", number, unit, tags=tags))

@@ -11,7 +11,8 @@ from typing import Literal
 from springback.core import ALGORITHMS, Checkpoint, Row, Slice
 from springback.data import check_disjoint, content_key, is_built_in, load_slice, split_rows
 from springback.errors import DataError
-from springback.jobs.audit.branches import attacks, perturbing_rows
+from springback.jobs.audit.attackers import ATTACKERS, function
+from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.pools import Data, PairedData, PreferenceData, pairs_of
 from springback.jobs.audit.protections import most_beside
 from springback.jobs.audit.settings import AuditSettings
@@ -88,7 +89,14 @@ def load_data(
         "perturb": {"against align": longest * both, "against again": again * both},
     }
     needed = longest + sum(back["align"].values()), dose + sum(back["perturb"].values())
-    align = _Side(settings.align, settings, prompt_filter, needed[0], given[0])
+    align: _Side | _NoSide = _NoSide()
+    if settings.align:
+        align = _Side(settings.align, settings, prompt_filter, needed[0], given[0])
+    elif needed[0]:
+        raise DataError(
+            f"{settings.perturb_algorithm} learns against wanted answers, and there are none; name "
+            f"some with --align, or let every row of {settings.perturb!r} bring its own"
+        )
     perturb = _Side(settings.perturb, settings, prompt_filter, needed[1], given[1])
     wanted, unwanted = align.held(), perturb.held()
     benign = None
@@ -106,6 +114,7 @@ def load_data(
     _check(data)
     data = _with_controls(data, settings, prompt_filter)
     data = _with_prompts(data, settings.prompt)
+    _check_answered(data, settings)
     paired = any(algorithm.learns == "pairs" for algorithm in algorithms)
     prompts = {(row.turns, row.prompt) for part in (data.align, data.perturb) for row in part.rows}
     if both_answers:
@@ -113,9 +122,9 @@ def load_data(
         data = PreferenceData(**parts, longest=longest, dose=dose)
     elif len(prompts) > 1 and paired:
         data = _paired(data, settings, longest, again, dose)
-    for attack in tried:
-        for seed in settings.seeds if attack.algorithm else ():  # too few pairs say so now
-            perturbing_rows(data, attack, dose, seed)
+    for name in settings.attackers:
+        if (check := ATTACKERS[name].check) is not None:
+            function(check)(settings, data)
     return data
 
 
@@ -146,7 +155,9 @@ def _given(
     learn against something bring it along, as rejected answers to their own prompts."""
     sources, named = (settings.align, settings.perturb), settings.fields or None
     rows = {
-        source: None if is_built_in(source) else load_slice(source, fields=named, note=note)
+        source: None
+        if not source or is_built_in(source)
+        else load_slice(source, fields=named, note=note)
         for source in dict.fromkeys(sources)
     }
     whole = rows[settings.align]
@@ -257,13 +268,26 @@ class _Side:
         )
 
 
+class _NoSide:
+    """The wanted side of a finished model where none is named: no rows at all."""
+
+    def __init__(self) -> None:
+        self.left_out: dict[str, int] = {}
+
+    def held(self) -> Slice:
+        return Slice.of("none", "none", (), 0)
+
+    def pool(self, others: Slice) -> Slice:
+        return self.held()
+
+
 def _check(data: Data) -> None:
     """No held-out prompt in training, and no row on two sides of it."""
-    given = [part for part in (data.align, data.perturb, data.benign) if part is not None]
-    for held in (data.wanted, data.unwanted):
+    given = [part for part in (data.align, data.perturb, data.benign) if part]
+    for held in filter(None, (data.wanted, data.unwanted)):
         for part in given:
             check_disjoint(part, held)
-    if all(not row.prompt for row in (*data.wanted.rows, *data.unwanted.rows)):
+    if data.wanted and all(not row.prompt for row in (*data.wanted.rows, *data.unwanted.rows)):
         check_disjoint(data.wanted, data.unwanted)
     for i, a in enumerate(given):
         rows = {(row.turns, row.prompt, row.response) for row in a.rows}
@@ -301,6 +325,16 @@ def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFil
         elif len({row.response for row in rows}) < 2:
             why_not["shuffled"] = "the perturbing rows all have one answer"
     return replace(data, controls_left_out=why_not)
+
+
+def _check_answered(data: Data, settings: AuditSettings) -> None:
+    """Refusals need something to refuse."""
+    by_refusal = not settings.align and settings.behaviour == "refusal"
+    if by_refusal and not any(row.prompt or row.turns for row in data.unwanted.rows):
+        raise DataError(
+            f"the rows of {settings.perturb!r} are texts without prompts, so there is nothing to "
+            "refuse; name wanted texts with --align, or another --behaviour"
+        )
 
 
 def _with_prompts(data: Data, prompt: str | None) -> Data:

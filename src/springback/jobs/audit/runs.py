@@ -17,7 +17,7 @@ from springback.jobs.audit.training_run import TrainingRun, Weights
 
 def of(settings: AuditSettings) -> list[TrainingRun]:
     """Every run of one order of a study, in the order in which one process makes them."""
-    listed = [rebound.start_run()]
+    listed = [rebound.start_run(), *rebound.base_run(settings)]
     for seed in settings.seeds:
         listed += [*rebound.runs(settings, seed), *realign.runs(settings, seed)]
     for seed in settings.seeds:

@@ -73,6 +73,7 @@ class DesignSettings(Settings, group="Study", changes="method"):
         "What the fall is set against: unaligned (the start model, perturbed likewise), neutral "
         "(benign rows instead of the opposite ones, from every branch point), shuffled (the "
         "opposite rows with their answers dealt out among their prompts); none for none.",
+        changes="nothing",
     )
 
 

@@ -108,7 +108,9 @@ class TrainingRun:
 
     @property
     def steps(self) -> int:
-        return -(-self.rows // self.recipe.batch_size) if self.attack.trains else 1
+        if not self.attack.trains:
+            return len(self.marks)
+        return -(-self.rows // self.recipe.batch_size)
 
     @property
     def measurements(self) -> int:
@@ -146,7 +148,7 @@ class TrainingRun:
         measure in every run towards it; and such a run scores its rows once it has trained.
         """
         scored = self.measurements * probe
-        scored += (self.attack.info.forwards or 0.0) * self.rows * length
+        scored += (self.attack.info.forwards or 0.0) * sum(self.marks.values()) * length
         whole = settings.resistance_data == "answers"
         toward = toward_tokens(settings, length)
         texts = kl_prompts(settings) if whole else 0

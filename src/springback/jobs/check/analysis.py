@@ -67,11 +67,11 @@ def compared(pair: Paired) -> CheckedMeasure:
         binary = all(v in (0.0, 1.0) for v in (*pair.tuned, *pair.base))
         method = "exact McNemar" if binary else "paired t"
     labels = list(pair.clusters) or None
-    means = [
+    base, tuned = (
         bootstrap_interval(list(values), clusters=labels) for values in (pair.base, pair.tuned)
-    ]
+    )
     return CheckedMeasure(
-        pair.source, title, unit, better, pair.purpose, len(pair.base), *means, difference, p,
+        pair.source, title, unit, better, pair.purpose, len(pair.base), base, tuned, difference, p,
         None, method, "undecided", tuple(notes),
     )  # fmt: skip
 

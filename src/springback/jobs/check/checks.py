@@ -40,9 +40,9 @@ def check_settings(settings: CheckSettings, out: str | Path) -> CheckSettings:
         raise SpringbackError("nothing is left to check; name texts, choices, tasks or prompts")
     if twice := [n for n in _CONTENT[:-1] if len(set(getattr(s, n))) < len(getattr(s, n))]:
         raise SpringbackError(f"--{twice[0]} names one source twice; name each once")
-    for name in (s.base, s.tuned, *s.run):
-        if name:
-            _require_named(name)
+    for model in (s.base, s.tuned, *s.run):
+        if model:
+            _require_named(model)
     require_apart(out, s, READ)
     return s
 

@@ -53,11 +53,11 @@ class Work:
 
     def scores(self, subject: Subject, item: Item) -> Scores:
         """Every measure of the item on the model, measured unless it was."""
-        return self._once(
-            self.item_run(subject, item),
-            lambda: {"scores": subject.measure(item, self.rows(subject, item))},
-            f"{subject.name}: {item.source}",
-        )["scores"]
+        run, rows = self.item_run(subject, item), self.rows(subject, item)
+        title = f"{subject.name}: {item.source}"
+        kept = self._once(run, lambda: {"scores": subject.measure(item, rows)}, title)
+        scores: Scores = kept["scores"]
+        return scores
 
     def kl_run(self, base: Subject, tuned: Subject, item: Item) -> Run:
         s = self.settings
@@ -80,10 +80,10 @@ class Work:
         """
 
         def measure() -> dict[str, Any]:
-            prompts = self.rows(tuned, item)
+            prompts, width = self.rows(tuned, item), min(base.width, tuned.width)
             return {
-                "forgotten": kl_between(base, tuned, base.continuations(prompts)),
-                "new": kl_between(tuned, base, tuned.continuations(prompts)),
+                "forgotten": kl_between(base, tuned, base.continuations(prompts, width)),
+                "new": kl_between(tuned, base, tuned.continuations(prompts, width)),
             }
 
         return self._once(

@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from springback import probes
 from springback.core import Checkpoint, Row, content_hash
 from springback.data import framed
@@ -42,7 +40,7 @@ from springback.models.loading import (
     tokenizer_source,
 )
 from springback.models.placement import Placement, placement
-from springback.probes.likelihood import TextNLL, pair_chunks
+from springback.probes.likelihood import TextNLL
 from springback.weights import file_digest, hash_weights, is_adapter
 
 #: Files beside the weights that decide how a model is run.
@@ -60,7 +58,7 @@ class Subject:
         folder = folder_of(name)
         self.adapter: Path | None = folder if folder is not None and is_adapter(folder) else None
         if self.adapter is not None:
-            self.folder = base.folder if base else base_of([self.adapter])
+            self.folder: Path = base.folder if base else base_of([self.adapter])
         else:
             self.folder = Path(resolve(name).path)
         #: Where ``springback.json`` is.
@@ -190,13 +188,26 @@ class Subject:
         answers = self._decoded(prompts, longest, 0.0)
         return [answer_text(self.tokenizer, ids) for ids in answers]
 
-    def continuations(self, prompts: Sequence[Sequence[int]]) -> list[Encoded]:
-        """Sampled at temperature 1, all of one length; the noise is the same for every model."""
-        texts = self._decoded(prompts, self.settings.sample_tokens, 1.0)
+    @property
+    def width(self) -> int:
+        """How many tokens it has a logit for."""
+        return int(self.loaded.expert.config.get_text_config().vocab_size)
+
+    def continuations(self, prompts: Sequence[Sequence[int]], width: int) -> list[Encoded]:
+        """Sampled at temperature 1, all of one length; the noise is the same for every model.
+
+        Tokens from ``width`` on, which another model does not have, are not drawn.
+        """
+        beyond = tuple(range(width, self.width))
+        texts = self._decoded(prompts, self.settings.sample_tokens, 1.0, beyond)
         return probes.continued(prompts, texts)
 
     def _decoded(
-        self, prompts: Sequence[Sequence[int]], longest: int, temperature: float
+        self,
+        prompts: Sequence[Sequence[int]],
+        longest: int,
+        temperature: float,
+        never: tuple[int, ...] = (),
     ) -> list[list[int]]:
         """Greedy answers that end where they end, or samples that may not."""
         strong, weak = self.models
@@ -209,25 +220,13 @@ class Subject:
             lam=self.loaded.lam,
             alpha=self.loaded.alpha,
             stop_ids=ends,
-            forbidden_ids=ends if temperature else (),
+            forbidden_ids=(*ends, *never) if temperature else (),
             pad_id=self.tokenizer.pad_token_id,
         )
         return decode(strong, prompts, how, weak)
 
 
-@torch.inference_mode()
 def kl_between(p: Subject, q: Subject, rows: Sequence[Encoded]) -> list[float]:
-    """KL(p || q), mean over each row's counted positions (nats a token), in order.
-
-    Exact over the tokens that both have a logit for: models pad their vocabulary differently.
-    """
-    precision = probes.Precision()
-    streams = [pair_chunks(s.models, rows, p.tokenizer, precision) for s in (p, q)]
-    sums = torch.zeros(len(rows), dtype=torch.float64)
-    for (p_strong, p_weak, _, owner), (q_strong, q_weak, _, _) in zip(*streams, strict=True):
-        ours, theirs = p.mix(p_strong, p_weak), q.mix(q_strong, q_weak)
-        width = min(ours.shape[-1], theirs.shape[-1])
-        log_p = torch.log_softmax(ours[:, :width], -1)  # (chunk, vocabulary)
-        log_q = torch.log_softmax(theirs[:, :width].to(log_p.device), -1)
-        sums.index_add_(0, owner, (log_p.exp() * (log_p - log_q)).sum(-1).cpu().double())
-    return [float(s) / row.counted for s, row in zip(sums, rows, strict=True)]
+    """KL(p || q), mean over each row's counted positions (nats a token), in order."""
+    sides = (p.models, p.mix), (q.models, q.mix)
+    return probes.mixed_kl(*sides, rows, p.tokenizer)

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-import time
+import threading
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -92,19 +92,23 @@ class Client:
 
     def verdicts(self, questions: list[str]) -> list[float]:
         """1 for yes, 0 for no and NaN for another reply to each question, in order."""
-        with ThreadPoolExecutor(AT_A_TIME) as pool:
-            futures = [pool.submit(self._verdict, question) for question in questions]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        pool, stop = ThreadPoolExecutor(AT_A_TIME), threading.Event()
+        try:
+            futures = [pool.submit(self._verdict, question, stop) for question in questions]
+            return [future.result() for future in futures]
+        finally:  # after one that failed, or Ctrl-C, the others are not tried again
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def _verdict(self, question: str) -> float:
-        said = _VERDICT.match(self._reply(question))
+    def _verdict(self, question: str, stop: threading.Event) -> float:
+        said = _VERDICT.match(self.reply(question, stop))
         return math.nan if said is None else float(said[1].lower() == "yes")
 
-    def _reply(self, question: str) -> str:
+    def reply(self, question: str, stop: threading.Event) -> str:
+        """The text that comes back, after further tries where the server is busy, until ``stop``.
+
+        Raises :class:`SpringbackError` where none comes.
+        """
         body = {
             "model": self.model,
             "messages": [{"role": "user", "content": question}],
@@ -128,8 +132,8 @@ class Client:
                 problem = f"{type(cause).__name__}"
             except (ValueError, LookupError, TypeError, RecursionError):
                 raise self._failed("a reply that is no chat completion", "") from None
-            if wait is not None:
-                time.sleep(_seconds(after, wait))
+            if wait is not None and stop.wait(_seconds(after, wait)):
+                break
         raise self._failed(f"{problem}, {len(WAITS) + 1} times", "")
 
     def _request(self, data: bytes) -> urllib.request.Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from springback.report import elasticity_card
 from springback.report.audit.attackers import attackers_section
+from springback.report.audit.controls import controls_section
 from springback.report.audit.doses import dose_section, half_dose_words
 from springback.report.audit.judges import judges_section
 from springback.report.audit.more_alignment import fall_words, more_alignment_section
@@ -64,12 +65,14 @@ def sections(audit: Audit) -> tuple[Section, ...]:
         parts.append(rebound_section(rebound, audit.known_floor))
         parts.append(dose_section(audit, rebound))
         parts.append(phases_section(audit.phases) if audit.phases else None)
-        parts.append(more_alignment_section(rebound, audit))
+        if not rebound.finished:
+            parts.append(more_alignment_section(rebound, audit))
+        parts.append(controls_section(audit.controls, rebound) if audit.controls else None)
     elif "rebound" in audit.silent:
         parts.append(not_measured("rebound", "Rebound"))
     parts.append(judges_section(audit.judges) if audit.judges else None)
     parts.append(rates_section(audit.rates) if audit.rates else None)
-    parts.append(attackers_section(audit.attackers, rebound) if audit.attackers else None)
+    parts.append(attackers_section(audit.attackers, audit) if audit.attackers else None)
     parts += protection_sections(audit.protections, audit.repair)
     parts.append(realign_section(audit.realign) if audit.realign else None)
     if rebound is not None and audit.symmetry is not None:

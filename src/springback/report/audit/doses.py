@@ -6,11 +6,20 @@ import math
 from collections.abc import Sequence
 
 from springback.report import figure, formatting
-from springback.report.audit.more_alignment import size_axis
+from springback.report.audit.more_alignment import size_axis, size_words
+from springback.report.audit.rebound import AS_IT_IS
 from springback.report.components import Section, there
 from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table, Value
-from springback.results.audit_schema import Audit, Curve, DosesToUndo, HalfDose, Probe, Rebound
+from springback.results.audit_schema import (
+    Audit,
+    Curve,
+    DosesToUndo,
+    Finished,
+    HalfDose,
+    Probe,
+    Rebound,
+)
 
 ABOVE = "examples of the opposite (higher = more durable)"
 NO_GAIN = "no gain to undo"
@@ -37,18 +46,35 @@ KNOWN = {
         "The same on texts that the model itself samples, so that it also counts what the start "
         "model would not say",
     ),
+    "behaviour": (
+        "dose-behaviour",
+        "Dose that undoes half, by sampled answers",
+        "The same for what sampled answers show",
+    ),
+}
+#: Of a finished model, where it is told otherwise.
+FINISHED = {
+    "half": ("dose-half", "Dose that undoes half", "Examples of the opposite until it is lost"),
+    "all": ("dose-all", "Dose that undoes all", "Examples of the opposite until it is lost"),
+    "kl": (
+        "dose-kl",
+        "Dose back to the base model's distribution",
+        "Examples of the opposite until the model says nearly what its base model says",
+    ),
 }
 
 
 def dose_section(audit: Audit, rebound: Rebound) -> Section | None:
     """Of older files the dose of half the gain alone; None where nothing is known."""
-    margin = rebound.probes.get("margin")
-    charts = [share_chart(margin)] if margin else []
+    finished = audit.finished
+    margin = rebound.probes.get(finished.outcome if finished else "margin")
+    charts = [share_chart(margin, finished)] if margin else []
     notes: tuple[str, ...] = ()
     if audit.doses_to_undo is None:
         charts.append(half_dose_chart(rebound.half_dose, max(rebound.doses, default=None)))
     else:
-        charts += [to_undo_chart(key, d) for key, d in audit.doses_to_undo.known().items()]
+        known = audit.doses_to_undo.known()
+        charts += [to_undo_chart(key, d, finished is not None) for key, d in known.items()]
         reverse_kl = audit.doses_to_undo.reverse_kl
         # A trend that the verdict does not tell, for it has no part for this dose.
         if reverse_kl is not None and reverse_kl.trend and reverse_kl.trend.sentence:
@@ -59,38 +85,57 @@ def dose_section(audit: Audit, rebound: Rebound) -> Section | None:
     return Section("dose", "Dose to undo", lead, drawn, notes) if drawn else None
 
 
-def share_left(probe: Probe, curve: Curve) -> tuple[float, ...] | None:
+def share_left(
+    probe: Probe, curve: Curve, finished: Finished | None = None
+) -> tuple[float, ...] | None:
     """What is left of alignment's gain at each dose, 1 at dose 0 and 0 at the start model.
 
     The ratio of the curve's means, (m(dose) - start) / (m(0) - start); None where alignment
-    moved the probe by nothing, or the start is unknown.
+    moved the probe by nothing, or the start is unknown.  Of a finished model the base model's
+    value stands for the start's, or 0.
     """
-    if probe.start is None or not curve.mean or curve.dose[0] != 0:
+    start = None if probe.start is None else probe.start.mean
+    if finished is not None:
+        start = finished.base or 0.0
+    if start is None or not curve.mean or curve.dose[0] != 0:
         return None
-    gain = curve.mean[0] - probe.start.mean
-    if not math.isfinite(gain) or gain <= 0:
+    gain = curve.mean[0] - start
+    if finished is not None and finished.outcome != "margin":  # it may be one that should fall
+        gain = gain or math.nan
+    elif gain <= 0:
         return None
-    return tuple((m - probe.start.mean) / gain for m in curve.mean)
+    if not math.isfinite(gain):
+        return None
+    return tuple((m - start) / gain for m in curve.mean)
 
 
-def share_chart(probe: Probe) -> Chart | None:
+def share_chart(probe: Probe, finished: Finished | None = None) -> Chart | None:
     """The share of the gain that is left against the dose, on a logarithmic axis."""
     series = [
-        Series(f"{curve.n_pos:,}", [100 * s for s in share], curve.dose, index=i)
+        Series(
+            AS_IT_IS if finished else f"{curve.n_pos:,}",
+            [100 * s for s in share],
+            curve.dose,
+            index=i,
+        )
         for i, curve in enumerate(probe.curves)
-        if (share := share_left(probe, curve)) is not None
+        if (share := share_left(probe, curve, finished)) is not None
     ]
+    whole, above = "aligned model, 0 % the start model", "share of the gain in margin left, %"
+    if finished:
+        none = "the base model" if finished.base is not None else "none of it"
+        whole, above = f"model as it is, 0 % {none}", f"share of {finished.lost} left, %"
     return figure.lines(
         Caption(
             "dose-share",
             "What is left of the alignment",
-            "100 % is the aligned model, 0 % the start model; the dashed line marks half undone, "
-            "and where a line crosses it is the dose that undoes half. The share is a ratio of "
-            "the means in the chart above, so it has no band.",
-            legend="aligned on",
+            f"100 % is the {whole}; the dashed line marks half undone, and where a line crosses "
+            "it is the dose that undoes half. The share is a ratio of the means in the chart "
+            "above, so it has no band.",
+            legend="model" if finished else "aligned on",
         ),
         Plot(
-            "share of the gain in margin left, %",
+            above,
             series,
             Level(50.0, "half undone"),
             zero=True,
@@ -101,23 +146,31 @@ def share_chart(probe: Probe) -> Chart | None:
     )
 
 
-def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
+def to_undo_chart(key: str, doses: DosesToUndo, finished: bool = False) -> Chart | None:
     """The mean dose over the seeds against ``n_pos``; None where it is defined nowhere."""
-    name, title, counted = KNOWN[key]
+    name, title, counted = (FINISHED if finished and key in FINISHED else KNOWN)[key]
     means = [None if d.mean is None else Estimate.of(d.mean).above_zero() for d in doses.at]
-    if key in ("kl", "reverse_kl"):
+    if finished or key in ("kl", "reverse_kl"):
         counted = f"{counted}: {doses.what}."
     if any(mean is not None and mean.low == 0 for mean in means):
         counted += " Intervals end at 0, since no dose lies below it."
+    if any(d.before_first for d in doses.at):
+        counted += " What was undone by the first dose measured is known to need at most that."
     rows = [
-        (f"{d.n_pos:,}", "–" if mean is None else formatting.with_limits(mean), d.words)
-        for d, mean in zip(doses.at, means, strict=True)
+        (
+            AS_IT_IS if finished else size_words(d.n_pos),
+            "–" if mean is None else formatting.with_limits(mean),
+            d.words if d.testable else f"{d.words}; alignment hardly took",
+            _by_seed(doses, branch),
+        )
+        for branch, (d, mean) in enumerate(zip(doses.at, means, strict=True))
     ]
     if doses.trend is not None:
         slope = doses.trend.slope
         text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
-        rows.append(("change for each doubling", text, doses.trend.label))
-    head = ("aligned on", "mean over the seeds", "median over the seeds")
+        rows.append(("change for each doubling", text, doses.trend.label, "–"))
+    first = "model" if finished else "aligned on"
+    head = (first, "mean over the seeds", "in words", "by seed")
     return _by_size(
         Caption(name, title, counted),
         Series("mean over the seeds", means, join=""),
@@ -125,6 +178,21 @@ def to_undo_chart(key: str, doses: DosesToUndo) -> Chart | None:
         doses.largest,
         Table(head, tuple(rows)),
     )
+
+
+def _by_seed(doses: DosesToUndo, branch: int) -> str:
+    """Every seed's dose: "12, ≤ 8, > 64"; a dash where alignment gained nothing."""
+    texts = []
+    for crossings in doses.by_seed.values():
+        crossing = crossings[branch]
+        if crossing.dose is None:
+            beyond = "" if doses.largest is None else f"> {formatting.plain(doses.largest)}"
+            texts.append(beyond if crossing.censored and beyond else "–")
+        elif 0 < crossing.dose <= doses.first:
+            texts.append(f"≤ {formatting.plain(doses.first)}")
+        else:
+            texts.append(formatting.number(crossing.dose))
+    return ", ".join(texts) or "–"
 
 
 def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart | None:
@@ -136,6 +204,8 @@ def half_dose_chart(halves: Sequence[HalfDose], largest: float | None) -> Chart 
     def value(half: HalfDose) -> Value:
         if half.censored:
             return Estimate(None, at_least=largest if half.value is None else half.value)
+        if half.at_most:
+            return Estimate(None, at_least=0.0, at_most=half.value)
         return NO_GAIN if half.value is None else half.value
 
     name, title, counted = KNOWN["half"]
@@ -168,4 +238,5 @@ def half_dose_words(half: HalfDose, largest: float | None) -> str:
     if half.censored or half.value is None:
         beyond = half.value if half.value is not None else largest
         return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
-    return formatting.number(half.value, 2 if half.value < 100 else 3)
+    shown = formatting.number(half.value, 2 if half.value < 100 else 3)
+    return f"at most {shown}" if half.at_most else shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from springback.report import figure, formatting
+from springback.report.audit.rebound import AS_IT_IS
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.audit_schema import AtSize, Audit, Rebound
@@ -64,7 +65,13 @@ def _by_size_chart(
 
 
 def size_axis(sizes: Sequence[int]) -> Axis:
-    return Axis("examples of alignment", [f"{n:,}" for n in sizes], head="aligned on")
+    if tuple(sizes) == (0,):
+        return Axis("model", [AS_IT_IS], head="model")
+    return Axis("examples of alignment", [size_words(n) for n in sizes], head="aligned on")
+
+
+def size_words(n_pos: int) -> str:
+    return f"{n_pos:,}" if n_pos else "0 (as it is)"
 
 
 def _slope_notes(rebound: Rebound, audit: Audit) -> list[str]:

@@ -50,7 +50,7 @@ def _row(n_pos: int, branch: Phases) -> tuple[Cell, ...]:
     lead = aicc[single] - aicc[TWO_LINES] if single and TWO_LINES in aicc else None
     slopes = [None if s is None else EXAMPLES * s for s in branch.slopes or (None, None)]
     return (
-        Cell(f"{n_pos:,}"),
+        Cell(f"{n_pos:,}" if n_pos else "0 (as it is)"),
         Cell(branch.label or "–", _words(branch)),
         Cell(formatting.value(point), formatting.bounds(point)),
         *(Cell(formatting.number(slope, sign=True)) for slope in slopes),

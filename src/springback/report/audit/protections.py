@@ -45,12 +45,15 @@ def _protections_section(study: Protections, of: str, suffix: str) -> Section:
         _left_chart(study, suffix) if study.rows else None,
         _cost_chart(study, suffix),
     )
+    model = (
+        f"the model aligned on {study.n_pos:,} examples" if study.n_pos else "the model as it is"
+    )
     return Section(
         f"protections{suffix}",
         f"Protections{of}",
         "What makes the alignment harder to undo, and at what price?",
         there(charts),
-        reading=f"All of the model aligned on {study.n_pos:,} examples, and paired by seed. "
+        reading=f"All of {model}, and paired by seed. "
         "mu: the aligned weights are moved further along the alignment by that much of its "
         "length; with a rank, along so many directions of each matrix. Projected: every update of "
         "later training loses its part along the way back. Findings are adjusted by "
@@ -105,7 +108,7 @@ def _curves_chart(
                 _curve_series(PLAIN, study.plain.curve),
                 *(_curve_series(r.name, r.curve) for r in rows),
             ],
-            Level(study.start, "start model"),
+            Level(study.start, "start model" if study.n_pos else "undone"),
             equal_decimals=True,
         ),
         Axis("unwanted examples", head="dose"),

@@ -11,6 +11,9 @@ from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.results.audit_schema import Curve, Probe, Rebound
 from springback.results.probe_info import PROBES
 
+#: A model that nothing here aligned.
+AS_IT_IS = "as it is"
+
 
 def rebound_section(rebound: Rebound, floor: Mapping[str, float]) -> Section:
     """A chart for each probe; ``floor``: by probe, how far scoring alone moves it."""
@@ -20,14 +23,22 @@ def rebound_section(rebound: Rebound, floor: Mapping[str, float]) -> Section:
     if floor:
         words = "; ".join(_floor_words(key, value, probes) for key, value in floor.items())
         notes = (f"Noise floor, from scoring the start model twice: {words}.",)
+    reading = (
+        "Each line starts at a model aligned on that many examples and follows it while it is "
+        "trained on the opposite. The dashed line is the start model."
+    )
+    if rebound.finished:
+        based = any(probe.base for probe in probes.values())
+        reading = "The line starts at the model as it is and follows it while it is trained on the "
+        reading += "opposite. The dashed line is the "
+        reading += "model that it was made from." if based else "model as it is."
     return Section(
         "rebound",
         "Rebound",
         "What becomes of the aligned model when it is trained on the opposite?",
         there([rebound_chart(rebound, key) for key in order]),
         notes,
-        reading="Each line starts at a model aligned on that many examples and follows it "
-        "while it is trained on the opposite. The dashed line is the start model.",
+        reading=reading,
     )
 
 
@@ -50,12 +61,12 @@ def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
             f"rebound-{_slug(key)}",
             probe.title,
             " ".join(filter(None, (meaning, unit))),
-            legend="aligned on",
+            legend="model" if rebound.finished else "aligned on",
             intervals=_band_note(rebound, any(c.band for c in curves)),
         ),
         Plot(
             probe.unit + (f"  ({probe.direction})" if probe.direction else ""),
-            curve_series(curves),
+            curve_series(curves, rebound.finished),
             start_level(probe),
             equal_decimals=True,
         ),
@@ -72,16 +83,19 @@ def _band_note(rebound: Rebound, drawn: bool) -> str:
     return "No interval was computed, so no band is drawn."
 
 
-def curve_series(curves: Sequence[Curve]) -> list[Series]:
+def curve_series(curves: Sequence[Curve], finished: bool = False) -> list[Series]:
     """A line with its band for each ``n_pos``."""
+    name = (lambda n: AS_IT_IS) if finished else "{:,}".format
     doses = [[d for d in c.dose if math.isfinite(d)] for c in curves]
     return [
-        Series(f"{c.n_pos:,}", [c.at(d) for d in dose], dose, band=0.16)
+        Series(name(c.n_pos), [c.at(d) for d in dose], dose, band=0.16)
         for c, dose in zip(curves, doses, strict=True)
     ]
 
 
 def start_level(probe: Probe) -> Level | None:
+    if probe.base is not None:
+        return Level(probe.base, "base model")
     return None if probe.start is None else Level(probe.start, "start model")
 
 

@@ -48,12 +48,14 @@ def judge_agreement(
 
 
 def _measured(rebounds: Mapping[int, Mapping[str, Any]]) -> Iterator[Values]:
-    """The probes of every model after the start."""
+    """The probes of every model after the start, which is dose 0 of branch point 0."""
     for got in rebounds.values():
         yield from got["aligned"].values()
-        for branches in ("perturbed", "attacks", "protected"):
-            for doses in got[branches].values():
-                yield from doses.values()
+        for n_pos, doses in got["perturbed"].items():
+            yield from (values for dose, values in doses.items() if n_pos or dose)
+        every = (got["attacks"], got["protected"], *got["controls"].values())
+        for doses in (doses for branches in every for doses in branches.values()):
+            yield from doses.values()
         yield from (got["repair"] or {}).values()
 
 

@@ -16,7 +16,7 @@ from springback.elasticity import Crossing, bounded_mean, first_crossing
 from springback.elasticity.doses import dose_range
 from springback.elasticity.seed_tests import Change, Range, paired_change, t_pvalue
 from springback.jobs.audit.analysis.curves import means_and_ends
-from springback.jobs.audit.analysis.findings import branch
+from springback.jobs.audit.analysis.findings import branch, curves_of
 from springback.jobs.audit.branches import protected
 from springback.jobs.audit.protections import Protection as ProtectionSetting
 from springback.jobs.audit.settings import AuditSettings
@@ -52,11 +52,11 @@ def protections(
     rebounds: Rebounds,
 ) -> Protections | None:
     """Every protection against the unprotected model; None where none was asked for."""
-    begin = float(start["probes"]["margin"]["value"])
     last, doses = max(settings.n_pos), (0, *settings.doses)
     tried = [a.protection for a in protected(settings) if a.protection is not None]
     if not tried:
         return None
+    begin = next(iter(curves_of(settings, start, rebounds).start.values()))
     plain = {seed: branch(got, last) for seed, got in rebounds.items()}
     rows = [_protection(settings, words, one, begin, plain, rebounds) for one in tried]
     return Protections(

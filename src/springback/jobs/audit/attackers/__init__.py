@@ -27,8 +27,10 @@ class AttackerInfo:
     ``perform``: study, run, rows and what measures the model -> the run's results, as
     :func:`springback.jobs.audit.training_run.train_and_measure` gives them; None is that function.
     ``forwards``: of an attacker that trains nothing, forward passes over each of its rows, for
-    plans; its results then have ``forwards``, the tokens of all passes.  None: it trains.
+    plans; its results then have ``forwards`` too, by dose the tokens of all passes.  None: it
+    trains.
     ``benign_rows``: it needs as many benign rows as the largest dose has.
+    ``check``: settings, data -> None; raises before anything is trained where the rows do not fit.
     """
 
     title: str
@@ -37,6 +39,7 @@ class AttackerInfo:
     perform: Named | None = None
     forwards: float | None = None
     benign_rows: bool = False
+    check: Named | None = None
 
 
 _HERE = "springback.jobs.audit.attackers"
@@ -61,6 +64,7 @@ ATTACKERS = {
         "ORPO",
         "prefers the opposite's answers to the wanted ones by odds ratio",
         f"{_HERE}.orpo:attacks",
+        check=f"{_HERE}.orpo:check",
     ),
     "ablation": AttackerInfo(
         "Ablation",
@@ -70,6 +74,7 @@ ATTACKERS = {
         # Two sets of prompts, and the held-out quarter of one for each layer of some 30.
         forwards=8.0,
         benign_rows=True,
+        check=f"{_HERE}.ablation:check",
     ),
     "search": AttackerInfo(
         "Search",

@@ -8,11 +8,13 @@ unwanted answers are likeliest.  That one is projected out, once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from springback.core import Slice
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.audit.branches import Attack, swept
+from springback.jobs.audit.pools import Data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.jobs.audit.training_run import TrainingRun
@@ -27,7 +29,7 @@ HELD_OUT = 4
 
 
 def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
-    """One for each draw of the prompts; as many of either kind as the largest dose has rows."""
+    """One for each draw of the prompts; a dose is so many of either kind."""
     if settings.lora_rank:
         raise SpringbackError(
             describe(
@@ -36,50 +38,60 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
                 "leave one of them out",
             )
         )
-    if max(settings.doses) < 2:
-        raise SpringbackError("--attackers ablation needs two rows; raise --doses")
+    if min(settings.doses) < 2:
+        raise SpringbackError(
+            describe(f"--attackers ablation with a dose of {min(settings.doses)}", "2", "raise it")
+        )
     return swept(settings, Attack(attacker="ablation"), (None,))
 
 
 def perform(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict[str, Any]:
-    """Take the direction out of the working model and measure it.
+    """At every dose take the direction that so many rows give out of the working model, and measure
+    it; each time it begins anew.
 
-    ``forwards``: tokens of all passes.  ``layer``: behind which the direction was taken.
+    ``forwards``: tokens of all passes of a dose.  ``layers``: behind which the direction was taken.
     """
-    model, benign = study.work, study.data.benign_for(part)
-    _require_alike(part, benign)
-    rows, others = study.encode(part), study.encode(benign)
-    prompts, calm = ([list(study.beginning(row)) for row in each] for each in (rows, others))
+    rows, benign = (study.encode(each) for each in (part, study.data.benign_for(part)))
+    marks, forwards, layers = {}, {}, {}
+    for seen in run.marks.values():
+        model = study.reset(run.seed, run.start_weights(study))
+        layers[seen], forwards[seen] = _ablate(study, model, rows[:seen], benign[:seen])
+        marks[seen] = measure(seen, model)
+        study.progress.advance()
+    return {"losses": (), "marks": marks, "forwards": forwards, "layers": layers}
+
+
+def _ablate(
+    study: Study, model: Model, rows: Sequence[Encoded], benign: Sequence[Encoded]
+) -> tuple[int, int]:
+    """The layer that was chosen, and the tokens of all passes."""
+    prompts, calm = ([list(study.beginning(row)) for row in each] for each in (rows, benign))
     held = max(1, len(rows) // HELD_OUT)
     differences = ablation.mean_states(model, prompts[held:]) - ablation.mean_states(model, calm)
     layers = ablation.candidate_layers(model)
     likeliest = min(layers, key=lambda i: _nll(study, model, rows[:held], differences[i]))
     ablation.remove_direction(model, ablation.unit(differences[likeliest]), prompts[0])
-    study.progress.advance()
     passed = sum(map(len, [*prompts[held:], *calm]))
-    passed += len(layers) * sum(len(row.ids) for row in rows[:held])
-    return {
-        "losses": (),
-        "marks": {seen: measure(seen, model) for seen in run.marks.values()},
-        "forwards": passed,
-        "layer": likeliest,
-    }
+    return likeliest, passed + len(layers) * sum(len(row.ids) for row in rows[:held])
 
 
-def _nll(study: Study, model: Model, rows: list[Encoded], difference: Any) -> float:
+def _nll(study: Study, model: Model, rows: Sequence[Encoded], difference: Any) -> float:
     """Mean NLL a token of the rows' answers without a layer's direction."""
     with ablation.without(model, ablation.unit(difference)):
         scores = nll(model, rows, study.tokenizer, study.precision)
     return sum(score.per_token for score in scores) / len(scores)
 
 
-def _require_alike(part: Slice, benign: Slice) -> None:
-    """Both with prompts or both bare texts, else the direction is that between the two forms."""
+def check(settings: AuditSettings, data: Data) -> None:
+    """Both kinds have prompts or both are bare texts, else the direction is that of the form."""
+    part = data.perturbing(settings.seeds[0], max(settings.doses))
+    benign = data.benign_for(part)
     if len({bool(row.prompt) for each in (part, benign) for row in each.rows}) > 1:
         raise DataError(
             describe(
-                f"--attackers ablation with --perturb {part.source} and --benign {benign.source}",
+                f"--attackers ablation with --perturb {settings.perturb} and --benign "
+                f"{settings.benign}",
                 "two files of prompts, or two of bare texts, since it compares what they begin",
-                "give --benign harmless prompts like those of --perturb",
+                "give --benign harmless prompts like those of --perturb (built in: problems)",
             )
         )

@@ -21,7 +21,8 @@ from springback.training import Examples, Labelled, Preference
 def forward_tokens(study: Study, run: TrainingRun, part: Slice) -> dict[int, float]:
     """Dose -> tokens of all forward passes until then; ``part``: the rows that the run learns."""
     if not run.attack.trains:
-        return dict.fromkeys(run.marks, float(run.results(study)["forwards"]))
+        passed = run.results(study)["forwards"]
+        return {dose: float(passed[str(rows)]) for dose, rows in run.marks.items()}
     phase = "attack" if run.attack.algorithm else "perturb"
     examples = study.examples(part, run.recipe, phase)
     rows: Sequence[Any] = examples.rows if isinstance(examples, Examples) else examples

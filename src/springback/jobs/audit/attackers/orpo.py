@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from springback.errors import SpringbackError, describe
 from springback.jobs.audit.branches import Attack, swept
+from springback.jobs.audit.pools import Data
 from springback.jobs.audit.settings import AuditSettings
 
 
@@ -17,3 +18,9 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
         raise SpringbackError(describe(given, "sft alone with --accelerate", "leave one out"))
     own = Attack(attacker="orpo", algorithm="orpo")
     return swept(settings, own, (None, *settings.attack_learning_rates))
+
+
+def check(settings: AuditSettings, data: Data) -> None:
+    """Raises where a seed has too few pairs of answers."""
+    for seed in settings.seeds:
+        data.preferring(seed, max(settings.doses))

@@ -91,6 +91,7 @@ def _cell(cells: Cells, size: str, volume: int) -> LifeCell:
         n=len(chosen),
         censored=sum(bool(c["censored"]) for c in chosen),
         half_doses=tuple(c["half_dose"] for c in chosen),
+        before_first=sum(bool(c.get("before_first")) for c in chosen),
         gain=mean("gain"),
         fall=mean("fall"),
         share_lost=mean("share_lost"),

@@ -57,7 +57,7 @@ class Cell:
         plain, free = AuditSettings(), names_changing(AuditSettings, "model", "seed", "nothing")
         same = {name: getattr(plain, name) for name in free}
         study = to_jsonable(replace(self.study, **{**same, "seeds": ()}))
-        del study["controls"]  # they add runs and change no other number
+        del study["controls"]  # younger than folders that are there
         key = content_hash([self.run.run.id, study])[:8]
         return below(root, STUDIES, f"{self.name}-{key}")
 
@@ -294,4 +294,5 @@ def _read(cell: Cell, place: Path) -> dict[str, Any]:
         "share_lost": rebound.share_lost[-1].mean,
         "half_dose": half.value,
         "censored": half.censored,
+        "before_first": half.at_most,
     }

@@ -71,8 +71,9 @@ def arranged(
     of the leaves each, and of D1's mass; up to two leaves are left over, which no set has.
     """
     if arrangement == PREMISES:
-        rest = np.zeros(leaves % 3)
-        return Sets(*(np.append(p, rest) for p in theory.three_parts(law(leaves // 3), rng)))
+        parts = theory.three_parts(law(leaves // 3), rng)
+        one, two, three = (np.append(p, np.zeros(leaves % 3)) for p in parts)
+        return Sets(one, two, three)
     masses = law(leaves)
     p1 = theory.permuted(masses, rng)
     if arrangement == "opposed kinds":
@@ -149,7 +150,8 @@ def pruned_trees(law: Law, depth: int, cut: int, rng: np.random.Generator) -> Se
         parts.append(TokenTree.from_responses([start + bits for bits in rest], masses.tolist()))
     whole = theory.joint(parts, (1.0, 1.0, 1.0))
     weights, _ = theory.aligned([tree.prune(cut) for tree in (whole, *parts[1:])])
-    return Sets(*weights, depth=float(cut))
+    one, two, three = weights
+    return Sets(one, two, three, float(cut))
 
 
 def identity(s: TheoremSettings) -> Identity:
@@ -279,8 +281,8 @@ def mapped(s: TheoremSettings, progress: Progress) -> tuple[TheoremCell, ...]:
             for depth in s.depths:
                 cut = [_pruned(sets, depth) for sets in drawn]
                 cell = _cell(cut, MIDDLE_K, READ_AT)
-                place = {"exponent": exponent, "overlap_set": share, "depth": depth}
-                rows.append(replace(cell, **place, premises=False))
+                cell = replace(cell, exponent=exponent, overlap_set=share, depth=depth)
+                rows.append(replace(cell, premises=False))
             progress.advance()
     return tuple(rows)
 
