@@ -261,16 +261,10 @@ def _pairs(resistances: Resistances, arm: str) -> tuple[Pair, ...]:
         measured = next(iter(losses[pair].values()))
         ways = [way for way in (*WAYS, *MEANS) if way in measured]
         kl = elasticity.kl_change(losses[pair])
-        closed: dict[str, Any] = {}
+        values: dict[str, Any] = {
+            way: mean_interval([*_way(losses[pair], way).values()]) for way in ways
+        }
         if kl is not None:
-            closed = {f"kl_{name}": value for name, value in vars(kl).items()}
-        pairs.append(
-            Pair(
-                pair,
-                **{way: mean_interval([*_way(losses[pair], way).values()]) for way in ways},
-                ratio=judgement.ratio,
-                label=judgement.label,
-                **closed,
-            )
-        )
+            values |= {f"kl_{name}": value for name, value in vars(kl).items()}
+        pairs.append(Pair(pair, ratio=judgement.ratio, label=judgement.label, **values))
     return tuple(pairs)
