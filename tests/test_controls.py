@@ -238,7 +238,9 @@ def test_the_card_has_the_verdicts_half_dose_a_line_of_behaviour_and_the_control
         "neutral": {s: [[1.0, 0.9, 0.9 + 0.01 * s]] for s in range(3)},
     }
     card = card_of(values(controls=controls))
-    (dose,) = doses_at(doses_to_lose_gain(values().rebound()))
+    curves = values().rebound()
+    assert curves is not None
+    (dose,) = doses_at(doses_to_lose_gain(curves))
     assert card.half_life_dose.shown() == dose.words()
     behaviour = card.behaviour_half_dose
     assert behaviour.shown() == "at most 16 examples"
@@ -319,6 +321,11 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
     )
 
 
+def analysed(result: Any) -> Any:
+    """The audit's ``analysis`` as its file is read."""
+    return read(result.data).audit
+
+
 def made(result: Any) -> int:
     return int(result.data["provenance"]["runs"]["made"])
 
@@ -328,18 +335,18 @@ def test_controls_are_runs_of_their_own_from_every_branch_point(
 ) -> None:
     out = tmp_path / "out"
     plain = audit(replace(settings, controls=()), out)
-    assert read(plain.data).audit.controls is None
+    assert analysed(plain).controls is None
     assert made(plain) == 1 + 2 * 3
     planned = plan(settings, out)
     result = audit(settings, out)
     # A seed: the start model, and neutral and shuffled rows from both branch points; their weights
     # are gone, so it is aligned once more.
     assert made(result) == len(planned.waiting) == 2 * (1 + 2 * 2 + 1)
-    found = read(result.data).audit.controls
+    found = analysed(result).controls
     assert {*found.margins} == {"unaligned", "neutral", "shuffled"}
     assert [c.n_pos for c in found.margins["neutral"]] == [8, 16]
     assert [c.n_pos for c in found.margins["unaligned"]] == [0]
-    start = read(result.data).audit.rebound.probes["margin"].start.mean
+    start = analysed(result).rebound.probes["margin"].start.mean
     assert found.margins["unaligned"][0].mean[0] == pytest.approx(start)
     assert found.beyond.against == ("unaligned", "neutral")
     questions = [part["question"] for part in result.data["verdict"]["parts"]]
@@ -370,7 +377,7 @@ def test_controls_that_data_cannot_have_are_left_out_and_said(
 
     bare = replace(settings, align="reviews:positive", perturb="reviews:negative", seeds=(0,))
     result = audit(replace(bare, n_pos=(8,)), tmp_path / "bare", Notes())
-    found = read(result.data).audit.controls
+    found = analysed(result).controls
     assert found.left_out == {"shuffled": "the perturbing rows have no prompts of their own"}
     assert {*found.margins} == {"unaligned", "neutral"}
     assert any("left out the shuffled control" in note for note in notes)
@@ -378,6 +385,6 @@ def test_controls_that_data_cannot_have_are_left_out_and_said(
     few = tmp_path / "few.jsonl"
     few.write_text('{"text": "one row"}\n', encoding="utf-8")
     few_rows = replace(bare, n_pos=(8,), benign=str(few))
-    found = read(audit(few_rows, tmp_path / "few").data).audit.controls
+    found = analysed(audit(few_rows, tmp_path / "few")).controls
     assert "the study needs" in found.left_out["neutral"]
     assert {*found.margins} == {"unaligned"}

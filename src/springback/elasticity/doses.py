@@ -13,7 +13,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -90,7 +90,18 @@ class DoseAt:
         return text + (f" ({'; '.join(notes)})" if notes else "")
 
 
-def dose_in_words(mean: Bounded) -> str:
+class MeanOfDoses(Protocol):
+    """A mean dose, or the ends that it lies between."""
+
+    @property
+    def mean(self) -> float | None: ...
+    @property
+    def at_least(self) -> float | None: ...
+    @property
+    def at_most(self) -> float | None: ...
+
+
+def dose_in_words(mean: MeanOfDoses) -> str:
     """A mean dose as it is said everywhere: "20.9 examples", "at most 8 examples"."""
     return in_words(mean.mean, mean.at_least, mean.at_most, lambda v: with_unit(v, "examples"))
 

@@ -228,7 +228,8 @@ class Controls:
     """What the fall is set against.
 
     Attributes:
-        margins: by control, the margin along the doses; of `unaligned` for ``n_pos`` 0 alone
+        margins: by control, the margin along the doses (the score, where a finished model has no
+            margin); of `unaligned` for ``n_pos`` 0 alone
         beyond: the fall beyond them; null where no deciding one was measured
         left_out: by control, why it could not be measured
     """

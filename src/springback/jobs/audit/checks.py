@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from springback.core import ALGORITHMS
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError, describe, did_you_mean
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.finished import settle
@@ -285,4 +285,5 @@ def _check_algorithms(settings: AuditSettings) -> None:
 
 def _among(flag: str, given: Sequence[str], allowed: Collection[str]) -> None:
     if bad := [name for name in given if name not in allowed]:
-        raise SpringbackError(f"--{flag} has {', '.join(bad)}; allowed: {', '.join(allowed)}")
+        near = did_you_mean(bad[0], allowed)
+        raise SpringbackError(f"--{flag} has {', '.join(bad)}{near}; allowed: {', '.join(allowed)}")

@@ -285,7 +285,7 @@ def _card_values(study: Study, data: Data, measured: Measured, analysis: Audit) 
         attackers=analysis.attackers.share if analysis.attackers is not None else None,
         agreement=judges.agreement_quantities(analysis.judges),
         resistance_data=settings.resistance_data,
-        controls=controls.margins(settings, measured.rebounds),
+        controls=controls.margins(settings, measured.rebounds) if "margin" in values else {},
         gain_noise=findings.gain_noise(settings, start, measured.rebounds),
     )
 

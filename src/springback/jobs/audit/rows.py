@@ -314,7 +314,9 @@ def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFil
             side = _Side(settings.benign, settings, prompt_filter, max(settings.doses))
             neutral = replace(data, benign=side.front())
             _check(neutral)
-            data = replace(data, neutral=neutral.benign, left_out=data.left_out | side.left_out)
+            data = replace(
+                data, neutral=neutral.benign, left_out={**data.left_out, **side.left_out}
+            )
         except DataError as error:
             why_not["neutral"] = str(error)
     if "shuffled" in asked:

@@ -60,7 +60,8 @@ def beyond_chart(controls: Controls, rebound: Rebound) -> Chart | None:
     beyond = controls.beyond
     if beyond is None:
         return None
-    found = beyond.by_control
+    found, margin = beyond.by_control, rebound.probes.get("margin")
+    above = f"fall beyond the control, {margin.unit}" if margin else "fall beyond the control"
     dose = "" if rebound.fall_dose is None else f" over {rebound.fall_dose:,} examples"
     return figure.rows(
         Caption(
@@ -70,14 +71,14 @@ def beyond_chart(controls: Controls, rebound: Rebound) -> Chart | None:
             "is a fall that the control has too.",
         ),
         Plot(
-            "fall beyond the control, nats/token",
+            above,
             [Series("", [one.fall for one in found.values()], join="")],
             Level(0.0, "as far as the control"),
             zero=True,
             signed=True,
         ),
         Axis(
-            "fall beyond the control, nats/token",
+            above,
             [NAMES.get(name, name) for name in found],
             head="control",
             columns={"finding": [one.label for one in found.values()]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from springback import elasticity
 from springback.jobs.audit.analysis.curves import seeds_in_words
 from springback.jobs.audit.analysis.findings import Rebounds, outcome
 from springback.jobs.audit.finished import is_finished
@@ -51,6 +52,8 @@ def judge(settings: AuditSettings, analysis: Audit) -> Verdict:
     question, name = "Is there anything to lose?", finished.lost
     if share is None:
         text = f"{name[0].upper()}{name[1:]} is not above 0 ({level}), so nothing can be undone."
+        if finished.outcome != "margin":
+            text += " What the margin would say takes wanted texts: name some with --align."
         part = Part(question, "no", text)
         return Verdict("nothing to undo", text, (part,))
     dose = max(settings.doses)
@@ -59,6 +62,6 @@ def judge(settings: AuditSettings, analysis: Audit) -> Verdict:
         f"Half of it is lost after: {half.words}."
     )
     label = f"half not undone by {dose} examples"
-    if half.median is not None:
-        label = f"half undone by {half.median:.0f} examples"
+    if half.mean is not None and half.censored < half.mean.n:
+        label = f"half undone by {elasticity.dose_in_words(half.mean)}"
     return Verdict(label, text, (Part(question, "yes", f"As it is: {level}."),))
