@@ -27,6 +27,7 @@ from springback.jobs.audit.protections import Protection, parse
 from springback.jobs.audit.settings import AuditSettings
 from springback.models import ablation
 from springback.models.loading import Model, load_model, resolve
+from springback.progress import Silent
 from springback.report import build
 from springback.results.audit_schema import AttackCurve, AttackPoint
 from springback.results.schema import read
@@ -424,6 +425,33 @@ def test_an_adapter_is_taken_out_again_and_runs_keep_their_ids(
     assert orpo == 2 * study
     assert ablated == 0
     assert asked.runs[-1].scored > asked.runs[2].scored / 2
+
+
+class CutOff(Silent):
+    """Ends the work, as a kill does, at the second step of an attack by LoRA."""
+
+    made: int | None = None
+
+    def stage(self, title: str, total: int) -> None:
+        self.made = 0 if "LoRA" in title else None
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self.made is not None:
+            self.made += steps
+            if self.made > 1:
+                raise KeyboardInterrupt
+
+
+def test_an_attack_by_lora_that_was_cut_off_goes_on_to_the_same_numbers(
+    settings: AuditSettings, tmp_path: Path
+) -> None:
+    study = replace(settings, n_pos=(0,), attackers=("lora",), save_every=0.0, probes=("margin",))
+    whole = audit(study, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        audit(study, tmp_path / "cut", CutOff())
+    assert list((tmp_path / "cut" / "partial").glob("perturb-*/step-00000001"))
+    again = audit(study, tmp_path / "cut")
+    assert again.data["measurements"] == whole.data["measurements"]
 
 
 # What is said of them, by hand.
