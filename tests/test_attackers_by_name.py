@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from springback.cli.app import main
 from springback.core import to_jsonable
@@ -248,6 +250,39 @@ def test_projected_updates_are_named_and_never_lead_back(
     assert "Projected: every update" in build(result.folder).read_text(encoding="utf-8")
 
 
+def test_a_finished_model_is_attacked_without_wanted_texts_and_protected_by_its_base(
+    settings: AuditSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    file = base / "model.safetensors"
+    torch.manual_seed(0)
+    weights = {name: w + 0.02 * torch.randn_like(w) for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    finished = replace(settings, n_pos=(0,), base=str(base), learning_rate=3e-3)
+    study = replace(
+        finished,
+        align="",
+        probes=("unwanted_nll", "behaviour", "neutral_nll"),
+        behaviour="refusal",
+        attackers=("ablation", "benign"),
+    )
+    swept = audit(study, tmp_path / "attacked").data["analysis"]["attackers"]
+    names = ["as the study", "Ablation", "benign only"]
+    assert [curve["name"] for curve in swept["curves"]] == names
+    assert all(point["fall"] for curve in swept["curves"] for point in curve["points"])
+    result = audit(replace(finished, mitigate=("project",)), tmp_path / "protected")
+    margins = {
+        m["tags"].get("protection"): m["value"]
+        for m in result.data["measurements"]
+        if m["probe"] == "margin" and m["tags"].get("n_neg") == 8
+    }
+    assert len(set(margins.values())) == 2, "the projection changes what is learned"
+    for change, words in (({"base": None}, "no --base"), ({"align": ""}, "no wanted texts")):
+        with pytest.raises(SpringbackError, match=words):
+            check_settings(replace(study, mitigate=("project",), **{"align": "a"} | change))
+
+
 # The registry, and what the settings ask for.
 
 
@@ -287,7 +322,7 @@ def test_every_attacker_gives_attacks_with_names_of_their_own(settings: AuditSet
         ({"attackers": ("benign",), "perturb_algorithm": "dpo"}, "--attackers benign with"),
         ({"utility_bound": 0.0}, "--utility-bound is 0"),
         ({"mitigate": ("project",), "lora_rank": 2}, "--lora-rank 2"),
-        ({"mitigate": ("project",), "n_pos": (0,)}, "--n-pos 0 alone"),
+        ({"mitigate": ("project",), "n_pos": (0,)}, "--n-pos 0 and no --base"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -6,6 +6,9 @@ line prints it on one line and exits with code 2; ``--debug`` shows the trace.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from springback.core import printable
 
 
@@ -107,6 +110,12 @@ def missing_extra(error: ImportError, name: str) -> MissingExtraError | None:
     if extra in ("report", "torch"):  # the first that is missing, of several
         extra = EXTRA_FOR.get(name, extra)
     return MissingExtraError(package, extra, f"springback {name}".rstrip())
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """`` (did you mean X?)`` where one of ``allowed`` is spelt much like ``name``, else nothing."""
+    near = get_close_matches(name.replace("-", "_"), list(allowed), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def describe(given: object, allowed: str, do: str) -> str:

@@ -10,7 +10,7 @@ import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -18,12 +18,13 @@ from springback.cli import ecosystem
 from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.finish import finish
-from springback.cli.flags import FIRST, GroupedCommand, take, with_settings
+from springback.cli.flags import FIRST, GroupedCommand, StudyCommand, take, with_settings
 from springback.cli.generate import generate
+from springback.cli.output import OUTPUT, emit, last_line, read_output
 from springback.cli.plan import audit_plan, boost_plan, plan_settings
 from springback.cli.say import say, say_block
 from springback.cli.theory import app as theory
-from springback.core import printable
+from springback.core import printable, to_jsonable
 from springback.errors import SpringbackError, SpringbackWarning, missing_extra
 from springback.integrations.ray.settings import ExecutorSettings
 from springback.jobs.audit.plan_settings import LargeSettings
@@ -36,11 +37,12 @@ from springback.jobs.papers.scale.settings import NAME as SCALE
 from springback.jobs.papers.scale.settings import ScaleSettings
 from springback.jobs.papers.settings import REPRODUCTIONS, THEORY
 from springback.jobs.plan_settings import PlanSettings
+from springback.settings import Settings
 
 app = typer.Typer(
     name="springback",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help=(
@@ -81,11 +83,40 @@ def _check_track(targets: list[str] | None) -> None:
         check_targets(targets)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from springback import __version__
+
+        say(f"springback {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
-    debug: Annotated[bool, typer.Option(help="Show the whole trace of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole trace of an error.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="No progress; the result and errors alone.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Also what the libraries below have to say.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="End with one line of JSON on standard output; the rest goes to errors."
+        ),
+    ] = False,
+    no_color: Annotated[
+        bool, typer.Option("--no-color", help="No colours, as with NO_COLOR set.")
+    ] = False,
 ) -> None:
-    """``--debug`` is taken off anywhere in the line by :func:`main`; here it is for the help."""
+    """Flags for every command, at any place in the line: :func:`read_output` takes them off."""
 
 
 @app.command()
@@ -143,17 +174,10 @@ def audit(
     from springback.jobs.audit.job import audit as run
 
     _check_track(track)
-    words = list(study or [])
-    worded = words[:1] == ["plan"]
-    files, only_plan = words[1:] if worded else words, worded or plan_only
-    if len(files) > 1:
-        raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
+    values, planned = _study_of(AuditSettings, study)
+    only_plan = planned or plan_only
     executor = take(ExecutorSettings, given).checked()
     large = plan_settings(LargeSettings, given, only_plan, "audit")
-    values: dict[str, Any] = {}
-    if files:
-        values = config.read_study(files[0])
-        config.build(AuditSettings, values, file=files[0])
     settings = config.build(AuditSettings, {**values, **given})
     bare = ("model", "series", "align", "perturb")
     built_in = all(getattr(settings, name) == getattr(AuditSettings(), name) for name in bare)
@@ -193,11 +217,15 @@ def compare(
     if any(is_eval(place) for place in places):
         from springback.jobs.compare_evals import compare_evals
 
-        say_block(compare_evals(places, answers).to_markdown())
+        compared = compare_evals(places, answers)
+        emit(comparison=to_jsonable(compared))
+        say_block(compared.to_markdown())
         return
     from springback.jobs.audit.series import read_cards
 
-    say_block(read_cards(places).to_markdown())
+    cards = read_cards(places)
+    emit(comparison=to_jsonable(cards))
+    say_block(cards.to_markdown())
 
 
 @app.command(cls=GroupedCommand)
@@ -283,15 +311,20 @@ def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
 )
 def boost(
     given: dict[str, Any],
-    words: Annotated[
+    study: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[plan]", help="With 'plan' nothing is run."),
+        typer.Argument(
+            metavar="[plan] [STUDY.yaml]",
+            help="A study file; with 'plan' before it (or alone) nothing is run.",
+        ),
     ] = None,
     out: Out = Path("springback-boost"),
     track: Track = None,
     push: Push = None,
     plan_only: OnlyPlan = False,
-    show: Annotated[bool, typer.Option("--show", help="Print every setting, run nothing.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every setting as a study file, run nothing.")
+    ] = False,
     show_prompt: Annotated[
         bool,
         typer.Option(
@@ -303,7 +336,8 @@ def boost(
 ) -> None:
     """Extrapolate past the last checkpoint, decode contrastively, and prove the gain.
 
-    Give --early and --ft, or --model and --train; and --validation and --test, or a --task.
+    Give --early and --ft, or --model and --train; and --validation and --test, or a --task; as
+    flags, in a study file (YAML; a flag wins), or both.
     'boost plan' (or --plan) prints training, searches, test, time, memory by part and disk; with
     --size of models that are not at hand.
     """
@@ -315,12 +349,11 @@ def boost(
         from springback.integrations.hub_upload import check_name
 
         check_name(push)
-    if words not in (None, [], ["plan"]):
-        raise SpringbackError(f"boost got {' '.join(words or ())}; allowed: plan, or flags alone")
-    only_plan = bool(words) or plan_only
+    values, planned = _study_of(BoostSettings, study)
+    only_plan = planned or plan_only
     asked = plan_settings(PlanSettings, given, only_plan, "boost")
     executor = take(ExecutorSettings, given).checked()
-    settings = config.build(BoostSettings, given)
+    settings = config.build(BoostSettings, {**values, **given})
     lacking = [f"--{part}" for part in ("validation", "test") if not getattr(settings, part)]
     brought = settings.task or (settings.metric or "").startswith("lm-eval:")
     if lacking and not brought and not show and not asked.size:
@@ -399,9 +432,9 @@ def _push(result: Any, repository: str) -> None:
         say(f"pushed:  {run(result.folder / folder, repository)}")
 
 
-app.command(cls=GroupedCommand)(extrapolate)
+app.command(cls=StudyCommand)(extrapolate)
 app.add_typer(theory, name="theory")
-app.command(cls=GroupedCommand)(ecosystem.serve)
+app.command(cls=StudyCommand)(ecosystem.serve)
 for _command in (ecosystem.track, ecosystem.push):
     app.command()(_command)
 # Everything behind the first word goes through, --help too.
@@ -413,7 +446,7 @@ _PASSED = {
 app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
 app.command()(compress)
 app.command()(decompress)
-app.command(cls=GroupedCommand)(generate)
+app.command(cls=StudyCommand)(generate)
 
 
 @app.command()
@@ -423,7 +456,9 @@ def report(
     """Rebuild the report from the result file."""
     from springback.report import build
 
-    say(f"report: {build(folder)}")
+    page = build(folder)
+    emit(report=page)
+    say(f"report: {page}")
 
 
 @app.command()
@@ -432,12 +467,28 @@ def doctor() -> None:
     from springback.cli.doctor import diagnose
 
     findings = diagnose()
+    emit(findings=[finding._asdict() for finding in findings])
     width = max(len(f.name) for f in findings)
     for finding in findings:
         mark = "ok" if finding.ok else "!!"
         say(f"{mark}  {finding.name:<{width}}  {finding.value}")
         if finding.advice and not finding.ok:
             say(f"    {'':<{width}}  -> {finding.advice}")
+
+
+def _study_of(settings: type[Settings], words: list[str] | None) -> tuple[dict[str, Any], bool]:
+    """What the study file among a command's words sets, and whether they say ``plan``."""
+    from springback.jobs import config
+
+    planned = (words or [])[:1] == ["plan"]
+    files = (words or [])[planned:]
+    if len(files) > 1:
+        raise SpringbackError(f"got {len(files)} study files ({', '.join(files)}); give one")
+    if not files:
+        return {}, planned
+    values = config.read_study(files[0])
+    config.build(settings, values, file=files[0])
+    return values, planned
 
 
 def _require_out(arguments: list[str]) -> None:
@@ -459,10 +510,19 @@ def _warning_line(
     return f"{filename}:{lineno}: {category.__name__}: {printable(str(message), lines=True)}\n"
 
 
+def _fail(text: str) -> NoReturn:
+    """End with the one line that says what was at fault."""
+    text = " ".join(text.split())
+    print(f"error: {text}", file=sys.stderr)
+    if OUTPUT.json:
+        print(last_line(error=text))
+    sys.exit(2)
+
+
 def main() -> None:
     """Run the command line: errors of ours become one line and exit code 2."""
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    debug = len(arguments) < len(sys.argv) - 1
+    arguments = read_output(sys.argv[1:])
+    debug = OUTPUT.debug
     # Read when torch starts its threads, so set before anything imports it.  Threads that spin at
     # barriers make a step ten times slower as soon as another process wants a core (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -472,17 +532,19 @@ def main() -> None:
     try:
         _require_out(arguments)
         app(args=arguments, prog_name="springback")
+    except SystemExit as end:
+        if OUTPUT.json:
+            print(last_line(**({"error": "see standard error"} if end.code else {})))
+        raise
     except SpringbackError as error:
         if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except Exception as error:
         if isinstance(error, ImportError) and not debug:
             command = next((a for a in arguments if not a.startswith("-")), "")
             if missing := missing_extra(error, command):
-                print(f"error: {missing}", file=sys.stderr)
-                sys.exit(2)
+                _fail(str(missing))
         from springback.results.store import full_disk
 
         read_only = isinstance(error, OSError) and error.errno == errno.EROFS
@@ -493,5 +555,4 @@ def main() -> None:
             if read_only
             else "free some space and run the same command again"
         )
-        print(f"error: {printable(' '.join(str(error).split()))}; {do}", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"{printable(' '.join(str(error).split()))}; {do}")

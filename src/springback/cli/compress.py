@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import take, with_settings
+from springback.cli.output import emit
 from springback.cli.say import say
 from springback.compression.settings import CodecSettings
 
@@ -35,6 +36,7 @@ def compress(
     from springback.compression.files import compress as run
 
     made = run(file, out, model, take(CodecSettings, given), force, make_progress())
+    emit(file=out, bytes=made.container_bytes, of=made.original_bytes)
     line = f"{out}: {made.container_bytes} bytes of {made.original_bytes}"
     if made.original_bytes:
         line += f", {made.bits_per_byte:.3f} bits a byte"
@@ -59,4 +61,6 @@ def decompress(
     from springback.cli.progress import make_progress
     from springback.compression.files import decompress as run
 
-    say(f"{out}: {run(file, out, model, force, make_progress())} bytes")
+    written = run(file, out, model, force, make_progress())
+    emit(file=out, bytes=written)
+    say(f"{out}: {written} bytes")

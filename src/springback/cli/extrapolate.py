@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import take, with_settings
+from springback.cli.output import emit
 from springback.cli.say import say
 from springback.errors import ModelError, SpringbackError, describe
 from springback.integrations.ray.settings import ExecutorSettings
@@ -196,6 +197,7 @@ def _print_report(report: Any, out: Path) -> None:
     if report.energy_kept is not None:
         say(f"the directions kept hold {100 * report.energy_kept:.1f} % of the update")
     say(f"model: {out}")
+    emit(model=out, tensors=report.tensors, rounding_error=report.rounding_error)
 
 
 def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: ExecutorSettings) -> None:
@@ -242,6 +244,7 @@ def _adapters(folders: list[Path], options: ExtrapolateOptions, executor: Execut
         name, worst = made.svd_worst
         say(f"cut by SVD: relative error {made.svd_error:.2g}, at most {worst:.2g} ({name})")
     say(f"adapter: {out}")
+    emit(adapter=out, modules=made.modules, rank=made.rank, rounding_error=made.rounding_error)
 
 
 def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
@@ -269,6 +272,7 @@ def _check(folders: list[Path], options: ExtrapolateOptions) -> None:
     for mu, values in (nll or {}).items():
         say(f"mu {mu:g}: validation NLL {sum(values) / len(values):.4f} nats a token")
     call = judge(checked, nll, withheld=why is not None)
+    emit(call=call.label, reasons=call.reasons)
     say(f"{call.label} (by rule of thumb): {'; '.join(call.reasons)}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from springback.cli.output import emit
 from springback.cli.say import say
 
 
@@ -19,6 +20,8 @@ def finish(result: Any, targets: list[str] | None = None) -> None:
     say(result.verdict)
     say(f"results: {result.folder / 'result.json'}")
     say(f"report:  {page}")
+    file = result.folder / "result.json"
+    emit(kind=result.data["kind"], verdict=result.verdict, result=file, report=page)
     if targets:
         from springback.integrations.trackers import track
 

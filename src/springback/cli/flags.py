@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from springback.cli.study_file import as_arguments, is_study
 from springback.errors import SpringbackError
 from springback.jobs.config import build, flag_of, kinds
 from springback.settings import Settings, owner_of, parse_arguments
@@ -48,6 +49,16 @@ class GroupedCommand(TyperCommand):
             if lines:
                 with formatter.section(title):
                     formatter.write_dl(lines)
+
+
+class StudyCommand(GroupedCommand):
+    """A :class:`GroupedCommand` whose first word may be a study file (:mod:`.study_file`)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and is_study(args[0]):
+            flags, arguments = as_arguments(args[0], self.get_params(ctx))
+            args = [*flags, *arguments, *args[1:]]
+        return super().parse_args(ctx, args)
 
 
 def _typed(value: Any) -> str:

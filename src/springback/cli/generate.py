@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from springback.cli.flags import FIRST, take, with_settings
+from springback.cli.output import OUTPUT, emit
 from springback.cli.say import say, say_block
 from springback.errors import SpringbackError
 from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings
@@ -56,8 +57,9 @@ def generate(
     options = vars(take(GenerateOptions, given))
     settings = GenerateSettings(**options, stop=tuple(stop or ()), draft_model=draft_model)
     loaded = load_at(model, place, base)
-    if not stream:
+    if not stream or OUTPUT.json:
         answers = run(loaded, lines, settings)
+        emit(answers=list(answers))
         for answer in answers:
             say_block(answer)
         if stats:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 
+from springback.cli.output import OUTPUT
 from springback.core import printable
-from springback.progress import Lines, Progress
+from springback.progress import Lines, Progress, Silent
 
 
 def make_progress() -> Progress:
-    """Rich bars if standard error is a terminal, else a line every ten seconds."""
+    """Rich bars if standard error is a terminal, else a line every ten seconds; ``-q``: nothing."""
+    if OUTPUT.quiet:
+        return Silent()
     return Bars() if sys.stderr.isatty() else Lines()
 
 

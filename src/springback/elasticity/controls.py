@@ -138,9 +138,11 @@ def beyond_control(
         "undecided": "the interval does not settle it",
         "one seed, no interval": "one seed shows a direction and proves nothing",
     }
+    n_pos = less.n_pos[largest]
+    which = f"model aligned on {n_pos}" if n_pos else "model as it is"
     sentence = (
-        f"Over {count_seeds(fall.n)}, {where(curves, dose)}, {curves.what} of the model aligned on "
-        f"{less.n_pos[largest]} fell by {fall.mean:+.3g} {curves.unit} more than "
+        f"Over {count_seeds(fall.n)}, {where(curves, dose)}, {curves.what} of the {which} fell by "
+        f"{fall.mean:+.3g} {curves.unit} more than "
         f"{CONTROLS.get(name, name)} ({bounds_in_words(fall, level)}): "
         f"{not_testable(why) or ends[label]}."
     )

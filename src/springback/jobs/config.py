@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from springback.core import to_jsonable
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, did_you_mean
 
 Settings = TypeVar("Settings")
 
@@ -67,8 +67,8 @@ def build(settings: type[Settings], values: Mapping[str, Any], file: str | None 
     known = kinds(settings)
     if unknown := [name for name in values if name not in known]:
         raise SpringbackError(
-            f"{file or 'the settings'} has {', '.join(map(repr, unknown))}; allowed: "
-            f"{', '.join(known)}"
+            f"{file or 'the settings'} has {', '.join(map(repr, unknown))}"
+            f"{did_you_mean(unknown[0], known)}; allowed: {', '.join(known)}"
         )
     plain = {name: _listed(known[name], value) for name, value in values.items()}
     try:

@@ -74,7 +74,8 @@ def unit(difference: Tensor) -> Tensor:
             "the two sets of prompts have the same mean hidden state, so there is no direction; "
             "give prompts of two kinds"
         )
-    return difference / length
+    direction: Tensor = difference / length
+    return direction
 
 
 @contextmanager
@@ -87,7 +88,8 @@ def without(model: Model, direction: Tensor) -> Iterator[None]:
 
     def remove(module: Any, args: Any, out: Tensor) -> Tensor:
         along = direction.to(out.device, out.dtype)
-        return out - (out @ along)[..., None] * along
+        rest: Tensor = out - (out @ along)[..., None] * along
+        return rest
 
     with ExitStack() as stack:
         for module in _writers(model):

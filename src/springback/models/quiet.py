@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging as standard_logging
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -42,15 +43,19 @@ _ANNOUNCES = re.compile(
 
 
 class quiet:
-    """Turns progress bars and warnings of Transformers and accelerate off inside the block."""
+    """Turns progress bars and warnings of Transformers and accelerate off inside the block.
+
+    Not where TRANSFORMERS_VERBOSITY asks for them.
+    """
 
     def __enter__(self) -> None:
         logging: Any = transformers.utils.logging
         self.level = _ACCELERATE.level
-        _ACCELERATE.setLevel("ERROR")
         self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        if "TRANSFORMERS_VERBOSITY" not in os.environ:
+            _ACCELERATE.setLevel("ERROR")
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
 
     def __exit__(self, *_: object) -> None:
         logging: Any = transformers.utils.logging

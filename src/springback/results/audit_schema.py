@@ -488,9 +488,9 @@ class AttackPoint:
         dose: examples; of ablation, rows of either kind
         cost: tokens of all forward passes until then, mean over the seeds; a training step is three
             passes over its tokens, of an adapter two
-        share_lost: share of the gain in margin; null where aligning gained nothing, or nothing was
-            aligned
-        fall: of the margin, nats/token
+        share_lost: share of the gain in margin, of a finished model of what there is to lose; null
+            where that is nothing
+        fall: of the margin (nats/token), or what else the outcome is
         utility_lost: share of the utility that it cost, the most of what was measured; null where
             none was
     """

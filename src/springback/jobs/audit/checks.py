@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from springback.core import ALGORITHMS
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError, describe, did_you_mean
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.finished import settle
@@ -243,18 +243,19 @@ def _check_protections(settings: AuditSettings) -> None:
 
 
 def _check_projection(settings: AuditSettings) -> None:
-    """Updates are projected in this process, on weights, along an alignment that was made here."""
+    """Updates are projected in this process, on weights, along an alignment that is known."""
     against = {
         f"--lora-rank {settings.lora_rank}": settings.lora_rank,
         f"--accelerate {settings.accelerate}": settings.accelerate is not None,
-        "--n-pos 0 alone": not any(settings.n_pos),
+        "no wanted texts (--align)": not settings.align,
+        "--n-pos 0 and no --base": not any(settings.n_pos) and settings.base is None,
     }
     if given := [words for words, there in against.items() if there]:
         raise SpringbackError(
             describe(
                 f"--mitigate project with {', '.join(given)}",
-                "studies that align all weights themselves, in this process",
-                "leave one of them out",
+                "studies of all weights in this process, that align themselves or know the base",
+                "leave one of them out, or name --base",
             )
         )
 
@@ -284,4 +285,5 @@ def _check_algorithms(settings: AuditSettings) -> None:
 
 def _among(flag: str, given: Sequence[str], allowed: Collection[str]) -> None:
     if bad := [name for name in given if name not in allowed]:
-        raise SpringbackError(f"--{flag} has {', '.join(bad)}; allowed: {', '.join(allowed)}")
+        near = did_you_mean(bad[0], allowed)
+        raise SpringbackError(f"--{flag} has {', '.join(bad)}{near}; allowed: {', '.join(allowed)}")

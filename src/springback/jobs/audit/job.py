@@ -222,7 +222,9 @@ def _analyse(study: Study, measured: Measured) -> Audit:
             else None
         ),
         attackers=findings.attackers(settings, start, rebounds, words),
-        controls=controls.control_part(settings, start, rebounds, study.data.controls_left_out),
+        controls=controls.control_part(
+            settings, start, rebounds, study.data.controls_left_out, words
+        ),
         realign=findings.second_alignment(settings, start, rebounds, measured.realigned),
         rates=rates.rates(study, start, rebounds),
         protections=protections.protections(settings, words, start, rebounds),

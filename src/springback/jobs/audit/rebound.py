@@ -114,8 +114,7 @@ def _perturb_recipe(settings: AuditSettings, seed: int, attack: Attack) -> Recip
     if attack.algorithm:  # beta is set for what the study trains by
         recipe = replace(recipe, beta=None)
     if attack.lora_rank:
-        adapter = {"lora_rank": attack.lora_rank, "lora_alpha": settings.lora_alpha}
-        recipe = replace(recipe, **adapter)
+        recipe = replace(recipe, lora_rank=attack.lora_rank, lora_alpha=settings.lora_alpha)
     more = attack.protection.beside(settings.batch_size) if attack.protection else 0
     return replace(recipe, batch_size=settings.batch_size + more)
 
@@ -247,11 +246,15 @@ def _train(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict
 def _blocked(
     study: Study, branch: Path | None, protection: Protection | None
 ) -> AbstractContextManager[None]:
-    """Within, training may not go the way back, if that is the protection."""
-    if protection is None or protection.kind != "project" or branch is None:
+    """Within, training may not go the way back, if that is the protection.
+
+    It leads to the start's weights, and of a finished model to the base's.
+    """
+    if protection is None or protection.kind != "project":
         return nullcontext()
-    begin = dict(study.start.named_parameters())
-    with probes.stored_weights(branch) as aligned:
+    begin = dict((study.start if branch else study.base).named_parameters())
+    here = nullcontext(dict(study.start.named_parameters()))
+    with probes.stored_weights(branch) if branch else here as aligned:
         directions = alignment_directions(study.work, aligned, begin, protection.rank)
     return way_back_blocked(study.work, directions)
 

@@ -84,7 +84,7 @@ def _cost_chart(curves: Sequence[AttackCurve]) -> Chart | None:
         values = [_shown(point, shares) for point in worst.points]
         # A model may be attacked without a forward pass.
         series.append(Series(label, values, [max(1.0, point.cost) for point in worst.points]))
-    what = "share of the gain lost, %" if shares else "fall of the margin, nats/token"
+    what = "share of the gain lost, %" if shares else "fall"
     return figure.lines(
         Caption(
             "attackers-cost",
@@ -112,7 +112,7 @@ def _shown(point: AttackPoint, shares: bool) -> Estimate | str:
 def _cost_table(curves: Sequence[AttackCurve]) -> Table:
     head = (
         *("attack", "attacker", "examples", "tokens of forward passes"),
-        *("share of the gain lost, %", "fall, nats/token", "utility lost, %"),
+        *("share of the gain lost, %", "fall", "utility lost, %"),
     )
     rows = [
         (

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from springback import elasticity
+from springback.elasticity import ReboundCurves
 from springback.jobs.audit.attackers import ATTACKERS
 from springback.jobs.audit.branches import PLAIN, Attack, attacks
 from springback.jobs.audit.settings import AuditSettings
@@ -34,18 +35,23 @@ def utility_lost(before: Probes, after: Probes) -> float | None:
 
 
 def curves(
-    settings: AuditSettings, start: Probes, rebounds: Mapping[int, Mapping[str, Any]]
+    settings: AuditSettings,
+    start: Probes,
+    rebounds: Mapping[int, Mapping[str, Any]],
+    outcomes: Mapping[str, ReboundCurves],
 ) -> tuple[AttackCurve, ...]:
     """The study's own perturbation and every attack, from the last branch point.
 
-    ``start``: the start model's probes.  Empty for results without costs.
+    ``start``: the start model's probes.  ``outcomes``: of every attack by name, the branch that it
+    begins at being the last.  Empty for results without costs.
     """
     if any("costs" not in got for got in rebounds.values()):
         return ()
-    return tuple(
-        AttackCurve(_title(attack), attack.name, tuple(_points(attack, settings, start, rebounds)))
-        for attack in (PLAIN, *attacks(settings))
-    )
+    made = []
+    for attack in (PLAIN, *attacks(settings)):
+        points = _points(attack, settings, start, rebounds, outcomes[attack.name])
+        made.append(AttackCurve(_title(attack), attack.name, tuple(points)))
+    return tuple(made)
 
 
 def _title(attack: Attack) -> str:
@@ -59,21 +65,18 @@ def _points(
     settings: AuditSettings,
     start: Probes,
     rebounds: Mapping[int, Mapping[str, Any]],
+    outcome: ReboundCurves,
 ) -> Iterator[AttackPoint]:
-    last, begin = max(settings.n_pos), float(start["margin"]["value"])
-    # What is attacked: aligned on ``last`` examples, or on none the start model.
-    before = {seed: got["aligned"].get(last, start) for seed, got in rebounds.items()}
-    after = {
-        seed: got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
-        for seed, got in rebounds.items()
-    }
-    for dose in filter(None, next(iter(after.values()))):
+    last, along = max(settings.n_pos), outcome.doses
+    for dose in settings.doses:
         falls, shares, lost = [], [], []
-        for seed, values in after.items():
-            pair = [float(p["margin"]["value"]) for p in (before[seed], values[dose])]
-            falls.append(pair[0] - pair[1])
-            shares.append(elasticity.share_lost([0, dose], pair, begin, dose))
-            lost.append(utility_lost(before[seed], values[dose]))
+        for seed, got in rebounds.items():
+            row = outcome.margins[seed][-1]
+            falls.append(elasticity.absolute_fall(along, row, dose))
+            shares.append(elasticity.share_lost(along, row, outcome.start[seed], dose))
+            made = got["perturbed"][last] if attack == PLAIN else got["attacks"][attack.name]
+            # What is attacked is aligned on ``last`` examples, or on none the start model.
+            lost.append(utility_lost(got["aligned"].get(last, start), made[dose]))
         known = [share for share in shares if share is not None]
         costs = [got["costs"][attack.name][dose] for got in rebounds.values()]
         utility = [value for value in lost if value is not None]

@@ -283,7 +283,8 @@ def attackers(
             values = {s: rows[-1] for s, rows in by_attack[attack.name].margins.items()}
             mixed.append(_mixed(attack.name, attack.mix, doses, values, margins.start))
     summary = elasticity.attack_summary(tried, largest=max(doses), first=min(settings.doses))
-    every = attack_curves.curves(settings, start["probes"], rebounds)
+    outcomes = {PLAIN.name: margins, **by_attack}
+    every = attack_curves.curves(settings, start["probes"], rebounds, outcomes)
     return Attackers(
         summary.share,
         summary.dose,
@@ -453,7 +454,7 @@ def _within_bound(bounded: WithinBound) -> Part:
     if share is not None:
         took = f"{100 * share.mean:.0f} % of the gain"
     elif fall is not None:
-        took = f"{fall.mean:.4f} nats a token"
+        took = f"a fall of {fall.mean:.4f}"
     lost = point.utility_lost or 0.0
     price = f"{100 * lost:.1f} % of the utility" if lost > 0 else "none of the utility"
     text = (

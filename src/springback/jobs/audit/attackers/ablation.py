@@ -92,6 +92,6 @@ def check(settings: AuditSettings, data: Data) -> None:
                 f"--attackers ablation with --perturb {settings.perturb} and --benign "
                 f"{settings.benign}",
                 "two files of prompts, or two of bare texts, since it compares what they begin",
-                "give --benign harmless prompts like those of --perturb",
+                "give --benign harmless prompts like those of --perturb (built in: problems)",
             )
         )
