@@ -278,9 +278,10 @@ def test_a_finished_model_is_attacked_without_wanted_texts_and_protected_by_its_
         if m["probe"] == "margin" and m["tags"].get("n_neg") == 8
     }
     assert len(set(margins.values())) == 2, "the projection changes what is learned"
-    for change, words in (({"base": None}, "no --base"), ({"align": ""}, "no wanted texts")):
+    without_base, without_wanted = replace(finished, base=None), study
+    for asked, words in ((without_base, "no --base"), (without_wanted, "no wanted texts")):
         with pytest.raises(SpringbackError, match=words):
-            check_settings(replace(study, mitigate=("project",), **{"align": "a"} | change))
+            check_settings(replace(asked, mitigate=("project",)))
 
 
 # The registry, and what the settings ask for.

@@ -37,7 +37,7 @@ from springback.jobs.check.subject import kl_between
 from springback.models.from_scratch import Shape, fresh_model, save_model
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.report import build
-from springback.results.check_schema import CheckedMeasure, CheckedModel
+from springback.results.check_schema import Check, CheckedMeasure, CheckedModel
 from springback.results.schema import read
 from springback.results.store import read_json
 from springback.weights.moved import moved, moved_by_adapter
@@ -72,6 +72,7 @@ def test_everything_is_measured_with_no_other_word(pair: tuple[str, str], tmp_pa
     settings = replace(SMALL, base=pair[0], tuned=pair[1])
     result = springback.check(settings, tmp_path / "out")
     found = read(result.data).analysis
+    assert isinstance(found, Check)
     (model,) = found.models
     assert [(m.measure, m.source) for m in model.measures] == [
         ("bits per byte", "passages"),

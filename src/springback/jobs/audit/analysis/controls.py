@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from springback import elasticity
-from springback.elasticity import ReboundCurves
 from springback.jobs.audit.analysis.curves import means_and_ends
-from springback.jobs.audit.analysis.findings import Rebounds, branch, outcome
+from springback.jobs.audit.analysis.findings import Rebounds, branch, curves_of, outcome
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import Controls, Curve
 from springback.results.probe_info import PROBES, ProbeInfo
@@ -19,15 +18,17 @@ from springback.stats import mean_interval
 def margins(settings: AuditSettings, rebounds: Rebounds) -> dict[str, dict[int, list[list[float]]]]:
     """Control -> seed -> [branch][dose] of what the findings are about, as it was measured.
 
-    The model as it is at branch point 0 is the control `unaligned`; where nothing is aligned,
-    nothing is.
+    That is the probe that says how far a model is undone: for a finished model without wanted texts
+    a score of its answers.  The model as it is at branch point 0 is the control `unaligned`; where
+    nothing is aligned, nothing is.
     """
+    probe = elasticity.outcome_of(settings.probes)
     names = [name for name in settings.controls if name != "unaligned"]
     if max(settings.n_pos) and ("unaligned" in settings.controls or 0 in settings.n_pos):
         names.insert(0, "unaligned")
     return {
         name: {
-            seed: [_control_curve(settings, got, name, n) for n in settings.n_pos]
+            seed: [_control_curve(settings, got, name, n, probe) for n in settings.n_pos]
             for seed, got in rebounds.items()
         }
         for name in names
@@ -42,8 +43,13 @@ def control_part(
     words: Mapping[str, ProbeInfo] = PROBES,
 ) -> Controls | None:
     """The controls' margins along the doses, and the fall beyond them; None without a control."""
-    curves = outcome(settings, start, rebounds, words)
-    measured = _turned(margins(settings, rebounds), curves, settings, rebounds)
+    curves, measured = outcome(settings, start, rebounds, words), margins(settings, rebounds)
+    plain = curves_of(settings, start, rebounds, elasticity.outcome_of(settings.probes)).margins
+    if curves.margins != plain:  # a score that should fall, turned round
+        measured = {
+            name: {s: [[-v for v in row] for row in rows] for s, rows in by_seed.items()}
+            for name, by_seed in measured.items()
+        }
     if not measured and not left_out:
         return None
     doses, dose = (0, *settings.doses), curves.doses[-1]
@@ -60,23 +66,6 @@ def control_part(
     )
 
 
-def _turned(
-    measured: dict[str, dict[int, list[list[float]]]],
-    curves: ReboundCurves,
-    settings: AuditSettings,
-    rebounds: Rebounds,
-) -> dict[str, dict[int, list[list[float]]]]:
-    """The values of the controls, turned round where those of ``curves`` are: lower was aligned."""
-    probe = elasticity.outcome_of(settings.probes)
-    seed, got = next(iter(rebounds.items()))
-    if curves.margins[seed][-1][0] == branch(got, settings.n_pos[-1])[0][probe]["value"]:
-        return measured
-    return {
-        name: {s: [[-v for v in row] for row in rows] for s, rows in by_seed.items()}
-        for name, by_seed in measured.items()
-    }
-
-
 def _columns(
     settings: AuditSettings, name: str, by_seed: Mapping[int, Sequence[Sequence[float]]]
 ) -> list[tuple[int, list[tuple[float, ...]]]]:
@@ -89,14 +78,13 @@ def _columns(
 
 
 def _control_curve(
-    settings: AuditSettings, got: Mapping[str, Any], name: str, n_pos: int
+    settings: AuditSettings, got: Mapping[str, Any], name: str, n_pos: int, probe: str
 ) -> list[float]:
-    """The outcome along the doses; `unaligned` is the start model's at every ``n_pos``."""
+    """The probe along the doses; `unaligned` is the start model's at every ``n_pos``."""
     if name == "unaligned":
         along = branch(got, 0)
     else:
         along = {0: branch(got, n_pos)[0], **got["controls"][name][n_pos]}
-    probe = elasticity.outcome_of(settings.probes)
     return [along[dose][probe]["value"] for dose in (0, *settings.doses)]
 
 

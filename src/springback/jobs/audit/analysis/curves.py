@@ -216,7 +216,7 @@ def losses_of(resistances: Resistances) -> dict[str, dict[int, Mapping[str, floa
     return {name: {seed: pairs[name] for seed, pairs in measured.items()} for name in names}
 
 
-def _of_arm(resistances: Resistances, arm: str) -> dict[str, dict[int, Mapping[str, float]]]:
+def _of_arm(resistances: Resistances, arm: str) -> dict[str, dict[int, dict[str, float]]]:
     """:func:`losses_of` one arm; pairs that it was not measured of are left out."""
     pairs = {
         pair: {seed: elasticity.by_arm(values).get(arm, {}) for seed, values in losses.items()}
@@ -261,13 +261,10 @@ def _pairs(resistances: Resistances, arm: str) -> tuple[Pair, ...]:
         measured = next(iter(losses[pair].values()))
         ways = [way for way in (*WAYS, *MEANS) if way in measured]
         kl = elasticity.kl_change(losses[pair])
-        pairs.append(
-            Pair(
-                pair,
-                **{way: mean_interval([*_way(losses[pair], way).values()]) for way in ways},
-                ratio=judgement.ratio,
-                label=judgement.label,
-                **({} if kl is None else {f"kl_{name}": value for name, value in vars(kl).items()}),
-            )
-        )
+        values: dict[str, Any] = {
+            way: mean_interval([*_way(losses[pair], way).values()]) for way in ways
+        }
+        if kl is not None:
+            values |= {f"kl_{name}": value for name, value in vars(kl).items()}
+        pairs.append(Pair(pair, ratio=judgement.ratio, label=judgement.label, **values))
     return tuple(pairs)

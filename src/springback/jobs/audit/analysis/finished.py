@@ -52,6 +52,8 @@ def judge(settings: AuditSettings, analysis: Audit) -> Verdict:
     question, name = "Is there anything to lose?", finished.lost
     if share is None:
         text = f"{name[0].upper()}{name[1:]} is not above 0 ({level}), so nothing can be undone."
+        if finished.outcome != "margin":
+            text += " What the margin would say takes wanted texts: name some with --align."
         part = Part(question, "no", text)
         return Verdict("nothing to undo", text, (part,))
     dose = max(settings.doses)
