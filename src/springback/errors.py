@@ -114,7 +114,7 @@ def missing_extra(error: ImportError, name: str) -> MissingExtraError | None:
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """`` (did you mean X?)`` where one of ``allowed`` is spelt much like ``name``, else nothing."""
-    near = get_close_matches(name.replace("-", "_"), list(allowed), n=1)
+    near = get_close_matches(name.replace("-", "_"), list(allowed), n=1, cutoff=0.7)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
