@@ -24,7 +24,7 @@ def settings(tiny_llama: Path) -> AuditSettings:
         model=str(tiny_llama),
         experiments=("rebound",),
         n_pos=(0, 4, 8),
-        controls=(),
+        controls=("unaligned",),  # which is branch point 0
         doses=(4, 8),
         seeds=(0, 1),
         learning_rate=1e-3,

@@ -53,6 +53,7 @@ def settings(tiny_llama: Path, tmp_path: Path) -> AuditSettings:
     return AuditSettings(
         model=str(tiny_llama),
         n_pos=(0,),
+        controls=(),
         align=answers(tmp_path / "wanted.jsonl", "good"),
         perturb=answers(tmp_path / "unwanted.jsonl", "bad"),
         doses=(4, 8),
@@ -154,7 +155,7 @@ def test_without_wanted_texts_refusals_count(settings: AuditSettings, tmp_path: 
         replace(settings, align=AuditSettings.align, probes=AuditSettings.probes)
     )
     assert (alone.align, alone.behaviour) == ("", "refusal")
-    assert alone.probes == ("unwanted_nll", "kl", "behaviour")
+    assert alone.probes == ("unwanted_nll", "kl", "behaviour", "neutral_nll")
     assert check_settings(alone) == alone
     result = audit(alone, tmp_path / "out")
     finished = result.data["analysis"]["finished"]

@@ -92,9 +92,6 @@ def audit_values(result: ResultFile) -> AuditValues:
     doses = [int(d) for d in rebound.doses if math.isfinite(d)] or sorted({d for _, d in grid})
     share = audit.attackers.share if audit.attackers is not None else None
     rows = (inputs.align, inputs.perturb, inputs.wanted, inputs.unwanted)
-    controls = _controls(result.measurements, start.get("margin"), n_pos, doses)
-    given = inputs.settings.get("controls")
-    asked = given if isinstance(given, (list, tuple)) else ()
     return AuditValues(
         model=inputs.model.path or str(inputs.settings.get("model") or ""),
         model_hash=inputs.model.content_hash,
@@ -110,7 +107,7 @@ def audit_values(result: ResultFile) -> AuditValues:
         noise_floor=audit.known_floor,
         attackers=share if share is not None and share.worst is not None else None,
         resistance_data=inputs.settings.get("resistance_data", "responses"),
-        controls={name: by_seed for name, by_seed in controls.items() if name in asked},
+        controls=_controls(result.measurements, start.get("margin"), n_pos, doses),
         gain_noise=rebound.gain_noise,
         means=_means(rebound, audit.resistance or Resistance(), max(n_pos, default=0)),
     )
