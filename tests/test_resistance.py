@@ -32,7 +32,7 @@ class Watched(Study):
     seen: dict[Any, tuple[list[Encoded], float, Recipe]]
 
     def train(self, run: Run, rows: Any, recipe: Recipe, marks: Any = None) -> Trained:
-        way = (run.inputs.get("source"), run.inputs.get("target"))
+        way: tuple[Any, ...] = (run.inputs.get("source"), run.inputs.get("target"))
         if "arm" in run.inputs:
             way += (run.inputs["arm"],)
         self.seen[way] = list(rows), nll(self, rows), recipe
