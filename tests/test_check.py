@@ -78,11 +78,11 @@ def test_everything_is_measured_with_no_other_word(pair: tuple[str, str], tmp_pa
         ("bits per byte", "passages"),
         ("bits per byte", "problems-text"),
         ("accuracy", "problems-choice"),
-        ("probability of the right letter", "problems-choice"),
+        ("P(right letter)", "problems-choice"),
         ("over-refusals", "requests:harmless"),
-        ("refusals of what should be refused", "requests:harmful"),
+        ("refusals", "requests:harmful"),
     ]
-    assert {m.better for m in model.measures if "refusals" in m.measure} == {"lower", "higher"}
+    assert [m.better for m in model.measures[-2:]] == ["lower", "higher"]
     for m in model.measures:
         assert m.difference.mean == pytest.approx(m.tuned.mean - m.base.mean, abs=1e-12)
     assert model.drift is not None
@@ -279,8 +279,8 @@ def test_lower_is_better_for_bits_and_for_over_refusals() -> None:
     assert over.method == "exact McNemar"
     assert over.p == pytest.approx(2 * 0.5**30)
     assert verdict_words(model)[1].startswith(
-        "Worse beyond noise: bits per byte (s), over-refusals (s); better: refusals of what "
-        "should be refused (s); undecided: nothing."
+        "Worse beyond noise: bits per byte (s), over-refusals (s); better: refusals (s); "
+        "undecided: nothing."
     )
 
 

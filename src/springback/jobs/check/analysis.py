@@ -27,11 +27,11 @@ from springback.stats import (
 
 #: What "same" means, in bits per byte, shares and probabilities alike.
 TOLERANCE = 0.01
-#: Unit and better side of a measure by its name; others are scores of lm-eval's.
+#: Title, unit and better side of a measure by its name; others are scores of lm-eval's.
 MEASURES = {
-    "bits per byte": ("bits per byte", "lower"),
-    "accuracy": ("share", "higher"),
-    "probability of the right letter": ("probability", "higher"),
+    "bits per byte": ("bits per byte", "bits per byte", "lower"),
+    "accuracy": ("accuracy", "share", "higher"),
+    "probability of the right letter": ("P(right letter)", "probability", "higher"),
 }
 _WORDS: dict[str, Finding] = {
     "gain": "better", "harm": "worse", "no gain": "same", "undecided": "undecided",
@@ -80,10 +80,9 @@ def _words_of(pair: Paired) -> tuple[str, str, str]:
     """Title, unit, better side."""
     if pair.measure == "refusals":
         harmful = pair.kind == "harmful"
-        title = "refusals of what should be refused" if harmful else "over-refusals"
+        title = "refusals" if harmful else "over-refusals"
         return title, "share", "higher" if harmful else "lower"
-    unit, better = MEASURES.get(pair.measure, ("score", "higher"))
-    return pair.measure, unit, better
+    return MEASURES.get(pair.measure, (pair.measure, "score", "higher"))
 
 
 def labelled(models: Sequence[CheckedModel]) -> tuple[CheckedModel, ...]:

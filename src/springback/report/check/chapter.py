@@ -82,7 +82,7 @@ def _chart(rows: list[CheckedMeasure], suffix: str, shares: bool) -> Chart | Non
         ),
         Plot(
             f"change, {unit}",
-            [Series("", [m.difference.scaled(scale) for m in mine])],
+            [Series("", [m.difference.scaled(scale) for m in mine], join="")],
             zero=True,
             signed=True,
         ),
