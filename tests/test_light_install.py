@@ -67,9 +67,9 @@ def test_the_core_extrapolates(checkpoints: tuple[Path, Path], tmp_path: Path) -
         (("track", "there", "--to", "mlflow"), "track"),
         (("audit",), "train"),
         (("demo",), "demo"),
-        (("boost", "--early", "a", "--ft", "b", "--task", "gsm8k"), "torch"),
-        (("generate", "model", "question"), "torch"),
-        (("serve", "model"), "serve"),
+        (("boost", "--early", "a/a", "--ft", "b/b", "--task", "gsm8k"), "torch"),
+        (("generate", "a/model", "question"), "torch"),
+        (("serve", "a/model"), "serve"),
         (("reproduce", "overbend"), "train"),
     ],
 )

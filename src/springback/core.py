@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -87,6 +89,24 @@ ABSENT = {"added": True}
 def added(default: Any) -> Any:
     """A field that came after runs were committed: at its default it does not change a hash."""
     return field(default=default, metadata=ABSENT)
+
+
+def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The ``__getattr__`` of a package whose names are loaded on first use.
+
+    ``homes``: names, with spaces between, by the module of the package that they stand in.  What
+    is light below such a package can then be imported without the rest of it.
+    """
+    module_of = {name: module for module, names in homes.items() for name in names.split()}
+
+    def get(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get
 
 
 @dataclass(frozen=True)

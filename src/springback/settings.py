@@ -7,11 +7,12 @@ given flat.  Light: standard library only, since the command line's help reads i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError, describe, did_you_mean
 
 #: What a setting changes: ``model``, the weights that are studied; ``seed``, which repetition of
 #: the study it is; ``inputs``, what is read beside the model (rows, how their answers are graded,
@@ -153,6 +154,21 @@ class Sampling(Settings, group="Decoding"):
     min_p: float = setting(0.0, "At least this share of the top's p.")
     repetition_penalty: float = setting(1.0, "Above 1 repeats less.")
 
+    def check_sampling(self) -> None:
+        """Raise :class:`SpringbackError` for a value outside of its range."""
+        limits = {
+            "temperature": (self.temperature >= 0, "0 (greedy) or more"),
+            "max_new_tokens": (self.max_new_tokens >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0, "0 (off) or more"),
+            "top_p": (0 < self.top_p <= 1, "above 0 and at most 1 (off)"),
+            "min_p": (0 <= self.min_p < 1, "0 (off) to below 1"),
+            "repetition_penalty": (self.repetition_penalty > 0, "above 0; 1 is off"),
+        }
+        for name, (fine, allowed) in limits.items():
+            value = getattr(self, name)
+            if not (math.isfinite(value) and fine):
+                raise SpringbackError(describe(f"{name} = {value}", allowed, "change it"))
+
     def sampling(self) -> dict[str, Any]:
         """These settings by name, without those that a class adds to them."""
         return {f.name: getattr(self, f.name) for f in fields(Sampling)}
@@ -275,6 +291,28 @@ class ComputeSettings(Settings, group="Computing", changes="decoding"):
         added=True,
         changes="nothing",
     )
+
+
+#: Where speculation takes its guesses.
+DRAFTS = ("none", "ngram", "amateur", "model")
+#: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
+CACHES = ("dynamic", "static", "compiled")
+
+
+def check_speed(draft: str, cache: str, model: object) -> None:
+    """Raise :class:`SpringbackError` for an unknown name, or unless ``model``, which drafts, is
+    given with the draft ``model`` and only then."""
+    if draft not in DRAFTS or (draft == "model") != (model is not None):
+        raise SpringbackError(
+            describe(
+                f"draft = {draft!r}{did_you_mean(draft, set(DRAFTS) - {draft})}",
+                f"{', '.join(DRAFTS)}; a model with 'model', and only then",
+                "change it",
+            )
+        )
+    if cache not in CACHES:
+        given = f"cache = {cache!r}{did_you_mean(cache, CACHES)}"
+        raise SpringbackError(describe(given, ", ".join(CACHES), "use one of these"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,8 +170,8 @@ def audit(
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.audit import series
-    from springback.jobs.audit.job import audit as run
+    from springback.jobs.audit.checks import refuse
+    from springback.jobs.audit.studies import planned as studies_of
 
     _check_track(track)
     values, planned = _study_of(AuditSettings, study)
@@ -186,12 +186,17 @@ def audit(
         settings = replace(settings, **bare_values)
     if show:
         say_block(config.show(settings))
-    elif only_plan:
+        return
+    for study, folder in () if large.size else studies_of(settings, out):
+        refuse(study.settings, folder)
+    if only_plan:
         audit_plan(settings, large, out)
-    elif settings.series:
-        finish(series.series(settings, out, make_progress(), executor), track)
+        return
+    if settings.series:
+        from springback.jobs.audit.series import series as run
     else:
-        finish(run(settings, out, make_progress(), executor), track)
+        from springback.jobs.audit.job import audit as run
+    finish(run(settings, out, make_progress(), executor), track)
 
 
 @app.command()
@@ -262,15 +267,18 @@ def reproduce(
     with --seeds, --series and --tasks.
     """
     from springback.cli.progress import make_progress
+    from springback.jobs.papers.checks import refuse
+
+    executor = take(ExecutorSettings, given).checked()
+    folder = out or Path(f"springback-{name}")
+    refuse(name, scale, folder, given)
+    if only_plan:
+        say_block(_plan_of(name, scale, folder, given))
+        return
     from springback.jobs.papers.epicode.job import reproduce_epicode
     from springback.jobs.papers.reproduce import reproduce as run
     from springback.jobs.papers.reproduce import reproduce_theory
 
-    executor = take(ExecutorSettings, given).checked()
-    folder = out or Path(f"springback-{name}")
-    if only_plan:
-        say_block(_plan_of(name, scale, folder, given))
-        return
     if name in THEORY:
         finish(reproduce_theory(name, folder, make_progress()))
         return
@@ -343,6 +351,7 @@ def boost(
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
+    from springback.jobs.boost.checks import refuse
 
     _check_track(track)
     if push:
@@ -361,6 +370,8 @@ def boost(
             f"no {' and no '.join(lacking)}; name the questions to choose and to judge on "
             "(a file, a hub id or problems), or a --task"
         )
+    if not (show or asked.size):
+        refuse(settings, out)
     if show:
         say_block(config.show(settings))
     elif only_plan:
@@ -404,14 +415,14 @@ def check(
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config
-    from springback.jobs.check.checks import check_settings
+    from springback.jobs.check.checks import refuse
 
     _check_track(track)
     settings = config.build(CheckSettings, {"base": base, "tuned": tuned, **given})
     if show:
         say_block(config.show(settings))
         return
-    check_settings(settings, out)  # before torch is loaded
+    refuse(settings, out)
     if plan_only:
         from springback.jobs.check.job import plan
 

@@ -34,9 +34,11 @@ def serve(
     itself. Ends on Ctrl-C or SIGTERM when running answers are done.
     """
     from springback.integrations.server.settings import check, engine_of
+    from springback.models.names import require_decoder
 
     settings = replace(take(ServeSettings, given), token=token)
     check(settings)
+    require_decoder(model, settings)
     if engine_of(settings) == "vllm":
         from springback.integrations.vllm.launch import serve as launch
 

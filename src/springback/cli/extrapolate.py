@@ -103,6 +103,10 @@ def extrapolate(
         raise SpringbackError(
             "extrapolate needs --mu and --out (or --weights and --out, or --check alone); give both"
         )
+    from springback.weights.direction import read_mu
+
+    if options.mu is not None:
+        read_mu(options.mu)
     folders = _resolve(checkpoints, options.early_revision, options.ft_revision)
     from springback.weights import is_adapter
 

@@ -11,7 +11,7 @@ from springback.cli.flags import FIRST, take, with_settings
 from springback.cli.output import OUTPUT, emit
 from springback.cli.say import say, say_block
 from springback.errors import SpringbackError
-from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings
+from springback.settings import ComputeSettings, GenerateOptions, SpeedSettings, check_speed
 
 
 @with_settings(GenerateOptions, first="max_new_tokens temperature seed system raw")
@@ -46,16 +46,25 @@ def generate(
     ] = None,
 ) -> None:
     """Answer prompts; a boosted folder is decoded contrastively."""
-    from springback.inference import GenerateSettings, load_at
-    from springback.inference import generate as run
-    from springback.models.placement import placement
+    from springback.models.names import require_decoder
+
+    place_settings = take(ComputeSettings, given)
+    wanted = take(GenerateOptions, given)
+    require_decoder(model, place_settings)
+    wanted.check_sampling()
+    check_speed(wanted.draft, wanted.cache, draft_model)
+    if draft_model:
+        require_decoder(draft_model, place_settings)
 
     lines = prompt or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not lines:
         raise SpringbackError("no prompt; give one as an argument or on standard input")
-    place = placement(take(ComputeSettings, given))
-    options = vars(take(GenerateOptions, given))
-    settings = GenerateSettings(**options, stop=tuple(stop or ()), draft_model=draft_model)
+    from springback.inference import GenerateSettings, load_at
+    from springback.inference import generate as run
+    from springback.models.placement import placement
+
+    place = placement(place_settings)
+    settings = GenerateSettings(**vars(wanted), stop=tuple(stop or ()), draft_model=draft_model)
     loaded = load_at(model, place, base)
     if not stream or OUTPUT.json:
         answers = run(loaded, lines, settings)

@@ -39,10 +39,10 @@ def audit_plan(settings: AuditSettings, asked: LargeSettings, out: Path) -> None
 
         say_block(make(settings, asked))
         return
-    from springback.jobs.audit import series
     from springback.jobs.audit.job import plan
+    from springback.jobs.audit.studies import planned
 
-    for single, folder in series.planned(settings, out):
+    for single, folder in planned(settings, out):
         say(f"{single.name}:")
         say_block(str(plan(single.settings, folder)))
 

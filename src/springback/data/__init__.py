@@ -11,6 +11,7 @@ from springback.data.loading import (
     content_key,
     is_built_in,
     load_slice,
+    require_source,
     split_rows,
 )
 from springback.data.references import nll_withheld
@@ -46,6 +47,7 @@ __all__ = [
     "problem_count",
     "problem_texts",
     "problems",
+    "require_source",
     "review_count",
     "reviews",
     "source_of",

@@ -16,7 +16,8 @@ from springback.data.builtin.requests import KINDS, requests
 from springback.data.builtin.reviews import REVIEW_LABELS, reviews
 from springback.data.choices import choice_problems, problem_texts
 from springback.data.formats import joined, load_rows, split_conditions
-from springback.errors import DataError
+from springback.data.records import require_place
+from springback.errors import DataError, did_you_mean
 
 BUILT_IN_ROWS = 1000
 _PROBLEMS = {
@@ -27,6 +28,14 @@ _PROBLEMS = {
 
 #: Built-in lists, of which there are only so many.
 LISTED = {"passages": len(PASSAGES), **{f"requests:{kind}": len(r) for kind, r in KINDS.items()}}
+
+#: Every built-in data set by name.
+BUILT_IN = (
+    *(f"reviews:{label}" for label in REVIEW_LABELS),
+    *_PROBLEMS,
+    *(f"{name}:{level}" for name in _PROBLEMS for level in (1, 2, 3)),
+    *LISTED,
+)
 
 _OTHER = re.compile(r"[\W_]+")
 
@@ -99,10 +108,29 @@ def _built_in(source: str, n: int, seed: int, split: str) -> Slice:
         return _PROBLEMS[source](n, seed=seed, split=which)
     if base in _PROBLEMS and option in ("1", "2", "3"):
         return _PROBLEMS[base](n, seed=seed, split=which, levels=(int(option),))
-    raise DataError(
-        f"no built-in data set {source!r}; allowed: reviews:positive, reviews:negative, problems, "
-        "problems-choice, problems-text, these three also with a level (problems:1, problems:2, "
-        f"problems:3), {', '.join(LISTED)}; choose one, or write ./ before a file's name"
+    raise _unknown(source)
+
+
+def require_source(source: str) -> None:
+    """Raise :class:`springback.errors.DataError` for a source that is not there: no built-in data
+    set of that name, nothing on this disk, and no name of a hub data set.  Nothing is read."""
+    if is_built_in(source):
+        if source not in BUILT_IN:
+            raise _unknown(source)
+        return
+    for part in joined(source):
+        place, _ = split_conditions(part)
+        if place.strip():
+            require_place(place)
+
+
+def _unknown(source: str) -> DataError:
+    near = did_you_mean(source, BUILT_IN)
+    return DataError(
+        f"no built-in data set {source!r}{near}; allowed: reviews:positive, reviews:negative, "
+        "problems, problems-choice, problems-text, these three also with a level (problems:1, "
+        f"problems:2, problems:3), {', '.join(LISTED)}; choose one, or write ./ before a file's "
+        "name"
     )
 
 

@@ -264,7 +264,18 @@ def _size(value: object) -> int:
     return sum(map(_size, value)) if isinstance(value, list) else _LEAST
 
 
-def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[Record]:
+def require_place(source: str) -> None:
+    """Raise :class:`springback.errors.DataError` for what is neither on this disk nor named like a
+    hub data set; nothing is read."""
+    try:
+        if local_files(source) is None:
+            _hub_parts(source)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {source!r}: {brief(error)}; check path and rights") from error
+
+
+def _hub_parts(source: str) -> tuple[str, str | None, str | None, str | None]:
+    """Name, config, revision and split of a hub data set; raises where ``source`` names none."""
     match = _HUB_ID.fullmatch(source)
     suffix = Path(source).suffix.lower()
     # "data/train" with a folder data beside it is a mistyped path, not somebody's data set.
@@ -275,6 +286,11 @@ def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[R
             "data set id (owner/name); check the path"
         )
     name, config, pinned, part = match.groups()
+    return name, config, pinned, part
+
+
+def _hub_or_nothing(source: str, split: str, revision: str | None) -> Iterator[Record]:
+    name, config, pinned, part = _hub_parts(source)
     return hub_records(name, config, part or split, revision or pinned)
 
 

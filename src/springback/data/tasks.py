@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from springback.data.files import is_local
 from springback.data.formats import split_conditions
 from springback.data.records import read_records
-from springback.errors import DataError, describe
+from springback.errors import DataError, describe, did_you_mean
 
 #: What a template must hold: the question, with its context before it and its choices below it.
 QUESTION = "{question}"
@@ -68,7 +68,11 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise DataError(
             "--task: "
-            + describe(repr(name), ", ".join(TASKS), "name one of these, or leave it out")
+            + describe(
+                f"{name!r}{did_you_mean(name, TASKS)}",
+                ", ".join(TASKS),
+                "name one of these, or leave it out",
+            )
         )
     return TASKS[name]
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from springback.errors import SpringbackError, describe
+from springback.decoding.gate import Gate as Gate
+from springback.decoding.gate import parse_gate as parse_gate
+from springback.errors import SpringbackError
 
 #: How far implausible tokens lie below the lowest plausible one.  At 1e4 fp32 loses their order.
 STEP = 1e3
@@ -33,41 +34,6 @@ def check_settings(lam: float, alpha: float) -> None:
         raise SpringbackError(f"lambda is {lam}; allowed is any finite number from 0 up")
     if not 0 < alpha <= 1:
         raise SpringbackError(f"alpha is {alpha}; allowed is above 0 and at most 1 (paper: 0.1)")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Contrast only where the expert is uncertain; elsewhere the expert alone decides.
-
-    ``top``: its largest probability is at most ``threshold``.  ``entropy``: the entropy of its
-    distribution is at least ``threshold``, in nats.  Both over the full vocabulary, temperature 1.
-    """
-
-    measure: str
-    threshold: float
-
-    def __str__(self) -> str:
-        return f"{self.measure}:{self.threshold:g}"
-
-
-def parse_gate(text: str) -> Gate:
-    """The gate that ``top:P`` (0 < P <= 1) or ``entropy:NATS`` (above 0) names."""
-    measure, _, value = text.partition(":")
-    try:
-        threshold = float(value)
-    except ValueError:
-        threshold = math.nan
-    fine = threshold > 0 and (threshold <= 1 if measure == "top" else math.isfinite(threshold))
-    if measure not in ("top", "entropy") or not fine:
-        raise SpringbackError(
-            "--gate: "
-            + describe(
-                repr(text),
-                "top:P with P above 0 and at most 1, or entropy:NATS above 0",
-                "write for example top:0.9 or entropy:0.5",
-            )
-        )
-    return Gate(measure, threshold)
 
 
 def uncertain(expert: Tensor, gate: Gate) -> Tensor:

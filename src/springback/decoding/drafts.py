@@ -19,7 +19,6 @@ from springback.decoding.settings import NO_HOOKS
 #: Matches of so many last tokens are looked for, longest first.
 GRAMS = (4, 3, 2)
 LONGEST = 10
-DRAFTS = ("none", "ngram", "amateur", "model")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from springback.decoding.cpu_matmul import fast_products
 from springback.decoding.deferral import DeferralPolicy
 from springback.decoding.drafts import (
     DEFAULT_SPECULATION,
-    DRAFTS,
     ModelDrafts,
     NgramIndex,
     Pace,
@@ -33,8 +32,9 @@ from springback.decoding.ragged_cache import CachedModel, CachedPair, croppable
 from springback.decoding.sampling import Answer, Chooser, noise_of
 from springback.decoding.settings import NO_HOOKS, Decoded, DecodeSettings, Hooks, Work, check
 from springback.decoding.speculative import Batch
-from springback.decoding.static_cache import CACHES, CachedModels
+from springback.decoding.static_cache import CachedModels
 from springback.errors import SpringbackError, describe
+from springback.settings import check_speed
 
 Pair = tuple[PreTrainedModel, PreTrainedModel | None]
 
@@ -114,20 +114,7 @@ def _check_fast(settings: DecodeSettings, speculation: Speculation) -> None:
         raise SpringbackError(
             describe("the average of two models in decode_fast", "contrast", "use decode")
         )
-    if speculation.draft not in DRAFTS or (
-        (speculation.draft == "model") != (speculation.model is not None)
-    ):
-        raise SpringbackError(
-            describe(
-                f"draft = {speculation.draft!r}",
-                f"{', '.join(DRAFTS)}; a model with 'model', and only then",
-                "change it",
-            )
-        )
-    if speculation.cache not in CACHES:
-        raise SpringbackError(
-            describe(f"cache = {speculation.cache!r}", ", ".join(CACHES), "use one of these")
-        )
+    check_speed(speculation.draft, speculation.cache, speculation.model)
     if speculation.defer < 0:
         raise SpringbackError(
             describe(f"defer = {speculation.defer}", "0 (ask at once) or more", "change it")

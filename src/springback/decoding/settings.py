@@ -15,7 +15,6 @@ The order, which is part of what decoding means here (paper B, section B2, has n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,18 +97,9 @@ def check(
         )
     if any(not p for p in prompts):
         raise SpringbackError("a prompt is empty; every prompt needs at least one token")
-    limits = {
-        "temperature": (s.temperature, s.temperature >= 0, "0 (greedy) or more"),
-        "max_new_tokens": (s.max_new_tokens, s.max_new_tokens >= 0, "0 or more"),
-        "batch_size": (s.batch_size, s.batch_size > 0, "1 or more"),
-        "top_k": (s.top_k, s.top_k >= 0, "0 (off) or more"),
-        "top_p": (s.top_p, 0 < s.top_p <= 1, "above 0 and at most 1 (off)"),
-        "min_p": (s.min_p, 0 <= s.min_p < 1, "0 (off) to below 1"),
-        "repetition_penalty": (s.repetition_penalty, s.repetition_penalty > 0, "above 0; 1 is off"),
-    }
-    for name, (value, fine, allowed) in limits.items():
-        if not (math.isfinite(value) and fine):
-            raise SpringbackError(describe(f"{name} = {value}", allowed, "change it"))
+    s.check_sampling()
+    if s.batch_size < 1:
+        raise SpringbackError(describe(f"batch_size = {s.batch_size}", "1 or more", "change it"))
     longest = max(map(len, prompts), default=0)
     for model in (expert, amateur):
         have = _positions(model)

@@ -23,8 +23,6 @@ from springback.decoding.ragged_cache import ATTENTION, CachedModel, CachedPair
 from springback.errors import SpringbackError, describe
 from springback.models.placement import is_spread
 
-#: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.
-CACHES = ("dynamic", "static", "compiled")
 #: Tokens a row that blocks are padded to; longer ones (prompts) run as they are.
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)
 #: A compilation takes half a minute, so fewer of them.

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from springback.core import Row, content_hash
 from springback.errors import MissingExtraError, SpringbackError, describe
-from springback.models.encoding import Encoded, prompt_text
-from springback.models.loading import Tokenizer
 from springback.models.quiet import one_line, quiet
+
+if TYPE_CHECKING:
+    from springback.models.encoding import Encoded
+    from springback.models.loading import Tokenizer
 
 PREFIX = "lm-eval:"
 FORM = "lm-eval:TASK[:METRIC[,FILTER]]"
@@ -104,6 +106,8 @@ class HarnessTask:
         return [self._choices(row, tokenizer, system) for row in rows]
 
     def _choices(self, row: Row, tokenizer: Tokenizer, system: str | None) -> list[Encoded]:
+        from springback.models.encoding import Encoded, prompt_text
+
         templated = bool(tokenizer.chat_template)
         context = prompt_text(tokenizer, row, system)
         with self._faults("its choices"):

@@ -14,10 +14,7 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from typing import TYPE_CHECKING, Any
 
 from springback.core import Checkpoint
 from springback.errors import MissingExtraError, ModelError
@@ -34,6 +31,9 @@ from springback.results.store import (
     write_refusal,
 )
 from springback.weights import hash_weights
+
+if TYPE_CHECKING:
+    import torch
 
 _MODEL_FILE = "springback-model.json"
 
@@ -234,6 +234,9 @@ def _convert(spec: BuiltinModel, source: Path, target: Path) -> None:
         )
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtraError("gguf", "demo", f"reading the built-in model {spec.name}")
+    import torch
+    from transformers import AutoTokenizer
+
     dtype: torch.dtype = getattr(torch, spec.dtype)
     # fp32 weights are eight times as large as four-bit ones.
     needed = (5 * dtype.itemsize * source.stat().st_size) // 2
@@ -257,6 +260,9 @@ def _convert(spec: BuiltinModel, source: Path, target: Path) -> None:
 
 def _plain_model(spec: BuiltinModel, source: Path, dtype: torch.dtype) -> Any:
     """The GGUF file's model without a trace of the quantiser, which would refuse training."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     quantised = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=dtype
     )

@@ -32,7 +32,9 @@ from transformers import (
 from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
-from springback.models.hub import download, looks_like_hub_id, split_revision
+from springback.models.hub import download, split_revision
+from springback.models.names import MOST_LAYERS as MOST_LAYERS
+from springback.models.names import require_model
 from springback.models.placement import Placement, accelerator
 from springback.models.quiet import one_line, quiet
 from springback.models.templates import with_chat
@@ -40,7 +42,7 @@ from springback.results.store import whole_folder
 from springback.settings import ChatSettings
 from springback.weights import hash_weights
 from springback.weights.io.aligning import sound
-from springback.weights.io.folder import open_weights, readable_json
+from springback.weights.io.folder import open_weights
 
 Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
@@ -53,9 +55,6 @@ WEIGHTS_FILE = "weights.safetensors"
 _TOKENIZER = re.compile(
     "tokenizer|vocab|merges|added_tokens|special_tokens_map|spiece|sentencepiece"
 )
-#: What configs call the number of layers, and the most that is believed.
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-MOST_LAYERS = 1000
 #: Of the speed of a large matrix product, what a whole model reaches (docs/log.md;
 #: benchmarks/plan_calibration.py).
 SHARE = {"bf16-mixed": 0.4, "bfloat16": 0.4, "float32": 0.8}
@@ -73,37 +72,13 @@ def resolve(name: str | Path, revision: str | None = None) -> Checkpoint:
     text = str(name)
     if text in BUILTIN:
         return builtin_checkpoint(text)
+    require_model(text)
     path = Path(text)
     if path.is_dir():
-        if not (path / "config.json").exists():
-            raise ModelError(
-                f"{path} has no config.json, so it is not a model folder; "
-                "name a folder written by save_pretrained"
-            )
-        _require_layers(path)
         return Checkpoint(str(path), content_hash=hash_weights(path))
-    if not looks_like_hub_id(text):
-        raise ModelError(
-            f"no model at '{text}'; allowed: a model folder, a hub id such as org/name, "
-            f"or a built-in name ({', '.join(BUILTIN)})"
-        )
     folder = download(*split_revision(text, revision))
     # The snapshot's folder is named after the commit.
     return Checkpoint(str(folder), revision=folder.name, content_hash=hash_weights(folder))
-
-
-def _require_layers(folder: Path) -> None:
-    """Raise :class:`ModelError` for a config of so many layers that building them would not end."""
-    config = readable_json(folder / "config.json")
-    parts = (config, config.get("text_config")) if isinstance(config, dict) else ()
-    for part in (part for part in parts if isinstance(part, dict)):
-        for name in _LAYERS:
-            count = part.get(name)
-            if isinstance(count, int) and count > MOST_LAYERS:
-                raise ModelError(
-                    f"{folder / 'config.json'} says {name} {str(count)[:20]}; allowed: up to "
-                    f"{MOST_LAYERS}; copy it from the model again"
-                )
 
 
 def is_here(name: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from springback.errors import MissingExtraError, ModelError, describe
+from springback.models.names import require_compute
 from springback.settings import ComputeSettings
 from springback.weights import tensor_names
 
@@ -109,24 +110,11 @@ def placement(
     Raises :class:`ModelError` for a dtype, device or map that is not allowed or not here.
     """
     s = settings or ComputeSettings()
+    require_compute(s, device_map)
     device = _device(s.device)
-    if s.device_map not in (None, "auto"):
-        allowed = "auto (from Python also a map of module names to devices)"
-        raise ModelError(
-            describe(f"--device-map {s.device_map}", allowed, "leave it out for one device")
-        )
     wanted = device_map or s.device_map
-    if wanted and s.device != "auto":
-        raise ModelError(
-            describe(
-                f"--device {s.device} with --device-map", "one of the two", "leave one of them out"
-            )
-        )
     if wanted and importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train", "--device-map")
-    if s.dtype != "auto" and s.dtype not in DTYPES:
-        allowed = ", ".join(("auto", *DTYPES))
-        raise ModelError(describe(f"--dtype {s.dtype}", allowed, "choose one of these"))
     dtype = DTYPES.get(s.dtype)
     if s.dtype == "auto" and device.type == "cpu":
         dtype = torch.float32
@@ -146,9 +134,6 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return accelerator()
     kind, _, number = name.partition(":")
-    known = kind in ("cpu", "mps", "cuda") and (not number or (kind == "cuda" and number.isdigit()))
-    if not known or (":" in name and not number):
-        raise ModelError(describe(f"--device {name}", allowed, "choose one of these"))
     here = {
         "cpu": 1,
         "mps": int(torch.backends.mps.is_available()),

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import transformers
-
 _ACCELERATE = standard_logging.getLogger("accelerate")
 
 
@@ -49,7 +47,10 @@ class quiet:
     """
 
     def __enter__(self) -> None:
-        logging: Any = transformers.utils.logging
+        import transformers
+
+        self.logging: Any = transformers.utils.logging
+        logging = self.logging
         self.level = _ACCELERATE.level
         self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         if "TRANSFORMERS_VERBOSITY" not in os.environ:
@@ -58,7 +59,7 @@ class quiet:
             logging.disable_progress_bar()
 
     def __exit__(self, *_: object) -> None:
-        logging: Any = transformers.utils.logging
+        logging = self.logging
         logging.set_verbosity(self.verbosity)
         _ACCELERATE.setLevel(self.level)
         if self.bars:

@@ -1,4 +1,4 @@
-"""What the jobs share: checks of settings and data, the result file."""
+"""What the jobs share: the result file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from springback.core import Measurement, Slice, to_jsonable
-from springback.data import check_disjoint
-from springback.errors import SpringbackError
+from springback.core import Measurement, to_jsonable
+from springback.results.checks import check_positive as check_positive
+from springback.results.checks import require_disjoint as require_disjoint
 from springback.results.provenance import now, provenance
 from springback.results.redaction import without_secrets
 from springback.results.schema import SCHEMA_VERSION, Analysis, Verdict
@@ -88,17 +88,3 @@ def geometric(values: Iterable[float]) -> Interval | None:
     logs = mean_interval([math.log(v) for v in known])
     low, high = (None if end is None else math.exp(end) for end in (logs.low, logs.high))
     return replace(logs, mean=math.exp(logs.mean), low=low, high=high)
-
-
-def require_disjoint(parts: Sequence[Slice]) -> None:
-    """Raise if any two of the slices share a row."""
-    for index, a in enumerate(parts):
-        for b in parts[index + 1 :]:
-            check_disjoint(a, b)
-
-
-def check_positive(settings: Mapping[str, float]) -> None:
-    """Raise unless every value is above zero; the key is the flag's name."""
-    for name, value in settings.items():
-        if not value > 0:  # NaN is refused too
-            raise SpringbackError(f"--{name} is {value}; give a number above 0")

@@ -7,24 +7,42 @@ the model: to keep a checkpoint, or to measure.  State goes to safetensors and J
 weights.
 """
 
-from springback.training.batches import Marks, OnMark, Resume, Trained, check_recipe, plan_batches
-from springback.training.examples import (
-    NEUTRAL_PROMPT,
-    Example,
-    Examples,
-    Labelled,
-    Preference,
-    Prompt,
-    Reward,
-    encode_labelled,
-    encode_preferences,
-    encode_prompts,
-    labelled_rows,
-    preference_rows,
-    with_prompt,
-)
-from springback.training.lora import Lora, add_lora, drop_lora, has_lora, merge_lora, reset_lora
-from springback.training.run import finetune
+from typing import TYPE_CHECKING
+
+from springback.core import on_first_use
+
+if TYPE_CHECKING:
+    from springback.training.batches import Marks, OnMark, Resume, Trained, plan_batches
+    from springback.training.examples import (
+        Example,
+        Examples,
+        Labelled,
+        Preference,
+        Prompt,
+        Reward,
+        encode_labelled,
+        encode_preferences,
+        encode_prompts,
+        labelled_rows,
+        preference_rows,
+        with_prompt,
+    )
+    from springback.training.lora import Lora, add_lora, drop_lora, has_lora, merge_lora, reset_lora
+    from springback.training.recipes import NEUTRAL_PROMPT, check_recipe
+    from springback.training.run import finetune
+else:
+    __getattr__ = on_first_use(
+        __name__,
+        {
+            "batches": "Marks OnMark Resume Trained plan_batches",
+            "examples": "Example Examples Labelled Preference Prompt Reward encode_labelled "
+            "encode_preferences encode_prompts labelled_rows preference_rows "
+            "with_prompt",
+            "lora": "Lora add_lora drop_lora has_lora merge_lora reset_lora",
+            "recipes": "NEUTRAL_PROMPT check_recipe",
+            "run": "finetune",
+        },
+    )
 
 __all__ = [
     "NEUTRAL_PROMPT",

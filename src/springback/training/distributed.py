@@ -39,7 +39,8 @@ from springback.models.loading import (
 )
 from springback.progress import Progress, Silent
 from springback.results.store import clear_folder, read_json, whole_folder, write_json
-from springback.training.batches import Marks, Trained, check_recipe, examples_seen, plan_batches
+from springback.training.batches import Marks, Trained, examples_seen, plan_batches
+from springback.training.recipes import check_recipe
 from springback.training.run import finetune
 
 JOB, START, DONE = "job.json", "start.safetensors", "done.json"

@@ -14,9 +14,7 @@ from springback.core import ALGORITHMS, ExampleForm, Row
 from springback.errors import DataError, describe
 from springback.models.encoding import Encoded, encode_prompt, encode_row
 from springback.models.loading import Model, Tokenizer
-
-#: What a bare text answers where an algorithm needs a prompt.
-NEUTRAL_PROMPT = "Review:"
+from springback.training.recipes import NEUTRAL_PROMPT
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ from springback.training.batches import (
     Marks,
     Resume,
     Trained,
-    check_recipe,
     examples_seen,
     plan_batches,
 )
 from springback.training.examples import Example, Examples, check_examples
 from springback.training.lora import has_lora
 from springback.training.memory.malloc import large_blocks_apart
+from springback.training.recipes import check_recipe
 from springback.training.trainer import (
     STATE_VERSION,
     Loop,

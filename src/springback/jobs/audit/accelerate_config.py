@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from springback.errors import SpringbackError, describe
 from springback.jobs.config import read_study
-from springback.training.distributed import Launch
+
+if TYPE_CHECKING:
+    from springback.training.distributed import Launch
 
 
 def read_launch(path: str) -> Launch:
@@ -38,6 +40,8 @@ def read_launch(path: str) -> Launch:
             "2 (version 1 is for devices)",
             "write fsdp_version: 2 into fsdp_config",
         )
+    from springback.training.distributed import Launch
+
     return Launch(Path(path).absolute(), processes, cpu, kind == "FSDP", port)
 
 

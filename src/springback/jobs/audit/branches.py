@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from springback.core import ALGORITHMS, Slice
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, did_you_mean
 from springback.jobs.audit.attackers import ATTACKERS, AttackerInfo, function
 from springback.jobs.audit.pools import Data, front
 from springback.jobs.audit.protections import Protection, mixed_rows, parse_all
@@ -90,7 +90,8 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
     made: list[Attack] = []
     for name in settings.attackers:
         if name not in ATTACKERS:
-            raise SpringbackError(f"--attackers has {name}; allowed: {', '.join(ATTACKERS)}")
+            near = did_you_mean(name, ATTACKERS)
+            raise SpringbackError(f"--attackers has {name}{near}; allowed: {', '.join(ATTACKERS)}")
         made += function(ATTACKERS[name].attacks)(settings)
     return tuple(dict.fromkeys([*made, *(Attack(mix=m) for m in settings.mix if m)]))
 

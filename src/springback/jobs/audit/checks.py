@@ -1,27 +1,77 @@
-"""What an audit's settings are checked for before it starts; its rows are checked in ``rows``."""
+"""What an audit's settings are checked for before it starts; its rows are checked in ``rows``.
+
+What needs no torch comes first, and :func:`refuse` is that alone, for the command line.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from springback.core import ALGORITHMS
+from springback.core import ALGORITHMS, PRECISIONS
+from springback.data import require_source
 from springback.errors import SpringbackError, describe, did_you_mean
 from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.finished import settle
 from springback.jobs.audit.protections import parse_all
 from springback.jobs.audit.settings import CONTROLS, EXPERIMENTS, RESISTANCE_DATA, AuditSettings
-from springback.models.loading import default_precision
-from springback.models.placement import audit_placement
-from springback.probes.registry import get_probe
+from springback.models.names import require_compute, require_model
+from springback.probes.judges import require_judges
+from springback.results.checks import check_positive
+from springback.results.places import require_apart
 from springback.results.probe_info import PROBES
-from springback.results.writing import check_positive
-from springback.training import NEUTRAL_PROMPT, check_recipe
+from springback.training.recipes import NEUTRAL_PROMPT, check_recipe
+
+#: The settings that name what is read.
+READ = ("model", "base", "align", "perturb", "benign", "neutral", "pretraining", "choices")
+
+
+def refuse(settings: AuditSettings, out: str | Path) -> None:
+    """Raise :class:`SpringbackError` for what is seen to be wrong without torch.
+
+    Wrong values and names, models and data that are not there (hub ids are believed), a folder for
+    results that is none.  The job itself raises the same for all of this, and for more.
+    """
+    settings = check_values(settings)
+    require_apart(out, settings, READ)
+    for source in _sources(settings):
+        require_source(source)
+    for model in filter(None, (settings.model, settings.base)):
+        require_model(model)
+
+
+def _sources(settings: AuditSettings) -> list[str]:
+    """The data that the study reads for certain."""
+    s = settings
+    benign = "repair" in s.experiments or any(a.info.benign_rows or a.mix for a in attacks(s))
+    needed = (
+        (s.align, bool(s.align)),
+        (s.perturb, True),
+        (s.benign, benign),
+        (s.neutral, "neutral_nll" in s.probes),
+        (s.pretraining, "rates" in s.probes),
+        (s.choices, "choice" in s.probes),
+    )
+    return [source for source, is_read in needed if is_read]
 
 
 def check_settings(settings: AuditSettings) -> AuditSettings:
     """The settings with ``auto`` filled in and lists sorted; raises on what cannot be."""
+    from springback.models.loading import default_precision
+    from springback.models.placement import audit_placement
+
+    settings = check_values(settings)
+    place = audit_placement(settings)
+    if settings.precision == "auto":
+        settings = replace(settings, precision=default_precision(place.device))
+    _check_whole_weights(settings)
+    return settings
+
+
+def check_values(settings: AuditSettings) -> AuditSettings:
+    """:func:`check_settings` as far as it needs no torch: ``precision`` may stay ``auto``."""
     if settings.series:
         raise SpringbackError(
             "audit measures one model; for a series use springback.jobs.audit.series.series"
@@ -70,8 +120,6 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
             f"--experiments is {', '.join(settings.experiments)}; rebound has to be among them, "
             "since the others build on its runs"
         )
-    if settings.precision == "auto":
-        settings = replace(settings, precision=default_precision(audit_placement(settings).device))
     settings = _with_compute(settings)
     _check_algorithms(settings)
     pairs = any(
@@ -91,8 +139,9 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
 def _check_probes(settings: AuditSettings) -> None:
     unknown = [p for p in settings.probes if p not in PROBES]
     if unknown or (settings.align and "margin" not in settings.probes):
+        near = did_you_mean(unknown[0], PROBES) if unknown else ""
         raise SpringbackError(
-            f"--probes is {', '.join(settings.probes)}; allowed: {', '.join(PROBES)}, "
+            f"--probes is {', '.join(settings.probes)}{near}; allowed: {', '.join(PROBES)}, "
             "with margin among them, since gain and fall are measured in it"
         )
     if "base_kl" in settings.probes and settings.base is None:
@@ -104,6 +153,8 @@ def _check_probes(settings: AuditSettings) -> None:
             f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
             "give both: the probe behaviour and what scores the texts"
         )
+    if settings.behaviour is not None:
+        require_judges(settings.behaviour)
     if settings.pretraining_volume < 0:
         raise SpringbackError(
             f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
@@ -170,7 +221,7 @@ def _check_execution(settings: AuditSettings) -> None:
 def _with_compute(settings: AuditSettings) -> AuditSettings:
     """The settings with the probes' precision filled in; raises on what does not go together."""
     s = settings
-    audit_placement(s)
+    require_compute(s)
     if s.dtype == "float16":
         allowed = "float32, bfloat16"
         raise SpringbackError(
@@ -261,8 +312,7 @@ def _check_projection(settings: AuditSettings) -> None:
 
 
 def _check_algorithms(settings: AuditSettings) -> None:
-    for algorithm in (settings.algorithm, settings.perturb_algorithm):
-        check_recipe(settings.recipe(0, algorithm))
+    _check_recipes(settings)
     perturbing = ALGORITHMS[settings.perturb_algorithm]
     if perturbing.learns != "rows" and any(attack.mix for attack in attacks(settings)):
         flag = "--mix" if any(settings.mix) else "--attackers benign"
@@ -275,6 +325,19 @@ def _check_algorithms(settings: AuditSettings) -> None:
             f"--attack-seeds with --perturb-algorithm {settings.perturb_algorithm}; the rows that "
             "it learns against are drawn by the study's seed: leave out one of the two"
         )
+
+
+def _check_recipes(settings: AuditSettings) -> None:
+    """Of a precision that is still open every other field."""
+    known = replace(settings, precision=PRECISIONS[0]) if settings.precision == "auto" else settings
+    for algorithm in (settings.algorithm, settings.perturb_algorithm):
+        check_recipe(known.recipe(0, algorithm))
+
+
+def _check_whole_weights(settings: AuditSettings) -> None:
+    """An adapter has no weights for the probes that read them."""
+    from springback.probes.registry import get_probe
+
     whole = [p for p in settings.probes if get_probe(p).whole_weights]
     if settings.lora_rank and whole:
         raise SpringbackError(

@@ -26,7 +26,7 @@ from springback.jobs.audit.analysis import (
     protections,
     rates,
 )
-from springback.jobs.audit.checks import check_settings
+from springback.jobs.audit.checks import READ, check_settings
 from springback.jobs.audit.finished import is_finished
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
@@ -41,9 +41,6 @@ from springback.results.places import require_apart, require_same_kind, require_
 from springback.results.schema import Verdict
 from springback.results.store import Store, require_space, write_json, write_text
 from springback.results.writing import Clock, Result, write_result
-
-#: The settings that name what is read.
-_READ = ("model", "base", "align", "perturb", "benign", "neutral", "pretraining", "choices")
 
 
 def audit(
@@ -63,7 +60,7 @@ def audit(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings or AuditSettings())
     spread = on_ray(executor)
-    require_apart(out, settings, _READ)
+    require_apart(out, settings, READ)
     with Store(out).locked() as store, ExitStack() as ending:
         ending.enter_context(
             memory_explained("audit", partial(parts_of, settings), settings.device)

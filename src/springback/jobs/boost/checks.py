@@ -1,12 +1,16 @@
-"""What a boost checks before it starts, and its data: rows to train, to choose and to judge on."""
+"""What a boost checks before it starts, and its data: rows to train, to choose and to judge on.
+
+What needs no torch comes first, and :func:`refuse` is that alone, for the command line.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from springback.core import Row, Slice
+from springback.core import PRECISIONS, Row, Slice
 from springback.data import (
     content_key,
     fields_of,
@@ -14,30 +18,51 @@ from springback.data import (
     is_local,
     load_slice,
     nll_withheld,
+    require_source,
     source_of,
     split_conditions,
     split_rows,
     task_of,
     where_is,
 )
-from springback.decoding.contrast import parse_gate
+from springback.decoding.gate import parse_gate
 from springback.errors import DataError, SpringbackError, describe
 from springback.integrations.lm_eval_tasks import HarnessTask, is_lm_eval
+from springback.jobs.boost.candidates import RULES, SEARCHES, candidates
 from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import question_format
-from springback.jobs.boost.search import RULES, candidates
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.loading import default_precision
-from springback.models.placement import placement
+from springback.models.names import require_compute, require_model
 from springback.models.run_folder import checkpoints_of
-from springback.results.writing import check_positive, require_disjoint
-from springback.training.batches import check_recipe
+from springback.results.checks import check_positive, require_disjoint
+from springback.results.places import require_apart
+from springback.training.recipes import check_recipe
 
 #: Questions where neither a source nor a task is named.
 BUILT_IN = "problems"
-SEARCHES = ("staged", "joint")
 #: Weak models beside the fine-tuned one, in the order of the table.
 WEAK = ("early", "init", "other")
+
+
+#: The settings that name what is read.
+READ = ("early", "ft", "model", "weak", "reference", "train", "validation", "test")
+
+
+def refuse(settings: BoostSettings, out: str | Path) -> None:
+    """Raise :class:`SpringbackError` for what is seen to be wrong without torch.
+
+    Wrong values and names, models and data that are not there (hub ids are believed), a folder for
+    results that is none.  The job itself raises the same for all of this, and for more.
+    """
+    s = check_values(settings)
+    require_apart(out, s, READ)
+    by_task = is_lm_eval(s.metric)
+    for source in (s.train, *(() if by_task else (s.validation, s.test))):
+        if source:
+            require_source(source)
+    pair = s.run or (s.early, s.ft) if s.early and s.ft else (s.model,)
+    for model in filter(None, (*pair, s.weak, s.reference)):
+        require_model(model, adapters=True)
 
 
 def check_settings(settings: BoostSettings) -> BoostSettings:
@@ -45,8 +70,19 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
 
     That is: the task's sources and metric, ``auto``, and 0 among the candidates.
     """
-    questions = question_format(settings)
+    from springback.models.loading import default_precision
+    from springback.models.placement import placement
+
+    settings = check_values(settings)
     placement(settings)
+    auto = settings.precision == "auto"
+    return replace(settings, precision=default_precision()) if auto else settings
+
+
+def check_values(settings: BoostSettings) -> BoostSettings:
+    """:func:`check_settings` as far as it needs no torch: ``precision`` may stay ``auto``."""
+    questions = question_format(settings)
+    require_compute(settings)
     settings = _of_run(with_sources(settings))
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:
@@ -86,7 +122,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
                 "sort them, or leave it out for terciles",
             )
         )
-    auto, above = settings.precision == "auto", settings.positive
+    above = settings.positive
     settings = replace(
         settings,
         metric=questions.metric,
@@ -96,9 +132,9 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
         ablate_weak=_ablated(settings, raw),
         gate=str(parse_gate(settings.gate)) if settings.gate else None,
         temperature=_temperature(settings),
-        precision=default_precision() if auto else settings.precision,
     )
-    check_recipe(settings.recipe())
+    auto = settings.precision == "auto"  # which is one of the others, by the device
+    check_recipe((replace(settings, precision=PRECISIONS[0]) if auto else settings).recipe())
     return settings
 
 

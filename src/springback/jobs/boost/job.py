@@ -23,7 +23,7 @@ from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, make_pair
-from springback.jobs.boost.checks import Data, check_settings, load_data
+from springback.jobs.boost.checks import READ, Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
 from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
@@ -48,9 +48,6 @@ from springback.results.schema import Part, Verdict
 from springback.results.store import Store
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
-
-#: The settings that name what is read.
-_READ = ("early", "ft", "model", "weak", "reference", "train", "validation", "test")
 
 
 class Boost(Scoring):
@@ -202,7 +199,7 @@ def boost(
     clock, progress = Clock.start(), progress or Silent()
     settings = check_settings(settings)
     spread = on_ray(executor)
-    require_apart(out, settings, _READ, *(["model"] if settings.write_model else []))
+    require_apart(out, settings, READ, *(["model"] if settings.write_model else []))
     needs = memory_explained("boost", lambda: peak_parts(settings), settings.device)
     with Store(out).locked() as store, needs, ExitStack() as ending:
         if settings.write_model:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from springback.core import byte_size
-from springback.jobs.boost.search import candidates
+from springback.jobs.boost.candidates import candidates
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.hardware import Machine, architecture, machine_of
 from springback.jobs.plan_lines import (

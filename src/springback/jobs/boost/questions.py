@@ -23,7 +23,7 @@ from springback.data.grading import (
     require_math,
     without_thoughts,
 )
-from springback.errors import DataError, SpringbackError, describe
+from springback.errors import DataError, SpringbackError, describe, did_you_mean
 from springback.integrations.lm_eval_tasks import FORM, HarnessTask, is_lm_eval, load_task
 from springback.jobs.boost.settings import BoostSettings
 from springback.probes.judges import (
@@ -254,7 +254,8 @@ def question_format(settings: BoostSettings) -> QuestionFormat:
     if is_user_function(metric):
         grader = load_user_function(metric, "metric")
     elif metric not in METRICS:
-        raise SpringbackError("--metric: " + describe(metric, _METRICS, "choose one"))
+        given = f"{metric}{did_you_mean(metric, METRICS)}"
+        raise SpringbackError("--metric: " + describe(given, _METRICS, "choose one"))
     elif metric == "math":
         require_math()
     return QuestionFormat(settings.task, metric, template, pattern, grader)

@@ -9,13 +9,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from springback.errors import SpringbackError
+from springback.jobs.boost.candidates import RULES as RULES
+from springback.jobs.boost.candidates import candidates as candidates
 from springback.results.boost_schema import Candidate, JointCandidate
 from springback.stats import Interval
 from springback.stats.smoothing import smoothed_gains
-
-#: What candidates are chosen by (``--choose-by``).
-RULES = ("auto", "accuracy", "nll", "best")
 
 
 @dataclass(frozen=True)
@@ -77,20 +75,6 @@ class Searched:
     choice: Choice | None = None
     #: What candidates are called that are no strengths.
     names: tuple[str, ...] | None = None
-
-
-def candidates(values: Sequence[float], flag: str, positive: bool = False) -> tuple[float, ...]:
-    """Sorted candidates with 0 among them, or with ``positive`` only those above 0.
-
-    Raises on negative or non-finite values, and if none is left.
-    """
-    if bad := [v for v in values if not math.isfinite(v) or v < 0]:
-        raise SpringbackError(f"--{flag} has {bad}; give finite numbers from 0 up, such as 0.1")
-    if not positive:
-        return tuple(sorted({0.0, *values}))
-    if not any(values):
-        raise SpringbackError(f"--{flag} has no candidate above 0, as --positive asks; give one")
-    return tuple(sorted({v for v in values if v > 0}))
 
 
 def choose(tried: Sequence[Tried], one_se: bool = False) -> Tried:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from springback.data import require_source
 from springback.errors import SpringbackError, describe
+from springback.integrations.lm_eval_tasks import PREFIX
 from springback.jobs.check.settings import CheckSettings
+from springback.models.names import require_compute, require_model
+from springback.models.run_folder import checkpoints_of
 from springback.results.places import require_apart
 
 #: The settings that name what is read.
@@ -40,11 +44,24 @@ def check_settings(settings: CheckSettings, out: str | Path) -> CheckSettings:
         raise SpringbackError("nothing is left to check; name texts, choices, tasks or prompts")
     if twice := [n for n in _CONTENT[:-1] if len(set(getattr(s, n))) < len(getattr(s, n))]:
         raise SpringbackError(f"--{twice[0]} names one source twice; name each once")
+    require_compute(s)
     for model in (s.base, s.tuned, *s.run):
         if model:
             _require_named(model)
     require_apart(out, s, READ)
     return s
+
+
+def refuse(settings: CheckSettings, out: str | Path) -> None:
+    """Raise :class:`SpringbackError` for all that is seen to be wrong without torch: as
+    :func:`check_settings`, and models and data that are not there (hub ids are believed)."""
+    s = check_settings(settings, out)
+    tuned = checkpoints_of(s.run) if s.run else filter(None, (s.tuned,))
+    for model in (s.base, *tuned):
+        require_model(model, adapters=True)
+    for source in (*s.texts, *s.choices, *s.prompts, *s.harmful, s.task):
+        if source and not source.startswith(PREFIX):
+            require_source(source)
 
 
 def _require_named(name: str) -> None:

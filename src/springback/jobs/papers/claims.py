@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from springback.core import printable
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, did_you_mean
 
 if TYPE_CHECKING:
     from springback.results.paper_schema import Figures, Reproduction
@@ -47,7 +47,8 @@ class Claim(Generic[S]):
 def check_names(claims: Mapping[str, Any], name: str, scale: str) -> None:
     """Raise :class:`SpringbackError` unless ``name`` is one of the claims and ``scale`` a scale."""
     if name not in claims:
-        raise SpringbackError(f"no reproduction '{name}'; allowed: {', '.join(claims)}")
+        near = did_you_mean(name, claims)
+        raise SpringbackError(f"no reproduction '{name}'{near}; allowed: {', '.join(claims)}")
     if scale not in SCALES:
         raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(SCALES)}")
 

@@ -22,9 +22,8 @@ from springback.jobs.audit.series import (
     run_all,
     slug,
 )
-from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import converted
-from springback.jobs.papers.claims import check_names, page, record
+from springback.jobs.papers.checks import settings_of as settings_of
+from springback.jobs.papers.claims import page, record
 from springback.jobs.papers.pretrain import pretrain
 from springback.jobs.papers.reproductions import REPRODUCTIONS, Reproduction
 from springback.jobs.papers.theory.job import pareto_study, theorem_study
@@ -40,15 +39,6 @@ from springback.results.paper_schema import Entry, Figures, ReproducedStudy
 from springback.results.places import require_same_kind
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
-
-
-def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> AuditSettings:
-    """The settings that the studies of a reproduction start from, ``given`` ones changed."""
-    check_names(REPRODUCTIONS, name, scale)
-    settings = replace(REPRODUCTIONS[name].begin[scale], **converted(AuditSettings, given))
-    if "behaviour" not in (*settings.probes, *given):  # the user's own probes do without
-        return replace(settings, behaviour=None)
-    return settings
 
 
 def plan(

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from springback.errors import SpringbackError
-from springback.jobs.audit.series import NamedStudy, by_model
 from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.audit.studies import NamedStudy, by_model
 from springback.jobs.papers.claims import Claim
 
 SMALL = AuditSettings()

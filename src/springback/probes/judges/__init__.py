@@ -1,7 +1,7 @@
 """Judges: what scores sampled texts in the probe ``behaviour``.  One file each, and an entry in
 :data:`springback.results.judge_info.JUDGES`."""
 
-from springback.probes.judges.registry import load_scorer, load_scorers
+from springback.probes.judges.registry import load_scorer, load_scorers, require_judges
 from springback.probes.judges.scorer import Scorer
 from springback.probes.judges.user_function import (
     USER_FUNCTION_FORMS,
@@ -18,4 +18,5 @@ __all__ = [
     "load_scorer",
     "load_scorers",
     "load_user_function",
+    "require_judges",
 ]

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from springback.errors import SpringbackError
+from springback.errors import SpringbackError, did_you_mean
 from springback.probes.judges.scorer import Scorer, refuse_spec
 from springback.probes.judges.user_function import is_user_function, user_scorer
-from springback.results.judge_info import FORMS, JUDGES, split_judges
+from springback.results.judge_info import FORMS, JUDGES, JudgeInfo, split_judges
 
 
 def load_scorer(spec: str, folder: Path | None = None) -> Scorer:
@@ -41,15 +41,32 @@ def load_scorer(spec: str, folder: Path | None = None) -> Scorer:
     Raises :class:`SpringbackError` for anything wrong in ``spec`` or behind it, with what is
     allowed.
     """
+    info = _info_of(spec)
+    if info is None:
+        return user_scorer(spec)
+    module, _, name = info.load.partition(":")
+    load: Any = getattr(importlib.import_module(module), name)
+    return _made(load, spec, folder)
+
+
+def require_judges(text: str) -> None:
+    """Raise :class:`SpringbackError` unless each judge in ``text`` has the form of one; of the
+    user's own functions also where there is none.  Loads no model."""
+    for spec in split_judges(text):
+        if _info_of(spec) is None or spec.startswith("python:"):
+            user_scorer(spec)
+
+
+def _info_of(spec: str) -> JudgeInfo | None:
+    """The entry of a judge, None for a function in a module; raises where it is neither."""
     word = spec.partition(":")[0]
     info = JUDGES.get(word)
     if info is not None and (spec == word) == (":" not in info.form):
-        module, _, name = info.load.partition(":")
-        load: Any = getattr(importlib.import_module(module), name)
-        return _made(load, spec, folder)
+        return info
     if is_user_function(spec):
-        return user_scorer(spec)
-    raise refuse_spec(spec, "choose one of these forms, or several separated by commas")
+        return None
+    do = "choose one of these forms, or several separated by commas"
+    raise refuse_spec(spec, f"{do}{did_you_mean(word, JUDGES)}")
 
 
 def _made(load: Callable[..., Scorer], spec: str, folder: Path | None) -> Scorer:

@@ -10,19 +10,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, Task, on_ray
 from springback.integrations.ray.scheduler import run_tasks
 from springback.integrations.ray.shared_storage import Shared
 from springback.integrations.ray.work import Place, task_of, write_record
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
 from springback.jobs.boost.on_ray import BESIDE, weight_bytes
-from springback.jobs.config import converted
-from springback.jobs.papers.claims import check_names, record
+from springback.jobs.papers.claims import record
 from springback.jobs.papers.epicode import seed as seed_runs
 from springback.jobs.papers.epicode import tables
 from springback.jobs.papers.epicode.plan import check, planned
-from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
+from springback.jobs.papers.epicode.plan import settings_of as settings_of
+from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.loading import resolve
 from springback.models.placement import placement
@@ -37,18 +36,6 @@ NOT_RUN = (
     "The paper's scale names its models and data by hub id; it was not run for this version, so "
     "memory and time are not known."
 )
-
-
-def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSettings:
-    """What a reproduction starts from, ``given`` settings changed.
-
-    Raises :class:`SpringbackError` on an unknown name or scale, or a setting that is none.
-    """
-    check_names(EPICODE, name, scale)
-    settings = changed(EPICODE[name].begin[scale], converted(EpicodeSettings, given))
-    if not settings.seeds:
-        raise SpringbackError("--seeds is empty; give one or more, such as 0,1,2")
-    return settings
 
 
 def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None) -> list[str]:

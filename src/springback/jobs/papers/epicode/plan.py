@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from springback.data import is_built_in, is_local, split_conditions, task_of
 from springback.errors import DataError, SpringbackError
-from springback.jobs.boost.checks import ROWS, check_settings
-from springback.jobs.boost.search import candidates
-from springback.jobs.papers.epicode.settings import EpicodeSettings
+from springback.jobs.boost.candidates import candidates
+from springback.jobs.boost.checks import ROWS, check_values
+from springback.jobs.config import converted
+from springback.jobs.papers.claims import check_names
+from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
 
 _PARTS = ("train", "validation", "test")
 
@@ -29,6 +32,18 @@ def planned(name: str, scale: str, settings: EpicodeSettings) -> list[str]:
     ]
 
 
+def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSettings:
+    """What a reproduction starts from, ``given`` settings changed.
+
+    Raises :class:`SpringbackError` on an unknown name or scale, or a setting that is none.
+    """
+    check_names(EPICODE, name, scale)
+    settings = changed(EPICODE[name].begin[scale], converted(EpicodeSettings, given))
+    if not settings.seeds:
+        raise SpringbackError("--seeds is empty; give one or more, such as 0,1,2")
+    return settings
+
+
 def check(settings: EpicodeSettings) -> None:
     """Raise now what would stop the runs later: settings, and a task without data."""
     model = settings.series[0] if settings.series else settings.model
@@ -44,7 +59,7 @@ def check(settings: EpicodeSettings) -> None:
         )
     for task in settings.tasks or (settings.task,):
         try:
-            check_settings(settings.one(settings.seeds[0], model, task))
+            check_values(settings.one(settings.seeds[0], model, task))
         except DataError as error:
             rest = [t for t in settings.tasks if t != task]
             if not rest:

@@ -14,17 +14,17 @@ from typing import Any
 
 from springback.core import Slice, content_hash, to_jsonable
 from springback.data import load_slice
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.integrations.ray.scheduler import run_tasks
 from springback.integrations.ray.work import task_of
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.config import converted, kinds
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.papers.scale import analysis as scale_analysis
-from springback.jobs.papers.scale.settings import BEGIN, NAME, ScaleSettings
+from springback.jobs.papers.scale.checks import size_of, values_of
+from springback.jobs.papers.scale.settings import NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
 from springback.models.placement import audit_placement
@@ -33,7 +33,7 @@ from springback.results.audit_schema import Rebound
 from springback.results.places import require_same_kind
 from springback.results.schema import read
 from springback.results.store import Store, below, read_json, write_text
-from springback.results.writing import Clock, Result, check_positive, write_result
+from springback.results.writing import Clock, Result, write_result
 from springback.settings import names_changing
 
 STUDIES = "studies"
@@ -66,59 +66,13 @@ class Cell:
 
 
 def shape_of(text: str) -> Shape:
-    """``64x3`` as 64 wide and 3 deep; heads are 16 wide, from 256 on 64.
-
-    Raises :class:`SpringbackError` on anything else.
-    """
-    width, _, depth = text.partition("x")
-    if width.isascii() and width.isdigit() and depth.isascii() and depth.isdigit():
-        hidden, layers = int(width), int(depth)
-        head = 64 if hidden >= 256 else 16
-        if hidden and layers and hidden % head == 0:
-            return Shape(hidden, layers, hidden // head)
-    raise SpringbackError(
-        "--sizes: "
-        + describe(
-            repr(text),
-            "WIDTHxLAYERS, the width a multiple of 16, from 256 on of 64",
-            "write such as 64x3",
-        )
-    )
+    """The shape that :func:`springback.jobs.papers.scale.checks.size_of` reads."""
+    return Shape(*size_of(text))
 
 
 def settings_of(scale: str, given: Mapping[str, Any]) -> tuple[ScaleSettings, AuditSettings]:
     """What a scale begins from, ``given`` settings changed; raises on what cannot be."""
-    if scale not in BEGIN:
-        raise SpringbackError(f"--scale is {scale}; allowed: {', '.join(BEGIN)}")
-    of_scale = {name: given[name] for name in kinds(ScaleSettings) if name in given}
-    rest = {name: value for name, value in given.items() if name not in of_scale}
-    if bad := sorted({"model", "series", "revision"} & {*rest}):
-        raise SpringbackError(
-            f"--{bad[0]} with {NAME}; it makes models of its own: use --sizes and --volumes"
-        )
-    begin, cell = BEGIN[scale]
-    settings = replace(begin, **converted(ScaleSettings, of_scale))
-    study = replace(cell, **converted(AuditSettings, rest))
-    check_positive(
-        {"vocabulary": settings.vocabulary, "pretraining-rate": settings.pretraining_rate}
-    )
-    shapes = [shape_of(size) for size in settings.sizes]
-    few = len(set(shapes)) < 2 or len(set(settings.volumes)) < 2
-    if few or len(set(shapes)) < len(shapes) or len(study.seeds) < 1:
-        raise SpringbackError(
-            f"--sizes {', '.join(settings.sizes)} and --volumes "
-            f"{', '.join(map(str, settings.volumes))}; give two different ones of each or more, "
-            "and a seed"
-        )
-    if bad_volumes := [v for v in settings.volumes if v <= 0 or v % 16]:
-        raise SpringbackError(
-            f"--volumes has {bad_volumes}; allowed are multiples of the batch of 16 rows"
-        )
-    if settings.vocabulary < 300:
-        raise SpringbackError(
-            f"--vocabulary is {settings.vocabulary}; give 300 or more: 256 are the bytes"
-        )
-    settings = replace(settings, volumes=tuple(sorted(set(settings.volumes))))
+    settings, study = values_of(scale, given)
     return settings, check_settings(study)
 
 

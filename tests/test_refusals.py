@@ -1,0 +1,147 @@
+"""What is seen to be wrong at once is refused before torch, Transformers or SciPy are loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from springback.errors import EXTRA_OF
+
+#: Runs command lines one after the other with the modules of every extra hidden, and prints the
+#: exit code and the errors of each as JSON.
+RUN = """
+import contextlib, importlib.abc, io, json, sys
+missing, lines = set(json.loads(sys.argv[1])), json.loads(sys.argv[2])
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing())
+from springback.cli import main
+done = []
+for line in lines:
+    sys.argv[:] = ["springback", *line]
+    errors, code = io.StringIO(), 0
+    with contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    done.append([code, errors.getvalue()])
+print(json.dumps(done))
+"""
+PROBLEMS = "--validation problems --test problems"
+BOOST = f"boost --model smollm2-135m --train problems {PROBLEMS}"
+
+#: A command line, and what its one line of refusal says.
+REFUSED = {
+    # study files
+    "audit nowhere.yaml": "cannot read the study file 'nowhere.yaml'",
+    "boost nowhere.yaml": "cannot read the study file 'nowhere.yaml'",
+    "generate nowhere.yaml": "cannot read the study file 'nowhere.yaml'",
+    "audit wrong.yaml": "'seedz' (did you mean seeds?)",
+    "boost wrong.yaml": "'seedz'",
+    # values
+    "audit --n-pos 3": "--n-pos has [3]; allowed are 0 (the model as it is) and multiples",
+    "audit --doses 9 --series a/a,b/b": "--doses has [9]",
+    "audit --learning-rate -1": "--learning-rate is -1.0",
+    "audit --precision fp8": "precision 'fp8'",
+    "audit --device cuba": "--device cuba; allowed: auto, cpu, mps, cuda, cuda:N",
+    "audit --dtype float23": "--dtype float23 (did you mean float32?)",
+    f"{BOOST} --mu nonsense": "--mu is 'nonsense'",
+    f"{BOOST} --mu=-1": "--mu has [-1.0]",
+    f"{BOOST} --gate top:7": "--gate: given: 'top:7'",
+    f"{BOOST} --epochs 1": "--epochs is 1",
+    "generate org/model hello --temperature -1": "temperature = -1.0; allowed: 0 (greedy) or more",
+    "serve org/model --port 8000 --batch 0": "allowed",
+    "extrapolate early ft --mu nonsense --out new": "nonsense",
+    "check smollm2-135m org/other --text-rows 0": "--text-rows is 0",
+    "reproduce elasticity-size --n-pos 3": "--n-pos has [3]",
+    "reproduce elasticity-scale --sizes 3x3": "--sizes: given: '3x3'",
+    "reproduce epicode-main --alpha 7": "--alpha is 7.0",
+    "reproduce overbend --scale huge": "--scale is huge; allowed: small, paper",
+    # names
+    "audit --probes margin,kll": "(did you mean kl?)",
+    "audit --attackers lorra": "--attackers has lorra (did you mean lora?)",
+    "audit --probes margin,behaviour --behaviour vadr": "(did you mean vader?)",
+    "audit --algorithm dpoo": "--algorithm has dpoo (did you mean dpo?)",
+    "audit --controls neutrl": "--controls has neutrl (did you mean neutral?)",
+    "audit --align reviews:positiv": "(did you mean reviews:positive?)",
+    "boost --early a/a --ft b/b --task gsm8": "'gsm8' (did you mean gsm8k?)",
+    f"{BOOST} --metric numbr": "numbr (did you mean number?)",
+    f"{BOOST} --search joined": "--search",
+    "generate org/model hello --draft ngrm": "'ngrm' (did you mean ngram?)",
+    "reproduce elasticity-sizes": "(did you mean elasticity-size?)",
+    "reproduce epicode-main --task logicqa": "'logicqa' (did you mean logiqa?)",
+    # folders and files that are not there
+    "audit --model smollm2-135": "no model at 'smollm2-135' (did you mean smollm2-135m?)",
+    "audit --model empty": "empty has no config.json, so it is not a model folder",
+    "audit --perturb nowhere.jsonl": "no such file: 'nowhere.jsonl'",
+    "audit --probes margin,neutral_nll --neutral nowhere.jsonl": "no such file: 'nowhere.jsonl'",
+    "audit plan --align nowhere.jsonl": "no such file: 'nowhere.jsonl'",
+    f"boost --early early --ft ft {PROBLEMS}": "no model at 'early'",
+    f"boost --run nowhere {PROBLEMS}": "--run nowhere, which is no folder",
+    "boost --model smollm2-135m --train problems --validation problems --test no.csv": "'no.csv'",
+    "generate ./nowhere hello": "no model at './nowhere'",
+    "serve ./nowhere": "no model at './nowhere'",
+    "check smollm2-135m ./nowhere": "no model at './nowhere'",
+    "check smollm2-135m gemma3-270m --texts nowhere.txt": "no such file: 'nowhere.txt'",
+    "extrapolate early ft --mu 1 --out new": "no model at 'early'",
+    "reproduce overbend --align nowhere.jsonl": "no such file: 'nowhere.jsonl'",
+}
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit code and standard error of every command line."""
+    folder = tmp_path_factory.mktemp("refusals")
+    (folder / "empty").mkdir()
+    (folder / "wrong.yaml").write_text("seedz: [1]\n")
+    lines = [line.split() for line in REFUSED]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(list(EXTRA_OF)), json.dumps(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=folder,
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["empty", "wrong.yaml"]
+    pairs = json.loads(done.stdout)
+    return {line: (code, said) for line, (code, said) in zip(REFUSED, pairs, strict=True)}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_refused_before_torch_is_loaded(line: str, refusals: dict[str, tuple[int, str]]) -> None:
+    code, said = refusals[line]
+    assert code == 2, said
+    (only,) = said.splitlines()
+    assert only.startswith("error: ")
+    assert REFUSED[line] in only
+    assert "needs the package" not in only
+
+
+def test_what_is_right_goes_on_to_torch(tmp_path: Path) -> None:
+    lines = [
+        ["audit"],
+        f"{BOOST} --metric number".split(),
+        ["generate", "smollm2-135m", "hello"],
+        ["check", "smollm2-135m", "gemma3-270m"],
+        ["reproduce", "elasticity-scale"],
+        ["reproduce", "epicode-main"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(list(EXTRA_OF)), json.dumps(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    for code, said in json.loads(done.stdout):
+        assert code == 2
+        assert "needs the package" in said
