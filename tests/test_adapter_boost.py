@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +16,14 @@ from springback.core import Checkpoint
 from springback.decoding.adapter_pair import AdapterPair
 from springback.decoding.lora_pair import LoraLinear, twin_of
 from springback.errors import ModelError, SpringbackError
+from springback.jobs.boost.checkpoints import make_pair
+from springback.jobs.boost.checks import check_settings
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import load_model, resolve
 from springback.models.placement import Placement
 from springback.progress import Silent
+from springback.results.store import Store
 from springback.weights import check_line
 from springback.weights.adapters.extrapolation import AdapterExtrapolation, extrapolate_adapters
 from springback.weights.adapters.merging import merge_each
@@ -207,12 +211,37 @@ def test_what_cannot_share_a_base_is_merged_with_one_note(
     folders = [save_adapter(tmp_path / n, tiny_llama, i, r=2, **kind) for i, n in enumerate("cd")]
     notes = Notes()
     pair = {"early": str(folders[0]), "ft": str(folders[1])}
-    data = boost(replace(settings, **pair), tmp_path / "out", notes).data  # type: ignore[arg-type]
+    given: BoostSettings = replace(settings, **pair)  # type: ignore[arg-type]
+    made = make_pair(check_settings(given), None, Store(tmp_path / "out"), notes)  # type: ignore[arg-type]
     assert sum("merged into two copies" in note for note in notes.notes) == 1
-    for key, folder in zip(("early", "ft"), folders, strict=True):
+    for checkpoint, folder in zip((made.early, made.ft), folders, strict=True):
         expected = merged(tiny_llama, folder)
-        for name, weight in load_model(resolve(data["inputs"][key]["path"])).named_parameters():
+        for name, weight in load_model(resolve(checkpoint.path)).named_parameters():
             torch.testing.assert_close(weight.double(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_merged_copies_go_at_the_end_and_are_made_again_where_they_are_needed(
+    settings: BoostSettings, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folders = [
+        save_adapter(tmp_path / n, tiny_llama, i, r=2, use_dora=True) for i, n in enumerate("cd")
+    ]
+    pair, out = {"early": str(folders[0]), "ft": str(folders[1])}, tmp_path / "out"
+    given: BoostSettings = replace(settings, **pair)  # type: ignore[arg-type]
+    first, again, more = Notes(), Notes(), Notes()
+    data = boost(given, out, first).data  # type: ignore[arg-type]
+    assert sum("merged into two copies" in note for note in first.notes) == 1
+    copies = list((out / "checkpoints").glob("merge-*/*"))
+    assert len(copies) == 2
+    assert not list((out / "checkpoints").rglob("*.safetensors"))
+    assert boost(given, out, again).data["analysis"] == data["analysis"]  # type: ignore[arg-type]
+    assert not any("merged" in note for note in again.notes)
+    for run in (out / "runs").glob("score-*"):
+        shutil.rmtree(run)
+    remade = boost(given, out, more).data["analysis"]  # type: ignore[arg-type]
+    assert remade == data["analysis"]
+    assert any("freed and are needed: merging" in note for note in more.notes)
+    assert not list((out / "checkpoints").rglob("*.safetensors"))
 
 
 def test_an_adapter_of_another_base_is_refused(

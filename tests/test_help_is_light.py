@@ -48,6 +48,7 @@ COMMANDS: tuple[str, ...] = (
     "serve",
     "track",
     "push",
+    "clean",
     "compress",
     "decompress",
 )

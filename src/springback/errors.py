@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from springback.core import printable
 
@@ -32,6 +33,17 @@ class DataError(SpringbackError):
 
 class ModelError(SpringbackError):
     """A model is missing, unreadable, or does not fit the other one (tokenizer, names, shapes)."""
+
+
+class FreedError(ModelError):
+    """The weights of ``folder`` were freed by ``springback clean``, or at the end of a boost."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the weights of {folder} were freed (springback clean); allowed: a folder with its "
+            "weights; remove that folder and run the command again that made it"
+        )
+        self.folder = folder
 
 
 class TrainingError(SpringbackError):

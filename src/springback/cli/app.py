@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from springback.cli import ecosystem
+from springback.cli.clean import clean
 from springback.cli.compress import compress, decompress
 from springback.cli.extrapolate import extrapolate
 from springback.cli.finish import finish
@@ -455,6 +456,7 @@ _PASSED = {
     "allow_interspersed_args": False,
 }
 app.command(name="lm-eval", context_settings=_PASSED)(ecosystem.lm_eval)
+app.command()(clean)
 app.command()(compress)
 app.command()(decompress)
 app.command(cls=StudyCommand)(generate)

@@ -6,7 +6,7 @@ import shutil
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Literal, Protocol
@@ -30,6 +30,7 @@ from springback.models.stored_line import StoredLine
 from springback.settings import ChatSettings
 from springback.weights import Extrapolation, extrapolate, extrapolate_along
 from springback.weights.extrapolation import open_checkpoints
+from springback.weights.io.folder import freed_record
 from springback.weights.span import on_line, shares_of
 
 #: Where the strong model lies: at a mu of the pair's line, or at a point that the checkpoints of
@@ -106,7 +107,8 @@ class CheckpointPair:
         self.configs = read_configs(ft.path)
         self.place = (place or Placement()).of_files(ft.path)
         self.mu: At = 0.0
-        self._line = StoredLine(*open_checkpoints([Path(c.path) for c in (*before, early, ft)]))
+        if not any(freed_record(c.path) for c in (*before, early, ft)):
+            _ = self._line  # refuses checkpoints that do not fit each other
         #: Whether a loaded model's weights are pages of its files, until they are written to.
         self._mapped = (
             self.place.device.type == "cpu"
@@ -118,6 +120,11 @@ class CheckpointPair:
         self._strong, self._weak = _Slot(), _Slot()
         self._scratch = scratch
         self._drop_written: Callable[[], object] = lambda: None
+
+    @cached_property
+    def _line(self) -> StoredLine:
+        every = (*self.before, self.early, self.ft)
+        return StoredLine(*open_checkpoints([Path(c.path) for c in every]))
 
     @property
     def width(self) -> int:

@@ -3,7 +3,7 @@
 Layout below a job's output folder::
 
     runs/<kind>-<id>/run.json     inputs and results of one finished run (small; commit these)
-    runs/<kind>-<id>/made.json    when and on what it was made; nothing depends on it
+    runs/<kind>-<id>/made.json    when and on what it was made, in how long; nothing depends on it
     checkpoints/<kind>-<id>/...   weights that a run left behind
     partial/<kind>-<id>/...       state of a run that was cut off
     result.json, report.html      what the job as a whole found
@@ -368,6 +368,7 @@ class Store:
         self.partials = self.root / "partial"
         #: The runs whose results were asked for or recorded, and whether this process made them.
         self._used: dict[str, bool] = {}
+        self._since = time.monotonic()
 
     def _require_no_model(self) -> None:
         """Raise :class:`StoreError` where results would lie among the files of a model."""
@@ -460,7 +461,9 @@ class Store:
         record["results_hash"] = content_hash(results)
         with whole_folder(self.below("runs", run.name)) as tmp:
             write_json(tmp / RUN_FILE, record)
-            write_json(tmp / MADE_FILE, origin())
+            seconds = round(time.monotonic() - self._since, 1)
+            write_json(tmp / MADE_FILE, {**origin(), "seconds": seconds})
+        self._since = time.monotonic()
         self._used[run.name] = True
         self.drop_partial(run)
         plain: dict[str, Any] = to_jsonable(results)
@@ -471,7 +474,7 @@ class Store:
         nobody knows (``unknown``), when the ``first`` and the ``last`` were finished, and the
         ``machines`` and ``revisions`` that made them."""
         files = [self.runs / name / MADE_FILE for name in self._used]
-        facts_of_runs = [facts for file in files if (facts := _facts(file))]
+        facts_of_runs = [facts for file in files if (facts := facts_of(file))]
         times = sorted(facts["finished"] for facts in facts_of_runs)
         made = sum(self._used.values())
         return {
@@ -490,6 +493,12 @@ class Store:
         """Where the run keeps the state it resumes from."""
         return self.below("partial", run.name)
 
+    def drop_done_partials(self) -> None:
+        """Drop the partial states of runs that are done: a kill may have left some."""
+        for place in self.below("partial").glob("*"):
+            if (self.runs / place.name / RUN_FILE).exists() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+
     def drop_partial(self, run: Run) -> None:
         shutil.rmtree(self.partial(run), ignore_errors=True)
 
@@ -504,7 +513,7 @@ class Store:
         shutil.rmtree(self.below("checkpoints", run.name), ignore_errors=True)
 
 
-def _facts(file: Path) -> dict[str, Any] | None:
+def facts_of(file: Path) -> dict[str, Any] | None:
     """What stands in a ``made.json``; None where there is none or it is damaged."""
     require_file(file)
     try:

@@ -77,6 +77,7 @@ def write_result(
     plain = to_jsonable(data)
     plain["inputs"] = without_secrets(plain["inputs"])
     write_json(store.root / "result.json", plain)
+    store.drop_done_partials()
     return Result(store.root, plain)
 
 

@@ -25,6 +25,8 @@ from springback.weights.adapters.reading import (
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints
 from springback.weights.io.aligning import require_different
+from springback.weights.io.folder import freed_record
+from springback.weights.io.freed import free_weights
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,11 @@ def _adapters(
         require_shared_base([str(folder) for folder in adapters], base.path)
     except ModelError as error:
         count = "two" if len(adapters) == 2 else len(adapters)
-        progress.note(
+        why = (
             f"the adapters are merged into {count} copies of {base.path}, since they cannot share "
             f"it in memory: {error}"
         )
-        return _merged(adapters, base, settings, store, progress)
+        return _merged(adapters, base, settings, store, progress, why)
     return tuple(_on_base(base, str(folder)) for folder in adapters)
 
 
@@ -136,8 +138,12 @@ def _merged(
     settings: BoostSettings,
     store: Store,
     progress: Progress,
+    why: str,
 ) -> tuple[Checkpoint, ...]:
-    """Adapters written into copies of their base, in the dtype that is computed in."""
+    """Adapters written into copies of their base, in the dtype that is computed in.
+
+    Noted with ``why``, unless the copies were made and freed before.
+    """
     place = placement(settings).of_files(base.path)
     assert place.dtype is not None
     dtype = dtype_name(place.dtype)
@@ -147,15 +153,33 @@ def _merged(
         adapters=[hash_weights(folder) for folder in adapters],
         **place.inputs(),
     )
-    size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
     count = len(adapters)
-    require_space(store.root, 2 * count * size, "merging adapters into copies of their base")
+    labels = [*(f"before-{i}" for i in range(count - 2)), "early", "ft"]
+    folders = [store.checkpoint(run, label) for label in labels]
+    if not all(map(_freed, folders)):
+        progress.note(why)
+        size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
+        require_space(store.root, 2 * count * size, "merging adapters into copies of their base")
     done = []
-    for number, label in enumerate([*(f"before-{i}" for i in range(count - 2)), "early", "ft"]):
-        folder = store.checkpoint(run, label)
+    for number, folder in enumerate(folders):
+        if _freed(folder):  # finished runs need what it was, not the weights
+            done.append(Checkpoint(str(folder), content_hash=hash_weights(folder)))
+            continue
         folder.parent.mkdir(parents=True, exist_ok=True)
         alone = tuple(float(i == number) for i in range(count))
         how = Extrapolation(1.0, dtype=dtype, shares=alone)  # type: ignore[arg-type]
         materialise_adapters(adapters, base.path, how, folder, progress)
         done.append(Checkpoint(str(folder), content_hash=hash_weights(folder)))
     return tuple(done)
+
+
+def _freed(folder: Path) -> bool:
+    return freed_record(folder) is not None
+
+
+def free_merged(pair: Pair, store: Store) -> None:
+    """Free the copies that adapters were merged into: what is written of them is written."""
+    for checkpoint in pair.line:
+        folder = Path(checkpoint.path)
+        if folder.parent.parent == store.checkpoints and folder.parent.name.startswith("merge-"):
+            free_weights(folder)

@@ -22,7 +22,7 @@ from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
-from springback.jobs.boost.checkpoints import Pair, make_pair
+from springback.jobs.boost.checkpoints import Pair, free_merged, make_pair
 from springback.jobs.boost.checks import READ, Data, check_settings, load_data
 from springback.jobs.boost.export import Strengths, write_boosted
 from springback.jobs.boost.on_ray import Workers
@@ -34,6 +34,7 @@ from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.search import Choice, Searched, Tried, choice_of, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
+from springback.jobs.clean import remaking
 from springback.models.loading import resolve
 from springback.models.out_of_memory import memory_explained
 from springback.progress import Progress, Silent
@@ -196,7 +197,15 @@ def boost(
     Raises :class:`springback.errors.SpringbackError` on input that cannot be used, and on a test
     set that was opened with other settings before (:mod:`springback.jobs.boost.test_set_log`).
     """
-    clock, progress = Clock.start(), progress or Silent()
+    noted = progress or Silent()
+    return remaking(out, noted, lambda: _boost(settings, out, noted, executor))
+
+
+def _boost(
+    settings: BoostSettings, out: str | Path, progress: Progress, executor: ExecutorSettings | None
+) -> Result:
+    """:func:`boost`, where the weights that it needs are there."""
+    clock = Clock.start()
     settings = check_settings(settings)
     spread = on_ray(executor)
     require_apart(out, settings, READ, *(["model"] if settings.write_model else []))
@@ -259,6 +268,7 @@ def boost(
             strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
             write_boosted(pair.line, strengths, folder, settings.system, template, settings)
+        free_merged(pair, store)
         return write_result(
             store,
             "boost",

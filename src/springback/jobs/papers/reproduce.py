@@ -22,6 +22,7 @@ from springback.jobs.audit.series import (
     run_all,
     slug,
 )
+from springback.jobs.clean import remaking
 from springback.jobs.papers.checks import settings_of as settings_of
 from springback.jobs.papers.claims import page, record
 from springback.jobs.papers.pretrain import pretrain
@@ -81,10 +82,23 @@ def reproduce(
     ``given``: settings that replace the reproduction's own, such as data.  Also writes
     ``reproduce.md``.  Raises :class:`SpringbackError` on an unknown name or scale.
     """
-    clock, progress = Clock.start(), progress or Silent()
-    settings = settings_of(name, scale, given or {})
+    noted, values = progress or Silent(), given or {}
+    return remaking(out, noted, lambda: _reproduce(name, scale, out, values, noted, executor))
+
+
+def _reproduce(
+    name: str,
+    scale: str,
+    out: str | Path,
+    given: Mapping[str, Any],
+    progress: Progress,
+    executor: ExecutorSettings | None,
+) -> Result:
+    """:func:`reproduce`, where the weights that it needs are there."""
+    clock = Clock.start()
+    settings = settings_of(name, scale, given)
     what = REPRODUCTIONS[name]
-    studies, place = what.studies(scale, settings, given or {}), audit_placement(settings)
+    studies, place = what.studies(scale, settings, given), audit_placement(settings)
     with Store(out).locked() as store:
         require_same_kind(store, "reproduce")
         if not studies:

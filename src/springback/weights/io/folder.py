@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from springback.core import content_hash
-from springback.errors import ModelError
+from springback.errors import FreedError, ModelError
 from springback.weights.io.safetensors import (
     TensorFile,
     TensorInfo,
@@ -25,6 +25,8 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+#: What stays of weights that were freed (:func:`springback.weights.io.freed.free_weights`).
+FREED = "weights_freed.json"
 PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 _BLOCK = 1 << 20
@@ -112,6 +114,8 @@ def tensor_names(folder: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
 
     Reads headers only.  Tied weights appear once, as in the file.
     """
+    if record := freed_record(folder):
+        return {name: (tuple(shape), dtype) for name, (shape, dtype) in record["tensors"].items()}
     tensors = open_weights(folder).tensors
     return {name: (t.shape, dtype_name(t.code)) for name, (_, t) in tensors.items()}
 
@@ -121,15 +125,32 @@ def hash_weights(folder: str | Path) -> str:
 
     SHA-256 over the sorted file names, each with the SHA-256 of the file's bytes (which is
     what ``sha256sum`` and the hub show).  For an adapter its ``adapter_config.json`` counts
-    too, since rank and alpha scale what the file holds.
+    too, since rank and alpha scale what the file holds.  Of freed weights it is the one recorded.
     """
     root = _root(folder)
+    if record := freed_record(root):
+        return str(record["content_hash"])
     names, _ = _weight_names(root)
     if names == [ADAPTER]:
         names = [ADAPTER_CONFIG, ADAPTER]
     paths = [inside(root, name) for name in names]
     with ThreadPoolExecutor(max_workers=4) as pool:
         return combine(dict(zip(names, pool.map(file_digest, paths), strict=True)))
+
+
+def freed_record(folder: str | Path) -> dict[str, Any] | None:
+    """``content_hash`` and ``tensors`` of the weights that were freed from ``folder``; None where
+    it has weights, or never had any."""
+    root = Path(folder)
+    if not (root / FREED).is_file() or any((root / n).exists() for n in (SINGLE, INDEX, ADAPTER)):
+        return None
+    record = readable_json(root / FREED)
+    if not (isinstance(record, dict) and {"content_hash", "tensors"} <= record.keys()):
+        raise ModelError(
+            f"{root / FREED} does not say what the weights were; remove the folder {root} and run "
+            "the command again that made it"
+        )
+    return record
 
 
 def combine(digests: Mapping[str, str]) -> str:
@@ -200,6 +221,8 @@ def _weight_names(root: Path) -> tuple[list[str], Path | None]:
         return sorted(set(_weight_map(index).values())), index
     if (root / ADAPTER_CONFIG).exists() and (root / ADAPTER).exists():
         return [ADAPTER], None
+    if freed_record(root):
+        raise FreedError(root)
     pickled = sorted(p.name for p in root.iterdir() if p.suffix in PICKLED)
     if pickled:
         raise ModelError(

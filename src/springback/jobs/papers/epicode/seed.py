@@ -26,6 +26,7 @@ from springback.jobs.boost.job import Boost
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test
+from springback.jobs.clean import remaking
 from springback.models.encoding import listed_stops
 from springback.models.loading import (
     check_same_tokenizer,
@@ -138,10 +139,13 @@ def finished(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
         return kept
     make = theory if job.run.kind == "epicode-theory" else methods
     place = store.below(WORK, job.run.name)
-    # Where a worker was lost, what is left of it may hold the folder a little longer.
-    with Store(place).locked(patience=60) as scratch:
-        results = make(job, scratch, progress)
-    made = store.commit(job.run, results)
+
+    def once() -> dict[str, Any]:
+        # Where a worker was lost, what is left of it may hold the folder a little longer.
+        with Store(place).locked(patience=60) as scratch:
+            return make(job, scratch, progress)
+
+    made = store.commit(job.run, remaking(place, progress, once))
     gc.collect()  # models have circles: the next seed's would stand beside them in memory
     shutil.rmtree(place, ignore_errors=True)
     return made

@@ -21,6 +21,7 @@ from springback.integrations.ray.work import task_of
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
+from springback.jobs.clean import remaking
 from springback.jobs.papers.pretrain import Pretraining, corpus, pretrain_once
 from springback.jobs.papers.scale import analysis as scale_analysis
 from springback.jobs.papers.scale.checks import size_of, values_of
@@ -89,8 +90,20 @@ def scale_study(
     Trainings that were done are read; on Ray each pre-training and each cell is a task.  Raises
     :class:`SpringbackError` on settings that cannot be.
     """
-    clock, progress = Clock.start(), progress or Silent()
-    settings, study = settings_of(scale, given or {})
+    noted, values = progress or Silent(), given or {}
+    return remaking(out, noted, lambda: _scale_study(scale, out, values, noted, executor))
+
+
+def _scale_study(
+    scale: str,
+    out: str | Path,
+    given: Mapping[str, Any],
+    progress: Progress,
+    executor: ExecutorSettings | None,
+) -> Result:
+    """:func:`scale_study`, where the weights that it needs are there."""
+    clock = Clock.start()
+    settings, study = settings_of(scale, given)
     spread, place = on_ray(executor), audit_placement(study)
     if executor is not None and executor.shared:
         raise SpringbackError(
