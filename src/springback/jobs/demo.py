@@ -22,7 +22,7 @@ SYSTEM = "Solve the problem."
 
 AUDIT = AuditSettings(
     **BARE,
-    n_pos=(64, 128, 256),
+    n_pos=(64, 256),
     doses=(16, 32, 64),
     holdout=16,
     prompts=16,
