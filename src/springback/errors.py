@@ -115,7 +115,7 @@ def missing_extra(error: ImportError, name: str) -> MissingExtraError | None:
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """`` (did you mean X?)`` where one of ``allowed`` is spelt much like ``name``, else nothing."""
     spelt = {one.lower().replace("-", "_"): one for one in allowed}
-    near = get_close_matches(name.lower().replace("-", "_"), list(spelt), n=1)
+    near = get_close_matches(name.lower().replace("-", "_"), list(spelt), n=1, cutoff=0.7)
     return f" (did you mean {spelt[near[0]]}?)" if near else ""
 
 

@@ -36,7 +36,7 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.models.loading import resolve
 from springback.models.out_of_memory import memory_explained
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.boost_schema import (
     JointCandidate,
     NarrowedCandidate,
@@ -196,7 +196,7 @@ def boost(
     Raises :class:`springback.errors.SpringbackError` on input that cannot be used, and on a test
     set that was opened with other settings before (:mod:`springback.jobs.boost.test_set_log`).
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     settings = check_settings(settings)
     spread = on_ray(executor)
     require_apart(out, settings, READ, *(["model"] if settings.write_model else []))

@@ -28,7 +28,7 @@ from springback.jobs.papers.scale.settings import NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
 from springback.models.placement import audit_placement
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.audit_schema import Rebound
 from springback.results.places import require_same_kind
 from springback.results.schema import read
@@ -89,7 +89,7 @@ def scale_study(
     Trainings that were done are read; on Ray each pre-training and each cell is a task.  Raises
     :class:`SpringbackError` on settings that cannot be.
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     settings, study = settings_of(scale, given or {})
     spread, place = on_ray(executor), audit_placement(study)
     if executor is not None and executor.shared:
