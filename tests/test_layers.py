@@ -69,6 +69,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
+    "IPython": {"cli"},
+    "pandas": {"results"},
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from springback.progress import Progress, draw_by
+
 if TYPE_CHECKING:
     from springback.compression.files import compress, decompress
     from springback.compression.settings import CodecSettings
@@ -82,6 +84,16 @@ __all__ = [
     "load",
     "score",
 ]
+
+
+def _draw() -> Progress:
+    """Bars where a notebook or a terminal shows them."""
+    from springback.cli.progress import looked_at
+
+    return looked_at()
+
+
+draw_by(_draw)
 
 
 def __getattr__(name: str) -> Any:

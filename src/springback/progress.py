@@ -1,9 +1,14 @@
-"""How long work tells where it is.  Jobs speak to this protocol; the command line draws bars."""
+"""How long work tells where it is.  Jobs speak to this protocol; what draws is set from above.
+
+The command line names what draws.  From Python :func:`default_progress` does: bars where somebody
+looks on (a notebook, a terminal), else nothing.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from springback.core import printable
@@ -65,3 +70,17 @@ class Lines:
         self._say(text)
 
     def close(self) -> None: ...
+
+
+#: What :func:`default_progress` makes; ``springback/__init__.py`` sets what can draw.
+_makers: list[Callable[[], Progress]] = [Silent]
+
+
+def draw_by(make: Callable[[], Progress]) -> None:
+    """Have :func:`default_progress` give what ``make`` gives."""
+    _makers[:] = [make]
+
+
+def default_progress() -> Progress:
+    """Where nobody said how to show progress: bars in a notebook or on a terminal, else silence."""
+    return _makers[0]()

@@ -6,11 +6,16 @@ given flat.  Light: standard library only, since the command line's help reads i
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
+import os
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from springback.errors import SpringbackError, describe, did_you_mean
 
@@ -31,6 +36,9 @@ class Settings:
 
     ``group`` is the title of its flags in ``--help``; ``changes`` is what each of its settings
     changes, but for those that say otherwise (:func:`setting`).
+
+    They are checked when they are made: a name that is no setting and a value of another kind
+    raise :class:`SpringbackError`.  One value stands for a tuple of it, a list for a tuple.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
@@ -39,6 +47,125 @@ class Settings:
 
     def __init_subclass__(cls, group: str | None = None, changes: Changes | None = None) -> None:
         cls.group, cls.changes = group or cls.group, changes or cls.changes
+
+    def __new__(cls, *_: Any, **given: Any) -> Self:
+        known = getattr(cls, "__dataclass_fields__", {})
+        if unknown := [name for name in given if name not in known]:
+            near = did_you_mean(unknown[0], known)
+            raise SpringbackError(
+                f"{cls.__name__} has no {', '.join(map(repr, unknown))}{near}; allowed: "
+                f"{', '.join(known)}"
+            )
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        written: Mapping[str, Any] = getattr(self, "__dataclass_fields__", {})
+        for name, hint in hints_of(type(self)).items():
+            given = getattr(self, name)
+            if given is written[name].default:
+                continue
+            value = _as_meant(given, hint)
+            if value is _WRONG:
+                shown = repr(given)
+                shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+                raise SpringbackError(f"{name} is {shown}; give {_in_words(hint)}")
+            if value is not given:
+                object.__setattr__(self, name, value)
+
+
+#: What :func:`_as_meant` gives for a value of another kind.
+_WRONG = object()
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "True or False",
+    "ints": "whole numbers",
+    "floats": "numbers",
+    "strs": "texts",
+    "map": "a mapping of texts",
+    "json": "a mapping",
+}
+
+
+@functools.cache
+def hints_of(settings: type) -> Mapping[str, Any]:
+    """The annotation of every setting, in order."""
+    hints = typing.get_type_hints(settings)
+    return {name: hints[name] for name in getattr(settings, "__dataclass_fields__", {})}
+
+
+def kind_of(annotation: Any) -> str:
+    """One of ``int``, ``float``, ``str``, ``bool``, plurals for a tuple, ``map``, ``json``."""
+    args = [a for a in typing.get_args(annotation) if a is not type(None) and a is not Ellipsis]
+    origin = typing.get_origin(annotation)
+    if origin is tuple:
+        return f"{args[0].__name__}s"
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return "map" if args[1] is str else "json"
+    return str(args[0].__name__ if args else annotation.__name__)
+
+
+def _in_words(hint: Any) -> str:
+    """What an annotation allows."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        parts = [_in_words(one) for one in typing.get_args(hint) if one is not type(None)]
+        none = ["None"] if type(None) in typing.get_args(hint) else []
+        return " or ".join([*parts, *none])
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    kind = kind_of(hint)
+    return f"one or a tuple of {_KINDS[kind]}" if kind.endswith("s") else _KINDS[kind]
+
+
+def _as_meant(value: Any, hint: Any) -> Any:
+    """``value`` as the annotation ``hint`` has it, :data:`_WRONG` where it is of another kind.
+
+    Numbers stay as they are, so that run ids do.  What is neither a plain type nor made of some
+    (a function, a model) is believed.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if not all(map(_is_plain, args)):
+            return value
+        made = (_as_meant(value, one) for one in args)
+        return next((one for one in made if one is not _WRONG), _WRONG)
+    if not _is_plain(hint):
+        return value
+    if hint is type(None):
+        return value if value is None else _WRONG
+    if origin is Literal:
+        return value if value in args else _WRONG
+    if origin is tuple:
+        alone = isinstance(value, (str, os.PathLike)) or not hasattr(value, "__iter__")
+        parts = tuple(_as_meant(one, args[0]) for one in ((value,) if alone else value))
+        if _WRONG in parts:
+            return _WRONG
+        same = type(value) is tuple and all(map(operator.is_, parts, value))
+        return value if same else parts
+    if origin is not None:
+        return value if isinstance(value, Mapping) else _WRONG
+    if type(value).__module__ == "numpy" and callable(getattr(value, "item", None)):
+        value = value.item() if getattr(value, "ndim", 0) == 0 else value
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return value if isinstance(value, str) else _WRONG
+    if hint is bool:
+        return value if isinstance(value, bool) else _WRONG
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int and number and not isinstance(value, int):
+        return int(value) if value.is_integer() else _WRONG
+    return value if number else _WRONG
+
+
+def _is_plain(hint: Any) -> bool:
+    """Whether values of an annotation are checked."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None:
+        return hint in (int, float, str, bool, type(None))
+    if origin is tuple:
+        return len(args) == 2 and args[1] is Ellipsis and _is_plain(args[0])
+    return origin is Literal or (isinstance(origin, type) and issubclass(origin, Mapping))
 
 
 def setting(

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from dataclasses import replace
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -86,15 +87,13 @@ def _check_track(targets: list[str] | None) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from springback import __version__
-
-        say(f"springback {__version__}")
+        say(f"springback {version('springback')}")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
+    asked: Annotated[
         bool,
         typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
     ] = False,

@@ -26,6 +26,7 @@ class CodecSettings(Settings):
     verify: bool = setting(False, "Decode it again before it appears; twice the time.")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, most in (("chunk", 1 << 20), ("batch", 1 << 20), ("threads", MOST_THREADS)):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= most:

@@ -75,7 +75,7 @@ class Quantity:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ElasticityCard:
     """How strongly one model springs back.
 
@@ -135,6 +135,13 @@ class ElasticityCard:
             f"aligned on {_list(self.n_pos)} examples, then up to {largest} of the opposite. Where "
             f"not said otherwise: the model aligned on {number(max(self.n_pos, default=0))}."
         )
+
+    def __repr__(self) -> str:
+        return f"<elasticity card of {printable(self.model)}: {printable(self.verdict)}>"
+
+    def _repr_markdown_(self) -> str:
+        """For notebooks."""
+        return self.to_markdown()
 
     def to_markdown(self) -> str:
         """The card as a page of Markdown: verdict, one row a quantity, resistance by pair."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from springback.core import to_jsonable
+from springback.core import printable, to_jsonable
 from springback.elasticity.card import (
     ElasticityCard,
     Quantity,
@@ -65,7 +65,7 @@ class Row:
     differences: tuple[Difference, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """``notes``: what keeps the models from being compared like with like."""
 
@@ -85,6 +85,13 @@ class Comparison:
             "cards": [card.to_dict() for card in self.cards],
             "differences": [to_jsonable(d) for row in self.rows for d in row.differences],
         }
+
+    def __repr__(self) -> str:
+        return f"<comparison of {printable(', '.join(self.names))}: {len(self.rows)} quantities>"
+
+    def _repr_markdown_(self) -> str:
+        """For notebooks."""
+        return self.to_markdown()
 
     def to_markdown(self) -> str:
         """Both tables, the values and the differences, as a page of Markdown."""

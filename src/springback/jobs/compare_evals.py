@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
 
+from springback.core import printable
 from springback.elasticity.card import page, table
 from springback.errors import DataError
 from springback.integrations.eval_logs import EvalRun, TaskScores, read_eval
@@ -68,13 +69,20 @@ class ComparedTask:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ComparedEvals:
     """Every run against the first."""
 
     first: str
     rows: tuple[ComparedTask, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<comparison with {printable(self.first)}: {len(self.rows)} tests>"
+
+    def _repr_markdown_(self) -> str:
+        """For notebooks."""
+        return self.to_markdown()
 
     def to_markdown(self) -> str:
         """A table, a line of notes each, and how to read it."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from springback.core import to_jsonable
 from springback.errors import SpringbackError, did_you_mean
+from springback.settings import hints_of
+from springback.settings import kind_of as kind_of
 
 Settings = TypeVar("Settings")
 
@@ -31,20 +32,9 @@ _WORDS = {
 }
 
 
-def kind_of(annotation: Any) -> str:
-    """One of ``int``, ``float``, ``str``, ``bool``, plurals for a tuple, ``map``, ``json``."""
-    args = [a for a in typing.get_args(annotation) if a is not type(None) and a is not Ellipsis]
-    origin = typing.get_origin(annotation)
-    if origin is tuple:
-        return f"{args[0].__name__}s"
-    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return "map" if args[1] is str else "json"
-    return str(args[0].__name__ if args else annotation.__name__)
-
-
 def kinds(settings: type) -> dict[str, str]:
     """:func:`kind_of` every field, in order."""
-    hints = typing.get_type_hints(settings)
+    hints = hints_of(settings)
     return {f.name: kind_of(hints[f.name]) for f in dataclasses.fields(settings)}
 
 

@@ -12,7 +12,7 @@ from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import release_memory
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.places import require_same_kind
 from springback.results.store import Store, require_space
 from springback.results.writing import Clock, Result, write_result
@@ -86,7 +86,7 @@ def demo(
 
     The parts lie in ``out/audit`` and ``out/boost``.  The same seed gives the same numbers.
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     audit_settings = replace(AUDIT_QUICK if quick else AUDIT, seeds=(seed,))
     boost_settings = replace(BOOST_QUICK if quick else BOOST, seed=seed)
     with Store(out).locked() as store:

@@ -27,6 +27,7 @@ from springback.models.loading import (
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
 from springback.models.stored_line import StoredLine
+from springback.progress import Silent
 from springback.settings import ChatSettings
 from springback.weights import Extrapolation, extrapolate, extrapolate_along
 from springback.weights.extrapolation import open_checkpoints
@@ -206,7 +207,7 @@ class CheckpointPair:
         remove = partial(shutil.rmtree, folder, ignore_errors=True)
         self._drop_written = weakref.finalize(self, remove)
         if isinstance(at, float):
-            extrapolate(self.early.path, self.ft.path, at, folder / "model")
+            extrapolate(self.early.path, self.ft.path, at, folder / "model", progress=Silent())
         else:
             paths = [c.path for c in (*self.before, self.early, self.ft)]
             how = Extrapolation(1.0, shares=shares_of(at))

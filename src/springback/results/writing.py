@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from springback.core import Measurement, to_jsonable
+from springback.core import Measurement, printable, to_jsonable
 from springback.results.checks import check_positive as check_positive
 from springback.results.checks import require_disjoint as require_disjoint
+from springback.results.frames import Table, frame_of, shown_in_notebook
 from springback.results.provenance import now, provenance
 from springback.results.redaction import without_secrets
 from springback.results.schema import SCHEMA_VERSION, Analysis, Verdict
@@ -19,7 +20,7 @@ from springback.results.store import Store, write_json
 from springback.stats import Interval, mean_interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a job found, as written to ``result.json`` in ``folder``."""
 
@@ -29,6 +30,25 @@ class Result:
     @property
     def verdict(self) -> str:
         return str(self.data["verdict"]["text"])
+
+    def __repr__(self) -> str:
+        return f"<{self.data['kind']} in {self.folder}: {printable(self.verdict)}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the verdict, and the table of methods where there is one."""
+        return shown_in_notebook(self.folder, self.data)
+
+    def to_frame(self, what: Table = "measurements") -> Any:
+        """A table of the result as a pandas ``DataFrame``.
+
+        ``measurements``: one row each, its tags as columns.  ``methods``: of a boost, one row a
+        method, ``accuracy``, ``accuracy_low`` and so on.  ``questions``: of a boost or a check, one
+        row for each question or text and each run that scored it, from the folder's runs.
+
+        Raises :class:`SpringbackError` for a table that the result does not have, and
+        :class:`MissingExtraError` without pandas.
+        """
+        return frame_of(self.folder, self.data, what)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from springback.errors import ModelError, describe
-from springback.progress import Progress, Silent
+from springback.progress import Progress, Silent, default_progress
 from springback.results.store import real_out
 from springback.weights.arithmetic import (
     BLOCK,
@@ -101,7 +101,7 @@ def extrapolate(
     something else or is being written; :class:`SpaceError` if the disk is too small.
     """
     how = Extrapolation(mu, dtype, threads=threads)
-    return extrapolate_along([early, ft], how, out, progress)
+    return extrapolate_along([early, ft], how, out, progress or default_progress())
 
 
 def extrapolate_along(

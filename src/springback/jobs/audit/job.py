@@ -34,7 +34,7 @@ from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.out_of_memory import memory_explained
-from springback.progress import Progress, Silent
+from springback.progress import Progress, Silent, default_progress
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Card
 from springback.results.places import require_apart, require_same_kind, require_same_study
@@ -57,7 +57,7 @@ def audit(
     with more seeds) goes on.  Raises :class:`springback.errors.SpringbackError` on input that
     cannot be used, before anything is trained.  Paper A, sections A2 and A3.
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     settings = check_settings(settings or AuditSettings())
     spread = on_ray(executor)
     require_apart(out, settings, READ)

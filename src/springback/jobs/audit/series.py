@@ -16,7 +16,7 @@ from springback.jobs.audit.studies import by_model as by_model
 from springback.jobs.audit.studies import slug as slug
 from springback.models.loading import release_memory
 from springback.models.placement import audit_placement
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Comparison as CardComparison
 from springback.results.card_schema import Series, StudyCard
@@ -75,7 +75,7 @@ def series(
     Model size and pre-training volume (paper A, section A3) are such series.  Writes
     ``out/result.json`` of kind ``series``; the single audits lie in ``out/studies``.
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     studies = by_model(settings)
     require_apart(out, settings, ("series",))
     with Store(out).locked() as store:

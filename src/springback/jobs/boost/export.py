@@ -24,6 +24,7 @@ from springback.models.loading import (
     read_configs,
     tokenizer_source,
 )
+from springback.progress import Silent
 from springback.results.store import clear_folder, read_json, require_folder, write_json
 from springback.settings import ChatSettings
 from springback.weights import Extrapolation, extrapolate, extrapolate_along
@@ -86,7 +87,7 @@ def write_boosted(
     amateur = AMATEUR_FOLDER if lam > 0 else None
     if ft.adapter is None:
         if shares is None:
-            extrapolate(early.path, ft.path, mu, new)
+            extrapolate(early.path, ft.path, mu, new, progress=Silent())
         else:
             every = [checkpoint.path for checkpoint in line]
             extrapolate_along(every, Extrapolation(1.0, shares=shares), new)

@@ -37,7 +37,7 @@ from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.jobs.clean import remaking
 from springback.models.loading import resolve
 from springback.models.out_of_memory import memory_explained
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.boost_schema import (
     JointCandidate,
     NarrowedCandidate,
@@ -197,7 +197,7 @@ def boost(
     Raises :class:`springback.errors.SpringbackError` on input that cannot be used, and on a test
     set that was opened with other settings before (:mod:`springback.jobs.boost.test_set_log`).
     """
-    noted = progress or Silent()
+    noted = progress or default_progress()
     return remaking(out, noted, lambda: _boost(settings, out, noted, executor))
 
 

@@ -31,7 +31,7 @@ from springback.models.loading import release_memory
 from springback.models.out_of_memory import memory_explained
 from springback.models.placement import placement
 from springback.models.run_folder import checkpoints_of
-from springback.progress import Progress, Silent
+from springback.progress import Progress, Silent, default_progress
 from springback.results.check_schema import AlongRun, Check, CheckedModel, Drift
 from springback.results.places import require_same_kind, require_same_study
 from springback.results.schema import Part, Verdict
@@ -53,7 +53,7 @@ def check(
 
     >>> check(CheckSettings(base="smollm2-135m", tuned="tuned")).verdict  # doctest: +SKIP
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     settings = check_settings(settings, out)
     explained = memory_explained("check", lambda: parts_of(settings), settings.device)
     with Store(out).locked() as store, explained:

@@ -32,7 +32,7 @@ from springback.jobs.papers.theory.settings import ParetoSettings, SpringsSettin
 from springback.jobs.papers.theory.springs import springs_study
 from springback.models.loading import is_here
 from springback.models.placement import audit_placement
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.audit_schema import Audit
 from springback.results.card_schema import Comparison as CardComparison
 from springback.results.card_schema import StudyCard
@@ -82,7 +82,7 @@ def reproduce(
     ``given``: settings that replace the reproduction's own, such as data.  Also writes
     ``reproduce.md``.  Raises :class:`SpringbackError` on an unknown name or scale.
     """
-    noted, values = progress or Silent(), given or {}
+    noted, values = progress or default_progress(), given or {}
     return remaking(out, noted, lambda: _reproduce(name, scale, out, values, noted, executor))
 
 

@@ -25,7 +25,7 @@ from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.loading import resolve
 from springback.models.placement import placement
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.paper_schema import Cell
 from springback.results.places import require_same_kind
 from springback.results.reading import read_part
@@ -67,7 +67,7 @@ def reproduce_epicode(
     A finished seed is a run in ``out/runs``; the same command goes on, and runs copied in from
     another machine count as done.  Also writes ``reproduce.md``.
     """
-    clock, progress = Clock.start(), progress or Silent()
+    clock, progress = Clock.start(), progress or default_progress()
     settings = settings_of(name, scale, given or {})
     theory, spread = name == "epicode-theory", on_ray(executor)
     check(settings)

@@ -29,7 +29,7 @@ from springback.jobs.papers.scale.settings import NAME, ScaleSettings
 from springback.models.from_scratch import Shape, small_tokenizer
 from springback.models.loading import release_memory
 from springback.models.placement import audit_placement
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.audit_schema import Rebound
 from springback.results.places import require_same_kind
 from springback.results.schema import read
@@ -90,7 +90,7 @@ def scale_study(
     Trainings that were done are read; on Ray each pre-training and each cell is a task.  Raises
     :class:`SpringbackError` on settings that cannot be.
     """
-    noted, values = progress or Silent(), given or {}
+    noted, values = progress or default_progress(), given or {}
     return remaking(out, noted, lambda: _scale_study(scale, out, values, noted, executor))
 
 

@@ -11,7 +11,7 @@ from springback.data import load_slice
 from springback.errors import SpringbackError, describe
 from springback.jobs.papers.theory import pareto, theorem
 from springback.jobs.papers.theory.settings import ParetoSettings, TheoremSettings
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.schema import Part, Verdict
@@ -30,7 +30,11 @@ def theorem_study(
     Writes ``out/result.json`` of kind "theory".  Raises :class:`SpringbackError` for settings
     that make no sense.
     """
-    s, clock, progress = settings or TheoremSettings(), Clock.start(), progress or Silent()
+    s, clock, progress = (
+        settings or TheoremSettings(),
+        Clock.start(),
+        progress or default_progress(),
+    )
     _check_theorem(s)
     tags = {"study": "theorem"}
     with Store(out).locked() as store:
@@ -145,7 +149,7 @@ def pareto_study(
     Raises :class:`SpringbackError` for settings that make no sense, and as
     :func:`springback.data.load_slice` does.
     """
-    s, clock, progress = settings, Clock.start(), progress or Silent()
+    s, clock, progress = settings, Clock.start(), progress or default_progress()
     _check_pareto(s)
     with Store(out).locked() as store:
         require_same_kind(store, "theory")

@@ -16,7 +16,7 @@ from springback.jobs.papers.theory import springs_analysis, springs_arms
 from springback.jobs.papers.theory.job import refuse_wrong
 from springback.jobs.papers.theory.settings import SpringsSettings
 from springback.jobs.papers.theory.theorem import ARRANGEMENTS
-from springback.progress import Progress, Silent
+from springback.progress import Progress, default_progress
 from springback.results.places import require_same_kind
 from springback.results.store import Store
 from springback.results.theory_schema import Theory
@@ -33,7 +33,11 @@ def springs_study(
     Writes ``out/result.json`` of kind "theory"; trainings that were done are read from their run.
     Raises :class:`SpringbackError` for settings that make no sense.
     """
-    s, clock, progress = settings or SpringsSettings(), Clock.start(), progress or Silent()
+    s, clock, progress = (
+        settings or SpringsSettings(),
+        Clock.start(),
+        progress or default_progress(),
+    )
     check(s)
     with Store(out).locked() as store:
         require_same_kind(store, "theory")
