@@ -36,10 +36,10 @@ from decode_parts.pairs import Subject, subject, with_limit
 from decode_parts.peer import peers
 from decode_parts.shares import shares
 from springback.decoding import Speculation
-from springback.decoding.static_cache import CACHES
 from springback.models.loading import tune_allocator
 from springback.results.provenance import now, provenance
 from springback.results.store import write_json
+from springback.settings import CACHES
 
 PARTS = ("time", "identity", "settings", "output", "contested", "adapters", "profile", "peer")
 
