@@ -333,7 +333,7 @@ def test_a_value_that_is_not_a_number_leaves_a_gap() -> None:
     [
         (lambda r: r.pop("schema_version"), "not a springback result"),
         (lambda r: r.update(schema_version=2), "schema_version 2; allowed: 1"),
-        (lambda r: r.update(kind="tea"), "'tea'; allowed: audit, boost, demo"),
+        (lambda r: r.update(kind="tea"), "'tea'; allowed: audit, boost, check, demo"),
         (
             lambda r: r["analysis"]["rebound"]["gain"].append("x"),
             "analysis.rebound.gain[3]: given: 'x'; allowed: an object",
