@@ -51,7 +51,7 @@ REFUSED = {
     "audit --learning-rate -1": "--learning-rate is -1.0",
     "audit --precision fp8": "precision 'fp8'",
     "audit --device cuba": "--device cuba; allowed: auto, cpu, mps, cuda, cuda:N",
-    "audit --dtype float23": "--dtype float23 (did you mean float32?)",
+    "audit --dtype float23": "--dtype float23; allowed: auto, float32",
     f"{BOOST} --mu nonsense": "--mu is 'nonsense'",
     f"{BOOST} --mu=-1": "--mu has [-1.0]",
     f"{BOOST} --gate top:7": "--gate: given: 'top:7'",

@@ -21,7 +21,7 @@ from springback.errors import CodecError, SpringbackError, describe
 from springback.models.builtin import BUILTIN
 from springback.models.encoding import Encoded, text_bytes
 from springback.models.loading import fixed_threads
-from springback.progress import Progress, default_progress
+from springback.progress import Progress, Silent, default_progress
 from springback.results.store import require_named, whole_file
 
 
@@ -83,7 +83,7 @@ def encode_file(
     progress: Progress | None = None,
 ) -> Compressed:
     """Write the container of what ``source`` still holds to ``sink``."""
-    progress, begin = progress or default_progress(), time.perf_counter()
+    progress, begin = progress or Silent(), time.perf_counter()
     header = codec.header(settings, codec.fit(settings.chunk))
     whole, original = Digest(), Digest()
 
@@ -160,7 +160,7 @@ def decode_file(
     Each group of chunks is checked when it is decoded, the whole at the end: what is in ``sink``
     counts only if nothing was raised.
     """
-    progress = progress or default_progress()
+    progress = progress or Silent()
     size, length, content = container.check_whole(source, name)
     reader = Reader(source, size, name)
     header = reader.header()

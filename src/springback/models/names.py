@@ -85,5 +85,4 @@ def require_compute(settings: ComputeSettings, device_map: object = None) -> Non
         )
     if s.dtype != "auto" and s.dtype not in DTYPES:
         allowed = ", ".join(("auto", *DTYPES))
-        given = f"--dtype {s.dtype}{did_you_mean(s.dtype, DTYPES)}"
-        raise ModelError(describe(given, allowed, "choose one of these"))
+        raise ModelError(describe(f"--dtype {s.dtype}", allowed, "choose one of these"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,7 +102,8 @@ def extrapolate(
     something else or is being written; :class:`SpaceError` if the disk is too small.
     """
     how = Extrapolation(mu, dtype, threads=threads)
-    return extrapolate_along([early, ft], how, out, progress or default_progress())
+    with closing(progress or default_progress()) as speaker:
+        return extrapolate_along([early, ft], how, out, speaker)
 
 
 def extrapolate_along(

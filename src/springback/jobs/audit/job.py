@@ -6,7 +6,7 @@ Its runs are listed in :mod:`springback.jobs.audit.runs`; what the numbers say i
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +61,7 @@ def audit(
     settings = check_settings(settings or AuditSettings())
     spread = on_ray(executor)
     require_apart(out, settings, READ)
-    with Store(out).locked() as store, ExitStack() as ending:
+    with Store(out).locked() as store, closing(progress), ExitStack() as ending:
         ending.enter_context(
             memory_explained("audit", partial(parts_of, settings), settings.device)
         )

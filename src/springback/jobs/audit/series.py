@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from springback.elasticity import Comparison, ElasticityCard, compare
@@ -78,7 +79,7 @@ def series(
     clock, progress = Clock.start(), progress or default_progress()
     studies = by_model(settings)
     require_apart(out, settings, ("series",))
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, closing(progress):
         require_same_kind(store, "series")
         results = run_all(studies, store.root, progress, executor)
         compared = compared_cards(results)

@@ -7,7 +7,7 @@ test data is scored once: fine-tuned, ME only, CD only, EpiCoDe, and what was as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -210,7 +210,7 @@ def _boost(
     spread = on_ray(executor)
     require_apart(out, settings, READ, *(["model"] if settings.write_model else []))
     needs = memory_explained("boost", lambda: peak_parts(settings), settings.device)
-    with Store(out).locked() as store, needs, ExitStack() as ending:
+    with Store(out).locked() as store, closing(progress), needs, ExitStack() as ending:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
         data = load_data(settings, progress.note)

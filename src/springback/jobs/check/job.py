@@ -7,6 +7,7 @@ what the scores say is worked out in :mod:`springback.jobs.check.analysis`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def check(
     clock, progress = Clock.start(), progress or default_progress()
     settings = check_settings(settings, out)
     explained = memory_explained("check", lambda: parts_of(settings), settings.device)
-    with Store(out).locked() as store, explained:
+    with Store(out).locked() as store, closing(progress), explained:
         require_same_kind(store, "check")
         base, tuned = subjects(settings)
         require_same_study(store, "check", settings, _hashes(settings, base, tuned), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def _reproduce(
     settings = settings_of(name, scale, given)
     what = REPRODUCTIONS[name]
     studies, place = what.studies(scale, settings, given), audit_placement(settings)
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, closing(progress):
         require_same_kind(store, "reproduce")
         if not studies:
             folders = pretrain(what.volumes, store, progress, place=place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -74,7 +75,7 @@ def reproduce_epicode(
     for line in plan(name, scale, given):
         progress.note(line)
     analysed = []
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, closing(progress):
         require_same_kind(store, "reproduce")
         if spread and executor is not None:
             _make_on_ray(settings, theory, store, progress, executor)

@@ -7,6 +7,7 @@ seed; each of these checkpoints is audited (align, perturb, measure) with the sa
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -109,7 +110,7 @@ def _scale_study(
         raise SpringbackError(
             f"--shared with {NAME}; its workers have to see --out: name a common folder there"
         )
-    with Store(out).locked() as store:
+    with Store(out).locked() as store, closing(progress):
         require_same_kind(store, "reproduce")
         runs = pretrainings(settings, study, store)
         cells = cells_of(runs, study)
