@@ -151,18 +151,19 @@ def test_the_command_line_plans_and_shows_a_study_without_running_it(
     assert shown.exit_code == 0
     study.write_text(shown.output)
     flags = ["--n-pos", "8,16", "--doses", "8,16", "--seeds", "0,1", "--resistance-rows", "0"]
-    flags += ["--max-tokens", "32", "--mix", "0.5"]
+    flags += ["--max-tokens", "32", "--mix", "0.5", "--controls", "unaligned,neutral"]
     told = CliRunner().invoke(app, ["audit", "plan", str(study), *flags]).output.splitlines()
     head = ["run", "seeds", "runs", "done", "tokens", "trained", "tokens", "probed"]
     assert told[1].split() == [*head, "minutes", "left"]
-    # By kind: seeds, runs, runs done.
+    # By kind: seeds, runs, runs done.  A seed perturbs both branches and the mixed rows, and as
+    # controls the start model and both branches on neutral rows.
     memory = next(i for i, line in enumerate(told) if line.startswith("memory of an audit"))
     counted = {line.split()[0]: line.split()[1:4] for line in told[2:memory]}
     assert counted == {
         "start": ["1", "1", "0"],
         "align": ["2", "2", "0"],
-        "perturb": ["2", "6", "0"],
-        "all": ["2", "9", "0"],
+        "perturb": ["2", "12", "0"],
+        "all": ["2", "15", "0"],
     }
     made = plan(config.build(AuditSettings, {**config.read_study(study), **settings_of(flags)}))
     assert 0 < made.training < made.seconds
@@ -338,6 +339,10 @@ def test_whole_answers_are_told_by_arm_and_outcome(settings: AuditSettings, tmp_
     assert "sampled, 1-3" in page
 
 
+#: Every probe of a model that is aligned: KL to a base model is of finished ones alone.
+EVERY = tuple(name for name in PROBES if name != "base_kl")
+
+
 def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     settings: AuditSettings, tmp_path: Path
 ) -> None:
@@ -345,7 +350,7 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     texts.write_text("".join(f'{{"text": "the thing is a {n}"}}\n' for n in range(6)))
     every = replace(
         settings,
-        probes=tuple(PROBES),
+        probes=EVERY,
         behaviour="refusal",
         neutral=str(texts),
         utility_rows=3,
@@ -357,7 +362,7 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     for checkpoint in ("start", "align-8", "align-8+perturb-4", "align-8+perturb-8"):
         measured = {p for p, c in found if c == checkpoint}
         parts = {"nll", "way_back_cosine", "rates_bits_per_byte", "rates_rate", "rates_normalised"}
-        assert measured - parts == set(PROBES)
+        assert measured - parts == set(EVERY)
     # Away from the start when aligned, and some of the way back after the perturbation.
     assert found["weight_change", "start"]["value"] == 0
     assert found["weight_change", "align-8"]["value"] > 0
@@ -365,9 +370,9 @@ def test_every_probe_is_measured_at_every_dose_and_shown_with_its_unit(
     assert -1 <= found["way_back_cosine", "align-8+perturb-8"]["value"] <= 1
     assert abs(found["reverse_kl", "start"]["value"]) < 1e-6
     shown = result.data["analysis"]["rebound"]["probes"]
-    assert list(shown) == list(PROBES)
+    assert list(shown) == list(EVERY)
     assert shown["behaviour"]["title"] == "Sampled continuations by refusal"
-    assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in PROBES)
+    assert all(shown[p]["unit"] == found[p, "start"]["unit"] for p in EVERY)
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "dpo"])

@@ -85,12 +85,12 @@ def result(out: Path) -> dict[str, Any]:
 
 def test_listing_changes_nothing_and_has_bytes_cost_and_time(out: Path) -> None:
     before = files(out)
-    found = find(out)
+    listed = find(out)
     assert files(out) == before
-    assert [one.what for one in found.spare] == ["weights", "weights"]
-    assert all("fine-tuning" in one.again for one in found.spare)
-    assert all(one.seconds is not None and one.seconds > 0 for one in found.spare)
-    assert found.bytes > 0
+    assert [one.what for one in listed.spare] == ["weights", "weights"]
+    assert all("fine-tuning" in one.again for one in listed.spare)
+    assert all(one.seconds is not None and one.seconds > 0 for one in listed.spare)
+    assert listed.bytes > 0
 
 
 def test_a_file_with_another_name_frees_nothing(tiny_llama: Path, tmp_path: Path) -> None:
@@ -213,9 +213,9 @@ def test_what_the_user_named_stays(tiny_llama: Path, tmp_path: Path) -> None:
         given = {"provenance": {"command": ["springback", "audit"]}, "measurements": []}
         inputs = {"settings": {"model": name}}
         write_json(root / "sub/result.json", {**facts, **given, "inputs": inputs})
-        found = find(root)
-        assert place in found.kept
-        assert place not in [one.path for one in found.spare]
+        listed = find(root)
+        assert place in listed.kept
+        assert place not in [one.path for one in listed.spare]
         free(root)
         assert (place / "model.safetensors").exists()
 

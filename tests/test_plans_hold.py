@@ -179,7 +179,7 @@ def test_both_commands_plan_in_both_spellings(tiny_llama: Path, tmp_path: Path) 
         assert "memory of an audit, by part:" in done.output
     assert not (tmp_path / "out").exists()
     for line, words in (
-        (["boost", "twice"], "allowed: plan"),
+        (["boost", "twice"], "cannot read the study file 'twice'"),
         (["boost", "--size", "7B"], "springback boost plan --size"),
         (["audit", "--calibrate"], "springback audit plan --calibrate"),
         (["boost", "plan", "--size", "7B", "--hardware", "abacus"], "--hardware is abacus"),

@@ -290,23 +290,30 @@ def test_all_five_algorithms_land_in_one_chart_with_a_gain_or_a_word_for_none(
         "learning_rate": 1e-3,
     }
     result = reproduce("elasticity-algorithms", "small", tmp_path, given)
-    names = ["sft", "dpo", "kto", "simpo", "rloo"]
+    others = ("dpo", "kto", "simpo", "rloo")
+    names = ["sft", *others, *(f"sft, reversed by {name}" for name in others)]
     studies = result.data["analysis"]["studies"]
     assert [s["name"] for s in studies] == names
     recipes = {
         name: {
-            run["inputs"]["recipe"]["algorithm"]
-            for file in tmp_path.glob(f"studies/{name}/runs/align-*/run.json")
+            (phase, run["inputs"]["recipe"]["algorithm"])
+            for phase in ("align", "perturb")
+            for file in (tmp_path / study["folder"]).glob(f"runs/{phase}-*/run.json")
             if (run := json.loads(file.read_text()))
         }
-        for name in names
+        for name, study in zip(names, studies, strict=True)
     }
-    assert recipes == {name: {name} for name in names}
+    assert recipes == {
+        **{name: {("align", name), ("perturb", "sft")} for name in ("sft", *others)},
+        **{f"sft, reversed by {name}": {("align", "sft"), ("perturb", name)} for name in others},
+    }
     build(result.folder)
     for entry in studies:
         gain = entry["card"]["quantities"]["gain"]
-        assert gain["label"] in ("aligned", "did not align")
-        assert (gain["label"] == "aligned") == (gain["low"] is not None and gain["low"] > 0)
+        assert gain["label"] in ("aligned", "hardly aligned", "did not align")
+        if gain["label"] == "aligned":
+            assert gain["low"] is not None
+            assert gain["low"] > 0
     page = (tmp_path / "report.html").read_text()
     chart = page[page.index('id="models-gain"') :]
     chart = chart[: chart.index("</figure>")]

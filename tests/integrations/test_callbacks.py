@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ pytest.importorskip("trl", reason="trl is not installed (extra train)")
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,9 +28,18 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 import springback
+from springback.core import Row
+from springback.decoding import DecodeSettings, decode
 from springback.errors import SpringbackError
-from springback.integrations.trainer_callbacks import ElasticityCallback, Held, KeepEarly
-from springback.models.encoding import encode_rows
+from springback.integrations.trainer_callbacks import (
+    AccuracyCallback,
+    Asked,
+    ElasticityCallback,
+    Held,
+    KeepEarly,
+)
+from springback.jobs.boost.questions import question_format
+from springback.models.encoding import encode_prompt, encode_rows, stop_ids
 from springback.models.loading import load_model, resolve
 from springback.probes import StartDistribution, margin, nll
 
@@ -273,3 +284,76 @@ def test_what_cannot_be_measured_is_refused(tiny_llama: Path, tmp_path: Path) ->
     trainer.add_callback(ElasticityCallback(tokenizer, Held(neutral=NEUTRAL)))
     with pytest.raises(SpringbackError, match="watch\\(trainer\\)"):
         trainer.train()
+
+
+#: The first letter of an answer counts.
+ASKED = Asked(metric="exact", prompt_template="Say: {question}", extract=r"(\w)", max_new_tokens=6)
+
+
+def questions_for(tiny_llama: Path) -> list[Row]:
+    """Two that the start model answers right, two that nothing does."""
+    rows = [Row("qa", f"the thing {i}", "", answer="~") for i in range(4)]
+    form = question_format(springback.BoostSettings(metric="exact", extract=ASKED.extract))
+    read = form.readings(rows, answers_of(tiny_llama, rows))
+    assert all(read[:2]), "both answers hold a letter"
+    return [replace(r, answer=c) for r, c in zip(rows[:2], read, strict=False)] + rows[2:]
+
+
+def answers_of(folder: Path, rows: list[Row]) -> list[str]:
+    """As a boost decodes them."""
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), load_model(resolve(folder))
+    put = [replace(row, prompt=f"Say: {row.prompt}") for row in rows]
+    how = DecodeSettings(
+        max_new_tokens=6,
+        stop_ids=stop_ids(tokenizer, put[0], model),
+        pad_id=tokenizer.pad_token_id,
+    )
+    ids = decode(model, [encode_prompt(tokenizer, row) for row in put], how)
+    return [tokenizer.decode(each, skip_special_tokens=True) for each in ids]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_accuracy_is_that_of_a_boost_and_training_is_the_same(
+    tiny_llama: Path, tmp_path: Path, lora: bool
+) -> None:
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", lora_dropout=0.1)
+    rows, ends, tokenizer = questions_for(tiny_llama), [], AutoTokenizer.from_pretrained(tiny_llama)
+    for name in ("plain", "watched"):
+        torch.manual_seed(0)
+        trainer = sft(tiny_llama, tmp_path / name, **({"peft_config": config} if lora else {}))
+        if name == "watched":
+            AccuracyCallback(tokenizer, rows, every=4, asked=ASKED).watch(trainer)
+        trainer.train()
+        file = "adapter_model.safetensors" if lora else "model.safetensors"
+        ends.append(load_file(tmp_path / name / "checkpoint-6" / file))
+    assert all(torch.equal(ends[0][k], ends[1][k]) for k in ends[0])
+    lines = {
+        line["step"]: line["accuracy/correct"]
+        for line in trainer.state.log_history
+        if "accuracy/correct" in line
+    }
+    assert sorted(lines) == [0, 4, 6]
+    assert lines[0] == 0.5
+    if not lora:
+        form = question_format(springback.BoostSettings(metric="exact", extract=ASKED.extract))
+        texts = answers_of(tmp_path / "watched/checkpoint-6", rows)
+        assert lines[6] == sum(form.grade(rows, texts)) / 4
+
+
+def test_accuracy_takes_sources_and_tasks_and_refuses_what_cannot_be(tiny_llama: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    callback = AccuracyCallback(tokenizer, "problems", rows=3, asked=Asked(max_new_tokens=2))
+    assert callback.measure(load_model(resolve(tiny_llama))).keys() == {
+        "accuracy/correct",
+        "accuracy/unread",
+    }
+    assert Asked(task="gsm8k").filled().metric == "number"
+    rows = [Row("qa", "2 + 3?", "", answer="five")]
+    for given, asked, words in (
+        (rows, Asked(), "five"),
+        ([], Asked(), "no questions"),
+        (rows, Asked(metric="bleu"), "bleu"),
+        (rows, Asked(prompt_template="Say"), "question"),
+    ):
+        with pytest.raises(SpringbackError, match=words):
+            AccuracyCallback(tokenizer, given, asked=asked)

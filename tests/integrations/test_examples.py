@@ -50,6 +50,7 @@ def test_each_is_under_sixty_lines() -> None:
     assert SCRIPTS == [
         "audit_dpo.py",
         "boost_lora.py",
+        "dpo_conversations.py",
         "evaluate.py",
         "serve_and_call.py",
         "unit_tests.py",
@@ -65,6 +66,30 @@ def test_audit_dpo(tiny_llama: Path, tmp_path: Path) -> None:
     told = run("audit_dpo.py", tiny_llama, write(tmp_path / "rows.jsonl", rows), cwd=tmp_path)
     assert "report: audit-of-dpo/report.html" in told
     assert (tmp_path / "audit-of-dpo/report.html").exists()
+
+
+def test_dpo_conversations(tiny_llama: Path, tmp_path: Path) -> None:
+    def message(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    rows = [
+        {
+            "prompt": message("user", f"the {i}"),
+            "chosen": message("assistant", "thing in the"),
+            "rejected": message("assistant", "1 1 1"),
+        }
+        for i in range(16)
+    ]
+    preferences = tmp_path / "rows.jsonl"
+    preferences.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = [{"question": f"1 + {i}?", "answer": str(1 + i)} for i in range(4)]
+    asked = write(tmp_path / "asked.jsonl", questions)
+    lines = run("dpo_conversations.py", tiny_llama, preferences, asked, cwd=tmp_path).splitlines()
+    steps = [line.split()[0] for line in lines if line[:1].isdigit() and "accuracy" in line]
+    assert steps == ["0", "4"]
+    assert any(line.startswith("4 ") and "elasticity/margin" in line for line in lines)
+    assert (tmp_path / "dpo-of-mine/last/adapter_model.safetensors").exists()
+    assert "--early dpo-of-mine/early-2" in lines[-1]
 
 
 def adapters(tiny_llama: Path, folder: Path) -> list[Path]:

@@ -24,21 +24,21 @@ def clean(
     from springback.core import byte_size
     from springback.jobs.clean import find, free
 
-    found = free(folder) if yes else find(folder)
+    listed = free(folder) if yes else find(folder)
     items = []
-    for one in found.spare:
+    for one in listed.spare:
         item = {"path": one.path, "what": one.what, "bytes": one.bytes}
         items.append({**item, "again": one.again, "seconds": one.seconds})
         say(f"{byte_size(one.bytes):>9}  {one.what}: {one.path} ({one.again}{_took(one.seconds)})")
-    for path in found.kept:
+    for path in listed.kept:
         say(f"{'kept':>9}  {path} (named as input)")
-    emit(folder=folder, freed=yes, bytes=found.bytes, items=items, kept=list(found.kept))
+    emit(folder=folder, freed=yes, bytes=listed.bytes, items=items, kept=list(listed.kept))
     if not items:
         say(f"nothing to free in {folder}")
     elif yes:
-        say(f"freed: {byte_size(found.bytes)}")
+        say(f"freed: {byte_size(listed.bytes)}")
     else:
-        say(f"{byte_size(found.bytes)} can be freed: springback clean {folder} --yes")
+        say(f"{byte_size(listed.bytes)} can be freed: springback clean {folder} --yes")
 
 
 def _took(seconds: float | None) -> str:

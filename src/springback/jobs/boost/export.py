@@ -110,6 +110,15 @@ def write_boosted(
     os.replace(new, out)
 
 
+def plain_load_note(folder: Path, adapters: bool) -> str:
+    """What is lost where a folder with contrast is opened without springback, which cannot warn."""
+    alone = "" if adapters else ", or trust_remote_code=True, which runs its custom_generate"
+    return (
+        f"{folder} was measured with contrast; a plain from_pretrained or pipeline() loads its "
+        f"strong model alone and says nothing: use springback.generate or serve{alone}"
+    )
+
+
 def _model_files(ft: Checkpoint) -> list[Path]:
     """Of an adapter its weights and settings: folders of a training hold its state beside them."""
     if ft.adapter is not None:

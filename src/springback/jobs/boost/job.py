@@ -24,7 +24,7 @@ from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, free_merged, make_pair
 from springback.jobs.boost.checks import READ, Data, check_settings, load_data
-from springback.jobs.boost.export import Strengths, write_boosted
+from springback.jobs.boost.export import Strengths, plain_load_note, write_boosted
 from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
@@ -268,6 +268,8 @@ def _boost(
             strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
             write_boosted(pair.line, strengths, folder, settings.system, template, settings)
+            if best.lam > 0:
+                progress.note(plain_load_note(folder, pair.ft.adapter is not None))
         free_merged(pair, store)
         return write_result(
             store,
