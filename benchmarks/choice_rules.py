@@ -112,47 +112,65 @@ def _searches(found: dict[str, Searched]) -> dict[str, Any]:
 
 
 def _scores(tried: Tried) -> dict[str, Any]:
-    correct = [int(c) for c in tried.correct]
-    return {"correct": correct, "nll": [round(n, 6) for n in tried.nll]}
+    """A digit a question, 1 where the answer is right, and the mean NLL of the solutions."""
+    correct = "".join(str(int(c)) for c in tried.correct)
+    return {"correct": correct, "nll": fmean(tried.nll)}
 
 
 def summary(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """By rule the means over seeds and the words seed by seed; the new rule less the old one."""
-
-    def means(name: str, what: str) -> list[float]:
-        return [fmean(s["test"][name][what]) for s in seeds]
-
-    def less(a: str, b: str, what: str) -> dict[str, Any]:
-        gaps = [x - y for x, y in zip(means(a, what), means(b, what), strict=True)]
-        return mean_interval(gaps).to_dict()
-
-    found: dict[str, Any] = {"seeds": len(seeds)}
-    tested = [name for name in (PLAIN, *RULES, FAR) if all(name in s["test"] for s in seeds)]
-    for name in tested:
-        found[name] = {what: fmean(means(name, what)) for what in ("correct", "nll")}
-    for rule in tested[1:]:
-        words = [word(s["test"][rule]["correct"], s["test"][PLAIN]["correct"]) for s in seeds]
-        steps = [s["chosen"][rule]["step"] for s in seeds]
-        gaps = [a - b for a, b in zip(means(rule, "correct"), means(PLAIN, "correct"), strict=True)]
-        found[rule] |= {
-            "steps": steps,
-            "moved": sum(step > 0 for step in steps),
-            "better": sum(gap > 0 for gap in gaps),
-            "worse": sum(gap < 0 for gap in gaps),
-            "words": {w: words.count(w) for w in sorted(set(words))},
-            "accuracy_difference": less(rule, PLAIN, "correct"),
-            "nll_difference": less(rule, PLAIN, "nll"),
-        }
+    found: dict[str, Any] = {"seeds": len(seeds), PLAIN: _means(seeds, PLAIN)}
+    for name in (*RULES, FAR):
+        if having := [s for s in seeds if name in s["test"]]:
+            found[name] = _against(having, name, PLAIN)
     old, new = RULES
     found["new less old"] = {
         "same choice": sum(s["chosen"][old] == s["chosen"][new] for s in seeds),
-        "accuracy": less(new, old, "correct"),
-        "nll": less(new, old, "nll"),
+        **_differences(seeds, new, old),
         "step": mean_interval(
             [s["chosen"][new]["step"] - s["chosen"][old]["step"] for s in seeds]
         ).to_dict(),
     }
     return found
+
+
+def answers(seed: dict[str, Any], name: str) -> list[int]:
+    return [int(c) for c in seed["test"][name]["correct"]]
+
+
+def _means(seeds: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    return {
+        "correct": fmean(fmean(answers(s, name)) for s in seeds),
+        "nll": fmean(s["test"][name]["nll"] for s in seeds),
+    }
+
+
+def _gaps(seeds: Sequence[dict[str, Any]], new: str, old: str) -> list[float]:
+    return [fmean(answers(s, new)) - fmean(answers(s, old)) for s in seeds]
+
+
+def _differences(seeds: Sequence[dict[str, Any]], new: str, old: str) -> dict[str, Any]:
+    nll = [s["test"][new]["nll"] - s["test"][old]["nll"] for s in seeds]
+    return {
+        "accuracy_difference": mean_interval(_gaps(seeds, new, old)).to_dict(),
+        "nll_difference": mean_interval(nll).to_dict(),
+    }
+
+
+def _against(seeds: Sequence[dict[str, Any]], name: str, base: str) -> dict[str, Any]:
+    words = [word(answers(s, name), answers(s, base)) for s in seeds]
+    steps = [s["chosen"][name]["step"] for s in seeds]
+    gaps = _gaps(seeds, name, base)
+    return {
+        "seeds": len(seeds),
+        **_means(seeds, name),
+        "steps": steps,
+        "moved": sum(step > 0 for step in steps),
+        "better": sum(gap > 0 for gap in gaps),
+        "worse": sum(gap < 0 for gap in gaps),
+        "words": {w: words.count(w) for w in sorted(set(words))},
+        **_differences(seeds, name, base),
+    }
 
 
 def word(new: Sequence[int], old: Sequence[int]) -> str:
