@@ -212,7 +212,7 @@ def test_what_cannot_share_a_base_is_merged_with_one_note(
     notes = Notes()
     pair = {"early": str(folders[0]), "ft": str(folders[1])}
     given: BoostSettings = replace(settings, **pair)  # type: ignore[arg-type]
-    made = make_pair(check_settings(given), None, Store(tmp_path / "out"), notes)  # type: ignore[arg-type]
+    made = make_pair(check_settings(given), None, Store(tmp_path / "out"), notes)
     assert sum("merged into two copies" in note for note in notes.notes) == 1
     for checkpoint, folder in zip((made.early, made.ft), folders, strict=True):
         expected = merged(tiny_llama, folder)
@@ -229,16 +229,16 @@ def test_merged_copies_go_at_the_end_and_are_made_again_where_they_are_needed(
     pair, out = {"early": str(folders[0]), "ft": str(folders[1])}, tmp_path / "out"
     given: BoostSettings = replace(settings, **pair)  # type: ignore[arg-type]
     first, again, more = Notes(), Notes(), Notes()
-    data = boost(given, out, first).data  # type: ignore[arg-type]
+    data = boost(given, out, first).data
     assert sum("merged into two copies" in note for note in first.notes) == 1
     copies = list((out / "checkpoints").glob("merge-*/*"))
     assert len(copies) == 2
     assert not list((out / "checkpoints").rglob("*.safetensors"))
-    assert boost(given, out, again).data["analysis"] == data["analysis"]  # type: ignore[arg-type]
+    assert boost(given, out, again).data["analysis"] == data["analysis"]
     assert not any("merged" in note for note in again.notes)
     for run in (out / "runs").glob("score-*"):
         shutil.rmtree(run)
-    remade = boost(given, out, more).data["analysis"]  # type: ignore[arg-type]
+    remade = boost(given, out, more).data["analysis"]
     assert remade == data["analysis"]
     assert any("freed and are needed: merging" in note for note in more.notes)
     assert not list((out / "checkpoints").rglob("*.safetensors"))

@@ -163,7 +163,8 @@ def test_a_kill_in_between_leaves_checkpoints_whole_or_freed(
     model = AutoModelForCausalLM.from_pretrained(tiny_llama)
     model.save_pretrained(folder, max_shard_size="150KB")
     assert (folder / "model.safetensors.index.json").exists()
-    known, unlink, done = hash_weights(folder), Path.unlink, []
+    known, unlink = hash_weights(folder), Path.unlink
+    done: list[Path] = []
 
     def killed(path: Path, missing_ok: bool = False) -> None:
         if path.parent == folder and path.name.startswith("model"):
