@@ -3,13 +3,13 @@
     python examples/dpo_conversations.py MODEL PREFERENCES.jsonl QUESTIONS.jsonl [OUT]
 
 PREFERENCES has TRL's conversational rows: prompt, chosen and rejected, each a list of messages with
-role and content. QUESTIONS has rows of question and answer (a number). Afterwards springback audit
-and boost take the same file and the two checkpoints.
+role and content. QUESTIONS has rows of question and answer (a number).
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -30,8 +30,8 @@ from springback.integrations.trainer_callbacks import (
 
 def main(model: str, preferences: str, questions: str, out: str = "dpo-of-mine") -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    gpu = torch.cuda.is_available()
-    where = {"use_cpu": not gpu, "bf16": gpu}
+    where: dict[str, Any] = {"use_cpu": not torch.cuda.is_available()}
+    where["bf16"] = not where["use_cpu"]
     trainer = DPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(model),
         args=DPOConfig(out, num_train_epochs=2, logging_steps=1, report_to="none", **where),

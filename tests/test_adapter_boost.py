@@ -235,7 +235,7 @@ def test_merged_copies_go_at_the_end_and_are_made_again_where_they_are_needed(
     assert len(copies) == 2
     assert not list((out / "checkpoints").rglob("*.safetensors"))
     assert boost(given, out, again).data["analysis"] == data["analysis"]
-    assert not any("merged" in note for note in again.notes)
+    assert not any("merged into" in note for note in again.notes)
     for run in (out / "runs").glob("score-*"):
         shutil.rmtree(run)
     remade = boost(given, out, more).data["analysis"]

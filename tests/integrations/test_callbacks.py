@@ -309,7 +309,7 @@ def answers_of(folder: Path, rows: list[Row]) -> list[str]:
         pad_id=tokenizer.pad_token_id,
     )
     ids = decode(model, [encode_prompt(tokenizer, row) for row in put], how)
-    return [tokenizer.decode(each, skip_special_tokens=True) for each in ids]
+    return [str(tokenizer.decode(each, skip_special_tokens=True)) for each in ids]
 
 
 @pytest.mark.parametrize("lora", [False, True])
