@@ -98,6 +98,8 @@ def main() -> int:
     after = timed(HERE.parent / "src", RUNS)
     slowest = max(statistics.median(each["computing"]) for each in after.values())
     holds = slowest < CLAIM and all(each["code"] == 2 for each in after.values())
+    facts = provenance(started=started, finished=now())
+    facts["command"] = [Path(sys.argv[0]).name, *(["--before", "SRC"] if asked.before else [])]
     write_json(
         asked.out,
         {
@@ -107,7 +109,7 @@ def main() -> int:
             "before": before,
             "after": after,
             "load": os.getloadavg(),
-            "provenance": provenance(started=started, finished=now()),
+            "provenance": facts,
         },
     )
     for name, each in after.items():
