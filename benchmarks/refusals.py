@@ -114,7 +114,7 @@ def main() -> int:
     )
     for name, each in after.items():
         computing, wall = statistics.median(each["computing"]), statistics.median(each["wall"])
-        old = before and before[name]
+        old = before[name] if before else None
         was = f"; before {old['computing'][0]:.1f} s, wall {old['wall'][0]:.1f} s" if old else ""
         print(f"{name}: {computing:.2f} s of computing, wall {wall:.2f} s{was}")
     print(f"claim (under {CLAIM:g} s): {'holds' if holds else 'FAILS'}; written to {asked.out}")
