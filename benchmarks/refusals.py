@@ -98,6 +98,8 @@ def main() -> int:
     after = timed(HERE.parent / "src", RUNS)
     slowest = max(statistics.median(each["computing"]) for each in after.values())
     holds = slowest < CLAIM and all(each["code"] == 2 for each in after.values())
+    facts = provenance(started=started, finished=now())
+    facts["command"] = [Path(sys.argv[0]).name, *(["--before", "SRC"] if asked.before else [])]
     write_json(
         asked.out,
         {
@@ -107,12 +109,12 @@ def main() -> int:
             "before": before,
             "after": after,
             "load": os.getloadavg(),
-            "provenance": provenance(started=started, finished=now()),
+            "provenance": facts,
         },
     )
     for name, each in after.items():
         computing, wall = statistics.median(each["computing"]), statistics.median(each["wall"])
-        old: dict[str, Any] | None = before[name] if before else None
+        old = before[name] if before else None
         was = f"; before {old['computing'][0]:.1f} s, wall {old['wall'][0]:.1f} s" if old else ""
         print(f"{name}: {computing:.2f} s of computing, wall {wall:.2f} s{was}")
     print(f"claim (under {CLAIM:g} s): {'holds' if holds else 'FAILS'}; written to {asked.out}")

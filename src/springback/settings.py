@@ -60,7 +60,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         written: Mapping[str, Any] = getattr(self, "__dataclass_fields__", {})
-        for name, hint in hints_of(typing.cast(type, type(self))).items():
+        settings: Any = type(self)
+        for name, hint in hints_of(settings).items():
             given = getattr(self, name)
             if given is written[name].default:
                 continue

@@ -187,8 +187,8 @@ def audit(
     if show:
         say_block(config.show(settings))
         return
-    for one, folder in () if large.size else studies_of(settings, out):
-        refuse(one.settings, folder)
+    for single, folder in () if large.size else studies_of(settings, out):
+        refuse(single.settings, folder)
     if only_plan:
         audit_plan(settings, large, out)
         return
