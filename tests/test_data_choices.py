@@ -131,7 +131,10 @@ def test_sources_reach_them() -> None:
     assert load_slice("problems-text:3", limit=5).name == "problems-text:3"
     assert is_built_in("problems-choice:1")
     assert is_built_in("problems-text")
-    with pytest.raises(DataError, match="no built-in data set 'problems-choice:4' .did you mean problems-choice:3..; allowed"):
+    with pytest.raises(
+        DataError,
+        match="no built-in data set 'problems-choice:4' .did you mean problems-choice:3..; allowed",
+    ):
         load_slice("problems-choice:4", limit=5)
 
 

@@ -279,9 +279,11 @@ def test_answers_that_take_too_long_are_broken_off(folder: Path) -> None:
         (("--port", "70000"), "given: --port 70000"),
     ],
 )
-def test_settings_that_cannot_be_followed(words: tuple[str, ...], message: str) -> None:
+def test_settings_that_cannot_be_followed(
+    words: tuple[str, ...], message: str, folder: Path
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "springback.cli", "serve", "no-model", *words],
+        [sys.executable, "-m", "springback.cli", "serve", str(folder), *words],
         capture_output=True,
         text=True,
         check=False,
