@@ -53,7 +53,7 @@ class quiet:
         logging = self.logging
         self.level = _ACCELERATE.level
         self.verbosity, self.bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        if os.environ.get("TRANSFORMERS_VERBOSITY", "").lower() not in ("info", "debug"):
             _ACCELERATE.setLevel("ERROR")
             logging.set_verbosity_error()
             logging.disable_progress_bar()
