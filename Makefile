@@ -19,7 +19,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers schema e2e fuzz kills integrations ray vllm bench clean
+.PHONY: help setup demo test check lint format types layers schema e2e new-user fuzz kills integrations ray vllm bench clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -45,6 +45,7 @@ help:
 	@echo 'make check   lint, format, types, import layers'
 	@echo 'make schema  write the tables of docs/result_schema.md from the classes of a result'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
+	@echo 'make new-user  the wheel in an empty environment, the README from top to bottom'
 	@echo 'make fuzz    10,000 damaged inputs through the commands (FUZZ_ARGS="--cases 500")'
 	@echo 'make kills   100 times kill -9 at random moments, then the same command again'
 	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
@@ -81,8 +82,14 @@ schema: $(STAMP)
 layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py
 
+# What a stranger meets is apart: it installs packages, and CI runs it beside the rest.
+NEW_USER := tests/e2e/test_wheel.py tests/e2e/test_readme.py
+
 e2e: $(STAMP)
-	$(RUN) -m pytest -m e2e $(PYTEST_ARGS)
+	$(RUN) -m pytest -m e2e $(addprefix --ignore=,$(NEW_USER)) $(PYTEST_ARGS)
+
+new-user: $(STAMP)
+	$(RUN) -m pytest -m e2e $(NEW_USER) $(PYTEST_ARGS)
 
 # Damaged inputs, and kills: docs/reliability.md.  One case again: FUZZ_ARGS='--case data:17'.
 fuzz: $(STAMP)

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ LEFT_OUT = {
     "springback compare lm-eval-of-base": "needs runs of lm-eval",
     "springback compare audit-of-mine audit-of-another": "the second audit is someone else's",
     "springback serve": "does not end",
+    "springback generate boost-of-mine/model": "a boost of a random model writes none: no gain",
     "springback check smollm2-135m": "three minutes; test_check_cli.py",
 }
 #: Those that are planned, since they take longer.
@@ -52,8 +54,8 @@ def moved(model: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def rows(path: Path, count: int, row: object) -> None:
-    path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(count)))  # type: ignore[operator]
+def rows(path: Path, count: int, row: Callable[[int], dict[str, str]]) -> None:
+    path.write_text("".join(json.dumps(row(n)) + "\n" for n in range(count)))
 
 
 def prepare(place: Path, model: Path) -> None:
@@ -67,26 +69,28 @@ def prepare(place: Path, model: Path) -> None:
     kinds = (("good", "positive"), ("bad", "negative"))
     reviews = [f"{word} film {n},{label}" for n in range(1600) for word, label in kinds]
     (place / "reviews.csv").write_text("\n".join(["review,label", *reviews]) + "\n")
-    for name, first in (("train", 0), ("validation", 100), ("test", 200)):
-        rows(
-            place / f"{name}.jsonl",
-            16,
-            lambda n, first=first: {
-                "question": f"What is {first + n} and 1? (A) {first + n + 1} (B) 0",
-                "answer": f"{first + n + 1}",
-                "choices": [f"{first + n + 1}", "0"],
-            },
-        )
+    for name, first in (("train", 0), ("validation", 100)):
+        questions(place / f"{name}.jsonl", first)
+
+
+def questions(path: Path, first: int) -> None:
+    rows(
+        path,
+        16,
+        lambda n: {"question": f"What is {first + n} and 1?", "answer": f"{first + n + 1}"},
+    )
 
 
 def test_every_command_of_the_readme_does_what_it_says(tiny_llama: Path, tmp_path: Path) -> None:
     prepare(tmp_path, tiny_llama)
     program = f"{shlex.quote(sys.executable)} -m springback.cli "
-    times = []
+    times: list[str] = []
     for line in commands():
         if any(line.startswith(begin) for begin in LEFT_OUT):
             continue
         plan = " --plan" if line.startswith(PLANNED) else ""
+        # The boosts stand for one another: a test set is opened by one of them alone.
+        questions(tmp_path / "test.jsonl", 200 + 100 * len(times))
         began = time.monotonic()
         done = subprocess.run(
             line.replace("springback ", program, 1) + plan,
