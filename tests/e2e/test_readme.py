@@ -39,8 +39,9 @@ PLANNED = ("springback reproduce",)
 def commands() -> list[str]:
     """Every line that begins with ``springback`` in a block of code, long ones put together."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    typed = "".join(block for language, block in blocks if not language)
+    lines = typed.replace("\\\n", " ").splitlines()
     return [line for line in lines if line.startswith("springback ")]
 
 
