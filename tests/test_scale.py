@@ -35,6 +35,11 @@ def cell(size: str, parameters: int, volume: int, seed: int, fall: float) -> dic
     }
 
 
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_no_control_is_trained_since_no_quantity_reads_one(scale: str) -> None:
+    assert settings_of(scale, {"sizes": ("16x1", "32x1")})[1].controls == ()
+
+
 def test_trends_and_thresholds_by_hand() -> None:
     """fall = 0.1 log2(volume) + noise of the seed, nothing of size: one doubling is 0.1."""
     settings = ScaleSettings(sizes=("16x1", "32x1"), volumes=(16, 32, 64))

@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -87,7 +86,9 @@ def _check_track(targets: list[str] | None) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        say(f"springback {version('springback')}")
+        from springback.results.provenance import package_version
+
+        say(f"springback {package_version('springback') or 'source tree'}")
         raise typer.Exit
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from springback.elasticity.outcome import Values
 from springback.elasticity.rebound import (
     Criterion,
     ReboundCurves,
@@ -39,9 +40,6 @@ CONTROLS = {
 }
 #: Those that a fall must be beyond to be a rebound.
 DECIDING = ("unaligned", "neutral")
-
-#: Of one control: seed -> [branch][dose], as the margins of :class:`ReboundCurves`.
-Margins = Mapping[int, Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class BeyondControls:
         return [self.by_control[name] for name in self.against]
 
 
-def less_control(curves: ReboundCurves, control: Margins) -> ReboundCurves:
+def less_control(curves: ReboundCurves, control: Values) -> ReboundCurves:
     """The curves without what the control changed since its own dose 0, paired by seed and branch.
 
     Its falls are the falls beyond the control's, and so are its shares and slopes.  Raises
@@ -117,7 +115,7 @@ def less_control(curves: ReboundCurves, control: Margins) -> ReboundCurves:
 
 
 def beyond_control(
-    curves: ReboundCurves, control: Margins, name: str, *, dose: float, level: float = 0.95
+    curves: ReboundCurves, control: Values, name: str, *, dose: float, level: float = 0.95
 ) -> BeyondControl:
     """Does the most aligned model fall further than under one control (t over the seeds)?
 
@@ -155,7 +153,7 @@ def beyond_control(
 
 def beyond_controls(
     curves: ReboundCurves,
-    controls: Mapping[str, Margins],
+    controls: Mapping[str, Values],
     *,
     dose: float,
     level: float = 0.95,

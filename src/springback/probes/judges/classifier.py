@@ -13,8 +13,7 @@ from transformers import AutoModelForSequenceClassification
 from springback.core import Checkpoint
 from springback.errors import ModelError, SpringbackError
 from springback.models.loading import Model, Tokenizer, load_tokenizer, resolve
-from springback.models.placement import accelerator
-from springback.models.quiet import one_line, quiet
+from springback.probes.judges.loading import load_judge
 from springback.probes.judges.scorer import Scorer, refuse_spec
 
 #: Texts that a classifier reads at a time.
@@ -80,33 +79,20 @@ def _options(given: str) -> tuple[str, tuple[str, ...]]:
 
 def _load_classifier(checkpoint: Checkpoint) -> Model:
     """A sequence classifier in evaluation mode, fp32; refuses one whose head is not in the file."""
-    try:
-        with quiet():
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                checkpoint.path,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"cannot load {checkpoint.path} as a text classifier: {one_line(error)}"
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        # Transformers fills what is missing with random numbers, which would score at random.
-        raise ModelError(
-            f"{checkpoint.path} is no text classifier: its file lacks {missing[0]}; "
-            "allowed: a model saved with its classification head; name another"
-        )
+    model = load_judge(
+        AutoModelForSequenceClassification,
+        checkpoint,
+        "a text classifier",
+        "{path} is no text classifier: its file lacks {missing}; allowed: a model saved with its "
+        "classification head; name another",
+    )
     if model.config.problem_type == "regression":
         raise ModelError(
             f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
             "classifier; score:MODEL reads prompt and answer, or call it from a function of yours "
             "(python:FILE.py:FUNCTION)"
         )
-    loaded: Model = model.to(accelerator()).eval()
-    return loaded
+    return model
 
 
 @torch.inference_mode()

@@ -20,8 +20,7 @@ from transformers import AutoModel
 from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.loading import Model, load_tokenizer, resolve
-from springback.models.placement import accelerator
-from springback.models.quiet import one_line, quiet
+from springback.probes.judges.loading import load_judge
 from springback.probes.judges.scorer import Scorer, refuse_spec
 from springback.weights.io.folder import open_weights, readable_json
 
@@ -69,25 +68,12 @@ def conversation(prompt: str, answer: str) -> str:
 
 def _load_body(checkpoint: Checkpoint) -> Model:
     """The model below its head in evaluation mode, fp32."""
-    try:
-        with quiet():
-            model, info = AutoModel.from_pretrained(
-                checkpoint.path,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"cannot load {checkpoint.path} as a model with a score head: {one_line(error)}"
-        ) from error
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"{checkpoint.path} lacks {missing[0]}; allowed: a whole model; copy it again"
-        )
-    loaded: Model = model.to(accelerator()).eval()
-    return loaded
+    return load_judge(
+        AutoModel,
+        checkpoint,
+        "a model with a score head",
+        "{path} lacks {missing}; allowed: a whole model; copy it again",
+    )
 
 
 def _load_head(folder: str, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from springback import elasticity
 from springback.jobs.audit.analysis.curves import means_and_ends
-from springback.jobs.audit.analysis.findings import Rebounds, branch, curves_of, outcome
+from springback.jobs.audit.analysis.findings import Rebounds, branch, outcome
 from springback.jobs.audit.settings import AuditSettings
 from springback.results.audit_schema import Controls, Curve
 from springback.results.probe_info import PROBES, ProbeInfo
@@ -43,13 +43,11 @@ def control_part(
     words: Mapping[str, ProbeInfo] = PROBES,
 ) -> Controls | None:
     """The controls' margins along the doses, and the fall beyond them; None without a control."""
-    curves, measured = outcome(settings, start, rebounds, words), margins(settings, rebounds)
-    plain = curves_of(settings, start, rebounds, elasticity.outcome_of(settings.probes)).margins
-    if curves.margins != plain:  # a score that should fall, turned round
-        measured = {
-            name: {s: [[-v for v in row] for row in rows] for s, rows in by_seed.items()}
-            for name, by_seed in measured.items()
-        }
+    curves = outcome(settings, start, rebounds, words)
+    measured = {
+        name: outcome(settings, start, rebounds, words, control=values).margins
+        for name, values in margins(settings, rebounds).items()
+    }
     if not measured and not left_out:
         return None
     doses, dose = (0, *settings.doses), curves.doses[-1]

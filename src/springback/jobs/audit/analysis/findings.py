@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from springback import elasticity
 from springback.elasticity import Attacker, Doses, Realignment, ReboundCurves
+from springback.elasticity.outcome import Values
 from springback.jobs.audit.analysis import attack_curves, judges
 from springback.jobs.audit.branches import PLAIN, attacks
 from springback.jobs.audit.finished import is_finished
@@ -53,15 +54,17 @@ def outcome(
     words: Mapping[str, ProbeInfo] = PROBES,
     attack: str | None = None,
     probe: str | None = None,
+    control: Values | None = None,
 ) -> ReboundCurves:
     """The curves that the findings are about (:mod:`springback.elasticity.outcome`).
 
-    ``attack``: that of another attack's name, from the last branch point alone.
+    ``attack``: that of another attack's name, from the last branch point alone.  ``control``: a
+    control's values instead of the study's own, told in the same way.
     """
     probe = probe or elasticity.outcome_of(settings.probes)
     n_pos: Sequence[int] = settings.n_pos
     plain = curves_of(settings, start, rebounds, probe)
-    values, noise = plain.margins, plain.noise
+    values, noise = plain.margins if control is None else control, plain.noise
     if attack is not None:
         n_pos, noise = n_pos[-1:], noise and noise[-1:]
         values = {

@@ -42,6 +42,7 @@ CELL = AuditSettings(
     experiments=("rebound",),
     resistance_rows=0,
     probes=("margin", "kl", "neutral_nll"),
+    controls=(),  # no quantity of the study reads them
     precision="float32",
 )
 #: ``paper`` is the larger scale, for a GPU; it was not run for this version.
@@ -66,6 +67,7 @@ BEGIN = {
             experiments=("rebound",),
             resistance_rows=0,
             probes=("margin", "kl", "neutral_nll"),
+            controls=(),
         ),
     ),
 }
