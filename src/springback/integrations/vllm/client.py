@@ -175,7 +175,7 @@ class Worker:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """End a worker: it goes when its stdin is closed; its whole group is killed when it does not."""
+    """End a worker: it goes when its stdin is closed, else its whole group is killed."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

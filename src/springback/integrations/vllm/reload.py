@@ -22,8 +22,8 @@ from springback.weights.io.stream import Reader
 class BoostExtension:
     """Methods that vLLM adds to each of its workers (``worker_extension_cls``).
 
-    ``strong`` and ``weak`` are :class:`springback.integrations.vllm.client.Weights` as plain values;
-    a weak model of None leaves the one before, which then does not run.
+    ``strong`` and ``weak`` are :class:`springback.integrations.vllm.client.Weights` as plain
+    values; a weak model of None leaves the one before, which then does not run.
     """
 
     vllm_config: Any
