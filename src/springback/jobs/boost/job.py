@@ -18,6 +18,7 @@ from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
+from springback.jobs.boost.analysis.kept import why_kept
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
@@ -263,7 +264,8 @@ def _boost(
         plain = control is not None and control.written == "plain"
         best = arms[BEST if BEST in arms else EQUAL_STEP if plain else "EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = _completed(judge(settings, analysis, best.method, kept), opening, ahead)
+        judged = judge(settings, analysis, best.method, kept, why_kept(searched))
+        verdict = _completed(judged, opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
