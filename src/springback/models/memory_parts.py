@@ -259,6 +259,8 @@ def audit_parts(
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
+    An adapter is trained on the start model's own weights, which are held once.
+
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
     log-probabilities under the target of a run of resistance are kept.  ``fixed``: models that are
@@ -269,7 +271,9 @@ def audit_parts(
     held, passing = training[:-2], training[-2:]
     probing, size = scoring_parts(shape, how.dtype), item_bytes(how.dtype)
     kept = logits_bytes(shape, kl_tokens, how.dtype)
-    parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
+    parts = [*held]
+    if not how.rank:  # below an adapter lies the start model itself
+        parts.insert(0, Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"))
     if size != 4 and not how.rank:
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
     parts += [Part("base model", size * one, "beside the start model")] * (fixed - 1)

@@ -17,7 +17,13 @@ from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
-from springback.models.loading import Model, copy_weights, count_parameters, load_weights
+from springback.models.loading import (
+    Model,
+    copy_sharing_weights,
+    copy_weights,
+    count_parameters,
+    load_weights,
+)
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
 from springback.probes.registry import ProbeValue
@@ -109,12 +115,16 @@ class Study(ProbeInputs):
 
     @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
-        """The model that gets trained, and the adapter in it where the settings ask for one."""
+        """The model that gets trained, and the adapter in it where the settings ask for one.
+
+        Below an adapter lie the start model's own weights, which nothing changes: held once.
+        """
         if self.like:
             return self.like.trained
-        model, rank = copy.deepcopy(self.start), self.settings.lora_rank
-        if rank:
+        if self.settings.lora_rank:
+            model = copy_sharing_weights(self.start)
             return model, add_lora(model, self.settings.recipe(0))
+        model = copy.deepcopy(self.start)
         whole: Any = model
         whole.float()  # what is trained, whatever is measured
         return model, None
