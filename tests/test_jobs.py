@@ -117,6 +117,23 @@ def test_audit_measures_every_probe_at_every_dose(
     assert not list((tmp_path / "out").glob("checkpoints/*/*")), "branch weights are pruned"
 
 
+def test_results_say_where_the_time_went(
+    audit_settings: AuditSettings, boost_settings: BoostSettings, tmp_path: Path
+) -> None:
+    """All of it, also of runs that another call made."""
+    for job, settings, parts in (
+        (audit, audit_settings, {"training", "probing", "sampling", "loading", "saving"}),
+        (boost, boost_settings, {"training", "decoding", "scoring", "loading", "saving"}),
+    ):
+        out = tmp_path / job.__name__
+        first = job(settings, out).data["provenance"]  # type: ignore[operator]
+        assert parts <= {name for name, seconds in first["time"].items() if seconds > 0}
+        assert sum(first["time"].values()) == pytest.approx(first["seconds"], abs=2)
+        again = job(settings, out).data["provenance"]  # type: ignore[operator]
+        assert again["seconds"] < first["seconds"]
+        assert again["time"]["training"] == pytest.approx(first["time"]["training"], abs=0.5)
+
+
 def test_audit_resumes_to_the_same_result(audit_settings: AuditSettings, tmp_path: Path) -> None:
     whole = audit(audit_settings, tmp_path / "whole")
     cut = interrupted(lambda p: audit(audit_settings, tmp_path / "cut", p), [2, 3, 9, 14])

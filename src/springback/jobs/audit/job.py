@@ -80,7 +80,8 @@ def audit(
         )
         planned = _announce(studies)
         if spread and executor is not None:
-            ray_runs.make(studies, planned, executor, progress)
+            with store.timer.part("waiting"):
+                ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
         measured = _read_runs(studies)
