@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,16 @@ def test_results_say_where_the_time_went(
     audit_settings: AuditSettings, boost_settings: BoostSettings, tmp_path: Path
 ) -> None:
     """All of it, also of runs that another call made."""
-    for job, settings, parts in (
-        (audit, audit_settings, {"training", "probing", "sampling", "loading", "saving"}),
-        (boost, boost_settings, {"training", "decoding", "scoring", "loading", "saving"}),
-    ):
-        out = tmp_path / job.__name__
-        first = job(settings, out).data["provenance"]  # type: ignore[operator]
+    jobs: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
+        "audit": (partial(audit, audit_settings), {"probing", "sampling"}),
+        "boost": (partial(boost, boost_settings), {"decoding", "scoring"}),
+    }
+    for name, (job, further) in jobs.items():
+        out, parts = tmp_path / name, {"training", "loading", "saving", *further}
+        first = job(out).data["provenance"]
         assert parts <= {name for name, seconds in first["time"].items() if seconds > 0}
         assert sum(first["time"].values()) == pytest.approx(first["seconds"], abs=2)
-        again = job(settings, out).data["provenance"]  # type: ignore[operator]
+        again = job(out).data["provenance"]
         assert again["seconds"] < first["seconds"]
         assert again["time"]["training"] == pytest.approx(first["time"]["training"], abs=0.5)
 

@@ -178,8 +178,9 @@ class Chooser:
         places = [(answer.row, answer.position) for answer in answers]
         noise = self.noise.gumbel_rows(places, scores.shape[-1], scores.device)
         held = scores / self.settings.temperature
-        drawn: list[int] = ((self._filtered(held) if self._filters else held) + noise).argmax(-1)
-        return drawn.tolist()
+        noisy = (self._filtered(held) if self._filters else held) + noise
+        drawn: list[int] = noisy.argmax(-1).tolist()
+        return drawn
 
     @property
     def _filters(self) -> bool:

@@ -29,6 +29,7 @@ from springback.models.loading import (
 from springback.models.memory import read_architecture
 from springback.models.placement import Placement, audit_placement
 from springback.models.templates import chat_of
+from springback.probes.batches import ProbeBatches, probe_batches
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import StartDistribution, continued
 from springback.probes.judges import Scorer, load_scorers
@@ -74,9 +75,12 @@ class ProbeInputs:
         #: What says where the time goes; a study's is its store's.
         self.timer: Timer = like.timer if like else Timer()
         self.folder, self.like = folder, like
-        self.precision = Precision(settings.probe_precision)
         #: Of the start model and of every model that is measured.
         self.place: Placement = like.place if like else audit_placement(settings)
+        self.batches: ProbeBatches = (
+            like.batches if like else probe_batches(settings, checkpoint, self.place)
+        )
+        self.precision = Precision(settings.probe_precision, self.batches.tokens)
         #: One of the rows that continuations are sampled for.
         self.sampled_row = next(part.rows[0] for part in held_out.values() if part)
         self.encoded = {side: self.encode(part) for side, part in held_out.items() if part}
@@ -171,6 +175,7 @@ class ProbeInputs:
             new_tokens=self.settings.sample_tokens,
             seed=seed,
             exact_length=exact_length,
+            batch_size=self.batches.rows,
             kind=self.sampled_row.kind,
         )
 

@@ -98,7 +98,10 @@ def audit(
             measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
             verdict=_verdict(settings, measured, analysis),
-            computing=studies[0].place.describe(),
+            computing={
+                **studies[0].place.describe(),
+                "probe_batch": studies[0].batches.describe(),
+            },
         )
 
 
