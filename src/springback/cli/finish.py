@@ -11,6 +11,7 @@ from springback.cli.say import say
 def finish(result: Any, targets: list[str] | None = None) -> None:
     """Build the report of ``result``, print verdict and paths, and log it to ``targets``."""
     from springback.report import build
+    from springback.report.formatting import shares_of_time
 
     analysis = result.data["analysis"]
     for part in analysis.get("models") or analysis.get("studies") or []:
@@ -20,8 +21,10 @@ def finish(result: Any, targets: list[str] | None = None) -> None:
     say(result.verdict)
     say(f"results: {result.folder / 'result.json'}")
     say(f"report:  {page}")
-    file = result.folder / "result.json"
-    emit(kind=result.data["kind"], verdict=result.verdict, result=file, report=page)
+    if spent := shares_of_time(result.data["provenance"].get("time")):
+        say(f"time:    {spent}")
+    file, time = result.folder / "result.json", result.data["provenance"].get("time")
+    emit(kind=result.data["kind"], verdict=result.verdict, result=file, report=page, time=time)
     if targets:
         from springback.integrations.trackers import track
 

@@ -112,15 +112,17 @@ def decoding_parts(
 
 @dataclass(frozen=True)
 class Scored:
-    """Texts whose NLL is taken: their tokens in all, and the share of these that count."""
+    """Texts whose NLL is taken: their tokens in all, the share of these that count, and how many
+    padded ones are a batch."""
 
     tokens: int
     counted: float = 1.0
+    batch: int = SCORED_TOKENS
 
     @property
     def at_once(self) -> int:
         """Padded tokens of a batch."""
-        return min(self.tokens, SCORED_TOKENS)
+        return min(self.tokens, self.batch)
 
 
 FULL_BATCH = Scored(SCORED_TOKENS)

@@ -28,6 +28,7 @@ from springback.probes.divergence import continued
 from springback.probes.judges import Scorer
 from springback.probes.likelihood import bits_per_byte, margin
 from springback.results.probe_info import PROBES, ProbeInfo
+from springback.results.timing import timed
 
 #: JSON: the number under ``value``, and what it is made of.
 ProbeValue = dict[str, Any]
@@ -86,6 +87,7 @@ def get_probe(name: str) -> Probe:
     return _REGISTERED[name]
 
 
+@timed("probing")
 def measure(
     inputs: ProbeInputs, model: Model, aligned: Path | None = None
 ) -> dict[str, ProbeValue]:

@@ -266,4 +266,5 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     command = rows.get("command")
     if isinstance(command, list):
         rows["command"] = shlex.join(redacted_command([str(word) for word in command]))
+    rows["time"] = formatting.shares_of_time(rows.get("time"))
     return formatting.flat(rows)

@@ -80,7 +80,8 @@ def audit(
         )
         planned = _announce(studies)
         if spread and executor is not None:
-            ray_runs.make(studies, planned, executor, progress)
+            with store.timer.part("waiting"):
+                ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
         measured = _read_runs(studies)
@@ -97,7 +98,10 @@ def audit(
             measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
             verdict=_verdict(settings, measured, analysis),
-            computing=studies[0].place.describe(),
+            computing={
+                **studies[0].place.describe(),
+                "probe_batch": studies[0].batches.describe(),
+            },
         )
 
 

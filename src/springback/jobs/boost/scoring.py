@@ -36,6 +36,7 @@ from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.results.timing import Timer, timed
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
@@ -84,6 +85,10 @@ class Scoring:
         self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
 
+    @property
+    def timer(self) -> Timer:
+        return self.store.timer
+
     def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
         """Decode every question under ``arm`` by the plain loop, grade it, score the solutions.
 
@@ -95,6 +100,7 @@ class Scoring:
             results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
 
+    @timed("decoding")
     def _scored(
         self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
     ) -> Mapping[str, Any]:
@@ -177,6 +183,7 @@ class Scoring:
             results = self.store.commit(run, {"logliks": logliks})
         return letters_from(results["logliks"], questions.rows)
 
+    @timed("scoring")
     def _first_tokens(
         self, arm: Arm, rendered: Slice, options: Sequence[Sequence[Encoded]], known: bool
     ) -> list[list[float]]:
@@ -225,6 +232,7 @@ class Scoring:
         correct, cut = tuple(results["correct"]), results.get("cut")
         return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
+    @timed("decoding")
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
         key = arms[0].key()
@@ -238,7 +246,7 @@ class Scoring:
             return
         known = self._known(arms[0], rendered, part)
         answers, _ = decode_variants(
-            (self.sweep.at(at_of(key)), self._model(key["weak"])),
+            self._models_of(key),
             self._prompts(rendered),
             replace(self._how(rendered), gate=gate_of(key)),
             lams,
@@ -300,6 +308,7 @@ class Scoring:
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
+    @timed("waiting")
     def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
         """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
         if self.elsewhere is None:
@@ -473,6 +482,7 @@ class Scoring:
         by_arm = self._text_nll(arms, self.solutions(rendered), states)
         return [[s.per_token for s in scores] for scores in by_arm]
 
+    @timed("scoring")
     def _text_nll(
         self,
         arms: Sequence[Arm],
@@ -495,6 +505,7 @@ class Scoring:
         )
         return [by_lam[lam] for lam in lams]
 
+    @timed("loading")
     def _models_of(self, key: Mapping[str, Any]) -> tuple[Model, Model | None]:
         return self.sweep.at(at_of(key)), self._model(key["weak"])
 
