@@ -213,19 +213,52 @@ def test_a_wide_table_scrolls_inside_its_own_box(browser: Chrome, page: Path) ->
     assert box <= 360
 
 
-def test_published_and_measured_stand_side_by_side_where_there_is_room(
+def test_published_and_measured_stand_one_above_the_other(
     browser: Chrome, pages: dict[str, Path]
 ) -> None:
-    tops = {}
     for width in (1200, 360):
         show(browser, pages["reproduce"], width)
-        tops[width] = run(
+        boxes = run(
             browser,
-            """return [...document.querySelectorAll('.grids.beside > div')].map(
-                e => e.getBoundingClientRect().top);""",
+            """return ['Published', 'Measured here'].map(label => {
+                const box = document.querySelector(`[aria-label="${label}"]`);
+                return [box.getBoundingClientRect().top, box.getBoundingClientRect().left];
+            });""",
         )
-    assert tops[1200][0] == tops[1200][1]
-    assert tops[360][0] < tops[360][1]
+        assert boxes[0][0] < boxes[1][0]
+        assert boxes[0][1] == boxes[1][1]
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_at_1100_pixels_no_table_scrolls_sideways(
+    browser: Chrome, pages: dict[str, Path], kind: str
+) -> None:
+    show(browser, pages[kind], 1100)
+    run(browser, "document.querySelectorAll('details').forEach(d => { d.open = true; });")
+    wide = run(
+        browser,
+        """return [...document.querySelectorAll('.scroll')].filter(
+            box => box.scrollWidth > box.clientWidth + 1
+        ).map(box => box.getAttribute('aria-label'));""",
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("kind", ["demo", "audit", "reproduce"])
+@pytest.mark.parametrize("width", [1100, 390])
+def test_the_first_screen_has_the_sentence_and_the_picture(
+    browser: Chrome, pages: dict[str, Path], kind: str, width: int
+) -> None:
+    show(browser, pages[kind], width)
+    sentence, picture, others = run(
+        browser,
+        """const top = e => e.getBoundingClientRect().top;
+        const first = document.querySelector('.first');
+        return [top(document.querySelector('h1')), top(first.querySelector('figure > svg')),
+            [...document.querySelectorAll('main > :not(.first)')].map(top)];""",
+    )
+    assert sentence < picture < 800
+    assert min(others) > picture
 
 
 def rgb(colour: str) -> str:

@@ -54,8 +54,7 @@ class Grid:
 class Section:
     """A heading and what stands under it; ``missing`` says why there is nothing.
 
-    ``reading`` is what holds for all of its charts and tables; ``beside`` sets the tables side by
-    side where the page is wide.
+    ``reading`` is what holds for all of its charts and tables.
     """
 
     id: str
@@ -67,7 +66,6 @@ class Section:
     grids: tuple[Grid, ...] = ()
     missing: str = ""
     reading: str = ""
-    beside: bool = False
 
 
 @dataclass(frozen=True)
