@@ -15,9 +15,10 @@ import pytest
 
 from findings_fixture import full_audit
 from models_fixture import reproduce_result, series_result
-from report_fixture import demo_result
+from report_fixture import boost_result, demo_result
 from springback.report import build
 from springback.report.theme import DARK, LIGHT, SERIES
+from springback.results.texts import Answer, Asked, write_texts
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -291,3 +292,134 @@ def test_paper_is_light_even_where_the_screen_is_dark(browser: Chrome, page: Pat
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert colour == rgb(LIGHT["ink"])
+
+
+@pytest.fixture(scope="module")
+def asked_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A boost of 120 questions, with every kind of outcome and hostile texts."""
+    out = tmp_path_factory.mktemp("asked")
+    (out / "result.json").write_text(json.dumps(boost_result()), encoding="utf-8")
+    rows = []
+    for i in range(120):
+        right = (i % 4 in (0, 2), i % 4 in (1, 2))  # only A, only B, both, neither
+        text = "</script><img src=x onerror=alert(1)>" if i == 0 else "word " * (i % 7 + 1)
+        answers = {
+            "fine-tuned": Answer(text, float(right[0]), 0.5, i % 10 == 9),
+            "EpiCoDe": Answer(f"{text}{i}", float(right[1]), 0.5, False),
+            "ME only": Answer("the same", 1.0, 0.5, False),
+        }
+        rows.append(Asked("\u202eWhat?" if i == 0 else f"What is {i}?", str(i), answers))
+    write_texts(out, "questions", rows)
+    return build(out)
+
+
+def choose(browser: Chrome, label: str, option: str) -> None:
+    run(
+        browser,
+        """const [label, option] = arguments;
+        const select = [...document.querySelectorAll('.texts-bar label')].find(
+            e => e.firstChild.textContent.trim() === label).querySelector('select');
+        select.value = [...select.options].find(o => o.textContent === option).value;
+        select.dispatchEvent(new Event('change'));""",
+        label,
+        option,
+    )
+
+
+def listed(browser: Chrome) -> tuple[str, list[list[str]]]:
+    """How many questions the table says it has, and the cells of those it shows."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    filled = "return document.querySelectorAll('.texts-table').length > 0"
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(filled))  # type: ignore[no-untyped-call]
+    count, cells = run(
+        browser,
+        """return [document.querySelector('.texts output').textContent,
+            [...document.querySelectorAll('.texts-table tbody tr')].map(
+                row => [...row.cells].map(cell => cell.textContent))];""",
+    )
+    return count, cells
+
+
+def test_questions_are_filtered_and_sorted_in_the_page(browser: Chrome, asked_page: Path) -> None:
+    show(browser, asked_page)
+    count, rows = listed(browser)
+    assert (count, len(rows)) == ("120 of 120", 50)
+    assert rows[1] == ["2", "What is 1?reference1", "✗ wrongword word ", "✓ rightword word 1"]
+    run(browser, "document.querySelector('.texts > button').click()")
+    assert len(listed(browser)[1]) == 100
+    numbers = {
+        "right only by A": range(0, 120, 4),
+        "right only by B": range(1, 120, 4),
+        "right by both": range(2, 120, 4),
+        "right by neither": range(3, 120, 4),
+        "cut off": range(9, 120, 10),
+    }
+    for option, expected in numbers.items():
+        choose(browser, "Show", option)
+        count, rows = listed(browser)
+        assert count == f"{len(expected)} of 120", option
+        assert [int(row[0]) - 1 for row in rows] == list(expected)[:50], option
+    choose(browser, "Show", "all questions")
+    choose(browser, "Order", "longest first")
+    longest = [len(row[3]) for row in listed(browser)[1]]
+    assert longest == sorted(longest, reverse=True)
+    choose(browser, "Order", "shortest first")
+    assert listed(browser)[1][0][0] == "8"  # of one word, and a number of one digit
+    choose(browser, "B", "ME only")
+    assert {row[3] for row in listed(browser)[1]} == {"✓ rightthe same"}
+
+
+def test_texts_of_questions_stay_text_and_nothing_is_loaded(
+    browser: Chrome, asked_page: Path
+) -> None:
+    show(browser, asked_page)
+    _, rows = listed(browser)
+    assert rows[0][1] == r"\u202eWhat?reference0"
+    assert "</script><img src=x onerror=alert(1)>" in rows[0][2]
+    assert run(browser, "return document.querySelectorAll('.texts img').length") == 0
+    assert [url for url in requests(browser) if not url.startswith("data:")] == [
+        asked_page.as_uri()
+    ]
+    assert log_of(browser, "browser") == []
+    assert not run(browser, "return document.querySelector('.texts-none').checkVisibility()")
+
+
+def test_a_question_unfolds_by_its_number(browser: Chrome, asked_page: Path) -> None:
+    show(browser, asked_page)
+    listed(browser)
+    state = run(
+        browser,
+        """const button = document.querySelector('.texts-table th button');
+        button.click();
+        return [button.getAttribute('aria-expanded'), button.closest('tr').className];""",
+    )
+    assert state == ["true", "whole"]
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_the_table_of_questions_fits(browser: Chrome, asked_page: Path, width: int) -> None:
+    show(browser, asked_page, width)
+    listed(browser)
+    assert run(browser, "return document.documentElement.scrollWidth") <= width
+    assert run(
+        browser,
+        """return [...document.querySelectorAll('.texts *')].every(e =>
+            e.getBoundingClientRect().right <= document.documentElement.clientWidth + 1);""",
+    )
+
+
+def test_a_browser_that_cannot_unpack_is_told_where_the_rows_are(
+    browser: Chrome, asked_page: Path
+) -> None:
+    added = browser.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream;"}
+    )
+    try:
+        show(browser, asked_page)
+        assert run(browser, "return document.querySelector('.texts-none').checkVisibility()")
+        assert run(browser, "return document.querySelectorAll('.texts-table').length") == 0
+        links = "return [...document.querySelectorAll('.files a')].map(a => a.textContent)"
+        assert "questions.csv" in run(browser, links)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)

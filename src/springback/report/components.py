@@ -51,6 +51,18 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class TextTable:
+    """Texts of several models to read side by side: base64 of gzip of JSON, and the same as files.
+
+    ``folded``: shown on request.
+    """
+
+    packed: str
+    files: tuple[str, ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands under it; ``missing`` says why there is nothing.
 
@@ -66,6 +78,7 @@ class Section:
     grids: tuple[Grid, ...] = ()
     missing: str = ""
     reading: str = ""
+    texts: TextTable | None = None
 
 
 @dataclass(frozen=True)

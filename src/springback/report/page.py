@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import elasticity_card, formatting, picture
+from springback.report import elasticity_card, formatting, picture, texts
 from springback.report.audit import chapter as audit_chapter
 from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
@@ -18,7 +18,7 @@ from springback.report.check import chapter as check_chapter
 from springback.report.components import Chapter, Section, tone
 from springback.report.elasticity_card import Models
 from springback.report.figure import Chart
-from springback.report.headline import Headline, headlines, open_parts, open_words
+from springback.report.headline import Headline, headlines, open_parts, open_words, written
 from springback.report.papers import several_models, theory
 from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.theme import DARK, LIGHT
@@ -117,7 +117,7 @@ def build(out: Path) -> Path:
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
     result = read(read_json(source))
-    screens, content = first_screen(result, chapters(result))
+    screens, content = first_screen(result, _with_texts(result, chapters(result), out))
     html = _html(result, screens, content)
     charts = [c for chapter in content for s in chapter.sections for c in s.charts]
     charts += [screen.picture for screen in screens if screen.picture is not None]
@@ -199,6 +199,25 @@ def chapters(result: ResultFile) -> tuple[Chapter, ...]:
     return tuple(parts)
 
 
+def _with_texts(result: ResultFile, content: tuple[Chapter, ...], out: Path) -> tuple[Chapter, ...]:
+    """The chapters with the tables of texts that lie in the job's folder."""
+    parted = isinstance(result.analysis, Demo)
+    jobs = [job for job in ("audit", "boost") if getattr(result, job) is not None]
+    chapters = list(content)
+    for place, job in enumerate(jobs):
+        inside = job if parted else ""
+        if job == "boost" and (boost := result.boost) is not None:
+            method = written(boost)
+            pair = ("fine-tuned", method.method if method else "")
+            section = texts.texts_section(out, texts.BY_QUESTION, pair, inside)
+            if section is not None:
+                of_job = chapters[place]
+                after = 1 if of_job.sections and of_job.sections[0].id == "comparison" else 0
+                sections = [*of_job.sections[:after], section, *of_job.sections[after:]]
+                chapters[place] = replace(of_job, sections=tuple(sections))
+    return tuple(chapters)
+
+
 def _reproduced(reproduction: Reproduction) -> tuple[Section, ...]:
     studies = reproduction.studies
     models = Models(studies, reproduction.comparison)
@@ -240,6 +259,7 @@ def _html(result: ResultFile, screens: tuple[Screen, ...], chapters: tuple[Chapt
     verdict = result.verdict or Verdict()
     sentence = " ".join(screen.headline.sentence for screen in screens)
     left_open = open_parts(verdict)
+    has_texts = any(section.texts for chapter in chapters for section in chapter.sections)
     has_card = result.audit is not None and result.audit.card is not None
     return _fill(
         "report.html.j2",
@@ -260,6 +280,8 @@ def _html(result: ResultFile, screens: tuple[Screen, ...], chapters: tuple[Chapt
         many_parts=MANY_PARTS,
         inputs=formatting.flat(result.inputs),
         provenance=_provenance(result.provenance),
+        script=texts.SCRIPT if has_texts else "",
+        script_hash=texts.script_hash() if has_texts else "",
         charts_folder=CHARTS,
         card_file=CARD if has_card else "",
     )
