@@ -216,10 +216,10 @@ def test_every_point_is_a_candidate_and_the_choice_is_written(
     asked = read_texts(tmp_path / "out", "questions")
     assert asked is not None
     for method in analysis["methods"]:
-        scores = [one.answers[method["method"]].score for one in asked]
+        answers = [one.answers[method["method"]] for one in asked]
+        scores = [answer.score for answer in answers if answer.score is not None]
         assert sum(scores) / 4 == pytest.approx(method["accuracy"]["mean"])
-        cut = [one.answers[method["method"]].cut for one in asked]
-        assert sum(cut) / 4 == pytest.approx(method["cut"])
+        assert [answer.cut for answer in answers].count(True) / 4 == pytest.approx(method["cut"])
     assert all(one.prompt and one.answers["fine-tuned"].text for one in asked)
     again = boost(settings, tmp_path / "out").data
     assert json.dumps(again["analysis"]) == json.dumps(analysis)

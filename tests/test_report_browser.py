@@ -331,7 +331,7 @@ def listed(browser: Chrome) -> tuple[str, list[list[str]]]:
     from selenium.webdriver.support.ui import WebDriverWait
 
     filled = "return document.querySelectorAll('.texts-table').length > 0"
-    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(filled))  # type: ignore[no-untyped-call]
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(filled))
     count, cells = run(
         browser,
         """return [document.querySelector('.texts output').textContent,

@@ -181,12 +181,11 @@ def _of_audit(audit: Audit) -> Headline | None:
     lost = audit.finished.lost if audit.finished else "what it shows"
     if took:
         return fall.headline(lost)
-    level = audit.finished and Fact(
-        f"{formatting.capital(lost)}, as it is",
-        formatting.number(audit.finished.level, sign=True),
-        audit.finished.unit,
-        "",
-    )
+    level = None
+    if audit.finished is not None:
+        value = formatting.number(audit.finished.level, sign=True)
+        title = f"{formatting.capital(lost)}, as it is"
+        level = Fact(title, value, audit.finished.unit, "")
     return Headline(f"{formatting.capital(lost)} is not above 0: nothing can be undone.", level)
 
 

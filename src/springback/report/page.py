@@ -205,16 +205,18 @@ def _with_texts(result: ResultFile, content: tuple[Chapter, ...], out: Path) -> 
     jobs = [job for job in ("audit", "boost") if getattr(result, job) is not None]
     chapters = list(content)
     for place, job in enumerate(jobs):
-        inside = job if parted else ""
-        if job == "boost" and (boost := result.boost) is not None:
-            method = written(boost)
+        inside, of_job = job if parted else "", chapters[place]
+        if job == "audit":
+            section = texts.texts_section(out, texts.BY_DOSE, ("", ""), inside)
+            after = len(of_job.sections)
+        else:
+            method = written(result.boost) if result.boost is not None else None
             pair = ("fine-tuned", method.method if method else "")
             section = texts.texts_section(out, texts.BY_QUESTION, pair, inside)
-            if section is not None:
-                of_job = chapters[place]
-                after = 1 if of_job.sections and of_job.sections[0].id == "comparison" else 0
-                sections = [*of_job.sections[:after], section, *of_job.sections[after:]]
-                chapters[place] = replace(of_job, sections=tuple(sections))
+            after = int(bool(of_job.sections) and of_job.sections[0].id == "comparison")
+        if section is not None:
+            sections = (*of_job.sections[:after], section, *of_job.sections[after:])
+            chapters[place] = replace(of_job, sections=sections)
     return tuple(chapters)
 
 

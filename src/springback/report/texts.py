@@ -46,6 +46,14 @@ BY_QUESTION = Kind(
     "What did each model answer, and which questions does one get right alone?",
 )
 
+BY_DOSE = Kind(
+    "samples",
+    "Sampled texts by dose",
+    "What does the model write before and after examples of the opposite?",
+    folded=True,
+    warning="Kept by --keep-samples: these texts may be harmful where the data is.",
+)
+
 
 def texts_section(
     folder: Path, kind: Kind, beside: tuple[str, str], inside: str = ""
@@ -61,8 +69,9 @@ def texts_section(
     names = (f"{kind.name}.{ending}" for ending in ("csv", "parquet"))
     files = tuple(f"{inside}/{n}" if inside else n for n in names if (place / n).is_file())
     models = list(dict.fromkeys(model for one in asked for model in one.answers))
+    # Else the first and the last: of samples the start model, and the most aligned at its last dose.
     pair = [model for model in beside if model in models]
-    pair = list(dict.fromkeys([*pair, *models]))[:2]
+    pair = list(dict.fromkeys([*pair, models[0], models[-1]]))[:2]
     packed, notes = _fitting(asked, models, pair)
     return Section(
         kind.name,

@@ -106,7 +106,8 @@ def _read(lines: Iterator[list[str]]) -> Iterator[tuple[int, str, str, str, Answ
             raise ValueError(f"a line of {len(cells)} cells")
         number, *texts = cells
         prompt, reference, model, score, nll, cut, text = map(_plain, texts)
-        answer = Answer(text, *(float(v) if v else None for v in (score, nll)), cut=_BOOLS[cut])
+        known = [float(value) if value else None for value in (score, nll)]
+        answer = Answer(text, known[0], known[1], _BOOLS[cut])
         yield int(number), prompt, reference, model, answer
 
 
