@@ -201,8 +201,9 @@ def chapters(result: ResultFile) -> tuple[Chapter, ...]:
 
 def _with_texts(result: ResultFile, content: tuple[Chapter, ...], out: Path) -> tuple[Chapter, ...]:
     """The chapters with the tables of texts that lie in the job's folder."""
-    parted = isinstance(result.analysis, Demo)
+    parted, checked = (isinstance(result.analysis, form) for form in (Demo, Check))
     jobs = [job for job in ("audit", "boost") if getattr(result, job) is not None]
+    jobs += ["check"] * checked
     chapters = list(content)
     for place, job in enumerate(jobs):
         inside, of_job = job if parted else "", chapters[place]
@@ -211,9 +212,10 @@ def _with_texts(result: ResultFile, content: tuple[Chapter, ...], out: Path) -> 
             after = len(of_job.sections)
         else:
             method = written(result.boost) if result.boost is not None else None
-            pair = ("fine-tuned", method.method if method else "")
+            pair = ("" if checked else "fine-tuned", method.method if method else "")
             section = texts.texts_section(out, texts.BY_QUESTION, pair, inside)
-            after = int(bool(of_job.sections) and of_job.sections[0].id == "comparison")
+            first = of_job.sections[0].id if of_job.sections else ""
+            after = int(first == "comparison" or first.startswith("check-"))
         if section is not None:
             sections = (*of_job.sections[:after], section, *of_job.sections[after:])
             chapters[place] = replace(of_job, sections=sections)

@@ -69,7 +69,7 @@ def texts_section(
     names = (f"{kind.name}.{ending}" for ending in ("csv", "parquet"))
     files = tuple(f"{inside}/{n}" if inside else n for n in names if (place / n).is_file())
     models = list(dict.fromkeys(model for one in asked for model in one.answers))
-    # Else the first and the last: of samples the start model, and the most aligned at its last dose.
+    # Else the first and the last: of samples the start model, and the most aligned in the end.
     pair = [model for model in beside if model in models]
     pair = list(dict.fromkeys([*pair, models[0], models[-1]]))[:2]
     packed, notes = _fitting(asked, models, pair)
