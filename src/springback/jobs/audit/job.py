@@ -28,6 +28,7 @@ from springback.jobs.audit.analysis import (
 )
 from springback.jobs.audit.checks import READ, check_settings
 from springback.jobs.audit.finished import is_finished
+from springback.jobs.audit.kept_samples import write_samples
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
@@ -90,6 +91,7 @@ def audit(
         card = card_of(_card_values(studies[0], data, measured, analysis), epsilon=settings.epsilon)
         write_json(store.root / "card.json", card.to_dict())
         write_text(store.root / "card.md", card.to_markdown())
+        write_samples(studies[0], measured.start, measured.rebounds)
         return write_result(
             store,
             "audit",

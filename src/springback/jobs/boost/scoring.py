@@ -36,6 +36,7 @@ from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.results.texts import Answer
 from springback.results.timing import Timer, timed
 
 #: Bytes of hidden states kept, at most, for one set of questions.
@@ -99,6 +100,19 @@ class Scoring:
         else:
             results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
+
+    def answers(self, arm: Arm, questions: Slice, part: str) -> list[Answer]:
+        """What the run of an arm that was scored holds of every question, the first of several
+        samples; an empty text where nothing was decoded."""
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part, None if arm.votes else self.sampled)
+        results, tried = self.store.results(run) or {}, self.score(arm, questions, part)
+        texts = results.get("completions") or [""] * len(rendered)
+        cut = results.get("cut_off") or [False if results.get("cut") == 0 else None] * len(rendered)
+        return [
+            Answer(texts[i], float(score), tried.nll[i] if tried.nll else None, cut[i])
+            for i, score in enumerate(tried.correct)
+        ]
 
     @timed("decoding")
     def _scored(
@@ -433,7 +447,8 @@ class Scoring:
             **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
-            "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
+            "cut": sum(cut_off := [len(i) == self.settings.max_new_tokens for i in ids]),
+            "cut_off": cut_off[: len(rendered)],
         }
         if self.format.expressions(rows):
             unread = results["unread"] = outcomes.count("unread")
