@@ -160,6 +160,8 @@ def _check_probes(settings: AuditSettings) -> None:
         )
     if settings.behaviour is not None:
         require_judges(settings.behaviour)
+    if "rloo" in (settings.algorithm, settings.perturb_algorithm):
+        require_judges(settings.reward)
     if settings.pretraining_volume < 0:
         raise SpringbackError(
             f"--pretraining-volume is {settings.pretraining_volume:g}; give the number of texts, "
