@@ -67,8 +67,9 @@ def in_repository(page: str, target: str) -> str:
 def faults(page: str, root: Path = ROOT) -> Iterator[str]:
     """What is wrong with the links of ``page``, a path from ``root``, a line each.
 
-    Relative ones lead to a file of the repository, and to a heading of it where they name one.
-    External ones are not fetched: they are ``https``, with a host.
+    Relative ones lead to a file of the repository (on ``README.md``, which is no page of the site,
+    also to a folder), and to a heading of it where they name one.  External ones are not fetched:
+    they are ``https``, with a host.
     """
     for target in links((root / page).read_text(encoding="utf-8")):
         if is_external(target):
@@ -81,8 +82,7 @@ def faults(page: str, root: Path = ROOT) -> Iterator[str]:
         file = root / path
         if target.startswith("/") or path.startswith(".."):
             yield f"{page}: {target} leads out of the repository"
-        elif not file.is_file():
+        elif not file.is_file() and not (page == "README.md" and file.is_dir()):
             yield f"{page}: {target} leads to {'a folder' if file.is_dir() else 'nothing'}"
-        elif anchor and file.suffix == ".md":
-            if anchor not in anchors(file.read_text(encoding="utf-8")):
-                yield f"{page}: {target} names no heading there"
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file.read_text("utf-8")):
+            yield f"{page}: {target} names no heading there"

@@ -26,8 +26,12 @@ def markdown(text: str) -> str:
 
 
 class Docstrings(griffe.Extension):  # type: ignore[misc]
-    """Rewrites every docstring when its object has been read."""
+    """Rewrites every docstring when its object has been read, and defaults as callers see them."""
 
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring is not None:
             obj.docstring.value = markdown(obj.docstring.value)
+
+    def on_attribute(self, *, attr: Any, **_: Any) -> None:
+        if default := re.fullmatch(r"added\((.*)\)", str(attr.value)):
+            attr.value = default[1]

@@ -62,10 +62,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, COMMANDS, content=commands_page()))
     files.append(File.generated(config, PYTHON, content=python_page()))
     linked = {place for page in files.documentation_pages() for place in _linked(page)}
+    kept = {"docs/results/README.md", *linked}
     for file in [*files]:
-        if file.src_uri.startswith("results/") and not file.is_documentation_page():
-            if f"docs/{file.src_uri}" not in linked:
-                files.remove(file)
+        if file.src_uri.startswith("results/") and f"docs/{file.src_uri}" not in kept:
+            files.remove(file)
     for place in sorted(linked):
         if not place.startswith("docs/") and place not in PAGES and (ROOT / place).is_file():
             copied = File.generated(config, f"files/{place}", abs_src_path=str(ROOT / place))
@@ -116,6 +116,7 @@ def _linked(file: File) -> Iterator[str]:
 def commands_page() -> str:
     """Every command with its ``--help``."""
     import typer.main
+
     from springback.cli.app import app
 
     lines = [
@@ -132,7 +133,7 @@ def commands_page() -> str:
 def _helps(command: Any, name: str, parent: Any = None) -> Iterator[tuple[str, str]]:
     """Name and help of a command and of those below it."""
     context = type(command).context_class(command, info_name=name.split()[-1], parent=parent)
-    context.max_content_width = context.terminal_width = 96
+    context.max_content_width = context.terminal_width = 80
     yield name, command.get_help(context)
     for part, below in getattr(command, "commands", {}).items():
         yield from _helps(below, f"{name} {part}", context)
@@ -148,7 +149,7 @@ def python_page() -> str:
     lines = [
         "# Python API",
         "",
-        "The names that stay as they are between versions. How they are used together:",
+        "The public names of the package. How they are used together:",
         "[From Python](../guide/python.md).",
     ]
     for section, names in NAMES.items():
@@ -160,16 +161,15 @@ def python_page() -> str:
 
 def _entry(name: str, home: str) -> list[str]:
     settings = _settings_of(name)
-    shown = "false" if settings else "true"
     lines = [
         f"::: {home}.{name}",
         "    options:",
         f"      heading: springback.{name}",
         f"      toc_label: {name}",
-        f"      show_signature: {shown}",
     ]
     if settings:
-        lines += ["      members: false", "", *_table(settings)]
+        alone = ("members", "show_signature", "separate_signature")
+        lines += [*(f"      {option}: false" for option in alone), "", *_table(settings)]
     return lines
 
 
@@ -187,12 +187,12 @@ def _table(settings: Any) -> list[str]:
     """Every setting by group, with its default and what its flag's help says."""
     from springback.settings import owner_of
 
-    lines, group = [], None
+    lines, group = ["| setting | default | |", "|---|---|---|"], None
     for field in dataclasses.fields(settings):
         if (title := owner_of(settings, field.name).group) != group:
             group = title
-            lines += ["", f"**{title}**", "", "| setting | default | |", "|---|---|---|"]
+            lines.append(f"| **{title}** | | |")
         default = "{}" if field.default is dataclasses.MISSING else repr(field.default)
-        text = field.metadata.get("help", "").replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+        text = re.sub(r"([|<\[])", r"\\\1", field.metadata.get("help", ""))
         lines.append(f"| `{field.name}` | `{default}` | {text} |")
     return lines

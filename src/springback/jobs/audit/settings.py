@@ -235,7 +235,9 @@ class AuditSettings(
     DataSettings,
     SubjectSettings,
 ):
-    """One study.  The defaults are the bare command's but for :data:`BARE`."""
+    """One study.  ``springback audit`` on the built-in model and data has one seed, fewer controls
+    and probes (:data:`BARE`); all else is equal.
+    """
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
