@@ -48,6 +48,7 @@ from springback.training import (
     reset_lora,
 )
 from springback.training.distributed import finetune_apart
+from springback.training.memory.activations import checkpointed_activations
 
 
 def opposite_order(settings: AuditSettings) -> AuditSettings:
@@ -179,6 +180,7 @@ class Study(ProbeInputs):
         """Fine-tune the working model, resuming the run's partial state if there is one."""
         resume = Resume(self.store.partial(run), self.settings.save_every, self.timer)
         require_space(self.store.root, 4 * self.weight_bytes, "the state that a run resumes from")
+        less = self.settings.checkpoint_activations
         if self.settings.accelerate is not None:
             assert not isinstance(rows, Examples)  # check_settings: sft only
             return finetune_apart(
@@ -187,12 +189,13 @@ class Study(ProbeInputs):
                 self.tokenizer.pad_token_id,
                 rows,
                 recipe,
-                read_launch(self.settings.accelerate),
+                replace(read_launch(self.settings.accelerate), checkpoint_activations=less),
                 self.store.partial(run),
                 marks,
                 self.progress,
             )
-        return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
+        with checkpointed_activations(self.work, less):
+            return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
 
     @cached_property
     def reward(self) -> probes.Scorer:

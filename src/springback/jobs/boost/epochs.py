@@ -10,6 +10,7 @@ from springback.progress import Progress
 from springback.results.store import Store, require_space, whole_folder
 from springback.settings import ChatSettings
 from springback.training import Marks, Resume, finetune, plan_batches
+from springback.training.memory.activations import checkpointed_activations
 from springback.weights import hash_weights
 
 
@@ -44,10 +45,12 @@ def train_epochs(
     progress: Progress,
     system: str | None = None,
     chat: ChatSettings | None = None,
+    checkpoint_activations: bool = False,
 ) -> Trajectory:
     """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer.
 
     ``system`` and ``chat``: the system message, and what the chat template is given beside it.
+    ``checkpoint_activations``: in less memory (:mod:`springback.training.memory.activations`).
     """
     chat = chat or ChatSettings()
     run = training_run(start, rows, recipe, system, chat)
@@ -72,7 +75,8 @@ def train_epochs(
             return {"content_hash": hash_weights(folders[examples])}
 
         resume, keeping = Resume(store.partial(run), timer=store.timer), Marks(marks, keep)
-        with store.timer.part("training"):
+        lean = checkpointed_activations(model, checkpoint_activations)
+        with store.timer.part("training"), lean:
             done = finetune(model, tokenizer, encoded, recipe, keeping, resume, progress)
         results = store.commit(run, {"losses": done.losses, "marks": done.marks})
         del model, done  # whatever comes next loads models of its own
