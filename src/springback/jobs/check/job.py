@@ -100,7 +100,7 @@ def _asked(work: Work, subjects: Sequence[Subject]) -> Iterator[Asked]:
     for item in work.items:
         if item.kind != "choice" and item.harness is None:
             continue
-        scores = {}
+        scores: dict[str, list[float]] = {}
         for subject in subjects:
             kept = (work.store.results(work.item_run(subject, item)) or {}).get("scores", {})
             scores[subject.name] = next(iter(kept.values()), [])
