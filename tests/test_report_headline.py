@@ -115,7 +115,7 @@ def test_a_boost_that_keeps_the_model_says_so() -> None:
     result = boost_result()
     result["analysis"]["methods"][-1] |= {"verdict": "same", "difference": None}
     sentence, number = only(result)
-    assert sentence.endswith("the fine-tuned model is kept.")
+    assert sentence.endswith("the fine-tuned model is kept as it is.")
     assert number.startswith("Accuracy, fine-tuned: 43")
 
 

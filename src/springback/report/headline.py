@@ -254,7 +254,7 @@ def _of_boost(boost: Boost) -> Headline | None:
         number = None
         if tuned is not None and tuned.accuracy is not None:
             number = _points("Accuracy, fine-tuned", tuned.accuracy, "%", sign=False)
-        text = "Nothing tried on the validation questions helped: the fine-tuned model is kept."
+        text = "Validation chose nothing over it: the fine-tuned model is kept as it is."
         return Headline(text, number)
     asked = formatting.count(method.difference.n, "test question")
     return _boosted("The boosted model", method.verdict, method.difference, ("on", asked))
