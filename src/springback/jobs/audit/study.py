@@ -18,6 +18,7 @@ from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
 from springback.models.loading import Model, copy_weights, count_parameters, load_weights
+from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
 from springback.probes.registry import ProbeValue
@@ -109,15 +110,20 @@ class Study(ProbeInputs):
 
     @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
-        """The model that gets trained, and the adapter in it where the settings ask for one."""
+        """The model that gets trained, and the adapter in it where the settings ask for one.
+
+        An adapter stands on the start model's own weights, which are then held once.
+        """
         if self.like:
             return self.like.trained
-        model, rank = copy.deepcopy(self.start), self.settings.lora_rank
+        lora, rank = None, self.settings.lora_rank
+        model = view_of(self.start) if rank else copy.deepcopy(self.start)
         if rank:
-            return model, add_lora(model, self.settings.recipe(0))
-        whole: Any = model
-        whole.float()  # what is trained, whatever is measured
-        return model, None
+            lora = add_lora(model, self.settings.recipe(0))
+        else:
+            whole: Any = model
+            whole.float()  # what is trained, whatever is measured
+        return model, lora
 
     @property
     def work(self) -> Model:
