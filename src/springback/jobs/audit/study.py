@@ -19,12 +19,12 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
 from springback.models.loading import (
     Model,
-    copy_sharing_weights,
     copy_weights,
     count_parameters,
     load_weights,
     save_weights,
 )
+from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
 from springback.probes.registry import ProbeValue
@@ -127,7 +127,7 @@ class Study(ProbeInputs):
             return self.like.trained
         with self.timer.part("loading"):
             if self.settings.lora_rank:
-                model = copy_sharing_weights(self.start)
+                model = view_of(self.start)
             else:
                 model = copy.deepcopy(self.start)
         if self.settings.lora_rank:
