@@ -126,10 +126,7 @@ class Study(ProbeInputs):
         if self.like:
             return self.like.trained
         with self.timer.part("loading"):
-            if self.settings.lora_rank:
-                model = view_of(self.start)
-            else:
-                model = copy.deepcopy(self.start)
+            model = view_of(self.start) if self.settings.lora_rank else copy.deepcopy(self.start)
         if self.settings.lora_rank:
             return model, add_lora(model, self.settings.recipe(0))
         whole: Any = model
