@@ -262,6 +262,12 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
         "accelerate's config file: training (sft, all weights) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
+    checkpoint_activations: bool = setting(
+        False,
+        "Train with one layer's activations at a time and compute them twice: less memory, a third "
+        "more time, the same weights.",
+        added=True,
+    )
     probe_processes: int = setting(
         1,
         "Processes that share the batches of every measurement; each holds the start model and "

@@ -31,10 +31,9 @@ START, SILENCE = 1800.0, 1800.0
 _LAST_RESORT, _LINES = 10.0, 12
 #: What vLLM is told unless the user said otherwise.
 _DEFAULTS = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_KVCACHE_SPACE": "4"}
-#: In one process, which ends with ours; lambda by request needs the V1 runner.
+#: In one process, which ends with ours.
 _OURS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
 }

@@ -31,7 +31,7 @@ from springback.integrations.lm_eval_tasks import HarnessTask, is_lm_eval
 from springback.jobs.boost.candidates import RULES, SEARCHES, candidates
 from springback.jobs.boost.engine import check_engine, require_engine
 from springback.jobs.boost.plan import ROWS as ROWS
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import metric_of, question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.names import require_compute, require_model
 from springback.models.run_folder import checkpoints_of
@@ -77,6 +77,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
 
     settings = check_values(settings)
     require_engine(settings)
+    question_format(settings)  # a task of lm-eval's is loaded only now
     placement(settings)
     auto = settings.precision == "auto"
     return replace(settings, precision=default_precision()) if auto else settings
@@ -84,7 +85,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
 
 def check_values(settings: BoostSettings) -> BoostSettings:
     """:func:`check_settings` as far as it needs no torch: ``precision`` may stay ``auto``."""
-    questions = question_format(settings)
+    metric = metric_of(settings)
     require_compute(settings)
     settings = check_engine(settings)
     settings = _of_run(with_sources(settings))
@@ -129,7 +130,7 @@ def check_values(settings: BoostSettings) -> BoostSettings:
     above = settings.positive
     settings = replace(
         settings,
-        metric=questions.metric,
+        metric=metric,
         mu=candidates(settings.mu, "mu", above),
         lam=candidates(settings.lam, "lambda", above),
         lam_cd=candidates(settings.lam_cd, "cd-lambda", above),

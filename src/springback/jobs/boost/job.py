@@ -18,6 +18,7 @@ from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
+from springback.jobs.boost.analysis.kept import why_kept
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
@@ -49,6 +50,7 @@ from springback.results.boost_schema import (
 from springback.results.places import require_apart, require_same_study
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
+from springback.results.texts import QUESTIONS, Asked, write_texts
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
 
@@ -269,13 +271,16 @@ def _boost(
         plain = control is not None and control.written == "plain"
         best = arms[BEST if BEST in arms else EQUAL_STEP if plain else "EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = _completed(judge(settings, analysis, best.method, kept), opening, ahead)
+        judged = judge(settings, analysis, best.method, kept, why_kept(searched))
+        verdict = _completed(judged, opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
             write_boosted(pair.line, strengths, folder, settings.system, template, settings)
             if best.lam > 0:
                 progress.note(plain_load_note(folder, pair.ft.adapter is not None))
+        if left_out := write_texts(store.root, QUESTIONS, _asked(job, arms, test)):
+            progress.note(left_out)
         free_merged(pair, store)
         return write_result(
             store,
@@ -287,6 +292,15 @@ def _boost(
             verdict=verdict,
             computing={**job.sweep.place.describe(), **job.engine.describe()},
         )
+
+
+def _asked(job: Boost, arms: Mapping[str, Arm], test: Slice) -> list[Asked]:
+    """The test questions with every method's answer."""
+    answers = {name: job.answers(arm, test, "test") for name, arm in arms.items()}
+    return [
+        Asked(row.prompt, row.response or row.answer or "", {n: a[i] for n, a in answers.items()})
+        for i, row in enumerate(test.rows)
+    ]
 
 
 def _inputs(

@@ -36,6 +36,8 @@ from springback.models.memory import available_bytes
 from springback.models.placement import placement
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.results.texts import Answer
+from springback.results.timing import Timer, timed
 
 #: How runs are made: each arm by the plain loop, a group at once, the NLL of a group, or the
 #: letters of choices.
@@ -76,7 +78,11 @@ class Scoring:
             check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
         #: Token ids by questions and place without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, At], list[list[int]]] = {}
-        self.engine = _engine(settings, line, self.sweep, self.weak)
+        self.engine = _engine(settings, line, self.sweep, self.weak, store.timer)
+
+    @property
+    def timer(self) -> Timer:
+        return self.store.timer
 
     def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
         """Decode every question under ``arm``, grade it, score the solutions.
@@ -91,6 +97,20 @@ class Scoring:
             results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
 
+    def answers(self, arm: Arm, questions: Slice, part: str) -> list[Answer]:
+        """What the run of an arm that was scored holds of every question, the first of several
+        samples; an empty text where nothing was decoded."""
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part, None if arm.votes else self.sampled)
+        results, tried = self.store.results(run) or {}, self.score(arm, questions, part)
+        texts = results.get("completions") or [""] * len(rendered)
+        cut = results.get("cut_off") or [False if results.get("cut") == 0 else None] * len(rendered)
+        return [
+            Answer(texts[i], float(score), tried.nll[i] if tried.nll else None, cut[i])
+            for i, score in enumerate(tried.correct)
+        ]
+
+    @timed("decoding")
     def _scored(
         self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
     ) -> Mapping[str, Any]:
@@ -172,6 +192,7 @@ class Scoring:
             results = self.store.commit(run, {"logliks": logliks})
         return letters_from(results["logliks"], questions.rows)
 
+    @timed("scoring")
     def _first_tokens(
         self, arm: Arm, rendered: Slice, options: Sequence[Sequence[Encoded]], known: bool
     ) -> list[list[float]]:
@@ -216,6 +237,7 @@ class Scoring:
         correct, cut = tuple(results["correct"]), results.get("cut")
         return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
+    @timed("decoding")
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
         keys = [arm.key() for arm in arms]
@@ -288,6 +310,7 @@ class Scoring:
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
+    @timed("waiting")
     def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
         """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
         if self.elsewhere is None:
@@ -415,7 +438,8 @@ class Scoring:
             **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
-            "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
+            "cut": sum(cut_off := [len(i) == self.settings.max_new_tokens for i in ids]),
+            "cut_off": cut_off[: len(rendered)],
         }
         if self.format.expressions(rows):
             unread = results["unread"] = outcomes.count("unread")
@@ -472,7 +496,8 @@ def _engine(
     line: Sequence[Checkpoint],
     sweep: ModelPair,
     weak: Mapping[str, Checkpoint],
+    timer: Timer,
 ) -> Engine:
     if settings.engine == VLLM:
-        return VllmEngine(settings, line, sweep, weak)
-    return TransformersEngine(sweep, weak)
+        return VllmEngine(settings, line, sweep, weak, timer)
+    return TransformersEngine(sweep, weak, timer)

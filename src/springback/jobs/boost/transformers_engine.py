@@ -16,6 +16,7 @@ from springback.models.loading import Model
 from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.probes.along_mu import nll_along_mu
 from springback.progress import Progress
+from springback.results.timing import Timer, timed
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
@@ -24,9 +25,9 @@ STATES = 1 << 28
 class TransformersEngine:
     """An :class:`springback.jobs.boost.engine.Engine`: two models in memory at most, in here."""
 
-    def __init__(self, sweep: ModelPair, weak: Mapping[str, Checkpoint]) -> None:
+    def __init__(self, sweep: ModelPair, weak: Mapping[str, Checkpoint], timer: Timer) -> None:
         """``weak``: models beside the pair by their name in an arm."""
-        self.sweep, self.weak = sweep, weak
+        self.sweep, self.weak, self.timer = sweep, weak, timer
         #: Of the questions scored last, by their hash: the states of each model over the solutions.
         self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
@@ -62,6 +63,7 @@ class TransformersEngine:
         answers, _ = decode_variants(self._models(keys[0]), prompts, how, lams, known, done)
         return [answers[lam] for lam in lams]
 
+    @timed("scoring")
     def text_nll(
         self, keys: Sequence[Mapping[str, Any]], texts: Sequence[Encoded], kept: str | None = None
     ) -> list[list[TextNLL]]:
@@ -96,6 +98,7 @@ class TransformersEngine:
     def nll_along_mu(self, rows: Sequence[Encoded], progress: Progress) -> dict[float, list[float]]:
         return nll_along_mu(self.sweep, rows, progress=progress)
 
+    @timed("loading")
     def _models(self, key: Mapping[str, Any]) -> tuple[Model, Model | None]:
         return self.sweep.at(at_of(key)), self._weak(key["weak"])
 

@@ -22,6 +22,7 @@ from springback.models.stored_line import computing
 from springback.probes import TextNLL
 from springback.probes.along_mu import along_mu
 from springback.progress import Progress
+from springback.results.timing import Timer, timed
 from springback.weights import hash_weights
 from springback.weights.io.folder import open_weights
 from springback.weights.span import on_line
@@ -41,12 +42,14 @@ class VllmEngine:
         line: Sequence[Checkpoint],
         sweep: ModelPair,
         weak: Mapping[str, Checkpoint],
+        timer: Timer,
     ) -> None:
         """``weak``: models beside the pair by their name in an arm.
 
         Raises :class:`ModelError` for a weak model that cannot stand in the pair's place.
         """
         self.line, self.sweep, self.weak = tuple(line), sweep, dict(weak)
+        self.timer = timer
         self.alpha = settings.alpha
         self.rows = MOST if settings.batch_size == "auto" else settings.batch_size
         self.python = find_python(settings.vllm_python)
@@ -131,6 +134,7 @@ class VllmEngine:
         )
         return answers
 
+    @timed("scoring")
     def text_nll(
         self, keys: Sequence[Mapping[str, Any]], texts: Sequence[Encoded], kept: str | None = None
     ) -> list[list[TextNLL]]:
@@ -164,6 +168,7 @@ class VllmEngine:
 
         return along_mu(scored, progress=progress)
 
+    @timed("loading")
     def _placed(self, keys: Sequence[Mapping[str, Any]]) -> Worker:
         """The worker with the models of these arms in their places."""
         key = keys[0]

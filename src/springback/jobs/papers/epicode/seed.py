@@ -186,7 +186,9 @@ def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     labels = {}
     if job.smaller and train is not None:
         start = resolve(job.smaller)
-        done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
+        done = train_epochs(
+            start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+        )
         pair.weak["other"] = done.points[-1].checkpoint
         labels["other"] = f"fine-tuned {Path(job.smaller).name}"
         s = replace(s, ablate_weak=(*s.ablate_weak, "other"))
@@ -256,7 +258,9 @@ def _reference(job: Job, store: Store, progress: Progress) -> Reference | None:
     if any(row.prompt in held for row in train.rows):
         raise DataError("the reference's rows hold questions of the test; use other data")
     start = resolve(s.model or "")
-    done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
+    done = train_epochs(
+        start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+    )
     return Reference(done.points[-1].checkpoint)
 
 
