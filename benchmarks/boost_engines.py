@@ -10,7 +10,8 @@ differing tokens are read off the plain loop's models: a near-tie in this dtype,
     python benchmarks/boost_engines.py --data gsm8k --work FOLDER
 
 ``--data``: a folder with ``train.jsonl.gz`` and ``test.jsonl.gz`` (question, answer).  vLLM is found
-as ``springback boost --engine vllm`` finds it (``make vllm``).
+as ``springback boost --engine vllm`` finds it (``make vllm``).  Without either (``make bench``) it
+says so and ends.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder with GSM8K")
-    parser.add_argument("--work", type=Path, required=True, help="pair and boosts; goes on there")
+    parser.add_argument("--data", type=Path, help="folder with GSM8K")
+    parser.add_argument("--work", type=Path, help="pair and boosts; goes on there")
     parser.add_argument("--model", default="qwen2.5-coder-0.5b-q5")
     parser.add_argument("--train-rows", type=int, default=256)
     parser.add_argument("--validation-rows", type=int, default=64)
@@ -165,6 +166,7 @@ class Ties:
         import torch
 
         from springback.decoding import contrast
+        from springback.jobs.boost.transformers_engine import TransformersEngine
 
         job = self.job
         rendered = job.format.render(getattr(self.data, part))
@@ -174,8 +176,10 @@ class Ties:
         if same is None:
             return 0.0
         read = torch.tensor([[*prompt, *ids[0][:same]]])
+        engine = job.engine
+        assert isinstance(engine, TransformersEngine)
         with torch.inference_mode():
-            expert, weak = job.engine._models(arm)
+            expert, weak = engine._models(arm)
             scores = expert(read).logits[0, -1].float()
             if weak is not None:
                 other = weak(read).logits[0, -1].float()
@@ -186,7 +190,9 @@ class Ties:
 def compared(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     """Answers of both engines by arm, and the scores where they part."""
     ours, theirs = scored(args.work / "transformers"), scored(args.work / "vllm")
-    arms, gaps, ties = [], [], None
+    arms: list[dict[str, Any]] = []
+    gaps: list[dict[str, Any]] = []
+    ties: Ties | None = None
     for key in sorted(ours.keys() & theirs.keys()):
         texts = [held[key]["completions"] for held in (ours, theirs)]
         rows = list(differing(*texts))
@@ -225,7 +231,7 @@ def compared(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
 
 def seconds_of(result: dict[str, Any]) -> float:
     """What its runs took and what was done beside them, whichever process did it."""
-    return sum(result["provenance"]["time"].values())
+    return float(sum(result["provenance"]["time"].values()))
 
 
 def chosen(result: dict[str, Any]) -> dict[str, list[float]]:
@@ -234,11 +240,14 @@ def chosen(result: dict[str, Any]) -> dict[str, list[float]]:
 
 def main() -> None:
     args, started = arguments(), now()
+    if args.data is None or args.work is None:
+        print("needs --data and --work: left out (see the head of this file)")
+        return
     args.work = args.work.absolute()
     args.work.mkdir(parents=True, exist_ok=True)
     files = parts(args)
     early, ft = trained_pair(args, files["train"])
-    given = {"early": str(early), "ft": str(ft), "model": args.model}
+    given = {"early": str(early), "ft": str(ft)}
     given |= {name: str(files[name]) for name in ("validation", "test", "train")}
     rows = {"validation_rows": args.validation_rows, "test_rows": args.test_rows}
     boosts = {}

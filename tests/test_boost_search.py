@@ -17,6 +17,7 @@ from springback.jobs.boost.checks import check_settings, load_data
 from springback.jobs.boost.job import Arm, Boost, boost
 from springback.jobs.boost.search import Tried, candidates, choose, choose_first, lowest
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.transformers_engine import TransformersEngine
 from springback.models.loading import fit_vocabulary, load_model, load_tokenizer, resolve
 from springback.progress import Silent
 from springback.report import build
@@ -180,7 +181,8 @@ def test_solutions_are_read_once_by_each_model(
     settings = made(validation_rows=6)
     job = job_of(settings, models, Store(tmp_path / "a"))
     plain = job_of(settings, models, Store(tmp_path / "b"))
-    plain.reuse = False
+    assert isinstance(plain.engine, TransformersEngine)
+    plain.engine.reuse = False
     data = load_data(settings)
     mus = [Arm("ME only", mu, 0, None) for mu in (0.0, 0.5, 1.0)]
     lams = [Arm("EpiCoDe", 1.0, lam, "ft") for lam in (0.5, 1.0)]

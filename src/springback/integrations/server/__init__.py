@@ -1,5 +1,6 @@
 """An OpenAI-compatible HTTP server around the built-in decoder."""
 
-from springback.integrations.server.settings import ENGINES, ServeSettings
+from springback.integrations.server.settings import ServeSettings
+from springback.settings import ENGINES
 
 __all__ = ["ENGINES", "ServeSettings"]
