@@ -131,6 +131,7 @@ def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
         "device",
         "device_map",
         "controls",
+        "keep_samples",
     )
 
 

@@ -90,7 +90,7 @@ def test_flags_of_every_command_are_taken_off_anywhere(monkeypatch: pytest.Monke
     assert not output.OUTPUT.quiet
 
 
-@pytest.mark.parametrize("command", ["generate", "serve", "extrapolate"])
+@pytest.mark.parametrize("command", ["check", "generate", "serve", "extrapolate"])
 def test_every_flag_of_a_command_can_stand_in_its_file(command: str, tmp_path: Path) -> None:
     parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
     for parameter in parameters:
@@ -103,6 +103,18 @@ def test_every_flag_of_a_command_can_stand_in_its_file(command: str, tmp_path: P
         flags, arguments = as_arguments(str(file), parameters)
         assert arguments == (["x"] if own else [])
         assert own or flags[0] in parameter.opts
+
+
+def test_what_check_shows_is_a_file_that_it_takes(tmp_path: Path) -> None:
+    words = ["--texts", "passages,a.txt", "--choices", "", "--no-kl", "--field", "text=body"]
+    words += ["--chat-template-args", "enable_thinking=false", "--text-rows", "7"]
+    shown = springback("check", "smollm2-135m", "org/tuned", *words, "--show")
+    assert shown.returncode == 0, shown.stderr
+    file = tmp_path / "study.yaml"
+    file.write_text(shown.stdout)
+    again = springback("check", file, "--show")
+    assert again.stdout == shown.stdout, again.stderr
+    assert "text_rows: 9" in springback("check", file, "--text-rows", "9", "--show").stdout
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ class Missing(importlib.abc.MetaPathFinder):
         if name.partition(".")[0] in missing:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Missing())
+sys.path.append("packages")
 from springback.cli import main
 done = []
 for line in lines:
@@ -36,6 +37,8 @@ print(json.dumps(done))
 """
 PROBLEMS = "--validation problems --test problems"
 BOOST = f"boost --model smollm2-135m --train problems {PROBLEMS}"
+JUDGED = "audit --probes margin,behaviour --behaviour"
+GIVEN = "boost --early ./early --ft ./ft"
 
 #: A command line, and what its one line of refusal says.
 REFUSED = {
@@ -45,6 +48,7 @@ REFUSED = {
     "generate nowhere.yaml": "cannot read the study file 'nowhere.yaml'",
     "audit wrong.yaml": "'seedz' (did you mean seeds?)",
     "boost wrong.yaml": "'seedz'",
+    "check check.yaml": "check.yaml has 'textz' (did you mean texts?)",
     # values
     "audit --n-pos 3": "--n-pos has [3]; allowed are 0 (the model as it is) and multiples",
     "audit --doses 9 --series a/a,b/b": "--doses has [9]",
@@ -91,6 +95,28 @@ REFUSED = {
     "check smollm2-135m ./nowhere": "no model at './nowhere'",
     "check smollm2-135m gemma3-270m --texts nowhere.txt": "no such file: 'nowhere.txt'",
     "extrapolate early ft --mu 1 --out new": "no model at 'early'",
+    # judges
+    f"{JUDGED} hf:./nowhere": "no model at './nowhere'",
+    f"{JUDGED} hf:smollm2-135m": "smollm2-135m is no text classifier",
+    f"{JUDGED} hf:writer": "writer is no text classifier: its config.json says Llama",
+    f"{JUDGED} hf:classifier=GOOD": "no label 'GOOD'; allowed: bad, good; choose one",
+    f"{JUDGED} hf:classifier=good": "no weights in ",
+    f"{JUDGED} vader,hf:=good": "name the model",
+    f"{JUDGED} score:empty": "empty has no config.json",
+    f"{JUDGED} score:": "name the model",
+    f"{JUDGED} model:./nowhere": "no model at './nowhere'",
+    f"{JUDGED} model:writer=harmfull": "rubric 'harmfull'",
+    f"{JUDGED} openai:127.0.0.1#judge": "give the address",
+    f"{JUDGED} openai:http://127.0.0.1/v1#judge=none": "rubric 'none'",
+    "audit --algorithm rloo --reward hf:./nowhere": "no model at './nowhere'",
+    # tasks of lm-eval
+    f"{GIVEN} --metric lm-eval:quizz": "task 'quizz' (did you mean quiz?)",
+    f"{GIVEN} --metric lm-eval:own/quiz": "task 'quiz'",
+    f"{GIVEN} --metric lm-eval:no.yaml:acc": "no such file: 'no.yaml'",
+    f"{GIVEN} --metric lm-eval:quiz:": "allowed: lm-eval:TASK",
+    f"{GIVEN} --metric lm-eval:quiz --extract (.)": "leave it out, since the task brings",
+    f"{GIVEN} --metric lm-eval:quiz_of_sums": "no model at './early'",
+    "check smollm2-135m org/other --tasks quiz,summs": "task 'summs'",
     "reproduce overbend --align nowhere.jsonl": "no such file: 'nowhere.jsonl'",
 }
 
@@ -101,16 +127,31 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "empty").mkdir()
     (folder / "wrong.yaml").write_text("seedz: [1]\n")
+    (folder / "check.yaml").write_text("base: smollm2-135m\ntuned: org/other\ntextz: [a.txt]\n")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    labels = {"id2label": {"0": "bad", "1": "good"}}
+    for name, more in (("writer", {}), ("classifier", {"architectures": None, **labels})):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config | more))
+    harness = folder / "packages" / "lm_eval"
+    (harness / "tasks" / "sums").mkdir(parents=True)
+    (folder / "own").mkdir()
+    (harness / "__init__.py").write_text("raise AssertionError('lm-eval is loaded')\n")
+    (harness / "tasks" / "quiz.yaml").write_text("task: quiz\n")
+    several = "group: sums\ntask:\n  - task: quiz_of_sums\n"
+    (harness / "tasks" / "sums" / "all.yaml").write_text(several)
+    before = sorted(folder.rglob("*"))
     lines = [line.split() for line in REFUSED]
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(list(EXTRA_OF)), json.dumps(lines)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=300,
         cwd=folder,
     )
-    assert sorted(path.name for path in folder.iterdir()) == ["empty", "wrong.yaml"]
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(folder.rglob("*")) == before
     pairs = json.loads(done.stdout)
     return {line: (code, said) for line, (code, said) in zip(REFUSED, pairs, strict=True)}
 

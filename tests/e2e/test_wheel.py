@@ -9,13 +9,15 @@ import json
 import os
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from light_install import ROOT, build_wheel, install_command, megabytes, new_environment
+
 SOURCE = ROOT / "src" / "springback"
 
 
@@ -37,11 +39,7 @@ def run(command: list[str], timeout: float, **options: object) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    run([*command, str(ROOT)], timeout=120)
-    (built,) = folder.glob("springback-*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
@@ -66,25 +64,11 @@ def stranger(home: Path) -> dict[str, str]:
     return env | {"SPRINGBACK_CACHE": str(home / "springback"), "HF_HOME": str(home / "hf")}
 
 
-def megabytes(environment: Path) -> float:
-    """What lies in its site-packages, in MB, but for pip and setuptools, which came with it."""
-    (packages,) = environment.glob("lib/python*/site-packages")
-    files = (
-        path
-        for folder in packages.iterdir()
-        if not folder.name.startswith(("pip", "setuptools", "pkg_resources", "_distutils_hack"))
-        for path in (folder, *folder.rglob("*"))
-    )
-    return sum(path.lstat().st_size for path in files if path.is_file()) / 1e6
-
-
 def test_the_wheel_alone_extrapolates_and_stays_light(wheel: Path, tmp_path: Path) -> None:
     env = stranger(tmp_path / "home")
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
-    programs = tmp_path / "venv" / "bin"
-    install = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
-    install += ["-c", str(ROOT / "constraints.txt")]
-    run([*install, str(wheel)], timeout=600, env=env, cwd=tmp_path)
+    python = new_environment(tmp_path / "venv")
+    programs = python.parent
+    run(install_command(python, wheel), timeout=600, env=env, cwd=tmp_path)
     assert megabytes(tmp_path / "venv") < 150
 
     make = (
@@ -102,7 +86,7 @@ def test_the_wheel_alone_extrapolates_and_stays_light(wheel: Path, tmp_path: Pat
     assert float(done) == 2.5
 
     # With what draws pages: still without torch.
-    run([*install, f"springback[report] @ {wheel.as_uri()}"], timeout=600, env=env, cwd=tmp_path)
+    run(install_command(python, wheel, "[report]"), timeout=600, env=env, cwd=tmp_path)
     assert megabytes(tmp_path / "venv") < 400
     finished = tmp_path / "finished"
     finished.mkdir()
@@ -115,11 +99,9 @@ def test_the_wheel_alone_extrapolates_and_stays_light(wheel: Path, tmp_path: Pat
 def test_quick_demo_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     env = stranger(home)
-    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
-    programs = tmp_path / "venv" / "bin"
-    install = [str(programs / "python"), "-m", "pip", "install", "--quiet", "--no-compile"]
-    install += ["-c", str(ROOT / "constraints.txt"), f"springback[demo] @ {wheel.as_uri()}"]
-    run(install, timeout=1200, env=env, cwd=tmp_path)
+    python = new_environment(tmp_path / "venv")
+    programs = python.parent
+    run(install_command(python, wheel, "[demo]"), timeout=1200, env=env, cwd=tmp_path)
 
     out = tmp_path / "out"
     demo = [str(programs / "springback"), "demo", "--quick", "--out", str(out)]

@@ -390,7 +390,7 @@ def boost(
             _push(result, push)
 
 
-@app.command(cls=GroupedCommand)
+@app.command(cls=StudyCommand)
 @with_settings(
     CheckSettings,
     first="run texts choices tasks prompts harmful task",
@@ -412,7 +412,8 @@ def check(
 
     Bits per byte, multiple choice, refusals, KL, how far weights moved, lm-eval's tasks: what got
     better and worse beyond noise. Built-in texts, questions and prompts unless others are named.
-    With --run the checkpoints of a run, and which one to take.
+    With --run the checkpoints of a run, and which one to take. A study file (YAML; a flag wins)
+    may stand for all of it.
     """
     from springback.cli.progress import make_progress
     from springback.jobs import config

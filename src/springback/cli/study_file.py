@@ -25,9 +25,11 @@ def as_arguments(file: str, parameters: Sequence[Any]) -> tuple[list[str], list[
     from springback.jobs.config import read_study
 
     known = {_name(p): p for p in parameters if p.name != "help"}
+    # A setting's name beside its flag's, as --show prints it.
+    named = {str(p.name): p for p in known.values()} | known
     flags, positional = list[str](), dict[str, list[str]]()
     for name, value in read_study(file).items():
-        parameter = known.get(name.replace("-", "_"))
+        parameter = named.get(name.replace("-", "_"))
         if parameter is None:
             near = did_you_mean(name, known)
             raise SpringbackError(f"{file} has '{name}'{near}; allowed: {', '.join(known)}")

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from springback.core import Row, content_hash
-from springback.errors import MissingExtraError, SpringbackError, describe
+from springback.errors import MissingExtraError, SpringbackError, describe, did_you_mean
 from springback.models.quiet import one_line, quiet
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ PREFIX = "lm-eval:"
 FORM = "lm-eval:TASK[:METRIC[,FILTER]]"
 #: What lm-eval seeds the choice of few-shot examples with, unless told otherwise.
 FEWSHOT_SEED = 1234
+_KNOWN = "a task that lm-eval knows, path/to/task.yaml, or folder/NAME"
+#: What a task's file calls it.
+_NAMED = re.compile(rb"""^task:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
 _YAML = re.compile(r"(?P<task>.+?\.ya?ml)(?::(?P<metric>.+))?")
 #: How a value of the metric becomes the task's number, for a mean score to be that number.
 _AGGREGATIONS = ("mean", "nanmean")
@@ -276,9 +281,62 @@ def load_task(spec: str) -> HarnessTask:
     A task's YAML file may name functions of a Python file beside it, which are run: like a
     function of the user's own, with the user's rights.
     """
+    require_task(spec)
     name, _, _ = parse(spec)
     path = Path(name).expanduser()
     return _loaded(spec, path.stat().st_mtime_ns if path.is_file() else None)
+
+
+def require_task(spec: str) -> None:
+    """Raise :class:`SpringbackError` where lm-eval, a task's file or its name is plainly not there.
+
+    Loads nothing of lm-eval's: a name that stands in none of its files is none of its tasks.
+    """
+    name, _, _ = parse(spec)
+    package = importlib.util.find_spec("lm_eval")
+    if package is None:
+        raise MissingExtraError("lm-eval", "lm-eval", "--metric lm-eval:TASK")
+    if Path(name).expanduser().is_file():
+        return
+    if _YAML.fullmatch(name):
+        given = f"no such file: {name!r}"
+        raise SpringbackError(f"{spec}: " + describe(given, _KNOWN, "check the path"))
+    folder, _, last = name.rpartition("/")
+    own = Path(folder).expanduser()
+    if folder and own.is_dir():
+        roots, wanted = [own], last
+    else:
+        roots = [Path(place, "tasks") for place in package.submodule_search_locations or ()]
+        wanted = name
+    files = [
+        Path(place, file)
+        for root in roots
+        for place, _, inside in os.walk(root)
+        for file in inside
+        if file.endswith((".yaml", ".yml"))
+    ]
+    if any(file.stem == wanted for file in files):
+        return
+    word = re.compile(rb"(?<![\w-])" + re.escape(wanted.encode()) + rb"(?![\w-])")
+    names = set[str]()
+    for file in files:
+        text = file.read_bytes()
+        if word.search(text):
+            return
+        names.update(one.decode("utf-8", "replace") for one in _NAMED.findall(text))
+    raise _unknown(spec, wanted, sorted(names))
+
+
+def _unknown(spec: str, wanted: str, names: Sequence[str]) -> SpringbackError:
+    known = [n for n in names if wanted.lower() in n.lower()]
+    return SpringbackError(
+        f"{spec}: "
+        + describe(
+            f"task {wanted!r}{did_you_mean(wanted, names)}",
+            _KNOWN,
+            f"name one, such as {', '.join(known[:6])}" if known else "check the name",
+        )
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -318,15 +376,7 @@ def _task(spec: str, name: str, is_file: bool) -> Any:
     else:
         manager, wanted = TaskManager(), name
     if not is_file and wanted not in manager.all_tasks:
-        known = [n for n in manager.all_subtasks if wanted.lower() in n.lower()]
-        raise SpringbackError(
-            f"{spec}: "
-            + describe(
-                f"task {wanted!r}",
-                "a task that lm-eval knows, path/to/task.yaml, or folder/NAME",
-                f"name one, such as {', '.join(known[:6])}" if known else "check the name",
-            )
-        )
+        raise _unknown(spec, wanted, manager.all_subtasks)
     try:
         with quiet():
             tasks = list(manager.load(wanted)["tasks"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import filecmp
 import gc
@@ -414,6 +415,12 @@ def copy_weights(source: Model, target: Model) -> None:
     with torch.no_grad():
         for a, b in zip(source.parameters(), target.parameters(), strict=True):
             b.copy_(a)
+
+
+def copy_sharing_weights(model: Model) -> Model:
+    """A model of modules of its own on the same tensors; what is put into it is its own."""
+    same = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, same)
 
 
 def count_parameters(checkpoint: Checkpoint) -> int:

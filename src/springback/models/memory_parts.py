@@ -112,15 +112,17 @@ def decoding_parts(
 
 @dataclass(frozen=True)
 class Scored:
-    """Texts whose NLL is taken: their tokens in all, and the share of these that count."""
+    """Texts whose NLL is taken: their tokens in all, the share of these that count, and how many
+    padded ones are a batch."""
 
     tokens: int
     counted: float = 1.0
+    batch: int = SCORED_TOKENS
 
     @property
     def at_once(self) -> int:
         """Padded tokens of a batch."""
-        return min(self.tokens, SCORED_TOKENS)
+        return min(self.tokens, self.batch)
 
 
 FULL_BATCH = Scored(SCORED_TOKENS)
@@ -263,6 +265,8 @@ def audit_parts(
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
+    An adapter is trained on the start model's own weights, which are held once.
+
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
     log-probabilities under the target of a run of resistance are kept.  ``fixed``: models that are
@@ -273,7 +277,9 @@ def audit_parts(
     held, passing = training[:-2], training[-2:]
     probing, size = scoring_parts(shape, how.dtype), item_bytes(how.dtype)
     kept = logits_bytes(shape, kl_tokens, how.dtype)
-    parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
+    parts = [*held]
+    if not how.rank:  # below an adapter lies the start model itself
+        parts.insert(0, Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"))
     if size != 4 and not how.rank:
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
     parts += [Part("base model", size * one, "beside the start model")] * (fixed - 1)

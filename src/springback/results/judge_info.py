@@ -12,20 +12,41 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JudgeInfo:
-    """How a judge is named, as help and errors show it, and its function: ``module:function``."""
+    """How a judge is named, as help and errors show it, and its function: ``module:function``.
+
+    ``check``: likewise, of a function that loads no library and raises for a spec that is seen to
+    be wrong.
+    """
 
     form: str
     load: str
+    check: str = ""
 
 
 _PACKAGE = "springback.probes.judges"
 JUDGES = {
     "vader": JudgeInfo("vader", f"{_PACKAGE}.word_lists:vader"),
     "refusal": JudgeInfo("refusal", f"{_PACKAGE}.word_lists:refusal"),
-    "hf": JudgeInfo("hf:MODEL[=LABEL][+prompt][+share]", f"{_PACKAGE}.classifier:classifier"),
-    "score": JudgeInfo("score:MODEL", f"{_PACKAGE}.score_model:score_model"),
-    "model": JudgeInfo("model:MODEL[=RUBRIC]", f"{_PACKAGE}.chat_model:chat_model"),
-    "openai": JudgeInfo("openai:URL#MODEL[=RUBRIC]", f"{_PACKAGE}.address:address"),
+    "hf": JudgeInfo(
+        "hf:MODEL[=LABEL][+prompt][+share]",
+        f"{_PACKAGE}.classifier:classifier",
+        f"{_PACKAGE}.naming:check_classifier",
+    ),
+    "score": JudgeInfo(
+        "score:MODEL",
+        f"{_PACKAGE}.score_model:score_model",
+        f"{_PACKAGE}.naming:check_score_model",
+    ),
+    "model": JudgeInfo(
+        "model:MODEL[=RUBRIC]",
+        f"{_PACKAGE}.chat_model:chat_model",
+        f"{_PACKAGE}.naming:check_chat_model",
+    ),
+    "openai": JudgeInfo(
+        "openai:URL#MODEL[=RUBRIC]",
+        f"{_PACKAGE}.address:address",
+        f"{_PACKAGE}.address:address",  # asks nothing before it scores
+    ),
     "python": JudgeInfo("python:FILE.py:FUNCTION", f"{_PACKAGE}.user_function:user_scorer"),
 }
 #: Questions that the judges ``model`` and ``openai`` can ask, the first where none is named

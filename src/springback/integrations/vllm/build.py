@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.folder import FOLDER_KEY, Folder, open_folder
+from springback.integrations.vllm.pair_state import pair_state
 from springback.integrations.vllm.request_lambda import Combiner, table_of
 from springback.models.hub import local_folder
 from springback.results.store import read_json
@@ -31,6 +32,11 @@ class TwoRoles(nn.Module):
         super().__init__()
         self.folder = folder_of(vllm_config.model_config)
         self.combine = Combiner(self.folder.lam, self.folder.alpha, table_of(vllm_config))
+
+    @staticmethod
+    def get_model_state_cls() -> Any:
+        """Asked for by vLLM's V2 runner."""
+        return pair_state()
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Asked for by vLLM's interface; a pair embeds for itself."""

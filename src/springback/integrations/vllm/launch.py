@@ -201,8 +201,6 @@ def _environment(settings: ServeSettings) -> dict[str, str]:
     if settings.token is not None:
         ours["SPRINGBACK_TOKEN"] = settings.token
     quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
-    if settings.by_request:
-        quiet["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # has another interface for logits processors
     return {**quiet, **os.environ, **ours}
 
 

@@ -30,7 +30,7 @@ from springback.errors import DataError, SpringbackError, describe
 from springback.integrations.lm_eval_tasks import HarnessTask, is_lm_eval
 from springback.jobs.boost.candidates import RULES, SEARCHES, candidates
 from springback.jobs.boost.plan import ROWS as ROWS
-from springback.jobs.boost.questions import question_format
+from springback.jobs.boost.questions import metric_of, question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.names import require_compute, require_model
 from springback.models.run_folder import checkpoints_of
@@ -74,6 +74,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     from springback.models.placement import placement
 
     settings = check_values(settings)
+    question_format(settings)  # a task of lm-eval's is loaded only now
     placement(settings)
     auto = settings.precision == "auto"
     return replace(settings, precision=default_precision()) if auto else settings
@@ -81,7 +82,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
 
 def check_values(settings: BoostSettings) -> BoostSettings:
     """:func:`check_settings` as far as it needs no torch: ``precision`` may stay ``auto``."""
-    questions = question_format(settings)
+    metric = metric_of(settings)
     require_compute(settings)
     settings = _of_run(with_sources(settings))
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
@@ -125,7 +126,7 @@ def check_values(settings: BoostSettings) -> BoostSettings:
     above = settings.positive
     settings = replace(
         settings,
-        metric=questions.metric,
+        metric=metric,
         mu=candidates(settings.mu, "mu", above),
         lam=candidates(settings.lam, "lambda", above),
         lam_cd=candidates(settings.lam_cd, "cd-lambda", above),

@@ -48,6 +48,7 @@ from springback.results.boost_schema import (
 from springback.results.places import require_apart, require_same_study
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
+from springback.results.texts import QUESTIONS, Asked, write_texts
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
 
@@ -272,6 +273,8 @@ def _boost(
             write_boosted(pair.line, strengths, folder, settings.system, template, settings)
             if best.lam > 0:
                 progress.note(plain_load_note(folder, pair.ft.adapter is not None))
+        if left_out := write_texts(store.root, QUESTIONS, _asked(job, arms, test)):
+            progress.note(left_out)
         free_merged(pair, store)
         return write_result(
             store,
@@ -283,6 +286,15 @@ def _boost(
             verdict=verdict,
             computing=job.sweep.place.describe(),
         )
+
+
+def _asked(job: Boost, arms: Mapping[str, Arm], test: Slice) -> list[Asked]:
+    """The test questions with every method's answer."""
+    answers = {name: job.answers(arm, test, "test") for name, arm in arms.items()}
+    return [
+        Asked(row.prompt, row.response or row.answer or "", {n: a[i] for n, a in answers.items()})
+        for i, row in enumerate(test.rows)
+    ]
 
 
 def _inputs(

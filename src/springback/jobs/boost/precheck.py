@@ -46,7 +46,8 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         numbers = _numbers(line, job.progress)
         measured = None
         if not why:
-            measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
+            with job.timer.part("scoring"):
+                measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
         call = judge(numbers, measured, withheld=why is not None)
         stored = job.store.commit(
             run,

@@ -24,7 +24,13 @@ from springback.data.grading import (
     without_thoughts,
 )
 from springback.errors import DataError, SpringbackError, describe, did_you_mean
-from springback.integrations.lm_eval_tasks import FORM, HarnessTask, is_lm_eval, load_task
+from springback.integrations.lm_eval_tasks import (
+    FORM,
+    HarnessTask,
+    is_lm_eval,
+    load_task,
+    require_task,
+)
 from springback.jobs.boost.settings import BoostSettings
 from springback.probes.judges import (
     USER_FUNCTION_FORMS,
@@ -261,8 +267,19 @@ def question_format(settings: BoostSettings) -> QuestionFormat:
     return QuestionFormat(settings.task, metric, template, pattern, grader)
 
 
-def _harness_format(settings: BoostSettings) -> QuestionFormat:
-    """The format of a task of lm-eval's, which brings questions, wording and reading."""
+def metric_of(settings: BoostSettings) -> str:
+    """The metric's name; raises as :func:`question_format`, of a task of lm-eval's what is seen
+    without loading it."""
+    if not is_lm_eval(settings.metric):
+        return question_format(settings).metric
+    assert settings.metric
+    _check_harness(settings)
+    require_task(settings.metric)
+    return settings.metric
+
+
+def _check_harness(settings: BoostSettings) -> None:
+    """A task of lm-eval's brings questions, wording and reading."""
     if given := [name for name in _BROUGHT if getattr(settings, name)]:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise SpringbackError(
@@ -273,5 +290,9 @@ def _harness_format(settings: BoostSettings) -> QuestionFormat:
                 "leave it out, since the task brings its questions, prompts and filters",
             )
         )
+
+
+def _harness_format(settings: BoostSettings) -> QuestionFormat:
     assert settings.metric
+    _check_harness(settings)
     return QuestionFormat(None, settings.metric, None, None, None, load_task(settings.metric))

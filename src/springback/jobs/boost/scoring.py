@@ -36,6 +36,8 @@ from springback.models.placement import placement
 from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.results.texts import Answer
+from springback.results.timing import Timer, timed
 
 #: Bytes of hidden states kept, at most, for one set of questions.
 STATES = 1 << 28
@@ -84,6 +86,10 @@ class Scoring:
         self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
         self._states = "", MemoryBudget(0), {}
 
+    @property
+    def timer(self) -> Timer:
+        return self.store.timer
+
     def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
         """Decode every question under ``arm`` by the plain loop, grade it, score the solutions.
 
@@ -95,6 +101,20 @@ class Scoring:
             results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
 
+    def answers(self, arm: Arm, questions: Slice, part: str) -> list[Answer]:
+        """What the run of an arm that was scored holds of every question, the first of several
+        samples; an empty text where nothing was decoded."""
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part, None if arm.votes else self.sampled)
+        results, tried = self.store.results(run) or {}, self.score(arm, questions, part)
+        texts = results.get("completions") or [""] * len(rendered)
+        cut = results.get("cut_off") or [False if results.get("cut") == 0 else None] * len(rendered)
+        return [
+            Answer(texts[i], float(score), tried.nll[i] if tried.nll else None, cut[i])
+            for i, score in enumerate(tried.correct)
+        ]
+
+    @timed("decoding")
     def _scored(
         self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
     ) -> Mapping[str, Any]:
@@ -177,6 +197,7 @@ class Scoring:
             results = self.store.commit(run, {"logliks": logliks})
         return letters_from(results["logliks"], questions.rows)
 
+    @timed("scoring")
     def _first_tokens(
         self, arm: Arm, rendered: Slice, options: Sequence[Sequence[Encoded]], known: bool
     ) -> list[list[float]]:
@@ -225,6 +246,7 @@ class Scoring:
         correct, cut = tuple(results["correct"]), results.get("cut")
         return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
+    @timed("decoding")
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
         key = arms[0].key()
@@ -238,7 +260,7 @@ class Scoring:
             return
         known = self._known(arms[0], rendered, part)
         answers, _ = decode_variants(
-            (self.sweep.at(at_of(key)), self._model(key["weak"])),
+            self._models_of(key),
             self._prompts(rendered),
             replace(self._how(rendered), gate=gate_of(key)),
             lams,
@@ -300,6 +322,7 @@ class Scoring:
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
+    @timed("waiting")
     def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
         """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
         if self.elsewhere is None:
@@ -424,7 +447,8 @@ class Scoring:
             **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
-            "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
+            "cut": sum(cut_off := [len(i) == self.settings.max_new_tokens for i in ids]),
+            "cut_off": cut_off[: len(rendered)],
         }
         if self.format.expressions(rows):
             unread = results["unread"] = outcomes.count("unread")
@@ -473,6 +497,7 @@ class Scoring:
         by_arm = self._text_nll(arms, self.solutions(rendered), states)
         return [[s.per_token for s in scores] for scores in by_arm]
 
+    @timed("scoring")
     def _text_nll(
         self,
         arms: Sequence[Arm],
@@ -495,6 +520,7 @@ class Scoring:
         )
         return [by_lam[lam] for lam in lams]
 
+    @timed("loading")
     def _models_of(self, key: Mapping[str, Any]) -> tuple[Model, Model | None]:
         return self.sweep.at(at_of(key)), self._model(key["weak"])
 

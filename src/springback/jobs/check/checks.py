@@ -6,7 +6,7 @@ from pathlib import Path
 
 from springback.data import require_source
 from springback.errors import SpringbackError, describe
-from springback.integrations.lm_eval_tasks import PREFIX
+from springback.integrations.lm_eval_tasks import PREFIX, require_task
 from springback.jobs.check.settings import CheckSettings
 from springback.models.names import require_compute, require_model
 from springback.models.run_folder import checkpoints_of
@@ -62,6 +62,8 @@ def refuse(settings: CheckSettings, out: str | Path) -> None:
     for source in (*s.texts, *s.choices, *s.prompts, *s.harmful, s.task):
         if source and not source.startswith(PREFIX):
             require_source(source)
+    for name in s.tasks:
+        require_task(f"{PREFIX}{name.removeprefix(PREFIX)}")
 
 
 def _require_named(name: str) -> None:

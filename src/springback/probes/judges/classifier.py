@@ -11,36 +11,24 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from springback.core import Checkpoint
-from springback.errors import ModelError, SpringbackError
 from springback.models.loading import Model, Tokenizer, load_tokenizer, resolve
 from springback.probes.judges.loading import load_judge
-from springback.probes.judges.scorer import Scorer, refuse_spec
+from springback.probes.judges.naming import classifier_parts, refuse_regression, require_label
+from springback.probes.judges.scorer import Scorer
 
 #: Texts that a classifier reads at a time.
 CLASSIFIER_BATCH = 32
-#: What may stand behind a spec: the prompt is read too; a share instead of a probability.
-OPTIONS = ("prompt", "share")
 
 
 def classifier(spec: str) -> Scorer:
     """The scorer of ``hf:MODEL[=LABEL][+prompt][+share]``."""
-    given, options = _options(spec.removeprefix("hf:"))
-    name, label = given, ""
-    if not Path(given).is_dir():  # a folder may have an equals sign in its name
-        name, mark, label = given.rpartition("=")
-        name, label = (name, label) if mark else (given, "")
-    if not name or (given.endswith("=") and name != given):
-        raise refuse_spec(spec, "name the model, and behind an equals sign the label")
+    name, label, options = classifier_parts(spec)
     checkpoint = resolve(name)
     tokenizer = load_tokenizer(checkpoint)
     model = _load_classifier(checkpoint)
     labels = {int(i): str(text) for i, text in (model.config.id2label or {}).items()}
     wanted = label or labels[max(labels)]
-    if wanted not in labels.values():
-        allowed = ", ".join(labels[i] for i in sorted(labels))
-        raise SpringbackError(
-            f"scorer {spec!r}: {name} has no label {wanted!r}; allowed: {allowed}; choose one"
-        )
+    require_label(spec, name, wanted, labels)
     index = next(i for i, text in labels.items() if text == wanted)
 
     def numbers(prompts: list[str], texts: list[str]) -> list[float]:
@@ -65,18 +53,6 @@ def classifier(spec: str) -> Scorer:
     )
 
 
-def _options(given: str) -> tuple[str, tuple[str, ...]]:
-    """What stands before the options, and the options in their own order."""
-    chosen: set[str] = set()
-    while not Path(given).is_dir():
-        name, mark, option = given.rpartition("+")
-        if not mark or option not in OPTIONS:
-            break
-        given = name
-        chosen.add(option)
-    return given, tuple(option for option in OPTIONS if option in chosen)
-
-
 def _load_classifier(checkpoint: Checkpoint) -> Model:
     """A sequence classifier in evaluation mode, fp32; refuses one whose head is not in the file."""
     model = load_judge(
@@ -86,12 +62,7 @@ def _load_classifier(checkpoint: Checkpoint) -> Model:
         "{path} is no text classifier: its file lacks {missing}; allowed: a model saved with its "
         "classification head; name another",
     )
-    if model.config.problem_type == "regression":
-        raise ModelError(
-            f"{checkpoint.path} gives a score, not the probability of a label; allowed: a "
-            "classifier; score:MODEL reads prompt and answer, or call it from a function of yours "
-            "(python:FILE.py:FUNCTION)"
-        )
+    refuse_regression(checkpoint.path, model.config.problem_type)
     return model
 
 

@@ -44,17 +44,18 @@ def load_scorer(spec: str, folder: Path | None = None) -> Scorer:
     info = _info_of(spec)
     if info is None:
         return user_scorer(spec)
-    module, _, name = info.load.partition(":")
-    load: Any = getattr(importlib.import_module(module), name)
-    return _made(load, spec, folder)
+    return _made(_function(info.load), spec, folder)
 
 
 def require_judges(text: str) -> None:
-    """Raise :class:`SpringbackError` unless each judge in ``text`` has the form of one; of the
-    user's own functions also where there is none.  Loads no model."""
+    """Raise :class:`SpringbackError` for a judge in ``text`` that is seen to be none: by its form,
+    a function, folder, label, rubric or address that is not there.  Loads no model."""
     for spec in split_judges(text):
-        if _info_of(spec) is None or spec.startswith("python:"):
+        info = _info_of(spec)
+        if info is None or spec.startswith("python:"):
             user_scorer(spec)
+        elif info.check:
+            _function(info.check)(spec)
 
 
 def _info_of(spec: str) -> JudgeInfo | None:
@@ -67,6 +68,12 @@ def _info_of(spec: str) -> JudgeInfo | None:
         return None
     do = "choose one of these forms, or several separated by commas"
     raise refuse_spec(spec, f"{do}{did_you_mean(word, JUDGES)}")
+
+
+def _function(named: str) -> Any:
+    """The function that ``module:function`` names."""
+    module, _, name = named.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _made(load: Callable[..., Scorer], spec: str, folder: Path | None) -> Scorer:

@@ -21,17 +21,14 @@ from springback.core import Checkpoint
 from springback.errors import ModelError
 from springback.models.loading import Model, load_tokenizer, resolve
 from springback.probes.judges.loading import load_judge
-from springback.probes.judges.scorer import Scorer, refuse_spec
+from springback.probes.judges.naming import score_head, score_model_name
+from springback.probes.judges.scorer import Scorer
 from springback.weights.io.folder import open_weights, readable_json
-
-_HEADS = ("score_head", "score")
 
 
 def score_model(spec: str) -> Scorer:
     """The scorer of ``score:MODEL``: of a cost model the cost, above 0 for unsafe."""
-    name = spec.removeprefix("score:")
-    if not name:
-        raise refuse_spec(spec, "name the model")
+    name = score_model_name(spec)
     checkpoint = resolve(name)
     config = readable_json(Path(checkpoint.path) / "config.json")
     tokenizer = load_tokenizer(checkpoint)
@@ -78,13 +75,8 @@ def _load_body(checkpoint: Checkpoint) -> Model:
 
 def _load_head(folder: str, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
     """The linear layer in the model's files: hidden state to one number."""
-    stored = open_weights(folder).tensors
-    name = next((head for head in _HEADS if f"{head}.weight" in stored), None)
-    if name is None or stored[f"{name}.weight"][1].shape[0] != 1:
-        raise ModelError(
-            f"{folder} has no score head with one output; allowed: a model with "
-            "score_head.weight or score.weight of one row; name another, or a classifier by hf:"
-        )
+    weights = open_weights(folder)
+    stored, name = weights.tensors, score_head(folder, weights)
 
     def read(part: str) -> torch.Tensor | None:
         if part not in stored:

@@ -130,8 +130,8 @@ def share_chart(probe: Probe, finished: Finished | None = None) -> Chart | None:
             "dose-share",
             "What is left of the alignment",
             f"100 % is the {whole}; the dashed line marks half undone, and where a line crosses "
-            "it is the dose that undoes half. The share is a ratio of the means in the chart "
-            "above, so it has no band.",
+            "it is the dose that undoes half. The share is a ratio of means over the seeds, so it "
+            "has no band.",
             legend="model" if finished else "aligned on",
         ),
         Plot(
