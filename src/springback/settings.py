@@ -427,6 +427,21 @@ class ComputeSettings(Settings, group="Computing", changes="decoding"):
     )
 
 
+#: What decodes: springback's own loops on Transformers' models, or vLLM; ``auto`` chooses.
+ENGINES = ("auto", "transformers", "vllm")
+#: Engines by the name that they had before.
+_OLD_ENGINES = {"builtin": "transformers"}
+
+
+def engine_named(name: str) -> str:
+    """The engine ``name`` as it is called today; raises :class:`SpringbackError` for none."""
+    engine = _OLD_ENGINES.get(name, name)
+    if engine not in ENGINES:
+        given = f"--engine {name}{did_you_mean(name, ENGINES)}"
+        raise SpringbackError(describe(given, ", ".join(ENGINES), "choose one of these"))
+    return engine
+
+
 #: Where speculation takes its guesses.
 DRAFTS = ("none", "ngram", "amateur", "model")
 #: ``dynamic`` grows as it goes; ``static`` has a fixed shape; ``compiled`` also compiles the model.

@@ -114,15 +114,18 @@ class RequestStrengths(*interfaces().values()):  # type: ignore[misc]
 
 @dataclass
 class Combiner:
-    """Both halves' logits to the combined ones."""
+    """Both halves' logits to the combined ones; ``alpha`` None masks no token, as given texts are
+    scored, which is for batches of such texts alone."""
 
     lam: float
-    alpha: float
+    alpha: float | None
     table: Table
 
     def __call__(self, strong: Tensor, weak: Tensor) -> Tensor:
         """All (rows, vocabulary); fp32 back.  Implausible tokens stay finite: a grammar that
         forbids all plausible ones leaves the expert's order among the rest."""
+        if self.alpha is None:
+            return contrast.contest(strong, weak, self.lam)
         strengths = self.table.take(len(strong), self.lam, self.alpha)
         if strengths is None:
             return contrast.stepped(strong, weak, self.lam, self.alpha)
@@ -130,4 +133,6 @@ class Combiner:
 
     def contested(self, strong: Tensor) -> Tensor:
         """Rows (rows,) in which the amateur counts, with the folder's strengths."""
+        if self.alpha is None:
+            return torch.ones(len(strong), dtype=torch.bool, device=strong.device)
         return contrast.plausible(strong.float(), self.alpha).sum(-1) > 1

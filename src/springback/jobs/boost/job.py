@@ -25,6 +25,7 @@ from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, free_merged, make_pair
 from springback.jobs.boost.checks import READ, Data, check_settings, load_data
+from springback.jobs.boost.engine import chosen_engine, refuse_executor
 from springback.jobs.boost.export import Strengths, plain_load_note, write_boosted
 from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
@@ -38,6 +39,7 @@ from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.jobs.clean import remaking
 from springback.models.loading import resolve
 from springback.models.out_of_memory import memory_explained
+from springback.models.placement import placement
 from springback.progress import Progress, default_progress
 from springback.results.boost_schema import (
     JointCandidate,
@@ -210,11 +212,14 @@ def _boost(
     clock = Clock.start()
     settings = check_settings(settings)
     spread = on_ray(executor)
+    refuse_executor(settings, bool(spread))
     require_apart(out, settings, READ, *(["model"] if settings.write_model else []))
     needs = memory_explained("boost", lambda: peak_parts(settings), settings.device)
     with Store(out).locked() as store, closing(progress), needs, ExitStack() as ending:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
+        cuda = placement(settings).device.type == "cuda"
+        settings = chosen_engine(settings, store, cuda, bool(spread))
         data = load_data(settings, progress.note)
         validation, test, train = data.validation, data.test, data.train
         parts = {"validation": validation, "test": test}
@@ -232,6 +237,7 @@ def _boost(
             require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
         job = Boost(settings, pair.line, store, progress, pair.weak, train)
+        ending.callback(job.engine.close)
         if workers is not None:
             workers.take(job)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
@@ -284,7 +290,7 @@ def _boost(
             measurements=_measurements(tested, arms),
             analysis=analysis,
             verdict=verdict,
-            computing=job.sweep.place.describe(),
+            computing={**job.sweep.place.describe(), **job.engine.describe()},
         )
 
 

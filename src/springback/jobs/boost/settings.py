@@ -8,6 +8,7 @@ from typing import Literal
 
 from springback.core import Recipe
 from springback.settings import (
+    ENGINES,
     ChatSettings,
     ComputeSettings,
     Settings,
@@ -196,9 +197,29 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
     )
 
 
+@dataclass(frozen=True)
+class EngineSettings(Settings, group="Engine", changes="nothing"):
+    """What decodes and scores the arms, in the search and on the test alike."""
+
+    engine: str = setting(
+        "auto",
+        f"{', '.join(ENGINES)}; auto is what made the folder's runs, in a new folder vLLM where "
+        "there is CUDA and it is found.",
+        added=True,
+        changes="decoding",
+    )
+    vllm_python: str | None = setting(
+        None,
+        "The Python of an environment with vLLM and springback. [default: this one, "
+        "SPRINGBACK_VLLM_PYTHON, what make vllm made]",
+        added=True,
+    )
+
+
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class BoostSettings(
+    EngineSettings,
     ComputeSettings,
     ProofSettings,
     SearchSettings,
