@@ -105,12 +105,13 @@ def _shares(curve: Curve, start: float, gain: float) -> list[Interval | None]:
     def share(value: float) -> float:
         return 100 * (value - start) / gain
 
-    known = [curve.at(dose) for dose in curve.dose]
-    ends = [None if i is None or i.bounds is None else sorted(map(share, i.bounds)) for i in known]
-    return [
-        None if i is None else Interval(share(i.mean), *(pair or (None, None)), i.n)
-        for i, pair in zip(known, ends, strict=True)
-    ]
+    def scaled(known: Interval | None) -> Interval | None:
+        if known is None or known.bounds is None:
+            return known and Interval(share(known.mean))
+        low, high = sorted(map(share, known.bounds))
+        return Interval(share(known.mean), low, high)
+
+    return [scaled(curve.at(dose)) for dose in curve.dose]
 
 
 def _start_and_gain(
