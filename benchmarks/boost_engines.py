@@ -9,9 +9,9 @@ differing tokens are read off the plain loop's models: a near-tie in this dtype,
 
     python benchmarks/boost_engines.py --data gsm8k --work FOLDER
 
-``--data``: a folder with ``train.jsonl.gz`` and ``test.jsonl.gz`` (question, answer).  vLLM is found
-as ``springback boost --engine vllm`` finds it (``make vllm``).  Without either (``make bench``) it
-says so and ends.
+``--data``: a folder with ``train.jsonl.gz`` and ``test.jsonl.gz`` (question, answer).  vLLM is
+found as ``springback boost --engine vllm`` finds it (``make vllm``).  Without either (``make
+bench``) it says so and ends.
 """
 
 from __future__ import annotations

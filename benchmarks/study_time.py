@@ -31,7 +31,7 @@ AIM = 0.15
 
 
 class Passes:
-    """Seconds in calls of a model that does not train."""
+    """Seconds in calls of a model under inference."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -42,7 +42,7 @@ class Passes:
             out = call(model, *args, **kwargs)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if not model.training:
+            if torch.is_inference_mode_enabled():  # what trains has gradients
                 self.seconds += time.monotonic() - begin
             return out
 

@@ -52,7 +52,7 @@ class Finding(NamedTuple):
 
 
 def diagnose() -> list[Finding]:
-    """Versions, device, vLLM, memory, disk, cache, the built-in model and the extras, in this order.
+    """Versions, device, vLLM, memory, disk, cache, built-in models and extras, in this order.
 
     Loads torch (some seconds), since only torch knows what it can use.
     """

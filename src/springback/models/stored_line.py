@@ -101,8 +101,8 @@ class StoredLine:
     def tensors(self, point: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
         """What :meth:`fill` sets, in the dtypes that ft is stored in, by ft's names."""
         with Reader() as reader:
-            for name, source in self.ft.tensors.items():
-                info = source[1]
+            for name, place in self.ft.tensors.items():
+                info = place[1]
                 if info.code in _FLOATS:
                     values = torch.empty(info.shape, dtype=_FLOATS[info.code])
                     self._set(reader, values.view(-1), name, point)

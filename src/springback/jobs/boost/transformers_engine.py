@@ -25,9 +25,6 @@ STATES = 1 << 28
 class TransformersEngine:
     """An :class:`springback.jobs.boost.engine.Engine`: two models in memory at most, in here."""
 
-    #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
-    reuse = True
-
     def __init__(self, sweep: ModelPair, weak: Mapping[str, Checkpoint], timer: Timer) -> None:
         """``weak``: models beside the pair by their name in an arm."""
         self.sweep, self.weak, self.timer = sweep, weak, timer
@@ -115,7 +112,7 @@ class TransformersEngine:
         self, key: Mapping[str, Any], kept: str | None
     ) -> tuple[LastStates | None, LastStates | None]:
         """Of the strong and the weak model over the solutions of the questions of hash ``kept``."""
-        if kept is None or not self.reuse:
+        if kept is None:
             return None, None
         weak = 0.0 if key["weak"] == "ft" else key["weak"]
         beside = None if weak is None else self._states_of(kept, weak)
