@@ -19,7 +19,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers schema e2e new-user fuzz kills integrations ray vllm bench clean
+.PHONY: help setup demo test check lint format types layers schema charts e2e new-user fuzz kills integrations ray vllm bench docs clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -38,12 +38,19 @@ VLLM_STAMP := $(VLLM)/.setup-done-$(VLLM_STATE)
 OLDEST_TESTS := $(addprefix tests/test_,decoding.py decoding_fast.py lora_pair.py contrast_model.py \
   generate.py finetune.py finetune_lora.py finetune_preference.py probes.py checkpoint_pair.py)
 
+# The documentation site: without torch, so an environment of its own.
+DOCS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/springback/docs
+DOCS_FILES := pyproject.toml constraints.txt constraints-docs.txt
+DOCS_STATE := $(shell cat $(DOCS_FILES) | cksum | cut -d ' ' -f 1)
+DOCS_STAMP := $(DOCS)/.setup-done-$(DOCS_STATE)
+
 help:
 	@echo 'make setup   make $(VENV) with everything that the other targets need'
 	@echo 'make demo    measure and improve the built-in model; writes springback-demo/report.html'
 	@echo 'make test    unit tests'
 	@echo 'make check   lint, format, types, import layers'
 	@echo 'make schema  write the tables of docs/result_schema.md from the classes of a result'
+	@echo 'make charts  draw the charts of docs/results that pages show from their results'
 	@echo 'make e2e     end-to-end tests with the real small model (minutes)'
 	@echo 'make new-user  the wheel in an empty environment, the README from top to bottom'
 	@echo 'make fuzz    10,000 damaged inputs through the commands (FUZZ_ARGS="--cases 500")'
@@ -52,6 +59,7 @@ help:
 	@echo 'make ray     tests of the Ray executor, nodes killed on the way'
 	@echo 'make vllm    tests with vLLM on the CPU, in $(VLLM)'
 	@echo 'make bench   measure the published claims anew'
+	@echo 'make docs    the documentation site in build/docs; dead links end it'
 	@echo 'make clean   remove $(VENV), caches and built files; results stay'
 	@echo
 	@echo 'Settings: PYTHON=python3.12  DEMO_ARGS=--quick  PYTEST_ARGS="-k name"  PIP_ARGS=...'
@@ -78,6 +86,9 @@ types: $(STAMP)
 
 schema: $(STAMP)
 	$(RUN) tests/schema_page.py docs/result_schema.md
+
+charts: $(STAMP)
+	$(RUN) tests/docs_charts.py
 
 layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py
@@ -118,6 +129,11 @@ bench: $(STAMP)
 	  echo "$$script"; \
 	  $(RUN) "$$script" --out "benchmarks/results/$$(basename "$$script" .py).json" || exit 1; \
 	done
+
+# NO_MKDOCS_2_WARNING: no advertisement of other versions.
+docs: $(DOCS_STAMP)
+	PYTHONPATH='$(CURDIR)/src' NO_MKDOCS_2_WARNING=1 '$(DOCS)/bin/python' -m mkdocs build --clean
+	@echo 'build/docs/index.html'
 
 clean:
 	if [ -f '$(VENV)/pyvenv.cfg' ]; then rm -rf '$(VENV)'; fi
@@ -186,4 +202,15 @@ $(VLLM_STAMP): $(VLLM_FILES)
 	@install="'$(VLLM)/bin/python' -m pip --disable-pip-version-check install $(PIP_ARGS) -qq --no-deps --no-compile"; \
 	eval "$$install -r constraints-vllm.txt" && eval "$$install --no-build-isolation ."
 	@rm -f '$(VLLM)'/.setup-done-*
+	@touch '$@'
+
+$(DOCS_STAMP): $(DOCS_FILES)
+	@if ! '$(DOCS)/bin/python' -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	  $(find-python); \
+	  echo "setting up $(DOCS) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear '$(DOCS)'; \
+	fi
+	@'$(DOCS)/bin/python' -m pip --disable-pip-version-check install $(PIP_ARGS) -qq \
+	  -c constraints.txt -r constraints-docs.txt ruff .
+	@rm -f '$(DOCS)'/.setup-done-*
 	@touch '$@'

@@ -28,6 +28,7 @@ from springback.models.loading import resolve
 from springback.models.placement import Placement
 from springback.models.run_folder import checkpoints_of
 from springback.results.store import read_json
+from springback.results.texts import read_texts
 from springback.weights import Extrapolation, extrapolate_along
 from springback.weights.adapters.extrapolation import AdapterExtrapolation, extrapolate_adapters
 from springback.weights.adapters.precheck import adapter_products
@@ -212,8 +213,17 @@ def test_every_point_is_a_candidate_and_the_choice_is_written(
             ]
             assert torch.allclose(tensor.double(), torch.stack(parts).sum(0), atol=1e-6)
         assert record["chosen"] in result["verdict"]["text"]
+    asked = read_texts(tmp_path / "out", "questions")
+    assert asked is not None
+    for method in analysis["methods"]:
+        answers = [one.answers[method["method"]] for one in asked]
+        scores = [answer.score for answer in answers if answer.score is not None]
+        assert sum(scores) / 4 == pytest.approx(method["accuracy"]["mean"])
+        assert [answer.cut for answer in answers].count(True) / 4 == pytest.approx(method["cut"])
+    assert all(one.prompt and one.answers["fine-tuned"].text for one in asked)
     again = boost(settings, tmp_path / "out").data
     assert json.dumps(again["analysis"]) == json.dumps(analysis)
+    assert read_texts(tmp_path / "out", "questions") == asked
 
 
 def test_points_have_runs_of_their_own(settings: BoostSettings, tmp_path: Path) -> None:

@@ -173,14 +173,14 @@ def test_candidates_scored_together_are_those_scored_alone(
 
 
 def test_solutions_are_read_once_by_each_model(
-    made: Settings, models: dict[str, str], tmp_path: Path
+    made: Settings, models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The NLL of every lambda comes from what the search for mu read, and is the same; other
     questions are read anew."""
     settings = made(validation_rows=6)
     job = job_of(settings, models, Store(tmp_path / "a"))
     plain = job_of(settings, models, Store(tmp_path / "b"))
-    plain.reuse = False
+    monkeypatch.setattr(plain.engine, "_states_pair", lambda key, kept: (None, None))
     data = load_data(settings)
     mus = [Arm("ME only", mu, 0, None) for mu in (0.0, 0.5, 1.0)]
     lams = [Arm("EpiCoDe", 1.0, lam, "ft") for lam in (0.5, 1.0)]

@@ -40,6 +40,7 @@ from springback.report import build
 from springback.results.check_schema import Check, CheckedMeasure, CheckedModel
 from springback.results.schema import read
 from springback.results.store import read_json
+from springback.results.texts import read_texts
 from springback.weights.moved import moved, moved_by_adapter
 from weights_adapters import save_adapter, save_base
 
@@ -92,6 +93,30 @@ def test_everything_is_measured_with_no_other_word(pair: tuple[str, str], tmp_pa
     assert result.verdict.startswith("Worse beyond noise: ")
     page = build(result.folder).read_text()
     assert "What got better and worse" in page
+
+
+def test_questions_are_listed_with_the_score_of_each_model(
+    pair: tuple[str, str], tmp_path: Path
+) -> None:
+    """Of prompts, which may be harmful, nothing is listed."""
+    only: dict[str, Any] = {"texts": (), "harmful": (), "weights": False, "prompts": ()}
+    settings = replace(SMALL, base=pair[0], tuned=pair[1], **only)
+    result = check(settings, tmp_path / "out")
+    asked = read_texts(tmp_path / "out", "questions")
+    assert asked is not None
+    assert len(asked) == 6
+    assert len(asked[0].answers) == 2
+    measures = result.data["analysis"]["models"][0]["measures"]
+    accuracy = next(m for m in measures if m["measure"] == "accuracy")
+    base, tuned = (
+        [score for one in asked if (score := [*one.answers.values()][i].score) is not None]
+        for i in (0, 1)
+    )
+    assert sum(base) / 6 == pytest.approx(accuracy["base"]["mean"])
+    assert sum(tuned) / 6 == pytest.approx(accuracy["tuned"]["mean"])
+    assert 'id="questions"' in build(tmp_path / "out").read_text("utf-8")
+    check(replace(settings, choices=(), texts=("passages",)), tmp_path / "out")
+    assert not (tmp_path / "out" / "questions.csv").exists()
 
 
 def test_bits_per_byte_are_those_of_the_text(pair: tuple[str, str], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
     [
         (("model", "seed", "measurement", "nothing"),
          "early ft run seed precheck reopen_test reference difficulty write_model keep_pair device "
-         "device_map"),
+         "device_map checkpoint_activations"),
         (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
         (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size samples "
          "temperature dtype"),
@@ -126,10 +126,12 @@ def test_a_study_is_the_same_with_another_model_seed_or_machine() -> None:
         "seeds",
         "save_every",
         "accelerate",
+        "checkpoint_activations",
         "probe_processes",
         "device",
         "device_map",
         "controls",
+        "keep_samples",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,24 @@ def test_audit_measures_every_probe_at_every_dose(
     starts = [m for m in data["measurements"] if m["probe"] == "kl" and m["checkpoint"] == "start"]
     assert starts[0]["value"] == pytest.approx(0, abs=1e-6)
     assert not list((tmp_path / "out").glob("checkpoints/*/*")), "branch weights are pruned"
+
+
+def test_results_say_where_the_time_went(
+    audit_settings: AuditSettings, boost_settings: BoostSettings, tmp_path: Path
+) -> None:
+    """All of it, also of runs that another call made."""
+    jobs: dict[str, tuple[Callable[[Path], Any], set[str]]] = {
+        "audit": (partial(audit, audit_settings), {"probing", "sampling"}),
+        "boost": (partial(boost, boost_settings), {"decoding", "scoring"}),
+    }
+    for name, (job, further) in jobs.items():
+        out, parts = tmp_path / name, {"training", "loading", "saving", *further}
+        first = job(out).data["provenance"]
+        assert parts <= {name for name, seconds in first["time"].items() if seconds > 0}
+        assert sum(first["time"].values()) == pytest.approx(first["seconds"], abs=2)
+        again = job(out).data["provenance"]
+        assert again["seconds"] < first["seconds"]
+        assert again["time"]["training"] == pytest.approx(first["time"]["training"], abs=0.5)
 
 
 def test_audit_resumes_to_the_same_result(audit_settings: AuditSettings, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "datasets": {*LAYERS[3], "data"},
     "ray": {"integrations"},
     "fsspec": {"integrations"},
-    "pyarrow": {*LAYERS[3], "data"},
+    "pyarrow": {*LAYERS[3], "data", "results"},
     "math_verify": {"data.grading.math_worker"},
     "vaderSentiment": _TWO_AND_THREE - {"stats", "elasticity"},
     "fastapi": {"integrations", "cli"},

@@ -14,7 +14,14 @@ from typer.testing import CliRunner
 
 import springback
 from springback.cli.app import app
-from springback.decoding import ContrastModel, DecodeSettings, Speculation, decode, decode_fast
+from springback.decoding import (
+    ContrastModel,
+    DecodeSettings,
+    Speculation,
+    cpu_matmul,
+    decode,
+    decode_fast,
+)
 from springback.decoding.contrast import combine
 from springback.decoding.lora_pair import load_twin, twin_of
 from springback.errors import ModelError, SpringbackError
@@ -104,6 +111,30 @@ def test_both_run_in_one_batch(pair: tuple[Model, Model]) -> None:
         hook.remove()
     assert rows == [8] * 12
     assert found.work.expert_calls == found.work.amateur_calls == found.work.joint_calls == 12
+
+
+def test_their_base_takes_the_quick_way_round(
+    folders: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows of one prompt, by the layers below the adapters; the tokens stay."""
+    base, early, ft = folders
+    pair = load_twin(load_base(base), ft, early)
+    rows: list[int] = []
+    real = cpu_matmul.transposed_product
+
+    def counted(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        rows.append(len(x))
+        return real(x, weight)
+
+    monkeypatch.setattr(cpu_matmul, "transposed_product", counted)
+    monkeypatch.setattr(cpu_matmul, "_measured", lambda layers: frozenset({2}))
+    settings = DecodeSettings(12, 1.5, 0.05, batch_size=1)
+    found = answers(pair, settings, "none").answers
+    assert set(rows) == {2}
+    assert len(rows) > 12 * 7 * 2  # 7 layers in each of two blocks, and the head
+    rows.clear()
+    assert found == decode(pair[0], PROMPTS, settings, pair[1])
+    assert not rows
 
 
 def generate(model: Any, prompts: Sequence[list[int]], **options: Any) -> list[list[int]]:

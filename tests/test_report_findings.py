@@ -219,7 +219,11 @@ def test_resistance_by_pair_carries_its_test(html: str) -> None:
     assert rows[0][3] == f"resists|{pairs['1-2']['reason']}"
 
 
-def test_many_questions_are_listed_and_their_sentences_unfold(html: str) -> None:
+def test_many_questions_are_listed_and_their_sentences_unfold() -> None:
+    result = full_audit()
+    for part in result["verdict"]["parts"]:
+        part["label"] = "shown"
+    html = render(result)
     assert html.count("<details>\n    <summary><span>") == 11  # three and the fixture's eight
     assert "Sentence 7." in html
     assert "<article>" in render(audit_result())

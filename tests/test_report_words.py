@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from springback.report import formatting, theme
-from springback.report.audit.doses import half_dose_chart, half_dose_words, share_left
+from springback.report.audit.doses import half_dose_chart, half_dose_words, share_chart, share_left
 from springback.results.audit_schema import Curve, HalfDose, Probe
 from springback.results.schema import Interval
 
@@ -86,6 +87,17 @@ def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:
 def test_the_share_left_is_one_when_aligned_and_zero_at_the_start() -> None:
     # From 0.1 to 0.5 is a gain of 0.4; 0.2 has a quarter of it left, 0.0 lies a quarter below.
     assert share_left(*probe(0.1, (0.5, 0.2, 0.0))) == pytest.approx((1.0, 0.25, -0.25))
+
+
+def test_the_band_of_the_share_is_the_margins_in_units_of_the_mean_gain() -> None:
+    known, curve = probe(0.1, (0.5, 0.2, 0.0))
+    curve = replace(curve, low=(0.4, 0.1, 0.0), high=(0.6, 0.3, 0.0))
+    chart = share_chart(replace(known, curves=(curve,)))
+    assert chart is not None
+    # 0.4 to 0.6 are 0.75 and 1.25 of the gain of 0.4 above 0.1; 0.1 to 0.3 are 0 and 0.5.
+    cells = " ".join(cell for row in chart.table.rows for cell in row)
+    assert "75 to 125" in cells
+    assert "0 to 50" in cells
 
 
 def test_there_is_no_share_without_a_gain_or_a_start() -> None:

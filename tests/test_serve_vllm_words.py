@@ -92,10 +92,10 @@ def test_the_system_message_comes_unless_the_caller_has_one(folder: Path) -> Non
 
 
 def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    for spec, expected in ((None, "builtin"), (object(), "vllm")):
+    for spec, expected in ((None, "transformers"), (object(), "vllm")):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name, found=spec: found)
         assert engine_of(ServeSettings()) == expected
-        assert engine_of(ServeSettings(engine="builtin")) == "builtin"
+        assert engine_of(ServeSettings(engine="builtin")) == "transformers", "its old name"
 
 
 def test_vllm_options_are_refused_for_the_built_in_server() -> None:

@@ -262,6 +262,12 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
         "accelerate's config file: training (sft, all weights) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
+    checkpoint_activations: bool = setting(
+        False,
+        "Train with one layer's activations at a time and compute them twice: less memory, a third "
+        "more time, the same weights.",
+        added=True,
+    )
     probe_processes: int = setting(
         1,
         "Processes that share the batches of every measurement; each holds the start model and "
@@ -419,6 +425,21 @@ class ComputeSettings(Settings, group="Computing", changes="decoding"):
         added=True,
         changes="nothing",
     )
+
+
+#: What decodes: springback's own loops on Transformers' models, or vLLM; ``auto`` chooses.
+ENGINES = ("auto", "transformers", "vllm")
+#: Engines by the name that they had before.
+_OLD_ENGINES = {"builtin": "transformers"}
+
+
+def engine_named(name: str) -> str:
+    """The engine ``name`` as it is called today; raises :class:`SpringbackError` for none."""
+    engine = _OLD_ENGINES.get(name, name)
+    if engine not in ENGINES:
+        given = f"--engine {name}{did_you_mean(name, ENGINES)}"
+        raise SpringbackError(describe(given, ", ".join(ENGINES), "choose one of these"))
+    return engine
 
 
 #: Where speculation takes its guesses.

@@ -22,6 +22,13 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
+#: Which model runner these tests are run with; test_both_runners.py starts them again with V2.
+V2 = os.environ.get("SPRINGBACK_VLLM_RUNNER") == "2"
+if V2:
+    import v2_on_a_cpu
+
+    v2_on_a_cpu.prepare()
+
 from boosted_fixture import boosted
 from vllm_fixture import Answers, tokens_of
 
@@ -85,6 +92,7 @@ def start() -> Iterator[Callable[..., Any]]:
             "disable_log_stats": False,
         }
         engine = LLM(model=str(found.model), **{**defaults, **options})
+        assert not V2 or engine.llm_engine.vllm_config.use_v2_model_runner
         held.append(engine)
         return engine
 

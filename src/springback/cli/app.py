@@ -353,6 +353,7 @@ def boost(
     from springback.cli.progress import make_progress
     from springback.jobs import config
     from springback.jobs.boost.checks import refuse
+    from springback.jobs.boost.engine import refuse_executor
 
     _check_track(track)
     if push:
@@ -373,6 +374,7 @@ def boost(
         )
     if not (show or asked.size):
         refuse(settings, out)
+        refuse_executor(settings, executor.executor == "ray")
     if show:
         say_block(config.show(settings))
     elif only_plan:

@@ -89,7 +89,9 @@ def decode_fast(
     size = min(settings.batch_size, len(prompts))
     longest = max(map(len, prompts), default=0) + settings.max_new_tokens
     caches = CachedModels(speculation.cache, size, longest)
-    models = [*pair, speculation.model] if speculation.cache != "compiled" else []
+    # Of adapters on one base the model that runs both is a third one, with the same weights.
+    every = [*pair, speculation.model, twin_of(*pair)]
+    models = every if speculation.cache != "compiled" else []
     with fast_products(models):
         for rows in batches(prompts, settings.batch_size):
             batch = _begin(pair, rows, chooser, speculation, caches)

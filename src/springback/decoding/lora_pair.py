@@ -8,7 +8,6 @@ place in the batch.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +19,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
-from springback.models.placement import is_spread, running_device
+from springback.models.placement import running_device
+from springback.models.views import view_of
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
 from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
@@ -88,9 +88,7 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
 
 def _view(both: PreTrainedModel, side: int) -> PreTrainedModel:
     """``both`` for rows of one kind, sharing all its parameters and buffers."""
-    hooks = [module._hf_hook for module in both.modules() if is_spread(module)]
-    shared: dict[int, Any] = {id(t): t for t in (*both.parameters(), *both.buffers(), *hooks)}
-    model = copy.deepcopy(both, shared)
+    model = view_of(both)
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.side = side

@@ -93,11 +93,15 @@ def decode_batch(
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     alive = list(answers)  # batch row -> answer
     while True:
-        logits = [cached.step(ids, mask, positions).cpu() for cached in models]
+        logits = [cached.step(ids, mask, positions) for cached in models]
+        if chooser.hooks.processors:  # a user's may be written for the CPU
+            logits = [each.cpu() for each in logits]
         going = [place for place, answer in enumerate(alive) if not answer.done]
         open_ = [alive[place] for place in going]
-        expert = penalised(logits[0][going], [a.context for a in open_], settings)
-        amateur = logits[1][going] if len(logits) == 2 else None
+        if len(going) < len(alive):
+            logits = [each[going] for each in logits]
+        expert = penalised(logits[0], [a.context for a in open_], settings)
+        amateur = logits[1] if len(logits) == 2 else None
         if work is not None:
             _count(work, expert, amateur, settings.alpha)
         chosen = torch.full((len(alive),), settings.pad_id, dtype=torch.long)

@@ -7,8 +7,11 @@ own, so that they cannot differ in anything but how logits were computed.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,9 +24,12 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from springback.decoding import contrast
+from springback.decoding import contrast, philox
 from springback.decoding.deferral import lead_of
 from springback.decoding.settings import DecodeSettings, Hooks
+
+#: Threads that draw the noise of rows while a GPU works.
+DRAWING = 4
 
 
 @dataclass
@@ -113,6 +119,8 @@ class Chooser:
         if self.settings.temperature == 0:
             chosen: list[int] = scores.argmax(-1).tolist()
             return chosen
+        if self._at_once(scores):
+            return self._draw_all(scores, answers)
         return [self._draw(row.cpu(), a) for row, a in zip(scores, answers, strict=True)]
 
     def _scores(self, expert: Tensor, amateur: Tensor | None, answers: Sequence[Answer]) -> Tensor:
@@ -153,6 +161,32 @@ class Chooser:
             values = self._noisy(values.cpu(), tokens.cpu(), len(expert), answer) * s.temperature
         return int(tokens[values.argmax()]), lead_of(values)
 
+    def _at_once(self, scores: Tensor) -> bool:
+        """Whether all rows are drawn together.
+
+        On a CPU filters and keyed noise are cheaper where they are, among the candidates of a row;
+        on a GPU one row is, since keyed noise there takes some 300 steps however many rows there
+        are.  Apple's accelerators have no float64.
+        """
+        where = scores.device.type
+        if where == "cpu":
+            return isinstance(self.noise, RowStreams) and not self._filters
+        return where != "mps" and len(scores) > 1
+
+    def _draw_all(self, scores: Tensor, answers: Sequence[Answer]) -> list[int]:
+        """:meth:`_draw` of every row; ``scores``: (n, vocabulary)."""
+        places = [(answer.row, answer.position) for answer in answers]
+        noise = self.noise.gumbel_rows(places, scores.shape[-1], scores.device)
+        held = scores / self.settings.temperature
+        noisy = (self._filtered(held) if self._filters else held) + noise
+        drawn: list[int] = noisy.argmax(-1).tolist()
+        return drawn
+
+    @property
+    def _filters(self) -> bool:
+        s = self.settings
+        return bool(s.top_k or s.top_p < 1 or s.min_p)
+
     def _draw(self, scores: Tensor, answer: Answer) -> int:
         """A draw from softmax(scores / T) after the filters; ``scores``: (vocabulary,)."""
         tokens = (scores > -torch.inf).nonzero()[:, 0]
@@ -163,14 +197,14 @@ class Chooser:
         """scores / T after the filters, with noise; ``scores`` (candidates,) of ``tokens``."""
         s = self.settings
         held = scores / s.temperature
-        if len(tokens) > 1 and (s.top_k or s.top_p < 1 or s.min_p):
-            held = self._filtered(held)
+        if len(tokens) > 1 and self._filters:
+            held = self._filtered(held[None])[0]
         return held + self.noise.gumbel(answer.row, answer.position, width, tokens)
 
     def _filtered(self, scores: Tensor) -> Tensor:
-        """Top-k, top-p and min-p; what they drop is at -inf."""
+        """Top-k, top-p and min-p of ``scores`` (n, candidates); what they drop is at -inf."""
         s = self.settings
-        held: Any = scores[None]
+        held: Any = scores
         nothing: Any = torch.empty(1, 0, dtype=torch.long)  # filters do not look at ids
         if s.top_k:
             held = TopKLogitsWarper(s.top_k)(nothing, held)
@@ -178,7 +212,7 @@ class Chooser:
             held = TopPLogitsWarper(s.top_p)(nothing, held)
         if s.min_p:
             held = MinPLogitsWarper(s.min_p)(nothing, held)
-        left: Tensor = held[0]
+        left: Tensor = held
         return left
 
 
@@ -191,12 +225,42 @@ class RowStreams:
 
     def gumbel(self, row: int, position: int, width: int, tokens: Tensor) -> Tensor:
         """fp32 noise of ``tokens`` (n,) out of ``width``; advances the row's stream."""
+        return _gumbel32(torch.rand(width, generator=self._stream(row))[tokens])
+
+    def gumbel_rows(
+        self, places: Sequence[tuple[int, int]], width: int, device: torch.device
+    ) -> Tensor:
+        """:meth:`gumbel` of all tokens at these (row, position), (n, width), on ``device``.
+
+        A stream is drawn by a CPU, so that its numbers are the same on every device; they move in
+        one copy.
+        """
+        away = device.type != "cpu"
+        uniform = torch.empty(len(places), width, pin_memory=device.type == "cuda")
+
+        def draw(i: int) -> None:
+            torch.rand(width, generator=self._stream(places[i][0]), out=uniform[i])
+
+        each = self._threads.map if away else map
+        deque(each(draw, range(len(places))), 0)
+        return _gumbel32(uniform.to(device, non_blocking=True))
+
+    def _stream(self, row: int) -> torch.Generator:
         if row not in self._streams:
             key = hashlib.sha256(f"{self.seed}/{row}".encode()).digest()
             seed = int.from_bytes(key[:8], "little") >> 1
             self._streams[row] = torch.Generator().manual_seed(seed)
-        uniform = torch.rand(width, generator=self._streams[row])[tokens]
-        return -torch.log(-torch.log(uniform.clamp_(1e-20, 1 - 1e-7)))
+        return self._streams[row]
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        """Draw rows beside one another while a GPU works."""
+        return ThreadPoolExecutor(DRAWING)
+
+
+def _gumbel32(uniform: Tensor) -> Tensor:
+    """Of fp32 numbers between 0 and 1, which are overwritten."""
+    return uniform.clamp_(1e-20, 1 - 1e-7).log_().neg_().log_().neg_()
 
 
 class KeyedNoise:
@@ -219,6 +283,15 @@ class KeyedNoise:
         # The middles of 2^53 equal steps: never 0 or 1.
         uniform = ((raw[tokens.numpy()] >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
         return torch.from_numpy(-np.log(-np.log(uniform)))
+
+    def gumbel_rows(
+        self, places: Sequence[tuple[int, int]], width: int, device: torch.device
+    ) -> Tensor:
+        """:meth:`gumbel` of all tokens at these (row, position), fp64 (n, width), made on
+        ``device``: the same numbers everywhere, but for the last bits of the logarithms."""
+        raw = philox.raw(self._key.tolist(), places, width, device)
+        uniform = (((raw >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+        return uniform.log_().neg_().log_().neg_()
 
 
 Noise = RowStreams | KeyedNoise

@@ -24,6 +24,7 @@ FREE = (
     *names_changing(ExecutionSettings, "nothing"),
     *names_changing(ComputeSettings, "nothing"),
     "controls",  # of the job: they add runs and change no other
+    "keep_samples",  # likewise: what was sampled is kept, or not
 )
 
 

@@ -7,7 +7,7 @@ so of phases that follow one another the larger one counts (:func:`largest`).  L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from springback.core import byte_size
 from springback.models.memory import (
@@ -112,15 +112,17 @@ def decoding_parts(
 
 @dataclass(frozen=True)
 class Scored:
-    """Texts whose NLL is taken: their tokens in all, and the share of these that count."""
+    """Texts whose NLL is taken: their tokens in all, the share of these that count, and how many
+    padded ones are a batch."""
 
     tokens: int
     counted: float = 1.0
+    batch: int = SCORED_TOKENS
 
     @property
     def at_once(self) -> int:
         """Padded tokens of a batch."""
-        return min(self.tokens, SCORED_TOKENS)
+        return min(self.tokens, self.batch)
 
 
 FULL_BATCH = Scored(SCORED_TOKENS)
@@ -166,13 +168,17 @@ def boost_parts(shape: Architecture, dtype: str, how: Answering, adapter: float 
     return (*pair_weights(shape, dtype, adapter), *largest(*phases))
 
 
-def activation_bytes(shape: Architecture, mixed: bool) -> int:
+def activation_bytes(shape: Architecture, mixed: bool, checkpointed: bool = False) -> int:
     """Kept for the backward pass for each token: the tensors that a Llama's layers save.
+
+    ``checkpointed``: those of one layer, and in fp32 the hidden states that each begins with.
 
     Two norms of fp32 (``mixed``: and a copy in bf16 for each of five products), queries and keys
     before and after rotation, both repeated for every head, the values, the attention's result,
     and four tensors of the feed-forward layer's width.
     """
+    if checkpointed:
+        return activation_bytes(replace(shape, layers=1), mixed) + 4 * shape.layers * shape.width
     if not shape.hidden:
         return ACTIVATIONS * shape.layers * shape.width
     size = 2 if mixed else 4
@@ -188,7 +194,8 @@ class Training:
     dtype what is not trained is held.
 
     ``whole_logits``: TRL's losses keep those of all that goes through together, SFT a chunk.
-    ``reference``: the start's weights are kept beside.
+    ``reference``: the start's weights are kept beside.  ``checkpointed``: one layer's activations
+    are there at a time, computed a second time.
     """
 
     rows: int
@@ -199,6 +206,7 @@ class Training:
     dtype: str = "float32"
     whole_logits: bool = False
     reference: bool = False
+    checkpointed: bool = False
 
     @property
     def at_once(self) -> int:
@@ -234,13 +242,11 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
     at_once = tokens if how.whole_logits else min(LOSS_CHUNK, tokens)
     # As they come, and in fp32; a whole loss has log-probabilities beside.
     each = (6 if how.mixed else 4) + (4 if how.whole_logits else 0)
+    kept = activation_bytes(shape, how.mixed, how.checkpointed)
+    words = f"{tokens:,} tokens at once x {kept / 1e6:.2f} MB"
     return (
         *parts,
-        Part(
-            "activations",
-            tokens * activation_bytes(shape, how.mixed),
-            f"{tokens:,} tokens at once x {activation_bytes(shape, how.mixed) / 1e6:.2f} MB",
-        ),
+        Part("activations", tokens * kept, words),
         Part(
             "logits of the loss",
             at_once * shape.vocabulary * each,
@@ -259,6 +265,8 @@ def audit_parts(
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
+    An adapter is trained on the start model's own weights, which are held once.
+
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
     log-probabilities under the target of a run of resistance are kept.  ``fixed``: models that are
@@ -269,7 +277,9 @@ def audit_parts(
     held, passing = training[:-2], training[-2:]
     probing, size = scoring_parts(shape, how.dtype), item_bytes(how.dtype)
     kept = logits_bytes(shape, kl_tokens, how.dtype)
-    parts = [Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"), *held]
+    parts = [*held]
+    if not how.rank:  # below an adapter lies the start model itself
+        parts.insert(0, Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"))
     if size != 4 and not how.rank:
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
     parts += [Part("base model", size * one, "beside the start model")] * (fixed - 1)

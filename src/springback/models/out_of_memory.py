@@ -27,8 +27,9 @@ _WORDS = (
 #: How to need less, as errors say it.
 LESS = {
     "boost": "take --dtype bfloat16, a smaller --batch-size, adapters instead of full "
-    "checkpoints, or --device-map auto",
-    "audit": "take --lora-rank 16, a smaller --batch-size or --max-tokens, or a smaller model",
+    "checkpoints, with --train --checkpoint-activations, or --device-map auto",
+    "audit": "take --lora-rank 16, --checkpoint-activations, a smaller --batch-size or "
+    "--max-tokens, or a smaller model",
     "check": "take --dtype bfloat16, --no-kl (KL holds both models), a smaller --batch-size, or "
     "--device-map auto",
     "generate": "take --dtype bfloat16, fewer prompts at once, or --device-map auto",

@@ -37,7 +37,7 @@ class StoredLine:
     def __init__(self, *checkpoints: Weights) -> None:
         *self.earlier, self.ft = checkpoints
         #: Whether a model with ft's config and early's weights is the early model.
-        self.same_config = _computing(self.early) == _computing(self.ft)
+        self.same_config = bool(self.earlier) and computing(self.early) == computing(self.ft)
 
     @property
     def early(self) -> Weights:
@@ -95,22 +95,36 @@ class StoredLine:
         """
         with Reader() as reader:
             for names, tensor in _floats(model):
-                name, flat = places[names[0]], tensor.detach().view(-1)
-                ft = self.ft.tensors[name]
-                moved = [
-                    (w, earlier.tensors[name])
-                    for w, earlier in zip(point or (), self.earlier, strict=point is not None)
-                    if w
-                ]
-                for block in _blocks(flat):
-                    if moved:
-                        values = _step(reader, moved, ft, block, flat.device)
-                    else:  # as in springback.weights: -0.0 stays
-                        source = self.early.tensors[name] if point is None else ft
-                        values = _read(reader, source, block)
-                    if not values.sum(dtype=torch.float64).isfinite():
-                        raise self._refusal(name, max(map(abs, point or (0.0,))))
-                    flat[block] = values.to(flat.dtype)
+                self._set(reader, tensor.detach().view(-1), places[names[0]], point)
+
+    @torch.no_grad()
+    def tensors(self, point: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
+        """What :meth:`fill` sets, in the dtypes that ft is stored in, by ft's names."""
+        with Reader() as reader:
+            for name, place in self.ft.tensors.items():
+                info = place[1]
+                if info.code in _FLOATS:
+                    values = torch.empty(info.shape, dtype=_FLOATS[info.code])
+                    self._set(reader, values.view(-1), name, point)
+                    yield name, values
+
+    def _set(self, reader: Reader, flat: Tensor, name: str, point: Sequence[float] | None) -> None:
+        """One stored tensor at a point into ``flat``, block by block."""
+        ft = self.ft.tensors[name]
+        moved = [
+            (w, earlier.tensors[name])
+            for w, earlier in zip(point or (), self.earlier, strict=point is not None)
+            if w
+        ]
+        for block in _blocks(flat):
+            if moved:
+                values = _step(reader, moved, ft, block, flat.device)
+            else:  # as in springback.weights: -0.0 stays
+                source = self.early.tensors[name] if point is None else ft
+                values = _read(reader, source, block)
+            if not values.sum(dtype=torch.float64).isfinite():
+                raise self._refusal(name, max(map(abs, point or (0.0,))))
+            flat[block] = values.to(flat.dtype)
 
     def _refusal(self, name: str, mu: float) -> Exception:
         line = Line(tuple(self.earlier), self.ft, (1.0,) * len(self.earlier))
@@ -161,6 +175,6 @@ def _floats(model: PreTrainedModel) -> list[tuple[list[str], Tensor]]:
     return list(tensors.values())
 
 
-def _computing(weights: Weights) -> dict[str, object]:
+def computing(weights: Weights) -> dict[str, object]:
     config = read_config(weights, lenient=True)
     return {key: value for key, value in config.items() if key not in _NAMES}

@@ -29,11 +29,13 @@ from springback.models.loading import (
 from springback.models.memory import read_architecture
 from springback.models.placement import Placement, audit_placement
 from springback.models.templates import chat_of
+from springback.probes.batches import ProbeBatches, probe_batches
 from springback.probes.behaviour import SampleSettings
 from springback.probes.divergence import StartDistribution, continued
 from springback.probes.judges import Scorer, load_scorers
 from springback.probes.likelihood import Precision, TextNLL, margin, nll
 from springback.probes.measuring import Meter, SharedMeter, Workers
+from springback.results.timing import Timer, timed
 
 T = TypeVar("T")
 
@@ -70,10 +72,15 @@ class ProbeInputs:
         ``like``: other inputs, whose start model and meter these share.
         """
         self.settings, self.checkpoint, self.tokenizer = settings, checkpoint, tokenizer
+        #: What says where the time goes; a study's is its store's.
+        self.timer: Timer = like.timer if like else Timer()
         self.folder, self.like = folder, like
-        self.precision = Precision(settings.probe_precision)
         #: Of the start model and of every model that is measured.
         self.place: Placement = like.place if like else audit_placement(settings)
+        self.batches: ProbeBatches = (
+            like.batches if like else probe_batches(settings, checkpoint, self.place)
+        )
+        self.precision = Precision(settings.probe_precision, self.batches.tokens)
         #: One of the rows that continuations are sampled for.
         self.sampled_row = next(part.rows[0] for part in held_out.values() if part)
         self.encoded = {side: self.encode(part) for side, part in held_out.items() if part}
@@ -94,7 +101,10 @@ class ProbeInputs:
     @cached_property
     def start(self) -> Model:
         """The start model, loaded when first needed: a plan does without."""
-        return self.like.start if self.like else load_model(self.checkpoint, self.place)
+        if self.like:
+            return self.like.start
+        with self.timer.part("loading"):
+            return load_model(self.checkpoint, self.place)
 
     @cached_property
     def base_checkpoint(self) -> Checkpoint:
@@ -119,7 +129,8 @@ class ProbeInputs:
     @cached_property
     def base(self) -> Model:
         """The model that a finished one was made from, loaded when first needed."""
-        return load_model(self.base_checkpoint, self.place)
+        with self.timer.part("loading"):
+            return load_model(self.base_checkpoint, self.place)
 
     @cached_property
     def base_distribution(self) -> StartDistribution:
@@ -135,9 +146,10 @@ class ProbeInputs:
         shared = (self.start, self.tokenizer, self.precision)
         count = self.settings.probe_processes
         if count == 1:
-            return Meter(*shared)
+            return Meter(*shared, self.timer)
         chat = chat_of(self.tokenizer)
-        return SharedMeter(*shared, Workers(count, self.checkpoint, self.folder, chat, self.place))
+        workers = Workers(count, self.checkpoint, self.folder, chat, self.place)
+        return SharedMeter(*shared, workers, self.timer)
 
     def close(self) -> None:
         """End the processes that measure, if there are any."""
@@ -163,6 +175,7 @@ class ProbeInputs:
             new_tokens=self.settings.sample_tokens,
             seed=seed,
             exact_length=exact_length,
+            batch_size=self.batches.rows,
             kind=self.sampled_row.kind,
         )
 
@@ -210,6 +223,7 @@ class ProbeInputs:
         self.meter.hold(held)
         return continued(self.prompts, texts)
 
+    @timed("probing")
     def noise_floor(self, measured: dict[str, dict[str, Any]]) -> dict[str, float]:
         """How much scoring itself moves: the start model again, in batches of another size.
 

@@ -44,6 +44,7 @@ from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.divergence import StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
 from springback.results.store import require_folder
+from springback.results.timing import Timer, timed
 from springback.settings import ChatSettings
 
 T = TypeVar("T")
@@ -58,7 +59,14 @@ class Meter:
     computed in another, the difference of the two would be of two roundings.
     """
 
-    def __init__(self, start: Model, tokenizer: Tokenizer, precision: Precision) -> None:
+    def __init__(
+        self,
+        start: Model,
+        tokenizer: Tokenizer,
+        precision: Precision,
+        timer: Timer | None = None,
+    ) -> None:
+        self.timer = timer or Timer()
         self.start, self.model = start, start
         self.tokenizer, self.precision = tokenizer, precision
         self._distribution: StartDistribution | None = None
@@ -100,6 +108,7 @@ class Meter:
         """:func:`springback.probes.divergence.kl_on`."""
         return kl_on(self.model, self.start, rows, self.tokenizer, self.precision)
 
+    @timed("sampling")
     def sample(
         self,
         prompts: Sequence[Sequence[int]],
@@ -134,9 +143,14 @@ class SharedMeter(Meter):
     """
 
     def __init__(
-        self, start: Model, tokenizer: Tokenizer, precision: Precision, workers: Workers
+        self,
+        start: Model,
+        tokenizer: Tokenizer,
+        precision: Precision,
+        workers: Workers,
+        timer: Timer | None = None,
     ) -> None:
-        super().__init__(start, tokenizer, precision)
+        super().__init__(start, tokenizer, precision, timer)
         self.workers = workers
         self.threads = max(1, torch.get_num_threads() // workers.processes)
         # One pool each, since a worker holds what it was given.
@@ -175,6 +189,7 @@ class SharedMeter(Meter):
     def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
         return self._scored(super().reverse_kl, "reverse_kl", rows)
 
+    @timed("sampling")
     def sample(
         self,
         prompts: Sequence[Sequence[int]],

@@ -27,7 +27,8 @@ from springback.probes.context import ProbeContext, ProbeInputs, ProbeSettings
 from springback.probes.divergence import continued
 from springback.probes.judges import Scorer
 from springback.probes.likelihood import bits_per_byte, margin
-from springback.results.probe_info import PROBES, ProbeInfo
+from springback.results.probe_info import PROBES, SAMPLED, ProbeInfo
+from springback.results.timing import timed
 
 #: JSON: the number under ``value``, and what it is made of.
 ProbeValue = dict[str, Any]
@@ -84,6 +85,7 @@ def get_probe(name: str) -> Probe:
     return _REGISTERED[name]
 
 
+@timed("probing")
 def measure(
     inputs: ProbeInputs, model: Model, aligned: Path | None = None
 ) -> dict[str, ProbeValue]:
@@ -94,6 +96,8 @@ def measure(
         value = dict(get_probe(name).measure(context))
         further = value.pop("further", {})
         values |= {name: value, **{f"{name}:{key}": more for key, more in further.items()}}
+    if inputs.settings.keep_samples:
+        values[next(name for name in SAMPLED if name in values)]["texts"] = context.samples
     return values
 
 
@@ -112,7 +116,7 @@ def identity(inputs: ProbeInputs) -> dict[str, Any]:
     every: dict[str, Any] = {}
     for name in inputs.settings.probes:
         every |= get_probe(name).identity(inputs)
-    return every
+    return every | ({"keep_samples": True} if inputs.settings.keep_samples else {})
 
 
 def probe_tokens(settings: ProbeSettings, length: float) -> float:

@@ -51,11 +51,22 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class TextTable:
+    """Texts of several models to read side by side: base64 of gzip of JSON, and the same as files.
+
+    ``folded``: shown on request.
+    """
+
+    packed: str
+    files: tuple[str, ...]
+    folded: bool = False
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands under it; ``missing`` says why there is nothing.
 
-    ``reading`` is what holds for all of its charts and tables; ``beside`` sets the tables side by
-    side where the page is wide.
+    ``reading`` is what holds for all of its charts and tables.
     """
 
     id: str
@@ -67,7 +78,7 @@ class Section:
     grids: tuple[Grid, ...] = ()
     missing: str = ""
     reading: str = ""
-    beside: bool = False
+    texts: TextTable | None = None
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,25 @@ def duration(seconds: Any) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def shares_of_time(parts: Any) -> str:
+    """Seconds by part as "training 62 % (5 min 3 s), probing 30 % (2 min 30 s)", most first.
+
+    Empty where nothing is known; parts below half a percent are left out.
+    """
+    known = {
+        str(name): float(seconds)
+        for name, seconds in (parts.items() if isinstance(parts, Mapping) else ())
+        if duration(seconds)
+    }
+    whole = sum(known.values())
+    shares = {name: 100 * seconds / whole for name, seconds in known.items() if whole}
+    return ", ".join(
+        f"{name} {share:.0f} % ({duration(known[name])})"
+        for name, share in sorted(shares.items(), key=lambda item: -item[1])
+        if share >= 0.5
+    )
+
+
 def day(stamp: Any) -> str:
     """The date and minute of an ISO time as written; empty where it is none."""
     try:

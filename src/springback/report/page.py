@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from springback.errors import StoreError, describe
-from springback.report import elasticity_card, formatting, picture
+from springback.report import elasticity_card, formatting, picture, texts
 from springback.report.audit import chapter as audit_chapter
 from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
@@ -17,6 +18,7 @@ from springback.report.check import chapter as check_chapter
 from springback.report.components import Chapter, Section, tone
 from springback.report.elasticity_card import Models
 from springback.report.figure import Chart
+from springback.report.headline import Headline, headlines, open_parts, open_words, written
 from springback.report.papers import several_models, theory
 from springback.report.papers.life_cycle import life_cycle_sections
 from springback.report.theme import DARK, LIGHT
@@ -24,7 +26,7 @@ from springback.results.card_schema import Series
 from springback.results.check_schema import Check
 from springback.results.paper_schema import Reproduction
 from springback.results.redaction import redacted_command
-from springback.results.schema import KINDS, Demo, ResultFile, read
+from springback.results.schema import KINDS, Demo, ResultFile, Verdict, read
 from springback.results.store import read_json, require_named, whole_folder, write_text
 from springback.results.theory_schema import Theory
 
@@ -46,6 +48,19 @@ SUBJECT = {
 }
 #: More parts of a verdict than this are listed, their sentences unfolded on request.
 MANY_PARTS = 9
+#: How the charts are named that stand first on a page: the earliest of them that there is.
+PICTURES = (
+    "dose-share",
+    "rebound-margin",
+    "rebound-",
+    "methods",
+    "search-mu",
+    "check-run",
+    "check-shares",
+    "life-fall-size",
+    "models-half-life-dose",
+    "models-share-lost",
+)
 #: How the stems of our chart files begin: what a rebuild may replace in ``charts/``.
 OURS = (
     "rebound-",
@@ -74,7 +89,7 @@ def render(result: Mapping[str, Any]) -> str:
     Raises :class:`StoreError` where ``result`` is not of schema_version 1.
     """
     parsed = read(result)
-    return _html(parsed, chapters(parsed))
+    return _html(parsed, *first_screen(parsed, chapters(parsed)))
 
 
 def render_card(result: Mapping[str, Any]) -> str | None:
@@ -102,15 +117,59 @@ def build(out: Path) -> Path:
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
         )
     result = read(read_json(source))
-    content = chapters(result)
-    html = _html(result, content)
+    screens, content = first_screen(result, _with_texts(result, chapters(result), out))
+    html = _html(result, screens, content)
     charts = [c for chapter in content for s in chapter.sections for c in s.charts]
+    charts += [screen.picture for screen in screens if screen.picture is not None]
     _write_charts(out / CHARTS, charts)
     card = _card_html(result)
     if card is not None:
         write_text(out / CARD, card)
     write_text(out / REPORT, html)
     return out / REPORT
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What the page greets with: a verdict of one job, and the chart that shows it."""
+
+    headline: Headline
+    picture: Chart | None
+
+
+def first_screen(
+    result: ResultFile, content: tuple[Chapter, ...]
+) -> tuple[tuple[Screen, ...], tuple[Chapter, ...]]:
+    """A screen for each headline, and the chapters without the charts that these show."""
+    heads, rest = headlines(result), list(content)
+    screens = []
+    for number, headline in enumerate(heads):
+        places = [number] if len(heads) > 1 else range(len(rest))
+        picture = _picture([c for i in places for s in rest[i].sections for c in s.charts])
+        screens.append(Screen(headline, picture))
+        rest = [_without(chapter, picture) for chapter in rest]
+    return tuple(screens), tuple(rest)
+
+
+def _picture(charts: Sequence[Chart]) -> Chart | None:
+    """The chart that a verdict is read off: the first of :data:`PICTURES` that there is."""
+    for name in PICTURES:
+        for chart in charts:
+            if chart.name.startswith(name):
+                return chart
+    return charts[0] if charts else None
+
+
+def _without(chapter: Chapter, picture: Chart | None) -> Chapter:
+    """The chapter without that chart, and without a section that had nothing else."""
+    sections = []
+    for section in chapter.sections:
+        if any(chart is picture for chart in section.charts):
+            section = replace(section, charts=tuple(c for c in section.charts if c is not picture))
+            if not (section.charts or section.grids or section.notes or section.warnings):
+                continue
+        sections.append(section)
+    return replace(chapter, sections=tuple(sections))
 
 
 def chapters(result: ResultFile) -> tuple[Chapter, ...]:
@@ -138,6 +197,29 @@ def chapters(result: ResultFile) -> tuple[Chapter, ...]:
             missing = Section(f"no-{job}", job.capitalize(), missing=f"The {job} was not run.")
             parts.append(Chapter("", (), (missing,)))
     return tuple(parts)
+
+
+def _with_texts(result: ResultFile, content: tuple[Chapter, ...], out: Path) -> tuple[Chapter, ...]:
+    """The chapters with the tables of texts that lie in the job's folder."""
+    parted, checked = (isinstance(result.analysis, form) for form in (Demo, Check))
+    jobs = [job for job in ("audit", "boost") if getattr(result, job) is not None]
+    jobs += ["check"] * checked
+    chapters = list(content)
+    for place, job in enumerate(jobs):
+        inside, of_job = job if parted else "", chapters[place]
+        if job == "audit":
+            section = texts.texts_section(out, texts.BY_DOSE, ("", ""), inside)
+            after = len(of_job.sections)
+        else:
+            method = written(result.boost) if result.boost is not None else None
+            pair = ("" if checked else "fine-tuned", method.method if method else "")
+            section = texts.texts_section(out, texts.BY_QUESTION, pair, inside)
+            first = of_job.sections[0].id if of_job.sections else ""
+            after = int(first == "comparison" or first.startswith("check-"))
+        if section is not None:
+            sections = (*of_job.sections[:after], section, *of_job.sections[after:])
+            chapters[place] = replace(of_job, sections=sections)
+    return tuple(chapters)
 
 
 def _reproduced(reproduction: Reproduction) -> tuple[Section, ...]:
@@ -177,13 +259,23 @@ def _card_html(result: ResultFile) -> str | None:
     return _fill("card.html.j2", result.provenance, report_file=REPORT, **content)
 
 
-def _html(result: ResultFile, chapters: tuple[Chapter, ...]) -> str:
+def _html(result: ResultFile, screens: tuple[Screen, ...], chapters: tuple[Chapter, ...]) -> str:
+    verdict = result.verdict or Verdict()
+    sentence = " ".join(screen.headline.sentence for screen in screens)
+    left_open = open_parts(verdict)
+    has_texts = any(section.texts for chapter in chapters for section in chapter.sections)
     has_card = result.audit is not None and result.audit.card is not None
     return _fill(
         "report.html.j2",
         result.provenance,
         subject=SUBJECT[result.kind],
-        verdict=result.verdict,
+        verdict=verdict,
+        sentence=sentence,
+        full="" if " ".join(verdict.text.split()) == sentence else verdict.text,
+        screens=screens,
+        decided=[part for part in verdict.parts if part not in left_open],
+        left_open=left_open,
+        open_words=open_words(verdict),
         tone=tone,
         head=_head(result),
         chapters=chapters,
@@ -192,6 +284,8 @@ def _html(result: ResultFile, chapters: tuple[Chapter, ...]) -> str:
         many_parts=MANY_PARTS,
         inputs=formatting.flat(result.inputs),
         provenance=_provenance(result.provenance),
+        script=texts.SCRIPT if has_texts else "",
+        script_hash=texts.script_hash() if has_texts else "",
         charts_folder=CHARTS,
         card_file=CARD if has_card else "",
     )
@@ -246,8 +340,8 @@ def _models(result: ResultFile) -> list[str]:
     if isinstance(analysis, Series):
         return [formatting.count(len(analysis.models), "model")]
     if isinstance(analysis, Reproduction):
-        count = formatting.count(len(analysis.studies), "model")
-        return [analysis.name, analysis.scale, count]
+        count = len(analysis.studies) or len(analysis.cells)
+        return [analysis.name, analysis.scale, formatting.count(count, "model") if count else ""]
     return []
 
 
@@ -266,4 +360,5 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     command = rows.get("command")
     if isinstance(command, list):
         rows["command"] = shlex.join(redacted_command([str(word) for word in command]))
+    rows["time"] = formatting.shares_of_time(rows.get("time"))
     return formatting.flat(rows)

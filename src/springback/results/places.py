@@ -12,11 +12,13 @@ from springback.core import Slice, to_jsonable
 from springback.errors import StoreError
 from springback.results.redaction import without_secrets
 from springback.results.store import Store, read_json, require_file
+from springback.results.texts import QUESTIONS, SAMPLES
 from springback.settings import names_changing
 
 RESULT_FILE = "result.json"
 #: What every job writes at the top of its folder.
-_WRITTEN = (RESULT_FILE, "report.html", "card.json", "card.md", "card.html")
+_TEXTS = tuple(f"{name}.{end}" for name in (QUESTIONS, SAMPLES) for end in ("csv", "parquet"))
+_WRITTEN = (RESULT_FILE, "report.html", "card.json", "card.md", "card.html", *_TEXTS)
 
 
 def require_apart(out: str | Path, settings: Any, names: Collection[str], *written: str) -> None:

@@ -129,3 +129,5 @@ PROBES = {
 
 #: Probes of what the model can still do, by which an attack's price is taken.
 UTILITY = ("neutral_nll", "choice")
+#: Probes whose value is a score of sampled texts.
+SAMPLED = ("sentiment", "behaviour")

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ import stat
 import time
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -34,6 +36,7 @@ from typing import Any, BinaryIO
 from springback.core import Run, byte_size, content_hash, to_jsonable
 from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
+from springback.results.timing import Timer
 
 RUN_FILE = "run.json"
 MADE_FILE = "made.json"
@@ -369,6 +372,8 @@ class Store:
         #: The runs whose results were asked for or recorded, and whether this process made them.
         self._used: dict[str, bool] = {}
         self._since = time.monotonic()
+        #: What jobs on this folder say of their time; a run keeps what passed since the one before.
+        self.timer = Timer()
 
     def _require_no_model(self) -> None:
         """Raise :class:`StoreError` where results would lie among the files of a model."""
@@ -459,10 +464,11 @@ class Store:
         """Record a run as done, drop its partial state, return the results as read back."""
         record = {"kind": run.kind, "id": run.id, "inputs": run.inputs, "results": results}
         record["results_hash"] = content_hash(results)
+        parts = {name: round(seconds, 3) for name, seconds in self.timer.take().items()}
         with whole_folder(self.below("runs", run.name)) as tmp:
             write_json(tmp / RUN_FILE, record)
             seconds = round(time.monotonic() - self._since, 1)
-            write_json(tmp / MADE_FILE, {**origin(), "seconds": seconds})
+            write_json(tmp / MADE_FILE, {**origin(), "seconds": seconds, "parts": parts})
         self._since = time.monotonic()
         self._used[run.name] = True
         self.drop_partial(run)
@@ -488,6 +494,17 @@ class Store:
                 {f["git_revision"] or f["springback"] or "?" for f in facts_of_runs}
             ),
         }
+
+    def time_by_part(self) -> dict[str, float]:
+        """Seconds by part: of the runs used, whoever made them, and of this process besides.
+
+        Of a run that was cut off the time since it went on; of runs made before there were parts,
+        none.
+        """
+        total = Counter(self.timer.take())
+        for name in self._used:
+            total.update(_parts_in(facts_of(self.runs / name / MADE_FILE) or {}))
+        return {name: round(seconds, 2) for name, seconds in total.most_common()}
 
     def partial(self, run: Run) -> Path:
         """Where the run keeps the state it resumes from."""
@@ -525,6 +542,16 @@ def facts_of(file: Path) -> dict[str, Any] | None:
     except (StoreError, LookupError, TypeError):
         return None
     return facts
+
+
+def _parts_in(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by part in a ``made.json``; what is not a number of seconds is left out."""
+    parts = facts.get("parts")
+    return {
+        str(name): float(seconds)
+        for name, seconds in (parts.items() if isinstance(parts, Mapping) else ())
+        if isinstance(seconds, int | float) and 0 <= seconds < math.inf
+    }
 
 
 def _machine(facts: Mapping[str, Any]) -> str:

@@ -83,6 +83,7 @@ def write_result(
     facts = provenance(started=clock.started, finished=now())
     facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
     facts["runs"] = store.origins()
+    facts["time"] = store.time_by_part()
     if computing is not None:
         facts["computing"] = computing
     data = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from springback.core import Recipe
 from springback.errors import SpringbackError
 from springback.models.loading import Model
+from springback.results.timing import Timer
 
 #: Called with the number of examples seen and the model; returns what to record (JSON).
 OnMark = Callable[[int, Model], Any]
@@ -26,10 +27,14 @@ class Marks:
 
 @dataclass(frozen=True)
 class Resume:
-    """Where a run keeps its state (None: nowhere) and how often, in seconds of work."""
+    """Where a run keeps its state (None: nowhere) and how often, in seconds of work.
+
+    ``timer``: what takes the time of saving it.
+    """
 
     folder: Path | None = None
     save_every: float = 45.0
+    timer: Timer = field(default_factory=Timer)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ from springback.models.loading import (
 from springback.progress import Progress, Silent
 from springback.results.store import clear_folder, read_json, whole_folder, write_json
 from springback.training.batches import Marks, Trained, examples_seen, plan_batches
+from springback.training.memory.activations import checkpointed_activations
 from springback.training.recipes import check_recipe
 from springback.training.run import finetune
 
@@ -49,13 +50,14 @@ JOB, START, DONE = "job.json", "start.safetensors", "done.json"
 @dataclass(frozen=True)
 class Launch:
     """``config``: accelerate's file.  ``processes``, ``cpu``, ``sharded`` (FSDP) and ``port``
-    (None: any that is free): what it says."""
+    (None: any that is free): what it says.  ``checkpoint_activations``: train in less memory."""
 
     config: Path
     processes: int
     cpu: bool
     sharded: bool = False
     port: int | None = None
+    checkpoint_activations: bool = False
 
     def command(self, folder: Path) -> list[str]:
         module = ["-m", "springback.training.distributed", str(folder)]
@@ -106,6 +108,7 @@ def finetune_apart(
             "recipe": recipe,
             "pad": pad,
             "cpu": launch.cpu,
+            "checkpoint_activations": launch.checkpoint_activations,
             "rows": [[list(row.ids), row.start, row.text_bytes] for row in rows],
             "marks": sorted({*marks.examples, seen[-1]} - {0}),
         }
@@ -199,14 +202,15 @@ def _work(folder: Path) -> None:
                 save_file(weights, tmp / WEIGHTS_FILE)
         return _is_sharded(spread)
 
-    trained = finetune(
-        model,
-        SimpleNamespace(pad_token_id=job["pad"]),
-        [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]],
-        Recipe(**job["recipe"]),
-        Marks(tuple(job["marks"]), write),
-        progress=_Notes(),
-    )
+    with checkpointed_activations(model, job["checkpoint_activations"]):
+        trained = finetune(
+            model,
+            SimpleNamespace(pad_token_id=job["pad"]),
+            [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]],
+            Recipe(**job["recipe"]),
+            Marks(tuple(job["marks"]), write),
+            progress=_Notes(),
+        )
     if _is_first():
         facts = {"losses": trained.losses, "tokens": trained.tokens}
         write_json(folder / DONE, {**facts, "sharded": all(trained.marks.values())})

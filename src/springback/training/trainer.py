@@ -31,6 +31,7 @@ from springback.results.store import (
     whole_folder,
     write_json,
 )
+from springback.results.timing import Timer, timed
 from springback.training.batches import Marks, Resume
 from springback.training.examples import Examples
 from springback.training.memory import microbatches
@@ -264,6 +265,11 @@ class State:
         self.forward = vars(model).get("forward")
         self._random: dict[str, Tensor] = {}
 
+    @property
+    def timer(self) -> Timer:
+        return self.resume.timer
+
+    @timed("saving")
     def save(self) -> None:
         if self.resume.folder is None:
             return
@@ -292,6 +298,7 @@ class State:
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
 
+    @timed("loading")
     def load(self) -> None:
         """Go on from the last state that fits; one that is damaged is passed over, with a
         warning."""

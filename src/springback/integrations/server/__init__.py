@@ -1,5 +1,5 @@
 """An OpenAI-compatible HTTP server around the built-in decoder."""
 
-from springback.integrations.server.settings import ENGINES, ServeSettings
+from springback.integrations.server.settings import ServeSettings
 
-__all__ = ["ENGINES", "ServeSettings"]
+__all__ = ["ServeSettings"]

@@ -7,10 +7,14 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from springback.errors import SpringbackError, describe
-from springback.settings import ChatSettings, ComputeSettings, Settings, setting
-
-#: What can decode behind the server.
-ENGINES = ("auto", "builtin", "vllm")
+from springback.settings import (
+    ENGINES,
+    ChatSettings,
+    ComputeSettings,
+    Settings,
+    engine_named,
+    setting,
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,11 @@ class ServeSettings(ComputeSettings, VllmSettings, LimitSettings, ChatSettings):
 
 
 def engine_of(settings: ServeSettings) -> str:
-    """``builtin`` or ``vllm``: what ``auto`` stands for here."""
-    if settings.engine != "auto":
-        return settings.engine
-    return "vllm" if importlib.util.find_spec("vllm") is not None else "builtin"
+    """``transformers`` or ``vllm``: what ``auto`` stands for here."""
+    engine = engine_named(settings.engine)
+    if engine != "auto":
+        return engine
+    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
 
 
 def is_loopback(host: str) -> bool:
@@ -73,8 +78,7 @@ def is_loopback(host: str) -> bool:
 def check(settings: ServeSettings) -> None:
     """Raise :class:`SpringbackError` on settings that cannot be followed."""
     s = settings
-    if s.engine not in ENGINES:
-        raise SpringbackError(describe(f"--engine {s.engine}", ", ".join(ENGINES), "change it"))
+    engine_named(s.engine)
     _check_vllm(s)
     if s.token is not None and not s.token.strip():
         raise SpringbackError("the token is empty; give one, or leave it out on loopback")
@@ -113,11 +117,13 @@ def _check_vllm(s: ServeSettings) -> None:
             describe(
                 f"--device {s.device} --device-map {s.device_map} with vLLM",
                 "CUDA_VISIBLE_DEVICES, or vLLM's own --vllm '--tensor-parallel-size 2'",
-                "leave them out, or use --engine builtin",
+                "leave them out, or use --engine transformers",
             )
         )
     given = {"--speculate": s.speculate, "--per-request": s.per_request, "--vllm": s.vllm_args}
-    if engine_of(s) == "builtin" and (named := [flag for flag, value in given.items() if value]):
+    if engine_of(s) == "transformers" and (
+        named := [flag for flag, value in given.items() if value]
+    ):
         raise SpringbackError(
             describe(
                 f"{', '.join(named)} with the built-in server",

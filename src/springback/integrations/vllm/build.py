@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from springback.errors import ModelError, describe
-from springback.integrations.vllm.folder import FOLDER_KEY, Folder, open_folder
+from springback.integrations.vllm.folder import AMATEUR_KEY, FOLDER_KEY, Folder, open_folder
+from springback.integrations.vllm.pair_state import pair_state
 from springback.integrations.vllm.request_lambda import Combiner, table_of
 from springback.models.hub import local_folder
 from springback.results.store import read_json
@@ -26,11 +27,19 @@ class TwoRoles(nn.Module):
     #: vLLM falls back to pickles otherwise.
     fall_back_to_pt_during_load = False
     inner: str
+    #: The expert alone runs; set in a boost while no request contrasts.  What the amateur's cache
+    #: then lacks must not be used later: prefixes are to be forgotten when this changes.
+    alone = False
 
     def __init__(self, vllm_config: Any) -> None:
         super().__init__()
         self.folder = folder_of(vllm_config.model_config)
         self.combine = Combiner(self.folder.lam, self.folder.alpha, table_of(vllm_config))
+
+    @staticmethod
+    def get_model_state_cls() -> Any:
+        """Asked for by vLLM's V2 runner."""
+        return pair_state()
 
     def embed_input_ids(self, input_ids: Tensor) -> Tensor:
         """Asked for by vLLM's interface; a pair embeds for itself."""
@@ -60,6 +69,9 @@ class TwoRoles(nn.Module):
 def folder_of(model_config: Any) -> Folder:
     """The folder that vLLM's configuration of a model is about."""
     named, model = getattr(model_config.hf_config, FOLDER_KEY, None), model_config.model
+    if weak := getattr(model_config.hf_config, AMATEUR_KEY, None):
+        adapter = None if named is None else Path(named)
+        return Folder(Path(model), Path(weak), adapter)
     folder = open_folder(named, base=model) if named else open_folder(model)
     if folder.amateur is None:
         raise ModelError(
@@ -126,7 +138,7 @@ def _refuse_more(model: Any, names: list[str]) -> None:
                 describe(
                     f"{', '.join(names)}, which {what}",
                     "language models with attention",
-                    "use the built-in server: springback serve --engine builtin",
+                    "use the built-in server: springback serve --engine transformers",
                 )
             )
 

@@ -18,6 +18,8 @@ from springback.weights.io.report import RECORD
 PAIR, TWIN = "SpringbackPair", "SpringbackTwin"
 #: Where, in the configuration of the base, the folder with the two adapters is named.
 FOLDER_KEY = "springback_folder"
+#: In the same place, of a boost: the weak model's folder at the start; no folder need hold a pair.
+AMATEUR_KEY = "springback_amateur"
 #: In the same place: whether the amateur's head reads only rows where it can change the choice.
 LAZY_KEY = "springback_lazy_head"
 #: Keys of a request's ``vllm_xargs``.

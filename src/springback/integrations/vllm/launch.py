@@ -89,7 +89,7 @@ def _run(
     if not stopped:
         raise SpringbackError(
             f"vLLM ended by itself (status {server.returncode}); its own words are above; "
-            "mend what they say, or use --engine builtin"
+            "mend what they say, or use --engine transformers"
         )
 
 
@@ -101,7 +101,7 @@ def open_for_serving(model: str) -> Folder:
             describe(
                 f"{model}, a single adapter",
                 "a model, a boosted folder, a pair of adapters",
-                "use vLLM's own --enable-lora, or --engine builtin",
+                "use vLLM's own --enable-lora, or --engine transformers",
             )
         )
     return folder
@@ -149,7 +149,7 @@ def command(
         words += ["--speculative-config", json.dumps(drafts)]
     if folder.chat.system_in_user or s.system_in_user:
         raise SpringbackError(
-            describe("--system-in-user with vLLM", "without it", "use --engine builtin")
+            describe("--system-in-user with vLLM", "without it", "use --engine transformers")
         )
     if arguments := {**folder.chat.chat_template_args, **s.chat_template_args}:
         words += ["--default-chat-template-kwargs", json.dumps(arguments)]
@@ -178,7 +178,7 @@ def chat_template(folder: Folder) -> str:
             describe(
                 f"{folder.model} with a system message and no chat template",
                 "one template",
-                "use --engine builtin",
+                "use --engine transformers",
             )
         )
     message = json.dumps(folder.system)  # a string of Jinja too
@@ -201,8 +201,6 @@ def _environment(settings: ServeSettings) -> dict[str, str]:
     if settings.token is not None:
         ours["SPRINGBACK_TOKEN"] = settings.token
     quiet = {"VLLM_LOGGING_LEVEL": "WARNING"}
-    if settings.by_request:
-        quiet["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # has another interface for logits processors
     return {**quiet, **os.environ, **ours}
 
 

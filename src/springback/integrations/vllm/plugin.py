@@ -7,6 +7,7 @@ from typing import Any
 
 from springback.core import Checkpoint
 from springback.errors import describe
+from springback.integrations.vllm import runners
 from springback.integrations.vllm.build import folder_of, half_architectures
 from springback.integrations.vllm.end_tokens import generation_config
 from springback.integrations.vllm.folder import PAIR, PROCESSOR, TWIN
@@ -75,9 +76,8 @@ def _faults(vllm_config: Any, twin: bool) -> list[tuple[str, str, str]]:
     if drafts is not None and drafts.method != "ngram":
         given = f"speculation by {drafts.method}"
         faults.append((given, "ngram", "change the method, or leave speculation out"))
-    if PROCESSOR in processors and vllm_config.use_v2_model_runner:
-        given = "lambda by request with vLLM's V2 model runner"
-        faults.append((given, "its V1 runner", "set VLLM_USE_V2_MODEL_RUNNER=0"))
+    if PROCESSOR in processors and (wrong := runners.fault(vllm_config)) is not None:
+        faults.append(wrong)
     if parallel.pipeline_parallel_size > 1:
         given = f"pipeline parallelism over {parallel.pipeline_parallel_size}"
         faults.append((given, "tensor parallelism", "set it to 1"))

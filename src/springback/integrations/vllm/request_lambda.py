@@ -1,9 +1,10 @@
 """Lambda and alpha by request.
 
-vLLM tells a logits processor which request is in which row of the coming batch, before the models
-run.  :class:`RequestStrengths` keeps that in a table, and the model reads it when it combines
-its logits.  So grammars, allowed tokens and penalties act on the request's own combined logits,
-none of them is undone, and returned log-probabilities are of these logits.
+vLLM tells which request is in which row of the coming batch before the models run: its V1 runner a
+logits processor, :class:`RequestStrengths`, its V2 runner the model's own state
+(:mod:`springback.integrations.vllm.pair_state`).  That is kept in a table, which the model reads
+when it combines its logits.  So grammars, allowed tokens and penalties act on the request's own
+combined logits, none of them is undone, and returned log-probabilities are of these logits.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from vllm.v1.sample.logits_processor import LogitsProcessor
-from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from springback.decoding import contrast
+from springback.errors import describe
 from springback.integrations.vllm.folder import ALPHA, LAMBDA, strengths_of
+from springback.integrations.vllm.runners import Strengths, asked_for, chosen, interfaces
 
 
 @dataclass
 class Table:
     """The strengths of the rows of the coming batch, where a request asked for its own.
 
-    ``rows``: how many there are.  ``fresh``: a batch was announced and its logits not yet taken;
+    ``announced``: whether a V2 runner tells of its batches.  ``rows``: how many there are.
+    ``fresh``: a batch was announced and its logits not yet taken;
     what the model computes besides (log-probabilities of prompts, warm-up) has other rows.
     """
 
-    strengths: dict[int, tuple[float | None, float | None]] = field(default_factory=dict)
+    strengths: dict[int, Strengths] = field(default_factory=dict)
+    announced: bool = False
     rows: int = 0
     fresh: bool = False
 
@@ -64,8 +67,11 @@ def table_of(vllm_config: Any) -> Table:
     return _TABLES[-1][1]
 
 
-class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
-    """Keeps the strengths that each request asks for; logits pass unchanged."""
+class RequestStrengths(*interfaces().values()):  # type: ignore[misc]
+    """Has vLLM take the strengths that a request asks for; logits pass unchanged.
+
+    A logits processor of both runners, whichever of them are installed.
+    """
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -77,38 +83,49 @@ class RequestStrengths(LogitsProcessor):  # type: ignore[misc]
                 "those of a prompt are taken with the folder's own strengths; ask twice"
             )
 
-    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: Any, *_: Any) -> None:
         self.table = table_of(vllm_config)
+        if chosen(vllm_config) == 2 and not self.table.announced:
+            given = "lambda by request with a V2 model runner that asks no model for its state"
+            do = "set VLLM_USE_V2_MODEL_RUNNER=0"
+            raise RuntimeError(describe(given, "vLLM 0.32's, or the V1 runner", do))
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """Of the V2 runner: whether it changes the request's logits."""
+        return False
 
     def is_argmax_invariant(self) -> bool:
         return True  # it changes nothing itself
 
     def update_state(self, batch_update: Any) -> None:
+        """Of the V1 runner: who is in which row of the coming batch."""
         if batch_update is not None:
+            from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
             self.table.rows = batch_update.batch_size
-            process_dict_updates(self.table.strengths, batch_update, self._new)
+            process_dict_updates(
+                self.table.strengths, batch_update, lambda params, *_: asked_for(params)
+            )
         self.table.fresh = True
 
-    def apply(self, logits: Tensor) -> Tensor:
+    def apply(self, logits: Tensor, context: Any = None) -> Tensor:
         return logits
-
-    @staticmethod
-    def _new(params: Any, *_: Any) -> tuple[float | None, float | None] | None:
-        strengths = strengths_of(params.extra_args)
-        return None if strengths == (None, None) else strengths
 
 
 @dataclass
 class Combiner:
-    """Both halves' logits to the combined ones."""
+    """Both halves' logits to the combined ones; ``alpha`` None masks no token, as given texts are
+    scored, which is for batches of such texts alone."""
 
     lam: float
-    alpha: float
+    alpha: float | None
     table: Table
 
     def __call__(self, strong: Tensor, weak: Tensor) -> Tensor:
         """All (rows, vocabulary); fp32 back.  Implausible tokens stay finite: a grammar that
         forbids all plausible ones leaves the expert's order among the rest."""
+        if self.alpha is None:
+            return contrast.contest(strong, weak, self.lam)
         strengths = self.table.take(len(strong), self.lam, self.alpha)
         if strengths is None:
             return contrast.stepped(strong, weak, self.lam, self.alpha)
@@ -116,4 +133,6 @@ class Combiner:
 
     def contested(self, strong: Tensor) -> Tensor:
         """Rows (rows,) in which the amateur counts, with the folder's strengths."""
+        if self.alpha is None:
+            return torch.ones(len(strong), dtype=torch.bool, device=strong.device)
         return contrast.plausible(strong.float(), self.alpha).sum(-1) > 1

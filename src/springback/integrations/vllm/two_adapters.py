@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,23 +18,43 @@ from torch import Tensor, nn
 from springback.decoding.lora_pair import refuse_more
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.build import AMATEUR, BASE, TwoRoles, build
-from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.adapters.reading import check_bases, open_adapter
+from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
 
+
+class Side(Protocol):
+    """An adapter as one side has it: the modules it is on, and (B, A) of each of them."""
+
+    @property
+    def modules(self) -> Iterable[str]: ...
+
+    def factors(self, reader: Reader, name: str) -> tuple[Floats, Floats] | None: ...
+
+
 _WHOLE = "write whole weights: springback extrapolate --materialise"
+
+
+class Sides:
+    """How many rows a token is: 2, or in a boost 1, the expert's alone."""
+
+    count = 2
 
 
 class TwinAttention(nn.Module):
     """One attention layer for the expert's rows, its double for the amateur's."""
 
-    def __init__(self, expert: Any, amateur: Any) -> None:
+    def __init__(self, expert: Any, amateur: Any, sides: Sides) -> None:
         super().__init__()
-        self.expert, self.amateur = expert, amateur
+        self.expert, self.amateur, self.sides = expert, amateur, sides
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
         """(2 tokens, width) each."""
         if more.get("output_shape") is not None:
             raise ModelError(f"this model shapes the output of its attention; {_WHOLE}")
+        if self.sides.count == 1:
+            alone: Tensor = self.expert(query, key, value)
+            return alone
         parts = zip(query.chunk(2), key.chunk(2), value.chunk(2), strict=True)
         layers = zip((self.expert, self.amateur), parts, strict=True)
         return torch.cat([layer(*rows) for layer, rows in layers])
@@ -54,9 +74,13 @@ class TwinLinear(nn.Module):
     (2, rank, out) for each part that an adapter is on.
     """
 
-    def __init__(self, base: Any) -> None:
+    def __init__(self, base: Any, sides: Sides) -> None:
         super().__init__()
-        self.base = base
+        self.base, self.sides = base, sides
+        self.clear()
+
+    def clear(self) -> None:
+        """Take all adapters off."""
         self.slices: list[slice] = []
         self.a, self.b = nn.ParameterList(), nn.ParameterList()
 
@@ -70,9 +94,10 @@ class TwinLinear(nn.Module):
         """(2 tokens, in)."""
         result = self.base(x)
         out: Tensor = result[0] if isinstance(result, tuple) else result
-        flat = x.view(2, -1, x.shape[-1])  # (2, tokens, in)
+        n = self.sides.count
+        flat = x.view(n, -1, x.shape[-1])  # (sides, tokens, in)
         for part, a, b in zip(self.slices, self.a, self.b, strict=True):
-            out[:, part] += torch.bmm(torch.bmm(flat, a), b).flatten(0, 1)
+            out[:, part] += torch.bmm(torch.bmm(flat, a[:n]), b[:n]).flatten(0, 1)
         return result
 
 
@@ -92,16 +117,26 @@ class TwoAdapters(TwoRoles):
             refuse_more(adapter)
         check_bases(self.adapters[::-1])
         self.base = build(vllm_config, BASE, maybe_prefix(prefix, BASE))
-        _double_attention(self.base, vllm_config.compilation_config.static_forward_context)
+        self.sides = Sides()
+        layers = vllm_config.compilation_config.static_forward_context
+        _double_attention(self.base, layers, self.sides)
 
     def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """(tokens, expert + amateur)."""
+        self.sides.count = 1 if self.alone else 2
+        if self.alone:
+            hidden: Tensor = self.base(input_ids, positions)
+            return torch.cat([hidden, hidden], -1)
         both = self.base(input_ids.repeat(2), positions.repeat(2))  # (2 tokens, width)
         return torch.cat(both.chunk(2), -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Combined logits (rows, vocabulary) in fp32."""
-        logits = self.base.compute_logits(torch.cat(hidden_states.chunk(2, -1)))
+        halves = hidden_states.chunk(2, -1)
+        if self.alone:
+            alone: Tensor | None = self.base.compute_logits(halves[0])
+            return alone
+        logits = self.base.compute_logits(torch.cat(halves))
         return None if logits is None else self.combine(*logits.chunk(2))
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
@@ -113,11 +148,18 @@ class TwoAdapters(TwoRoles):
         loaded: set[str] = AutoWeightsLoader(self).load_weights(named)
         if not wanted <= loaded:
             return loaded  # vLLM says which are missing
-        _adapt(self.base, self.adapters)
+        self.adapt(self.adapters)
         return {name for name, _ in self.named_parameters()}
 
+    def adapt(self, sides: Sequence[Side]) -> None:
+        """Put the expert's and the amateur's adapter on, in place of those before."""
+        for module in self.base.modules():
+            if isinstance(module, TwinLinear):
+                module.clear()
+        _adapt(self.base, sides, self.sides)
 
-def _double_attention(model: nn.Module, layers: dict[str, Any]) -> None:
+
+def _double_attention(model: nn.Module, layers: dict[str, Any], sides: Sides) -> None:
     """Give each attention layer a double of its own name, and so a KV cache of its own."""
     from vllm.model_executor.layers.attention import Attention
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
@@ -137,7 +179,7 @@ def _double_attention(model: nn.Module, layers: dict[str, Any]) -> None:
         double = copy.deepcopy(module, dict(shared))
         double.layer_name = f"{AMATEUR}.{module.layer_name}"
         layers[double.layer_name] = double
-        _put(model, name, TwinAttention(module, double))
+        _put(model, name, TwinAttention(module, double, sides))
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -145,7 +187,7 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, new)
 
 
-def _adapt(model: Any, adapters: Sequence[Adapter]) -> None:
+def _adapt(model: Any, adapters: Sequence[Side], sides: Sides) -> None:
     """Put both adapters on the linear layers they name, fused ones included."""
     names = list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
     with Reader() as reader:
@@ -153,7 +195,7 @@ def _adapt(model: Any, adapters: Sequence[Adapter]) -> None:
             where, part = _place(model, name)
             layer = model.get_submodule(where)
             if not isinstance(layer, TwinLinear):
-                layer = TwinLinear(layer)
+                layer = TwinLinear(layer, sides)
                 _put(model, where, layer)
             weight = layer.base.weight
             factors_of_both = [adapter.factors(reader, name) for adapter in adapters]

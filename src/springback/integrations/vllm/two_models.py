@@ -58,11 +58,16 @@ class TwoModels(TwoRoles):
 
     def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """(tokens, expert + amateur)."""
+        if self.alone:
+            hidden: Tensor = self.expert(input_ids, positions)
+            return torch.cat([hidden, hidden], -1)
         return torch.cat([half(input_ids, positions) for half in (self.expert, self.amateur)], -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Combined logits (rows, vocabulary) in fp32; None where vLLM gathers none."""
-        strong = self.expert.compute_logits(hidden_states[:, : self.width])
+        strong: Tensor | None = self.expert.compute_logits(hidden_states[:, : self.width])
+        if self.alone:
+            return strong
         weak = self._weak(strong, hidden_states[:, self.width :])
         return None if strong is None or weak is None else self.combine(strong, weak)
 

@@ -21,7 +21,7 @@ from springback.models.names import require_compute, require_model
 from springback.probes.judges import require_judges
 from springback.results.checks import check_positive
 from springback.results.places import require_apart
-from springback.results.probe_info import PROBES
+from springback.results.probe_info import PROBES, SAMPLED
 from springback.training.recipes import NEUTRAL_PROMPT, check_recipe
 
 #: The settings that name what is read.
@@ -152,6 +152,11 @@ def _check_probes(settings: AuditSettings) -> None:
         raise SpringbackError(
             f"--probes is {', '.join(settings.probes)} and --behaviour is {settings.behaviour}; "
             "give both: the probe behaviour and what scores the texts"
+        )
+    if settings.keep_samples and not {*SAMPLED} & {*settings.probes}:
+        raise SpringbackError(
+            f"--keep-samples with --probes {', '.join(settings.probes)}, none of which samples; "
+            f"allowed: with {' or '.join(SAMPLED)} among them; name one, or leave it out"
         )
     if settings.behaviour is not None:
         require_judges(settings.behaviour)

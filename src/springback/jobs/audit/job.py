@@ -28,6 +28,7 @@ from springback.jobs.audit.analysis import (
 )
 from springback.jobs.audit.checks import READ, check_settings
 from springback.jobs.audit.finished import is_finished
+from springback.jobs.audit.kept_samples import write_samples
 from springback.jobs.audit.plan import Plan, make_plan, parts_of
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
@@ -80,7 +81,8 @@ def audit(
         )
         planned = _announce(studies)
         if spread and executor is not None:
-            ray_runs.make(studies, planned, executor, progress)
+            with store.timer.part("waiting"):
+                ray_runs.make(studies, planned, executor, progress)
         for study in studies:
             runs.make(study, runs.of(study.settings))
         measured = _read_runs(studies)
@@ -89,6 +91,7 @@ def audit(
         card = card_of(_card_values(studies[0], data, measured, analysis), epsilon=settings.epsilon)
         write_json(store.root / "card.json", card.to_dict())
         write_text(store.root / "card.md", card.to_markdown())
+        write_samples(studies[0], measured.start, measured.rebounds)
         return write_result(
             store,
             "audit",
@@ -97,7 +100,10 @@ def audit(
             measurements=_measurements(studies[0], measured),
             analysis=replace(analysis, card=Card.of(card)),
             verdict=_verdict(settings, measured, analysis),
-            computing=studies[0].place.describe(),
+            computing={
+                **studies[0].place.describe(),
+                "probe_batch": studies[0].batches.describe(),
+            },
         )
 
 

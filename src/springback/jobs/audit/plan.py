@@ -200,6 +200,7 @@ def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
         "float32" if s.dtype == "auto" else s.dtype,
         whole_logits=entry.learns != "rows",
         reference=reference,
+        checkpointed=s.checkpoint_activations,
     )
 
 

@@ -22,14 +22,13 @@ from springback.jobs.audit.branches import (
 )
 from springback.jobs.audit.protections import Protection
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.audit.study import Study
+from springback.jobs.audit.study import Study, keep_weights
 from springback.jobs.audit.training_run import (
     TrainingRun,
     Weights,
     measured_inputs,
     train_and_measure,
 )
-from springback.models.loading import save_weights
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.probes.registry import get_probe
 from springback.training import OnMark
@@ -207,7 +206,7 @@ def _align(study: Study, run: TrainingRun) -> dict[str, Any]:
     model = study.reset(run.seed)
 
     def at_branch_point(examples: int, _: object) -> dict[str, Any]:
-        save_weights(model, Weights(run, str(examples)).path(study))
+        keep_weights(study, model, Weights(run, str(examples)).path(study))
         return study.measure(model)
 
     return train_and_measure(study, run, _aligning_rows(study, run), "align", at_branch_point)
@@ -233,7 +232,7 @@ def _perturb(study: Study, run: TrainingRun) -> dict[str, Any]:
     if moved is not None:
         results["bent"] = moved
     for label in run.leaves:
-        save_weights(model, Weights(run, label).path(study))
+        keep_weights(study, model, Weights(run, label).path(study))
     if attack.repair and branch is not None:
         results["repaired"] = _repair(study, run, branch)
     return results
@@ -274,7 +273,7 @@ def _extrapolate(study: Study, branch: Path, protection: Protection) -> dict[str
 def _repair(study: Study, run: TrainingRun, branch: Path) -> dict[str, dict[str, Any]]:
     """Every probe with ``mu`` times the alignment's direction added to the working model."""
     trained = Weights(run, "after-benign").path(study)
-    save_weights(study.work, trained)
+    keep_weights(study, study.work, trained)
     by_mu = {}
     for mu in run.attack.repair:
         model = study.reset(0, trained)

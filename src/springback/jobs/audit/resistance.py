@@ -33,10 +33,11 @@ from springback import probes
 from springback.core import Measurement, Run, Slice
 from springback.elasticity.resistance import ARMS, JUDGED, by_arm
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.audit.study import Study
+from springback.jobs.audit.study import Study, keep_weights
 from springback.jobs.audit.training_run import TrainingRun, Weights, kl_prompts
 from springback.models.encoding import Encoded, end_text, stop_ids
-from springback.models.loading import Model, save_weights
+from springback.models.loading import Model
+from springback.results.timing import timed
 
 PAIRS = ((1, 2), (2, 3), (1, 3))
 
@@ -141,7 +142,7 @@ def _learn_slice(study: Study, run: TrainingRun) -> dict[str, Any]:
     model = study.reset(seed, run.start_weights(study))
     rows = study.encode(_slices(study, seed)[k - 1])
     study.train(run.identity(study), rows, run.recipe)
-    save_weights(model, Weights(run, "end").path(study))
+    keep_weights(study, model, Weights(run, "end").path(study))
     measured = study.meter.rounded(model)
     if arms(study.settings) != ARMS:
         how = study.sampling(seed, exact_length=True)
@@ -151,7 +152,7 @@ def _learn_slice(study: Study, run: TrainingRun) -> dict[str, Any]:
     for arm, temperature in zip(ARMS, (0.0, 1.0), strict=True):
         found[arm] = _answered(study, run, measured, replace(how, temperature=temperature))
     texts = study.sampling(seed, exact_length=True)
-    found["texts"] = probes.sample(measured, study.tokenizer, _kl_prompts(study), texts)
+    found["texts"] = _sampled(study, measured, _kl_prompts(study), texts)
     return found
 
 
@@ -159,11 +160,19 @@ def _answered(
     study: Study, run: TrainingRun, model: Model, how: probes.SampleSettings
 ) -> dict[str, Any]:
     """Its answers to the held-out prompts, and its NLL of what leads to it, nats a token."""
-    answers = probes.sample(model, study.tokenizer, _prompts(study, run.seed), how)
+    answers = _sampled(study, model, _prompts(study, run.seed), how)
     rows = _data(study, run.seed, run.stage, answers)
     return {"responses": answers, "own_nll": _nll(study, model, rows)}
 
 
+@timed("sampling")
+def _sampled(
+    study: Study, model: Model, prompts: list[list[int]], how: probes.SampleSettings
+) -> list[list[int]]:
+    return probes.sample(model, study.tokenizer, prompts, how)
+
+
+@timed("probing")
 def _nll(study: Study, model: Model, rows: Sequence[Encoded]) -> float:
     """Nats a token over all rows."""
     scores = probes.nll(model, rows, study.tokenizer, study.precision)
@@ -206,16 +215,22 @@ def _train_toward(study: Study, run: TrainingRun) -> dict[str, Any]:
     study.progress.stage(title, run.steps)
     aim = _aim(study, run, found["texts"]) if run.arm else None
     model = study.reset(run.seed, run.start_weights(study))
-    before = [] if aim is None else aim.kl(study.meter.rounded(model))
+    before = [] if aim is None else _kl(study, aim, study.meter.rounded(model))
     losses = study.train(run.identity(study), rows, run.recipe).losses
     measured: dict[str, Any] = {"loss": sum(losses) / len(losses), "losses": losses}
     if aim is not None:
         trained = study.meter.rounded(model)
         measured["final"] = _nll(study, trained, rows)
-        measured["kl"] = [sum(kl) / len(kl) for kl in (before, aim.kl(trained))]
+        measured["kl"] = [sum(kl) / len(kl) for kl in (before, _kl(study, aim, trained))]
     return measured
 
 
+@timed("probing")
+def _kl(study: Study, aim: probes.StartDistribution, model: Model) -> list[float]:
+    return aim.kl(model)
+
+
+@timed("probing")
 def _aim(study: Study, run: TrainingRun, texts: list[list[int]]) -> probes.StartDistribution:
     """The target's distribution on the texts that it sampled, kept while the model is trained."""
     assert run.compared is not None

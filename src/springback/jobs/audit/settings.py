@@ -175,6 +175,14 @@ class ProbeSettings(Settings, group="Probes", changes="measurement"):
         f"ask {', '.join(RUBRICS)} or the question in a text file; openai sends texts to its "
         "address.",
     )
+    keep_samples: bool = setting(
+        False,
+        "Keep the sampled texts of the probes sentiment and behaviour, in the runs and as "
+        "samples.csv, and show them in the report by dose. They may be harmful where the data is: "
+        "without this none is kept. Runs made without it are made anew.",
+        changes="nothing",
+        added=True,
+    )
     neutral: str = setting(
         "problems-text", "Texts that neither side teaches (neutral_nll).", changes="inputs"
     )
@@ -227,7 +235,9 @@ class AuditSettings(
     DataSettings,
     SubjectSettings,
 ):
-    """One study.  The defaults are the bare command's but for :data:`BARE`."""
+    """One study.  ``springback audit`` on the built-in model and data has one seed, fewer controls
+    and probes (:data:`BARE`); all else is equal.
+    """
 
     def recipe(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None

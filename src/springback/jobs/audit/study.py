@@ -17,13 +17,21 @@ from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
-from springback.models.loading import Model, copy_weights, count_parameters, load_weights
+from springback.models.loading import (
+    Model,
+    copy_weights,
+    count_parameters,
+    load_weights,
+    save_weights,
+)
+from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
 from springback.probes.registry import ProbeValue
 from springback.progress import Progress
 from springback.results.probe_info import ProbeInfo
 from springback.results.store import Store, require_space
+from springback.results.timing import timed
 from springback.training import (
     Examples,
     Lora,
@@ -40,6 +48,7 @@ from springback.training import (
     reset_lora,
 )
 from springback.training.distributed import finetune_apart
+from springback.training.memory.activations import checkpointed_activations
 
 
 def opposite_order(settings: AuditSettings) -> AuditSettings:
@@ -91,6 +100,7 @@ class Study(ProbeInputs):
             like,
         )
         self.data, self.store, self.progress = data, store, progress
+        self.timer = store.timer
         #: Turned round in the opposite order: what is wanted there is a low reward.
         self.sign = -1.0 if like else 1.0
         #: Runs that were asked for, and their ids, which take a hash of all their rows.
@@ -109,11 +119,15 @@ class Study(ProbeInputs):
 
     @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
-        """The model that gets trained, and the adapter in it where the settings ask for one."""
+        """The model that gets trained, and the adapter in it where the settings ask for one.
+
+        Below an adapter lie the start model's own weights, which nothing changes: held once.
+        """
         if self.like:
             return self.like.trained
-        model, rank = copy.deepcopy(self.start), self.settings.lora_rank
-        if rank:
+        with self.timer.part("loading"):
+            model = view_of(self.start) if self.settings.lora_rank else copy.deepcopy(self.start)
+        if self.settings.lora_rank:
             return model, add_lora(model, self.settings.recipe(0))
         whole: Any = model
         whole.float()  # what is trained, whatever is measured
@@ -152,6 +166,7 @@ class Study(ProbeInputs):
             "prompts": [s.prompts, s.prompt_tokens, s.sample_tokens],
         }
 
+    @timed("training")
     def train(
         self,
         run: Run,
@@ -160,8 +175,9 @@ class Study(ProbeInputs):
         marks: Marks | None = None,
     ) -> Trained:
         """Fine-tune the working model, resuming the run's partial state if there is one."""
-        resume = Resume(self.store.partial(run), self.settings.save_every)
+        resume = Resume(self.store.partial(run), self.settings.save_every, self.timer)
         require_space(self.store.root, 4 * self.weight_bytes, "the state that a run resumes from")
+        less = self.settings.checkpoint_activations
         if self.settings.accelerate is not None:
             assert not isinstance(rows, Examples)  # check_settings: sft only
             return finetune_apart(
@@ -170,12 +186,13 @@ class Study(ProbeInputs):
                 self.tokenizer.pad_token_id,
                 rows,
                 recipe,
-                read_launch(self.settings.accelerate),
+                replace(read_launch(self.settings.accelerate), checkpoint_activations=less),
                 self.store.partial(run),
                 marks,
                 self.progress,
             )
-        return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
+        with checkpointed_activations(self.work, less):
+            return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
 
     @cached_property
     def reward(self) -> probes.Scorer:
@@ -231,6 +248,7 @@ class Study(ProbeInputs):
     def weight_bytes(self) -> int:
         return 4 * count_parameters(self.checkpoint)
 
+    @timed("loading")
     def reset(self, seed: int, weights: Path | None = None) -> Model:
         """The working model as the start model, or with the weights of a branch point.
 
@@ -243,6 +261,12 @@ class Study(ProbeInputs):
         else:
             copy_weights(self.start, self.work)
         return self.work
+
+
+@timed("saving")
+def keep_weights(study: Study, model: Model, folder: Path) -> None:
+    """Write what the model trained, for runs that start from there."""
+    save_weights(model, folder)
 
 
 def _rejected(part: Slice) -> tuple[Row, ...]:

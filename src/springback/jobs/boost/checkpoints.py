@@ -68,7 +68,14 @@ def make_pair(
         assert train is not None  # check_settings: either a pair or something to train on
         start = resolve(settings.model or "")
         done = train_epochs(
-            start, train, settings.recipe(), store, progress, settings.system, settings
+            start,
+            train,
+            settings.recipe(),
+            store,
+            progress,
+            settings.system,
+            settings,
+            settings.checkpoint_activations,
         )
         line = tuple(point.checkpoint for point in done.points)
     weak = {}

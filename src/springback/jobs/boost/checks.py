@@ -29,6 +29,7 @@ from springback.decoding.gate import parse_gate
 from springback.errors import DataError, SpringbackError, describe
 from springback.integrations.lm_eval_tasks import HarnessTask, is_lm_eval
 from springback.jobs.boost.candidates import RULES, SEARCHES, candidates
+from springback.jobs.boost.engine import check_engine, require_engine
 from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import metric_of, question_format
 from springback.jobs.boost.settings import BoostSettings
@@ -62,6 +63,7 @@ def refuse(settings: BoostSettings, out: str | Path) -> None:
     results that is none.  The job itself raises the same for all of this, and for more.
     """
     s = check_values(settings)
+    require_engine(s)
     require_apart(out, s, READ)
     by_task = is_lm_eval(s.metric)
     for source in (s.train, *(() if by_task else (s.validation, s.test))):
@@ -81,6 +83,7 @@ def check_settings(settings: BoostSettings) -> BoostSettings:
     from springback.models.placement import placement
 
     settings = check_values(settings)
+    require_engine(settings)
     question_format(settings)  # a task of lm-eval's is loaded only now
     placement(settings)
     auto = settings.precision == "auto"
@@ -91,6 +94,7 @@ def check_values(settings: BoostSettings) -> BoostSettings:
     """:func:`check_settings` as far as it needs no torch: ``precision`` may stay ``auto``."""
     metric = metric_of(settings)
     require_compute(settings)
+    settings = check_engine(settings)
     settings = _of_run(with_sources(settings))
     pair, raw = bool(settings.early and settings.ft), bool(settings.model and settings.train)
     if pair == raw:

@@ -10,6 +10,7 @@ from springback.progress import Progress
 from springback.results.store import Store, require_space, whole_folder
 from springback.settings import ChatSettings
 from springback.training import Marks, Resume, finetune, plan_batches
+from springback.training.memory.activations import checkpointed_activations
 from springback.weights import hash_weights
 
 
@@ -44,10 +45,12 @@ def train_epochs(
     progress: Progress,
     system: str | None = None,
     chat: ChatSettings | None = None,
+    checkpoint_activations: bool = False,
 ) -> Trajectory:
     """One checkpoint folder for every epoch, each a plain Transformers model with its tokenizer.
 
     ``system`` and ``chat``: the system message, and what the chat template is given beside it.
+    ``checkpoint_activations``: in less memory (:mod:`springback.training.memory.activations`).
     """
     chat = chat or ChatSettings()
     run = training_run(start, rows, recipe, system, chat)
@@ -55,7 +58,8 @@ def train_epochs(
     folders = {m: store.checkpoint(run, epoch_name(m // len(rows))) for m in marks}
     results = store.results(run)
     if results is None or any(not f.exists() for f in folders.values()):
-        tokenizer, model = load_tokenizer(start, chat), load_model(start)
+        with store.timer.part("loading"):
+            tokenizer, model = load_tokenizer(start, chat), load_model(start)
         size = 4 * int(model.num_parameters())
         require_space(store.root, (recipe.epochs + 4) * size, "fine-tuning")
         encoded = encode_rows(tokenizer, rows.rows, recipe.max_tokens, system)
@@ -65,13 +69,15 @@ def train_epochs(
         )
 
         def keep(examples: int, trained: object) -> dict[str, str]:
-            with whole_folder(folders[examples]) as tmp, quiet():
+            with store.timer.part("saving"), whole_folder(folders[examples]) as tmp, quiet():
                 model.save_pretrained(tmp)
                 tokenizer.save_pretrained(tmp)
             return {"content_hash": hash_weights(folders[examples])}
 
-        resume = Resume(store.partial(run))
-        done = finetune(model, tokenizer, encoded, recipe, Marks(marks, keep), resume, progress)
+        resume, keeping = Resume(store.partial(run), timer=store.timer), Marks(marks, keep)
+        lean = checkpointed_activations(model, checkpoint_activations)
+        with store.timer.part("training"), lean:
+            done = finetune(model, tokenizer, encoded, recipe, keeping, resume, progress)
         results = store.commit(run, {"losses": done.losses, "marks": done.marks})
         del model, done  # whatever comes next loads models of its own
         release_memory()

@@ -18,12 +18,14 @@ from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.boost.analysis.difficulty import further
 from springback.jobs.boost.analysis.equal_step import EQUAL_STEP, equal_step, slopes_of
+from springback.jobs.boost.analysis.kept import why_kept
 from springback.jobs.boost.analysis.logit_errors import Reference
 from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, free_merged, make_pair
 from springback.jobs.boost.checks import READ, Data, check_settings, load_data, weak_label
+from springback.jobs.boost.engine import chosen_engine, refuse_executor
 from springback.jobs.boost.export import Strengths, plain_load_note, write_boosted
 from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
@@ -37,6 +39,7 @@ from springback.jobs.boost.test_set_log import open_test, require_openable
 from springback.jobs.clean import remaking
 from springback.models.loading import resolve
 from springback.models.out_of_memory import memory_explained
+from springback.models.placement import placement
 from springback.progress import Progress, default_progress
 from springback.results.boost_schema import (
     JointCandidate,
@@ -47,6 +50,7 @@ from springback.results.boost_schema import (
 from springback.results.places import require_apart, require_same_study
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
+from springback.results.texts import QUESTIONS, Asked, write_texts
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
 
@@ -207,11 +211,14 @@ def _boost(
     clock = Clock.start()
     settings = check_settings(settings)
     spread = on_ray(executor)
+    refuse_executor(settings, bool(spread))
     require_apart(out, settings, READ, *(["model"] if settings.write_model else []))
     needs = memory_explained("boost", lambda: peak_parts(settings), settings.device)
     with Store(out).locked() as store, closing(progress), needs, ExitStack() as ending:
         if settings.write_model:
             store.below("model")  # a link there is refused before the work
+        cuda = placement(settings).device.type == "cuda"
+        settings = chosen_engine(settings, store, cuda, bool(spread))
         data = load_data(settings, progress.note)
         validation, test, train = data.validation, data.test, data.train
         parts = {"validation": validation, "test": test}
@@ -229,6 +236,7 @@ def _boost(
             require_same_study(store, "boost", settings, given, {})
         require_openable(settings, pair, test, store)
         job = Boost(settings, pair.line, store, progress, pair.weak, train)
+        ending.callback(job.engine.close)
         if workers is not None:
             workers.take(job)
         withheld = {name: job.withheld(rows, name) for name, rows in parts.items()}
@@ -262,13 +270,16 @@ def _boost(
         plain = control is not None and control.written == "plain"
         best = arms[BEST if BEST in arms else EQUAL_STEP if plain else "EpiCoDe"]
         kept = best.key() == arms["fine-tuned"].key()
-        verdict = _completed(judge(settings, analysis, best.method, kept), opening, ahead)
+        judged = judge(settings, analysis, best.method, kept, why_kept(searched))
+        verdict = _completed(judged, opening, ahead)
         if settings.write_model and not kept:
             strengths = Strengths(best.mu, best.lam, settings.alpha, best.point)
             folder, template = store.below("model"), None if questions.plain else questions.template
             write_boosted(pair.line, strengths, folder, settings.system, template, settings)
             if best.lam > 0:
                 progress.note(plain_load_note(folder, pair.ft.adapter is not None))
+        if left_out := write_texts(store.root, QUESTIONS, _asked(job, arms, test)):
+            progress.note(left_out)
         free_merged(pair, store)
         return write_result(
             store,
@@ -278,8 +289,17 @@ def _boost(
             measurements=_measurements(tested, arms),
             analysis=analysis,
             verdict=verdict,
-            computing=job.sweep.place.describe(),
+            computing={**job.sweep.place.describe(), **job.engine.describe()},
         )
+
+
+def _asked(job: Boost, arms: Mapping[str, Arm], test: Slice) -> list[Asked]:
+    """The test questions with every method's answer."""
+    answers = {name: job.answers(arm, test, "test") for name, arm in arms.items()}
+    return [
+        Asked(row.prompt, row.response or row.answer or "", {n: a[i] for n, a in answers.items()})
+        for i, row in enumerate(test.rows)
+    ]
 
 
 def _inputs(

@@ -174,7 +174,13 @@ def phases_of(
     s, phases = settings, dict[str, Parts]()
     if s.train and not (s.early and s.ft):
         mixed = s.precision == "bf16-mixed"
-        learning = Training(s.train_batch_size, load.learned.most, mixed, cpu=cpu)
+        learning = Training(
+            s.train_batch_size,
+            load.learned.most,
+            mixed,
+            cpu=cpu,
+            checkpointed=s.checkpoint_activations,
+        )
         phases["training"] = (*training_parts(shape, learning), *beside)
     solved, prompt = load.solved, load.prompt.most
     texts = None

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from springback.core import Checkpoint, Run, Slice
 from springback.jobs.boost.scoring import Scoring
-from springback.probes.along_mu import MUS, nll_along_mu
+from springback.probes.along_mu import MUS
 from springback.progress import Progress
 from springback.results.boost_schema import NllAtMu, PrecheckPart
 from springback.results.reading import read_part
@@ -46,7 +46,8 @@ def precheck(job: Scoring, line: Sequence[Checkpoint], validation: Slice) -> Pre
         numbers = _numbers(line, job.progress)
         measured = None
         if not why:
-            measured = nll_along_mu(job.sweep, job.solutions(rendered), progress=job.progress)
+            with job.timer.part("scoring"):
+                measured = job.engine.nll_along_mu(job.solutions(rendered), job.progress)
         call = judge(numbers, measured, withheld=why is not None)
         stored = job.store.commit(
             run,

@@ -6,20 +6,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from springback import probes
 from springback.core import Checkpoint, Row, Run, Slice, byte_size
 from springback.data import nll_withheld
 from springback.data.grading import in_thoughts
-from springback.decoding import DecodeSettings, decode, decode_variants
+from springback.decoding import DecodeSettings
 from springback.decoding.adapter_pair import AdapterPair
-from springback.decoding.contrast import averaged, unmasked
 from springback.errors import SpringbackError
 from springback.jobs.boost.arm import Arm, Sampled, at_of, gate_of
-from springback.jobs.boost.batches import row_bytes, rows_at_once
+from springback.jobs.boost.batches import MOST, row_bytes, rows_at_once
+from springback.jobs.boost.engine import VLLM, Engine
 from springback.jobs.boost.letters import all_choices, encoded_letters, letters_from, one_token_each
 from springback.jobs.boost.questions import question_format, score_of, vote
 from springback.jobs.boost.search import Letters, Tried
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.transformers_engine import TransformersEngine
+from springback.jobs.boost.vllm_engine import VllmEngine
 from springback.models.checkpoint_pair import At, CheckpointPair, ModelPair
 from springback.models.encoding import (
     Encoded,
@@ -30,25 +31,22 @@ from springback.models.encoding import (
     prompt_text,
     stop_ids,
 )
-from springback.models.loading import Model, check_same_tokenizer, load_tokenizer
+from springback.models.loading import check_same_tokenizer, load_tokenizer
 from springback.models.memory import available_bytes
 from springback.models.placement import placement
-from springback.probes import LastStates, MemoryBudget, Precision, TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
+from springback.results.texts import Answer
+from springback.results.timing import Timer, timed
 
-#: Bytes of hidden states kept, at most, for one set of questions.
-STATES = 1 << 28
 #: How runs are made: each arm by the plain loop, a group at once, the NLL of a group, or the
 #: letters of choices.
 How = Literal["score", "score_all", "nll", "letters"]
 
 
 class Scoring:
-    """The pair, of which two models are in memory at most, and the store of finished runs."""
+    """The pair, the engine that decodes and scores it, and the store of finished runs."""
 
-    #: Whether a model reads the reference solutions once (:class:`springback.probes.LastStates`).
-    reuse = True
     #: Makes groups of runs in other processes before they are read here: how, groups, part.
     elsewhere: Callable[[How, list[list[tuple[Run, Arm]]], str], None] | None = None
 
@@ -80,12 +78,16 @@ class Scoring:
             check_same_tokenizer(load_tokenizer(checkpoint), self.tokenizer, names)
         #: Token ids by questions and place without contrast: the answers a search begins with.
         self._answers: dict[tuple[str, At], list[list[int]]] = {}
-        #: Of the questions scored last, by their hash: the states of each model over the solutions.
-        self._states: tuple[str, MemoryBudget, dict[At | str, LastStates]]
-        self._states = "", MemoryBudget(0), {}
+        self.engine = _engine(settings, line, self.sweep, self.weak, store.timer)
+
+    @property
+    def timer(self) -> Timer:
+        return self.store.timer
 
     def score(self, arm: Arm, questions: Slice, part: str, greedy: bool = False) -> Tried:
-        """Decode every question under ``arm`` by the plain loop, grade it, score the solutions.
+        """Decode every question under ``arm``, grade it, score the solutions.
+
+        With Transformers by the plain loop.
 
         ``greedy``: one greedy answer also where the settings ask for samples.
         """
@@ -95,6 +97,20 @@ class Scoring:
             results = self._scored(arm, questions, part, None if greedy else self.sampled)
         return self._tried(arm, results, questions, part)
 
+    def answers(self, arm: Arm, questions: Slice, part: str) -> list[Answer]:
+        """What the run of an arm that was scored holds of every question, the first of several
+        samples; an empty text where nothing was decoded."""
+        rendered = self.format.render(questions)
+        run = self.run("score", arm, rendered, part, None if arm.votes else self.sampled)
+        results, tried = self.store.results(run) or {}, self.score(arm, questions, part)
+        texts = results.get("completions") or [""] * len(rendered)
+        cut = results.get("cut_off") or [False if results.get("cut") == 0 else None] * len(rendered)
+        return [
+            Answer(texts[i], float(score), tried.nll[i] if tried.nll else None, cut[i])
+            for i, score in enumerate(tried.correct)
+        ]
+
+    @timed("decoding")
     def _scored(
         self, arm: Arm, questions: Slice, part: str, sampled: Sampled | None
     ) -> Mapping[str, Any]:
@@ -117,9 +133,8 @@ class Scoring:
             if sampled:
                 temperature, seed = sampled.temperature, sampled.seed
                 how = replace(how, temperature=temperature, seed=seed, keyed_noise=True)
-            expert, weak = self._models_of(key)
             prompts = self._prompts(rendered) * times
-            ids = decode(expert, prompts, how, weak, self.progress.advance)
+            ids = self.engine.decode(key, prompts, how, self.progress.advance)
             nll = [] if self.withheld(questions, part) else self._solution_nll([arm], rendered)[0]
             results = self.store.commit(run, self._graded(ids, nll, rendered, times))
         return results
@@ -177,6 +192,7 @@ class Scoring:
             results = self.store.commit(run, {"logliks": logliks})
         return letters_from(results["logliks"], questions.rows)
 
+    @timed("scoring")
     def _first_tokens(
         self, arm: Arm, rendered: Slice, options: Sequence[Sequence[Encoded]], known: bool
     ) -> list[list[float]]:
@@ -184,14 +200,10 @@ class Scoring:
 
         ``known``: after the prompts of the solutions, whose states are kept already.
         """
-        rows, states, key = [letters[0] for letters in options], None, arm.key()
-        models = self._models_of(key)
-        if known:
-            rows, states = self.solutions(rendered), self._states_pair(key, rendered)
+        rows = self.solutions(rendered) if known else [letters[0] for letters in options]
         tokens = [[letter.ids[-1] for letter in letters] for letters in options]
-        mix = averaged if "average" in key else unmasked(key["lam"], gate_of(key))
-        float32 = Precision("float32")
-        return probes.first_tokens(models, rows, self.tokenizer, tokens, mix, float32, states)
+        kept = rendered.content_hash if known else None
+        return self.engine.first_tokens(arm.key(), rows, tokens, kept)
 
     def withheld(self, questions: Slice, part: str) -> str | None:
         """Why NLL is not taken on these questions (:func:`springback.data.nll_withheld`)."""
@@ -225,11 +237,11 @@ class Scoring:
         correct, cut = tuple(results["correct"]), results.get("cut")
         return Tried(value, correct, tuple(nll), cut, sampled=sampled)
 
+    @timed("decoding")
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
-        key = arms[0].key()
+        keys = [arm.key() for arm in arms]
         self._announce(part, arms, len(rendered))
-        lams = [arm.key()["lam"] for arm in arms]
         if self.by_likelihood:
             nlls = self._nlls(arms, rendered, part)
             graded = self._graded_choices(arms, nlls, rendered)
@@ -237,19 +249,16 @@ class Scoring:
                 self.store.commit(run, results)
             return
         known = self._known(arms[0], rendered, part)
-        answers, _ = decode_variants(
-            (self.sweep.at(at_of(key)), self._model(key["weak"])),
-            self._prompts(rendered),
-            replace(self._how(rendered), gate=gate_of(key)),
-            lams,
-            known,
-            self.progress.advance,
+        how = replace(self._how(rendered), gate=gate_of(keys[0]))
+        answers = self.engine.decode_each(
+            keys, self._prompts(rendered), how, known, self.progress.advance
         )
-        if 0.0 in answers:
-            self._answers[rendered.content_hash, at_of(key)] = answers[0.0]
+        for key, ids in zip(keys, answers, strict=True):
+            if not key["lam"]:
+                self._answers[rendered.content_hash, at_of(key)] = ids
         nlls = self._nlls(arms, rendered, part)
-        for (run, _), lam, nll in zip(group, lams, nlls, strict=True):
-            self.store.commit(run, self._graded(answers[lam], nll, rendered))
+        for (run, _), ids, nll in zip(group, answers, nlls, strict=True):
+            self.store.commit(run, self._graded(ids, nll, rendered))
 
     @property
     def by_likelihood(self) -> bool:
@@ -281,7 +290,8 @@ class Scoring:
         self, arms: Sequence[Arm], choices: Sequence[Sequence[Encoded]]
     ) -> list[list[list[float]]]:
         """Log-likelihood of every choice of every question by arm (one mu and weak model), nats."""
-        by_arm = self._text_nll(arms, [choice for row in choices for choice in row])
+        keys = [arm.key() for arm in arms]
+        by_arm = self.engine.text_nll(keys, [choice for row in choices for choice in row])
         waiting = map(iter, by_arm)
         return [[[-next(scores).nats for _ in row] for row in choices] for scores in waiting]
 
@@ -300,6 +310,7 @@ class Scoring:
             self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
+    @timed("waiting")
     def make_elsewhere(self, how: How, arms: Sequence[Arm], questions: Slice, part: str) -> None:
         """Have :attr:`elsewhere`, where it is set, make the runs of ``arms`` that are not done."""
         if self.elsewhere is None:
@@ -350,8 +361,9 @@ class Scoring:
         )
 
     def inputs(self) -> dict[str, Any]:
-        """What changes numbers in every run: how questions are put, and the dtype."""
-        return {**self.settings.chat_inputs(), **self.sweep.place.inputs()}
+        """What changes numbers in every run: how questions are put, the dtype, the engine."""
+        chat, place = self.settings.chat_inputs(), self.sweep.place
+        return {**chat, **place.inputs(), **self.engine.inputs()}
 
     def solutions(self, rendered: Slice) -> list[Any]:
         """The reference solutions as tokens; of the answers where there are none."""
@@ -364,6 +376,8 @@ class Scoring:
         s = self.settings
         if s.batch_size != "auto":
             return s.batch_size
+        if s.engine == VLLM:  # which fits its own batches to its memory
+            return MOST
         lambdas = max(len(s.lam), len(s.lam_cd))
         run = Run.of(
             "batch",
@@ -424,7 +438,8 @@ class Scoring:
             **({"sampled": sampled} if times > 1 else {}),
             "nll": nll,
             "completions": texts,
-            "cut": sum(len(i) == self.settings.max_new_tokens for i in ids),
+            "cut": sum(cut_off := [len(i) == self.settings.max_new_tokens for i in ids]),
+            "cut_off": cut_off[: len(rendered)],
         }
         if self.format.expressions(rows):
             unread = results["unread"] = outcomes.count("unread")
@@ -440,12 +455,6 @@ class Scoring:
         prompt = prompt_text(self.tokenizer, rendered.rows[0], self.settings.system)
         begun = "<think>" if in_thoughts(prompt) else ""
         return [begun + text for text in texts]
-
-    def _model(self, weak: str | None) -> Model | None:
-        """The weak model of that name, in the place of the one before."""
-        if weak is None:
-            return None
-        return self.sweep.weak("ft" if weak == "ft" else self.weak.get(weak, "early"))
 
     def _known(self, arm: Arm, rendered: Slice, part: str) -> list[list[int]] | None:
         """Answers without contrast at this place, else at the nearest mu: a guess to begin with."""
@@ -469,51 +478,9 @@ class Scoring:
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
         """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
-        states = self._states_pair(arms[0].key(), rendered)
-        by_arm = self._text_nll(arms, self.solutions(rendered), states)
+        keys, texts = [arm.key() for arm in arms], self.solutions(rendered)
+        by_arm = self.engine.text_nll(keys, texts, rendered.content_hash)
         return [[s.per_token for s in scores] for scores in by_arm]
-
-    def _text_nll(
-        self,
-        arms: Sequence[Arm],
-        encoded: Sequence[Encoded],
-        states: tuple[LastStates | None, LastStates | None] = (None, None),
-    ) -> list[list[TextNLL]]:
-        """NLL of any texts by arm (one mu and weak model); ``states``: known ones of the two."""
-        key, precision = arms[0].key(), Precision("float32")
-        expert, weak = self._models_of(key)
-        if weak is None:
-            return [probes.nll(expert, encoded, self.tokenizer, precision, states[0])] * len(arms)
-        if "average" in key:
-            pair = (expert, weak)
-            scores = probes.mixed_nll(pair, encoded, self.tokenizer, averaged, precision, states)
-            return [scores] * len(arms)
-        lams = [arm.key()["lam"] for arm in arms]
-        both = (states[0], states[1]) if states[0] and states[1] else None
-        by_lam = probes.pair_nll(
-            expert, weak, encoded, self.tokenizer, lams, precision, gate_of(key), both
-        )
-        return [by_lam[lam] for lam in lams]
-
-    def _models_of(self, key: Mapping[str, Any]) -> tuple[Model, Model | None]:
-        return self.sweep.at(at_of(key)), self._model(key["weak"])
-
-    def _states_pair(
-        self, key: Mapping[str, Any], rendered: Slice
-    ) -> tuple[LastStates | None, LastStates | None]:
-        """Of the strong and the weak model over the solutions."""
-        weak = 0.0 if key["weak"] == "ft" else key["weak"]
-        beside = None if weak is None else self._states_of(rendered, weak)
-        return self._states_of(rendered, at_of(key)), beside
-
-    def _states_of(self, rendered: Slice, model: At | str) -> LastStates | None:
-        """Of the expert by its mu (at 0 it is the fine-tuned model), of others by their name."""
-        if not self.reuse:
-            return None
-        if self._states[0] != rendered.content_hash:
-            self._states = (rendered.content_hash, MemoryBudget(STATES), {})
-        _, room, by_model = self._states
-        return by_model.setdefault(model, LastStates(room))
 
 
 def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -> ModelPair:
@@ -522,3 +489,15 @@ def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -
     if ft.adapter is not None:
         return AdapterPair(early, ft, chat=settings, place=place, before=before)
     return CheckpointPair(early, ft, chat=settings, place=place, scratch=store.root, before=before)
+
+
+def _engine(
+    settings: BoostSettings,
+    line: Sequence[Checkpoint],
+    sweep: ModelPair,
+    weak: Mapping[str, Checkpoint],
+    timer: Timer,
+) -> Engine:
+    if settings.engine == VLLM:
+        return VllmEngine(settings, line, sweep, weak, timer)
+    return TransformersEngine(sweep, weak, timer)

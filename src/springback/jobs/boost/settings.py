@@ -8,6 +8,7 @@ from typing import Literal
 
 from springback.core import Recipe
 from springback.settings import (
+    ENGINES,
     ChatSettings,
     ComputeSettings,
     Settings,
@@ -79,6 +80,13 @@ class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
     train_batch_size: int = setting(16, "With --train.")
     epochs: int = setting(2, "With --train, at least 2.")
     precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
+    checkpoint_activations: bool = setting(
+        False,
+        "Train with one layer's activations at a time and compute them twice: less memory, a third "
+        "more time, the same weights.",
+        changes="nothing",
+        added=True,
+    )
     seed: int = setting(0, "Of data order and training.", changes="seed")
 
 
@@ -189,9 +197,29 @@ class ProofSettings(Settings, group="Proof and results", changes="nothing"):
     )
 
 
+@dataclass(frozen=True)
+class EngineSettings(Settings, group="Engine", changes="nothing"):
+    """What decodes and scores the arms, in the search and on the test alike."""
+
+    engine: str = setting(
+        "auto",
+        f"{', '.join(ENGINES)}; auto is what made the folder's runs, in a new folder vLLM where "
+        "there is CUDA and it is found.",
+        added=True,
+        changes="decoding",
+    )
+    vllm_python: str | None = setting(
+        None,
+        "The Python of an environment with vLLM and springback. [default: this one, "
+        "SPRINGBACK_VLLM_PYTHON, what make vllm made]",
+        added=True,
+    )
+
+
 # A dataclass has its last base's fields first, so the groups stand here from the last to the first.
 @dataclass(frozen=True)
 class BoostSettings(
+    EngineSettings,
     ComputeSettings,
     ProofSettings,
     SearchSettings,

@@ -19,6 +19,7 @@ from springback.core import Slice, content_hash
 from springback.data import content_key
 from springback.errors import SpringbackError, StoreError
 from springback.jobs.boost.checkpoints import Pair
+from springback.jobs.boost.engine import TRANSFORMERS
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.settings import BoostSettings
 from springback.results.boost_schema import Opening
@@ -125,6 +126,8 @@ def _chosen(settings: BoostSettings) -> dict[str, Any]:
         for name, value in vars(settings).items()
         if name not in _NO_CHOICE and value != plain[name]
     }
+    if chosen.get("engine") == TRANSFORMERS:  # as before there was a choice
+        del chosen["engine"]
     return {**chosen, **question_format(settings).key()}  # a function by what its file holds
 
 

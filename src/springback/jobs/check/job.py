@@ -37,6 +37,7 @@ from springback.results.check_schema import AlongRun, Check, CheckedModel, Drift
 from springback.results.places import require_same_kind, require_same_study
 from springback.results.schema import Part, Verdict
 from springback.results.store import Store
+from springback.results.texts import QUESTIONS, Answer, Asked, drop_texts, write_texts
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
 
@@ -75,6 +76,11 @@ def check(
             model.release()
             release_memory()
         progress.close()
+        if asked := list(_asked(work, [base, *tuned])):
+            if left_out := write_texts(store.root, QUESTIONS, asked):
+                progress.note(left_out)
+        else:
+            drop_texts(store.root, QUESTIONS)
         done = labelled(models)
         analysis = Check(settings.base, done, _along(done, pairs))
         return write_result(
@@ -87,6 +93,20 @@ def check(
             verdict=_verdict(analysis),
             computing=placement(settings).describe(),
         )
+
+
+def _asked(work: Work, subjects: Sequence[Subject]) -> Iterator[Asked]:
+    """Questions of choices and tasks with every model's score; their texts are not kept."""
+    for item in work.items:
+        if item.kind != "choice" and item.harness is None:
+            continue
+        scores: dict[str, list[float]] = {}
+        for subject in subjects:
+            kept = (work.store.results(work.item_run(subject, item)) or {}).get("scores", {})
+            scores[subject.name] = next(iter(kept.values()), [])
+        for i, row in enumerate(item.part.rows):
+            known = {name: Answer("", s[i]) for name, s in scores.items() if i < len(s)}
+            yield Asked(row.prompt, row.answer or row.response, known)
 
 
 def plan(settings: CheckSettings, out: str | Path = "springback-check") -> CheckPlan:

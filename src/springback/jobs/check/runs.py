@@ -110,7 +110,9 @@ class Work:
     def _once(self, run: Run, measure: Callable[[], dict[str, Any]], title: str) -> dict[str, Any]:
         kept = self.store.results(run)
         if kept is None:
-            kept = self.store.commit(run, measure())
+            with self.store.timer.part("probing"):
+                measured = measure()
+            kept = self.store.commit(run, measured)
         self.progress.advance(1, title)
         return kept
 

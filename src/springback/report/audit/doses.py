@@ -20,6 +20,7 @@ from springback.results.audit_schema import (
     Probe,
     Rebound,
 )
+from springback.results.schema import Interval
 
 ABOVE = "examples of the opposite (higher = more durable)"
 NO_GAIN = "no gain to undo"
@@ -94,6 +95,28 @@ def share_left(
     moved the probe by nothing, or the start is unknown.  Of a finished model the base model's
     value stands for the start's, or 0.
     """
+    scale = _start_and_gain(probe, curve, finished)
+    return None if scale is None else tuple((m - scale[0]) / scale[1] for m in curve.mean)
+
+
+def _shares(curve: Curve, start: float, gain: float) -> list[Interval | None]:
+    """The shares in percent, with the curve's own intervals in units of the mean gain."""
+
+    def share(value: float) -> float:
+        return 100 * (value - start) / gain
+
+    def scaled(known: Interval | None) -> Interval | None:
+        if known is None or known.bounds is None:
+            return known and Interval(share(known.mean))
+        low, high = sorted(map(share, known.bounds))
+        return Interval(share(known.mean), low, high)
+
+    return [scaled(curve.at(dose)) for dose in curve.dose]
+
+
+def _start_and_gain(
+    probe: Probe, curve: Curve, finished: Finished | None
+) -> tuple[float, float] | None:
     start = None if probe.start is None else probe.start.mean
     if finished is not None:
         start = finished.base or 0.0
@@ -104,9 +127,7 @@ def share_left(
         gain = gain or math.nan
     elif gain <= 0:
         return None
-    if not math.isfinite(gain):
-        return None
-    return tuple((m - start) / gain for m in curve.mean)
+    return (start, gain) if math.isfinite(gain) else None
 
 
 def share_chart(probe: Probe, finished: Finished | None = None) -> Chart | None:
@@ -114,12 +135,13 @@ def share_chart(probe: Probe, finished: Finished | None = None) -> Chart | None:
     series = [
         Series(
             AS_IT_IS if finished else f"{curve.n_pos:,}",
-            [100 * s for s in share],
+            _shares(curve, *scale),
             curve.dose,
             index=i,
+            band=0.16,
         )
         for i, curve in enumerate(probe.curves)
-        if (share := share_left(probe, curve, finished)) is not None
+        if (scale := _start_and_gain(probe, curve, finished)) is not None
     ]
     whole, above = "aligned model, 0 % the start model", "share of the gain in margin left, %"
     if finished:
@@ -130,9 +152,11 @@ def share_chart(probe: Probe, finished: Finished | None = None) -> Chart | None:
             "dose-share",
             "What is left of the alignment",
             f"100 % is the {whole}; the dashed line marks half undone, and where a line crosses "
-            "it is the dose that undoes half. The share is a ratio of the means in the chart "
-            "above, so it has no band.",
+            "it is the dose that undoes half. The share is a ratio of means over the seeds.",
             legend="model" if finished else "aligned on",
+            intervals="Bands are the 95 % intervals of what is measured, in units of the mean gain."
+            if any(curve.band for curve in probe.curves)
+            else "No interval was computed, so no band is drawn.",
         ),
         Plot(
             above,

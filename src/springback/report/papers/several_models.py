@@ -118,7 +118,6 @@ def _published_section(reproduction: Reproduction) -> Section:
         grids=tuple(grids),
         missing="" if grids else "Nothing was measured.",
         reading=f"The paper: {formatting.sentence(paper)}" if paper else "",
-        beside=len(grids) > 1,
     )
 
 

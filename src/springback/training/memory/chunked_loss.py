@@ -40,7 +40,8 @@ class _Buffers:
         shape, device = (CHUNK, len(weight)), weight.device
         self.wide = torch.empty(shape, dtype=torch.float32 if low else dtype, device=device)
         self.logits = torch.empty(shape, dtype=dtype, device=device) if low else self.wide
-        self._rounded = torch.empty_like(weight, dtype=dtype) if low else None
+        # A head that is held in the products' type, as of a frozen base, needs no copy.
+        self._rounded = torch.empty_like(weight, dtype=dtype) if dtype != weight.dtype else None
 
     def rounded(self, weight: Tensor) -> Tensor:
         """The head's weight in ``dtype``."""

@@ -28,13 +28,12 @@ from springback.results.audit_schema import (
     UndoDoses,
     WithinBound,
 )
-from springback.results.probe_info import PROBES, ProbeInfo
+from springback.results.probe_info import PROBES, SAMPLED, ProbeInfo
 from springback.results.schema import Part
 from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
 #: Probes that score sampled texts.
-SAMPLED = ("sentiment", "behaviour")
 #: Why a finished model has no dose to undo.
 NOTHING = "not defined: there is none to lose"
 #: Margin of the most aligned model by number of examples of the second alignment, by seed.

@@ -172,18 +172,23 @@ _WORDS = {
 
 
 def judge(
-    settings: BoostSettings, analysis: Boost, written: str = "EpiCoDe", kept: bool = False
+    settings: BoostSettings,
+    analysis: Boost,
+    written: str = "EpiCoDe",
+    kept: bool = False,
+    why: str | None = None,
 ) -> Verdict:
     """Label and sentences; the label is that of the method that is written: EpiCoDe, or the plain
-    model in its place."""
+    model in its place.  ``why``: a sentence for where the fine-tuned model is kept."""
     rows = {row.method: row for row in analysis.methods or ()}
     ep = rows[written]
     label = "no gain" if kept else str(ep.verdict)
     if kept:
         text = (
-            "Validation chose mu = 0 and lambda = 0: extrapolation and contrast do not help this "
-            "pair, the fine-tuned model is kept as it is."
+            "Validation chose mu = 0 and lambda = 0: the fine-tuned model is kept as it is, since "
+            "neither extrapolation nor contrast was seen to help it."
         )
+        text += f" {why}" if why else ""
     else:
         what = f"EpiCoDe (mu {ep.mu:g}, lambda {ep.lam:g})"
         if analysis.run is not None and written != "EpiCoDe":

@@ -9,6 +9,7 @@ from springback.data import is_built_in, is_local, split_conditions, task_of
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.candidates import candidates
 from springback.jobs.boost.checks import ROWS, check_values
+from springback.jobs.boost.engine import VLLM
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
@@ -56,6 +57,11 @@ def check(settings: EpicodeSettings) -> None:
         raise SpringbackError(
             f"--smaller {settings.smaller} with a given pair; allowed: with --model, whose rows it "
             "is fine-tuned on; name a fine-tuned model with --weak"
+        )
+    if settings.engine == VLLM:
+        raise SpringbackError(
+            "--engine vllm with epicode-...; allowed: transformers, by which its seeds were made "
+            "and are compared; leave it out"
         )
     for task in settings.tasks or (settings.task,):
         try:

@@ -50,7 +50,7 @@ NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: they change no answer.
 _SAMPLING = ("samples", "temperature")
 _ALWAYS = tuple(
-    n for n in names_changing(BoostSettings, "decoding") if n not in ("dtype", *_SAMPLING)
+    n for n in names_changing(BoostSettings, "decoding") if n not in ("dtype", "engine", *_SAMPLING)
 )
 _IF_CHANGED = (*names_changing(BoostSettings, "method", "prompt"), *_SAMPLING)
 #: Beside EpiCoDe and CD only one plain model that goes as far is tested, but for the theory.
@@ -186,7 +186,9 @@ def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     labels = {}
     if job.smaller and train is not None:
         start = resolve(job.smaller)
-        done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
+        done = train_epochs(
+            start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+        )
         pair.weak["other"] = done.points[-1].checkpoint
         labels["other"] = f"fine-tuned {Path(job.smaller).name}"
         s = replace(s, ablate_weak=(*s.ablate_weak, "other"))
@@ -256,7 +258,9 @@ def _reference(job: Job, store: Store, progress: Progress) -> Reference | None:
     if any(row.prompt in held for row in train.rows):
         raise DataError("the reference's rows hold questions of the test; use other data")
     start = resolve(s.model or "")
-    done = train_epochs(start, train, s.recipe(), store, progress, s.system, s)
+    done = train_epochs(
+        start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+    )
     return Reference(done.points[-1].checkpoint)
 
 

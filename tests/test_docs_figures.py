@@ -1,0 +1,253 @@
+"""Figures on the pages are those of the raw files: tables, quoted verdicts, charts.
+
+A table is made anew from its raw file, row by row; a row that the page does not have is stale.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs_charts import LINKED, RESULTS, draw
+from markdown_links import ROOT, in_repository, links
+
+GB = 1e9
+Rows = Iterator[str]
+
+
+def raw(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign; a zero has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def ranged(interval: dict[str, float], digits: int, scale: float = 1) -> str:
+    low, high = (signed(scale * interval[end], digits) for end in ("low", "high"))
+    return f"{signed(scale * interval['mean'], digits)} ({low} to {high})"
+
+
+def refusals() -> Rows:
+    """guide/commands.md: seconds of refusals, medians."""
+    data = raw("refusals")
+    for line, now in data["after"].items():
+        before = data["before"][line]
+        old = [f"{statistics.median(before[what]):.1f}" for what in ("computing", "wall")]
+        new = [f"{statistics.median(now[what]):.2f}" for what in ("computing", "wall")]
+        yield f"| {line} | {' | '.join([*old, *new])} |"
+
+
+def fuzz() -> Rows:
+    """reliability.md: damaged inputs."""
+    kinds = raw("fuzz")["by_kind"]
+    total = [0, 0, 0, 0]
+    for kind, one in kinds.items():
+        first, last = one["seeds"]
+        wrong = sum(one["wrong"].values())
+        counts = (last - first + 1, one["accepted"], one["refused"], wrong)
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        yield f"| `{kind}` | {' | '.join(f'{n:,}' for n in counts)} | {one['seconds']} |"
+    yield f"| all | {' | '.join(f'{n:,}' for n in total)} | "
+
+
+def kills() -> Rows:
+    """reliability.md: kills."""
+    for work, one in raw("kills")["by_work"].items():
+        wrong = len(one["wrong"])
+        yield f"| `{work}` | {one['kills']} | {one['ends']} | {wrong} | {one['seconds']} |"
+
+
+def choosing() -> Rows:
+    """boost.md: regret of rules that choose, in points."""
+    for rule in raw("choosing")["summary"].values():
+        questions = [rule["by_questions"][n] for n in ("32", "64", "200", "500")]
+        nll = [rule["by_nll"][word] for word in ("agrees", "opposes")]
+        shown = [rule["regret"], *questions, *nll, rule["worst_cell"], rule["false_gains"]]
+        yield f" | {' | '.join(f'{100 * value:.2f}' for value in shown)} |"
+
+
+def regimes() -> Rows:
+    """boost.md: where extrapolation helps."""
+    for name, one in raw("regime_map")["summary"]["regimes"].items():
+        rate, rows = name.removesuffix(" rows").split(" / ")
+        accuracy = f"{100 * one['fine_tuned_accuracy']:.1f} %"
+        steps = one["mu"] if len(set(one["mu"])) > 1 else one["mu"][:1]
+        mu, nll = ", ".join(map(str, steps)), ranged(one["nll_difference"], 4)
+        yield f"| {rate} | {rows} | {accuracy} | {mu} | {nll} |"
+
+
+def vllm() -> Rows:
+    """questions/serve.md: tokens a second."""
+    listed = raw("vllm_throughput")["throughput"]
+    for arm, name in {"plain": "plain model", "pair": "pair"}.items():
+        speeds = [x["tokens_per_second"] for x in listed if x["arm"] == arm]
+        yield f"| {name} | {' | '.join(f'{speed:.3g}' for speed in speeds)} |"
+
+
+def planned_memory() -> Rows:
+    """costs.md: planned memory against measured."""
+    for one in raw("plan_memory")["cases"]:
+        measured = f"{one['measured'] / GB:.2f} ({one['mapped'] / GB:.2f} mapped)"
+        job = f"{one['case']}, {one['dtype']}"
+        off = f"{100 * one['off']:+.0f} %"
+        yield f"| `{one['model']}` | {job} | {one['planned'] / GB:.2f} | {measured} | {off} |"
+
+
+def training_memory() -> Rows:
+    """costs.md: memory of training."""
+    cases = {**raw("memory")["cases"], **raw("memory_sft")["cases"]}
+    for one in cases.values():
+        yield f"| {one['peak_anonymous'] / GB:.2f} | {one['above_state'] / GB:.2f} |"
+
+
+def boost_memory() -> Rows:
+    """costs.md: memory of a boost, now."""
+    for one in raw("boost_memory")["cases"].values():
+        yield f"| {one['models']:.2f} ({one['used'] / GB:.2f} GB) |"
+
+
+def checked() -> Rows:
+    """guide/check.md: the example's table."""
+    for one in raw("check")["base_and_tuned"]["analysis"]["models"][0]["measures"]:
+        share = one["unit"] == "share"
+        size = 100 if share else 1
+        values = [
+            f"{100 * one[model]['mean']:.0f} %" if share else f"{one[model]['mean']:.3f}"
+            for model in ("base", "tuned")
+        ]
+        digits = 3 if not share else 1 if one["difference"]["mean"] else 0
+        difference = ranged(one["difference"], digits, size)
+        named = f"| {one['measure']} ({one['source']}) | {one['label']} | "
+        yield f"{named}{' | '.join(values)} | {difference} | {one['p_holm']:.0e} |".replace(
+            "e-0", "e-"
+        ).replace("1e+00", "1")
+
+
+def compared() -> Rows:
+    """guide/compare.md: two real runs."""
+    one = raw("compare_evals")["compared"]
+    yield f"{100 * one['first']:.1f} % and {100 * one['other']:.1f} %"
+    yield ranged(one["difference"], 1, 100).replace(" (", " points (")
+    yield f"{one['won']} questions won, {one['lost']} lost"
+    yield f"p = {one['p_unpaired']:.3f}, the test by question p = {one['p']:.4f}"
+
+
+def refused_share() -> Rows:
+    """index.md: refusals after alignment, and after 64 and 512 unsafe answers."""
+    file = RESULTS / "safety-rebound" / "result.json"
+    measured = json.loads(file.read_text("utf-8"))["measurements"]
+    scores = [m for m in measured if m["probe"] == "behaviour"]
+
+    def shares(phase: str, dose: int) -> list[int]:
+        kept = [
+            (m["tags"]["n_pos"], m["value"])
+            for m in scores
+            if m["tags"]["phase"] == phase and m["tags"].get("n_neg") == dose
+        ]
+        by_size = groupby(sorted(kept), key=lambda pair: pair[0])
+        means = [statistics.mean(value for _, value in some) for _, some in by_size]
+        return [round(100 * mean) for mean in means]
+
+    aligned, few, many = shares("align", 0), shares("perturb", 64), shares("perturb", 512)
+    yield f"refuses {min(aligned)} to {max(aligned)} % of held-out prompts"
+    yield f"leaves {min(few)} to {max(few)} %, on 512 at most {max(many)} %"
+
+
+def safety() -> Rows:
+    """elasticity.md: the table of the safety study."""
+    yield from _rebound("safety-rebound")
+
+
+def reviews() -> Rows:
+    """elasticity.md: the table of film reviews."""
+    yield from _rebound("imdb-rebound")
+
+
+def _rebound(name: str) -> Rows:
+    analysis = json.loads((RESULTS / name / "result.json").read_text("utf-8"))["analysis"]
+    of = ("gain", "fall", "share_lost")
+    halves = analysis["doses_to_undo"]["half"]["at"]
+    for *values, half in zip(*(analysis["rebound"][key] for key in of), halves, strict=True):
+        gain, fall, share = (value["mean"] for value in values)
+        limits = f"({values[0]['low']:.3f} to {values[0]['high']:.3f})"
+        low, high = half["mean"]["at_least"], half["mean"]["at_most"]
+        dose = f"{low:.0f}" if low == high else f"{low:.0f} to {high or 0:.0f}"
+        dose = dose if high else f"more than {low:.0f}"
+        row = f"| {half['n_pos']} | {gain:.3f} {limits} | {fall:.3f} | {100 * share:.0f} % | {dose}"
+        yield row
+
+
+#: What makes the rows -> the page that has them.
+TABLES: dict[Callable[[], Rows], str] = {
+    refusals: "guide/commands.md",
+    fuzz: "reliability.md",
+    kills: "reliability.md",
+    choosing: "boost.md",
+    regimes: "boost.md",
+    vllm: "questions/serve.md",
+    planned_memory: "costs.md",
+    training_memory: "costs.md",
+    boost_memory: "costs.md",
+    checked: "guide/check.md",
+    compared: "guide/compare.md",
+    refused_share: "index.md",
+    safety: "elasticity.md",
+    reviews: "elasticity.md",
+}
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_figures_are_those_of_the_raw_file(table: Callable[[], Rows]) -> None:
+    text = " ".join(page(TABLES[table]).split())
+    rows = [*table()]
+    assert rows
+    assert [row for row in rows if row not in text] == []
+
+
+def test_a_stale_figure_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = raw("vllm_throughput")
+    data["throughput"][0]["tokens_per_second"] += 1
+    monkeypatch.setattr("test_docs_figures.raw", lambda _: data)
+    with pytest.raises(AssertionError):
+        test_figures_are_those_of_the_raw_file(vllm)
+
+
+def test_what_fits_is_said_alike() -> None:
+    (row,) = [line for line in page("costs.md").splitlines() if line.startswith("| generate, ")]
+    assert row in page("questions/serve.md")
+
+
+QUESTIONS = sorted(path.name for path in (ROOT / "docs" / "questions").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_quoted_verdicts_are_those_of_the_linked_results(name: str) -> None:
+    text = page(f"questions/{name}")
+    raw_files = [in_repository(f"docs/questions/{name}", t) for t in links(text)]
+    said = " ".join((ROOT / f).read_text("utf-8") for f in raw_files if f.endswith(".json"))
+    quotes = re.findall(r"^(?:> .*\n)+", text, flags=re.MULTILINE)
+    quoted = [" ".join(quote.replace("> ", "").split()) for quote in quotes]
+    assert quoted or name == "serve.md"  # which has two tables
+    assert [quote for quote in quoted if quote not in said] == []
+
+
+@pytest.mark.parametrize("name", sorted(LINKED))
+def test_charts_are_drawn_from_their_results(name: str, tmp_path: Path) -> None:
+    drawn = draw(name, tmp_path)
+    published = RESULTS / name / "charts"
+    stale = [c for c in LINKED[name] if (drawn / c).read_bytes() != (published / c).read_bytes()]
+    assert stale == [], "make charts draws them anew"
