@@ -298,6 +298,13 @@ def audit_parts(
     return tuple(parts)
 
 
+def judge_part(name: str, weights: float | None) -> Part:
+    """A model that scores sampled texts; ``weights`` None: it is not here yet."""
+    if weights is None:
+        return Part(f"judge {name}", 0, "not here yet, so not counted")
+    return Part(f"judge {name}", 4 * int(weights), f"{weights / 1e6:,.0f}M of 4 bytes")
+
+
 def lines(parts: Sequence[Part]) -> list[tuple[str, str, str]]:
     """Rows of a table: part, size, how it is counted; and the sum."""
     sums = ("all of it", byte_size(total(parts)), "at the peak")

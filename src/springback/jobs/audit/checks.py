@@ -66,7 +66,6 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     place = audit_placement(settings)
     if settings.precision == "auto":
         settings = replace(settings, precision=default_precision(place.device))
-    _check_whole_weights(settings)
     return settings
 
 
@@ -105,6 +104,7 @@ def check_values(settings: AuditSettings) -> AuditSettings:
             )
     settings = settle(settings)
     _check_probes(settings)
+    _check_whole_weights(settings)
     _check_attacks(settings)
     for flag in ("algorithm", "perturb_algorithm"):
         _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
@@ -343,9 +343,7 @@ def _check_recipes(settings: AuditSettings) -> None:
 
 def _check_whole_weights(settings: AuditSettings) -> None:
     """An adapter has no weights for the probes that read them."""
-    from springback.probes.registry import get_probe
-
-    whole = [p for p in settings.probes if get_probe(p).whole_weights]
+    whole = [p for p in settings.probes if PROBES[p].whole_weights]
     if settings.lora_rank and whole:
         raise SpringbackError(
             f"--probes has {', '.join(whole)} with --lora-rank {settings.lora_rank}; an adapter "

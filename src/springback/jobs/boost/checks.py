@@ -45,6 +45,13 @@ BUILT_IN = "problems"
 WEAK = ("early", "init", "other")
 
 
+def weak_label(folder: str | None) -> str:
+    """What the weak model of ``--weak`` is called in the table: its folder's name, marked where
+    another method has that name."""
+    name = Path(folder or "").name
+    return f"{name} (--weak)" if name in ("", "ft", *WEAK) else name
+
+
 #: The settings that name what is read.
 READ = ("early", "ft", "model", "weak", "reference", "train", "validation", "test")
 
