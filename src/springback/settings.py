@@ -413,6 +413,12 @@ class ComputeSettings(Settings, group="Computing", changes="decoding"):
         "accelerator, float32 on a CPU.",
         added=True,
     )
+    quantize: str | None = setting(
+        None,
+        "nf4: hold the base below LoRA adapters in 4 bit (bitsandbytes), computed in bfloat16; "
+        "audits with --lora-rank, boosts of adapters, adapters in generate and serve.",
+        added=True,
+    )
     device: str = setting(
         "auto",
         "auto, cpu, mps, cuda or cuda:N; auto is the accelerator if there is one.",
