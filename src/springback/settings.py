@@ -259,7 +259,7 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
     save_every: float = setting(45.0, "Seconds of training between saved states.")
     accelerate: str | None = setting(
         None,
-        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "accelerate's config file: training (sft) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
     checkpoint_activations: bool = setting(

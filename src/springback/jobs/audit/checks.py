@@ -213,10 +213,14 @@ def _check_execution(settings: AuditSettings) -> None:
     if settings.accelerate is not None:
         read_launch(settings.accelerate)
         algorithms = {settings.algorithm, settings.perturb_algorithm}
-        if algorithms != {"sft"} or settings.lora_rank:
+        if algorithms != {"sft"}:
             raise SpringbackError(
-                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
-                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+                f"--accelerate with {', '.join(sorted(algorithms))}; it trains by sft: leave it out"
+            )
+        if settings.quantize:
+            given = f"--accelerate with --quantize {settings.quantize}"
+            raise SpringbackError(
+                describe(given, "a base in bfloat16 or float32", "leave out one of the two")
             )
     if settings.quantize and not settings.lora_rank:
         raise SpringbackError(
