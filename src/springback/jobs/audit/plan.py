@@ -201,6 +201,7 @@ def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
         whole_logits=entry.learns != "rows",
         reference=reference,
         checkpointed=s.checkpoint_activations,
+        quantize=s.quantize,
     )
 
 

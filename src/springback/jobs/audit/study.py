@@ -187,7 +187,7 @@ class Study(ProbeInputs):
                 rows,
                 recipe,
                 replace(read_launch(self.settings.accelerate), checkpoint_activations=less),
-                self.store.partial(run),
+                resume,
                 marks,
                 self.progress,
             )
