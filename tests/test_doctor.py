@@ -7,12 +7,26 @@ import pytest
 
 from springback.cli import doctor
 from springback.cli.doctor import Finding, cpu_finding, diagnose, extra_finding, extra_packages
+from springback.integrations.vllm.environment import VARIABLE
 from springback.models import builtin
 
 
 def named(findings: list[Finding], name: str) -> Finding:
     (found,) = [f for f in findings if f.name == name]
     return found
+
+
+def test_where_vllm_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python"
+    monkeypatch.setenv(VARIABLE, str(python))
+    lacking = doctor._vllm()
+    assert lacking.ok, "a choice"
+    assert f"{VARIABLE} {python}, which does not run as Python" in lacking.value
+    assert "make vllm" in lacking.advice
+    told = '{"vllm": true, "springback": true, "version": "1.2"}'
+    python.write_text(f"#!/bin/sh\necho '{told}'\n")
+    python.chmod(0o755)
+    assert doctor._vllm().value == f"1.2, {python}"
 
 
 def test_a_working_installation_has_no_fault_in_its_parts(

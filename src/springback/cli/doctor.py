@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import NamedTuple
 
 from springback.core import byte_size
+from springback.errors import SpringbackError
+from springback.integrations.vllm.environment import VARIABLE, find_python
 from springback.results.provenance import (
     available_memory,
     cpu_flags,
@@ -50,13 +52,13 @@ class Finding(NamedTuple):
 
 
 def diagnose() -> list[Finding]:
-    """Versions, device, memory, disk, cache, the built-in model and the extras, in this order.
+    """Versions, device, vLLM, memory, disk, cache, built-in models and extras, in this order.
 
     Loads torch (some seconds), since only torch knows what it can use.
     """
     models, fault = _load("models.loading")
     builtin, _ = _load("models.builtin")
-    findings = [*_versions(), _device(models, fault), _memory(), *_fits(models)]
+    findings = [*_versions(), _device(models, fault), _vllm(), _memory(), *_fits(models)]
     if builtin is not None:
         findings += [*_cache(builtin), *_builtin(builtin)]
     return findings + _extras()
@@ -102,6 +104,17 @@ def cpu_finding(flags: frozenset[str]) -> Finding:
     # Slower is no fault: everything still runs.
     advice = "no native bf16: training runs in float32, about half as fast"
     return Finding("device", value, True, advice)
+
+
+def _vllm() -> Finding:
+    """Where ``boost --engine vllm`` finds vLLM; without it boosts go through Transformers."""
+    try:
+        python = find_python()
+    except SpringbackError as error:
+        advice = f"for boost --engine vllm: make vllm, or {VARIABLE}=PYTHON"
+        wrong = f": {error}" if os.environ.get(VARIABLE) else ""
+        return Finding("vllm", f"not found{wrong}", True, advice)
+    return Finding("vllm", f"{python.version}, {python.path}", True, "")
 
 
 def _memory() -> Finding:
