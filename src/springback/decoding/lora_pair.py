@@ -70,6 +70,7 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
     Raises :class:`ModelError` for a name that is no plain linear layer.
     """
     for name in modules:
+        layer: Any
         try:
             layer = model.get_submodule(name)
         except AttributeError:

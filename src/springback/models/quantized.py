@@ -27,7 +27,8 @@ def load_arguments(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     _import_bitsandbytes()
-    config: Any = BitsAndBytesConfig(
+    untyped: Any = BitsAndBytesConfig
+    config = untyped(
         load_in_4bit=True,
         bnb_4bit_quant_type=NF4,
         bnb_4bit_use_double_quant=True,
