@@ -45,8 +45,8 @@ def test_the_config_says_what_the_hidden_states_say(kind: str, tmp_path: Path) -
     more = {"n_embd": 16, "n_layer": 2, "n_head": 2} if kind == "gpt2" else REFUSED.get(kind, {})
     config = AutoConfig.for_model(kind, **{**SHAPE, **more})
     config.save_pretrained(tmp_path)
-    auto: Any = AutoModelForCausalLM
-    model = auto.from_config(config).eval()
+    make: Any = AutoModelForCausalLM.from_config
+    model = make(config).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
