@@ -39,19 +39,20 @@ def reference(model: Model, how: Recipe) -> tuple[list[float], dict[str, Tensor]
     from peft.tuners.lora import LoraLayer
 
     config = LoraConfig(
-        r=how.lora_rank, lora_alpha=how.lora_alpha, target_modules="all-linear",
+        r=how.lora_rank or 0, lora_alpha=how.lora_alpha, target_modules="all-linear",
         task_type="CAUSAL_LM",
     )  # fmt: skip
     with old_names_allowed():
         peft: Any = get_peft_model(model, config, autocast_adapter_dtype=True)
     with torch.random.fork_rng():
         torch.manual_seed(how.seed)
-        for layer in (m for m in peft.modules() if isinstance(m, LoraLayer)):
+        layers: list[Any] = [m for m in peft.modules() if isinstance(m, LoraLayer)]
+        for layer in layers:
             layer.reset_lora_parameters("default", True)
     learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
     moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in learned.items()}
     losses = []
-    model.train()
+    model.train(True)
     for step, index in enumerate(plan_batches(len(ROWS), how), start=1):
         batch = pad_batch(ROWS, index, 3)
         with torch.autocast("cpu", torch.bfloat16, enabled=how.precision == "bf16-mixed"):
@@ -59,7 +60,7 @@ def reference(model: Model, how: Recipe) -> tuple[list[float], dict[str, Tensor]
         targets = batch.labels[:, 1:].flatten()
         loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets)
         losses.append(float(loss.detach()))
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(learned.values(), how.max_grad_norm)
         with torch.no_grad():
             for name, p in learned.items():
@@ -68,9 +69,9 @@ def reference(model: Model, how: Recipe) -> tuple[list[float], dict[str, Tensor]
                 first.lerp_(p.grad, 1 - how.beta1)
                 second.mul_(how.beta2).addcmul_(p.grad, p.grad, value=1 - how.beta2)
                 size = (second / (1 - how.beta2**step)).sqrt() + 1e-8
-                p -= how.learning_rate * first / (1 - how.beta1**step) / size
+                p.sub_(how.learning_rate * first / (1 - how.beta1**step) / size)
                 p.grad = None
-    model.eval()
+    model.train(False)
     return losses, {n: p.detach() for n, p in learned.items()}
 
 
@@ -106,9 +107,9 @@ def test_an_adapter_on_a_bf16_base_is_a_plain_loops(
         went += float((parameter - begun[name]).detach().square().sum())
     assert (off / went) ** 0.5 < 1e-4
     after = {n.replace(".base_layer", ""): p for n, p in ours.named_parameters()}
-    for name, parameter in base.items():
+    for name, held in base.items():
         assert after[name].dtype == torch.bfloat16, name
-        assert torch.equal(after[name], parameter), name
+        assert torch.equal(after[name], held), name
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "dpo"])

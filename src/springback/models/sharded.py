@@ -46,7 +46,8 @@ def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -
     empty.tie_weights()
     empty.to(mesh.device_type)  # the buffers
     read_sharded(model, sorted(Path(checkpoint.path).glob("*.safetensors")))
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def read_sharded(model: Model, files: list[Path]) -> None:
@@ -82,7 +83,8 @@ class _Stored:
 
     def __enter__(self) -> _Stored:
         for path in self._paths:
-            file = safe_open(path, framework="pt").__enter__()
+            opened: Any = safe_open(path, framework="pt")
+            file = opened.__enter__()
             self._open.append(file)
             self.files |= dict.fromkeys(file.keys(), file)
         return self
