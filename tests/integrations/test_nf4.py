@@ -65,12 +65,10 @@ def unpacked(base: Path, quantized: Model) -> Model:
 def test_linear_layers_but_the_head_are_held_in_4_bit(tiny_llama: Path) -> None:
     place = placement(ComputeSettings(device="cpu", quantize="nf4"))
     assert place.inputs() == {"dtype": "bfloat16", "quantize": "nf4"}
-    model = load_model(resolve(tiny_llama), place)
-    layers: list[Any] = [layer for layer in model.modules() if is_quantized(layer)]
+    model: Any = load_model(resolve(tiny_llama), place)
+    layers = [layer for layer in model.modules() if is_quantized(layer)]
     assert len(layers) == 2 * 7
-    whole: Any = model
-    head = whole.get_output_embeddings()
-    assert head.weight.dtype == torch.bfloat16
+    assert model.get_output_embeddings().weight.dtype == torch.bfloat16
     held = sum(p.nbytes for p in model.parameters())
     for layer in layers:
         state: Any = layer.weight.quant_state

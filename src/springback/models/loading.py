@@ -166,7 +166,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
         quantized.keep_format(model)
     loaded: Model = (model if further else model.to(place.device)).eval()
     _require_finite(loaded, checkpoint.path)
-    _complete_generation_config(loaded)
+    complete_generation_config(loaded)
     return loaded
 
 
@@ -241,7 +241,7 @@ def end_ids_of(config: Any) -> set[int]:
     return {i for i in each if isinstance(i, int)}
 
 
-def _complete_generation_config(model: Model) -> None:
+def complete_generation_config(model: Model) -> None:
     """Have the generation config name the end tokens of the config where it names none.
 
     Transformers' ``generate`` reads it alone, its Trainer overwrites the config's with the

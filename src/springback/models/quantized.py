@@ -24,11 +24,11 @@ _MISSING = object()
 
 def load_arguments(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """What Transformers is given to load a model in NF4 that is computed in ``dtype``."""
-    from transformers import BitsAndBytesConfig
+    import transformers
 
     _import_bitsandbytes()
-    untyped: Any = BitsAndBytesConfig
-    config = untyped(
+    made: Any = transformers.BitsAndBytesConfig
+    config = made(
         load_in_4bit=True,
         bnb_4bit_quant_type=NF4,
         bnb_4bit_use_double_quant=True,

@@ -66,8 +66,9 @@ class Launch:
     port: int | None = None
     checkpoint_activations: bool = False
 
-    def command(self, folder: Path) -> list[str]:
-        module = ["-m", "springback.training.distributed", str(folder)]
+    def command(self, folder: Path, name: str = "springback.training.distributed") -> list[str]:
+        """What starts the module ``name`` in every process, which is given ``folder``."""
+        module = ["-m", name, str(folder)]
         if self.cpu and not self.sharded:
             some = ["--standalone", "--nproc_per_node", str(self.processes)]
             return [sys.executable, "-m", "torch.distributed.run", *some, *module]

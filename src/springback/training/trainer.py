@@ -269,11 +269,12 @@ def _of_every_process(value: Any) -> list[Any]:
 
 
 def _gathered(tensor: Tensor) -> Tensor:
-    """The whole tensor, on the CPU; where it is sharded every process has to call this."""
+    """The whole tensor, on the CPU; where it is sharded every process has to call this, and only
+    the first one keeps it."""
     whole = tensor.detach()
     if isinstance(whole, DTensor):
         whole = whole.full_tensor()
-    return whole.contiguous().cpu()
+    return torch.empty(0) if _rank() else whole.contiguous().cpu()
 
 
 def _part_of(whole: Tensor, parameter: Tensor) -> Tensor:

@@ -27,7 +27,9 @@ from springback.models.loading import (
 from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
+from springback.probes.measuring import Meter
 from springback.probes.registry import ProbeValue
+from springback.probes.sharded import ShardedMeter
 from springback.progress import Progress
 from springback.results.probe_info import ProbeInfo
 from springback.results.store import Store, require_space
@@ -132,6 +134,31 @@ class Study(ProbeInputs):
         whole: Any = model
         whole.float()  # what is trained, whatever is measured
         return model, None
+
+    @cached_property
+    def meter(self) -> Meter:
+        """As of any study, or in the processes that shard the weights."""
+        launch = read_launch(self.settings.accelerate) if self.settings.accelerate else None
+        if self.like or launch is None or not self.measured_apart:
+            return super().meter
+        return ShardedMeter(
+            self.start,
+            self.tokenizer,
+            self.precision,
+            launch,
+            self.checkpoint,
+            self.folder,
+            self.timer,
+        )
+
+    @property
+    def measured_apart(self) -> bool:
+        """Whether what measures is sharded as what trains is: weights by FSDP, no adapter."""
+        return (
+            self.settings.accelerate is not None
+            and not self.settings.lora_rank
+            and (read_launch(self.settings.accelerate).sharded)
+        )
 
     @property
     def work(self) -> Model:
