@@ -75,7 +75,6 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
             layer = model.get_submodule(name)
         except AttributeError:
             layer = None
-        linear: Any = layer
         if type(layer) is not nn.Linear and not is_quantized(layer):
             what = "missing" if layer is None else f"a {type(layer).__name__}"
             raise ModelError(
@@ -86,7 +85,7 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
                 )
             )
         parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, LoraLinear(linear, rank))
+        setattr(model.get_submodule(parent), leaf, LoraLinear(layer, rank))
 
 
 def _view(both: PreTrainedModel, side: int) -> PreTrainedModel:
