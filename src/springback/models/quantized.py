@@ -7,6 +7,7 @@ extrapolated are adapters on them.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 from collections.abc import Iterator
@@ -124,3 +125,8 @@ def _hidden(package: str) -> Iterator[None]:
             del modules[package]
         else:
             modules[package] = known
+
+
+# Transformers' trainer and PEFT import bitsandbytes where it is installed, asked for or not.
+if all(importlib.util.find_spec(name) is not None for name in ("bitsandbytes", "kernels")):
+    _import_bitsandbytes()

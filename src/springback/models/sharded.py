@@ -6,7 +6,9 @@ forward pass gives what one process computes, to the bit.  Every process has to 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from transformers import AutoModelForCausalLM
 from springback.core import Checkpoint
 from springback.errors import ModelError, describe
 from springback.models.loading import Model, complete_generation_config, read_configs
+from springback.weights import tensor_names
 
 
 def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -> Model:
@@ -29,11 +32,7 @@ def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -
     Each reads its part of every tensor and nothing else.  Raises :class:`ModelError` for a model
     whose tensors have other names in its files than in Transformers.
     """
-    from accelerate import init_empty_weights
-
-    configs, transformers = read_configs(checkpoint.path), AutoModelForCausalLM
-    with init_empty_weights(include_buffers=False):  # buffers are made, not stored
-        empty: Any = transformers.from_config(configs.config, dtype=dtype)  # type: ignore[no-untyped-call]
+    configs, empty = read_configs(checkpoint.path), _empty(checkpoint, dtype)
     model: Model = empty
     model.generation_config = configs.generation_config
     complete_generation_config(model)
@@ -48,6 +47,26 @@ def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -
     read_sharded(model, sorted(Path(checkpoint.path).glob("*.safetensors")))
     model.train(False)
     return model
+
+
+def can_be_sharded(checkpoint: Checkpoint) -> bool:
+    """Whether the files hold every tensor of the model under its name and with its shape."""
+    stored, names = tensor_names(checkpoint.path), dict[int, list[bool]]()
+    for name, parameter in _empty(checkpoint, torch.float32).named_parameters(
+        remove_duplicate=False
+    ):
+        here = name in stored and tuple(stored[name][0]) == tuple(parameter.shape)
+        names.setdefault(id(parameter), []).append(here)
+    return all(map(any, names.values()))
+
+
+def _empty(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """The model without its weights; buffers are made, not stored."""
+    from accelerate import init_empty_weights
+
+    transformers: Any = AutoModelForCausalLM
+    with init_empty_weights(include_buffers=False):
+        return transformers.from_config(read_configs(checkpoint.path).config, dtype=dtype)
 
 
 def read_sharded(model: Model, files: list[Path]) -> None:
@@ -66,6 +85,35 @@ def read_sharded(model: Model, files: list[Path]) -> None:
             local = parameter.to_local()
             first = _first_row(parameter)
             local.copy_(stored.rows(name, first, first + len(local)))
+
+
+def write_sharded(model: Model, file: Path) -> None:
+    """Have the first process write each parameter, in fp32, under its first name as safetensors.
+
+    Every process has to call this.  One tensor at a time is whole, in memory that is then free.
+    """
+    places, header = list(_parameters(model)), dict[str, Any]()
+    end = 0
+    for names, parameter in places:
+        begin, end = end, end + 4 * parameter.numel()
+        shape = list(parameter.shape)
+        header[names[0]] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    first = torch.distributed.get_rank() == 0
+    with file.open("wb") if first else nullcontext() as out:
+        if out is not None:
+            out.write(len(text).to_bytes(8, "little") + text)
+        for _, parameter in places:
+            with torch.no_grad():
+                whole = parameter.full_tensor()
+            if out is not None:
+                out.write(whole.float().contiguous().cpu().numpy().tobytes())
+
+
+def is_sharded(model: nn.Module | None) -> bool:
+    """Whether what the model learns by lies over several processes."""
+    return model is not None and any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def held_numbers(model: Model) -> int:

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from springback.core import Checkpoint, Recipe, to_jsonable
 from springback.errors import SpringbackError, TrainingError
@@ -41,6 +43,13 @@ from springback.models.loading import (
     write_weights,
 )
 from springback.models.placement import DTYPES, Placement, dtype_name
+from springback.models.sharded import (
+    can_be_sharded,
+    is_sharded,
+    load_sharded,
+    read_sharded,
+    write_sharded,
+)
 from springback.progress import Progress, Silent
 from springback.results.store import clear_folder, read_json, whole_folder, write_json
 from springback.training.batches import Marks, Resume, Trained, examples_seen, plan_batches
@@ -228,14 +237,15 @@ def _work(folder: Path) -> None:
     elif not job["cpu"]:
         raise TrainingError("there is no GPU to train on; write use_cpu: true into the config")
     recipe = Recipe(**job["recipe"])
-    model = load_model(Checkpoint(**job["model"]), Placement(DTYPES[job["dtype"]]))
-    if recipe.lora_rank is not None:
-        add_lora(model, recipe)
-    read_weights(model, folder / START)
+    model = _loaded(job, recipe, folder / START)
     names = list(trainable(model))
 
     def write(examples: int, spread: Model) -> bool:
         """Have the first process write the whole weights; returns whether FSDP shards them."""
+        if is_sharded(model):
+            with whole_folder(_marked(folder, examples)) if _is_first() else nullcontext() as tmp:
+                write_sharded(model, (tmp or folder) / WEIGHTS_FILE)
+            return True
         tensors = _whole(spread)
         if _is_first():
             with whole_folder(_marked(folder, examples)) as tmp:
@@ -250,7 +260,7 @@ def _work(folder: Path) -> None:
             [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]],
             recipe,
             Marks(tuple(job["marks"]), write),
-            Resume(None if _is_fsdp_1() else folder / STATE, job["save_every"]),
+            Resume(None if _fsdp_version() == "1" else folder / STATE, job["save_every"]),
             progress=_Notes(),
         )
     if _is_first():
@@ -260,10 +270,30 @@ def _work(folder: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
-def _is_fsdp_1() -> bool:
-    """Whether weights lie in flat shards, of which no state is kept."""
+def _loaded(job: dict[str, Any], recipe: Recipe, weights: Path) -> Model:
+    """What is trained: under FSDP2 all weights, of which each process reads its part alone where
+    the files allow it, else the model, or an adapter on it."""
+    checkpoint = Checkpoint(**job["model"])
+    offloads = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
+    whole = recipe.lora_rank is not None or offloads or not can_be_sharded(checkpoint)
+    if _fsdp_version() == "2" and not whole:
+        kind = "cpu" if job["cpu"] else "cuda"
+        torch.distributed.init_process_group("gloo" if job["cpu"] else "nccl")
+        mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
+        sharded = load_sharded(checkpoint, torch.float32, mesh)
+        read_sharded(sharded, [weights])
+        return sharded
+    model = load_model(checkpoint, Placement(DTYPES[job["dtype"]]))
+    if recipe.lora_rank is not None:
+        add_lora(model, recipe)
+    read_weights(model, weights)
+    return model
+
+
+def _fsdp_version() -> str | None:
+    """Of the config's FSDP; None where it has none."""
     wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-    return wanted and os.environ.get("FSDP_VERSION", "1") == "1"
+    return os.environ.get("FSDP_VERSION", "1") if wanted else None
 
 
 def _whole(model: Model) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainingArguments
 
 from springback.models.encoding import Encoded
+from springback.models.sharded import is_sharded
 from springback.training.batches import share
 from springback.training.memory.chunked_loss import ChunkedLoss
 from springback.training.memory.microbatches import pieces
@@ -44,6 +45,8 @@ class SFT(Watched):
         if wanted and self.args.device.type == "cpu":
             _shard_on_cpu(self.accelerator)
             self.is_fsdp_enabled = True
+        if wanted and is_sharded(self.model):  # by us: accelerate would not know the layers again
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """FSDP of version 1 puts parameters of its own in place of the model's: those are meant."""

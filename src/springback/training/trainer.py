@@ -24,6 +24,7 @@ from springback.core import Recipe
 from springback.errors import SpringbackError, TrainingError
 from springback.models.encoding import Encoded, pad_batch
 from springback.models.loading import Model, Tokenizer, read_weights, trainable
+from springback.models.sharded import is_sharded, read_sharded
 from springback.progress import Progress
 from springback.results.store import (
     read_json,
@@ -279,10 +280,12 @@ def _gathered(tensor: Tensor) -> Tensor:
 
 def _part_of(whole: Tensor, parameter: Tensor) -> Tensor:
     """Of a tensor that goes with ``parameter`` what goes with the shard that is here."""
-    if isinstance(parameter, DTensor) and whole.shape == parameter.shape:
+    if isinstance(whole, DTensor) or not isinstance(parameter, DTensor):
+        return whole.to(parameter.device)
+    if whole.shape == parameter.shape:
         local = whole.to(parameter.to_local().device)
         return distribute_tensor(local, parameter.device_mesh, parameter.placements)
-    return whole
+    return whole.to(parameter.device)
 
 
 class State:
@@ -387,10 +390,13 @@ class State:
                 read = {part: beside[f"{part}/{name}"] for part in known}
                 if any(read[part].shape != known[part].shape for part in known):
                     raise ValueError(f"moments of {name} have another shape")
-                moments[parameter] = {p: t.to(parameter.device) for p, t in read.items()}
+                moments[parameter] = {p: _part_of(t, parameter) for p, t in read.items()}
             if beside["random/cpu"].shape != torch.get_rng_state().shape:
                 raise ValueError("random/cpu is no state of random numbers")
-        read_weights(self.model, folder / "weights.safetensors")
+        if is_sharded(self.model):
+            read_sharded(self.model, [folder / "weights.safetensors"])
+        else:
+            read_weights(self.model, folder / "weights.safetensors")
         self.optimizer.state.update(moments)
         self._random = _below("random/", beside) if step else {}
         self.kept = _below("kept/", beside)

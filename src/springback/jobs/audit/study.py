@@ -24,6 +24,7 @@ from springback.models.loading import (
     load_weights,
     save_weights,
 )
+from springback.models.sharded import can_be_sharded
 from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
@@ -153,12 +154,10 @@ class Study(ProbeInputs):
 
     @property
     def measured_apart(self) -> bool:
-        """Whether what measures is sharded as what trains is: weights by FSDP, no adapter."""
-        return (
-            self.settings.accelerate is not None
-            and not self.settings.lora_rank
-            and (read_launch(self.settings.accelerate).sharded)
-        )
+        """Whether what measures is sharded as what trains is: all weights, by FSDP."""
+        if self.settings.accelerate is None or self.settings.lora_rank:
+            return False
+        return read_launch(self.settings.accelerate).sharded and can_be_sharded(self.checkpoint)
 
     @property
     def work(self) -> Model:
