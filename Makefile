@@ -9,6 +9,7 @@ PIP_ARGS ?=
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+RELEASE_ARGS ?=
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install $(PIP_ARGS)
@@ -19,7 +20,7 @@ STATE := $(shell { echo '$(CURDIR)'; cat $(SETUP_FILES); } | cksum | cut -d ' ' 
 STAMP := $(VENV)/.setup-done-$(STATE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint format types layers schema charts e2e new-user fuzz kills integrations ray vllm bench docs clean
+.PHONY: help setup demo test check lint format types layers schema charts e2e new-user fuzz kills integrations ray vllm release bench docs clean
 
 # Other people's software, for the integration tests: an environment of its own, since it takes
 # 90 packages more; outside the clone, so that the next clone finds it.
@@ -58,6 +59,7 @@ help:
 	@echo 'make integrations  tests with lm-eval, OpenAI client, MLflow, ... in $(INTEGRATIONS)'
 	@echo 'make ray     tests of the Ray executor, nodes killed on the way'
 	@echo 'make vllm    tests with vLLM on the CPU, in $(VLLM)'
+	@echo 'make release  wheel and sdist, built and checked; uploads nothing'
 	@echo 'make bench   measure the published claims anew'
 	@echo 'make docs    the documentation site in build/docs; dead links end it'
 	@echo 'make clean   remove $(VENV), caches and built files; results stay'
@@ -94,7 +96,7 @@ layers: $(STAMP)
 	$(RUN) -m pytest -q tests/test_layers.py
 
 # What a stranger meets is apart: it installs packages, and CI runs it beside the rest.
-NEW_USER := tests/e2e/test_wheel.py tests/e2e/test_readme.py
+NEW_USER := tests/e2e/test_wheel.py tests/e2e/test_readme.py tests/e2e/test_release.py
 
 e2e: $(STAMP)
 	$(RUN) -m pytest -m e2e $(addprefix --ignore=,$(NEW_USER)) $(PYTEST_ARGS)
@@ -123,6 +125,11 @@ ray: $(INTEGRATION_STAMP)
 vllm: $(VLLM_STAMP)
 	PYTHONPATH='$(CURDIR)/src' SPRINGBACK_VLLM=1 '$(VLLM)/bin/python' \
 	  -m pytest -W default tests/vllm_engine $(OLDEST_TESTS) $(PYTEST_ARGS)
+
+# Version, changelog, tag and contents, metadata, and a run in an empty environment.
+# Before there is a tag: make release RELEASE_ARGS=--rehearse (docs/guide/stability.md)
+release: $(STAMP)
+	$(RUN) tools/release.py $(RELEASE_ARGS)
 
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do \

@@ -43,9 +43,15 @@ from springback.results.provenance import now, provenance
 from springback.results.store import write_json
 
 RESULT = Path(__file__).parent / "results" / "plan_memory.json"
-CASES = ("audit", "boost", "adapters")
-ALLOWED = 0.15
 RANK = 16
+CASES = ("audit", "boost", "adapters", "lora", "nf4")
+#: Cases that are audits, with the settings that make them so.  The last needs bitsandbytes.
+AUDITS: dict[str, dict[str, Any]] = {
+    "audit": {},
+    "lora": {"lora_rank": RANK, "dtype": "bfloat16"},
+    "nf4": {"lora_rank": RANK, "quantize": "nf4"},
+}
+ALLOWED = 0.15
 
 
 def held() -> tuple[int, int]:
@@ -147,7 +153,7 @@ def measured(model: str, kind: str, dtype: str, scratch: Path) -> dict[str, Any]
     os.environ["SPRINGBACK_STATE"] = str(scratch / "state")
     folder = Path(resolve(model).path)
     planned: Parts
-    if kind == "audit":
+    if kind in AUDITS:
         study = AuditSettings(
             model=model,
             n_pos=(16,),
@@ -155,6 +161,7 @@ def measured(model: str, kind: str, dtype: str, scratch: Path) -> dict[str, Any]
             seeds=(0,),
             experiments=("rebound",),
             resistance_rows=0,
+            **AUDITS[kind],
         )
         planned = audit_plan(study, scratch / "planned").parts
         with peak_held() as peak, tempfile.TemporaryDirectory(dir=scratch) as out:
@@ -170,7 +177,7 @@ def measured(model: str, kind: str, dtype: str, scratch: Path) -> dict[str, Any]
     return {
         "model": model,
         "case": kind,
-        "dtype": dtype if kind != "audit" else "float32",
+        "dtype": dtype,
         "planned": total(planned),
         "parts": {part.name: part.bytes for part in planned},
         "measured": anonymous + mapped,
@@ -185,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--models", nargs="+", default=["smollm2-135m"])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES[:3])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--scratch", type=Path, help="folder for pairs; a temporary one otherwise")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
@@ -202,7 +209,9 @@ def main() -> None:
     for model in options.models:
         with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
             for kind in options.cases:
-                dtypes = ["float32"] if kind == "audit" else ["make", *options.dtypes]
+                dtypes = ["make", *options.dtypes]
+                if kind in AUDITS:
+                    dtypes = ["float32" if kind == "audit" else "bfloat16"]
                 for dtype in dtypes:
                     command = [sys.executable, __file__, "--child", model, kind, dtype, scratch]
                     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -13,7 +13,7 @@ import torch
 
 from springback.core import Run
 from springback.errors import ModelError, SpringbackError
-from springback.jobs.boost.checks import check_settings, load_data
+from springback.jobs.boost.checks import check_settings, load_data, weak_label
 from springback.jobs.boost.job import Arm, Boost, boost
 from springback.jobs.boost.search import Tried, candidates, choose, choose_first, lowest
 from springback.jobs.boost.settings import BoostSettings
@@ -392,3 +392,9 @@ def test_a_padded_vocabulary_is_fitted_and_no_token_is_lost(models: dict[str, st
     assert not padded[..., 300:].any()
     with pytest.raises(ModelError, match="a logit for every token"):
         fit_vocabulary(plain, 200, 268, "plain")
+
+
+@pytest.mark.parametrize("name", ["early", "init", "other", "ft"])
+def test_a_weak_model_named_like_another_method_has_a_row_of_its_own(name: str) -> None:
+    assert weak_label(f"path/to/{name}") == f"{name} (--weak)"
+    assert weak_label(f"path/to/{name}-model") == f"{name}-model"

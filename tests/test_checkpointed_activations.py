@@ -73,7 +73,7 @@ def test_only_states_between_layers_are_kept(start: Model) -> None:
                 sizes[value.data_ptr()] = value.nbytes
             return value
 
-        model.train()
+        model.train(True)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
             model.model(input_ids=IDS, use_cache=False).last_hidden_state.sum()
         model.train(False)

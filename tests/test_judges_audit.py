@@ -15,11 +15,13 @@ from springback.elasticity import ElasticityCard
 from springback.errors import SpringbackError
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.plan import memory_of
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.jobs.papers.reproduce import settings_of
 from springback.jobs.papers.reproductions import COST, REPRODUCTIONS, SENTIMENT
+from springback.models.memory import read_architecture
 from springback.progress import Silent
 from springback.report import build
 from springback.results.cards import read_card
@@ -211,3 +213,23 @@ def test_the_papers_scale_has_the_papers_scores() -> None:
     # The user's own probes, or judges, take their place.
     assert set(behaviours("elasticity-rebound", probes="margin,kl")) == {None}
     assert set(behaviours("elasticity-rebound", behaviour="refusal")) == {"refusal"}
+
+
+def test_plans_count_the_models_that_judge(settings: AuditSettings, tiny_llama: Path) -> None:
+    shape = read_architecture(tiny_llama)
+    judged = replace(
+        settings,
+        probes=("margin", "behaviour"),
+        behaviour=f"refusal,model:{tiny_llama},score:org/not-here,openai:http://127.0.0.1/v1#m",
+    )
+    alone = memory_of(replace(judged, behaviour="refusal"), shape)
+    parts = memory_of(judged, shape)
+    assert parts[: len(alone)] == alone
+    here, elsewhere = parts[len(alone) :]
+    assert (here.name, here.bytes) == (f"judge {tiny_llama.name}", 4 * int(shape.weights))
+    assert (elsewhere.name, elsewhere.bytes) == ("judge not-here", 0)
+    assert "not here yet" in elsewhere.words
+    # Who does not ask it does not hold it; RLOO's reward is held too.
+    assert len(memory_of(replace(judged, probes=("margin",)), shape)) <= len(alone)
+    rewarded = replace(settings, algorithm="rloo", reward=f"model:{tiny_llama}")
+    assert memory_of(rewarded, shape)[-1] == here

@@ -45,6 +45,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "tokenizers": {"models"},
     "huggingface_hub": set(LAYERS[3]),
     "accelerate": set(LAYERS[3]),
+    "bitsandbytes": {"models"},
     "peft": set(LAYERS[3]),
     "trl": set(LAYERS[3]),
     "gguf": set(LAYERS[3]),

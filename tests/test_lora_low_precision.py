@@ -52,7 +52,7 @@ def reference(model: Model, how: Recipe) -> tuple[list[float], dict[str, Tensor]
     learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
     moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in learned.items()}
     losses = []
-    model.train()
+    model.train(True)
     for step, index in enumerate(plan_batches(len(ROWS), how), start=1):
         batch = pad_batch(ROWS, index, 3)
         with torch.autocast("cpu", torch.bfloat16, enabled=how.precision == "bf16-mixed"):
@@ -107,9 +107,9 @@ def test_an_adapter_on_a_bf16_base_is_a_plain_loops(
         went += float((parameter - begun[name]).detach().square().sum())
     assert (off / went) ** 0.5 < 1e-4
     after = {n.replace(".base_layer", ""): p for n, p in ours.named_parameters()}
-    for name, before in base.items():
+    for name, held in base.items():
         assert after[name].dtype == torch.bfloat16, name
-        assert torch.equal(after[name], before), name
+        assert torch.equal(after[name], held), name
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "dpo"])

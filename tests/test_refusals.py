@@ -95,6 +95,10 @@ REFUSED = {
     "check smollm2-135m ./nowhere": "no model at './nowhere'",
     "check smollm2-135m gemma3-270m --texts nowhere.txt": "no such file: 'nowhere.txt'",
     "extrapolate early ft --mu 1 --out new": "no model at 'early'",
+    # attackers
+    "audit --attackers lora --probes margin,way_back": "--attackers with lora",
+    "audit --attackers ablation --model gemma": "gemma (gemma3_text) writes along the direction",
+    "audit --attackers lora,ablation --model ./nowhere": "no model at './nowhere'",
     # judges
     f"{JUDGED} hf:./nowhere": "no model at './nowhere'",
     f"{JUDGED} hf:smollm2-135m": "smollm2-135m is no text classifier",
@@ -110,7 +114,7 @@ REFUSED = {
     f"{JUDGED} openai:http://127.0.0.1/v1#judge=none": "rubric 'none'",
     "audit --algorithm rloo --reward hf:./nowhere": "no model at './nowhere'",
     # tasks of lm-eval
-    f"{GIVEN} --metric lm-eval:quizz": "task 'quizz' (did you mean quiz?)",
+    f"{GIVEN} --metric lm-eval:quizz": "task 'quizz'; allowed: a task that lm-eval knows",
     f"{GIVEN} --metric lm-eval:own/quiz": "task 'quiz'",
     f"{GIVEN} --metric lm-eval:no.yaml:acc": "no such file: 'no.yaml'",
     f"{GIVEN} --metric lm-eval:quiz:": "allowed: lm-eval:TASK",
@@ -130,7 +134,9 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     (folder / "check.yaml").write_text("base: smollm2-135m\ntuned: org/other\ntextz: [a.txt]\n")
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     labels = {"id2label": {"0": "bad", "1": "good"}}
-    for name, more in (("writer", {}), ("classifier", {"architectures": None, **labels})):
+    gemma = {"model_type": "gemma3_text"}
+    classifier = {"architectures": None, **labels}
+    for name, more in (("writer", {}), ("classifier", classifier), ("gemma", gemma)):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps(config | more))
     harness = folder / "packages" / "lm_eval"

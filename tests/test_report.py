@@ -190,7 +190,7 @@ def only_margin(seeds: int) -> str:
 
 def test_three_seeds_have_bands_and_one_seed_says_why_it_has_none() -> None:
     several, single = only_margin(seeds=3), only_margin(seeds=1)
-    assert several.count("fill-opacity: 0.16") == 3  # one for each n_pos
+    assert several.count("fill-opacity: 0.16") == 6  # one for each n_pos: the margin, its share
     assert "Bands are 95 % intervals over 3 seeds." in several
     assert "There is one seed" not in several
     assert single.count("fill-opacity: 0.16") == 0

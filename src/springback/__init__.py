@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from springback.results.writing import Result
     from springback.weights import extrapolate
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AuditSettings": "springback.jobs.audit.settings",

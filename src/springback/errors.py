@@ -75,6 +75,7 @@ class MissingExtraError(SpringbackError):
 #: A module that may be missing -> the extra that brings it.
 EXTRA_OF = {
     "accelerate": "train",
+    "bitsandbytes": "nf4",
     "constriction": "compress",
     "datasets": "train",
     "fastapi": "serve",

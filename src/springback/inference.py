@@ -47,6 +47,7 @@ from springback.models.loading import (
 )
 from springback.models.memory import architecture_of, read_architecture
 from springback.models.memory_parts import Parts, decoding_parts, pair_weights
+from springback.models.names import require_adapters_above
 from springback.models.out_of_memory import explained
 from springback.models.placement import Placement, placement
 from springback.models.templates import with_chat
@@ -149,6 +150,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     device_map: str | Mapping[str, int | str] | None = None,
+    quantize: str | None = None,
 ) -> Loaded:
     """Load a built-in name, a model folder, a hub id, an adapter, or a boosted folder of either.
 
@@ -157,23 +159,32 @@ def load(
     ``cuda:N``; ``auto`` is the accelerator if there is one.  ``device_map``: ``auto`` spreads each
     model over GPUs, then memory, then disk (accelerate); also a map of module names to devices.
 
+    ``quantize``: ``nf4`` holds the base of an adapter in 4 bit (needs ``springback[nf4]``).
+
     Of a pair of adapters both share one set of base weights; ``base`` says where these are, if the
     adapter's own settings don't (or no longer).  Raises :class:`springback.errors.ModelError`.
 
     >>> loaded = springback.load("springback-boost/model", dtype="bfloat16")  # doctest: +SKIP
     """
-    return load_at(model, _place(dtype, device, device_map), base)
+    return load_at(model, _place(dtype, device, device_map, quantize), base)
 
 
-def _place(dtype: str, device: str, device_map: str | Mapping[str, int | str] | None) -> Placement:
+def _place(
+    dtype: str,
+    device: str,
+    device_map: str | Mapping[str, int | str] | None,
+    quantize: str | None = None,
+) -> Placement:
     named, by_module = (None, device_map) if isinstance(device_map, Mapping) else (device_map, None)
-    return placement(ComputeSettings(dtype=dtype, device=device, device_map=named), by_module)
+    settings = ComputeSettings(dtype=dtype, device=device, device_map=named, quantize=quantize)
+    return placement(settings, by_module)
 
 
 def load_at(model: str | Path, place: Placement, base: str | Path | None = None) -> Loaded:
     """:func:`load`, at ``place``."""
     if is_adapter(model):
         return _load_adapters(Path(model), base, place)
+    require_adapters_above(ComputeSettings(quantize=place.quantize), model)
     if base is not None:
         raise ModelError(describe(f"base {base} for {model}", "a base for an adapter", "omit it"))
     checkpoint = resolve(model)

@@ -259,7 +259,7 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
     save_every: float = setting(45.0, "Seconds of training between saved states.")
     accelerate: str | None = setting(
         None,
-        "accelerate's config file: training (sft, all weights) goes through the processes that it "
+        "accelerate's config file: training (sft) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
     checkpoint_activations: bool = setting(
@@ -411,6 +411,12 @@ class ComputeSettings(Settings, group="Computing", changes="decoding"):
         "auto",
         "auto, float32, bfloat16 or float16: of weights and decoding; auto is as stored on an "
         "accelerator, float32 on a CPU.",
+        added=True,
+    )
+    quantize: str | None = setting(
+        None,
+        "nf4: hold the base below LoRA adapters in 4 bit (bitsandbytes), computed in bfloat16; "
+        "audits with --lora-rank, boosts of adapters, adapters in generate and serve.",
         added=True,
     )
     device: str = setting(

@@ -96,7 +96,9 @@ def test_the_wheel_alone_extrapolates_and_stays_light(wheel: Path, tmp_path: Pat
     assert (finished / "report.html").stat().st_size > 10_000
 
 
-def test_quick_demo_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+def test_quick_demo_and_check_from_the_wheel_in_an_empty_environment(
+    wheel: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     env = stranger(home)
     python = new_environment(tmp_path / "venv")
@@ -113,3 +115,18 @@ def test_quick_demo_from_the_wheel_in_an_empty_environment(wheel: Path, tmp_path
     assert result["provenance"]["git_revision"] is None
     assert (out / "report.html").stat().st_size > 10_000
     assert str(out / "report.html") in printed.replace("\n", "")
+
+    tuned = max((out / "boost" / "checkpoints").glob("*/epoch-*"))
+    check = [str(programs / "springback"), "check", "smollm2-135m", str(tuned)]
+    check += ["--texts", "passages", "--text-rows", "8", "--choices", "", "--prompts", ""]
+    check += [
+        "--harmful",
+        "requests:harmful",
+        "--prompt-rows",
+        "4",
+        "--out",
+        str(tmp_path / "check"),
+    ]
+    printed = run(check, timeout=300, env=env, cwd=tmp_path)
+    assert "bits per byte (passages)" in printed.replace("\n", " ")
+    assert (tmp_path / "check" / "report.html").stat().st_size > 10_000

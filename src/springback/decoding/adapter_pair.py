@@ -27,7 +27,7 @@ from springback.models.loading import (
     require_tokenizer_of,
     tokenizer_source,
 )
-from springback.models.memory import weight_bytes
+from springback.models.memory import held_bytes, read_architecture
 from springback.models.placement import Placement
 from springback.settings import ChatSettings
 from springback.weights import hash_weights
@@ -107,7 +107,8 @@ class AdapterPair:
         """Bytes of weights that are not in memory yet: the base, with its adapters at most."""
         if self._views is not None:
             return 0
-        return weight_bytes(self.base.path, self.place.dtype) * 5 // 4
+        shape = read_architecture(self.base.path)
+        return held_bytes(shape, self.place.dtype, self.place.quantize) * 5 // 4
 
     def at(self, mu: At) -> PreTrainedModel:
         """The expert at ``mu`` or at a point: the base with its adapter."""

@@ -18,6 +18,7 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import linear
 
 #: Rows that are timed; a number between two of them goes with the larger.
@@ -46,6 +47,7 @@ def _linears(models: Iterable[nn.Module]) -> list[nn.Linear]:
         for layer in model.modules()
         if type(layer) is nn.Linear
         and "forward" not in vars(layer)
+        and not isinstance(layer.weight, DTensor)
         and layer.weight.device.type == "cpu"
         and layer.weight.dtype == torch.float32
         and layer.weight.is_contiguous()

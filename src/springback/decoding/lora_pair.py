@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from springback.errors import ModelError, describe
 from springback.models.placement import running_device
+from springback.models.quantized import computing_dtype, is_quantized
 from springback.models.views import view_of
 from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
 from springback.weights.arithmetic import Floats
@@ -41,7 +42,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         # Of a spread base the weights may be away; the adapters stay where it runs.
-        dtype, device = base.weight.dtype, running_device(base)
+        dtype, device = computing_dtype(base), running_device(base)
         a = torch.zeros(2, base.in_features, rank, dtype=dtype, device=device)
         b = torch.zeros(2, rank, base.out_features, dtype=dtype, device=device)
         self.a, self.b = (nn.Parameter(t, requires_grad=False) for t in (a, b))
@@ -69,11 +70,12 @@ def install(model: PreTrainedModel, modules: Sequence[str], rank: int) -> None:
     Raises :class:`ModelError` for a name that is no plain linear layer.
     """
     for name in modules:
+        layer: Any
         try:
             layer = model.get_submodule(name)
         except AttributeError:
             layer = None
-        if type(layer) is not nn.Linear:
+        if type(layer) is not nn.Linear and not is_quantized(layer):
             what = "missing" if layer is None else f"a {type(layer).__name__}"
             raise ModelError(
                 describe(

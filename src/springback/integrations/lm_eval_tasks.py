@@ -332,9 +332,11 @@ def _unknown(spec: str, wanted: str, names: Sequence[str]) -> SpringbackError:
     return SpringbackError(
         f"{spec}: "
         + describe(
-            f"task {wanted!r}{did_you_mean(wanted, names)}",
+            f"task {wanted!r}",
             _KNOWN,
-            f"name one, such as {', '.join(known[:6])}" if known else "check the name",
+            f"name one, such as {', '.join(known[:6])}"
+            if known
+            else f"check the name{did_you_mean(wanted, names)}",
         )
     )
 

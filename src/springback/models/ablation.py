@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from springback.errors import ModelError
 from springback.models.loading import Model
 from springback.models.placement import running_device, wide_device
+from springback.models.writers import elsewhere
 
 #: Modules of a block that write to the residual stream, by the last part of their names.
 WRITERS = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
@@ -115,11 +116,7 @@ def remove_direction(model: Model, direction: Tensor, prompt: Sequence[int]) -> 
     for state in _states(model, prompt)[:-1]:  # the last one is normalised
         rows = state[0].double().cpu()
         if bool(((rows @ direction.cpu()).abs() > LEFT * rows.norm(dim=1)).any()):
-            raise ModelError(
-                f"{type(model).__name__} writes along the direction elsewhere too (norms behind "
-                "its blocks, or experts); ablation takes models whose blocks write by "
-                f"{', '.join(WRITERS[:3])}: leave it out of --attackers"
-            )
+            raise elsewhere(type(model).__name__)
 
 
 def _project_rows(matrix: Tensor, direction: Tensor) -> None:

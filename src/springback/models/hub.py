@@ -61,6 +61,22 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from error
 
 
+def folder_here(name: str) -> Path | None:
+    """The folder of a model where nothing has to be fetched for it; None where it is not here."""
+    from springback.models.builtin import BUILTIN, builtin_folder
+
+    folder: Path | None = builtin_folder(BUILTIN[name]) if name in BUILTIN else Path(name)
+    if looks_like_hub_id(name):
+        try:
+            from huggingface_hub import try_to_load_from_cache
+        except ImportError:
+            return None
+        repository, revision = split_revision(name)
+        config = try_to_load_from_cache(repository, "config.json", revision=revision)
+        folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def base_of(adapters: Sequence[Path], given: str | Path | None = None) -> Path:
     """The folder of the base of adapters: as ``given``, else as their own settings name it.
 

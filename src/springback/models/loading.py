@@ -31,6 +31,7 @@ from transformers import (
 
 from springback.core import Checkpoint
 from springback.errors import ModelError
+from springback.models import quantized
 from springback.models.builtin import BUILTIN, builtin_checkpoint, has_builtin
 from springback.models.hub import download, split_revision
 from springback.models.names import MOST_LAYERS as MOST_LAYERS
@@ -127,6 +128,10 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     tune_allocator()
     place = place or Placement()
     spread = _spread(place)
+    further = spread
+    if place.quantize:
+        assert place.dtype is not None  # placement: never as stored
+        further = quantized.load_arguments(place.dtype, place.device)
     transformers: Any = AutoModelForCausalLM
     try:
         with quiet():
@@ -137,10 +142,11 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                **spread,
+                **further,
             )
     except Exception as error:
-        shutil.rmtree(spread.get("offload_folder", ""), ignore_errors=True)
+        if spread:
+            shutil.rmtree(spread["offload_folder"], ignore_errors=True)
         if Path(checkpoint.path).is_dir():
             sound(
                 open_weights(checkpoint.path)
@@ -156,9 +162,11 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
             f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
         )
-    loaded: Model = (model if spread else model.to(place.device)).eval()
+    if place.quantize:
+        quantized.keep_format(model)
+    loaded: Model = (model if further else model.to(place.device)).eval()
     _require_finite(loaded, checkpoint.path)
-    _complete_generation_config(loaded)
+    complete_generation_config(loaded)
     return loaded
 
 
@@ -187,6 +195,11 @@ def _require_finite(model: Model, path: str) -> None:
         name: p.sum(dtype=wide.get(p.dtype)).float()
         for name, p in _values(model)
         if p.dtype in kinds
+    }
+    sums |= {
+        name: quantized.scales(p).sum().float()
+        for name, p in model.named_parameters()
+        if hasattr(p, "quant_state")
     }
     for name, total in sums.items():
         if not total.isfinite():
@@ -228,7 +241,7 @@ def end_ids_of(config: Any) -> set[int]:
     return {i for i in each if isinstance(i, int)}
 
 
-def _complete_generation_config(model: Model) -> None:
+def complete_generation_config(model: Model) -> None:
     """Have the generation config name the end tokens of the config where it names none.
 
     Transformers' ``generate`` reads it alone, its Trainer overwrites the config's with the

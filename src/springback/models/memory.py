@@ -104,6 +104,19 @@ def weight_bytes(model: Any, dtype: Any) -> int:
     return int(shape.weights) * item_bytes(dtype)
 
 
+def held_bytes(shape: Architecture, dtype: Any, quantize: str | None = None) -> int:
+    """Of all weights as they are held: in ``dtype``, or with linear layers but the head in 4 bit.
+
+    Of these a block of 64 has a scale of a byte, and 256 scales have one of 4 bytes.
+    """
+    if not quantize:
+        return int(shape.weights) * item_bytes(dtype)
+    tables = shape.vocabulary * shape.width * (1 if shape.tied else 2)
+    return int((shape.weights - tables) * (1 / 2 + 1 / 64 + 4 / (64 * 256))) + tables * item_bytes(
+        dtype
+    )
+
+
 def cache_bytes(
     config: Any, rows: int, columns: int, dtype: Any = "float32", windows: bool = True
 ) -> int:

@@ -13,6 +13,7 @@ from springback.core import byte_size
 from springback.models.memory import (
     Architecture,
     cache_bytes,
+    held_bytes,
     item_bytes,
     logits_bytes,
     pass_bytes,
@@ -67,8 +68,11 @@ def libraries(device: str = "cpu") -> Part:
     return Part("libraries", LIBRARIES, "Python, torch and Transformers")
 
 
-def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
-    """Strong and weak model; where there are adapters of so many weights, one base with them."""
+def pair_weights(
+    shape: Architecture, dtype: str, adapter: float = 0, quantize: str | None = None
+) -> Parts:
+    """Strong and weak model; where there are adapters of so many weights, one base with them,
+    which ``quantize`` may hold in 4 bit."""
     size, one = item_bytes(dtype), int(shape.weights)
     if not adapter:
         words = f"{one / 1e6:,.0f}M weights of {size} bytes"
@@ -77,7 +81,7 @@ def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
             Part("weak model", one * size, words),
         )
     return (
-        Part("base model", one * size, f"{one / 1e6:,.0f}M weights of {size} bytes"),
+        _base("base model", shape, dtype, quantize),
         # Expert and weak model have room for both ranks on every layer.
         Part(
             "adapters",
@@ -85,6 +89,13 @@ def pair_weights(shape: Architecture, dtype: str, adapter: float = 0) -> Parts:
             f"two models x two ranks x {adapter / 1e6:,.1f}M weights",
         ),
     )
+
+
+def _base(name: str, shape: Architecture, dtype: str, quantize: str | None) -> Part:
+    """A whole model, or what lies frozen below adapters."""
+    kind = f"{item_bytes(dtype)} bytes" if not quantize else f"{quantize}, head in {dtype}"
+    words = f"{shape.weights / 1e6:,.0f}M weights of {kind}"
+    return Part(name, held_bytes(shape, dtype, quantize), words)
 
 
 def decoding_parts(
@@ -156,7 +167,13 @@ class Answering:
     scored: Scored | None = None
 
 
-def boost_parts(shape: Architecture, dtype: str, how: Answering, adapter: float = 0) -> Parts:
+def boost_parts(
+    shape: Architecture,
+    dtype: str,
+    how: Answering,
+    adapter: float = 0,
+    quantize: str | None = None,
+) -> Parts:
     """Of searching and testing; solutions that are scored leave their hidden states."""
     decoding = decoding_parts(shape, dtype, how.rows, how.prompt + how.new)
     phases: list[Parts] = [decoding]
@@ -165,7 +182,7 @@ def boost_parts(shape: Architecture, dtype: str, how: Answering, adapter: float 
         words = f"of {how.scored.tokens:,} tokens of solutions, at most {byte_size(KEPT_STATES)}"
         states = Part("hidden states kept", kept, words)
         phases = [(*decoding, states), (*scoring_parts(shape, dtype, 2, how.scored), states)]
-    return (*pair_weights(shape, dtype, adapter), *largest(*phases))
+    return (*pair_weights(shape, dtype, adapter, quantize), *largest(*phases))
 
 
 def activation_bytes(shape: Architecture, mixed: bool, checkpointed: bool = False) -> int:
@@ -195,7 +212,8 @@ class Training:
 
     ``whole_logits``: TRL's losses keep those of all that goes through together, SFT a chunk.
     ``reference``: the start's weights are kept beside.  ``checkpointed``: one layer's activations
-    are there at a time, computed a second time.
+    are there at a time, computed a second time.  ``quantize``: ``nf4`` holds what is not trained in
+    4 bit.
     """
 
     rows: int
@@ -207,6 +225,7 @@ class Training:
     whole_logits: bool = False
     reference: bool = False
     checkpointed: bool = False
+    quantize: str | None = None
 
     @property
     def at_once(self) -> int:
@@ -223,7 +242,11 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
     one = int(shape.weights)
     learned = int(shape.adapter_weights(how.rank)) if how.rank else one
     size = item_bytes(how.dtype) if how.rank else 4
-    parts = [Part("weights in training", size * one, f"{one / 1e6:,.0f}M of {size} bytes")]
+    dtype = how.dtype if how.rank else "float32"
+    parts = [_base("weights in training", shape, dtype, how.quantize)]
+    if how.quantize:
+        largest_matrix = shape.width * max(shape.hidden, shape.query, shape.width)
+        parts.append(Part("a matrix unpacked", 2 * size * largest_matrix, f"and beside in {dtype}"))
     if how.rank:
         parts.append(
             Part("adapter", 4 * learned, f"rank {how.rank}: {learned / 1e6:,.1f}M weights")
@@ -234,7 +257,7 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
     ]
     if how.reference:
         parts.append(Part("reference", 4 * learned, "the weights that training began with"))
-    if how.mixed and size == 4:
+    if how.mixed and size == 4 and not how.quantize:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
         parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
@@ -282,7 +305,8 @@ def audit_parts(
         parts.insert(0, Part("start model", size * one, f"{one / 1e6:,.0f}M of {size} bytes"))
     if size != 4 and not how.rank:
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
-    parts += [Part("base model", size * one, "beside the start model")] * (fixed - 1)
+    if fixed > 1:
+        parts += [_base("base model", shape, how.dtype, how.quantize)] * (fixed - 1)
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
         words = f"{kl_tokens:,} positions, for KL to the base model"
@@ -296,6 +320,13 @@ def audit_parts(
         more = (processes - 1) * (2 * size * one + LIBRARIES + total(probing))
         parts.append(Part("measuring processes", more, f"{processes - 1} more, two models each"))
     return tuple(parts)
+
+
+def judge_part(name: str, weights: float | None) -> Part:
+    """A model that scores sampled texts; ``weights`` None: it is not here yet."""
+    if weights is None:
+        return Part(f"judge {name}", 0, "not here yet, so not counted")
+    return Part(f"judge {name}", 4 * int(weights), f"{weights / 1e6:,.0f}M of 4 bytes")
 
 
 def lines(parts: Sequence[Part]) -> list[tuple[str, str, str]]:

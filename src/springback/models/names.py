@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
-from springback.errors import ModelError, describe, did_you_mean
+from springback.errors import MissingExtraError, ModelError, describe, did_you_mean
 from springback.models.builtin import BUILTIN
 from springback.models.hub import looks_like_hub_id
 from springback.settings import ComputeSettings
@@ -16,6 +17,8 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 1000
 #: Names of ``--dtype``; ``auto`` beside them.
 DTYPES = ("float32", "bfloat16", "float16")
+#: Names of ``--quantize``.
+QUANTIZED = ("nf4",)
 
 
 def require_model(name: str | Path, adapters: bool = False) -> None:
@@ -56,9 +59,44 @@ def _require_layers(folder: Path) -> None:
 
 def require_decoder(model: str | Path, compute: ComputeSettings) -> None:
     """Raise :class:`ModelError` unless ``model`` may be a model, an adapter or a boosted folder,
-    and ``compute`` holds names that are known."""
+    and ``compute`` holds names that are known and fit it."""
     require_compute(compute)
     require_model(model, adapters=True)
+    if compute.quantize and (Path(model).is_dir() or str(model) in BUILTIN):
+        require_adapters_above(compute, model)
+
+
+def require_adapters_above(compute: ComputeSettings, *models: str | Path) -> None:
+    """Raise :class:`ModelError` for a quantised base and a model that is no adapter's folder."""
+    whole = [str(model) for model in models if not is_adapter(model)]
+    if compute.quantize and whole:
+        raise ModelError(
+            describe(
+                f"--quantize {compute.quantize} with {whole[0]}, which is a full model",
+                "LoRA adapters, whose base is held in 4 bit",
+                "leave --quantize out, or name an adapter",
+            )
+        )
+
+
+def _require_quantizable(s: ComputeSettings, device_map: object) -> None:
+    """Raise for a base in 4 bit of a kind or in a place that it cannot be."""
+    if s.quantize is None:
+        return
+    if s.quantize not in QUANTIZED:
+        allowed = ", ".join(QUANTIZED)
+        raise ModelError(describe(f"--quantize {s.quantize}", allowed, "or leave it out"))
+    if s.dtype not in ("auto", "bfloat16", "float32"):
+        given = f"--quantize {s.quantize} with --dtype {s.dtype}"
+        raise ModelError(describe(given, "auto (bfloat16), bfloat16, float32", "change --dtype"))
+    if device_map or s.device_map:
+        given = f"--quantize {s.quantize} with --device-map"
+        raise ModelError(describe(given, "one device", "leave one of the two out"))
+    if s.device == "mps":
+        given = f"--quantize {s.quantize} with --device mps"
+        raise ModelError(describe(given, "cpu, cuda", "take another device"))
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("bitsandbytes", "nf4", f"--quantize {s.quantize}")
 
 
 def require_compute(settings: ComputeSettings, device_map: object = None) -> None:
@@ -83,6 +121,7 @@ def require_compute(settings: ComputeSettings, device_map: object = None) -> Non
                 f"--device {s.device} with --device-map", "one of the two", "leave one of them out"
             )
         )
+    _require_quantizable(s, device_map)
     if s.dtype != "auto" and s.dtype not in DTYPES:
         allowed = ", ".join(("auto", *DTYPES))
         raise ModelError(describe(f"--dtype {s.dtype}", allowed, "choose one of these"))

@@ -41,11 +41,14 @@ class Placement:
 
     ``device``: where the whole model goes.  ``device_map`` spreads it instead (accelerate):
     ``auto`` over GPUs, then memory, then disk, or a map of module names to devices.
+    ``quantize``: ``nf4`` holds linear layers in 4 bit (:mod:`springback.models.quantized`); then
+    ``dtype`` is that of the rest and of computing.
     """
 
     dtype: torch.dtype | None = torch.float32
     device: torch.device = field(default_factory=accelerator)
     device_map: DeviceMap | None = None
+    quantize: str | None = None
 
     def inputs(self, stored: str | None = None) -> dict[str, Any]:
         """What of this decides numbers, for the inputs of a run: nothing in float32.
@@ -53,7 +56,8 @@ class Placement:
         ``stored``: the dtype of the model's files, where that is what is computed in.
         """
         name = stored if self.dtype is None else dtype_name(self.dtype)
-        return {} if name == "float32" else {"dtype": name}
+        made = {} if name == "float32" else {"dtype": name}
+        return {**made, "quantize": self.quantize} if self.quantize else made
 
     def of_files(self, folder: str | Path) -> Placement:
         """With a dtype: that of most weights in ``folder``, where the files' own is asked for."""
@@ -68,7 +72,8 @@ class Placement:
     def describe(self) -> dict[str, Any]:
         """For provenance: ``dtype``, ``device``, and ``device_map`` (None for one device)."""
         dtype = "as stored" if self.dtype is None else dtype_name(self.dtype)
-        return {"dtype": dtype, "device": str(self.device), "device_map": self.device_map}
+        where = {"dtype": dtype, "device": str(self.device), "device_map": self.device_map}
+        return {**where, "quantize": self.quantize} if self.quantize else where
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -116,6 +121,12 @@ def placement(
     if wanted and importlib.util.find_spec("accelerate") is None:
         raise MissingExtraError("accelerate", "train", "--device-map")
     dtype = DTYPES.get(s.dtype)
+    if s.quantize:
+        if device.type == "mps":
+            raise ModelError(
+                describe(f"--quantize {s.quantize} on mps", "cpu, cuda", "take --device cpu")
+            )
+        return Placement(dtype or torch.bfloat16, device, None, s.quantize)
     if s.dtype == "auto" and device.type == "cpu":
         dtype = torch.float32
     return Placement(dtype, device, wanted)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from springback.models.placement import is_spread
+from springback.models.quantized import shared_states
 
 
 def view_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -17,10 +18,7 @@ def view_of(model: PreTrainedModel) -> PreTrainedModel:
     what changes a parameter changes it in both.
     """
     hooks = [module._hf_hook for module in model.modules() if is_spread(module)]
+    every = (*model.parameters(), *model.buffers(), *hooks)
     # What turns 4-bit weights into numbers is no tensor, and belongs to them.
-    states = [
-        state for p in model.parameters() if (state := getattr(p, "quant_state", None)) is not None
-    ]
-    every = (*model.parameters(), *model.buffers(), *hooks, *states)
-    shared: dict[int, Any] = {id(one): one for one in every}
+    shared: dict[int, Any] = {id(one): one for one in every} | shared_states(model)
     return copy.deepcopy(model, shared)

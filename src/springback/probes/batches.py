@@ -60,6 +60,7 @@ def probe_batches(settings: Any, checkpoint: Checkpoint, place: Placement) -> Pr
             dtype=dtype,
             whole_logits=True,
             reference=not s.lora_rank,
+            quantize=place.quantize,
         ),
         kl_tokens=s.prompts * s.sample_tokens,
         fixed=1 if s.base is None else 2,

@@ -192,7 +192,7 @@ def _names(weights: Sequence[Weights]) -> list[str]:
     return first
 
 
-@Probe("weight_change", whole_weights=True)
+@Probe("weight_change")
 def _weight_change(context: ProbeContext) -> ProbeValue:
     """:func:`weight_change` since the start model."""
     change = weight_change(context.model, context.inputs.start)
@@ -204,7 +204,7 @@ def _cosine(value: ProbeValue) -> list[Part]:
     return [] if cosine is None else [Part("way_back_cosine", "held-out", float(cosine), "cosine")]
 
 
-@Probe("way_back", parts=_cosine, whole_weights=True)
+@Probe("way_back", parts=_cosine)
 def _way_back(context: ProbeContext) -> ProbeValue:
     """:func:`way_back` since the branch point, which itself counts as 0: it has no way to go."""
     if context.aligned is None:

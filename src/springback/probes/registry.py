@@ -56,7 +56,6 @@ class Probe:
     measurements out of a value.  ``shown``: how the probe is shown where that depends on the study:
     under an empty key the probe, under others what its values have under ``further``, which are
     probes of their own, called ``name:key``.
-    ``whole_weights``: it reads weights, and so cannot measure an adapter.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Probe:
     identity: Callable[[ProbeInputs], Mapping[str, Any]] = lambda inputs: {}
     parts: Callable[[ProbeValue], Iterable[Part]] = lambda value: ()
     shown: Callable[[ProbeInputs], Mapping[str, ProbeInfo]] | None = None
-    whole_weights: bool = False
     measure: Measure = field(init=False)
 
     def __call__(self, measure: Measure) -> Measure:

@@ -16,6 +16,7 @@ class ProbeInfo:
 
     ``title``, ``unit`` and ``direction`` (what a higher value means) stand in every result;
     ``meaning`` is the sentence below its chart.  ``module`` is where its function stands.
+    ``whole_weights``: it reads weights, and so cannot measure an adapter.
     """
 
     title: str
@@ -23,6 +24,7 @@ class ProbeInfo:
     direction: str
     meaning: str = ""
     module: str = "springback.probes.registry"
+    whole_weights: bool = False
 
 
 PROBES = {
@@ -90,6 +92,7 @@ PROBES = {
         "The length of the change of all weights since the start model, as a share of the start's "
         "own length.",
         "springback.probes.geometry",
+        whole_weights=True,
     ),
     "way_back": ProbeInfo(
         "Share of the way back to the start, in weights",
@@ -98,6 +101,7 @@ PROBES = {
         "How much of the way from the aligned weights back to the start's the later change has "
         "covered: 0 none, 1 all of it, below 0 further away.",
         "springback.probes.geometry",
+        whole_weights=True,
     ),
     # Of a finished model, audited as it is.
     "unwanted_nll": ProbeInfo(

@@ -2,8 +2,9 @@
 
 The caller writes what to do into a folder; ``accelerate launch --config_file`` starts this module
 in every process, which trains by :func:`springback.training.finetune` as one process does: its
-Trainer takes what accelerate says from the environment.  Weights go to the folder at each mark;
-the caller loads and measures them.  The model and its optimizer lie spread as the config says.
+Trainer takes what accelerate says from the environment.  What is trained, all weights or an
+adapter, goes to the folder at each mark; the caller loads and measures it.  The model and its
+optimizer lie spread as the config says.  The folder also has the state of a run that was cut off.
 
 On CPUs (gloo) accelerate (1.15) starts one process for DDP whatever ``num_processes`` says, so
 torch's own launcher starts them.
@@ -11,12 +12,15 @@ torch's own launcher starts them.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +28,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.distributed.device_mesh import init_device_mesh
 
 from springback.core import Checkpoint, Recipe, to_jsonable
 from springback.errors import SpringbackError, TrainingError
@@ -37,14 +42,25 @@ from springback.models.loading import (
     trainable,
     write_weights,
 )
+from springback.models.placement import DTYPES, Placement, dtype_name
+from springback.models.sharded import (
+    can_be_sharded,
+    is_sharded,
+    load_sharded,
+    read_sharded,
+    write_sharded,
+)
 from springback.progress import Progress, Silent
 from springback.results.store import clear_folder, read_json, whole_folder, write_json
-from springback.training.batches import Marks, Trained, examples_seen, plan_batches
+from springback.training.batches import Marks, Resume, Trained, examples_seen, plan_batches
+from springback.training.lora import add_lora
 from springback.training.memory.activations import checkpointed_activations
 from springback.training.recipes import check_recipe
 from springback.training.run import finetune
 
 JOB, START, DONE = "job.json", "start.safetensors", "done.json"
+#: Below the folder, where the processes keep the state that they resume from.
+STATE = "state"
 
 
 @dataclass(frozen=True)
@@ -59,8 +75,9 @@ class Launch:
     port: int | None = None
     checkpoint_activations: bool = False
 
-    def command(self, folder: Path) -> list[str]:
-        module = ["-m", "springback.training.distributed", str(folder)]
+    def command(self, folder: Path, name: str = "springback.training.distributed") -> list[str]:
+        """What starts the module ``name`` in every process, which is given ``folder``."""
+        module = ["-m", name, str(folder)]
         if self.cpu and not self.sharded:
             some = ["--standalone", "--nproc_per_node", str(self.processes)]
             return [sys.executable, "-m", "torch.distributed.run", *some, *module]
@@ -81,51 +98,78 @@ def finetune_apart(
     rows: Sequence[Encoded],
     recipe: Recipe,
     launch: Launch,
-    folder: Path,
+    resume: Resume,
     marks: Marks | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """As :func:`springback.training.finetune` of full weights by SFT, in processes of its own.
+    """As :func:`springback.training.finetune` by SFT, in processes of its own.
 
-    ``start``: where the model's config lies; its weights are those of ``model`` as it comes.
-    ``folder`` is scratch and is gone afterwards.  Sums are taken in another order than in one
-    process, so values agree to rounding.  A run that is cut off begins anew.  Raises
-    :class:`TrainingError` where the processes fail, with their last line.
+    ``start``: where the model lies; its weights, or those of its adapter, are those of ``model`` as
+    it comes.  ``resume``: a folder that is its own, gone afterwards; a run that was cut off goes on
+    from what it holds.  Sums are taken in another order than in one process, so values agree to
+    rounding.  Raises :class:`TrainingError` where the processes fail, with their last line.
     """
     check_recipe(recipe)
-    if recipe.algorithm != "sft" or recipe.lora_rank is not None:
+    if recipe.algorithm != "sft" or resume.folder is None:
         raise SpringbackError(
-            f"training by accelerate is of all weights by sft; the recipe is {recipe.algorithm} "
-            f"with LoRA rank {recipe.lora_rank}: leave --accelerate out"
+            f"training by accelerate is by sft and in a folder; the recipe is {recipe.algorithm}, "
+            f"the folder {resume.folder}: leave --accelerate out"
         )
-    marks, progress = marks or Marks(), progress or Silent()
+    folder, marks, progress = resume.folder, marks or Marks(), progress or Silent()
     seen = examples_seen(plan_batches(len(rows), recipe), marks, recipe)
+    wanted = sorted({*marks.examples, seen[-1]} - {0})
+    facts = {
+        "model": start,
+        "dtype": dtype_name(model.dtype if recipe.lora_rank else torch.float32),
+        "recipe": recipe,
+        "pad": pad,
+        "cpu": launch.cpu,
+        "checkpoint_activations": launch.checkpoint_activations,
+        "save_every": resume.save_every,
+        "weights": content_hash_of(model),
+        "rows": [[list(row.ids), row.start, row.text_bytes] for row in rows],
+        "marks": wanted,
+    }
+    _prepare(folder, model, to_jsonable(facts))
+    recorded = {}
+    if 0 in marks.examples and marks.call is not None:
+        recorded[0] = marks.call(0, model)
+    try:
+        done = _launched(launch, folder, progress)
+    except TrainingError:
+        if not any((folder / STATE).glob("step-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        progress.close()
+    for n in wanted:
+        load_weights(model, _marked(folder, n))
+        if n in marks.examples and marks.call is not None:
+            recorded[n] = marks.call(n, model)
+    model.train(False)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Trained(tuple(done["losses"]), int(done["tokens"]), recorded)
+
+
+def _prepare(folder: Path, model: Model, facts: dict[str, Any]) -> None:
+    """Have the folder say what to do; what another job left there goes."""
+    with contextlib.suppress(SpringbackError, OSError, ValueError):
+        if read_json(folder / JOB) == facts:
+            return
     clear_folder(folder)
     with whole_folder(folder) as tmp:
         write_weights(model, tmp / START)
-        facts = {
-            "model": start,
-            "recipe": recipe,
-            "pad": pad,
-            "cpu": launch.cpu,
-            "checkpoint_activations": launch.checkpoint_activations,
-            "rows": [[list(row.ids), row.start, row.text_bytes] for row in rows],
-            "marks": sorted({*marks.examples, seen[-1]} - {0}),
-        }
-        write_json(tmp / JOB, to_jsonable(facts))
-    try:
-        done = _launched(launch, folder, progress)
-        recorded = {}
-        for n in sorted({*marks.examples, seen[-1]}):
-            if n:
-                load_weights(model, _marked(folder, n))
-            if n in marks.examples and marks.call is not None:
-                recorded[n] = marks.call(n, model)
-        model.train(False)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        progress.close()
-    return Trained(tuple(done["losses"]), int(done["tokens"]), recorded)
+        write_json(tmp / JOB, facts)
+
+
+def content_hash_of(model: Model) -> str:
+    """Of what is trained, as it is now."""
+    digest = hashlib.sha256()
+    for name, parameter in trainable(model).items():
+        digest.update(name.encode())
+        values = parameter.detach().cpu().contiguous().view(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _marked(folder: Path, examples: int) -> Path:
@@ -134,7 +178,10 @@ def _marked(folder: Path, examples: int) -> Path:
 
 
 def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Run the processes; returns what the first of them wrote at the end."""
+    """Run the processes; returns what the first of them wrote at the end, then or before."""
+    if (folder / DONE).exists():
+        known: dict[str, Any] = read_json(folder / DONE)
+        return known
     command = launch.command(folder)
     with (folder / "errors.log").open("w+", encoding="utf-8") as errors:
         with subprocess.Popen(
@@ -189,12 +236,16 @@ def _work(folder: Path) -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     elif not job["cpu"]:
         raise TrainingError("there is no GPU to train on; write use_cpu: true into the config")
-    model = load_model(Checkpoint(**job["model"]))
-    read_weights(model, folder / START)
+    recipe = Recipe(**job["recipe"])
+    model = _loaded(job, recipe, folder / START)
     names = list(trainable(model))
 
     def write(examples: int, spread: Model) -> bool:
         """Have the first process write the whole weights; returns whether FSDP shards them."""
+        if is_sharded(model):
+            with whole_folder(_marked(folder, examples)) if _is_first() else nullcontext() as tmp:
+                write_sharded(model, (tmp or folder) / WEIGHTS_FILE)
+            return True
         tensors = _whole(spread)
         if _is_first():
             with whole_folder(_marked(folder, examples)) as tmp:
@@ -207,8 +258,9 @@ def _work(folder: Path) -> None:
             model,
             SimpleNamespace(pad_token_id=job["pad"]),
             [Encoded(tuple(ids), start, size) for ids, start, size in job["rows"]],
-            Recipe(**job["recipe"]),
+            recipe,
             Marks(tuple(job["marks"]), write),
+            Resume(None if _fsdp_version() == "1" else folder / STATE, job["save_every"]),
             progress=_Notes(),
         )
     if _is_first():
@@ -216,6 +268,32 @@ def _work(folder: Path) -> None:
         write_json(folder / DONE, {**facts, "sharded": all(trained.marks.values())})
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def _loaded(job: dict[str, Any], recipe: Recipe, weights: Path) -> Model:
+    """What is trained: under FSDP2 all weights, of which each process reads its part alone where
+    the files allow it, else the model, or an adapter on it."""
+    checkpoint = Checkpoint(**job["model"])
+    offloads = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
+    whole = recipe.lora_rank is not None or offloads or not can_be_sharded(checkpoint)
+    if _fsdp_version() == "2" and not whole:
+        kind = "cpu" if job["cpu"] else "cuda"
+        torch.distributed.init_process_group("gloo" if job["cpu"] else "nccl")
+        mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
+        sharded = load_sharded(checkpoint, torch.float32, mesh)
+        read_sharded(sharded, [weights])
+        return sharded
+    model = load_model(checkpoint, Placement(DTYPES[job["dtype"]]))
+    if recipe.lora_rank is not None:
+        add_lora(model, recipe)
+    read_weights(model, weights)
+    return model
+
+
+def _fsdp_version() -> str | None:
+    """Of the config's FSDP; None where it has none."""
+    wanted = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return os.environ.get("FSDP_VERSION", "1") if wanted else None
 
 
 def _whole(model: Model) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ from springback.core import ALGORITHMS, Recipe, content_hash
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.models.encoding import Encoded
 from springback.models.loading import Model, Tokenizer, release_memory, trainable
+from springback.models.quantized import adapters_attached
 from springback.models.quiet import old_names_allowed, quiet
 from springback.progress import Progress, Silent
 from springback.training.batches import (
@@ -148,6 +149,7 @@ def _train(task: Task, loop: Loop) -> None:
         for model in (task.model, task.examples.reference):
             if model is not None:
                 stack.enter_context(untouched(model))
+                stack.enter_context(adapters_attached(model))
         if task.recipe.algorithm == "sft":
             stack.enter_context(large_blocks_apart())
         build = _builder(task.recipe.algorithm)

@@ -15,10 +15,11 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainingArguments
 
 from springback.models.encoding import Encoded
+from springback.models.sharded import is_sharded
 from springback.training.batches import share
 from springback.training.memory.chunked_loss import ChunkedLoss
 from springback.training.memory.microbatches import pieces
-from springback.training.trainer import Task, Watched, counted
+from springback.training.trainer import State, Task, Watched, counted
 
 
 class SFT(Watched):
@@ -44,12 +45,15 @@ class SFT(Watched):
         if wanted and self.args.device.type == "cpu":
             _shard_on_cpu(self.accelerator)
             self.is_fsdp_enabled = True
+        if wanted and is_sharded(self.model):  # by us: accelerate would not know the layers again
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """FSDP of version 1 puts parameters of its own in place of the model's: those are meant."""
         optimizer = cast("torch.optim.Optimizer", self.optimizer)
         if model is not None:
-            optimizer.param_groups[0]["params"] = [*model.parameters()]
+            learned = [p for p in model.parameters() if p.requires_grad]
+            optimizer.param_groups[0]["params"] = learned
         return optimizer
 
 
@@ -60,6 +64,19 @@ class _SumGradients(TrainerCallback):
         for module in kwargs["model"].modules():
             if isinstance(module, FSDPModule):
                 module.set_force_sum_reduction_for_comms(True)
+
+
+class _ShardMoments(TrainerCallback):
+    """AdamW's state of whole parameters becomes that of their shards, once these are there."""
+
+    def __init__(self, state: State) -> None:
+        self.state, self.whole = state, state.moments()
+        state.optimizer.state.clear()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.state.step:  # else there are none yet
+            self.state.set_moments(self.whole)
+        self.whole = {}
 
 
 def _shard_on_cpu(accelerator: Any) -> None:
@@ -83,7 +100,7 @@ def build(task: Task, args: dict[str, Any]) -> Watched:
     # Not through the constructor, which refuses them under FSDP.
     trainer.optimizer, trainer.lr_scheduler = task.optimizers
     if trainer.is_fsdp_enabled:
-        task.state.optimizer.state.clear()  # of whole parameters; those of shards are made anew
+        trainer.add_callback(_ShardMoments(task.state))
         if trainer.args.device.type == "cpu":
             trainer.add_callback(_SumGradients())
     rank, processes = trainer.accelerator.process_index, trainer.accelerator.num_processes

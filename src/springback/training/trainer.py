@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
@@ -22,7 +23,8 @@ from transformers.trainer_callback import PrinterCallback
 from springback.core import Recipe
 from springback.errors import SpringbackError, TrainingError
 from springback.models.encoding import Encoded, pad_batch
-from springback.models.loading import Model, Tokenizer, read_weights, trainable, write_weights
+from springback.models.loading import Model, Tokenizer, read_weights, trainable
+from springback.models.sharded import is_sharded, read_sharded
 from springback.progress import Progress
 from springback.results.store import (
     read_json,
@@ -99,6 +101,8 @@ class Watched(Trainer):
         if self.args.device.type == "cpu" and not self.is_distributed:
             self.at_once = microbatches.AT_ONCE
         self.args._n_gpu = min(self.args.n_gpu, 1)  # one process trains on one GPU
+        if self.is_distributed:  # one clock would not do: all of them save, or none
+            loop.agreed = lambda due: self.total(float(due)) > 0
         self.add_callback(loop)
         self.remove_callback(PrinterCallback)
 
@@ -179,6 +183,8 @@ class Loop(TrainerCallback):
     def __init__(self, state: State, seen: list[int], marks: Marks, progress: Progress) -> None:
         self.state, self.seen, self.marks, self.progress = state, seen, marks, progress
         self.saved = self.began = time.monotonic()
+        #: Whether any of the run's processes finds that a state is due.
+        self.agreed: Callable[[bool], bool] = bool
         if state.step:
             progress.advance(state.step, note="resumed")
 
@@ -219,7 +225,7 @@ class Loop(TrainerCallback):
         # A third more may be lost, 60 s of 45: where steps are long, not one step later than that.
         every, waited = self.state.resume.save_every, time.monotonic() - self.saved
         due = waited >= every or waited + step > 4 / 3 * every
-        if due and self.state.step + 1 < len(self.seen):
+        if self.agreed(due) and self.state.step + 1 < len(self.seen):
             self.state.save()
             self.saved = time.monotonic()
 
@@ -243,6 +249,43 @@ def untouched(model: Model) -> Iterator[None]:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _rank() -> int:
+    """Which of a run's processes this is."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def _suffix(rank: int) -> str:
+    return f"-{rank}" if rank else ""
+
+
+def _of_every_process(value: Any) -> list[Any]:
+    """This value of each of the run's processes; each has to call this."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    every = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(every, value)
+    return every
+
+
+def _gathered(tensor: Tensor) -> Tensor:
+    """The whole tensor, on the CPU; where it is sharded every process has to call this, and only
+    the first one keeps it."""
+    whole = tensor.detach()
+    if isinstance(whole, DTensor):
+        whole = whole.full_tensor()
+    return torch.empty(0) if _rank() else whole.contiguous().cpu()
+
+
+def _part_of(whole: Tensor, parameter: Tensor) -> Tensor:
+    """Of a tensor that goes with ``parameter`` what goes with the shard that is here."""
+    if isinstance(whole, DTensor) or not isinstance(parameter, DTensor):
+        return whole.to(parameter.device)
+    if whole.shape == parameter.shape:
+        local = whole.to(parameter.to_local().device)
+        return distribute_tensor(local, parameter.device_mesh, parameter.placements)
+    return whole.to(parameter.device)
 
 
 class State:
@@ -270,17 +313,29 @@ class State:
         return self.resume.timer
 
     @timed("saving")
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """AdamW's state of each parameter that learns, by name."""
+        return {n: dict(self.optimizer.state[p]) for n, p in trainable(self.model).items()}
+
+    def set_moments(self, whole: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Give each parameter its state; one that is a shard gets its part."""
+        for name, parameter in trainable(self.model).items():
+            self.optimizer.state[parameter] = {
+                part: _part_of(value, parameter) for part, value in whole[name].items()
+            }
+
     def save(self) -> None:
+        """Write it; of a run's processes, each of which has to call this, the first one does."""
         if self.resume.folder is None:
             return
+        weights = {n: _gathered(p) for n, p in trainable(self.model).items()}
         beside = {f"kept/{name}": value for name, value in self.kept.items()}
-        for name, parameter in trainable(self.model).items():
-            moments = self.optimizer.state[parameter].items() if self.step else ()
-            for part, value in moments:
-                beside[f"{part}/{name}"] = value.detach().contiguous().cpu()
-        beside["random/cpu"] = torch.get_rng_state()
-        if self.model.device.type == "cuda":
-            beside["random/cuda"] = torch.cuda.get_rng_state(self.model.device)
+        for name, moments in self.moments().items() if self.step else ():
+            beside |= {f"{part}/{name}": _gathered(value) for part, value in moments.items()}
+        for rank, states in enumerate(_of_every_process(self._random_states())):
+            beside |= {f"random/{name}{_suffix(rank)}": state for name, state in states.items()}
+        if _rank():
+            return
         facts = {
             "key": self.key,
             "step": self.step,
@@ -291,14 +346,19 @@ class State:
         }
         target = self.resume.folder / f"step-{self.step:08d}"
         with whole_folder(target) as tmp:
-            write_weights(self.model, tmp / "weights.safetensors")
+            save_file(weights, tmp / "weights.safetensors")
             save_file(beside, tmp / "optimizer.safetensors")
             write_json(tmp / "state.json", facts)
         for old in self.resume.folder.glob("step-*"):
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
 
-    @timed("loading")
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {"cpu": torch.get_rng_state()}
+        if self.model.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.model.device)
+        return states
+
     def load(self) -> None:
         """Go on from the last state that fits; one that is damaged is passed over, with a
         warning."""
@@ -330,10 +390,13 @@ class State:
                 read = {part: beside[f"{part}/{name}"] for part in known}
                 if any(read[part].shape != known[part].shape for part in known):
                     raise ValueError(f"moments of {name} have another shape")
-                moments[parameter] = {p: t.to(parameter.device) for p, t in read.items()}
+                moments[parameter] = {p: _part_of(t, parameter) for p, t in read.items()}
             if beside["random/cpu"].shape != torch.get_rng_state().shape:
                 raise ValueError("random/cpu is no state of random numbers")
-        read_weights(self.model, folder / "weights.safetensors")
+        if is_sharded(self.model):
+            read_sharded(self.model, [folder / "weights.safetensors"])
+        else:
+            read_weights(self.model, folder / "weights.safetensors")
         self.optimizer.state.update(moments)
         self._random = _below("random/", beside) if step else {}
         self.kept = _below("kept/", beside)
@@ -343,10 +406,11 @@ class State:
 
     def restore_random_numbers(self) -> None:
         """Once, before the first step after a resume."""
-        if "cpu" in self._random:
-            torch.set_rng_state(self._random["cpu"])
-        if "cuda" in self._random:
-            torch.cuda.set_rng_state(self._random["cuda"], self.model.device)
+        cpu, cuda = f"cpu{_suffix(_rank())}", f"cuda{_suffix(_rank())}"
+        if cpu in self._random:
+            torch.set_rng_state(self._random[cpu])
+        if cuda in self._random:
+            torch.cuda.set_rng_state(self._random[cuda], self.model.device)
         self._random = {}
 
 

@@ -112,6 +112,14 @@ def _check_vllm(s: ServeSettings) -> None:
                 "leave one out",
             )
         )
+    if engine_of(s) == "vllm" and s.quantize:
+        raise SpringbackError(
+            describe(
+                f"--quantize {s.quantize} with vLLM",
+                "--engine builtin, or vLLM's own --vllm '--quantization bitsandbytes'",
+                "choose one of these",
+            )
+        )
     if engine_of(s) == "vllm" and (s.device, s.device_map) != ("auto", None):
         raise SpringbackError(
             describe(

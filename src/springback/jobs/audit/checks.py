@@ -66,7 +66,6 @@ def check_settings(settings: AuditSettings) -> AuditSettings:
     place = audit_placement(settings)
     if settings.precision == "auto":
         settings = replace(settings, precision=default_precision(place.device))
-    _check_whole_weights(settings)
     return settings
 
 
@@ -105,6 +104,7 @@ def check_values(settings: AuditSettings) -> AuditSettings:
             )
     settings = settle(settings)
     _check_probes(settings)
+    _check_whole_weights(settings)
     _check_attacks(settings)
     for flag in ("algorithm", "perturb_algorithm"):
         _among(flag.replace("_", "-"), (getattr(settings, flag),), ALGORITHMS)
@@ -213,11 +213,23 @@ def _check_execution(settings: AuditSettings) -> None:
     if settings.accelerate is not None:
         read_launch(settings.accelerate)
         algorithms = {settings.algorithm, settings.perturb_algorithm}
-        if algorithms != {"sft"} or settings.lora_rank:
+        if algorithms != {"sft"}:
             raise SpringbackError(
-                f"--accelerate with {', '.join(sorted(algorithms))} and --lora-rank "
-                f"{settings.lora_rank}; it trains all weights by sft: leave it out"
+                f"--accelerate with {', '.join(sorted(algorithms))}; it trains by sft: leave it out"
             )
+        if settings.quantize:
+            given = f"--accelerate with --quantize {settings.quantize}"
+            raise SpringbackError(
+                describe(given, "a base in bfloat16 or float32", "leave out one of the two")
+            )
+    if settings.quantize and not settings.lora_rank:
+        raise SpringbackError(
+            describe(
+                f"--quantize {settings.quantize} in an audit of all weights",
+                "audits of adapters, whose base is held in 4 bit",
+                "add --lora-rank 16, or leave --quantize out",
+            )
+        )
     if settings.lora_rank and settings.probe_processes > 1:
         raise SpringbackError(
             f"--probe-processes {settings.probe_processes} with --lora-rank {settings.lora_rank}; "
@@ -227,8 +239,10 @@ def _check_execution(settings: AuditSettings) -> None:
 
 def _with_compute(settings: AuditSettings) -> AuditSettings:
     """The settings with the probes' precision filled in; raises on what does not go together."""
+    require_compute(settings)
     s = settings
-    require_compute(s)
+    if s.quantize and s.dtype == "auto":
+        s = replace(s, dtype="bfloat16")
     if s.dtype == "float16":
         allowed = "float32, bfloat16"
         raise SpringbackError(
@@ -343,9 +357,7 @@ def _check_recipes(settings: AuditSettings) -> None:
 
 def _check_whole_weights(settings: AuditSettings) -> None:
     """An adapter has no weights for the probes that read them."""
-    from springback.probes.registry import get_probe
-
-    whole = [p for p in settings.probes if get_probe(p).whole_weights]
+    whole = [p for p in settings.probes if PROBES[p].whole_weights]
     if settings.lora_rank and whole:
         raise SpringbackError(
             f"--probes has {', '.join(whole)} with --lora-rank {settings.lora_rank}; an adapter "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from springback.core import ALGORITHMS, Run, byte_size
+from springback.errors import ModelError
 from springback.jobs.audit import runs
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.checks import check_settings
@@ -15,11 +19,22 @@ from springback.jobs.audit.study import Study
 from springback.jobs.audit.training_run import kl_prompts
 from springback.jobs.plan_lines import columns, duration, memory_lines, peak
 from springback.jobs.speeds import known_speeds
-from springback.models.hub import local_folder
+from springback.models.hub import folder_here, local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
-from springback.models.memory_parts import Part, Parts, Training, audit_parts, largest, libraries
+from springback.models.memory_parts import (
+    Part,
+    Parts,
+    Training,
+    audit_parts,
+    judge_part,
+    largest,
+    libraries,
+)
 from springback.models.placement import audit_placement
+from springback.probes.judges.naming import judge_model
 from springback.probes.registry import probe_tokens
+from springback.results.judge_info import split_judges
+from springback.weights import tensor_names
 
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
 STATE = 6
@@ -153,7 +168,19 @@ def memory_of(
     )
     if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
         parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
-    return parts
+    return (*parts, *_judges(s, names))
+
+
+def _judges(s: AuditSettings, algorithms: Collection[str]) -> Iterator[Part]:
+    """The models that judge: of sampled texts, and what RLOO maximises."""
+    judges = split_judges(s.behaviour) if s.behaviour and "behaviour" in s.probes else []
+    for spec in (*judges, *((s.reward,) if "rloo" in algorithms else ())):
+        if (name := judge_model(spec)) is not None:
+            folder, weights = folder_here(name), None
+            if folder is not None:
+                with suppress(ModelError):  # half fetched
+                    weights = sum(math.prod(shape) for shape, _ in tensor_names(folder).values())
+            yield judge_part(Path(name).name, weights)
 
 
 def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
@@ -174,6 +201,7 @@ def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
         whole_logits=entry.learns != "rows",
         reference=reference,
         checkpointed=s.checkpoint_activations,
+        quantize=s.quantize,
     )
 
 

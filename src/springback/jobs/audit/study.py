@@ -24,10 +24,13 @@ from springback.models.loading import (
     load_weights,
     save_weights,
 )
+from springback.models.sharded import can_be_sharded
 from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
+from springback.probes.measuring import Meter
 from springback.probes.registry import ProbeValue
+from springback.probes.sharded import ShardedMeter
 from springback.progress import Progress
 from springback.results.probe_info import ProbeInfo
 from springback.results.store import Store, require_space
@@ -133,6 +136,29 @@ class Study(ProbeInputs):
         whole.float()  # what is trained, whatever is measured
         return model, None
 
+    @cached_property
+    def meter(self) -> Meter:
+        """As of any study, or in the processes that shard the weights."""
+        launch = read_launch(self.settings.accelerate) if self.settings.accelerate else None
+        if self.like or launch is None or not self.measured_apart:
+            return super().meter
+        return ShardedMeter(
+            self.start,
+            self.tokenizer,
+            self.precision,
+            launch,
+            self.checkpoint,
+            self.folder,
+            self.timer,
+        )
+
+    @property
+    def measured_apart(self) -> bool:
+        """Whether what measures is sharded as what trains is: all weights, by FSDP."""
+        if self.settings.accelerate is None or self.settings.lora_rank:
+            return False
+        return read_launch(self.settings.accelerate).sharded and can_be_sharded(self.checkpoint)
+
     @property
     def work(self) -> Model:
         return self.trained[0]
@@ -187,7 +213,7 @@ class Study(ProbeInputs):
                 rows,
                 recipe,
                 replace(read_launch(self.settings.accelerate), checkpoint_activations=less),
-                self.store.partial(run),
+                resume,
                 marks,
                 self.progress,
             )

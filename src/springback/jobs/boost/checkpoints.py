@@ -13,6 +13,7 @@ from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.hub import base_of, local_folder, looks_like_hub_id
 from springback.models.loading import resolve
+from springback.models.names import require_adapters_above
 from springback.models.placement import dtype_name, placement
 from springback.progress import Progress
 from springback.results.store import Store, require_space
@@ -93,6 +94,7 @@ def _given(settings: BoostSettings, store: Store, progress: Progress) -> tuple[C
         progress.note(f"warning: {warning}")
     adapters = [folder is not None and is_adapter(folder) for folder in folders]
     if not any(adapters):
+        require_adapters_above(settings, *names)
         line = tuple(resolve(name) for name in names)
         # What extrapolate would refuse at the end is refused before anything is decoded.
         require_different(open_checkpoints([Path(c.path) for c in line[-2:]]))
@@ -125,6 +127,8 @@ def _adapters(
     try:
         require_shared_base([str(folder) for folder in adapters], base.path)
     except ModelError as error:
+        if settings.quantize:
+            raise
         count = "two" if len(adapters) == 2 else len(adapters)
         why = (
             f"the adapters are merged into {count} copies of {base.path}, since they cannot share "

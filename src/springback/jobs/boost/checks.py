@@ -33,7 +33,7 @@ from springback.jobs.boost.engine import check_engine, require_engine
 from springback.jobs.boost.plan import ROWS as ROWS
 from springback.jobs.boost.questions import metric_of, question_format
 from springback.jobs.boost.settings import BoostSettings
-from springback.models.names import require_compute, require_model
+from springback.models.names import require_adapters_above, require_compute, require_model
 from springback.models.run_folder import checkpoints_of
 from springback.results.checks import check_positive, require_disjoint
 from springback.results.places import require_apart
@@ -43,6 +43,13 @@ from springback.training.recipes import check_recipe
 BUILT_IN = "problems"
 #: Weak models beside the fine-tuned one, in the order of the table.
 WEAK = ("early", "init", "other")
+
+
+def weak_label(folder: str | None) -> str:
+    """What the weak model of ``--weak`` is called in the table: its folder's name, marked where
+    another method has that name."""
+    name = Path(folder or "").name
+    return f"{name} (--weak)" if name in ("", "ft", *WEAK) else name
 
 
 #: The settings that name what is read.
@@ -65,6 +72,8 @@ def refuse(settings: BoostSettings, out: str | Path) -> None:
     pair = s.run or (s.early, s.ft) if s.early and s.ft else (s.model,)
     for model in filter(None, (*pair, s.weak, s.reference)):
         require_model(model, adapters=True)
+    if s.early and s.ft:
+        require_adapters_above(s, *(name for name in pair if name and Path(name).is_dir()))
 
 
 def check_settings(settings: BoostSettings) -> BoostSettings:
@@ -94,6 +103,14 @@ def check_values(settings: BoostSettings) -> BoostSettings:
         raise SpringbackError(
             "boost needs either --early and --ft (two checkpoints of one run), or --run (all of "
             "them), or --model and --train (it then fine-tunes and keeps both), not a mix"
+        )
+    if raw and settings.quantize:
+        raise SpringbackError(
+            describe(
+                f"--quantize {settings.quantize} with --train, which trains all weights",
+                "--early and --ft, two adapters of one run",
+                "leave it out, or give adapters",
+            )
         )
     if raw and settings.epochs < 2:
         raise SpringbackError(

@@ -24,7 +24,7 @@ from springback.jobs.boost.analysis.methods import analyse, judge
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.baselines import baseline_arms
 from springback.jobs.boost.checkpoints import Pair, free_merged, make_pair
-from springback.jobs.boost.checks import READ, Data, check_settings, load_data
+from springback.jobs.boost.checks import READ, Data, check_settings, load_data, weak_label
 from springback.jobs.boost.engine import chosen_engine, refuse_executor
 from springback.jobs.boost.export import Strengths, plain_load_note, write_boosted
 from springback.jobs.boost.on_ray import Workers
@@ -120,8 +120,7 @@ class Boost(Scoring):
         """The further arms that the settings name, at EpiCoDe's mu, by the search for lambda."""
         s, arms = self.settings, {}
         for weak in s.ablate_weak:
-            label = Path(s.weak or "").name if weak == "other" else weak
-            label = self.weak_names.get(weak, label)
+            label = self.weak_names.get(weak, weak_label(s.weak) if weak == "other" else weak)
             arms[f"lambda_{weak}"] = Arm(f"EpiCoDe, weak {label}", mu, 0, weak)
         if s.gate:
             arms["lambda_gated"] = Arm("EpiCoDe, gated", mu, 0, "ft", s.gate)

@@ -7,16 +7,15 @@ executor.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from springback.core import Checkpoint, Run, Slice, content_hash
+from springback.core import Run, Slice, content_hash
 from springback.integrations.ray import ExecutorSettings, Outcome, Task
 from springback.integrations.ray.scheduler import connected, run_tasks
 from springback.integrations.ray.shared_storage import Shared
@@ -25,17 +24,16 @@ from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import make_pair
 from springback.jobs.boost.checks import Data, load_data
 from springback.jobs.boost.epochs import epoch_name, training_run
+from springback.jobs.boost.plan_at_hand import plan
 from springback.jobs.boost.questions import question_format
 from springback.jobs.boost.scoring import How, Scoring
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.loading import resolve
+from springback.models.memory_parts import Parts, total
 from springback.models.placement import dtype_name
 from springback.progress import Progress
 from springback.results.store import Store
-from springback.weights import tensor_names
 
-#: Bytes beside the weights: the libraries, caches, activations.
-BESIDE = 1_500_000_000
 #: What a group's title says of runs that decode nothing.
 _WHAT = {"nll": ", NLL", "letters": ", letters"}
 
@@ -106,6 +104,7 @@ class Workers:
         self.trained: tuple[str, ...] = ()
         self.outcomes: list[Outcome] = []
         self.wall = 0.0
+        self._phases: Mapping[str, Parts] = {}
         self._ray = ExitStack()
 
     def __enter__(self) -> Workers:
@@ -127,9 +126,8 @@ class Workers:
         self.trained = (*epochs, f"runs/{run.name}")
         self._fetch(self.trained)
         if not all((self.store.root / name).exists() for name in self.trained):
-            # Weights, gradients and two moments, and room for a step.
-            memory = 5 * weight_bytes(resolve(s.model or "")) + BESIDE
-            self._do([self._task(run.name, "fine-tuning", memory, self._place(self.trained))])
+            place = self._place(self.trained)
+            self._do([self._task(run.name, "fine-tuning", self._memory("training"), place)])
             self._fetch(self.trained)
 
     def take(self, job: Scoring) -> None:
@@ -138,7 +136,13 @@ class Workers:
         if job.sweep.place.dtype is not None:
             named = dtype_name(job.sweep.place.dtype)
             self.settings = replace(self.settings, dtype=named)
-        job.elsewhere = partial(self.make, 3 * weight_bytes(job.ft) + BESIDE)
+        job.elsewhere = partial(self.make, self._memory("searching and testing"))
+
+    def _memory(self, phase: str) -> int:
+        """Bytes of a phase, as the plan counts them."""
+        if not self._phases:
+            self._phases = plan(self.settings).phases
+        return total(self._phases[phase])
 
     def make(
         self, memory: int, how: How, groups: Sequence[Sequence[tuple[Run, Arm]]], part: str
@@ -182,8 +186,3 @@ class Workers:
         if self.shared is not None:
             for name in names:
                 self.shared.pull(self.store.root, name)
-
-
-def weight_bytes(model: Checkpoint) -> int:
-    """Of its weights in fp32, from the headers of its files."""
-    return 4 * sum(math.prod(shape) for shape, _ in tensor_names(model.path).values())

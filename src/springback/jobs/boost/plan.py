@@ -189,7 +189,7 @@ def phases_of(
         share = min(1.0, load.counted / max(solved.most, 1))
         texts = Scored(round(rows * solved.mean), share)
     answering = Answering(batch_of(s), prompt, s.max_new_tokens, texts)
-    parts = boost_parts(shape, dtype, answering, adapter)
+    parts = boost_parts(shape, dtype, answering, adapter, s.quantize)
     phases["searching and testing"] = (*parts, *beside)
     return phases
 

@@ -45,6 +45,14 @@ def check_settings(settings: CheckSettings, out: str | Path) -> CheckSettings:
     if twice := [n for n in _CONTENT[:-1] if len(set(getattr(s, n))) < len(getattr(s, n))]:
         raise SpringbackError(f"--{twice[0]} names one source twice; name each once")
     require_compute(s)
+    if s.quantize:
+        raise SpringbackError(
+            describe(
+                f"--quantize {s.quantize} in a check",
+                "models in their own dtype, since what it asks is small beside 4 bit's rounding",
+                "leave it out",
+            )
+        )
     for model in (s.base, s.tuned, *s.run):
         if model:
             _require_named(model)

@@ -58,6 +58,16 @@ def score_model_name(spec: str) -> str:
     return name
 
 
+def judge_model(spec: str) -> str | None:
+    """The model that the judge ``spec`` loads; None where it loads none."""
+    word, _, given = spec.partition(":")
+    if word == "hf":
+        return classifier_parts(spec)[0]
+    if word == "score":
+        return score_model_name(spec)
+    return split_rubric(given, spec)[0] if word == "model" else None
+
+
 def check_classifier(spec: str) -> None:
     """Raise :class:`SpringbackError` where ``spec`` cannot be the judge ``hf``."""
     name, label, _ = classifier_parts(spec)

@@ -9,20 +9,21 @@ unwanted answers are likeliest.  That one is projected out, once.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from springback.core import Slice
 from springback.errors import DataError, SpringbackError, describe
 from springback.jobs.audit.branches import Attack, swept
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.audit.study import Study
-from springback.jobs.audit.training_run import TrainingRun
-from springback.models import ablation
-from springback.models.encoding import Encoded
-from springback.models.loading import Model
-from springback.probes import nll
-from springback.training import OnMark
+from springback.models.writers import require_plain_writers
+
+if TYPE_CHECKING:
+    from springback.jobs.audit.study import Study
+    from springback.jobs.audit.training_run import TrainingRun
+    from springback.models.encoding import Encoded
+    from springback.models.loading import Model
+    from springback.training import OnMark
 
 #: One row of so many is held out of the means, to choose the layer by.
 HELD_OUT = 4
@@ -38,6 +39,7 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
                 "leave one of them out",
             )
         )
+    require_plain_writers(settings.model)
     if min(settings.doses) < 2:
         raise SpringbackError(
             describe(f"--attackers ablation with a dose of {min(settings.doses)}", "2", "raise it")
@@ -65,6 +67,8 @@ def _ablate(
     study: Study, model: Model, rows: Sequence[Encoded], benign: Sequence[Encoded]
 ) -> tuple[int, int]:
     """The layer that was chosen, and the tokens of all passes."""
+    from springback.models import ablation
+
     prompts, calm = ([list(study.beginning(row)) for row in each] for each in (rows, benign))
     held = max(1, len(rows) // HELD_OUT)
     differences = ablation.mean_states(model, prompts[held:]) - ablation.mean_states(model, calm)
@@ -77,6 +81,9 @@ def _ablate(
 
 def _nll(study: Study, model: Model, rows: Sequence[Encoded], difference: Any) -> float:
     """Mean NLL a token of the rows' answers without a layer's direction."""
+    from springback.models import ablation
+    from springback.probes import nll
+
     with ablation.without(model, ablation.unit(difference)):
         scores = nll(model, rows, study.tokenizer, study.precision)
     return sum(score.per_token for score in scores) / len(scores)
@@ -84,6 +91,7 @@ def _nll(study: Study, model: Model, rows: Sequence[Encoded], difference: Any) -
 
 def check(settings: AuditSettings, data: Data) -> None:
     """Both kinds have prompts or both are bare texts, else the direction is that of the form."""
+    require_plain_writers(settings.model)  # a built-in one is here by now
     part = data.perturbing(settings.seeds[0], max(settings.doses))
     benign = data.benign_for(part)
     if len({bool(row.prompt) for each in (part, benign) for row in each.rows}) > 1:

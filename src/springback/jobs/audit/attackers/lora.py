@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from springback.core import Slice
 from springback.errors import SpringbackError, describe
 from springback.jobs.audit.branches import Attack, swept
 from springback.jobs.audit.settings import AuditSettings
-from springback.jobs.audit.study import Study
-from springback.jobs.audit.training_run import TrainingRun, train_and_measure
-from springback.probes.registry import get_probe
-from springback.training import OnMark, add_lora, drop_lora
+from springback.results.probe_info import PROBES
+
+if TYPE_CHECKING:
+    from springback.jobs.audit.study import Study
+    from springback.jobs.audit.training_run import TrainingRun
+    from springback.training import OnMark
 
 #: What an adapter's learning rate is to that of all weights, where none is given: it learns best
 #: at about ten times it.
@@ -31,7 +33,7 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
 
 def _check(settings: AuditSettings) -> None:
     """Probes see the adapter in its model: what needs plain weights does not go with it."""
-    whole = [name for name in settings.probes if get_probe(name).whole_weights]
+    whole = [name for name in settings.probes if PROBES[name].whole_weights]
     against = {
         f"--lora-rank {settings.lora_rank}": settings.lora_rank,
         f"--accelerate {settings.accelerate}": settings.accelerate is not None,
@@ -51,6 +53,9 @@ def _check(settings: AuditSettings) -> None:
 
 def perform(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict[str, Any]:
     """Train a fresh adapter in the working model; it is taken out again whatever happens."""
+    from springback.jobs.audit.training_run import train_and_measure
+    from springback.training import add_lora, drop_lora
+
     lora = add_lora(study.work, run.recipe)
     try:
         return train_and_measure(study, run, part, run.phase, measure)

@@ -16,7 +16,7 @@ from springback.integrations.ray.scheduler import run_tasks
 from springback.integrations.ray.shared_storage import Shared
 from springback.integrations.ray.work import Place, task_of, write_record
 from springback.jobs.boost.analysis.seeds import SeedResult, across, by_difficulty
-from springback.jobs.boost.on_ray import BESIDE, weight_bytes
+from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.papers.claims import record
 from springback.jobs.papers.epicode import seed as seed_runs
 from springback.jobs.papers.epicode import tables
@@ -24,7 +24,7 @@ from springback.jobs.papers.epicode.plan import check, planned
 from springback.jobs.papers.epicode.plan import settings_of as settings_of
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings
 from springback.jobs.papers.epicode.theory import theory_of
-from springback.models.loading import resolve
+from springback.models.memory_parts import total
 from springback.models.placement import placement
 from springback.progress import Progress, default_progress
 from springback.results.paper_schema import Cell
@@ -135,6 +135,7 @@ def _make_on_ray(
     """Make every seed that is not done, each a task; writes ``executor.json``."""
     shared = Shared(executor.shared) if executor.shared else None
     tasks: dict[str, Task] = {}
+    memory: dict[str, int] = {}  # seeds of a cell are alike
     for cell, seed in product(cells(settings), settings.seeds):
         job = _planned(settings, cell, seed, theory)
         name = f"runs/{job.run.name}"
@@ -142,12 +143,12 @@ def _make_on_ray(
             shared.pull(store.root, name)
         if store.results(job.run) is None:
             s = job.settings
-            # Weights, gradients and two moments, or three models, and room for a step.
-            memory = 5 * weight_bytes(resolve(s.ft or s.model or "")) + BESIDE
+            if cell.name not in memory:
+                memory[cell.name] = total(peak_parts(s))
             place = Place(str(store.root.absolute()), executor.shared, pushes=(name,))
             call = partial(make_seed, job, place)
             title = f"{cell.name}: seed {s.seed}"
-            tasks[job.run.name] = task_of(executor, memory)(job.run.name, title, call)
+            tasks[job.run.name] = task_of(executor, memory[cell.name])(job.run.name, title, call)
     if not tasks:
         return
     began = time.monotonic()

@@ -49,9 +49,8 @@ NLL_LAMBDAS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 #: default.  Of the others what they name is hashed (the dtype as it comes out on this machine), or
 #: they change no answer.
 _SAMPLING = ("samples", "temperature")
-_ALWAYS = tuple(
-    n for n in names_changing(BoostSettings, "decoding") if n not in ("dtype", "engine", *_SAMPLING)
-)
+_PLACE = ("dtype", "engine", "quantize")
+_ALWAYS = tuple(n for n in names_changing(BoostSettings, "decoding") if n not in _PLACE + _SAMPLING)
 _IF_CHANGED = (*names_changing(BoostSettings, "method", "prompt"), *_SAMPLING)
 #: Beside EpiCoDe and CD only one plain model that goes as far is tested, but for the theory.
 CONTROLS = {"EpiCoDe": EQUAL_STEP, "CD only": "ME, step of CD"}

@@ -2,7 +2,7 @@
 
 The page is built anew from docs/results/demo/result.json, so the picture shows what stands there.
 
-    python benchmarks/report_picture.py
+    python tools/report_picture.py
 """
 
 from __future__ import annotations
