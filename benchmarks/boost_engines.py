@@ -55,8 +55,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--test-rows", type=int, default=128)
     parser.add_argument("--max-new-tokens", type=int, default=160)
     parser.add_argument("--batch", type=int, default=32, help="questions at once (Transformers)")
-    parser.add_argument("--vllm-batch", type=int, default=64, help="answers at once (vLLM)")
+    parser.add_argument("--vllm-batch", type=int, default=128, help="answers at once (vLLM)")
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--mu", default="0.1,0.2,0.4,0.8", help="candidates")
+    parser.add_argument("--lam", default="0.5,1,2", help="candidates")
     parser.add_argument("--ties", type=int, default=40, help="differing answers to look into")
     parser.add_argument("--out", type=Path, default=RESULT)
     return parser.parse_args()
@@ -121,6 +123,8 @@ def settings_of(args: argparse.Namespace, engine: str) -> dict[str, Any]:
         "dtype": args.dtype,
         "batch_size": args.vllm_batch if engine == "vllm" else args.batch,
         "max_new_tokens": args.max_new_tokens,
+        "mu": [float(value) for value in args.mu.split(",")],
+        "lam": [float(value) for value in args.lam.split(",")],
         "task": "gsm8k",
         "precheck": False,
         "reopen_test": True,
@@ -216,15 +220,17 @@ def compared(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
             ties = ties or Ties(args, given)
             part = key.partition(",")[0]
             gap = ties.gap(ours[key]["arm"], part, row, texts[0][row], texts[1][row])
-            gaps.append({"arm": key, "row": row, "gap": gap})
-    near = sum(abs(g["gap"]) <= NEAR for g in gaps)
+            # A step of the expert's logits counts 1 + lambda times, one of the weak model's lambda.
+            near = NEAR * (1 + 2 * ours[key]["arm"]["lam"])
+            gaps.append({"arm": key, "row": row, "gap": gap, "near": abs(gap) <= near})
+    ties_found = sum(g["near"] for g in gaps)
     return {
         "arms": arms,
         "answers": sum(a["answers"] for a in arms),
         "differ": sum(a["differ"] for a in arms),
         "looked_into": len(gaps),
-        "near_ties": near,
-        "near": NEAR,
+        "near_ties": ties_found,
+        "near_at_lambda_0": NEAR,
         "gaps": gaps,
     }
 
