@@ -17,7 +17,7 @@ from springback.integrations.server.settings import ServeSettings, engine_of
 from springback.integrations.vllm.environment import VARIABLE
 from springback.jobs.boost.checkpoints import Pair
 from springback.jobs.boost.checks import check_values, refuse
-from springback.jobs.boost.engine import chosen_engine, refuse_executor
+from springback.jobs.boost.engine import check_engine, chosen_engine, refuse_executor
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import _opening, hash_of_test
 from springback.jobs.papers.epicode.plan import check as check_epicode
@@ -76,6 +76,11 @@ def test_what_vllm_cannot_do_is_refused_by_name(
     assert not (tmp_path / "out").exists()
     wanted = check_values(replace(PLAIN, **change))
     assert chosen_engine(wanted, Store(tmp_path / "out"), cuda=True).engine == "transformers"
+
+
+def test_a_base_in_4_bit_is_refused_with_vllm() -> None:
+    with pytest.raises(SpringbackError, match="--quantize nf4 with --engine vllm"):
+        check_engine(replace(PLAIN, engine="vllm", quantize="nf4"))
 
 
 @pytest.mark.usefixtures("no_vllm")

@@ -141,6 +141,8 @@ def _not_in_vllm(s: BoostSettings) -> Iterator[tuple[str, str]]:
         yield f"--device {s.device}", ", which takes CUDA_VISIBLE_DEVICES"
     if s.device_map:
         yield f"--device-map {s.device_map}", ""
+    if s.quantize:
+        yield f"--quantize {s.quantize}", ", whose pair reads bases in 16 or 32 bit"
 
 
 def chosen_engine(
