@@ -20,25 +20,21 @@ from springback.results.writing import Clock, Result, write_result
 #: A short system message: the template's own would be a third of every question's tokens.
 SYSTEM = "Solve the problem."
 
-#: Three short seeds, so that the curve has an interval; resistance would take as long again.
 AUDIT = AuditSettings(
     **BARE,
-    n_pos=(32, 128),
-    doses=(16, 32),
+    n_pos=(64, 256),
+    doses=(16, 32, 64),
     holdout=16,
     prompts=16,
-    experiments=("rebound",),
-    resistance_rows=0,
+    resistance_rows=16,
+    resistance_tokens=16,
 )
-SEEDS = 3
-#: One seed of everything, to see that it runs.
 AUDIT_QUICK = replace(
     AUDIT,
     n_pos=(16, 32),
     doses=(16,),
     holdout=8,
     prompts=8,
-    experiments=AuditSettings.experiments,
     resistance_rows=8,
     resistance_tokens=8,
     sample_tokens=8,
@@ -88,12 +84,10 @@ def demo(
 ) -> Result:
     """Audit on film reviews, boost on word problems; ``out/result.json`` holds both.
 
-    The parts lie in ``out/audit`` and ``out/boost``.  The same seed gives the same numbers: demo k
-    takes seeds 3k, 3k + 1 and 3k + 2 of the audit (``quick``: k alone) and seed k of the boost.
+    The parts lie in ``out/audit`` and ``out/boost``.  The same seed gives the same numbers.
     """
     clock, progress = Clock.start(), progress or default_progress()
-    seeds = (seed,) if quick else tuple(range(SEEDS * seed, SEEDS * (seed + 1)))
-    audit_settings = replace(AUDIT_QUICK if quick else AUDIT, seeds=seeds)
+    audit_settings = replace(AUDIT_QUICK if quick else AUDIT, seeds=(seed,))
     boost_settings = replace(BOOST_QUICK if quick else BOOST, seed=seed)
     with Store(out).locked() as store:
         require_same_kind(store, "demo")
