@@ -130,7 +130,7 @@ def test_the_step_worked_out_where_it_counts_is_the_whole_one_to_the_bit(
     expert, amateur = (3 * torch.randn(2, 8, 500, generator=draw).to(dtype) for _ in range(2))
     lam, alpha = 0.75, 0.125  # the same in every dtype
     wide = [t if dtype == torch.float64 else t.float() for t in (expert, amateur)]
-    scores = contest(*wide, lam)
+    scores = contest(wide[0], wide[1], lam)
     whole = _below(wide[0], scores, plausible(wide[0], alpha))
     assert torch.equal(stepped(expert, amateur, lam, alpha), whole)
     lams = torch.full((8,), lam)
