@@ -7,7 +7,15 @@ import math
 import pytest
 import torch
 
-from springback.decoding.contrast import combine, contest, mask, plausible, stepped, stepped_rows
+from springback.decoding.contrast import (
+    _below,
+    combine,
+    contest,
+    mask,
+    plausible,
+    stepped,
+    stepped_rows,
+)
 from springback.errors import SpringbackError
 
 
@@ -111,3 +119,26 @@ def test_a_forbidden_plausible_set_leaves_the_experts_order() -> None:
     assert mask(scores, allowed).tolist() == [[2.0, -0.5, -math.inf, -math.inf]]
     assert mask(first, allowed).tolist() == [[-math.inf, -0.5, -math.inf, -math.inf]]
     assert mask(both, allowed).tolist() == [[-math.inf, -math.inf, -1003.5, -1005.5]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_the_step_worked_out_where_it_counts_is_the_whole_one_to_the_bit(
+    dtype: torch.dtype,
+) -> None:
+    """On a CPU; by the formula over the whole vocabulary, for a batch and row by row."""
+    draw = torch.Generator().manual_seed(0)
+    expert, amateur = (3 * torch.randn(2, 8, 500, generator=draw).to(dtype) for _ in range(2))
+    lam, alpha = 0.75, 0.125  # the same in every dtype
+    wide = [t if dtype == torch.float64 else t.float() for t in (expert, amateur)]
+    scores = contest(wide[0], wide[1], lam)
+    whole = _below(wide[0], scores, plausible(wide[0], alpha))
+    assert torch.equal(stepped(expert, amateur, lam, alpha), whole)
+    lams = torch.full((8,), lam)
+    alphas = torch.full((8,), alpha, dtype=torch.float64)
+    by_row = stepped_rows(expert[0], amateur[0], lams, alphas)
+    assert torch.equal(by_row, whole[0])
+    lams[3] = 0  # the expert's own row
+    mixed = stepped_rows(expert[0], amateur[0], lams, alphas)
+    assert torch.equal(mixed[3], wide[0][0, 3])
+    rest = [i for i in range(8) if i != 3]
+    assert torch.equal(mixed[rest], whole[0][rest])
