@@ -219,12 +219,11 @@ class _Process:
             if asked["do"] == "stop":
                 break
             value = self.answer(asked["do"], asked["given"])
-            if torch.distributed.get_rank() == 0:
-                write_json(_answer(self.folder, number), {"value": value})
-            # No request goes before all have read it.
+            # No request goes, nor the weights that it names, before all have read them.
             torch.distributed.barrier()
             if torch.distributed.get_rank() == 0:
                 request.unlink()
+                write_json(_answer(self.folder, number), {"value": value})
             number += 1
         torch.distributed.destroy_process_group()
 
