@@ -193,6 +193,13 @@ def columns_setting() -> Any:
     return field(default_factory=dict, metadata=metadata)
 
 
+def activations_setting() -> Any:
+    """The field for training with activations that are computed twice; no number depends on it."""
+    text = "Train with one layer's activations at a time and compute them twice: less memory, a "
+    text += "third more time, the same weights."
+    return setting(False, text, changes="nothing", added=True)
+
+
 def arguments_setting(help: str) -> Any:
     """A field for names and values of any kind, recorded where there are some."""
     metadata = {"help": help, "flag": None, "changes": None, "added": True}
@@ -262,12 +269,7 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
         "accelerate's config file: training (sft) goes through the processes that it "
         "describes, DDP or FSDP.",
     )
-    checkpoint_activations: bool = setting(
-        False,
-        "Train with one layer's activations at a time and compute them twice: less memory, a third "
-        "more time, the same weights.",
-        added=True,
-    )
+    checkpoint_activations: bool = activations_setting()
     probe_processes: int = setting(
         1,
         "Processes that share the batches of every measurement; each holds the start model and "

@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from springback.errors import ModelError
 from springback.models.loading import Model
 from springback.models.placement import running_device, wide_device
-from springback.models.writers import elsewhere
+from springback.models.writers import WRITERS, elsewhere
 
-#: Modules of a block that write to the residual stream, by the last part of their names.
-WRITERS = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
 #: Share of the layers that a direction may come from, from the first on, as the paper has it.
 DEEPEST = 0.8
 #: A hidden state may keep this share of its length along the direction: what rounding leaves.

@@ -6,7 +6,6 @@ forward pass gives what one process computes, to the bit.  Every process has to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from springback.core import Checkpoint
 from springback.errors import ModelError, describe
 from springback.models.loading import Model, complete_generation_config, read_configs
 from springback.weights import tensor_names
+from springback.weights.io.safetensors import encode_header
 
 
 def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -> Model:
@@ -92,18 +92,12 @@ def write_sharded(model: Model, file: Path) -> None:
 
     Every process has to call this.  One tensor at a time is whole, in memory that is then free.
     """
-    places, header = list(_parameters(model)), dict[str, Any]()
-    end = 0
-    for names, parameter in places:
-        begin, end = end, end + 4 * parameter.numel()
-        shape = list(parameter.shape)
-        header[names[0]] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
+    places = list(_parameters(model))
+    tensors = [(names[0], "F32", tuple(p.shape), 4 * p.numel()) for names, p in places]
     first = torch.distributed.get_rank() == 0
     with file.open("wb") if first else nullcontext() as out:
         if out is not None:
-            out.write(len(text).to_bytes(8, "little") + text)
+            out.write(encode_header(tensors, {}))
         for _, parameter in places:
             with torch.no_grad():
                 whole = parameter.full_tensor()

@@ -9,6 +9,8 @@ from springback.errors import ModelError
 from springback.models.builtin import BUILTIN, builtin_folder
 from springback.weights.io.folder import readable_json
 
+#: Modules of a block that write to the residual stream, by the last part of their names.
+WRITERS = ("o_proj", "down_proj", "c_proj", "out_proj", "fc2", "fc_out", "dense", "dense_4h_to_h")
 #: Kinds of models (``model_type``, with what may follow it, such as ``_text``) that normalise what
 #: a block or the embedding writes, or write by layers of other names.
 OTHERS = (
@@ -43,6 +45,6 @@ def elsewhere(name: str) -> ModelError:
     """The error for a model that refusal ablation cannot take."""
     return ModelError(
         f"{name} writes along the direction elsewhere too (norms behind its blocks, or experts); "
-        "ablation takes models whose blocks write by o_proj, down_proj, c_proj: leave it out of "
+        f"ablation takes models whose blocks write by {', '.join(WRITERS[:3])}: leave it out of "
         "--attackers"
     )

@@ -12,6 +12,7 @@ from springback.settings import (
     ChatSettings,
     ComputeSettings,
     Settings,
+    activations_setting,
     columns_setting,
     setting,
 )
@@ -80,13 +81,7 @@ class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
     train_batch_size: int = setting(16, "With --train.")
     epochs: int = setting(2, "With --train, at least 2.")
     precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
-    checkpoint_activations: bool = setting(
-        False,
-        "Train with one layer's activations at a time and compute them twice: less memory, a third "
-        "more time, the same weights.",
-        changes="nothing",
-        added=True,
-    )
+    checkpoint_activations: bool = activations_setting()
     seed: int = setting(0, "Of data order and training.", changes="seed")
 
 

@@ -33,7 +33,6 @@ from springback.results.schema import Part
 from springback.stats import mean_interval
 
 Rebounds = Mapping[int, Mapping[str, Any]]
-#: Probes that score sampled texts.
 #: Why a finished model has no dose to undo.
 NOTHING = "not defined: there is none to lose"
 #: Margin of the most aligned model by number of examples of the second alignment, by seed.
