@@ -253,7 +253,7 @@ def _of_boost(boost: Boost) -> Headline | None:
         tuned = next((m for m in boost.methods or () if m.method == "fine-tuned"), None)
         number = None
         if tuned is not None and tuned.accuracy is not None:
-            number = _points("Accuracy, fine-tuned", tuned.accuracy, "%", sign=False)
+            number = _number("Accuracy, fine-tuned", tuned.accuracy, "%", 100, sign=False)
         text = "Validation chose nothing over it: the fine-tuned model is kept as it is."
         return Headline(text, number)
     asked = formatting.count(method.difference.n, "test question")
@@ -272,13 +272,16 @@ def _boosted(
         text = f"{over[1]} leave open whether {who} is better than the fine-tuned model"
     else:
         text = f"{what} {said.format(points=points)} {' '.join(over)}"
-    return Headline(f"{text}.", _points("Difference in accuracy", difference, "points"))
+    return Headline(f"{text}.", _number("Difference in accuracy", difference, "points", 100))
 
 
-def _points(label: str, value: Interval, unit: str, sign: bool = True) -> Fact:
-    inside = formatting.bounds(value, 100, sign)
+def _number(
+    label: str, value: Interval | None, unit: str, scale: float = 1, sign: bool = True
+) -> Fact:
+    """A value with its interval; ``scale``: what it is multiplied by."""
+    inside = formatting.bounds(value, scale, sign)
     note = f"{inside} (95 %)" if inside else "no interval"
-    return Fact(label, formatting.value(value, 100, sign), unit, note)
+    return Fact(label, formatting.value(value, scale, sign), unit, note)
 
 
 def _of_check(check: Check) -> Headline | None:
@@ -310,12 +313,8 @@ def _strongest(measures: Sequence[CheckedMeasure]) -> Fact | None:
         return None
     m = min(measures, key=lambda one: 1.0 if one.p_holm is None else one.p_holm)
     share = m.unit == "share"
-    inside = formatting.bounds(m.difference, 100 if share else 1, True)
-    shown_value = formatting.value(m.difference, 100 if share else 1, True)
-    note = f"{inside} (95 %)" if inside else "no interval"
-    unit = "points" if share else m.unit
     label = f"{formatting.capital(m.words)}: {m.label}, {m.better} is better"
-    return Fact(label, shown_value, unit, note)
+    return _number(label, m.difference, "points" if share else m.unit, 100 if share else 1)
 
 
 def _of_run(along: AlongRun) -> Headline:
@@ -323,10 +322,7 @@ def _of_run(along: AlongRun) -> Headline:
     same = along.chosen == along.best
     why = "it learned most" if same else "it learned as much as the best within noise"
     text = f"Take {along.chosen}: {why}, and lost least of what should be kept among such."
-    inside = formatting.bounds(chosen.learned, sign=True)
-    value = formatting.value(chosen.learned, sign=True)
-    note = f"{inside} (95 %)" if inside else "no interval"
-    return Headline(text, Fact(f"Learned at {along.task}", value, along.unit, note))
+    return Headline(text, _number(f"Learned at {along.task}", chosen.learned, along.unit))
 
 
 def _of_reproduction(reproduction: Reproduction) -> Headline | None:
@@ -361,12 +357,6 @@ def _of_life(life: LifeCycle) -> Headline | None:
         else f"whether {name} matters is open"
         for axis, (more, name) in _AXES.items()
     ]
-    slope = falls["size"].slope
-    inside = formatting.bounds(slope, sign=True)
-    number = Fact(
-        "Fall, for each doubling of size",
-        formatting.value(slope, sign=True),
-        life.quantities["fall"].unit if "fall" in life.quantities else "nats/token",
-        f"{inside} (95 %)" if inside else "no interval",
-    )
+    unit = life.quantities["fall"].unit if "fall" in life.quantities else "nats/token"
+    number = _number("Fall, for each doubling of size", falls["size"].slope, unit)
     return Headline(formatting.sentence("; ".join(texts)), number)
