@@ -4,8 +4,12 @@ and tokens.
 A LoRA pair of ``--model`` is trained once on GSM8K; then each engine boosts it on the same
 validation and test questions in the same dtype, in a process of its own, one after the other.
 Seconds are those that all runs of a boost took, from their records: a boost that was broken off
-goes on, and so does this script.  Where answers to a question differ, the scores of both first
-differing tokens are read off the plain loop's models: a near-tie in this dtype, or not.
+goes on, and so does this script.  Each engine's answers choose what it tries next and what it
+tests, so the arms that both tried are compared by themselves as well.
+
+Where answers to a question differ, the scores of both first differing tokens are read off the
+models of Transformers, in this dtype and in fp32: what rounding moves such a gap by is the size of
+a near-tie.
 
     python benchmarks/boost_engines.py --data gsm8k --work FOLDER
 
@@ -32,8 +36,6 @@ from springback.results.store import read_json, write_json
 RESULT = Path(__file__).parent / "results" / "boost_engines.json"
 AIM = 0.5
 ENGINES = ("vllm", "transformers")
-#: A step of bfloat16 near the logits of this model (16 to 32).
-NEAR = 0.125
 CHILD = """
 import json, sys
 from springback.jobs.boost.job import boost
@@ -133,13 +135,16 @@ def settings_of(args: argparse.Namespace, engine: str) -> dict[str, Any]:
 
 
 def scored(out: Path) -> dict[str, dict[str, Any]]:
-    """Results of a boost's arms by part, mu, lambda and weak model."""
+    """Results of a boost's arms, and the seconds each took, by part, mu, lambda and weak model.
+    What is decoded together counts for the arm that is finished first."""
     held = {}
     for path in sorted((out / "runs").glob("score-*/run.json")):
         run = read_json(path)
         inputs = run["inputs"]
         key = "{part}, mu {mu:g}, lambda {lam:g}, weak {weak}".format(**inputs)
-        held[key] = {**run["results"], "arm": {k: inputs[k] for k in ("mu", "lam", "weak")}}
+        arm = {k: inputs[k] for k in ("mu", "lam", "weak")}
+        seconds = sum(read_json(path.with_name("made.json"))["parts"].values())
+        held[key] = {**run["results"], "arm": arm, "seconds": seconds}
     return held
 
 
@@ -148,9 +153,9 @@ def differing(ours: list[str], theirs: list[str]) -> Iterator[int]:
 
 
 class Ties:
-    """Scores of the plain loop's models where answers part."""
+    """Scores of the models of Transformers where answers part."""
 
-    def __init__(self, args: argparse.Namespace, given: dict[str, Any]) -> None:
+    def __init__(self, args: argparse.Namespace, given: dict[str, Any], dtype: str) -> None:
         from springback.jobs.boost.checkpoints import make_pair
         from springback.jobs.boost.checks import check_settings, load_data
         from springback.jobs.boost.scoring import Scoring
@@ -158,9 +163,9 @@ class Ties:
         from springback.progress import Silent
         from springback.results.store import Store
 
-        settings = check_settings(BoostSettings(**given))
+        settings = check_settings(BoostSettings(**{**given, "dtype": dtype}))
         self.data, self.alpha = load_data(settings), settings.alpha
-        store = Store(args.work / "ties")
+        store = Store(args.work / f"ties-{dtype}")
         pair = make_pair(settings, None, store, Silent())
         self.job = Scoring(settings, pair.line, store, Silent(), pair.weak)
 
@@ -196,7 +201,7 @@ def compared(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     ours, theirs = scored(args.work / "transformers"), scored(args.work / "vllm")
     arms: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
-    ties: Ties | None = None
+    ties: dict[str, Ties] = {}
     for key in sorted(ours.keys() & theirs.keys()):
         texts = [held[key]["completions"] for held in (ours, theirs)]
         rows = list(differing(*texts))
@@ -217,22 +222,32 @@ def compared(args: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
         )
         # From every arm some, so that all kinds of arms are looked into.
         for row in rows[: max(1, args.ties // max(1, len(ours)))]:
-            ties = ties or Ties(args, given)
-            part = key.partition(",")[0]
-            gap = ties.gap(ours[key]["arm"], part, row, texts[0][row], texts[1][row])
-            # A step of the expert's logits counts 1 + lambda times, one of the weak model's lambda.
-            near = NEAR * (1 + 2 * ours[key]["arm"]["lam"])
-            gaps.append({"arm": key, "row": row, "gap": gap, "near": abs(gap) <= near})
-    ties_found = sum(g["near"] for g in gaps)
+            ties = ties or {dtype: Ties(args, given, dtype) for dtype in (args.dtype, "float32")}
+            asked = ours[key]["arm"], key.partition(",")[0], row, texts[0][row], texts[1][row]
+            gap, exact = (ties[dtype].gap(*asked) for dtype in (args.dtype, "float32"))
+            gaps.append({"arm": key, "row": row, "gap": gap, "gap_in_float32": exact})
+    moved_by = sorted(abs(g["gap"] - g["gap_in_float32"]) for g in gaps)
+    rounding = moved_by[-1] if moved_by else 0.0
     return {
         "arms": arms,
         "answers": sum(a["answers"] for a in arms),
         "differ": sum(a["differ"] for a in arms),
         "looked_into": len(gaps),
-        "near_ties": ties_found,
-        "near_at_lambda_0": NEAR,
+        "rounding_moves_gaps_by": {"median": moved_by[len(moved_by) // 2], "most": rounding}
+        if moved_by
+        else None,
+        "near_ties": sum(abs(g["gap"]) <= rounding for g in gaps),
+        "largest_gap": max((abs(g["gap"]) for g in gaps), default=0.0),
         "gaps": gaps,
     }
+
+
+def common_seconds(args: argparse.Namespace) -> dict[str, Any]:
+    """What each engine took for the arms that both tried, its start included."""
+    held = {engine: scored(args.work / engine) for engine in ENGINES}
+    keys = sorted(set.intersection(*(set(arms) for arms in held.values())))
+    seconds = {engine: sum(arms[key]["seconds"] for key in keys) for engine, arms in held.items()}
+    return {"arms": keys, "seconds": seconds, "ratio": seconds["vllm"] / seconds["transformers"]}
 
 
 def seconds_of(result: dict[str, Any]) -> float:
@@ -276,13 +291,15 @@ def main() -> None:
         "inputs": {k: v for k, v in vars(args).items() if k not in ("data", "work", "out")},
         "boosts": boosts,
         "ratio": ratio,
+        "arms_of_both": common_seconds(args),
         "aim": AIM,
         "same_choice": boosts["vllm"]["chosen"] == boosts["transformers"]["chosen"],
         "tokens": compared(args, plain),
         "provenance": provenance(started=started, finished=now()),
     }
     write_json(args.out, report)
-    print(f"vLLM takes {ratio:.2f} of the time (aim {AIM}); {boosts['vllm']['chosen']}")
+    both = report["arms_of_both"]["ratio"]
+    print(f"vLLM takes {ratio:.2f} of the time, {both:.2f} for the same arms (aim {AIM})")
     print({k: v for k, v in report["tokens"].items() if k not in ("arms", "gaps")})
 
 

@@ -72,7 +72,7 @@ def revision(tree: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--before", type=Path, required=True)
+    parser.add_argument("--before", type=Path, help="checkout of the earlier version")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--validation", type=int, default=8)
     parser.add_argument("--test", type=int, default=12)
@@ -82,6 +82,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RESULT)
     options, started = parser.parse_args(), now()
+    if options.before is None:
+        print("needs --before: left out (see the head of this file)")
+        return
     rows = {"validation_rows": options.validation, "test_rows": options.test}
     questions = QUESTIONS | rows | {"positive": options.positive}
     pairs: list[dict[str, Any]] = []

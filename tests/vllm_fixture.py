@@ -28,6 +28,17 @@ def tokens_of(count: int, seed: int = 0) -> list[list[int]]:
     return found
 
 
+def told_by(
+    engine: Any, prompts: Sequence[list[int]], lams: Sequence[float], *how: Any
+) -> list[list[list[int]]]:
+    """The answers of each arm, by what an engine of a boost's worker tells while it decodes."""
+    messages: list[dict[str, Any]] = []
+    engine.tell = messages.append
+    engine.decode(prompts, lams, *how)
+    answers = dict(message["part"] for message in messages if "part" in message)
+    return [answers[arm] for arm in range(len(lams))]
+
+
 @dataclass
 class Answers:
     """The answers of the plain loop (``reference=True``) and how far others are from them.

@@ -56,6 +56,13 @@ def test_tokens_are_the_plain_loops(engine: Any, pair: Path, prompts: Sequence[l
     assert ours.near <= 2
 
 
+def test_weights_by_request_are_a_boosts_alone(
+    engine: Any, pair: Path, prompts: Sequence[list[int]]
+) -> None:
+    how = greedy(extra_args={"springback_sides": "mine"})
+    Answers(springback.load(pair)).check(prompts[:2], decoded(engine, prompts[:2], how))
+
+
 def count_layers(model: Any) -> tuple[int, int]:
     """Linear and attention layers of vLLM's in a model."""
     from vllm.model_executor.layers.attention import Attention

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,11 @@ pytest.importorskip("vllm", reason="vLLM is not installed (make vllm)")
 from boost_pair import choice_settings
 from boosted_fixture import checkpoints
 from springback.errors import ModelError
+from springback.integrations.vllm.client import Worker
 from springback.jobs.boost import vllm_engine
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.papers.epicode.job import reproduce_epicode
 from springback.results.store import read_json
 from springback.results.writing import Result
 from weights_adapters import save_adapter
@@ -81,7 +85,7 @@ def test_a_boost_is_that_of_transformers_and_resumes(
     compared(tmp_path / "vllm", tmp_path / "transformers")
     facts = result.data["provenance"]["computing"]
     assert facts["engine"].startswith("vLLM 0.")
-    assert facts["nll"] == "prompt log-probabilities"
+    assert facts["nll"] == "Transformers"
     inputs = read_json(next((tmp_path / "vllm" / "runs").glob("score-*/run.json")))["inputs"]
     assert inputs["engine"] == "vllm"
     assert (
@@ -101,16 +105,33 @@ def test_a_boost_is_that_of_transformers_and_resumes(
         assert again.data["inputs"]["settings"]["engine"] == "vllm"
 
 
-def test_adapters_of_one_base(wide_llama: Path, tmp_path: Path) -> None:
-    """Ranks and modules that differ; the base alone is a weak model too."""
+def test_adapters_of_one_base(
+    wide_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks and modules that differ; the base alone is a weak model too; three batches in all.
+
+    Solutions are scored as on a GPU, by prompt log-probabilities.
+    """
+    monkeypatch.setattr(vllm_engine, "_scorer", lambda *_: None)
+    batches, plain = [], Worker.ask
+
+    def counted(worker: Any, what: str, *args: Any, **given: Any) -> Any:
+        if what == "decode":
+            batches.append({json.dumps(place["strong"]) for place in given["places"]})
+        return plain(worker, what, *args, **given)
+
+    monkeypatch.setattr(Worker, "ask", counted)
     modules = ["q_proj", "v_proj", "up_proj", "down_proj"]
     early = save_adapter(tmp_path / "early", wide_llama, 1, r=2, target_modules=modules)
     ft = save_adapter(tmp_path / "ft", wide_llama, 2, r=3, target_modules=[*modules, "o_proj"])
     settings = settings_of(
         (early, ft), model=str(wide_llama), ablate_weak=("init",), write_model=False
     )
-    both_engines(settings, tmp_path)
+    result = both_engines(settings, tmp_path)
     compared(tmp_path / "vllm", tmp_path / "transformers")
+    assert result.data["provenance"]["computing"]["nll"] == "prompt log-probabilities"
+    assert len(batches) == 3, "the search for mu, that for lambda, the test"
+    assert len(batches[0]) == 3, "mus"
 
 
 def test_a_weak_model_of_another_form_is_refused_before_vllm_starts(
@@ -120,3 +141,25 @@ def test_a_weak_model_of_another_form_is_refused_before_vllm_starts(
     settings = settings_of(pair, engine="vllm", weak=str(tiny_llama), ablate_weak=("other",))
     with pytest.raises(ModelError, match="as the weak model 'other' with --engine vllm"):
         boost(settings, tmp_path / "out")
+
+
+def test_a_seed_of_paper_b_is_that_of_transformers(wide_llama: Path, tmp_path: Path) -> None:
+    early, ft = map(str, checkpoints(wide_llama, tmp_path))
+    given: dict[str, Any] = {"model": None, "early": early, "ft": ft, "seeds": (0,), "test_rows": 4}
+    given |= {"train": None, "validation": "problems", "validation_rows": 3, "mu": (0.5, 1.0)}
+    given |= {"lam": (0.5,), "lam_cd": (0.5,), "max_new_tokens": 12, "batch_size": 4}
+    vllm = {"engine": "vllm", "vllm_python": sys.executable}
+    seeds = []
+    for name, engine in (("transformers", {}), ("vllm", vllm)):
+        reproduce_epicode("epicode-main", "small", tmp_path / name, {**given, **engine})
+        (run,) = (tmp_path / name / "runs").glob("epicode-*/run.json")
+        seeds.append(read_json(run))
+    assert seeds[1]["inputs"] == {**seeds[0]["inputs"], "engine": "vllm"}
+    ours, theirs = (seed["results"]["methods"] for seed in seeds)
+    strengths = [{n: (m["mu"], m["lambda"]) for n, m in each.items()} for each in (ours, theirs)]
+    alike = dict(strengths[0].items() & strengths[1].items())  # a near-tie may choose otherwise
+    assert {"fine-tuned", "CD only"} <= alike.keys()
+    for name in alike:
+        assert theirs[name]["nll"] == pytest.approx(ours[name]["nll"], abs=2e-3)
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    assert not children, "the engine ends with its seed"

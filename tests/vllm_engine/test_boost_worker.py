@@ -22,7 +22,7 @@ from springback.models.encoding import Encoded
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.probes import Precision, nll, pair_nll
 from springback.weights import extrapolate
-from vllm_fixture import Answers
+from vllm_fixture import Answers, told_by
 
 LENGTH = 24
 ALPHA = 0.05
@@ -36,7 +36,7 @@ def pair(wide_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture(scope="module")
 def engine(start: Callable[..., Any], pair: tuple[Path, Path]) -> Iterator[Engine]:
-    engine = Engine(lambda finished: None)
+    engine = Engine(lambda message: None)
     engine.open(str(pair[1]), [], "float32", 16, ALPHA, block_size=32, num_gpu_blocks_override=256)
     yield engine
     engine.llm.llm_engine.engine_core.shutdown()
@@ -51,7 +51,7 @@ def along(pair: tuple[Path, Path], mu: float) -> Weights:
 
 
 def decoded(engine: Engine, prompts: Sequence[list[int]], *lams: float) -> list[list[list[int]]]:
-    return engine.decode(prompts, lams or (0.0,), ALPHA, LENGTH, [])
+    return told_by(engine, prompts, lams or (0.0,), ALPHA, LENGTH, [])
 
 
 def written(pair: tuple[Path, Path], mu: float, folder: Path) -> Answers:
@@ -123,5 +123,5 @@ def test_an_end_token_ends_an_answer_and_is_left_out(
     place(engine, along(pair, 0.5))
     (whole,) = decoded(engine, prompts[:1])[0]
     end = whole[3]
-    answer = engine.decode(prompts[:1], [0.0], ALPHA, LENGTH, [end])[0][0]
+    answer = told_by(engine, prompts[:1], [0.0], ALPHA, LENGTH, [end])[0][0]
     assert answer == whole[: whole.index(end)]

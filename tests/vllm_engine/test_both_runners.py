@@ -36,7 +36,8 @@ SECOND = "SPRINGBACK_VLLM_RUNNER"
 def test_the_v2_runner_does_all_that_the_v1_runner_does() -> None:
     """A process of its own: Triton's interpreter is for a whole process, and V1 is to be had
     without it.  Left out: a server starts further processes, without that interpreter."""
-    names = ("test_engine.py", "test_adapters.py", "test_ends.py", "test_boost_worker.py")
+    files = ("engine", "adapters", "adapter_line", "ends", "boost_worker")
+    names = [f"test_{name}.py" for name in files]
     words = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-k", "not served"]
     done = subprocess.run(
         [*words, *(str(HERE / name) for name in names)],

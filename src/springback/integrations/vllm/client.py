@@ -23,7 +23,9 @@ from typing import Any
 from springback.errors import SpringbackError
 
 #: Both sides must speak the same; raised when a message changes.
-PROTOCOL = 1
+PROTOCOL = 2
+#: What messages hold beside an answer: how many requests are finished, a part of the answer.
+DONE, PART = "done", "part"
 MODULE = "springback.integrations.vllm.boost_worker"
 #: Seconds until vLLM is up, and without a word of it while it works.
 START, SILENCE = 1800.0, 1800.0
@@ -43,8 +45,7 @@ _OURS = {
 class Weights:
     """What a model's weights are: of one folder, or of the last moved along those before it.
 
-    ``weights``: one for each folder but the last, w_i of theta + sum w_i (theta - theta_i).  Of an
-    adapter pair the folders are adapters, and none is their base alone.
+    ``weights``: one for each folder but the last, w_i of theta + sum w_i (theta - theta_i).
     """
 
     folders: tuple[str, ...]
@@ -53,10 +54,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Place:
-    """The strong model and the weak one; None is no weak model."""
+    """The strong model and the weak one; None is no weak model.
 
-    strong: Weights
-    weak: Weights | None = None
+    On a line of adapters a model is the weight of each of them, all 0 for their base alone.
+    """
+
+    strong: Weights | tuple[float, ...]
+    weak: Weights | tuple[float, ...] | None = None
 
 
 class Worker:
@@ -101,7 +105,7 @@ class Worker:
             reader.join(1.0)
 
     def place(self, place: Place) -> None:
-        """Put the models in their places, unless they are there; what was cached is dropped."""
+        """Put the models in their places, unless they are there."""
         if place != self._place:
             self._place = None  # also where what follows fails
             self.ask("place", **asdict(place))
@@ -112,9 +116,11 @@ class Worker:
         what: str,
         done: Callable[[int], None] | None = None,
         silence: float | None = None,
+        part: Callable[[Any], None] | None = None,
         **given: Any,
     ) -> Any:
-        """The worker's answer; ``done`` is called with how many answers are finished meanwhile."""
+        """The worker's answer; ``done`` is called with how many answers are finished meanwhile, and
+        ``part`` with what is whole."""
         stdin = self._process.stdin
         assert stdin is not None
         with contextlib.suppress(BrokenPipeError):  # what it said is more than that
@@ -126,8 +132,10 @@ class Worker:
                 raise self._failed(str(answer["error"]))
             if "answer" in answer:
                 return answer["answer"]
-            if done and answer.get("done"):
-                done(int(answer["done"]))
+            if part and PART in answer:
+                part(answer[PART])
+            if done and answer.get(DONE):
+                done(int(answer[DONE]))
 
     def _next(self, patience: float) -> dict[str, Any]:
         try:

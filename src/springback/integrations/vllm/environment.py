@@ -39,11 +39,33 @@ class VllmPython(NamedTuple):
     version: str
 
 
+#: By where it was looked for: what was found, and when that file was written.
+_found: dict[tuple[str | None, str | None, Path], tuple[VllmPython, int | None]] = {}
+
+
 def find_python(named: str | None = None) -> VllmPython:
     """The Python that runs vLLM: ``named``, or the first that has it of :func:`_candidates`.
 
-    Raises :class:`SpringbackError` for a named one that has not, and where none has.
+    Looked for once: what was found stays, as long as its file is the same.  Raises
+    :class:`SpringbackError` for a named one that has not, and where none has.
     """
+    asked = named, os.environ.get(VARIABLE), _made()
+    python, written = _found.get(asked, (None, None))
+    if python is None or written != _written(python.path):
+        python = _search(named)
+        _found[asked] = python, _written(python.path)
+    return python
+
+
+def _written(path: Path) -> int | None:
+    """When the file was last written, in nanoseconds; None where it is not there any more."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _search(named: str | None) -> VllmPython:
     if named is not None:
         return _look(Path(named).expanduser(), "--vllm-python")
     if variable := os.environ.get(VARIABLE):

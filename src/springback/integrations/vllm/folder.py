@@ -20,10 +20,15 @@ PAIR, TWIN = "SpringbackPair", "SpringbackTwin"
 FOLDER_KEY = "springback_folder"
 #: In the same place, of a boost: the weak model's folder at the start; no folder need hold a pair.
 AMATEUR_KEY = "springback_amateur"
+#: In the same place, of a boost: the adapters that a request weighs, in place of the pair's two.
+LINE_KEY = "springback_line"
 #: In the same place: whether the amateur's head reads only rows where it can change the choice.
 LAZY_KEY = "springback_lazy_head"
 #: Keys of a request's ``vllm_xargs``.
 LAMBDA, ALPHA = "lambda", "alpha"
+#: In the same place, where there is a line: the weights of its adapters in the strong model and in
+#: the weak one, None for no weak one.
+SIDES = "springback_sides"
 #: ``--logits-processors`` of a server that takes them.
 PROCESSOR = "springback.integrations.vllm.request_lambda:RequestStrengths"
 

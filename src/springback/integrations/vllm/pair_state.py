@@ -7,7 +7,7 @@ from typing import Any
 
 from springback.integrations.vllm.folder import PROCESSOR
 from springback.integrations.vllm.request_lambda import table_of
-from springback.integrations.vllm.runners import Strengths, asked_for
+from springback.integrations.vllm.runners import Sides, Strengths, asked_for, sides_of
 
 
 @functools.cache
@@ -23,25 +23,31 @@ def pair_state() -> Any:
             super().__init__(vllm_config, *more, **named)
             self.table = table_of(vllm_config)
             self.table.announced = True
-            self.by_slot: dict[int, Strengths | None] = {}
+            self.by_slot: dict[int, tuple[Strengths | None, Sides | None]] = {}
             self.takes = PROCESSOR in map(str, vllm_config.model_config.logits_processors or ())
 
         def add_request(self, req_index: int, new_req_data: Any) -> None:
             super().add_request(req_index, new_req_data)
             params = new_req_data.sampling_params
             # A slot may hold what an earlier request left.
-            self.by_slot[req_index] = asked_for(params) if params and self.takes else None
+            taken = (asked_for(params), sides_of(params)) if params and self.takes else (None, None)
+            self.by_slot[req_index] = taken
 
         def preprocess_state(self, input_batch: Any, *more: Any, **named: Any) -> None:
             """Called for real batches alone, after their rows are laid out."""
             super().preprocess_state(input_batch, *more, **named)
-            ends = input_batch.cu_num_logits_np
+            ends, count = input_batch.cu_num_logits_np, input_batch.num_reqs
+            slots = input_batch.idx_mapping_np[:count].tolist()
+            asked = [self.by_slot.get(slot, (None, None)) for slot in slots]
             self.table.strengths = {
                 row: strengths
-                for place, slot in enumerate(input_batch.idx_mapping_np.tolist())
-                if (strengths := self.by_slot.get(slot)) is not None
+                for place, (strengths, _) in enumerate(asked)
+                if strengths is not None
                 for row in range(int(ends[place]), int(ends[place + 1]))
             }
-            self.table.rows, self.table.fresh = int(ends[input_batch.num_reqs]), True
+            self.table.sides = {i: sides for i, (_, sides) in enumerate(asked) if sides is not None}
+            starts = input_batch.query_start_loc_np[: count + 1]
+            self.table.starts = lambda: starts
+            self.table.rows, self.table.fresh = int(ends[count]), True
 
     return PairState

@@ -1,22 +1,17 @@
-"""Set the weights of a pair in a running vLLM anew: what a boost has its worker do for each mu."""
+"""What a boost has vLLM's workers do: set the weights of a pair anew for each mu, or have the rows
+of a batch weighed by their requests."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from springback.integrations.vllm.two_adapters import Side, TwoAdapters
+from springback.integrations.vllm.runners import chosen
 from springback.integrations.vllm.two_models import TwoModels
 from springback.models.stored_line import StoredLine
-from springback.weights.adapters.combining import AdapterSum
-from springback.weights.adapters.reading import Adapter, open_adapter
-from springback.weights.arithmetic import Floats
 from springback.weights.extrapolation import open_checkpoints
-from springback.weights.io.stream import Reader
 
 
 class BoostExtension:
@@ -30,18 +25,23 @@ class BoostExtension:
     model_runner: Any
 
     def springback_place(self, strong: dict[str, Any], weak: dict[str, Any] | None) -> None:
-        """Set both models.  What vLLM has cached of prefixes is then of other models."""
+        """Set both models of full weights.  What vLLM has cached of prefixes is then of others."""
         from vllm.config import set_current_vllm_config
 
         pair = self.model_runner.get_model()
         with set_current_vllm_config(self.vllm_config), torch.no_grad():
-            if isinstance(pair, TwoAdapters):
-                pair.adapt([_side(**strong), _side(**(weak or strong))])
-            else:
-                _set_half(pair, pair.expert, strong, self.vllm_config.model_config)
-                if weak is not None:
-                    _set_half(pair, pair.amateur, weak, self.vllm_config.model_config)
+            _set_half(pair, pair.expert, strong, self.vllm_config.model_config)
+            if weak is not None:
+                _set_half(pair, pair.amateur, weak, self.vllm_config.model_config)
         pair.alone = weak is None
+
+    def springback_weigh(self) -> None:
+        """Have a V1 runner's layout of each batch read, of which it tells no one; V2 tells it."""
+        runner = self.model_runner
+        if chosen(self.vllm_config) == 1:
+            table = runner.get_model().combine.table
+            starts = runner.query_start_loc
+            table.starts = lambda: starts.np[: runner.input_batch.num_reqs + 1]
 
     def springback_strengths(self, lam: float, alpha: float | None) -> None:
         """What requests have that name no strengths of their own; alpha None masks no token."""
@@ -80,36 +80,3 @@ def _repack_tied(half: Any) -> None:
             method.process_weights_after_loading(layer)
         if weight is not None:
             owners.add(id(weight))
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """A sum of adapters as one side."""
-
-    total: AdapterSum
-
-    @property
-    def modules(self) -> Sequence[str]:
-        return self.total.modules
-
-    def factors(self, reader: Reader, name: str) -> tuple[Floats, Floats] | None:
-        return self.total.product(reader, name) if name in self.modules else None
-
-
-@dataclass(frozen=True)
-class _Base:
-    """No adapter."""
-
-    modules: Sequence[str] = ()
-
-    def factors(self, reader: Reader, name: str) -> None:
-        return None
-
-
-def _side(folders: Sequence[str], weights: Sequence[float]) -> Side:
-    adapters: list[Adapter] = [open_adapter(Path(folder)) for folder in folders]
-    if not adapters:
-        return _Base()
-    if not weights:
-        return adapters[-1]
-    return _Sum(AdapterSum(adapters, 1.0, tuple(weights), None))

@@ -1,4 +1,4 @@
-"""Lambda and alpha by request.
+"""Lambda and alpha by request, and in a boost the weights of the adapters.
 
 vLLM tells which request is in which row of the coming batch before the models run: its V1 runner a
 logits processor, :class:`RequestStrengths`, its V2 runner the model's own state
@@ -10,16 +10,25 @@ combined logits, none of them is undone, and returned log-probabilities are of t
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from springback.decoding import contrast
 from springback.errors import describe
 from springback.integrations.vllm.folder import ALPHA, LAMBDA, strengths_of
-from springback.integrations.vllm.runners import Strengths, asked_for, chosen, interfaces
+from springback.integrations.vllm.runners import (
+    Sides,
+    Strengths,
+    asked_for,
+    chosen,
+    interfaces,
+    sides_of,
+)
 
 
 @dataclass
@@ -29,12 +38,16 @@ class Table:
     ``announced``: whether a V2 runner tells of its batches.  ``rows``: how many there are.
     ``fresh``: a batch was announced and its logits not yet taken;
     what the model computes besides (log-probabilities of prompts, warm-up) has other rows.
+    ``sides``: of its requests, by their place in it.  ``starts``: says at which token of the batch
+    each request begins, and where the last one ends.
     """
 
     strengths: dict[int, Strengths] = field(default_factory=dict)
     announced: bool = False
     rows: int = 0
     fresh: bool = False
+    sides: dict[int, Sides] = field(default_factory=dict)
+    starts: Callable[[], Any] | None = None
 
     def take(self, rows: int, lam: float, alpha: float) -> tuple[Tensor, Tensor] | None:
         """Lambda and alpha for each row (rows,), once a batch; None where all are the folder's."""
@@ -51,6 +64,26 @@ class Table:
             lams[row] = lam if own_lam is None else own_lam
             alphas[row] = alpha if own_alpha is None else own_alpha
         return lams, alphas
+
+    def weights(self, tokens: int, adapters: int) -> Tensor | None:
+        """Weights of the adapters for each token of a pass (sides, tokens, adapters) of the strong
+        model, and of the weak one where any request has one; None for what is no batch."""
+        if not self.fresh or not self.sides or self.starts is None:
+            return None
+        counts = np.diff(self.starts())
+        lost = tokens - int(counts.sum())
+        if lost < 0 or set(self.sides) != set(range(len(counts))):
+            raise RuntimeError(
+                f"{tokens} tokens for requests of {counts.tolist()}: this version of vLLM lays "
+                "batches out in another way; use --engine transformers"
+            )
+        asked = [self.sides[place] for place in range(len(counts))]
+        by_request = [[strong for strong, _ in asked]]
+        if any(weak is not None for _, weak in asked):
+            by_request.append([[0.0] * adapters if weak is None else weak for _, weak in asked])
+        repeats = torch.from_numpy(counts.astype(np.int64))
+        by_token = torch.tensor(by_request).repeat_interleave(repeats, 1)
+        return torch.nn.functional.pad(by_token, (0, 0, 0, lost))
 
 
 #: The table of each engine of this process, by its configuration, which has no hash.
@@ -105,6 +138,9 @@ class RequestStrengths(*interfaces().values()):  # type: ignore[misc]
             self.table.rows = batch_update.batch_size
             process_dict_updates(
                 self.table.strengths, batch_update, lambda params, *_: asked_for(params)
+            )
+            process_dict_updates(
+                self.table.sides, batch_update, lambda params, *_: sides_of(params)
             )
         self.table.fresh = True
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from springback.integrations.vllm.folder import PROCESSOR, strengths_of
+from springback.integrations.vllm.folder import PROCESSOR, SIDES, strengths_of
 
 #: Where the interface of a runner's logits processors is.
 _INTERFACES = {
@@ -21,6 +21,8 @@ _INTERFACES = {
     2: "vllm.v1.worker.gpu.sample.logits_processor",
 }
 Strengths = tuple[float | None, float | None]
+#: Weights of a line's adapters in the strong model, and in the weak one where there is any.
+Sides = tuple[Sequence[float], Sequence[float] | None]
 
 
 @functools.cache
@@ -57,3 +59,9 @@ def asked_for(params: Any) -> Strengths | None:
     """What a request asks for in ``vllm_xargs``; None where it leaves all to the folder."""
     strengths = strengths_of(params.extra_args)
     return None if strengths == (None, None) else strengths
+
+
+def sides_of(params: Any) -> Sides | None:
+    """What a request of a boost names; unchecked, and of any form where a user named it."""
+    sides: Sides | None = (params.extra_args or {}).get(SIDES)
+    return sides

@@ -1,63 +1,77 @@
-"""Expert and amateur as two LoRA adapters on one vLLM model: one set of base weights.
+"""Expert and amateur as LoRA adapters on one vLLM model: one set of base weights.
 
 Each token is two rows: the expert's rows first, then as many of the amateur's.  Linear layers read
-the base's weights once for both and add B_k A_k x, k being the row's adapter, as
-:mod:`springback.decoding.lora_pair` does; attention is two layers with a KV cache each.  All else
-works row by row.
+the base's weights once for both and add sum_i w_i B_i A_i x, w being the row's weights of the
+adapters; attention is two layers with a KV cache each.  All else works row by row.
+
+Of a pair the expert's rows have one adapter and the amateur's the other.  In a boost the adapters
+are those of a line of checkpoints, and each request brings the weights of its rows, so that any
+points of the line are decoded in one batch.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from springback.decoding.lora_pair import refuse_more
 from springback.errors import ModelError, describe
 from springback.integrations.vllm.build import AMATEUR, BASE, TwoRoles, build
-from springback.weights.adapters.reading import check_bases, open_adapter
-from springback.weights.arithmetic import Floats
+from springback.integrations.vllm.folder import LINE_KEY
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter, refuse_more
 from springback.weights.io.stream import Reader
-
-
-class Side(Protocol):
-    """An adapter as one side has it: the modules it is on, and (B, A) of each of them."""
-
-    @property
-    def modules(self) -> Iterable[str]: ...
-
-    def factors(self, reader: Reader, name: str) -> tuple[Floats, Floats] | None: ...
-
 
 _WHOLE = "write whole weights: springback extrapolate --materialise"
 
 
-class Sides:
-    """How many rows a token is: 2, or in a boost 1, the expert's alone."""
+class Rows:
+    """The rows of a pass.
 
-    count = 2
+    ``sides``: how many of them a token is, 2, or in a boost 1, the expert's alone.  ``first``: the
+    adapters before it weigh nothing in any row.
+    """
+
+    def __init__(self) -> None:
+        self.set(torch.zeros(2, 0, 1))
+
+    def set(self, weights: Tensor) -> None:
+        """``weights``: of the adapters (sides, tokens, adapters), on the CPU."""
+        self.sides, self.weights = len(weights), weights.flatten(0, 1)
+        used = self.weights.any(0).nonzero().flatten().tolist()
+        self.first = used[0] if used else weights.shape[-1] - 1
+        self._spread: dict[tuple[int, ...], Tensor] = {}
+
+    def spread(self, ranks: tuple[int, ...], device: torch.device) -> Tensor:
+        """The weight of each column (rows, ranks of the adapters from ``first`` on), fp32."""
+        if ranks not in self._spread:
+            times = torch.tensor(ranks[self.first :])
+            wide = self.weights[:, self.first :].repeat_interleave(times, 1)
+            self._spread[ranks] = wide.to(device)
+        return self._spread[ranks]
 
 
 class TwinAttention(nn.Module):
     """One attention layer for the expert's rows, its double for the amateur's."""
 
-    def __init__(self, expert: Any, amateur: Any, sides: Sides) -> None:
+    def __init__(self, expert: Any, amateur: Any, rows: Rows) -> None:
         super().__init__()
-        self.expert, self.amateur, self.sides = expert, amateur, sides
+        self.expert, self.amateur, self.rows = expert, amateur, rows
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, **more: Any) -> Tensor:
         """(2 tokens, width) each."""
         if more.get("output_shape") is not None:
             raise ModelError(f"this model shapes the output of its attention; {_WHOLE}")
-        if self.sides.count == 1:
+        if self.rows.sides == 1:
             alone: Tensor = self.expert(query, key, value)
             return alone
         parts = zip(query.chunk(2), key.chunk(2), value.chunk(2), strict=True)
         layers = zip((self.expert, self.amateur), parts, strict=True)
-        return torch.cat([layer(*rows) for layer, rows in layers])
+        return torch.cat([layer(*part) for layer, part in layers])
 
     def __getattr__(self, name: str) -> Any:
         """What else a model asks its attention for is the same of both."""
@@ -68,41 +82,38 @@ class TwinAttention(nn.Module):
 
 
 class TwinLinear(nn.Module):
-    """A (fused) linear layer of vLLM under two adapters.
+    """A (fused) linear layer of vLLM under adapters.
 
-    ``slices``: where the outputs of its parts begin and end; ``a``: (2, in, rank) and ``b``:
-    (2, rank, out) for each part that an adapter is on.
+    For each part that an adapter is on: ``parts``, where its outputs begin and end and the rank of
+    each adapter, 0 of one that is not on it; ``a``: (in, ranks) and ``b``: (ranks, out).
     """
 
-    def __init__(self, base: Any, sides: Sides) -> None:
+    def __init__(self, base: Any, rows: Rows) -> None:
         super().__init__()
-        self.base, self.sides = base, sides
-        self.clear()
-
-    def clear(self) -> None:
-        """Take all adapters off."""
-        self.slices: list[slice] = []
+        self.base, self.rows = base, rows
+        self.parts: list[tuple[slice, tuple[int, ...]]] = []
         self.a, self.b = nn.ParameterList(), nn.ParameterList()
 
-    def add(self, part: slice, a: Tensor, b: Tensor) -> None:
-        """An adapter pair on the outputs ``part``."""
-        self.slices.append(part)
+    def add(self, part: slice, ranks: tuple[int, ...], a: Tensor, b: Tensor) -> None:
+        """Adapters on the outputs ``part``."""
+        self.parts.append((part, ranks))
         self.a.append(nn.Parameter(a, requires_grad=False))
         self.b.append(nn.Parameter(b, requires_grad=False))
 
     def forward(self, x: Tensor) -> Any:
-        """(2 tokens, in)."""
+        """(rows, in)."""
         result = self.base(x)
         out: Tensor = result[0] if isinstance(result, tuple) else result
-        n = self.sides.count
-        flat = x.view(n, -1, x.shape[-1])  # (sides, tokens, in)
-        for part, a, b in zip(self.slices, self.a, self.b, strict=True):
-            out[:, part] += torch.bmm(torch.bmm(flat, a[:n]), b[:n]).flatten(0, 1)
+        for (part, ranks), a, b in zip(self.parts, self.a, self.b, strict=True):
+            idle = sum(ranks[: self.rows.first])
+            # In fp32, so that no weight is rounded.
+            thin = (x @ a[:, idle:]) * self.rows.spread(ranks, x.device)
+            out[:, part] += thin.to(x.dtype) @ b[idle:]
         return result
 
 
 class TwoAdapters(TwoRoles):
-    """vLLM's own class for the base, with both adapters put in once its weights are there."""
+    """vLLM's own class for the base, with the adapters put in once its weights are there."""
 
     inner = BASE
 
@@ -112,23 +123,34 @@ class TwoAdapters(TwoRoles):
 
         assert self.folder.adapter is not None
         assert self.folder.amateur is not None
-        self.adapters = [open_adapter(self.folder.adapter), open_adapter(self.folder.amateur)]
+        line = getattr(vllm_config.model_config.hf_config, LINE_KEY, None)
+        self.weighed = line is not None
+        folders = line or (self.folder.adapter, self.folder.amateur)
+        self.adapters = [open_adapter(Path(folder)) for folder in folders]
         for adapter in self.adapters:
             refuse_more(adapter)
         check_bases(self.adapters[::-1])
         self.base = build(vllm_config, BASE, maybe_prefix(prefix, BASE))
-        self.sides = Sides()
+        self.rows = Rows()
         layers = vllm_config.compilation_config.static_forward_context
-        _double_attention(self.base, layers, self.sides)
+        _double_attention(self.base, layers, self.rows)
 
     def hidden_states(self, input_ids: Tensor, positions: Tensor) -> Tensor:
         """(tokens, expert + amateur)."""
-        self.sides.count = 1 if self.alone else 2
-        if self.alone:
-            hidden: Tensor = self.base(input_ids, positions)
-            return torch.cat([hidden, hidden], -1)
-        both = self.base(input_ids.repeat(2), positions.repeat(2))  # (2 tokens, width)
-        return torch.cat(both.chunk(2), -1)
+        self.rows.set(self._weights(len(input_ids)))
+        n = self.rows.sides
+        self.alone = n == 1
+        hidden: Tensor = self.base(input_ids.repeat(n), positions.repeat(n))
+        return torch.cat([hidden, hidden] if self.alone else hidden.chunk(2), -1)
+
+    def _weights(self, tokens: int) -> Tensor:
+        """Of the adapters (sides, tokens, adapters): as the requests say, else the first of them
+        for the expert and the last for the amateur."""
+        count = len(self.adapters)
+        asked = self.combine.table.weights(tokens, count) if self.weighed else None
+        if asked is not None:
+            return asked
+        return torch.eye(count)[[0, -1], None].expand(-1, tokens, -1)
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Combined logits (rows, vocabulary) in fp32."""
@@ -148,18 +170,11 @@ class TwoAdapters(TwoRoles):
         loaded: set[str] = AutoWeightsLoader(self).load_weights(named)
         if not wanted <= loaded:
             return loaded  # vLLM says which are missing
-        self.adapt(self.adapters)
+        _adapt(self.base, self.adapters, self.rows)
         return {name for name, _ in self.named_parameters()}
 
-    def adapt(self, sides: Sequence[Side]) -> None:
-        """Put the expert's and the amateur's adapter on, in place of those before."""
-        for module in self.base.modules():
-            if isinstance(module, TwinLinear):
-                module.clear()
-        _adapt(self.base, sides, self.sides)
 
-
-def _double_attention(model: nn.Module, layers: dict[str, Any], sides: Sides) -> None:
+def _double_attention(model: nn.Module, layers: dict[str, Any], rows: Rows) -> None:
     """Give each attention layer a double of its own name, and so a KV cache of its own."""
     from vllm.model_executor.layers.attention import Attention
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
@@ -179,7 +194,7 @@ def _double_attention(model: nn.Module, layers: dict[str, Any], sides: Sides) ->
         double = copy.deepcopy(module, dict(shared))
         double.layer_name = f"{AMATEUR}.{module.layer_name}"
         layers[double.layer_name] = double
-        _put(model, name, TwinAttention(module, double, sides))
+        _put(model, name, TwinAttention(module, double, rows))
 
 
 def _put(model: nn.Module, name: str, new: nn.Module) -> None:
@@ -187,36 +202,28 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), leaf, new)
 
 
-def _adapt(model: Any, adapters: Sequence[Side], sides: Sides) -> None:
-    """Put both adapters on the linear layers they name, fused ones included."""
+def _adapt(model: Any, adapters: Sequence[Adapter], rows: Rows) -> None:
+    """Put the adapters on the linear layers they name, fused ones included."""
     names = list(dict.fromkeys(name for adapter in adapters for name in adapter.modules))
     with Reader() as reader:
         for name in names:
             where, part = _place(model, name)
             layer = model.get_submodule(where)
             if not isinstance(layer, TwinLinear):
-                layer = TwinLinear(layer, sides)
+                layer = TwinLinear(layer, rows)
                 _put(model, where, layer)
+            factors = [adapter.factors(reader, name) for adapter in adapters]
+            ranks = tuple(0 if f is None else len(f[1]) for f in factors)
+            width = part.stop - part.start
+            pairs = [(left, right) for left, right in filter(None, factors)]  # (out, r), (r, in)
+            shapes = {(len(left), right.shape[1]) for left, right in pairs}
+            if shapes != {(width, layer.base.input_size)}:
+                given = f"an adapter of another shape than {name}"
+                raise ModelError(describe(given, "adapters of this base", _WHOLE))
+            a = np.concatenate([right.T for _, right in pairs], 1)
+            b = np.concatenate([left.T for left, _ in pairs], 0)
             weight = layer.base.weight
-            factors_of_both = [adapter.factors(reader, name) for adapter in adapters]
-            rank = max(b.shape[1] for b, _ in (f for f in factors_of_both if f is not None))
-            a = weight.new_zeros(2, layer.base.input_size, rank)
-            b = weight.new_zeros(2, rank, part.stop - part.start)
-            for side, factors in enumerate(factors_of_both):
-                if factors is not None:
-                    left, right = (torch.from_numpy(f) for f in factors)  # (out, r), (r, in)
-                    _require(left.shape[0] == b.shape[2], name)
-                    _require(right.shape[1] == a.shape[1], name)
-                    a[side, :, : right.shape[0]] = right.T.to(a)
-                    b[side, : left.shape[1]] = left.T.to(b)
-            layer.add(part, a, b)
-
-
-def _require(fits: bool, name: str) -> None:
-    if not fits:
-        raise ModelError(
-            describe(f"an adapter of another shape than {name}", "adapters of this base", _WHOLE)
-        )
+            layer.add(part, ranks, *(torch.from_numpy(f).to(weight) for f in (a, b)))
 
 
 def _place(model: Any, name: str) -> tuple[str, slice]:

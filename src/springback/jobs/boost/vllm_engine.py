@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from springback.core import Checkpoint
@@ -15,6 +15,7 @@ from springback.jobs.boost.arm import at_of
 from springback.jobs.boost.batches import MOST
 from springback.jobs.boost.engine import VLLM
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.transformers_engine import TransformersEngine
 from springback.models.checkpoint_pair import At, ModelPair
 from springback.models.encoding import Encoded
 from springback.models.placement import dtype_name
@@ -25,12 +26,17 @@ from springback.progress import Progress
 from springback.results.timing import Timer, timed
 from springback.weights import hash_weights
 from springback.weights.io.folder import open_weights
-from springback.weights.span import on_line
+from springback.weights.span import on_line, shares_of
 
 
 class VllmEngine:
     """An :class:`springback.jobs.boost.engine.Engine`: expert and weak model as one model of
-    vLLM's, whose weights are set anew for each mu and weak model.
+    vLLM's, whose weights are set anew for each mu and weak model.  Of adapters every request says
+    how those of the line are weighed, so that any arms are decoded together.
+
+    Given texts are scored by prompt log-probabilities on a GPU, a pass of both models for each
+    lambda.  On a CPU, where a pass takes as long as the decoding, Transformers scores them in the
+    same dtype: all lambdas of a mu in one pass, and the weak model once for every mu.
 
     The worker begins when something is first decoded or scored, so that a finished boost starts
     none.
@@ -53,10 +59,11 @@ class VllmEngine:
         self.alpha = settings.alpha
         self.rows = MOST if settings.batch_size == "auto" else settings.batch_size
         self.python = find_python(settings.vllm_python)
-        self.adapters = self.ft.adapter is not None
+        self.mixes = self.adapters = self.ft.adapter is not None
         for name, checkpoint in self._other_models():
             self._require_alike(name, checkpoint)
         self._worker: Worker | None = None
+        self._scorer = _scorer(sweep, weak, timer)
 
     @property
     def ft(self) -> Checkpoint:
@@ -89,8 +96,9 @@ class VllmEngine:
         return {"engine": VLLM}
 
     def describe(self) -> dict[str, Any]:
-        """``nll`` says that solutions were scored by vLLM too: by log-probabilities of prompts."""
-        return {"engine": f"vLLM {self.python.version}", "nll": "prompt log-probabilities"}
+        """``nll`` says what scored given texts."""
+        nll = "Transformers" if self._scorer else "prompt log-probabilities"
+        return {"engine": f"vLLM {self.python.version}", "nll": nll}
 
     def close(self) -> None:
         if self._worker is not None:
@@ -104,7 +112,10 @@ class VllmEngine:
         how: DecodeSettings,
         done: Callable[[int], None],
     ) -> list[list[int]]:
-        return self.decode_each([key], prompts, replace(how, lam=0.0), None, done)[0]
+        answers: list[list[int]] = []
+        how = replace(how, lam=0.0)
+        self.decode_each([key], prompts, how, None, done, lambda _, ids: answers.extend(ids))
+        return answers
 
     def decode_each(
         self,
@@ -113,9 +124,11 @@ class VllmEngine:
         how: DecodeSettings,
         known: list[list[int]] | None,
         done: Callable[[int], None],
-    ) -> list[list[list[int]]]:
-        """All lambdas in one batch; what is likely to be the answer saves nothing here."""
+        take: Callable[[int, list[list[int]]], None],
+    ) -> None:
+        """All arms at once; what is likely to be the answer saves nothing here."""
         worker, lams = self._placed(keys), [float(key["lam"]) for key in keys]
+        places = [asdict(self._place(key)) for key in keys] if self.mixes else None
         finished = 0
 
         def told(answers: int) -> None:  # of all arms, where a question counts once
@@ -123,20 +136,28 @@ class VllmEngine:
             before, finished = finished // len(lams), finished + answers
             done(finished // len(lams) - before)
 
-        answers: list[list[list[int]]] = worker.ask(
+        worker.ask(
             "decode",
             told,
+            part=lambda arm: take(*arm),
             prompts=[list(prompt) for prompt in prompts],
             lams=lams,
             alpha=how.alpha,
             max_new_tokens=how.max_new_tokens,
             stop_ids=list(how.stop_ids),
+            places=places,
         )
-        return answers
 
-    @timed("scoring")
     def text_nll(
         self, keys: Sequence[Mapping[str, Any]], texts: Sequence[Encoded], kept: str | None = None
+    ) -> list[list[TextNLL]]:
+        if self._scorer:
+            return self._scorer.text_nll(keys, texts, kept)
+        return self._prompt_nll(keys, texts)
+
+    @timed("scoring")
+    def _prompt_nll(
+        self, keys: Sequence[Mapping[str, Any]], texts: Sequence[Encoded]
     ) -> list[list[TextNLL]]:
         worker = self._placed(keys)
         asked = [[list(text.ids), text.start] for text in texts]
@@ -154,6 +175,8 @@ class VllmEngine:
         tokens: Sequence[Sequence[int]],
         kept: str | None = None,
     ) -> list[list[float]]:
+        if self._scorer:
+            return self._scorer.first_tokens(key, rows, tokens, kept)
         texts = [
             Encoded((*row.ids[: row.start], token), row.start, 0)
             for row, mine in zip(rows, tokens, strict=True)
@@ -163,6 +186,9 @@ class VllmEngine:
         return [[-next(scores).nats for _ in mine] for mine in tokens]
 
     def nll_along_mu(self, rows: Sequence[Encoded], progress: Progress) -> dict[float, list[float]]:
+        if self._scorer:
+            return self._scorer.nll_along_mu(rows, progress)
+
         def scored(mu: float) -> list[TextNLL]:
             return self.text_nll([{"mu": mu, "lam": 0.0, "weak": None}], rows)[0]
 
@@ -170,32 +196,29 @@ class VllmEngine:
 
     @timed("loading")
     def _placed(self, keys: Sequence[Mapping[str, Any]]) -> Worker:
-        """The worker with the models of these arms in their places."""
-        key = keys[0]
-        weak = None if key["weak"] is None else self._weak(key["weak"])
+        """The worker with the models of the first of these arms in their places."""
         if self._worker is None:
             self._worker = self._begun()
-        self._worker.place(Place(self._strong(at_of(key)), weak))
+        self._worker.place(self._place(keys[0]))
         return self._worker
 
-    def _strong(self, at: At) -> Weights:
+    def _place(self, key: Mapping[str, Any]) -> Place:
+        weak = None if key["weak"] is None else self._weak(key["weak"])
+        return Place(self._strong(at_of(key)), weak)
+
+    def _strong(self, at: At) -> Weights | tuple[float, ...]:
         point = at if isinstance(at, tuple) else on_line(at, len(self.line))
+        if self.adapters:
+            return shares_of(point)
         if not any(point):
-            return self._alone(self.ft)
-        return Weights(tuple(map(self._folder, self.line)), point)
+            return _alone(self.ft)
+        return Weights(tuple(str(c.path) for c in self.line), point)
 
-    def _weak(self, name: str) -> Weights:
-        if name in ("ft", "early"):
-            return self._alone(self.line[-1 if name == "ft" else -2])
-        if self.adapters:  # the base, whose adapter is none
-            return Weights(())
-        return self._alone(self.weak[name])
-
-    def _alone(self, checkpoint: Checkpoint) -> Weights:
-        return Weights((self._folder(checkpoint),))
-
-    def _folder(self, checkpoint: Checkpoint) -> str:
-        return str(checkpoint.adapter if self.adapters else checkpoint.path)
+    def _weak(self, name: str) -> Weights | tuple[float, ...]:
+        named = {"ft": self.line[-1], "early": self.line[-2]}.get(name)
+        if self.adapters:  # none of them: the base
+            return tuple(float(c is named) for c in self.line)
+        return _alone(named or self.weak[name])
 
     def _begun(self) -> Worker:
         dtype = self.sweep.place.dtype
@@ -203,8 +226,21 @@ class VllmEngine:
         return Worker(
             self.python.path,
             model=str(self.ft.path),
-            adapters=[str(c.adapter) for c in self.line[-2:]] if self.adapters else [],
+            adapters=[str(c.adapter) for c in self.line] if self.adapters else [],
             dtype=dtype_name(dtype),
             rows=self.rows,
             alpha=self.alpha,
         )
+
+
+def _alone(checkpoint: Checkpoint) -> Weights:
+    return Weights((str(checkpoint.path),))
+
+
+def _scorer(
+    sweep: ModelPair, weak: Mapping[str, Checkpoint], timer: Timer
+) -> TransformersEngine | None:
+    """What scores given texts in vLLM's stead; None where vLLM does."""
+    if sweep.place.device.type == "cpu":
+        return TransformersEngine(sweep, weak, timer)
+    return None
