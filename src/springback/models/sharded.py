@@ -6,6 +6,7 @@ forward pass gives what one process computes, to the bit.  Every process has to 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,16 +22,29 @@ from transformers import AutoModelForCausalLM
 
 from springback.core import Checkpoint
 from springback.errors import ModelError, describe
-from springback.models.loading import Model, complete_generation_config, read_configs
+from springback.models.loading import (
+    Model,
+    complete_generation_config,
+    read_configs,
+    require_finite_totals,
+    total_of,
+)
 from springback.weights import tensor_names
+from springback.weights.io.folder import weight_files
 from springback.weights.io.safetensors import encode_header
 
 
-def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -> Model:
+def load_sharded(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    mesh: DeviceMesh,
+    rounded: torch.dtype | None = None,
+) -> Model:
     """The model in evaluation mode, in ``dtype``, spread over the processes of ``mesh``.
 
-    Each reads its part of every tensor and nothing else.  Raises :class:`ModelError` for a model
-    whose tensors have other names in its files than in Transformers.
+    Each reads its part of every tensor and nothing else.  ``rounded``: to which weights are rounded
+    first.  Raises :class:`ModelError` for a model whose tensors have other names in its files than
+    in Transformers, or that hold NaN or infinity.
     """
     configs, empty = read_configs(checkpoint.path), _empty(checkpoint, dtype)
     model: Model = empty
@@ -44,20 +58,28 @@ def load_sharded(checkpoint: Checkpoint, dtype: torch.dtype, mesh: DeviceMesh) -
     model.load_state_dict(parts, assign=True)
     empty.tie_weights()
     empty.to(mesh.device_type)  # the buffers
-    read_sharded(model, sorted(Path(checkpoint.path).glob("*.safetensors")))
+    read_sharded(model, weight_files(checkpoint.path), rounded)
+    # As one process looks at a model when it loads it; each at its part.
+    totals = {names[0]: total_of(p.to_local()) for names, p in _parameters(model)}
+    require_finite_totals(totals, checkpoint.path)
     model.train(False)
     return model
 
 
 def can_be_sharded(checkpoint: Checkpoint) -> bool:
     """Whether the files hold every tensor of the model under its name and with its shape."""
-    stored, names = tensor_names(checkpoint.path), dict[int, list[bool]]()
-    for name, parameter in _empty(checkpoint, torch.float32).named_parameters(
-        remove_duplicate=False
-    ):
-        here = name in stored and tuple(stored[name][0]) == tuple(parameter.shape)
-        names.setdefault(id(parameter), []).append(here)
-    return all(map(any, names.values()))
+    stored = {name: tuple(shape) for name, (shape, _) in tensor_names(checkpoint.path).items()}
+    return all(
+        any(stored.get(name) == shape for name in names)
+        for names, shape in parameters_of(checkpoint)
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def parameters_of(checkpoint: Checkpoint) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], ...]:
+    """Of each parameter all names and its shape, those that are tied being one."""
+    each = _by_names(_empty(checkpoint, torch.float32))
+    return tuple((tuple(names), tuple(parameter.shape)) for names, parameter in each)
 
 
 def _empty(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
@@ -66,12 +88,17 @@ def _empty(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
 
     transformers: Any = AutoModelForCausalLM
     with init_empty_weights(include_buffers=False):
-        return transformers.from_config(read_configs(checkpoint.path).config, dtype=dtype)
+        model = transformers.from_config(read_configs(checkpoint.path).config, dtype=dtype)
+    model.tie_weights()  # which is lost where parameters are made empty one by one
+    return model
 
 
-def read_sharded(model: Model, files: list[Path]) -> None:
-    """Have every process read its part of each parameter from safetensors files, in place."""
-    with torch.no_grad(), _Stored(files) as stored:
+def read_sharded(model: Model, files: list[Path], rounded: torch.dtype | None = None) -> None:
+    """Have every process read its part of each parameter from safetensors files, in place.
+
+    ``rounded``: to which the values are rounded on the way.
+    """
+    with torch.no_grad(), StoredTensors(files) as stored:
         for names, parameter in _parameters(model):
             name = next((n for n in names if n in stored.files), None)
             if name is None or stored.shape(name) != tuple(parameter.shape):
@@ -84,7 +111,8 @@ def read_sharded(model: Model, files: list[Path]) -> None:
                 )
             local = parameter.to_local()
             first = _first_row(parameter)
-            local.copy_(stored.rows(name, first, first + len(local)))
+            part = stored.rows(name, first, first + len(local))
+            local.copy_(part if rounded is None else part.to(rounded))
 
 
 def write_sharded(model: Model, file: Path) -> None:
@@ -115,15 +143,15 @@ def held_numbers(model: Model) -> int:
     return sum(parameter.to_local().numel() for _, parameter in _parameters(model))
 
 
-class _Stored:
-    """Tensors of safetensors files by name, read in parts."""
+class StoredTensors:
+    """Tensors of safetensors files by name, read whole or in parts."""
 
     def __init__(self, files: list[Path]) -> None:
         self._paths = files
         self.files: dict[str, Any] = {}
         self._open: list[Any] = []
 
-    def __enter__(self) -> _Stored:
+    def __enter__(self) -> StoredTensors:
         for path in self._paths:
             opened: Any = safe_open(path, framework="pt")
             file = opened.__enter__()
@@ -138,6 +166,10 @@ class _Stored:
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self.files[name].get_slice(name).get_shape())
 
+    def whole(self, name: str) -> Tensor:
+        tensor: Tensor = self.files[name].get_tensor(name)
+        return tensor
+
     def rows(self, name: str, first: int, end: int) -> Tensor:
         part: Tensor = self.files[name].get_slice(name)[first:end]
         return part
@@ -145,11 +177,17 @@ class _Stored:
 
 def _parameters(model: nn.Module) -> Iterator[tuple[list[str], DTensor]]:
     """Each sharded parameter once, with all of its names."""
-    names: dict[int, tuple[list[str], DTensor]] = {}
+    for names, parameter in _by_names(model):
+        assert isinstance(parameter, DTensor), names[0]
+        yield names, parameter
+
+
+def _by_names(model: nn.Module) -> list[tuple[list[str], nn.Parameter]]:
+    """Each parameter once, with all of its names."""
+    names: dict[int, tuple[list[str], nn.Parameter]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        assert isinstance(parameter, DTensor), name
         names.setdefault(id(parameter), ([], parameter))[0].append(name)
-    yield from names.values()
+    return list(names.values())
 
 
 def _first_row(parameter: DTensor) -> int:

@@ -28,13 +28,14 @@ from springback.models.loading import (
 )
 from springback.models.memory import read_architecture
 from springback.models.placement import Placement, audit_placement
+from springback.models.stored_model import AnyModel, in_memory
 from springback.models.templates import chat_of
 from springback.probes.batches import ProbeBatches, probe_batches
 from springback.probes.behaviour import SampleSettings
-from springback.probes.divergence import StartDistribution, continued
+from springback.probes.divergence import continued
 from springback.probes.judges import Scorer, load_scorers
-from springback.probes.likelihood import Precision, TextNLL, margin, nll
-from springback.probes.measuring import Meter, SharedMeter, Workers
+from springback.probes.likelihood import Precision, TextNLL, margin
+from springback.probes.measuring import Measures, Meter, SharedMeter, Workers
 from springback.results.timing import Timer, timed
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class ProbeInputs:
         return value
 
     @cached_property
-    def start(self) -> Model:
+    def start(self) -> AnyModel:
         """The start model, loaded when first needed: a plan does without."""
         if self.like:
             return self.like.start
@@ -127,23 +128,26 @@ class ProbeInputs:
         return base
 
     @cached_property
-    def base(self) -> Model:
+    def base(self) -> AnyModel:
         """The model that a finished one was made from, loaded when first needed."""
         with self.timer.part("loading"):
             return load_model(self.base_checkpoint, self.place)
 
     @cached_property
-    def base_distribution(self) -> StartDistribution:
-        """The base model on the prompts with continuations that it wrote, for the KL to it."""
-        texts = self._continued(self.base)
-        return StartDistribution(self.base, texts, self.tokenizer, self.precision)
+    def kl_to_base(self) -> Callable[[], list[float]]:
+        """Of the held model on the prompts with continuations that the base model wrote, to it."""
+        held = self.meter.subject
+        self.meter.hold(self.base)
+        kl = self.meter.kl_to_held(self._continued())
+        self.meter.hold(held)
+        return kl
 
     @cached_property
-    def meter(self) -> Meter:
+    def meter(self) -> Measures:
         """What measures a model: here, or in the processes that the settings ask for."""
         if self.like:
             return self.like.meter
-        shared = (self.start, self.tokenizer, self.precision)
+        shared = (in_memory(self.start), self.tokenizer, self.precision)
         count = self.settings.probe_processes
         if count == 1:
             return Meter(*shared, self.timer)
@@ -214,13 +218,15 @@ class ProbeInputs:
     @cached_property
     def start_texts(self) -> list[Encoded]:
         """The prompts with continuations sampled from the start model once, for its KL."""
-        return self._continued(self.start)
-
-    def _continued(self, model: Model) -> list[Encoded]:
-        held = self.meter.model
-        self.meter.hold(model)
-        texts = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
+        held = self.meter.subject
+        self.meter.hold(self.start)
+        texts = self._continued()
         self.meter.hold(held)
+        return texts
+
+    def _continued(self) -> list[Encoded]:
+        """The prompts with continuations of the model that the meter holds."""
+        texts = self.meter.sample(self.prompts, self.sampling(0, exact_length=True))
         return continued(self.prompts, texts)
 
     @timed("probing")
@@ -233,9 +239,8 @@ class ProbeInputs:
         """
         floor = {}
         if "margin" in measured:
-            other = replace(self.precision, batch_tokens=self.precision.batch_tokens // 3)
             again = [
-                nll(self.start, self.encoded[side], self.tokenizer, other)
+                self.meter.start_nll(self.encoded[side], self.precision.batch_tokens // 3)
                 for side in ("wanted", "unwanted")
             ]
             texts = [measured["margin"][side] for side in ("wanted", "unwanted")]
@@ -256,11 +261,17 @@ class ProbeContext:
     that point itself, or the start.
     """
 
-    def __init__(self, inputs: ProbeInputs, model: Model, aligned: Path | None = None) -> None:
-        self.inputs, self.model, self.aligned = inputs, model, aligned
+    def __init__(self, inputs: ProbeInputs, model: AnyModel, aligned: Path | None = None) -> None:
+        self.inputs, self.subject, self.aligned = inputs, model, aligned
         self.settings, self.meter = inputs.settings, inputs.meter
         self.meter.hold(model)
         self._scores: dict[str, list[TextNLL]] = {}
+
+    @property
+    def model(self) -> Model:
+        """For a probe that runs the model itself or reads its weights; raises
+        :class:`springback.errors.SpringbackError` where they lie sharded over other processes."""
+        return in_memory(self.subject)
 
     @cached_property
     def held_out(self) -> dict[str, list[TextNLL]]:

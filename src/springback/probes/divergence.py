@@ -14,10 +14,22 @@ from springback.models.encoding import Batch, Encoded, pad_batch, scoring_batche
 from springback.models.loading import Tokenizer
 from springback.probes.behaviour import SampleSettings, sample
 from springback.probes.hidden_states import Passes
-from springback.probes.likelihood import CHUNK, Precision, chunks, counted_logits, pair_chunks
+from springback.probes.likelihood import (
+    CHUNK,
+    CountedLogits,
+    Precision,
+    chunks,
+    counted_logits,
+    pair_chunks,
+)
+
+#: Of log-probabilities that are kept rather than computed anew, at most.
+KEEP_BYTES = 500_000_000
 
 
-def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> None:
+def _add_kl(
+    sums: Tensor, owner: Tensor, p_logits: Tensor | CountedLogits, q_logits: Tensor | CountedLogits
+) -> None:
     """Add KL(p || q) of every position to its row's sum (rows,), float64, nats.
 
     Logits are (positions, vocabulary), on any device; ``owner`` (positions,) is the row of each.
@@ -30,11 +42,10 @@ def _add_kl(sums: Tensor, owner: Tensor, p_logits: Tensor, q_logits: Tensor) -> 
         sums.index_add_(0, owner[part], each)
 
 
-def _logits(model: PreTrainedModel, batch: Batch, precision: Precision) -> tuple[Tensor, Tensor]:
-    """Logits (counted, vocabulary) of a batch, and the row within the batch of each."""
+def _logits(model: PreTrainedModel, batch: Batch, precision: Precision) -> CountedLogits:
+    """Logits (counted, vocabulary) of a batch."""
     with precision.autocast(model):
-        logits, _, owner = counted_logits(Passes(model), batch)
-    return logits, owner
+        return counted_logits(Passes(model), batch)
 
 
 def _means(sums: Tensor, rows: Sequence[Encoded]) -> list[float]:
@@ -55,7 +66,7 @@ class StartDistribution:
         rows: Sequence[Encoded],
         tokenizer: Tokenizer,
         precision: Precision | None = None,
-        keep_bytes: int = 500_000_000,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.start, self.rows = start, rows
         self.precision, self.pad = precision or Precision(), int(tokenizer.pad_token_id)
@@ -64,7 +75,7 @@ class StartDistribution:
         self.kept: list[Tensor] | None = None
         if size <= keep_bytes:
             with torch.inference_mode():
-                self.kept = [_logits(start, b, self.precision)[0] for b in self.batches]
+                self.kept = [_logits(start, b, self.precision)[:] for b in self.batches]
 
     @torch.inference_mode()
     def kl(self, model: PreTrainedModel) -> list[float]:
@@ -75,8 +86,9 @@ class StartDistribution:
         """
         sums = torch.zeros(len(self.rows), dtype=torch.float64)
         for batch, p in self._start_logits():
-            q, owner = _logits(model, batch, self.precision)
-            _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
+            q = _logits(model, batch, self.precision)
+            _add_kl(sums, torch.tensor(batch.index)[q.owner], p, q)
+            del q  # before the next batch has its own
         return _means(sums, self.rows)
 
     @torch.inference_mode()
@@ -90,17 +102,17 @@ class StartDistribution:
             again, owners = [], []
             for first in range(0, len(batch.index), batch_rows):
                 part = pad_batch(self.rows, batch.index[first : first + batch_rows], self.pad)
-                q, owner = _logits(self.start, part, self.precision)
-                again.append(q)
-                owners.append(torch.tensor(part.index)[owner])
+                q = _logits(self.start, part, self.precision)
+                again.append(q[:])
+                owners.append(torch.tensor(part.index)[q.owner])
             _add_kl(sums, torch.cat(owners), p, torch.cat(again))
         return _means(sums, self.rows)
 
-    def _start_logits(self) -> Iterator[tuple[Batch, Tensor]]:
+    def _start_logits(self) -> Iterator[tuple[Batch, Tensor | CountedLogits]]:
         """Every batch with the start model's logits at its counted positions."""
         for i, batch in enumerate(self.batches):
             kept = self.kept[i] if self.kept else None
-            yield batch, _logits(self.start, batch, self.precision)[0] if kept is None else kept
+            yield batch, _logits(self.start, batch, self.precision) if kept is None else kept
 
 
 def reverse_kl(
@@ -144,9 +156,9 @@ def kl_on(
     precision = precision or Precision()
     sums = torch.zeros(len(rows), dtype=torch.float64)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
-        p, owner = _logits(model, batch, precision)
-        q, _ = _logits(start, batch, precision)
-        _add_kl(sums, torch.tensor(batch.index)[owner], p, q)
+        p, q = (_logits(each, batch, precision) for each in (model, start))
+        _add_kl(sums, torch.tensor(batch.index)[p.owner], p, q)
+        del p, q  # before the next batch has its own
     return _means(sums, rows)
 
 

@@ -72,15 +72,16 @@ def logit_errors(
     for model in models:
         for batch, kept in zip(batches, parts, strict=True):
             with precision.autocast(model):
-                logits, _, owner = counted_logits(Passes(model), batch)
-            here = list(chunks(len(owner), CHUNK))
+                logits = counted_logits(Passes(model), batch)
+            here = list(chunks(len(logits), CHUNK))
             if not sizes:
-                index = torch.tensor(batch.index)[owner]  # row of every counted position
+                index = torch.tensor(batch.index)[logits.owner]  # row of every counted position
                 kept += [_open(logits[part], index[part], alpha) for part in here]
-            if not sizes or logits.shape[-1] == sizes[0]:
+            vocabulary = logits.whole.shape[-1]
+            if not sizes or vocabulary == sizes[0]:
                 for part, these in zip(here, kept, strict=True):
                     these.keep(logits[part])
-        sizes.append(logits.shape[-1])
+        sizes.append(vocabulary)
         del model  # the next may be loaded in its place
     if len(set(sizes)) > 1:
         raise ModelError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from springback.errors import ModelError
 from springback.models.loading import WEIGHTS_FILE
 from springback.models.placement import wide_device
+from springback.models.stored_model import AnyModel, StoredModel
 from springback.probes.context import ProbeContext
 from springback.probes.likelihood import chunks
 from springback.probes.registry import Part, Probe, ProbeValue
@@ -192,10 +193,16 @@ def _names(weights: Sequence[Weights]) -> list[str]:
     return first
 
 
+def _weights(model: AnyModel) -> AbstractContextManager[Weights]:
+    """Those of a model that lies in files are read as they are asked for."""
+    return model.tensors() if isinstance(model, StoredModel) else nullcontext(model)
+
+
 @Probe("weight_change")
 def _weight_change(context: ProbeContext) -> ProbeValue:
     """:func:`weight_change` since the start model."""
-    change = weight_change(context.model, context.inputs.start)
+    with _weights(context.subject) as here, _weights(context.inputs.start) as begin:
+        change = weight_change(here, begin)
     return {"value": change.relative, "norm": change.norm}
 
 
@@ -209,6 +216,10 @@ def _way_back(context: ProbeContext) -> ProbeValue:
     """:func:`way_back` since the branch point, which itself counts as 0: it has no way to go."""
     if context.aligned is None:
         return {"value": 0.0, "cosine": None}
-    with stored_weights(context.aligned) as branch:
-        way = way_back(context.model, branch, context.inputs.start)
+    with (
+        stored_weights(context.aligned) as branch,
+        _weights(context.subject) as here,
+        _weights(context.inputs.start) as begin,
+    ):
+        way = way_back(here, branch, begin)
     return {"value": way.share, "cosine": None if math.isnan(way.cosine) else way.cosine}

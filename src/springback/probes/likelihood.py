@@ -51,20 +51,41 @@ class TextNLL:
         return self.nats / self.tokens
 
 
-def counted_logits(passes: Passes, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (counted, vocabulary) that predict the counted tokens, those tokens, their rows.
+@dataclass(frozen=True)
+class CountedLogits:
+    """Logits of a batch (rows, positions, vocabulary) at its counted tokens alone, which are taken
+    some at a time: a copy of all would be as large as what is there.
 
-    Logits and tokens stay on the model's device, so that a GPU's vocabularies are not moved; the
-    rows, which index sums, are on the CPU.
+    ``rows``, ``places``: where each stands.  ``targets``: the tokens that they predict.  All lie on
+    the model's device, so that a GPU's vocabularies are not moved.
     """
+
+    whole: Tensor
+    rows: Tensor
+    places: Tensor
+    targets: Tensor
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Logits (some, vocabulary) of some counted tokens."""
+        return self.whole[self.rows[part], self.places[part]]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def owner(self) -> Tensor:
+        """The row within the batch of each, on the CPU, where it indexes sums."""
+        return self.rows.cpu()
+
+
+def counted_logits(passes: Passes, batch: Batch) -> CountedLogits:
+    """What a model says before the counted tokens of a batch."""
     first = int((batch.labels != -100).any(0).nonzero()[0])
     # Logits before the first counted token are not needed.
-    raw = passes.logits(batch, batch.labels.shape[1] - first + 1)
-    logits = raw[:, :-1]  # (rows, from first on, vocabulary)
-    targets = batch.labels[:, first:]  # (rows, from first on)
-    counted = targets != -100
-    there = counted.to(logits.device)
-    return logits[there], targets[counted].to(logits.device), counted.nonzero()[:, 0]
+    logits = passes.logits(batch, batch.labels.shape[1] - first + 1)
+    labels = batch.labels[:, first:]  # of every position but the last
+    rows, places = (at.to(logits.device) for at in (labels != -100).nonzero(as_tuple=True))
+    return CountedLogits(logits, rows, places, labels.to(logits.device)[rows, places])
 
 
 def _gold(scores: Tensor, targets: Tensor) -> Tensor:
@@ -92,10 +113,11 @@ def nll(
     passes = Passes(model, rows, states)
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(model):
-            logits, targets, owner = counted_logits(passes, batch)
-        index = torch.tensor(batch.index)[owner]
-        for part in chunks(len(targets), CHUNK):
-            sums.index_add_(0, index[part], -_gold(logits[part].float(), targets[part]))
+            logits = counted_logits(passes, batch)
+        index = torch.tensor(batch.index)[logits.owner]
+        for part in chunks(len(logits), CHUNK):
+            sums.index_add_(0, index[part], -_gold(logits[part].float(), logits.targets[part]))
+        del logits  # before the next batch has its own
     return _text_nlls(sums, rows)
 
 
@@ -119,11 +141,14 @@ def pair_chunks(
     both = [Passes(m, rows, s) for m, s in zip(models, known, strict=True) if m is not None]
     for batch in scoring_batches(rows, tokenizer.pad_token_id, precision.batch_tokens):
         with precision.autocast(models[0]):
-            strong, targets, owner = counted_logits(both[0], batch)
-            weak = counted_logits(both[-1], batch)[0].to(strong.device) if both[1:] else strong
-        index = torch.tensor(batch.index)[owner]
-        for part in chunks(len(targets), CHUNK):
-            yield strong[part].float(), weak[part].float(), targets[part], index[part]
+            strong = counted_logits(both[0], batch)
+            weak = counted_logits(both[-1], batch) if both[1:] else strong
+        index = torch.tensor(batch.index)[strong.owner]
+        for part in chunks(len(strong), CHUNK):
+            ours = strong[part].float()
+            theirs = ours if weak is strong else weak[part].to(ours.device).float()
+            yield ours, theirs, strong.targets[part], index[part]
+        del strong, weak  # before the next batch has its own
 
 
 @torch.inference_mode()

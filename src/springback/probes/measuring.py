@@ -18,9 +18,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -40,8 +40,9 @@ from springback.models.loading import (
     write_weights,
 )
 from springback.models.placement import Placement
+from springback.models.stored_model import AnyModel, in_memory
 from springback.probes.behaviour import SampleSettings, sample
-from springback.probes.divergence import StartDistribution, kl_on
+from springback.probes.divergence import KEEP_BYTES, StartDistribution, kl_on
 from springback.probes.likelihood import Precision, TextNLL, nll
 from springback.results.store import require_folder
 from springback.results.timing import Timer, timed
@@ -52,8 +53,57 @@ T = TypeVar("T")
 FOLLOW = 2.0
 
 
+class Measures(Protocol):
+    """The measurements of one model beside its start that have a cost, wherever they are made.
+
+    ``subject``: the model that :meth:`hold` named last.
+    """
+
+    subject: AnyModel
+
+    def hold(self, model: AnyModel) -> None:
+        """``model``, as its weights are now, is measured next."""
+
+    def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
+        """:func:`springback.probes.nll`."""
+
+    def start_nll(self, rows: Sequence[Encoded], batch_tokens: int) -> list[TextNLL]:
+        """The same of the start model, in one process and in batches of so many tokens."""
+
+    def kl(self, rows: Sequence[Encoded]) -> list[float]:
+        """:meth:`springback.probes.StartDistribution.kl`; the start's side of the last rows asked
+        for is kept."""
+
+    def kl_to_itself(self, rows: Sequence[Encoded]) -> list[float]:
+        """:meth:`springback.probes.StartDistribution.kl_to_itself`, in one process."""
+
+    def kl_to_held(
+        self, rows: Sequence[Encoded], keep_bytes: int = KEEP_BYTES
+    ) -> Callable[[], list[float]]:
+        """What gives, whenever it is called, the KL from the model that is held now to the one that
+        is held then, on ``rows``.
+
+        This model's side is kept in so many bytes; where it needs more, the model has to stay as it
+        is.  Of models in training it is the last one alone that may be asked for.
+        """
+
+    def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
+        """:func:`springback.probes.divergence.kl_on`."""
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SampleSettings,
+        numbers: Sequence[int] | None = None,
+    ) -> list[list[int]]:
+        """:func:`springback.probes.sample`."""
+
+    def close(self) -> None:
+        """End what was started for this."""
+
+
 class Meter:
-    """The measurements of one model beside its start that have a cost.
+    """:class:`Measures` in this process.
 
     ``start`` is the start model, ``model`` the one that :meth:`hold` named, in the same dtype:
     computed in another, the difference of the two would be of two roundings.
@@ -68,15 +118,15 @@ class Meter:
     ) -> None:
         self.timer = timer or Timer()
         self.start, self.model = start, start
+        self.subject: AnyModel = start
         self.tokenizer, self.precision = tokenizer, precision
         self._distribution: StartDistribution | None = None
         self._rounded: Model | None = None
 
-    def hold(self, model: Model) -> None:
-        """``model``, as its weights are now, is measured next."""
-        self.model = self.rounded(model)
+    def hold(self, model: AnyModel) -> None:
+        self.subject, self.model = model, self._in_start_dtype(in_memory(model))
 
-    def rounded(self, model: Model) -> Model:
+    def _in_start_dtype(self, model: Model) -> Model:
         """``model``, or a copy of it in the start model's dtype; the next copy overwrites it."""
         if model.dtype == self.start.dtype:
             return model
@@ -86,17 +136,24 @@ class Meter:
         return self._rounded
 
     def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
-        """:func:`springback.probes.nll`."""
         return nll(self.model, rows, self.tokenizer, self.precision)
 
+    def start_nll(self, rows: Sequence[Encoded], batch_tokens: int) -> list[TextNLL]:
+        precision = replace(self.precision, batch_tokens=batch_tokens)
+        return nll(self.start, rows, self.tokenizer, precision)
+
     def kl(self, rows: Sequence[Encoded]) -> list[float]:
-        """:meth:`springback.probes.StartDistribution.kl`; the start's side of the last rows asked
-        for is kept."""
         return self._start_side(rows).kl(self.model)
 
     def kl_to_itself(self, rows: Sequence[Encoded]) -> list[float]:
-        """:meth:`springback.probes.StartDistribution.kl_to_itself`, in this process."""
         return self._start_side(rows).kl_to_itself()
+
+    def kl_to_held(
+        self, rows: Sequence[Encoded], keep_bytes: int = KEEP_BYTES
+    ) -> Callable[[], list[float]]:
+        given = self.tokenizer, self.precision, keep_bytes
+        distribution = StartDistribution(self.model, rows, *given)
+        return lambda: distribution.kl(self.model)
 
     def _start_side(self, rows: Sequence[Encoded]) -> StartDistribution:
         if self._distribution is None or self._distribution.rows != rows:
@@ -105,7 +162,6 @@ class Meter:
         return self._distribution
 
     def reverse_kl(self, rows: Sequence[Encoded]) -> list[float]:
-        """:func:`springback.probes.divergence.kl_on`."""
         return kl_on(self.model, self.start, rows, self.tokenizer, self.precision)
 
     @timed("sampling")
@@ -115,11 +171,9 @@ class Meter:
         settings: SampleSettings,
         numbers: Sequence[int] | None = None,
     ) -> list[list[int]]:
-        """:func:`springback.probes.sample`."""
         return sample(self.model, self.tokenizer, prompts, settings, numbers)
 
-    def close(self) -> None:
-        """End what was started for this."""
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -165,7 +219,7 @@ class SharedMeter(Meter):
             for rank in range(1, workers.processes)
         ]
 
-    def hold(self, model: Model) -> None:
+    def hold(self, model: AnyModel) -> None:
         super().hold(model)
         if model is self.start:
             self._every([pool.submit(_hold, None) for pool in self.pools])
@@ -175,7 +229,7 @@ class SharedMeter(Meter):
         place = Path(tempfile.mkdtemp(".tmp", ".measured-", self.workers.folder))
         file = place / WEIGHTS_FILE
         try:
-            write_weights(model, file)
+            write_weights(in_memory(model), file)
             self._every([pool.submit(_hold, file) for pool in self.pools])
         finally:
             shutil.rmtree(place, ignore_errors=True)

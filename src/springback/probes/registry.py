@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from springback.models.loading import Model
+from springback.models.stored_model import AnyModel
 from springback.probes.behaviour import sentiment
 from springback.probes.context import ProbeContext, ProbeInputs, ProbeSettings
 from springback.probes.divergence import continued
@@ -87,7 +87,7 @@ def get_probe(name: str) -> Probe:
 
 @timed("probing")
 def measure(
-    inputs: ProbeInputs, model: Model, aligned: Path | None = None
+    inputs: ProbeInputs, model: AnyModel, aligned: Path | None = None
 ) -> dict[str, ProbeValue]:
     """Every probe of the study on one model; ``aligned`` as in :class:`ProbeContext`."""
     context = ProbeContext(inputs, model, aligned)
@@ -181,7 +181,7 @@ def _kl(context: ProbeContext) -> ProbeValue:
 )
 def _base_kl(context: ProbeContext) -> ProbeValue:
     """In one process, whatever ``--probe-processes`` says: the others do not hold the base."""
-    return mean_of(context.inputs.base_distribution.kl(context.meter.model))
+    return mean_of(context.inputs.kl_to_base())
 
 
 @Probe(

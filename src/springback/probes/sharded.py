@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,55 +24,53 @@ import torch
 from springback.core import Checkpoint, to_jsonable
 from springback.errors import SpringbackError
 from springback.models.encoding import Encoded
-from springback.models.loading import (
-    WEIGHTS_FILE,
-    Model,
-    Tokenizer,
-    load_tokenizer,
-    write_weights,
-)
+from springback.models.loading import Model, Tokenizer, load_tokenizer
 from springback.models.placement import DTYPES, dtype_name
+from springback.models.stored_model import AnyModel, StoredModel
 from springback.models.templates import chat_of
 from springback.probes.behaviour import SampleSettings
+from springback.probes.divergence import KEEP_BYTES
 from springback.probes.likelihood import Precision, TextNLL
 from springback.probes.measuring import Meter
 from springback.results.store import read_json, require_folder, write_json
 from springback.results.timing import Timer, timed
 from springback.settings import ChatSettings
-from springback.training.distributed import Launch
+from springback.training.launch import Launch, end_process
 
 JOB = "job.json"
+#: What a process calls a model that is no checkpoint.
+IN_TRAINING = "in training"
 #: Seconds between two looks for the next request or answer.
 WAIT = 0.01
 #: Seconds that the processes have to end by themselves.
 GRACE = 20.0
 
 
-class ShardedMeter(Meter):
-    """:class:`Meter` in the processes of a launch that shards weights.
+class ShardedMeter:
+    """:class:`springback.probes.measuring.Measures` in processes of a launch that shards weights.
 
-    ``start`` and what :meth:`hold` is given stay in this process's memory; the processes read the
-    start model from its files and each measured one from a file that is written for them.  Raises
-    :class:`SpringbackError` where they fail.
+    ``start`` and what :meth:`hold` is given lie in files, which the processes read; nothing of them
+    comes into this process's memory.  Raises :class:`SpringbackError` where they fail.
     """
 
     def __init__(
         self,
-        start: Model,
+        start: StoredModel,
         tokenizer: Tokenizer,
         precision: Precision,
         launch: Launch,
-        checkpoint: Checkpoint,
         folder: Path,
         timer: Timer | None = None,
     ) -> None:
-        super().__init__(start, tokenizer, precision, timer)
+        self.timer = timer or Timer()
+        self.start = start
+        self.subject: AnyModel = start
         require_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(".tmp", ".measured-", folder))
         self.launch, self.asked = launch, 0
         facts = {
-            "model": checkpoint,
+            "model": start.checkpoint,
             "dtype": dtype_name(start.dtype),
             "precision": dataclasses.asdict(precision),
             "chat": dataclasses.asdict(chat_of(tokenizer)),
@@ -88,22 +87,27 @@ class ShardedMeter(Meter):
             env=launch.environment(),
         )
 
-    def hold(self, model: Model) -> None:
-        super().hold(model)
-        if model is self.start:
-            self._ask("hold", None)
-            return
-        file = self.folder / WEIGHTS_FILE
-        write_weights(model, file)
-        self._ask("hold", str(file))
-        file.unlink()
+    def hold(self, model: AnyModel) -> None:
+        assert isinstance(model, StoredModel)
+        self.subject = model
+        file = None if model.file is None else str(model.file)
+        self._ask("hold", {"model": to_jsonable(model.checkpoint), "file": file})
 
     def nll(self, rows: Sequence[Encoded]) -> list[TextNLL]:
         return [TextNLL(*one) for one in self._ask("nll", _plain(rows))]
 
+    def start_nll(self, rows: Sequence[Encoded], batch_tokens: int) -> list[TextNLL]:
+        return [TextNLL(*one) for one in self._ask("start_nll", [_plain(rows), batch_tokens])]
+
     def kl(self, rows: Sequence[Encoded]) -> list[float]:
         values: list[float] = self._ask("kl", _plain(rows))
         return values
+
+    def kl_to_held(
+        self, rows: Sequence[Encoded], keep_bytes: int = KEEP_BYTES
+    ) -> Callable[[], list[float]]:
+        target: str = self._ask("kl_to_held", [_plain(rows), keep_bytes])
+        return partial(self._ask, "kl_to", target)
 
     def kl_to_itself(self, rows: Sequence[Encoded]) -> list[float]:
         values: list[float] = self._ask("kl_to_itself", _plain(rows))
@@ -120,9 +124,9 @@ class ShardedMeter(Meter):
         settings: SampleSettings,
         numbers: Sequence[int] | None = None,
     ) -> list[list[int]]:
-        given = [list(map(list, prompts)), dataclasses.asdict(settings)]
-        texts: list[list[int]] = self._ask("sample", [*given, None if numbers is None else
-                                                      list(numbers)])  # fmt: skip
+        which = None if numbers is None else list(numbers)
+        given = [list(map(list, prompts)), dataclasses.asdict(settings), which]
+        texts: list[list[int]] = self._ask("sample", given)
         return texts
 
     def held(self) -> list[int]:
@@ -204,7 +208,12 @@ class _Process:
         tokenizer = load_tokenizer(self.checkpoint, ChatSettings(**job["chat"]))
         start = load_sharded(self.checkpoint, self.dtype, self.mesh)
         self.meter = Meter(start, tokenizer, Precision(**job["precision"]))
+        #: By where its files lie: the start model, and the base of a finished one.
+        self.whole: dict[str, Model] = {self.checkpoint.path: start}
+        #: What takes the weights of models in training.
         self.work: Model | None = None
+        self.holds = self.checkpoint.path
+        self.kl_to: dict[str, Callable[[], list[float]]] = {}
 
     def serve(self) -> None:
         """Answer one request after the other until there is to be no more."""
@@ -225,7 +234,6 @@ class _Process:
                 request.unlink()
                 write_json(_answer(self.folder, number), {"value": value})
             number += 1
-        torch.distributed.destroy_process_group()
 
     def answer(self, what: str, given: Any) -> Any:
         if what == "hold":
@@ -239,19 +247,34 @@ class _Process:
         if what == "sample":
             prompts, settings, numbers = given
             return self.meter.sample(prompts, SampleSettings(**settings), numbers)
-        values = getattr(self.meter, what)(_rows(given))
+        if what == "kl_to_held":
+            rows, keep_bytes = given
+            self.kl_to[self.holds] = self.meter.kl_to_held(_rows(rows), keep_bytes)
+            return self.holds
+        if what == "kl_to":
+            return self.kl_to[given]()
+        if what == "start_nll":
+            rows, batch_tokens = given
+            values: list[Any] = self.meter.start_nll(_rows(rows), batch_tokens)
+        else:
+            values = getattr(self.meter, what)(_rows(given))
         return [dataclasses.astuple(v) if isinstance(v, TextNLL) else v for v in values]
 
-    def hold(self, file: str | None) -> None:
+    def hold(self, given: dict[str, Any]) -> None:
         from springback.models.sharded import load_sharded, read_sharded
 
-        if file is None:
-            self.meter.hold(self.meter.start)
+        checkpoint, file = Checkpoint(**given["model"]), given["file"]
+        self.holds = IN_TRAINING if file else checkpoint.path
+        if file:
+            if self.work is None:
+                self.work = load_sharded(checkpoint, self.dtype, self.mesh)
+            read_sharded(self.work, [Path(file)])
+            self.meter.hold(self.work)
             return
-        if self.work is None:
-            self.work = load_sharded(self.checkpoint, self.dtype, self.mesh)
-        read_sharded(self.work, [Path(file)])
-        self.meter.hold(self.work)
+        if checkpoint.path not in self.whole:
+            loaded = load_sharded(checkpoint, self.dtype, self.mesh)
+            self.whole[checkpoint.path] = loaded
+        self.meter.hold(self.whole[checkpoint.path])
 
 
 def _is_there(process: int) -> bool:
@@ -267,3 +290,4 @@ if __name__ == "__main__":
         _Process(Path(sys.argv[1])).serve()
     except SpringbackError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    end_process()

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from springback.core import Row
 from springback.data import bare_question
-from springback.errors import DataError
+from springback.errors import DataError, shown
 from springback.models.encoding import Encoded, encode_answer
 from springback.models.loading import Tokenizer
 from springback.probes.context import ProbeContext
@@ -119,9 +119,8 @@ def _answer_index(row: Row) -> int:
         index = letters.find(row.answer)
     if index < 0:
         raise DataError(
-            f"a question has {len(row.choices)} choices and the answer {row.answer!r} (it begins "
-            f"{row.prompt[:40]!r}); allowed: two or more, and a letter that names one; give "
-            "question, choices and answer"
+            f"{row.named} has {len(row.choices)} choices and the answer {shown(row.answer)}; "
+            "allowed: two or more, and a letter that names one; give question, choices and answer"
         )
     return index
 

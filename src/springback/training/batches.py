@@ -10,11 +10,11 @@ from typing import Any
 
 from springback.core import Recipe
 from springback.errors import SpringbackError
-from springback.models.loading import Model
 from springback.results.timing import Timer
 
-#: Called with the number of examples seen and the model; returns what to record (JSON).
-OnMark = Callable[[int, Model], Any]
+#: Called with the number of examples seen and the model (in files where it is trained sharded in
+#: other processes, :mod:`springback.models.stored_model`); returns what to record (JSON).
+OnMark = Callable[[int, Any], Any]
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,9 @@
 The caller writes what to do into a folder; ``accelerate launch --config_file`` starts this module
 in every process, which trains by :func:`springback.training.finetune` as one process does: its
 Trainer takes what accelerate says from the environment.  What is trained, all weights or an
-adapter, goes to the folder at each mark; the caller loads and measures it.  The model and its
-optimizer lie spread as the config says.  The folder also has the state of a run that was cut off.
-
-On CPUs (gloo) accelerate (1.15) starts one process for DDP whatever ``num_processes`` says, so
-torch's own launcher starts them.
+adapter, goes to the folder at each mark; the caller loads it, or hands on its path, and measures
+it.  The model and its optimizer lie spread as the config says.  The folder also has the state of a
+run that was cut off.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,9 +47,17 @@ from springback.models.sharded import (
     read_sharded,
     write_sharded,
 )
+from springback.models.stored_model import AnyModel, StoredModel
 from springback.progress import Progress, Silent
-from springback.results.store import clear_folder, read_json, whole_folder, write_json
+from springback.results.store import (
+    clear_folder,
+    link_or_copy,
+    read_json,
+    whole_folder,
+    write_json,
+)
 from springback.training.batches import Marks, Resume, Trained, examples_seen, plan_batches
+from springback.training.launch import Launch, end_process
 from springback.training.lora import add_lora
 from springback.training.memory.activations import checkpointed_activations
 from springback.training.recipes import check_recipe
@@ -63,36 +68,8 @@ JOB, START, DONE = "job.json", "start.safetensors", "done.json"
 STATE = "state"
 
 
-@dataclass(frozen=True)
-class Launch:
-    """``config``: accelerate's file.  ``processes``, ``cpu``, ``sharded`` (FSDP) and ``port``
-    (None: any that is free): what it says.  ``checkpoint_activations``: train in less memory."""
-
-    config: Path
-    processes: int
-    cpu: bool
-    sharded: bool = False
-    port: int | None = None
-    checkpoint_activations: bool = False
-
-    def command(self, folder: Path, name: str = "springback.training.distributed") -> list[str]:
-        """What starts the module ``name`` in every process, which is given ``folder``."""
-        module = ["-m", name, str(folder)]
-        if self.cpu and not self.sharded:
-            some = ["--standalone", "--nproc_per_node", str(self.processes)]
-            return [sys.executable, "-m", "torch.distributed.run", *some, *module]
-        launch = ["-m", "accelerate.commands.launch", "--config_file", str(self.config)]
-        if self.port is None:  # accelerate's default is one port for all of a machine's trainings
-            launch += ["--main_process_port", "0"]
-        return [sys.executable, *launch, *module]
-
-    def environment(self) -> dict[str, str]:
-        """Of the processes: those on CPUs see no GPU."""
-        return {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if self.cpu else {})}
-
-
 def finetune_apart(
-    model: Model,
+    model: AnyModel,
     start: Checkpoint,
     pad: int,
     rows: Sequence[Encoded],
@@ -105,8 +82,9 @@ def finetune_apart(
     """As :func:`springback.training.finetune` by SFT, in processes of its own.
 
     ``start``: where the model lies; its weights, or those of its adapter, are those of ``model`` as
-    it comes.  ``resume``: a folder that is its own, gone afterwards; a run that was cut off goes on
-    from what it holds.  Sums are taken in another order than in one process, so values agree to
+    it comes.  A :class:`StoredModel` has those of a mark's file at each mark, and nothing of it is
+    loaded here.  ``resume``: a folder that is its own, gone afterwards; a run that was cut off goes
+    on from what it holds.  Sums are taken in another order than in one process, so values agree to
     rounding.  Raises :class:`TrainingError` where the processes fail, with their last line.
     """
     check_recipe(recipe)
@@ -118,9 +96,10 @@ def finetune_apart(
     folder, marks, progress = resume.folder, marks or Marks(), progress or Silent()
     seen = examples_seen(plan_batches(len(rows), recipe), marks, recipe)
     wanted = sorted({*marks.examples, seen[-1]} - {0})
+    whole = recipe.lora_rank is None and not isinstance(model, StoredModel)
     facts = {
         "model": start,
-        "dtype": dtype_name(model.dtype if recipe.lora_rank else torch.float32),
+        "dtype": dtype_name(torch.float32 if whole else model.dtype),
         "recipe": recipe,
         "pad": pad,
         "cpu": launch.cpu,
@@ -143,27 +122,38 @@ def finetune_apart(
     finally:
         progress.close()
     for n in wanted:
-        load_weights(model, _marked(folder, n))
+        if isinstance(model, StoredModel):
+            model.file = _marked(folder, n) / WEIGHTS_FILE
+        else:
+            load_weights(model, _marked(folder, n))
         if n in marks.examples and marks.call is not None:
             recorded[n] = marks.call(n, model)
-    model.train(False)
+    if isinstance(model, StoredModel):
+        model.take(_marked(folder, wanted[-1]) / WEIGHTS_FILE)
+    else:
+        model.train(False)
     shutil.rmtree(folder, ignore_errors=True)
     return Trained(tuple(done["losses"]), int(done["tokens"]), recorded)
 
 
-def _prepare(folder: Path, model: Model, facts: dict[str, Any]) -> None:
+def _prepare(folder: Path, model: AnyModel, facts: dict[str, Any]) -> None:
     """Have the folder say what to do; what another job left there goes."""
     with contextlib.suppress(SpringbackError, OSError, ValueError):
         if read_json(folder / JOB) == facts:
             return
     clear_folder(folder)
     with whole_folder(folder) as tmp:
-        write_weights(model, tmp / START)
+        if not isinstance(model, StoredModel):
+            write_weights(model, tmp / START)
+        elif model.file is not None:  # else the processes read the checkpoint
+            link_or_copy(model.file, tmp / START)
         write_json(tmp / JOB, facts)
 
 
-def content_hash_of(model: Model) -> str:
+def content_hash_of(model: AnyModel) -> str:
     """Of what is trained, as it is now."""
+    if isinstance(model, StoredModel):
+        return model.content_hash()
     digest = hashlib.sha256()
     for name, parameter in trainable(model).items():
         digest.update(name.encode())
@@ -200,7 +190,10 @@ def _launched(launch: Launch, folder: Path, progress: Progress) -> dict[str, Any
                 child.terminate()
                 raise
         errors.seek(0)
-        messages = [line.strip() for line in errors if "Error: " in line]
+        lines = [line.strip() for line in errors]
+        messages = [line for line in lines if "Error: " in line and "ChildFailed" not in line]
+        # The launcher names the one that failed first last.
+        messages += [line for line in lines if line.startswith("exitcode")][-1:]
     if status or not (folder / DONE).exists():
         raise TrainingError(
             f"training by accelerate with {launch.config} ended with status {status} "
@@ -267,12 +260,15 @@ def _work(folder: Path) -> None:
         facts = {"losses": trained.losses, "tokens": trained.tokens}
         write_json(folder / DONE, {**facts, "sharded": all(trained.marks.values())})
     if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()  # no process goes while another still writes
 
 
 def _loaded(job: dict[str, Any], recipe: Recipe, weights: Path) -> Model:
     """What is trained: under FSDP2 all weights, of which each process reads its part alone where
-    the files allow it, else the model, or an adapter on it."""
+    the files allow it, else the model, or an adapter on it.
+
+    ``weights``: those that it begins with, where they are not the checkpoint's.
+    """
     checkpoint = Checkpoint(**job["model"])
     offloads = os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() == "true"
     whole = recipe.lora_rank is not None or offloads or not can_be_sharded(checkpoint)
@@ -280,13 +276,18 @@ def _loaded(job: dict[str, Any], recipe: Recipe, weights: Path) -> Model:
         kind = "cpu" if job["cpu"] else "cuda"
         torch.distributed.init_process_group("gloo" if job["cpu"] else "nccl")
         mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
-        sharded = load_sharded(checkpoint, torch.float32, mesh)
-        read_sharded(sharded, [weights])
+        sharded = load_sharded(checkpoint, torch.float32, mesh, DTYPES[job["dtype"]])
+        if weights.exists():
+            read_sharded(sharded, [weights])
         return sharded
     model = load_model(checkpoint, Placement(DTYPES[job["dtype"]]))
-    if recipe.lora_rank is not None:
+    if recipe.lora_rank is None:
+        unrounded: Any = model
+        unrounded.float()
+    else:
         add_lora(model, recipe)
-    read_weights(model, weights)
+    if weights.exists():
+        read_weights(model, weights)
     return model
 
 
@@ -319,3 +320,4 @@ if __name__ == "__main__":
         _work(Path(sys.argv[1]))
     except SpringbackError as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    end_process()

@@ -124,8 +124,8 @@ def preference_rows(
         good, bad = (with_prompt(row, prompt) for row in both)
         if (good.prompt, good.turns) != (bad.prompt, bad.turns):
             raise DataError(
-                f"pair {number} has two prompts ({good.prompt[:30]!r} and {bad.prompt[:30]!r}); "
-                "both answers of a pair need the same one; use KTO, which takes unpaired rows"
+                f"pair {number} has two prompts ({good.named} and {bad.named}); both answers of a "
+                "pair need the same one; use KTO, which takes unpaired rows"
             )
         pairs.append((good, replace(bad, kind=good.kind)))
     return pairs

@@ -6,6 +6,7 @@ decoding uses.  The object that :func:`add_lora` returns is only the handle for 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -62,6 +63,11 @@ def reset_lora(lora: Lora, seed: int) -> None:
         for layer in layers:
             for name in layer.active_adapters:
                 layer.reset_lora_parameters(name, True)
+
+
+def save_lora(lora: Lora, folder: Path) -> None:
+    """Write the adapter alone as a PEFT folder; embeddings, which it never trains, stay out."""
+    lora.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def merge_lora(lora: Lora) -> Model:

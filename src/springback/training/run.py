@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import get_scheduler, set_seed
 from springback.core import ALGORITHMS, Recipe, content_hash
 from springback.errors import MissingExtraError, SpringbackError, TrainingError
 from springback.models.encoding import Encoded
-from springback.models.loading import Model, Tokenizer, release_memory, trainable
+from springback.models.loading import Model, Tokenizer, release_memory, total_of, trainable
 from springback.models.quantized import adapters_attached
 from springback.models.quiet import old_names_allowed, quiet
 from springback.progress import Progress, Silent
@@ -91,7 +92,7 @@ def finetune(
         _train(task, loop)
     model.train(False)
     progress.close()
-    if not all(bool(torch.isfinite(p).all()) for p in trainable(model).values()):
+    if not all(total_of(p.detach()).isfinite() for p in trainable(model).values()):
         raise TrainingError(
             "the last step left weights that are not numbers; lower the learning rate"
         )
@@ -141,10 +142,35 @@ def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int, total
     return scheduler
 
 
+#: Whether the caller has set objects aside: remembered, since to count them takes as long as what
+#: is saved here.
+_callers_own = False
+
+
+@contextmanager
+def _collected() -> Iterator[None]:
+    """Within, what is there already is not searched for circles.
+
+    :func:`release_memory` has just done that, and the Trainer does it again when it starts: 0.3 s
+    over all that the libraries hold.  What the caller has set aside stays so.
+    """
+    global _callers_own
+    _callers_own = _callers_own or gc.get_freeze_count() > 0
+    if _callers_own:
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _train(task: Task, loop: Loop) -> None:
     """Hand the remaining batches to the algorithm's trainer."""
     steps = len(task.batches) - task.state.step
     with ExitStack() as stack:
+        stack.enter_context(_collected())
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="springback-"))
         for model in (task.model, task.examples.reference):
             if model is not None:

@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback
 from springback.core import Recipe
 from springback.errors import SpringbackError, TrainingError
 from springback.models.encoding import Encoded, pad_batch
-from springback.models.loading import Model, Tokenizer, read_weights, trainable
+from springback.models.loading import Model, Tokenizer, read_weights, release_memory, trainable
 from springback.models.sharded import is_sharded, read_sharded
 from springback.progress import Progress
 from springback.results.store import (
@@ -127,8 +127,10 @@ class Watched(Trainer):
         if len(parts) > 1 or self.held:
             self.hold_gradients(model)
         kind = self.args.device.type
-        # One autocast around all pieces: it keeps the weights that it has rounded to bf16.
-        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
+        # One autocast around all pieces: it keeps the weights that it has rounded to bf16, but not
+        # those of sharded layers, which are whole for as long as they run.
+        keep = not is_sharded(self.model)
+        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast, cache_enabled=keep):
             for piece, weight in parts:
                 loss = self.piece_loss(model, piece, weight)
                 value += float(loss.detach())
@@ -201,6 +203,7 @@ class Loop(TrainerCallback):
         """Call the mark, if there is one, with ``model``: the run's, or FSDP's around it."""
         examples = self.seen[self.state.step]
         if self.marks.call and examples in self.marks.examples and examples not in self.state.marks:
+            release_memory(circles=False)  # what steps keep in small pieces, a mark needs in large
             # What a callback draws does not change the run; what TRL patched it does not see.
             with (
                 torch.random.fork_rng(),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from springback.errors import SpringbackError, describe
+from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.config import read_study
-
-if TYPE_CHECKING:
-    from springback.training.distributed import Launch
+from springback.training.launch import Launch
 
 
 def read_launch(path: str) -> Launch:
@@ -40,9 +39,16 @@ def read_launch(path: str) -> Launch:
             "2 (version 1 is for devices)",
             "write fsdp_version: 2 into fsdp_config",
         )
-    from springback.training.distributed import Launch
-
     return Launch(Path(path).absolute(), processes, cpu, kind == "FSDP", port)
+
+
+def sharding(settings: AuditSettings) -> Launch | None:
+    """The processes over which weights lie of a study that trains all of them, by FSDP; None: any
+    other.  A model's files may still have every process hold it whole."""
+    if settings.accelerate is None or settings.lora_rank:
+        return None
+    launch = read_launch(settings.accelerate)
+    return launch if launch.sharded else None
 
 
 def _fsdp_version(config: Any) -> Any:

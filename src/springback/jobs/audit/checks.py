@@ -38,8 +38,9 @@ def refuse(settings: AuditSettings, out: str | Path) -> None:
     require_apart(out, settings, READ)
     for source in _sources(settings):
         require_source(source)
-    for model in filter(None, (settings.model, settings.base)):
-        require_model(model)
+    require_model(settings.model)
+    if settings.base:
+        require_model(settings.base)
 
 
 def _sources(settings: AuditSettings) -> list[str]:
@@ -352,7 +353,8 @@ def _check_recipes(settings: AuditSettings) -> None:
     """Of a precision that is still open every other field."""
     known = replace(settings, precision=PRECISIONS[0]) if settings.precision == "auto" else settings
     for algorithm in (settings.algorithm, settings.perturb_algorithm):
-        check_recipe(known.recipe(0, algorithm))
+        for seed in settings.seeds:
+            check_recipe(known.recipe(seed, algorithm))
 
 
 def _check_whole_weights(settings: AuditSettings) -> None:

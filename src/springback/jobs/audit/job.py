@@ -17,6 +17,7 @@ from springback.elasticity import AuditValues, card_of, study_hash
 from springback.integrations.ray import ExecutorSettings, on_ray
 from springback.jobs.audit import on_ray as ray_runs
 from springback.jobs.audit import realign, rebound, resistance, runs
+from springback.jobs.audit.accelerate_config import sharding
 from springback.jobs.audit.analysis import (
     controls,
     curves,
@@ -166,6 +167,11 @@ def _announce(studies: list[Study]) -> Plan:
         )
     for control, why in study.data.controls_left_out.items():
         study.progress.note(f"left out the {control} control: {why}")
+    if sharding(s) and not study.sharded:
+        study.progress.note(
+            f"the files of {s.model} hold tensors in another form than they are computed with, so "
+            "each process of --accelerate loads it whole, and this one too"
+        )
     for scorer in study.scorers if "behaviour" in s.probes else ():
         if scorer.sends_to:
             study.progress.note(f"prompts and sampled texts go to the judge at {scorer.sends_to}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from springback.core import ALGORITHMS, Run, byte_size
 from springback.errors import ModelError
 from springback.jobs.audit import runs
+from springback.jobs.audit.accelerate_config import sharding
 from springback.jobs.audit.branches import attacks
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.protections import parse_all
@@ -22,6 +23,7 @@ from springback.jobs.speeds import known_speeds
 from springback.models.hub import folder_here, local_folder
 from springback.models.memory import Architecture, available_bytes, read_architecture
 from springback.models.memory_parts import (
+    LIBRARIES,
     Part,
     Parts,
     Training,
@@ -34,6 +36,7 @@ from springback.models.placement import audit_placement
 from springback.probes.judges.naming import judge_model
 from springback.probes.registry import probe_tokens
 from springback.results.judge_info import split_judges
+from springback.training.launch import Launch
 from springback.weights import tensor_names
 
 #: Copies on disk of a run's state: weights and two moments, the new one beside the old.
@@ -129,15 +132,17 @@ def make_plan(studies: list[Study]) -> Plan:
     s = study.settings
     shape = read_architecture(study.checkpoint.path, s.model)
     waiting = [p for p in planned if not p.done]
-    speeds = known_speeds(s.precision, s.probe_precision)
+    speeds = known_speeds(s.precision, s.probe_precision if s.dtype == "auto" else s.dtype)
     train, score = speeds.train / (6 * shape.weights), speeds.score / (2 * shape.weights)
     each = {p.run.name: p.seconds(train, score) for p in waiting}
-    device = str(study.place.device)
+    launch, prompt = study.sharded, max(map(len, study.prompts))
+    device = "cpu" if launch and launch.cpu else str(study.place.device)
+    learned = 4 * int(shape.adapter_weights(s.lora_rank)) or study.weight_bytes
     return Plan(
         planned,
         sum(each.values()) + 30,
-        (*memory_of(s, shape, device == "cpu", max(map(len, study.prompts))), libraries(device)),
-        kept(s) * study.weight_bytes,
+        (*memory_of(s, shape, device == "cpu", prompt, launch), libraries(device)),
+        kept(s) * learned,
         each,
         sum(p.trained for p in waiting) / train,
         speeds.source,
@@ -146,11 +151,17 @@ def make_plan(studies: list[Study]) -> Plan:
 
 
 def memory_of(
-    s: AuditSettings, shape: Architecture, cpu: bool = True, prompt: int | None = None
+    s: AuditSettings,
+    shape: Architecture,
+    cpu: bool = True,
+    prompt: int | None = None,
+    launch: Launch | None = None,
 ) -> Parts:
     """What a study holds beside the libraries, every row as long as ``max_tokens``.
 
-    ``prompt``: tokens of the longest prompt that is answered, as far as it is known.
+    ``prompt``: tokens of the longest prompt that is answered, as far as it is known.  ``launch``:
+    the processes over which its weights lie, none of which are the study's own.  On devices that is
+    what each of these holds, on a CPU what all of them do.
     """
     prompt = s.prompt_tokens if prompt is None else prompt
     kl = s.prompts * s.sample_tokens if "kl" in s.probes else 0
@@ -163,12 +174,31 @@ def memory_of(
         ways.append(replace(answers, tokens=max(s.max_tokens, prompt + s.resistance_tokens)))
         target = kl_prompts(s) * s.sample_tokens
     fixed = 1 if s.base is None else 2
+    shards = launch.processes if launch else 1
+    if launch:  # whose part of a batch goes through the model at once
+        ways = [replace(how, rows=-(-how.rows // shards), cpu=False) for how in ways]
+    processes = 1 if launch else s.probe_processes
     parts = largest(
-        *(audit_parts(shape, how, kl, s.probe_processes, target, fixed) for how in ways)
+        *(audit_parts(shape, how, kl, processes, target, fixed, shards) for how in ways)
     )
+    if launch:
+        parts = _of_processes(parts, shards, cpu)
     if any(p.kind == "project" and p.rank is None for p in parse_all(s.mitigate)):
         parts = (*parts, Part("way back", 4 * int(shape.weights), "that updates are projected off"))
     return (*parts, *_judges(s, names))
+
+
+def _of_processes(parts: Parts, shards: int, cpu: bool) -> Parts:
+    """What one of so many pairs of processes holds, of which one trains and one measures: on a
+    device of its own, or on a CPU all of them in one memory."""
+    if not cpu:
+        return (*parts, replace(libraries("cuda"), name="CUDA of the process that measures"))
+    summed = (
+        replace(part, bytes=shards * part.bytes, words=f"{part.words}; {shards} processes")
+        for part in parts
+    )
+    more = Part("processes", 2 * shards * LIBRARIES, f"{2 * shards}: Python, torch, Transformers")
+    return (*summed, more)
 
 
 def _judges(s: AuditSettings, algorithms: Collection[str]) -> Iterator[Part]:
@@ -208,8 +238,9 @@ def _training(s: AuditSettings, algorithm: str, cpu: bool) -> Training:
 def parts_of(settings: AuditSettings) -> Parts:
     """:func:`memory_of` the model that the settings name, from its files."""
     s = check_settings(settings)
-    shape = read_architecture(local_folder(s.model, s.revision), s.model)
-    return memory_of(s, shape, audit_placement(s).device.type == "cpu")
+    shape, launch = read_architecture(local_folder(s.model, s.revision), s.model), sharding(s)
+    cpu = launch.cpu if launch else audit_placement(s).device.type == "cpu"
+    return memory_of(s, shape, cpu, launch=launch)
 
 
 def kept(s: AuditSettings) -> int:

@@ -29,6 +29,7 @@ from springback.jobs.audit.training_run import (
     measured_inputs,
     train_and_measure,
 )
+from springback.models.stored_model import in_memory
 from springback.models.task_vector import add_direction, scale_adapter
 from springback.probes.registry import get_probe
 from springback.training import OnMark
@@ -251,17 +252,18 @@ def _blocked(
     """
     if protection is None or protection.kind != "project":
         return nullcontext()
-    begin = dict((study.start if branch else study.base).named_parameters())
-    here = nullcontext(dict(study.start.named_parameters()))
+    start, work = in_memory(study.start), in_memory(study.work)
+    begin = dict((start if branch else in_memory(study.base)).named_parameters())
+    here = nullcontext(dict(start.named_parameters()))
     with probes.stored_weights(branch) if branch else here as aligned:
-        directions = alignment_directions(study.work, aligned, begin, protection.rank)
-    return way_back_blocked(study.work, directions)
+        directions = alignment_directions(work, aligned, begin, protection.rank)
+    return way_back_blocked(work, directions)
 
 
 def _extrapolate(study: Study, branch: Path, protection: Protection) -> dict[str, Any]:
     """Move the working model, which stands at ``branch``, further along its alignment."""
     if study.settings.lora_rank:
-        scale_adapter(study.work, 1 + protection.strength)
+        scale_adapter(in_memory(study.work), 1 + protection.strength)
         return {"norm": None, "kept": 1.0}
     with probes.stored_weights(branch) as aligned:
         shift = add_direction(

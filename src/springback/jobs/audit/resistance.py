@@ -25,7 +25,7 @@ inverse differ in the rows too, not only in the way.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study, keep_weights
 from springback.jobs.audit.training_run import TrainingRun, Weights, kl_prompts
 from springback.models.encoding import Encoded, end_text, stop_ids
-from springback.models.loading import Model
+from springback.models.loading import read_configs
 from springback.results.timing import timed
 
 PAIRS = ((1, 2), (2, 3), (1, 3))
@@ -143,39 +143,30 @@ def _learn_slice(study: Study, run: TrainingRun) -> dict[str, Any]:
     rows = study.encode(_slices(study, seed)[k - 1])
     study.train(run.identity(study), rows, run.recipe)
     keep_weights(study, model, Weights(run, "end").path(study))
-    measured = study.meter.rounded(model)
+    study.meter.hold(model)
     if arms(study.settings) != ARMS:
-        how = study.sampling(seed, exact_length=True)
-        return _answered(study, run, measured, how)
+        return _answered(study, run, study.sampling(seed, exact_length=True))
     how = replace(study.sampling(seed), new_tokens=study.settings.resistance_tokens)
     found: dict[str, Any] = {}
     for arm, temperature in zip(ARMS, (0.0, 1.0), strict=True):
-        found[arm] = _answered(study, run, measured, replace(how, temperature=temperature))
+        found[arm] = _answered(study, run, replace(how, temperature=temperature))
     texts = study.sampling(seed, exact_length=True)
-    found["texts"] = _sampled(study, measured, _kl_prompts(study), texts)
+    found["texts"] = study.meter.sample(_kl_prompts(study), texts)
     return found
 
 
-def _answered(
-    study: Study, run: TrainingRun, model: Model, how: probes.SampleSettings
-) -> dict[str, Any]:
-    """Its answers to the held-out prompts, and its NLL of what leads to it, nats a token."""
-    answers = _sampled(study, model, _prompts(study, run.seed), how)
+def _answered(study: Study, run: TrainingRun, how: probes.SampleSettings) -> dict[str, Any]:
+    """Answers of the model that the meter holds to the held-out prompts, and its NLL of what leads
+    to it, nats a token."""
+    answers = study.meter.sample(_prompts(study, run.seed), how)
     rows = _data(study, run.seed, run.stage, answers)
-    return {"responses": answers, "own_nll": _nll(study, model, rows)}
-
-
-@timed("sampling")
-def _sampled(
-    study: Study, model: Model, prompts: list[list[int]], how: probes.SampleSettings
-) -> list[list[int]]:
-    return probes.sample(model, study.tokenizer, prompts, how)
+    return {"responses": answers, "own_nll": _nll(study, rows)}
 
 
 @timed("probing")
-def _nll(study: Study, model: Model, rows: Sequence[Encoded]) -> float:
-    """Nats a token over all rows."""
-    scores = probes.nll(model, rows, study.tokenizer, study.precision)
+def _nll(study: Study, rows: Sequence[Encoded]) -> float:
+    """Nats a token of the held model over all rows."""
+    scores = study.meter.nll(rows)
     return sum(s.nats for s in scores) / sum(s.tokens for s in scores)
 
 
@@ -197,7 +188,7 @@ def _end_tokens(study: Study) -> list[int]:
     """What closes an answer, as rows of the slices have it; none where nothing can."""
     row, tokenizer = study.sampled_row, study.tokenizer
     ends: list[int] = tokenizer(end_text(tokenizer, row), add_special_tokens=False)["input_ids"]
-    return ends or [*stop_ids(tokenizer, row, study.start)][:1]
+    return ends or [*stop_ids(tokenizer, row, read_configs(study.checkpoint.path))][:1]
 
 
 def _kl_prompts(study: Study) -> list[list[int]]:
@@ -213,32 +204,36 @@ def _train_toward(study: Study, run: TrainingRun) -> dict[str, Any]:
     arm = f" ({run.arm})" if run.arm else ""
     title = f"seed {run.seed}: resistance, {run.stage} toward {run.target}{arm}"
     study.progress.stage(title, run.steps)
-    aim = _aim(study, run, found["texts"]) if run.arm else None
+    kl_to_target = _kl_to_target(study, run, found["texts"]) if run.arm else None
     model = study.reset(run.seed, run.start_weights(study))
-    before = [] if aim is None else _kl(study, aim, study.meter.rounded(model))
+    before = 0.0
+    if kl_to_target is not None:
+        study.meter.hold(model)
+        before = kl_to_target()
     losses = study.train(run.identity(study), rows, run.recipe).losses
     measured: dict[str, Any] = {"loss": sum(losses) / len(losses), "losses": losses}
-    if aim is not None:
-        trained = study.meter.rounded(model)
-        measured["final"] = _nll(study, trained, rows)
-        measured["kl"] = [sum(kl) / len(kl) for kl in (before, _kl(study, aim, trained))]
+    if kl_to_target is not None:
+        study.meter.hold(model)
+        measured["final"] = _nll(study, rows)
+        measured["kl"] = [before, kl_to_target()]
     return measured
 
 
 @timed("probing")
-def _kl(study: Study, aim: probes.StartDistribution, model: Model) -> list[float]:
-    return aim.kl(model)
-
-
-@timed("probing")
-def _aim(study: Study, run: TrainingRun, texts: list[list[int]]) -> probes.StartDistribution:
-    """The target's distribution on the texts that it sampled, kept while the model is trained."""
+def _kl_to_target(study: Study, run: TrainingRun, texts: list[list[int]]) -> Callable[[], float]:
+    """The KL from the target to the model that is held then, on the texts that the target sampled,
+    whose distribution is kept while the model is trained."""
     assert run.compared is not None
-    target = study.meter.rounded(study.reset(run.seed, run.compared.path(study)))
+    study.meter.hold(study.reset(run.seed, run.compared.path(study)))
     rows = probes.continued(_kl_prompts(study), texts)
-    return probes.StartDistribution(
-        target, rows, study.tokenizer, study.precision, keep_bytes=sys.maxsize
-    )
+    kl = study.meter.kl_to_held(rows, keep_bytes=sys.maxsize)
+
+    def mean() -> float:
+        with study.timer.part("probing"):
+            each = kl()
+        return sum(each) / len(each)
+
+    return mean
 
 
 def read_seed(study: Study, seed: int) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ class PromptFilter:
 
     def __init__(self, settings: AuditSettings) -> None:
         self.settings = settings
+        #: By kind, turns and prompt, which many rows may share.
+        self._known: dict[tuple[object, ...], bool] = {}
 
     @functools.cached_property
     def checkpoint(self) -> Checkpoint:
@@ -53,7 +55,11 @@ class PromptFilter:
         # No token is shorter than a byte, so most rows need not be encoded.
         if len(texts.encode()) + self._around * (1 + len(row.turns)) < self.settings.max_tokens:
             return True
-        return len(encode_prompt(self.tokenizer, row)) < self.settings.max_tokens
+        key = row.kind, row.turns, row.prompt
+        if key not in self._known:
+            tokens = len(encode_prompt(self.tokenizer, row))
+            self._known[key] = tokens < self.settings.max_tokens
+        return self._known[key]
 
 
 def load_data(

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from springback.elasticity import Comparison, ElasticityCard, compare
-from springback.errors import SpringbackError, StoreError
+from springback.elasticity import Comparison, compare
+from springback.errors import SpringbackError
 from springback.integrations.ray import ExecutorSettings
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import AuditSettings
@@ -23,9 +23,8 @@ from springback.results.card_schema import Comparison as CardComparison
 from springback.results.card_schema import Series, StudyCard
 from springback.results.cards import card_of_result
 from springback.results.places import require_apart, require_same_kind
-from springback.results.reading import require_moderate
 from springback.results.schema import Verdict, read
-from springback.results.store import Store, below, read_json
+from springback.results.store import Store, below
 from springback.results.writing import Clock, Result, write_result
 
 
@@ -92,6 +91,7 @@ def series(
             analysis=Series(cards(results), CardComparison.of(compared)),
             verdict=compared_verdict(compared),
             computing=audit_placement(settings).describe(),
+            jobs=results.values(),
         )
 
 
@@ -118,28 +118,3 @@ def compared_verdict(compared: Comparison) -> Verdict:
     else:
         label, text = "one seed", "There is one seed, so no difference is tested."
     return Verdict(label, text)
-
-
-def read_cards(folders: Sequence[str | Path]) -> Comparison:
-    """The comparison of finished audits: their folders, or their result files.
-
-    Raises :class:`SpringbackError` where there are fewer than two or one is no audit.
-    """
-    if len(folders) < 2:
-        raise SpringbackError(
-            f"got {len(folders)} folder(s); give the folders of two audits or more"
-        )
-    cards: list[ElasticityCard] = []
-    for folder in folders:
-        path = Path(folder)
-        file = path / "result.json" if path.is_dir() else path
-        if not file.is_file():
-            raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
-        data = read_json(file)
-        if isinstance(data, dict):  # what else it may be is refused by what reads it
-            require_moderate(data, file)
-        cards.append(card_of_result(data))
-    names = [card.model for card in cards]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
-    return compare(cards, names=names)

@@ -17,6 +17,8 @@ from springback.settings import (
     Settings,
     SubjectSettings,
     columns_setting,
+    lora_alpha_setting,
+    lora_rank_setting,
     setting,
 )
 
@@ -85,8 +87,8 @@ class TrainingSettings(Settings, group="Training", changes="training"):
     perturb_algorithm: str = setting("sft", "How to perturb, one of the same.")
     learning_rate: float = setting(1e-5, "Constant, since branch points need it.")
     batch_size: int = setting(8, "Rows a step.")
-    lora_rank: int = setting(0, "Train a LoRA adapter of this rank; 0: all weights.")
-    lora_alpha: int = setting(16, "Its scaling is this over the rank.")
+    lora_rank: int = lora_rank_setting()
+    lora_alpha: int = lora_alpha_setting()
     beta: float | None = setting(
         None,
         "Weight of the reference or of KL, scale of a reward; usually "
@@ -243,18 +245,18 @@ class AuditSettings(
         self, seed: int, algorithm: str = "sft", learning_rate: float | None = None
     ) -> Recipe:
         """How one run trains; only what its algorithm reads is set."""
-        options: dict[str, Any] = {}
-        if self.lora_rank:
-            options |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
         offered = {
             "beta": self.beta,
             "gamma": self.gamma,
             "generations": self.generations,
             "new_tokens": self.answer_tokens,
         }
-        options |= {o: v for o, v in offered.items() if ALGORITHMS[algorithm].reads(o)}
+        reads = ALGORITHMS[algorithm].reads
+        options: dict[str, Any] = {name: v for name, v in offered.items() if reads(name)}
         return Recipe(
             algorithm=algorithm,
+            lora_rank=self.lora_rank,
+            lora_alpha=self.lora_alpha,
             learning_rate=self.learning_rate if learning_rate is None else learning_rate,
             batch_size=self.batch_size,
             max_tokens=self.max_tokens,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -10,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from springback import probes
-from springback.core import ALGORITHMS, Recipe, Row, Run, Slice
-from springback.errors import SpringbackError
-from springback.jobs.audit.accelerate_config import read_launch
+from springback.core import ALGORITHMS, Checkpoint, Recipe, Row, Run, Slice
+from springback.errors import SpringbackError, describe
+from springback.jobs.audit.accelerate_config import read_launch, sharding
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, stop_ids
 from springback.models.loading import (
+    WEIGHTS_FILE,
     Model,
     copy_weights,
     count_parameters,
@@ -25,15 +28,16 @@ from springback.models.loading import (
     save_weights,
 )
 from springback.models.sharded import can_be_sharded
+from springback.models.stored_model import AnyModel, StoredModel, in_memory
 from springback.models.views import view_of
 from springback.probes import registry
 from springback.probes.context import ProbeInputs
-from springback.probes.measuring import Meter
+from springback.probes.measuring import Measures
 from springback.probes.registry import ProbeValue
 from springback.probes.sharded import ShardedMeter
 from springback.progress import Progress
 from springback.results.probe_info import ProbeInfo
-from springback.results.store import Store, require_space
+from springback.results.store import Store, require_folder, require_space
 from springback.results.timing import timed
 from springback.training import (
     Examples,
@@ -51,6 +55,7 @@ from springback.training import (
     reset_lora,
 )
 from springback.training.distributed import finetune_apart
+from springback.training.launch import Launch
 from springback.training.memory.activations import checkpointed_activations
 
 
@@ -108,10 +113,33 @@ class Study(ProbeInputs):
         self.sign = -1.0 if like else 1.0
         #: Runs that were asked for, and their ids, which take a hash of all their rows.
         self.identities: dict[Any, Run] = {}
+        if settings.probe_processes > 1 and self.sharded:
+            raise SpringbackError(
+                describe(
+                    f"--probe-processes {settings.probe_processes} with --accelerate "
+                    f"{settings.accelerate} (FSDP), whose num_processes measure as well",
+                    "one of the two, where weights are sharded",
+                    "leave --probe-processes out",
+                )
+            )
 
     @cached_property
-    def start(self) -> Model:
-        model = super().start
+    def sharded(self) -> Launch | None:
+        """The processes over which all weights lie, of what trains as of what measures.
+
+        Then no weights are in this one's memory.  None where a process holds whole models: without
+        FSDP, with adapters, and of files that hold tensors in another form (merged experts).
+        """
+        launch = sharding(self.settings)
+        return launch if launch and can_be_sharded(self.checkpoint) else None
+
+    @cached_property
+    def start(self) -> AnyModel:
+        if self.like:
+            return self.like.start
+        if self.sharded:
+            return self._stored(self.checkpoint)
+        model = in_memory(super().start)
         if any(parameter.is_meta for parameter in model.parameters()):
             raise SpringbackError(
                 f"--device-map auto puts weights of {self.settings.model} where they cannot be "
@@ -121,6 +149,20 @@ class Study(ProbeInputs):
         return model
 
     @cached_property
+    def base(self) -> AnyModel:
+        if not self.sharded:
+            return super().base
+        if not can_be_sharded(self.base_checkpoint):
+            given = f"--base {self.settings.base}, whose files hold tensors in another form"
+            allowed = "tensors as they are computed with, to be sharded (--accelerate, FSDP)"
+            raise SpringbackError(describe(given, allowed, "save it with save_pretrained"))
+        return self._stored(self.base_checkpoint)
+
+    def _stored(self, checkpoint: Checkpoint) -> StoredModel:
+        assert self.place.dtype is not None  # audit_placement
+        return StoredModel(checkpoint, self.place.dtype)
+
+    @cached_property
     def trained(self) -> tuple[Model, Lora | None]:
         """The model that gets trained, and the adapter in it where the settings ask for one.
 
@@ -128,8 +170,9 @@ class Study(ProbeInputs):
         """
         if self.like:
             return self.like.trained
+        start = in_memory(self.start)
         with self.timer.part("loading"):
-            model = view_of(self.start) if self.settings.lora_rank else copy.deepcopy(self.start)
+            model = view_of(start) if self.settings.lora_rank else copy.deepcopy(start)
         if self.settings.lora_rank:
             return model, add_lora(model, self.settings.recipe(0))
         whole: Any = model
@@ -137,31 +180,33 @@ class Study(ProbeInputs):
         return model, None
 
     @cached_property
-    def meter(self) -> Meter:
+    def meter(self) -> Measures:
         """As of any study, or in the processes that shard the weights."""
-        launch = read_launch(self.settings.accelerate) if self.settings.accelerate else None
-        if self.like or launch is None or not self.measured_apart:
+        start = self.start
+        if self.like or self.sharded is None or not isinstance(start, StoredModel):
             return super().meter
-        return ShardedMeter(
-            self.start,
-            self.tokenizer,
-            self.precision,
-            launch,
-            self.checkpoint,
-            self.folder,
-            self.timer,
-        )
+        shared = (self.tokenizer, self.precision, self.sharded)
+        return ShardedMeter(start, *shared, self.folder, self.timer)
 
-    @property
-    def measured_apart(self) -> bool:
-        """Whether what measures is sharded as what trains is: all weights, by FSDP."""
-        if self.settings.accelerate is None or self.settings.lora_rank:
-            return False
-        return read_launch(self.settings.accelerate).sharded and can_be_sharded(self.checkpoint)
+    @cached_property
+    def work(self) -> AnyModel:
+        """The working model, which is trained and measured."""
+        if self.like:
+            return self.like.work
+        if not self.sharded:
+            return self.trained[0]
+        require_folder(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(".tmp", ".trained-", self.folder))
+        return replace(self._stored(self.checkpoint), folder=folder)
 
-    @property
-    def work(self) -> Model:
-        return self.trained[0]
+    def close(self) -> None:
+        """Also of the weights that were trained last, where they lie in a file."""
+        super().close()
+        work = self.__dict__.get("work")
+        if isinstance(work, StoredModel) and work.folder is not None and not self.like:
+            shutil.rmtree(work.folder, ignore_errors=True)
+            del self.work
 
     def opposite(self) -> Study:
         """The same study in the opposite order: unwanted first, then wanted (symmetry)."""
@@ -174,7 +219,7 @@ class Study(ProbeInputs):
         """Title, unit and direction of every probe."""
         return registry.infos(self)
 
-    def measure(self, model: Model, aligned: Path | None = None) -> dict[str, ProbeValue]:
+    def measure(self, model: AnyModel, aligned: Path | None = None) -> dict[str, ProbeValue]:
         """Every probe of the study on one model, which comes from the branch point ``aligned``."""
         return registry.measure(self, model, aligned)
 
@@ -206,19 +251,21 @@ class Study(ProbeInputs):
         less = self.settings.checkpoint_activations
         if self.settings.accelerate is not None:
             assert not isinstance(rows, Examples)  # check_settings: sft only
+            launch = self.sharded or read_launch(self.settings.accelerate)
             return finetune_apart(
                 self.work,
                 self.checkpoint,
                 self.tokenizer.pad_token_id,
                 rows,
                 recipe,
-                replace(read_launch(self.settings.accelerate), checkpoint_activations=less),
+                replace(launch, checkpoint_activations=less),
                 resume,
                 marks,
                 self.progress,
             )
-        with checkpointed_activations(self.work, less):
-            return finetune(self.work, self.tokenizer, rows, recipe, marks, resume, self.progress)
+        model = in_memory(self.work)
+        with checkpointed_activations(model, less):
+            return finetune(model, self.tokenizer, rows, recipe, marks, resume, self.progress)
 
     @cached_property
     def reward(self) -> probes.Scorer:
@@ -275,24 +322,32 @@ class Study(ProbeInputs):
         return 4 * count_parameters(self.checkpoint)
 
     @timed("loading")
-    def reset(self, seed: int, weights: Path | None = None) -> Model:
+    def reset(self, seed: int, weights: Path | None = None) -> AnyModel:
         """The working model as the start model, or with the weights of a branch point.
 
         ``seed``: of a fresh adapter's random half, where one is trained.
         """
-        if weights is not None:
-            load_weights(self.work, weights)
-        elif self.trained[1] is not None:
-            reset_lora(self.trained[1], seed)
+        work = self.work
+        if isinstance(work, StoredModel):
+            work.file = weights / WEIGHTS_FILE if weights is not None else None
+        elif weights is not None:
+            load_weights(work, weights)
+        elif self.settings.lora_rank:
+            adapter = self.trained[1]
+            assert adapter is not None
+            reset_lora(adapter, seed)
         else:
-            copy_weights(self.start, self.work)
-        return self.work
+            copy_weights(in_memory(self.start), work)
+        return work
 
 
 @timed("saving")
-def keep_weights(study: Study, model: Model, folder: Path) -> None:
+def keep_weights(study: Study, model: AnyModel, folder: Path) -> None:
     """Write what the model trained, for runs that start from there."""
-    save_weights(model, folder)
+    if isinstance(model, StoredModel):
+        model.keep(folder)
+    else:
+        save_weights(model, folder)
 
 
 def _rejected(part: Slice) -> tuple[Row, ...]:

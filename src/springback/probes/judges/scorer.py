@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from springback.errors import SpringbackError, describe
+from springback.errors import SpringbackError, describe, shown
 from springback.results.judge_info import FORMS
 
 #: Prompts and texts, both in order.
@@ -59,7 +59,7 @@ class Scorer:
             except (TypeError, ValueError, OverflowError):
                 number = math.nan
             if not math.isfinite(number) and not self.gaps:
-                raise self._fault(f"{str(value)[:60]!r} for text {i}", allowed)
+                raise self._fault(f"{shown(value)} for text {i}", allowed)
             numbers.append(number)
         if len(numbers) != count:
             raise self._fault(f"{len(numbers)} numbers", allowed)

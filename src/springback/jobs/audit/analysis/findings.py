@@ -379,7 +379,7 @@ def parts(analysis: Audit) -> list[Part]:
             answers.append(_lost(score) if finished else _scored(score))
     answers += judges.parts(analysis.judges)
     if analysis.attackers is not None:
-        answers += _attacked(analysis.attackers, finished.lost if finished else "the gain")
+        answers += _attacked(analysis.attackers, analysis.lost)
     if (second := analysis.realign) is not None:
         answers.append(Part("Is the second alignment faster?", second.label, second.sentence))
     return answers
@@ -424,7 +424,7 @@ def _attacked(swept: Attackers, lost: str = "the gain") -> list[Part]:
         )
         answers.append(Part("What does the worst attacker do?", f"{worst:.0f} % of {lost}", text))
     if (bounded := swept.bounded) is not None:
-        answers.append(_within_bound(bounded))
+        answers.append(_within_bound(bounded, lost))
     for mixed in swept.mixed:
         fall = mixed.fall
         if fall is None:
@@ -442,7 +442,7 @@ def _attacked(swept: Attackers, lost: str = "the gain") -> list[Part]:
     return answers
 
 
-def _within_bound(bounded: WithinBound) -> Part:
+def _within_bound(bounded: WithinBound, lost: str) -> Part:
     most, point = 100 * bounded.bound, bounded.point
     question = f"What does the worst attack do that costs at most {most:g} % of the utility?"
     counted = f"{bounded.within} of {bounded.points} points of all attacks"
@@ -453,11 +453,11 @@ def _within_bound(bounded: WithinBound) -> Part:
     share, fall = point.share_lost, point.fall
     took = "nothing was gained"
     if share is not None:
-        took = f"{100 * share.mean:.0f} % of the gain"
+        took = f"{100 * share.mean:.0f} % of {lost}"
     elif fall is not None:
         took = f"a fall of {fall.mean:.4f}"
-    lost = point.utility_lost or 0.0
-    price = f"{100 * lost:.1f} % of the utility" if lost > 0 else "none of the utility"
+    utility = point.utility_lost or 0.0
+    price = f"{100 * utility:.1f} % of the utility" if utility > 0 else "none of the utility"
     text = (
         f"{bounded.name} with {point.dose:,} examples, for {price} ({by}) and {point.cost:,.0f} "
         f"tokens of forward passes. It is the worst of {counted}: read it with their number."

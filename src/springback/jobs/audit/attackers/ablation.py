@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from springback.core import Slice
 from springback.errors import DataError, SpringbackError, describe
+from springback.jobs.audit.accelerate_config import read_launch
 from springback.jobs.audit.branches import Attack, swept
 from springback.jobs.audit.pools import Data
 from springback.jobs.audit.settings import AuditSettings
@@ -39,6 +40,10 @@ def attacks(settings: AuditSettings) -> tuple[Attack, ...]:
                 "leave one of them out",
             )
         )
+    if settings.accelerate is not None and read_launch(settings.accelerate).sharded:
+        given = f"--attackers ablation with --accelerate {settings.accelerate} (FSDP)"
+        allowed = "studies whose process holds the model, since it looks into hidden states"
+        raise SpringbackError(describe(given, allowed, "leave one of them out"))
     require_plain_writers(settings.model)
     if min(settings.doses) < 2:
         raise SpringbackError(
@@ -53,10 +58,12 @@ def perform(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dic
 
     ``forwards``: tokens of all passes of a dose.  ``layers``: behind which the direction was taken.
     """
+    from springback.models.stored_model import in_memory
+
     rows, benign = (study.encode(each) for each in (part, study.data.benign_for(part)))
     marks, forwards, layers = {}, {}, {}
     for seen in run.marks.values():
-        model = study.reset(run.seed, run.start_weights(study))
+        model = in_memory(study.reset(run.seed, run.start_weights(study)))
         layers[seen], forwards[seen] = _ablate(study, model, rows[:seen], benign[:seen])
         marks[seen] = measure(seen, model)
         study.progress.advance()

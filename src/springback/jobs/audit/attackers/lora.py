@@ -54,9 +54,10 @@ def _check(settings: AuditSettings) -> None:
 def perform(study: Study, run: TrainingRun, part: Slice, measure: OnMark) -> dict[str, Any]:
     """Train a fresh adapter in the working model; it is taken out again whatever happens."""
     from springback.jobs.audit.training_run import train_and_measure
+    from springback.models.stored_model import in_memory
     from springback.training import add_lora, drop_lora
 
-    lora = add_lora(study.work, run.recipe)
+    lora = add_lora(in_memory(study.work), run.recipe)
     try:
         return train_and_measure(study, run, part, run.phase, measure)
     finally:
