@@ -4,7 +4,7 @@ from springback.data.builtin.problems import check, problem_count, problems
 from springback.data.builtin.reviews import review_count, reviews
 from springback.data.choices import bare_question, choice_problems, problem_texts
 from springback.data.files import is_local
-from springback.data.formats import load_rows, split_conditions, where_is
+from springback.data.formats import load_rows, split_conditions
 from springback.data.loading import (
     LISTED,
     check_disjoint,
@@ -54,5 +54,4 @@ __all__ = [
     "split_conditions",
     "split_rows",
     "task_of",
-    "where_is",
 ]

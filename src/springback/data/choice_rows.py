@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from springback.data.records import brief
-from springback.data.view import View, listed
-from springback.errors import DataError
+from springback.data.view import View, listed, missing
+from springback.errors import DataError, shown
 
 #: Metrics that a row may name for its answer.  Never a function: data runs no code.
 ROW_METRICS = ("number", "choice", "choices", "exact", "math")
@@ -21,10 +21,12 @@ _SEVERAL = re.compile(r"\s*[A-Z](?:[\s,;/、，；]*[A-Z])+\s*|\s*[a-z](?:[\s,;/
 #: What columns that hold one choice each begin with: A, B, ...; option_a, ...; option1, ...
 _OPTION_COLUMNS = [("", LETTERS)] + [
     (f"{word}{gap}", labels)
-    for word in ("option", "choice", "opt", "op", "ending")
+    for word in ("option", "choice", "opt", "op", "ending", "sol")
     for gap in ("", "_", " ")
-    for labels in (LETTERS, LETTERS.lower(), "123456789", "0123456789")
+    for labels in (LETTERS, "123456789", "0123456789")
 ]
+#: A choice that begins with its own letter: A. Paris; (A) Paris.
+_OWN_LETTER = re.compile(r"\s*\(?([A-Z])[).:、．]\s*(\S.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Choices:
 
     texts: tuple[str, ...]
     labels: tuple[str, ...] = ()
+    from_one: bool = False  #: columns numbered from 1, as answers that are numbers mostly are too
 
 
 def metric_of(view: View) -> str | None:
@@ -40,7 +43,7 @@ def metric_of(view: View) -> str | None:
     metric = view.scalar("metric") or None
     if metric is not None and metric not in ROW_METRICS:
         raise view.fail(
-            f"metric {brief(repr(metric), 40)} is none of {', '.join(ROW_METRICS)}",
+            f"metric {shown(metric)} is none of {', '.join(ROW_METRICS)}",
             "name one of these (functions of your own go into --metric), or rename the column",
         )
     return metric
@@ -61,16 +64,20 @@ def choices_of(view: View) -> Choices | None:
     """
     if view.value("choices") in (None, ""):
         given = _option_columns(view)
-        return _checked(view, given, "A") if given else None
+        if not given:
+            return None
+        from_one = [label for label, _ in given] == [str(k + 1) for k in range(len(given))]
+        named = [("", text) for _, text in given] if from_one else given
+        return replace(_checked(view, named, "A"), from_one=from_one)
     column, value = str(view.column("choices")), listed(view.value("choices"))
     if isinstance(value, dict):
-        there = {str(label): text for label, text in value.items() if text is not None}
+        there = {str(label): text for label, text in value.items() if not missing(text)}
         return _checked(view, sorted(there.items(), key=lambda item: _rank(view, item[0])), column)
     options = view.sequence("choices")
     if not all(isinstance(one, dict) and "text" in one for one in options):
         return _checked(view, [("", one) for one in options], column)
     pairs = [(str(one.get("label") or ""), one["text"]) for one in options if isinstance(one, dict)]
-    return _checked(view, [pair for pair in pairs if pair[1] is not None], column)
+    return _checked(view, [pair for pair in pairs if not missing(pair[1])], column)
 
 
 def _rank(view: View, label: str) -> int:
@@ -90,10 +97,15 @@ def _rank(view: View, label: str) -> int:
 def _option_columns(view: View) -> list[tuple[str, object]]:
     """Labels and texts of columns that hold one choice each, as far as they are filled."""
     values = view.record.values
+    columns = {name.casefold(): name for name in values}
+    answer = view.value("answer")
+    lettered = isinstance(answer, str) and len(answer.strip("(). ")) == 1 and not answer.isdecimal()
     for begin, labels in _OPTION_COLUMNS:
-        if begin + labels[0] in values and begin + labels[1] in values:
-            given = [(label, values.get(begin + label)) for label in labels]
-            return [(label, text) for label, text in given if text not in (None, "")]
+        names = {label: columns.get((begin + label).casefold()) for label in labels}
+        # Columns a and b may be anything, unless the answer is a letter.
+        if names[labels[0]] and names[labels[1]] and (begin or "A" in values or lettered):
+            given = [(label, values[name]) for label, name in names.items() if name]
+            return [(label, text) for label, text in given if text != "" and not missing(text)]
     return []
 
 
@@ -107,6 +119,9 @@ def _checked(view: View, given: Sequence[tuple[str, object]], column: str) -> Ch
     named = len(set(labels)) == len(labels) and all(labels)
     if not named and any(labels):
         raise view.fail(f"two choices of field {column!r} have one label", "mend or drop the row")
+    own = [_OWN_LETTER.fullmatch(str(text)) for text in texts]
+    if [m[1] for m in own if m] == [*LETTERS[: len(texts)]]:
+        texts = tuple(m[2] for m in own if m)  # letters are put before them again
     return Choices(tuple(view.encodable(str(c), column) for c in texts), labels if named else ())
 
 
@@ -127,11 +142,12 @@ def index_base(views: Iterable[View]) -> tuple[int | None, str | None]:
     both occur in no right source, and raise :class:`springback.errors.DataError`.  With neither,
     indexes written as text beside letters are labels and count from 1; others count from 0.
     Answers that are a choice's own text or label are none; None where these are all there are and
-    some could be nothing else: numbers are then choices themselves.
+    some could be nothing else: numbers are then choices themselves.  Columns numbered from 1
+    count as their numbers do, unless some answer is 0.
     """
     lowest: View | None = None
     highest: View | None = None
-    counted, lettered, as_text, worded = 0, False, False, False
+    counted, lettered, as_text, worded, from_one = 0, False, False, False, False
     for view in views:
         answer = view.value("answer")
         given = answer if isinstance(answer, list) else [answer]
@@ -145,20 +161,23 @@ def index_base(views: Iterable[View]) -> tuple[int | None, str | None]:
         if choices is None:
             continue
         texts, size = {text.strip() for text in choices.texts}, len(choices.texts)
+        from_one |= choices.from_one
         for one in given:
             number = _index(one)
             if str(one).strip() in texts:
-                worded |= isinstance(one, str) and (number is None or number > size)
+                worded |= number is None or number > size
             elif number is not None and str(number) not in choices.labels:
                 counted, as_text = counted + 1, as_text or isinstance(one, str)
                 lowest = lowest or (view if number == 0 else None)
                 highest = highest or (view if number == size else None)
     if lowest and highest:
         raise highest.fail(
-            f"answer {brief(repr(highest.value('answer')), 60)} counts choices from 1, and that of "
+            f"answer {shown(highest.value('answer'))} counts choices from 1, and that of "
             f"{lowest.record.where} from 0",
             "a source has to count in one way: take them apart, or give letters",
         )
+    if from_one and not lowest:
+        return 1, None
     if (highest and (counted > 1 or lettered)) or (as_text and lettered and not lowest):
         return 1, "answers that are numbers count the choices from 1"
     if counted and not lowest:
@@ -182,15 +201,14 @@ def right_letters(view: View, choices: Choices, base: int | None) -> tuple[str, 
             several = [*named]
     letters = [_letter(view, choices, one, base) for one in several]
     if not letters:
-        raise view.fail(f"answer {brief(repr(given), 60)} names no choice", "drop the row")
+        raise view.fail(f"answer {shown(given)} names no choice", "drop the row")
     if len(set(letters)) < len(letters):
         raise view.fail(
-            f"answer {brief(repr(given), 60)} names a choice twice", "name each right choice once"
+            f"answer {shown(given)} names a choice twice", "name each right choice once"
         )
     if len(letters) > 1 and metric not in (None, "choices"):
         raise view.fail(
-            f"answer {brief(repr(given), 60)} names {len(letters)} choices, and the metric "
-            f"is {metric!r}",
+            f"answer {shown(given)} names {len(letters)} choices, and the metric is {metric!r}",
             "several right choices are graded by 'choices'; name that or leave the metric out",
         )
     return "".join(sorted(letters)), "choices" if len(letters) > 1 else metric
@@ -200,10 +218,13 @@ def _letter(view: View, choices: Choices, given: object, base: int | None) -> st
     """The letter of one choice, given as index from ``base``, letter, or its label or text."""
     letters, size = LETTERS[: len(choices.texts)], len(choices.texts)
     number, index = _index(given), not isinstance(given, str) and _index(given) is not None
-    text = str(number) if index else view.checked(given, str(view.column("answer")), True).strip()
+    if index or (isinstance(given, float) and math.isfinite(given)):
+        text = str(number if index else given)
+    else:
+        text = view.checked(given, str(view.column("answer")), True).strip()
     bare = text.strip("().: ")
     positions = {i for i, label in enumerate(choices.labels) if label == bare.casefold()}
-    if not index:
+    if not index or base is None:
         positions |= {i for i, choice in enumerate(choices.texts) if choice.strip() == text}
     if not choices.labels and len(bare.upper()) == 1 and bare.upper() in letters:
         positions.add(letters.index(bare.upper()))
@@ -212,10 +233,13 @@ def _letter(view: View, choices: Choices, given: object, base: int | None) -> st
     counts = base is not None and not numbered
     if counts and number is not None and 0 <= number - first < size:
         positions.add(number - first)
+    if not positions and (both := _OWN_LETTER.fullmatch(text)) and both[1] in letters:
+        place = letters.index(both[1])
+        positions = {place} if choices.texts[place].strip() == both[2].strip() else set()
     if len(positions) != 1:
         meaning = "could mean several choices" if positions else "is none of the choices"
         raise view.fail(
-            f"answer {brief(repr(given), 60)} {meaning}",
+            f"answer {shown(given)} {meaning}",
             f"give an index from {first} to {size - 1 + first}, a letter A to {letters[-1]}, "
             "or the text of one choice; a list of these where several are right",
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from itertools import takewhile
 from typing import TypeGuard
 
 from springback.core import Row, RowKind
-from springback.data.records import brief
 from springback.data.view import View, listed
+from springback.errors import shown
 
 #: Role and content of one message.
 Turn = tuple[str, str]
@@ -19,11 +20,13 @@ _ROLES = {
     "assistant": "assistant",
     "developer": "system",
     "human": "user",
-    "gpt": "assistant",
-    "model": "assistant",
+    **dict.fromkeys(("gpt", "model", "chatgpt", "ai", "bot"), "assistant"),
 }
 #: What stands before an answer in conversations written as one text.
-_ANSWER = "\n\nAssistant:"
+_ANSWER = re.compile(
+    r"\n(?:#+ ?(?:Assistant|Response)|Assistant|ASSISTANT):|\[/INST\]"
+    r"|<\|assistant\|>|<\|im_start\|>assistant\n"
+)
 
 
 def _first(message: Mapping[str, object], *names: str) -> object:
@@ -49,19 +52,40 @@ def _content(message: Mapping[str, object]) -> str | None:
     return whole if whole.strip() and all(isinstance(text, str) for text in texts) else None
 
 
+def _said_nothing(message: Mapping[str, object]) -> bool:
+    """Whether a message is blank, as tools write a system prompt that nobody gave."""
+    content = _first(message, "content", "value")
+    return content is None or (isinstance(content, str) and not content.strip())
+
+
 def _turns(view: View, messages: list[object], column: str) -> list[Turn]:
     """Role and text of every message; raises :class:`springback.errors.DataError`."""
     turns = []
     for k, message in enumerate(messages, start=1):
-        role = _ROLES.get(str(_first(message, "role", "from"))) if _is_message(message) else None
+        by = str(_first(message, "role", "from")) if _is_message(message) else ""
+        role = _ROLES.get(by.strip().lower())
         content = _content(message) if _is_message(message) else None
+        if role == "system" and _is_message(message) and _said_nothing(message):
+            continue
         if role is None or content is None:
             raise view.fail(
-                f"message {k} is {brief(repr(message), 60)}",
+                f"message {k} is {_described(message)}",
                 "each needs a role (system, user, assistant) and a content that is text",
             )
         turns.append((role, view.encodable(content, column)))
     return turns
+
+
+def _described(message: object) -> str:
+    """A message without its text."""
+    if not isinstance(message, dict):
+        return shown(message)
+    content = _first(message, "content", "value")
+    kind = type(content).__name__ if content is not None else "missing"
+    if isinstance(content, str):
+        kind = "text" if content.strip() else "blank"
+    calls = " and calls" if _first(message, "tool_calls", "function_call") else ""
+    return f"by {shown(_first(message, 'role', 'from'))}, its content {kind}{calls}"
 
 
 def messages_of(view: View, name: str) -> list[Turn]:
@@ -80,15 +104,42 @@ def _messages_or_none(view: View, name: str) -> list[Turn] | None:
 
 def conversation(view: View, turns: list[Turn], label: str | None) -> Row:
     """A row of kind ``chat``.  A column ``system`` beside the messages comes before them."""
-    system = view.record.values.get("system")
-    if isinstance(system, str) and system.strip() and turns and turns[0][0] != "system":
-        turns = [("system", view.encodable(system, "system")), *turns]
+    if turns and turns[0][0] != "system":
+        turns = [*_system(view), *turns]
     if [role for role, _ in turns[-2:]] != ["user", "assistant"]:
         raise view.fail(
             "the conversation does not end with a user's message and the assistant's reply",
             "cut it there or drop the row",
         )
     return Row("chat", turns[-2][1], turns[-1][1], turns=tuple(turns[:-2]), label=label)
+
+
+def _system(view: View) -> list[Turn]:
+    """The turn that a column ``system`` or ``system_prompt`` is, if one holds a text."""
+    for column in ("system", "system_prompt"):
+        system = view.record.values.get(column)
+        if isinstance(system, str) and system.strip():
+            return [("system", view.encodable(system, column))]
+    return []
+
+
+def _history(view: View) -> list[Turn]:
+    """The turns of a column ``history``, a list of pairs of what was asked and answered."""
+    rounds = listed(view.record.values.get("history"))
+    if not isinstance(rounds, list):
+        return []
+    for one in rounds:
+        if not (isinstance(one, list) and len(one) == 2 and all(isinstance(t, str) for t in one)):
+            raise view.fail(
+                "field 'history' is a list of something else than pairs of texts",
+                "give [[question, answer], ...], or rename the column",
+            )
+    roles = ("user", "assistant")
+    return [
+        (role, view.encodable(text, "history"))
+        for one in rounds
+        for role, text in zip(roles, one, strict=True)
+    ]
 
 
 def _prompt(view: View) -> str:
@@ -102,11 +153,12 @@ def _prompt(view: View) -> str:
 def pair(view: View, label: str | None) -> Row:
     """A prompt and its response, each a text or messages."""
     asked, answer = _messages_or_none(view, "prompt"), _messages_or_none(view, "response")
-    if asked is None and answer is None:
+    before = _history(view)
+    if asked is None and answer is None and not before and not _system(view):
         # Prompts without responses are a kind of data set; formats.load_rows sees to mixtures.
         return Row("pair", _prompt(view), view.text("response", empty=True), label=label)
     if asked is None:
-        asked = [("user", _prompt(view))]
+        asked = [*before, ("user", _prompt(view))]
     answer = answer or [("assistant", view.text("response"))]
     return conversation(view, _joined(asked, answer), label)
 
@@ -126,10 +178,14 @@ def preference(view: View, label: str | None) -> Row:
     before = _messages_or_none(view, "prompt") or _messages_or_none(view, "messages")
     if before is None:
         given = view.value("prompt") not in (None, "")
-        prompt = _prompt(view) if given else view.optional(view.column("question"))
-        if answers == [None, None] and not view.optional("system").strip():
+        other = view.column("question") or next(
+            (column for column in ("input", "query") if column in view.record.values), None
+        )
+        prompt = _prompt(view) if given else view.optional(other)
+        earlier = _history(view)
+        if answers == [None, None] and not earlier and not _system(view):
             return _of_texts(view, prompt, label)
-        before = [("user", prompt)] if prompt else []
+        before = [*earlier, ("user", prompt)] if prompt else []
     rows = []
     for name, answer in zip(("chosen", "rejected"), answers, strict=True):
         turns = _joined(before, answer or [("assistant", view.text(name))])
@@ -150,8 +206,8 @@ def _of_texts(view: View, prompt: str, label: str | None) -> Row:
     if not prompt:
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
         prompt = "".join(sign for sign, _ in alike)
-        if _ANSWER in prompt:  # the answers of one conversation may begin with the same word
-            prompt = prompt[: prompt.rindex(_ANSWER) + len(_ANSWER)]
+        if ends := [mark.end() for mark in _ANSWER.finditer(prompt)]:
+            prompt = prompt[: ends[-1]]  # the answers may begin with the same word
         prompt = prompt.removesuffix(" ")
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
         if not chosen.strip() or not rejected.strip():

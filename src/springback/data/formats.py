@@ -8,17 +8,19 @@ Several sources joined with ``+`` are one.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import unquote
 
 from springback.core import Row
 from springback.data.choice_rows import index_base
 from springback.data.layouts import ALLOWED, Layout, layout_of, row_of
-from springback.data.records import Record, brief, names_of, read_records
+from springback.data.records import Record, names_of, read_records
 from springback.data.view import COLUMNS, View
-from springback.errors import DataError
+from springback.errors import DataError, shown
 
 
 def load_rows(
@@ -56,7 +58,7 @@ def load_rows(
     mapping = _checked_mapping(fields)
     if len(parts := joined(source)) > 1:
         return _load_joined(source, parts, mapping, split, note)
-    return tuple(row for _, row in _read(source, mapping, split, revision, note))
+    return _read(source, mapping, split, revision, note)
 
 
 def _read(
@@ -65,8 +67,8 @@ def _read(
     split: str,
     revision: str | None,
     note: Callable[[str], None],
-) -> list[tuple[Record, Row]]:
-    """Every row of one source, with the record that it is made of."""
+) -> tuple[Row, ...]:
+    """Every row of one source."""
     place, conditions = split_conditions(source)
     every = read_records(place, split, revision)
     records = _keep(every, conditions, source)
@@ -83,21 +85,9 @@ def _read(
                 f"this row is of kind {other}, {records[0].where} of kind {layout}",
                 "a source holds one kind: take them apart",
             )
-        rows.append(row_of(view, layout, base))
+        rows.append(replace(row_of(view, layout, base), place=view.place))
     _all_or_no_response(source, records, rows)
-    return list(zip(records, rows, strict=True))
-
-
-def where_is(
-    row: Row, source: str, *, fields: Mapping[str, str] | None = None, split: str = "train"
-) -> str:
-    """Where ``row`` of ``source`` stands, for messages; reads the source again as it was read."""
-    mapping = _checked_mapping(fields)
-    for part in joined(source):
-        for record, other in _read(part, mapping, split, None, lambda text: None):
-            if other == row:
-                return f"{part!r}: {record.where}"
-    return repr(source)
+    return tuple(rows)
 
 
 def joined(source: str) -> list[str]:
@@ -180,6 +170,9 @@ def _matches(value: object, wanted: str) -> bool:
         return False
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == wanted.lower()
+    if isinstance(value, float):  # 1.0, as a column of numbers with gaps has them
+        with contextlib.suppress(ValueError):
+            return value == float(wanted)
     return str(value) == wanted
 
 
@@ -206,7 +199,10 @@ def _keep(records: list[Record], conditions: dict[str, str], source: str) -> lis
 
 def _values_seen(name: str, records: Sequence[Record]) -> str:
     counts = Counter(str(r.values[name]) for r in records if name in r.values)
-    common = ", ".join(f"{brief(value, 30)} ({n} rows)" for value, n in counts.most_common(5))
+    common = ", ".join(
+        f"{shown(value) if len(value) > 20 else value} ({n} rows)"
+        for value, n in counts.most_common(5)
+    )
     return f"{name} is {common}"
 
 

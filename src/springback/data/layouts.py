@@ -8,8 +8,8 @@ from typing import Literal
 from springback.core import Row
 from springback.data.choice_rows import choices_of, list_choices, metric_of, right_letters
 from springback.data.conversations import conversation, messages_of, pair, preference
-from springback.data.records import brief
 from springback.data.view import View
+from springback.errors import shown
 
 Layout = Literal["preference", "chat", "qa", "pair", "text"]
 #: What a record must have to be of a layout; earlier ones win, as many sets also carry a `text`.
@@ -93,8 +93,7 @@ def _answer(view: View) -> tuple[str, str]:
     closing = _number(match.group(1))
     if not closing or (final and not _same(final, closing)):
         raise view.fail(
-            f"the answer ends in '#### {brief(closing, 40)}', the field final is "
-            f"{brief(final, 40)!r}",
+            f"the answer ends in '#### ' and {shown(closing)}, the field final is {shown(final)}",
             "they must name the same number",
         )
     return final or closing, _CALCULATOR_NOTE.sub("", given)

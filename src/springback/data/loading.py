@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import cast
 
@@ -77,7 +79,7 @@ def load_slice(
     if is_built_in(source):
         usual = LISTED.get(source, BUILT_IN_ROWS)
         made = _built_in(source, usual if limit is None else limit, seed, split)
-        return made if name is None else Slice.of(name, made.source, made.rows, seed)
+        return made if name is None else replace(made, name=name, seed=seed)
     rows = list(load_rows(source, fields=fields, split=split, note=note))
     if limit is not None and limit > len(rows):
         raise DataError(
@@ -96,7 +98,16 @@ def _short(source: str) -> str:
     return PurePath(place).name + source[len(place) :] if conditions else PurePath(place).name
 
 
+@functools.lru_cache(maxsize=16)
 def _built_in(source: str, n: int, seed: int, split: str) -> Slice:
+    """Kept, since a job asks for the same rows several times: nobody can change a slice."""
+    made = _drawn(source, n, seed, split)
+    rows = enumerate(made.rows, start=1)
+    placed = tuple(replace(row, place=f"{source!r}: row {number}") for number, row in rows)
+    return replace(made, rows=placed)
+
+
+def _drawn(source: str, n: int, seed: int, split: str) -> Slice:
     require_choice(f"split of {source!r}", split, SPLITS)
     which = cast(Split, split)
     base, _, option = source.partition(":")

@@ -17,10 +17,15 @@ from typing import Any, NamedTuple
 
 from springback.data.compressed import PACKED, content_limit, read_whole, too_large
 from springback.data.files import ARROW, OTHER, READ, TABLES, local_files, suffix_of
-from springback.errors import DataError, MissingExtraError
+from springback.errors import DataError, MissingExtraError, shown
 
 #: Where an object around the rows has them.
 _AROUND = ("data", "rows", "examples")
+#: What files begin with that hold no rows, what they are and what to do.
+_NO_DATA = {
+    b"version https://git-lfs": "a pointer of Git LFS; allowed: the file itself; run git lfs pull",
+    b"PK\x03\x04": "a zip archive or a spreadsheet; allowed: one data file; unpack or export it",
+}
 #: Rows of Arrow that are taken at once, and the bytes that a row or a value counts for at least.
 _BATCH = 256
 _LEAST = 8
@@ -45,8 +50,8 @@ def brief(value: object, length: int = 160) -> str:
 
 def names_of(values: dict[str, object]) -> str:
     """The field names of a record, for messages."""
-    shown = [brief(repr(name), 40) for name in list(values)[:12]]
-    return ", ".join(shown) + (", ..." if len(values) > 12 else "") if shown else "none"
+    names = [shown(name, 40) for name in list(values)[:12]]
+    return ", ".join(names) + (", ..." if len(values) > 12 else "") if names else "none"
 
 
 def read_records(source: str, split: str, revision: str | None) -> list[Record]:
@@ -75,13 +80,24 @@ def read_records(source: str, split: str, revision: str | None) -> list[Record]:
     return records
 
 
-def _read_file(path: Path, source: str) -> Iterator[Record]:
+def _known_suffix(path: Path, source: str) -> str:
+    """What a data file's name ends in; raises where that is no format that is read."""
     suffix = suffix_of(path)
     if suffix not in READ:
         raise DataError(
             f"{source!r} ends in {path.suffix or 'nothing'!r}; allowed: {', '.join(READ)}, and "
             f"these (but {' and '.join(ARROW)}) with {', '.join(PACKED)}; convert or rename it"
         )
+    return suffix
+
+
+def _read_file(path: Path, source: str) -> Iterator[Record]:
+    suffix = _known_suffix(path, source)
+    with path.open("rb") as file:
+        start = file.read(32)
+    for magic, what in _NO_DATA.items():
+        if start.startswith(magic):
+            raise DataError(f"{source!r} is {what}")
     if suffix in ARROW:
         return _arrow(path, suffix, source)
     text = _decode(read_whole(path, source), source)
@@ -96,9 +112,9 @@ def _read_file(path: Path, source: str) -> Iterator[Record]:
 def _decode(raw: bytes | bytearray, source: str) -> str:
     # Windows writes UTF-16 with a mark in front; without one, bytes are UTF-8 or refused.
     marked = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    if not marked and b"\0" in raw[:4]:
+    if (not marked and b"\0" in raw[:4]) or raw.startswith(codecs.BOM_UTF32_LE):
         raise DataError(
-            f"{source!r}: line 1 is not UTF-8 (it holds zero bytes, as UTF-16 does); allowed: "
+            f"{source!r}: line 1 is not UTF-8 (zero bytes, as in UTF-16 and UTF-32); allowed: "
             "UTF-8, or UTF-16 with its mark; convert the file, for example with iconv"
         )
     try:
@@ -127,6 +143,7 @@ def _object(text: str, source: str) -> Iterator[Record]:
 def _lines(text: str, source: str) -> Iterator[Record]:
     # Only \n ends a line: str.splitlines would also break at U+2028, which JSON strings may hold.
     for k, line in enumerate(text.split("\n"), start=1):
+        line = line.lstrip("\ufeff")  # files with a mark, one behind the other
         if line.strip():
             value = _json(line, source, f"line {k}")
             if not isinstance(value, dict):
@@ -177,8 +194,7 @@ def _table(text: str, delimiter: str, source: str) -> Iterator[Record]:
     limit = csv.field_size_limit(max(len(text), 1))
     try:
         header = next(reader, [])
-        if len(set(header)) != len(header):
-            raise DataError(f"{source!r}: two columns have the same name; rename one of them")
+        _require_names(header, source)
         for cells in reader:
             if not cells or (len(cells) > 1 and not any(cells)):
                 continue
@@ -197,6 +213,11 @@ def _table(text: str, delimiter: str, source: str) -> Iterator[Record]:
         csv.field_size_limit(limit)
 
 
+def _require_names(names: list[str], source: str) -> None:
+    if len(set(names)) != len(names):
+        raise DataError(f"{source!r}: two columns have the same name; rename one of them")
+
+
 def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
     try:
         import pyarrow as pa
@@ -208,6 +229,7 @@ def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
     try:
         if suffix == ".parquet":
             with pq.ParquetFile(path) as file:
+                _require_names(file.schema_arrow.names, source)
                 facts, limit = file.metadata, content_limit(path)
                 sizes = (facts.row_group(k).total_byte_size for k in range(facts.num_row_groups))
                 if max(whole := sum(sizes), facts.num_rows * _LEAST) > limit:
@@ -218,6 +240,7 @@ def _arrow(path: Path, suffix: str, source: str) -> Iterator[Record]:
                 is_file = mapped.read(6) == b"ARROW1"
                 mapped.seek(0)
                 opened = pa.ipc.open_file(mapped) if is_file else pa.ipc.open_stream(mapped)
+                _require_names(opened.schema.names, source)
                 count = range(opened.num_record_batches) if is_file else ()
                 rows = _within(path, source, map(opened.get_batch, count) if is_file else opened)
     except DataError:
@@ -268,8 +291,11 @@ def require_place(source: str) -> None:
     """Raise :class:`springback.errors.DataError` for what is neither on this disk nor named like a
     hub data set; nothing is read."""
     try:
-        if local_files(source) is None:
+        files = local_files(source)
+        if files is None:
             _hub_parts(source)
+        for path in files or ():
+            _known_suffix(path, source)
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {source!r}: {brief(error)}; check path and rights") from error
 

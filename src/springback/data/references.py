@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from springback.core import Row, Slice
-from springback.data.records import brief
+from springback.errors import shown
 
 #: An answer without a solution is bare up to this many characters and words; a longer one is
 #: taken for the text that a model writes.
@@ -60,7 +60,7 @@ def nll_withheld(part: Slice, name: str, train: Slice | None = None) -> str | No
         return None
     return (
         f"{len(bare)} of {len(kinds)} {name} rows have a bare answer (such as "
-        f"{brief(bare[0].answer, 24)!r}) and no solution, and the NLL of that says nothing about a "
+        f"{shown(bare[0].answer)}) and no solution, and the NLL of that says nothing about a "
         "model that writes solutions; give the worked text as `solution`, or with --train rows "
         "that show that it was trained on bare answers"
     )

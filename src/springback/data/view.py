@@ -29,6 +29,11 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 
 
+def missing(value: object) -> bool:
+    """Whether nothing is there: null, or NaN, which is how pandas writes that."""
+    return value is None or value != value
+
+
 def listed(value: object) -> object:
     """JSON text as what it says, and a dictionary of columns as the list of its rows.
 
@@ -54,12 +59,15 @@ class View:
     record: Record
     mapping: Mapping[str, str]
 
+    @property
+    def place(self) -> str:
+        """Where the record stands, for messages."""
+        return f"{self.source!r}: {self.record.where}"
+
     def fail(self, problem: str, todo: str) -> DataError:
         """The error to raise: where, what, which fields there are, what to do."""
         have = names_of(self.record.values)
-        return DataError(
-            f"{self.source!r}: {self.record.where}: {problem}; its fields: {have}; {todo}"
-        )
+        return DataError(f"{self.place}: {problem}; its fields: {have}; {todo}")
 
     def column(self, name: str) -> str | None:
         """The file's column for one of our names, or None."""
@@ -67,9 +75,10 @@ class View:
         return next((column for column in wanted if column in self.record.values), None)
 
     def value(self, name: str) -> object:
-        """The value under one of our names; None if there is no such column."""
+        """The value under one of our names; None if there is no such column, or nothing in it."""
         column = self.column(name)
-        return None if column is None else self.record.values[column]
+        value = None if column is None else self.record.values[column]
+        return None if missing(value) else value
 
     def text(self, name: str, *, empty: bool = False) -> str:
         """A text that must be there, and unless ``empty`` is allowed, must hold something."""
@@ -82,7 +91,7 @@ class View:
     def optional(self, column: str | None) -> str:
         """The text of a column, empty if the column is not there or holds nothing."""
         value = None if column is None else self.record.values.get(column)
-        return "" if column is None or value is None else self.checked(value, column, True)
+        return "" if column is None or missing(value) else self.checked(value, column, True)
 
     def checked(self, value: object, column: str, empty: bool) -> str:
         """``value`` if it is a text, and unless ``empty`` is allowed, holds something."""
@@ -106,8 +115,8 @@ class View:
 
     def scalar(self, name: str) -> str | None:
         """A text, number or truth value as text; None if missing or null."""
-        value = self.value(name)
-        column = str(self.column(name))
+        column = self.column(name) or name
+        value = self.record.values.get(column)
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, float) and not math.isfinite(value):

@@ -23,6 +23,7 @@ from springback.models.loading import (
     read_configs,
     release_memory,
     require_tokenizer_of,
+    tokenizer_files,
 )
 from springback.models.memory import weight_bytes
 from springback.models.placement import Placement
@@ -103,6 +104,8 @@ class CheckpointPair:
         """
         self.tokenizer = load_tokenizer(ft, chat)
         for earlier in (*before, early):
+            if not tokenizer_files(earlier.path):
+                continue  # a Trainer that was given no tokenizer; the weights are held to ft's
             require_tokenizer_of(earlier, ft, self.tokenizer, (earlier.path, ft.path))
         self.early, self.ft, self.before = early, ft, tuple(before)
         self.configs = read_configs(ft.path)

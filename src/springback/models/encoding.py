@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -41,8 +41,7 @@ def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> st
         turns = [*row.turns, ("user", row.prompt)]
         if system is not None and not any(role == "system" for role, _ in row.turns):
             turns.insert(0, ("system", system))
-        where = f"the row that begins {row.prompt[:40]!r}"
-        return render(tokenizer, turns, where, prompt=True)
+        return render(tokenizer, turns, row.named, prompt=True)
     head = "".join(f"{role}: {content}\n" for role, content in row.turns)
     head = f"{system}\n{head}" if system is not None else head
     if row.kind == "prompt":
@@ -51,13 +50,24 @@ def prompt_text(tokenizer: Tokenizer, row: Row, system: str | None = None) -> st
 
 
 def end_text(tokenizer: Tokenizer, row: Row) -> str:
-    """What closes an answer: the template's end of turn, else the end token."""
+    """What closes an answer: the template's end of turn, else the end token.
+
+    What a template writes behind the end token, as the beginning of a next turn, is no part of it.
+    """
     if row.kind == "text" or not tokenizer.chat_template:
         return str(tokenizer.eos_token or "")
     mark = "\u241f"  # a character that templates pass through unchanged
     turns = [("user", "x"), ("assistant", mark)]
-    text = render(tokenizer, turns, "a user's turn with an answer", prompt=False)
-    return text.rpartition(mark)[2].rstrip() or str(tokenizer.eos_token or "")
+    where = "a user's turn with an answer"
+    try:
+        text = render(tokenizer, turns, where, prompt=False)
+    except DataError as refusal:
+        try:  # some templates want a system message
+            text = render(tokenizer, [("system", "x"), *turns], where, prompt=False)
+        except DataError:
+            raise refusal from None
+    end, eos = text.rpartition(mark)[2].rstrip(), str(tokenizer.eos_token or "")
+    return end.partition(eos)[0] + eos if eos and eos in end else end or eos
 
 
 def stop_ids(tokenizer: Tokenizer, row: Row, model: Any = None) -> tuple[int, ...]:
@@ -156,8 +166,8 @@ def encode_row(
         start = len(head)
     if min(len(ids), max_tokens) <= start:
         raise DataError(
-            f"a row of {start} prompt tokens leaves nothing to learn within {max_tokens} tokens "
-            f"(it begins {row.prompt[:40]!r}); raise --max-tokens or drop such rows"
+            f"{row.named} has {start} prompt tokens, which leaves nothing to learn within "
+            f"{max_tokens} tokens; raise --max-tokens or drop such rows"
         )
     cut = ids[:max_tokens]
     return Encoded(tuple(cut), start, text_bytes(tokenizer, cut[start:]))
@@ -175,8 +185,8 @@ def encode_answer(
     body = tokenizer(space + answer, add_special_tokens=False)["input_ids"]
     if not head or not body:
         raise DataError(
-            f"a prompt or an answer has no tokens (prompt {row.prompt[:40]!r}, answer "
-            f"{answer[:40]!r}); allowed: at least one each; fill them or drop such rows"
+            f"{row.named} has no tokens in its {'answer' if head else 'prompt'}; allowed: at least "
+            "one; fill it or drop such rows"
         )
     return Encoded((*head, *body), len(head), len(answer.encode("utf-8")))
 
@@ -189,14 +199,11 @@ def encode_rows(
 
 
 def numbered(rows: Iterable[Row], encode: Callable[[Row], T]) -> list[T]:
-    """``encode`` of every row, in order; its :class:`DataError` gets the row's number."""
-    encoded = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            encoded.append(encode(row))
-        except DataError as error:
-            raise DataError(f"row {number}: {error}") from error
-    return encoded
+    """``encode`` of every row, in order; rows without a place are named by their number."""
+    return [
+        encode(row if row.place else replace(row, place=f"row {number}"))
+        for number, row in enumerate(rows, start=1)
+    ]
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,22 @@ def base_of(adapters: Sequence[Path], given: str | Path | None = None) -> Path:
     instead = f"{whole if whole != name else 'the model that it was made of'}; {how}"
     if whole != name and not Path(name).is_dir():
         raise ModelError(f"the base {name} is quantised; allowed: the base in full, {instead}")
-    folder = local_folder(name, revision)
+    try:
+        folder = local_folder(name, revision)
+    except ModelError as error:
+        if given:
+            raise
+        raise ModelError(f"the base of {adapters[-1]}: {error}; if it has moved, {how}") from error
     config = folder / "config.json"
     facts = readable_json(inside(folder.resolve(), config.name)) if config.exists() else {}
     if isinstance(facts, dict) and facts.get("quantization_config"):
         raise ModelError(f"the base {name} is quantised; allowed: the base in full, {instead}")
     return folder
+
+
+def nothing_at(name: str) -> str:
+    """What is wrong with a path that is no folder."""
+    return f"no model at '{name}'{', which is a file' if Path(name).is_file() else ''}"
 
 
 def local_folder(name: str, revision: str | None = None) -> Path:
@@ -122,6 +132,6 @@ def local_folder(name: str, revision: str | None = None) -> Path:
         if name in BUILTIN:
             return fetch_builtin(name)
         raise ModelError(
-            f"no model at '{name}'; allowed: a folder, or a hub id such as org/name; name one"
+            f"{nothing_at(name)}; allowed: a folder, or a hub id such as org/name; name one"
         )
     return download(*split_revision(name, revision))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import filecmp
+import functools
 import gc
 import math
 import os
@@ -13,13 +14,12 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -41,9 +41,15 @@ from springback.models.quiet import one_line, quiet
 from springback.models.templates import with_chat
 from springback.results.store import whole_folder
 from springback.settings import ChatSettings
-from springback.weights import hash_weights
-from springback.weights.io.aligning import sound
-from springback.weights.io.folder import open_weights
+from springback.weights import hash_weights, tensor_names
+from springback.weights.io.aligning import (
+    read_config,
+    refuse_unmerged,
+    sound,
+    without_wrappers,
+)
+from springback.weights.io.folder import open_weights, readable_json
+from springback.weights.io.safetensors import LFS_POINTER
 
 Model = PreTrainedModel
 Tokenizer = Any  # transformers' tokenizer classes share no usefully typed base
@@ -104,7 +110,9 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
             )
     except Exception as error:
         raise ModelError(
-            f"cannot load the tokenizer of {checkpoint.path}: {one_line(error)}"
+            f"cannot load the tokenizer of {checkpoint.path}: "
+            f"{_tokenizer_fault(Path(checkpoint.path)) or one_line(error)}; allowed: a folder with "
+            "the model's tokenizer; save it there with save_pretrained, or copy its files again"
         ) from error
     longest = tokenizer.model_max_length
     if type(longest) not in (int, float) or not 0 < longest < math.inf:
@@ -115,6 +123,18 @@ def load_tokenizer(checkpoint: Checkpoint, chat: ChatSettings | None = None) -> 
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return with_chat(tokenizer, chat or ChatSettings())
+
+
+def _tokenizer_fault(folder: Path) -> str:
+    """What of a tokenizer's files is at fault, in plainer words than a loader's; "" if unknown."""
+    if not folder.is_dir():
+        return ""
+    files = tokenizer_files(folder)
+    with contextlib.suppress(OSError):
+        for name, path in sorted(files.items()):
+            if path.read_bytes().startswith(LFS_POINTER):
+                return f"{name} is a git-lfs pointer, run git lfs pull"
+    return "" if files else "it holds none"
 
 
 def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTrainedModel:
@@ -131,6 +151,7 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
     further = spread
     if place.quantize:
         assert place.dtype is not None  # placement: never as stored
+        tune_allocator(1 << 20)  # packing takes copies of each layer, which the heap would keep
         further = quantized.load_arguments(place.dtype, place.device)
     transformers: Any = AutoModelForCausalLM
     try:
@@ -148,26 +169,59 @@ def load_model(checkpoint: Checkpoint, place: Placement | None = None) -> PreTra
         if spread:
             shutil.rmtree(spread["offload_folder"], ignore_errors=True)
         if Path(checkpoint.path).is_dir():
-            sound(
-                open_weights(checkpoint.path)
-            )  # has a clearer message where the files are at fault
+            _explain(Path(checkpoint.path), error)
         raise ModelError(
             f"cannot load the model {checkpoint.path}: {one_line(error)}; allowed: a causal "
             "language model of a kind that Transformers knows; save it again with save_pretrained"
         ) from error
     if spread:
         weakref.finalize(model, shutil.rmtree, spread["offload_folder"], ignore_errors=True)
+    refuse_unmerged(checkpoint.path, loading_info["unexpected_keys"])
     if lacking := sorted(loading_info["missing_keys"]):
+        strange = (n for n in sorted(loading_info["unexpected_keys"]) if without_wrappers(n) != n)
+        instead = next((f" (it has {n}, as training code wraps it)" for n in strange), "")
         raise ModelError(
             f"{checkpoint.path} lacks {len(lacking)} tensors of its {type(model).__name__}, first "
-            f"{lacking[0]}; allowed: a whole causal language model; save it with save_pretrained"
+            f"{lacking[0]}{instead}; allowed: a whole causal language model; save it with "
+            f"save_pretrained{', unwrapped' if instead else ''}"
         )
     if place.quantize:
         quantized.keep_format(model)
+        quantized.leave_files(model)
+        tune_allocator()
     loaded: Model = (model if further else model.to(place.device)).eval()
     _require_finite(loaded, checkpoint.path)
     complete_generation_config(loaded)
+    head: Any = loaded.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
     return loaded
+
+
+def _explain(folder: Path, error: Exception) -> None:
+    """Raise with a clearer message than a loader's where the files in ``folder`` are at fault."""
+    weights = sound(open_weights(folder))
+    _require_objects(folder)
+    packed = read_config(weights).get("quantization_config")
+    if isinstance(packed, dict):
+        raise ModelError(
+            f"cannot load the model {folder}, quantised by its config.json "
+            f"({packed.get('quant_method')}): {one_line(error)}; allowed: weights in full; "
+            "dequantise the model, or take quantization_config out if that was done"
+        ) from error
+
+
+def _require_objects(folder: Path) -> None:
+    """Raise :class:`ModelError` for a config that is JSON of another kind."""
+    for path in (folder / "config.json", folder / GENERATION_CONFIG):
+        if path.exists() and not isinstance(readable_json(path), dict):
+            raise ModelError(f"{path} is no JSON object; copy that file again")
+
+
+def _contiguous(_: torch.nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The last positions alone (``logits_to_keep``) are no contiguous block; of such and a weight
+    that is frozen, PyTorch takes a product for each row and copies the weight for each of them."""
+    return tuple(x.contiguous() if isinstance(x, torch.Tensor) else x for x in inputs)
 
 
 def _spread(place: Placement) -> dict[str, Any]:
@@ -184,24 +238,28 @@ def _spread(place: Placement) -> dict[str, Any]:
 
 @torch.no_grad()
 def _require_finite(model: Model, path: str) -> None:
-    """Raise :class:`ModelError` for weights that are not numbers: every answer would be noise.
-
-    Of each tensor the sum is looked at, which reads it once and holds nothing.
-    """
+    """Raise :class:`ModelError` for weights that are not numbers: every answer would be noise."""
     kinds = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-    # Sums have the range of what is summed but for float16, which finite weights can leave.
-    wide = {torch.float16: torch.float32}
-    sums = {
-        name: p.sum(dtype=wide.get(p.dtype)).float()
-        for name, p in _values(model)
-        if p.dtype in kinds
-    }
+    sums = {name: total_of(p) for name, p in _values(model) if p.dtype in kinds}
     sums |= {
-        name: quantized.scales(p).sum().float()
+        name: total_of(quantized.scales(p))
         for name, p in model.named_parameters()
         if hasattr(p, "quant_state")
     }
-    for name, total in sums.items():
+    require_finite_totals(sums, path)
+
+
+def total_of(values: torch.Tensor) -> torch.Tensor:
+    """The sum as one number, which is finite where all values are: it reads them once and holds
+    nothing."""
+    # Sums have the range of what is summed but for float16, which finite weights can leave.
+    wide = torch.float32 if values.dtype is torch.float16 else None
+    return values.sum(dtype=wide).float()
+
+
+def require_finite_totals(totals: Mapping[str, torch.Tensor], path: str) -> None:
+    """Raise :class:`ModelError` where the :func:`total_of` a tensor is not finite."""
+    for name, total in totals.items():
         if not total.isfinite():
             raise ModelError(
                 f"{name} holds NaN or infinity in {path}; allowed: finite weights; "
@@ -274,15 +332,20 @@ def read_configs(folder: str | Path, adapter: str | Path | None = None) -> Confi
                     return Configs(config, GenerationConfig.from_pretrained(place))
             return Configs(config, GenerationConfig.from_model_config(config))
     except Exception as error:
+        for place in (adapter, folder):
+            if place is not None:
+                _require_objects(Path(place))
         raise ModelError(f"cannot read the configuration of {folder}: {one_line(error)}") from error
 
 
 def check_same_tokenizer(a: Tokenizer, b: Tokenizer, names: tuple[str, str]) -> None:
     """Raise unless tokens have the same ids in both: contrast adds logits token by token."""
-    if a.get_vocab() != b.get_vocab():
+    one, other = a.get_vocab(), b.get_vocab()
+    if one != other:
+        first = min(token for token, _ in one.items() ^ other.items())
         raise ModelError(
             f"{names[0]} and {names[1]} have different tokenizers "
-            f"({len(a.get_vocab())} and {len(b.get_vocab())} tokens); "
+            f"({len(one)} and {len(other)} tokens; {first!r} is not the same token in both); "
             "use two checkpoints of one run"
         )
 
@@ -296,11 +359,14 @@ def require_tokenizer_of(
         check_same_tokenizer(load_tokenizer(other), tokenizer, names)
 
 
+def tokenizer_files(folder: str | Path) -> dict[str, Path]:
+    """The files of a tokenizer in ``folder`` by name."""
+    return {p.name: p for p in Path(folder).iterdir() if _TOKENIZER.match(p.name)}
+
+
 def same_tokenizer_files(one: str | Path, other: str | Path) -> bool:
     """Whether two folders hold the same files of a tokenizer, so that neither need be loaded."""
-    files = [
-        {p.name: p for p in Path(f).iterdir() if _TOKENIZER.match(p.name)} for f in (one, other)
-    ]
+    files = [tokenizer_files(folder) for folder in (one, other)]
     return files[0].keys() == files[1].keys() and all(
         filecmp.cmp(files[0][name], files[1][name], shallow=False) for name in files[0]
     )
@@ -431,12 +497,7 @@ def copy_weights(source: Model, target: Model) -> None:
 
 def count_parameters(checkpoint: Checkpoint) -> int:
     """Weights in the safetensors files, read off their headers; tied ones are stored once."""
-    total = 0
-    for path in sorted(Path(checkpoint.path).glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
-                total += math.prod(file.get_slice(name).get_shape())
-    return total
+    return sum(math.prod(shape) for shape, _ in tensor_names(checkpoint.path).values())
 
 
 def training_speed(parameters: int, precision: str) -> float:
@@ -447,8 +508,9 @@ def training_speed(parameters: int, precision: str) -> float:
     return SHARE[precision] * product_speed(precision) / (6 * parameters)
 
 
+@functools.cache
 def product_speed(precision: str) -> float:
-    """FLOP a second of a quick matrix product: the fastest of a few."""
+    """FLOP a second of a quick matrix product: the fastest of a few, timed once."""
     tune_allocator()
     dtype = torch.float32 if precision == "float32" else torch.bfloat16
     a = torch.ones(1024, 1024, dtype=dtype, device=accelerator())

@@ -35,6 +35,8 @@ SCORED_TOKENS, SCORED_CHUNK = 1024, 256
 #: Logits of one block of a search, and hidden states kept, at most
 #: (:mod:`springback.decoding.lambda_grid`, :mod:`springback.jobs.boost.scoring`).
 BLOCK_LOGITS, KEPT_STATES = 1 << 26, 1 << 28
+#: Autocast's, of the weights.
+COPIES = "weights in bf16"
 #: Bytes of activations a token, layer and unit of width where nothing else of the shape is known
 #: (Korthikanti et al. 2022: 34 in 16 bit, attention not kept).
 ACTIVATIONS = 34
@@ -260,7 +262,7 @@ def training_parts(shape: Architecture, how: Training) -> Parts:
     if how.mixed and size == 4 and not how.quantize:
         table = shape.vocabulary * shape.width
         rounded = one - table * (1 if shape.tied else 2) + table
-        parts.append(Part("weights in bf16", 2 * rounded, "autocast's copies, 2 bytes each"))
+        parts.append(Part(COPIES, 2 * rounded, "autocast's copies, 2 bytes each"))
     tokens = how.at_once
     at_once = tokens if how.whole_logits else min(LOSS_CHUNK, tokens)
     # As they come, and in fp32; a whole loss has log-probabilities beside.
@@ -285,6 +287,7 @@ def audit_parts(
     processes: int = 1,
     target_tokens: int = 0,
     fixed: int = 1,
+    shards: int = 1,
 ) -> Parts:
     """Of an audit: the start model beside one in training, and what its probes take.
 
@@ -293,7 +296,9 @@ def audit_parts(
     ``kl_tokens``: whose log-probabilities under the start model are kept (500 MB at most).
     ``processes``: further ones that measure hold both models each.  ``target_tokens``: whose
     log-probabilities under the target of a run of resistance are kept.  ``fixed``: models that are
-    not trained, 2 where the base model of a finished one stands beside it.
+    not trained, 2 where the base model of a finished one stands beside it.  ``shards``: over how
+    many processes (FSDP2) weights, gradients and moments lie; what is given is then what one of
+    them and the one that measures beside it hold.
     """
     one = int(shape.weights)
     training = training_parts(shape, how)
@@ -307,6 +312,11 @@ def audit_parts(
         parts.append(Part("measured model", size * one, "the trained weights rounded"))
     if fixed > 1:
         parts += [_base("base model", shape, how.dtype, how.quantize)] * (fixed - 1)
+    if shards > 1:
+        parts = [*(_share(part, shards) for part in parts), _gathered(shape, 2, 4)]
+        if how.mixed and how.checkpointed:  # else the backward pass keeps what was rounded
+            parts = [part for part in parts if part.name != COPIES]
+            parts.append(replace(_gathered(shape, 1, 2), name=COPIES))
     if 0 < kept <= 500_000_000:
         parts.append(Part("start distribution", kept, f"{kl_tokens:,} positions, for KL"))
         words = f"{kl_tokens:,} positions, for KL to the base model"
@@ -320,6 +330,22 @@ def audit_parts(
         more = (processes - 1) * (2 * size * one + LIBRARIES + total(probing))
         parts.append(Part("measuring processes", more, f"{processes - 1} more, two models each"))
     return tuple(parts)
+
+
+def _share(part: Part, shards: int) -> Part:
+    """Of what FSDP2 spreads; autocast's copies are of whole layers."""
+    if part.name == COPIES:
+        return part
+    return Part(part.name, part.bytes // shards, f"{part.words}, 1/{shards} of them")
+
+
+def _gathered(shape: Architecture, blocks: int, size: int) -> Part:
+    """The layers that are whole while they run, in ``size`` bytes: embeddings, head, and a block,
+    of FSDP2 the next one too."""
+    tables = shape.vocabulary * shape.width * (1 if shape.tied else 2)
+    block = (int(shape.weights) - tables) // max(1, shape.layers)
+    words = f"embeddings, head and {blocks} blocks at a time, {size} bytes each"
+    return Part("layers gathered", size * (tables + blocks * block), words)
 
 
 def judge_part(name: str, weights: float | None) -> Part:

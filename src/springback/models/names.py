@@ -7,7 +7,7 @@ from pathlib import Path
 
 from springback.errors import MissingExtraError, ModelError, describe, did_you_mean
 from springback.models.builtin import BUILTIN
-from springback.models.hub import looks_like_hub_id
+from springback.models.hub import looks_like_hub_id, nothing_at
 from springback.settings import ComputeSettings
 from springback.weights import is_adapter
 from springback.weights.io.folder import readable_json
@@ -17,8 +17,8 @@ _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 1000
 #: Names of ``--dtype``; ``auto`` beside them.
 DTYPES = ("float32", "bfloat16", "float16")
-#: Names of ``--quantize``.
-QUANTIZED = ("nf4",)
+#: What ``--quantize`` may name, and the extra that brings what it needs.
+NF4 = "nf4"
 
 
 def require_model(name: str | Path, adapters: bool = False) -> None:
@@ -27,9 +27,17 @@ def require_model(name: str | Path, adapters: bool = False) -> None:
     Hub ids are believed.  ``adapters``: the folder of an adapter is allowed too.
     """
     text, path = str(name), Path(name)
+    if not text.strip():  # as of a variable that is not set: Path("") would be this folder
+        allowed = f"a model folder, a hub id, or a built-in name ({', '.join(BUILTIN)})"
+        raise ModelError(describe(f"a model without a name ({text!r})", allowed, "name one"))
     if text in BUILTIN or (adapters and is_adapter(path)):
         return
     if path.is_dir():
+        if is_adapter(path):
+            raise ModelError(
+                f"{path} is an adapter; allowed: a full model; merge it into its base "
+                "(merge_and_unload in PEFT) and name what that wrote"
+            )
         if not (path / "config.json").exists():
             raise ModelError(
                 f"{path} has no config.json, so it is not a model folder; "
@@ -38,7 +46,7 @@ def require_model(name: str | Path, adapters: bool = False) -> None:
         _require_layers(path)
     elif not looks_like_hub_id(text):
         raise ModelError(
-            f"no model at '{text}'{did_you_mean(text, BUILTIN)}; allowed: a model folder, a hub id "
+            f"{nothing_at(text)}{did_you_mean(text, BUILTIN)}; allowed: a model folder, a hub id "
             f"such as org/name, or a built-in name ({', '.join(BUILTIN)})"
         )
 
@@ -83,9 +91,8 @@ def _require_quantizable(s: ComputeSettings, device_map: object) -> None:
     """Raise for a base in 4 bit of a kind or in a place that it cannot be."""
     if s.quantize is None:
         return
-    if s.quantize not in QUANTIZED:
-        allowed = ", ".join(QUANTIZED)
-        raise ModelError(describe(f"--quantize {s.quantize}", allowed, "or leave it out"))
+    if s.quantize != NF4:
+        raise ModelError(describe(f"--quantize {s.quantize}", NF4, "or leave it out"))
     if s.dtype not in ("auto", "bfloat16", "float32"):
         given = f"--quantize {s.quantize} with --dtype {s.dtype}"
         raise ModelError(describe(given, "auto (bfloat16), bfloat16, float32", "change --dtype"))
@@ -96,7 +103,7 @@ def _require_quantizable(s: ComputeSettings, device_map: object) -> None:
         given = f"--quantize {s.quantize} with --device mps"
         raise ModelError(describe(given, "cpu, cuda", "take another device"))
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingExtraError("bitsandbytes", "nf4", f"--quantize {s.quantize}")
+        raise MissingExtraError("bitsandbytes", NF4, f"--quantize {s.quantize}")
 
 
 def require_compute(settings: ComputeSettings, device_map: object = None) -> None:

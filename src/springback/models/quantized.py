@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from springback.errors import MissingExtraError
+from springback.models.names import NF4
 
-#: ``--quantize`` that :func:`load_arguments` knows.
-NF4 = "nf4"
 _MISSING = object()
 
 
@@ -59,6 +58,15 @@ def keep_format(model: Any) -> None:
     for layer in model.modules():
         if is_quantized(layer):
             layer.support_avx512bf16_for_cpu = False
+
+
+@torch.no_grad()
+def leave_files(model: Any) -> None:
+    """Copy what stays in 16 bit, embeddings above all: while one tensor is a view of a mapped file,
+    all of the file stays in memory."""
+    for parameter in model.parameters():
+        if not hasattr(parameter, "quant_state"):
+            parameter.data = parameter.data.clone()
 
 
 @contextmanager

@@ -9,14 +9,15 @@ singular directions of the difference alone (LoX, Perin et al., arXiv 2506.15606
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from springback.errors import ModelError, describe
-from springback.models.loading import Model, trainable
+from springback.models.loading import Model
+from springback.models.stored_model import AnyModel, parameters_to_change, parameters_to_read
 from springback.models.weight_step import move_
 
 
@@ -31,9 +32,9 @@ class Shift:
 
 @torch.no_grad()
 def add_direction(
-    model: Model,
+    model: AnyModel,
     aligned: Mapping[str, Tensor],
-    start: Model,
+    start: AnyModel,
     mu: float,
     rank: int | None = None,
 ) -> Shift:
@@ -47,9 +48,19 @@ def add_direction(
     """
     if rank is not None and rank < 1:
         raise ModelError(describe(f"rank {rank}", "1 or more", "leave it out to move all"))
-    begin = dict(start.named_parameters())
+    with parameters_to_read(start) as begin, parameters_to_change(model) as parameters:
+        return _move(parameters, aligned, begin, mu, rank)
+
+
+def _move(
+    parameters: Iterable[tuple[str, Tensor]],
+    aligned: Mapping[str, Tensor],
+    begin: Mapping[str, Tensor],
+    mu: float,
+    rank: int | None,
+) -> Shift:
     moved = energy = kept = 0.0
-    for name, parameter in trainable(model).items():
+    for name, parameter in parameters:
         if name not in aligned or name not in begin:
             raise ModelError(
                 f"the aligned and the start weights have no tensor {name} of the model; "

@@ -101,16 +101,18 @@ def render(
                 **arguments,
             )
         except Exception as error:  # templates raise what they like
-            problem = problem or f"refuses {where}: {one_line(error)}"
+            problem = problem or f"refuses it: {one_line(error)}"
             continue
         lost = _lost(str(text), messages, keep_all=not prompt)
         if lost is None:
             return str(text)
-        problem = problem or f"drops the {lost}'s text of {where}"
+        problem = problem or f"drops the {lost}'s text"
     mend = "change these messages, or the template"
     if any(role == "system" for role, _ in turns) and not chat.system_in_user:
         mend = "put the system message before the user's with --system-in-user, or leave it out"
-    raise DataError(f"the chat template {problem}; allowed: messages that it writes out; {mend}")
+    raise DataError(
+        f"{where}: the chat template {problem}; allowed: messages that it writes out; {mend}"
+    )
 
 
 def _forms(turns: Turns, folds: bool) -> Iterator[list[dict[str, Any]]]:

@@ -25,7 +25,7 @@ from springback.data.grading.normalise import (
 )
 from springback.data.grading.spans import extract_number, read_number, read_reference
 from springback.data.grading.values import equal
-from springback.errors import DataError, describe
+from springback.errors import DataError, describe, shown
 
 __all__ = [
     "LETTERS",
@@ -54,17 +54,24 @@ METRICS: tuple[str, ...] = get_args(Metric)
 LETTERS = "ABCDE"
 
 _CUE = (
-    r"(?:\b(?:answer|respuesta|r[ée]ponse|antwort|risposta|resposta|ответ)"
-    r"|\bcorrect\s+(?:option|choice|letter|one)|答案|答え|정답|[故应]选|选择)"
+    r"(?:\b(?:answer|ans\b|respuesta|r[ée]ponse|antwort|risposta|resposta|ответ)"
+    r"|\b(?:correct|right|best|my)\s+(?:option|choice|letter|one|pick)"
+    r"|\bI(?:\s+would|\s+will|'d|'ll)?\s+(?:choose|pick|select|go\s+with)\b"
+    r"|答案|答え|정답|[答답](?=\s?:)|(?<!不)选(?!项)择?)"
 )
-_LINK = r"(?:\s*(?:is|would\s+be|must\s+be|should\s+be|es|est|ist|lautet|è|é)\b|\s*[是为は은])?"
-_DRESS = r"[\s:=*_$(\[{\"'`]*+"  # possessive, or a long run of signs takes quadratic time
-_NAMED = r"(?:(?:the\s+)?(?:option|choice|letter|answer)\b)?"
+_LINK = (
+    r"(?:\s+(?:(?:to|for)\s+(?:this|the)\s+(?:question|problem)|corr?e[ct]?ta|correcte|finale?))?"
+    r"(?:\s*(?:is|would\s+be|must\s+be|should\s+be|es|est|ist|lautet|è|é)\b|\s*[是为は은])?"
+    r"(?:[\s,]+(?:(?:definite|clear|certain|probab|obvious|sure|simp|actual|on)ly|(?:most\s+)?likely"
+    r"|therefore|thus|hence|indeed|of\s+course|la|[ao](?=\s+op))\b,?)?(?:\s*(?:->?|[>\]]))?"
+)
+_DRESS = r"[\s:=*_$(\[{\"'`】]*+"  # possessive, or a long run of signs takes quadratic time
+_NAMED = r"(?:(?:the\s+)?(?:option|choice|letter|answer|opci[óo]n|opção|lettre|letra)\b)?"
 _BOXED = r"(?:\\(?:boxed|text|mathrm|textbf)\s*\{\s*)*"
 #: "B is correct" names B; "not B", "B is wrong" does not.
 _PRAISED = (
-    r"(?<![A-Za-z0-9'’°&-]){one}[)\]*_\"'`]*\s+(?:is|must\s+be)\s+(?:the\s+)?"
-    r"(?:correct|right|best|true)\b"
+    r"(?<![A-Za-z0-9'’°&-]){one}[)\]*_\"'`]*(?:\s+(?:is|must\s+be)\s+(?:the\s+)?"
+    r"(?:correct|right|best|true)\b|\s*(?:选?项)?是?正确)"
 )
 _DENIED = re.compile(
     r"(?:\b(?:not|nor|neither|never|than|of)|n't|不是|并非|不选|而非)\s*"
@@ -79,15 +86,16 @@ _BLAMED = re.compile(
 )
 #: After a capital A at the start of a sentence these words show that it is a letter, no article.
 _AFTER_LETTER = re.compile(r"\s+(?:is|was|are|and|or|because|since|as|would|must|seems)\b")
+_AFTER_SMALL = re.compile(r"\s+(?:is|and|because|since)\b")
 _NEXT_WORD = re.compile(r"\s+[a-z]")
-_ENDS = re.compile(r"[*_\"'`)\]}$]*\s*(?:[.,;:!?。，]|$|\n)")
+_ENDS = re.compile(r"[*_\"'`\]}$]*(?:\)|\s*(?:[.,;:!?。，]|$|\n))")
 
 
 def _is_letter(text: str, position: int) -> bool:
     """Whether the letter at ``at`` stands for a choice, and is not an article or a pronoun."""
     letter, before, after = text[position], text[:position], text[position + 1 :]
     if letter.islower():
-        return _ENDS.match(after) is not None
+        return bool(_ENDS.match(after) or (letter != "i" and _AFTER_SMALL.match(after)))
     if letter not in "AI" or not _NEXT_WORD.match(after) or _AFTER_LETTER.match(after):
         return True
     opening = not before.strip() or before.rstrip(" *_\"'(")[-1:] in (".", "!", "?", ":", "\n", "")
@@ -130,12 +138,12 @@ def extract_choice(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     In this order: the last box; the last ``#### B``; the last "answer is B" or "answer: (B)" (in
     some other languages too); the last "B is correct"; a text that opens with "B", "B." or "(B)",
     unless more text follows and other lines list other choices; the last capital that stands alone.
-    Small letters count only where nothing but punctuation follows them and a mark, a cue, brackets
-    or the opening name them; "A" as an article, "I" as a pronoun and "not B" do not count.
+    Small letters count only where punctuation, "because" or the like follows them and a mark, a
+    cue, brackets or the opening name them; "A" as an article, "I" as a pronoun and "not B" do not.
 
     Raises :class:`~springback.errors.DataError` if ``letters`` are not single letters A to Z.
     """
-    one = f"([{_choice_letters(letters)}])(?![A-Za-z0-9'’+#]|-[A-Za-z])"
+    one = f"([{_choice_letters(letters)}])(?![A-Za-z0-9+#]|['’-][A-Za-z])"
     text = plain_signs(after_thinking(text))
     if "\\" in text:
         text = plain_latex(text)
@@ -157,9 +165,9 @@ def extract_choice(text: str, letters: Sequence[str] = LETTERS) -> str | None:
     first = re.match(opens, head, re.MULTILINE | re.IGNORECASE)
     if first and (len(listed) == 1 or not re.search("[A-Za-z0-9]", _rest_of_line(head, first))):
         return first[1].upper()
-    alone = rf"(?<![A-Za-z0-9'’°&-]){one}"
-    bracketed = rf"[(\[]{one}(?=[)\]])"
-    return _last_letter(alone, text) or _last_letter(bracketed, text, re.IGNORECASE)
+    alone = rf"(?<![A-Za-z0-9'’°&-]){one}(?!['’])"
+    small = rf"(?:[(\[](?=[A-Za-z][)\]])|\b(?:option|choice)\s+){one}"
+    return _last_letter(alone, text) or _last_letter(small, text, re.IGNORECASE)
 
 
 _CUES = (
@@ -167,7 +175,7 @@ _CUES = (
     r"(?:\s*(?:is|are|would\s+be|must\s+be|should\s+be)\b|\s*[是为])?"
     rf"{_DRESS}(?:(?:the\s+)?(?:options?|choices?|letters?|answers?)\b)?"
 )
-_WORD = re.compile(rf"{_DRESS}{_BOXED}(?P<word>[A-Za-z]+)(?![A-Za-z0-9'’+#]|-[A-Za-z])")
+_WORD = re.compile(rf"{_DRESS}{_BOXED}(?P<word>[A-Za-z]+)(?![A-Za-z0-9+#]|['’-][A-Za-z])")
 #: Between the letters of a set; "or" is none, since who writes it has not chosen.
 _JOIN = re.compile(
     r"[*_\"'`)\]}$]*(?:[ \t]*(?:[,;、，；/&+和与及]|以及|\b(?:and|as\s+well\s+as)\b)"
@@ -176,7 +184,9 @@ _JOIN = re.compile(
 )
 #: A bracket that closes before another opens: (A)(C).
 _CLOSE = re.compile(r"[)\]](?=[(\[])")
-_OPENS = re.compile(r"[*_(\[\"'`]*(?P<letter>[A-Za-z])[*_\"'`]*(?:[.):、\]]|$)")
+_OPENS = re.compile(
+    r"(?:[-*•+]\s+|[0-9]+[.)]\s+)?[*_(\[\"'`]*(?P<letter>[A-Za-z])[*_\"'`]*(?:[.):、\]]|$)"
+)
 _OPENING_ENDS = re.compile(r"[*_\"'`]*(?:[.):\]。]|[ \t]*(?:$|\n))")
 #: Where capitals that stand alone may begin, or a letter in brackets.
 _ALONE = re.compile(r"(?<![A-Za-z0-9'’°&-])[A-Z]|[(\[](?=[A-Za-z])")
@@ -233,11 +243,12 @@ def extract_choices(text: str, letters: Sequence[str] = LETTERS) -> str | None:
         rest = head[end:].partition("\n")[0]
         if set(listed) <= set(first) or not re.search("[A-Za-z0-9]", rest):
             return first
-    last, position = None, 0
+    last, unblamed, position = None, None, 0
     while start := _ALONE.search(text, position):
         named, end = _letter_set(text, start.start(), upper)
         last, position = named or last, max(end, start.end())
-    return last
+        unblamed = unblamed if not named or _BLAMED.match(text, end) else named
+    return unblamed or last
 
 
 def extract_exact(text: str) -> str | None:
@@ -247,7 +258,7 @@ def extract_exact(text: str) -> str | None:
     """
     _, mark, rest = text.rpartition("####")
     kept = rest.strip().partition("\n")[0] if mark else text
-    return " ".join(unicodedata.normalize("NFC", kept).split()) or None
+    return " ".join(unicodedata.normalize("NFC", kept).split()).strip("\ufeff\u200b") or None
 
 
 #: What each metric reads when nothing else is asked for, in words.
@@ -348,7 +359,7 @@ def check_reference(metric: str, answer: str, *, letters: Sequence[str] = LETTER
     }[metric]
     raise DataError(
         describe(
-            f"answer {answer[:60]!r} for metric {metric!r}",
+            f"answer {shown(answer)} for metric {metric!r}",
             allowed,
             "mend that row or choose another metric with --metric",
         )

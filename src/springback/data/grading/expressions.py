@@ -41,11 +41,16 @@ Outcome = Literal["right", "wrong", "unread"]
 SECONDS, START, LENGTH = 10.0, 120.0, 1000
 
 _GROUP_MARK = re.compile(r"(?<=[0-9])(?:\{,\}|\\[,!;: ])+(?=[0-9]{3}(?![0-9]))")
-_THIN = re.compile(r"\\[!,;:]|\\(?=\s)")
+_THIN = re.compile(r"(?<!\\)\\(?:[!,;:]|(?=\s))")  # not of \\, where a row of a matrix ends
+#: What math-verify takes for other letters: pi in plain signs, and \frac\pi2.
+_PI = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])")
+_BARE_PI = re.compile(r"(?<=frac) ?(\\pi) ?([0-9])")
 _BOX_NAME = re.compile(r"\\f(?:rame)?box\b")
 _DOLLARS = re.compile(r"\$\$?([^$]+)\$")
 _WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{3,}|or|so|is|if|to)(?![A-Za-z])")
-_TEXT = re.compile(r"\\(?:text\w*|math\w+|mbox|operatorname)\s?\{[^{}]*\}|\\[A-Za-z]+")
+_TEXT = re.compile(
+    r"\\(?:begin|end)\{[A-Za-z*]+\}|\\(?:text\w*|math\w+|mbox|operatorname)\s?\{[^{}]*\}|\\[A-Za-z]+"
+)
 _NAMES = "sin cos tan cot sec csc log exp lim max min mod arcsin arccos arctan"
 _FUNCTION_NAMES = frozenset(_NAMES.split())
 
@@ -96,6 +101,7 @@ def _last_between(text: str, opening: str, closing: str) -> str:
 
 
 def _trimmed(span: str) -> str | None:
+    span = _BARE_PI.sub(r"{\1}{\2}", _PI.sub(r"\\pi", span))
     return _THIN.sub("", span).strip(" \t\n$*_.").removesuffix("\\") or None
 
 

@@ -150,9 +150,17 @@ _SILENT = re.compile(
     r"\\(?:[hv]space\*?|label|tag|ref|eqref|cite|color|textcolor|begin|end|[hv]?phantom)"
     r" ?\{[^{}]{0,200}\}"
 )
+_REPEATING = re.compile(r"([0-9]{0,9})\.([0-9]{0,9})\\overline ?\{ ?([0-9]{1,9}) ?\}")
 _BRACED_MARK = re.compile(r"\{ ?([,.]) ?\}")
 _EMPTY = re.compile(r"(?<!\\boxed)\{\}")
 _DEGREES = re.compile(r"\^ ?(?:\{ ?° ?\}|°)")
+
+
+def _repeating(match: re.Match[str]) -> str:
+    r"""``0.1\overline{6}`` as the fraction that it is."""
+    whole, once, again = match.groups()
+    longer, shorter = int(whole + once + again), int(f"0{whole}{once}")
+    return f"{longer - shorter}/{(10 ** len(again) - 1) * 10 ** len(once)}"
 
 
 def plain_latex(text: str) -> str:
@@ -161,6 +169,7 @@ def plain_latex(text: str) -> str:
     Dollar signs around formulas stay, as they may mean money.
     """
     if "\\" in text:
+        text = _REPEATING.sub(_repeating, text)
         text = _SILENT.sub(" ", text)
         text = _COMMAND.sub(lambda m: _COMMANDS.get(m[1] or m[2] or "", " "), text)
     if "{" in text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from springback.data.grading.normalise import OPAQUE, boxes, plain, plain_formulas, unboxed
 from springback.data.grading.values import TOKEN, Number, value, value_of_text
@@ -16,7 +16,9 @@ _CURRENCY = (
 #: A minus is a sign where it cannot be a subtraction, a range or a bullet: 10-3, 5-10, "- 3".
 _SIGN = re.compile(
     rf"(?:(?<![0-9A-Za-z)\]}}%])-(?:{_CURRENCY}[ ]?)?|(?:[$]|{_CURRENCY}[ ]?)-"
-    rf"|(?:[=:≈({{\[]|\bis)[ ]?[$]?-[ ]{{1,3}}(?:{_CURRENCY}[ ]?)?)$"
+    rf"|(?:[=:≈({{\[]|\bis)[ ]?[$]?-[ ]{{1,3}}(?:{_CURRENCY}[ ]?)?"
+    r"|(?:\bnegative|(?:^|\b(?:is|of|to)[ ]|[=:][ ]?)minus)[ ][$]?)$",
+    re.IGNORECASE,
 )
 #: Digits that belong to a word or are an exponent: m2, CO2, m^-2, x_1, GPT-4.
 _GLUED = re.compile(r"(?:[A-Za-z]-?|[_^][-+(]{0,2}|[A-Za-z)]\*\*|第)$")
@@ -27,6 +29,20 @@ _AFTER_VALUE = re.compile(rf"[ *·/(]{{0,3}}{OPAQUE}")
 #: An exponent that is no plain number, or has more digits than anybody means.
 _ENDLESS = re.compile(r"[ ]?\^[ ]?[-+(]{0,2}[0-9]|[eE][-+]?[0-9]{19}")
 _LOOK = 12
+_POWERS = {
+    **dict.fromkeys(("thousand", "k"), 3),
+    **dict.fromkeys(("million", "m", "mn"), 6),
+    **dict.fromkeys(("billion", "b", "bn"), 9),
+    **dict.fromkeys("万萬", 4),
+    **dict.fromkeys("亿億", 8),
+    "trillion": 12,
+    "lakh": 5,
+    "crore": 7,
+}
+#: What behind a number multiplies it: 3.2 million, $5M, 5k, 12万.
+_SCALE = re.compile(
+    r"[ ]{0,2}(thousand|million|billion|trillion|lakh|crore)s?\b|([kKMB]|mn|bn)\b|[ ]?([万萬亿億])"
+)
 
 
 @dataclass(frozen=True)
@@ -76,15 +92,18 @@ def _signed(text: str, start: int, end: int, number: Number | None) -> _Item:
         return _Item(start, end, None)
     glued = _GLUED.search(before) is not None and _MONEY.search(before) is None
     glued = glued or _ORDINAL.match(text, end) is not None
+    if scale := _SCALE.match(text, end):
+        number = replace(number, power=_POWERS[scale[scale.lastindex or 0].lower()])
     if number.text != "0" and _SIGN.search(before):
-        number = Number(f"-{number.text}", number.fraction, number.places)
+        number = replace(number, text=f"-{number.text}")
     return _Item(start, end, number, glued)
 
 
 #: Words and signs that may stand between a cue and its number.
 _LEAD = re.compile(
     rf"[^0-9A-Za-z{OPAQUE}]*+(?:(?:approximately|approx|about|around|roughly|nearly|almost|exactly|"
-    r"equal|equals|to|simply|just|only|therefore|thus|then|a|total|of|is|USD|EUR|GBP|US|Rs|"
+    r"equal|equals|to|simply|just|only|therefore|thus|then|a|total|of|is|negative|minus|USD|EUR|"
+    r"GBP|US|Rs|"
     rf"[A-Za-z](?=[ ]?=))\b[^0-9A-Za-z{OPAQUE}]*+)*+"
 )
 _UNIT = r"(?:[ ](?!x\b)[A-Za-z]{1,15})?+"
@@ -125,10 +144,10 @@ _NOT_EXACT = (
     "or so and about around approximately roughly nearly almost maybe perhaps probably possibly to "
     "than more less least most over under up not no if but between unless because since plus minus "
     "divided half thousand million billion trillion hundred dozen thousands millions billions ish "
-    "otherwise"
+    "otherwise lakh crore mn bn"
 )
 _NO_UNITS = frozenset([*_NOT_EXACT.split(), *"abceijknpqruwxyz"])
-_NO_UNIT_SIGNS = re.compile("[或约万亿]|左右|以上|以下")
+_NO_UNIT_SIGNS = re.compile("[或约万萬亿億]|左右|以上|以下")
 _UNIT_SIGNS = frozenset("%‰°′″'\"$€£¥₹/·*^-.()[]{}|`_~。,;:µΩ")
 
 
@@ -154,7 +173,7 @@ def whole(text: str) -> Number | None:
     if number is None or words is None or bullet:
         return None
     if minus and number.text != "0":
-        number = Number(f"-{number.text}", number.fraction, number.places)
+        number = replace(number, text=f"-{number.text}")
     return number
 
 
@@ -181,9 +200,10 @@ _SEVERAL = re.compile(r"\bor\b|\band\b|, |;")
 
 
 def _span(content: str) -> Number | None:
-    """The number of a box: all of it, what follows its last ``=``, or the only number in it."""
+    """The number of a box: all of it, what stands on a side of its ``=``, or the only one in it."""
     # Not of "x = 3 or x = 5".
-    parts = [content] if _SEVERAL.search(content) else [content, re.split("[=≈]", content)[-1]]
+    sides = re.split("[=≈]", content)
+    parts = [content] if _SEVERAL.search(content) else [content, sides[-1], sides[0]]
     for part in parts:
         if number := whole(part):
             return number
@@ -199,11 +219,16 @@ def _span(content: str) -> Number | None:
 #: A mark counts only if the answer follows at once: "#### Step 3" is a heading.
 MARK = re.compile(r"####\s*+")
 CUE = re.compile(
-    r"(?:(?<!/)\b(?:answer|respuesta|réponse|reponse|antwort|lösung|risposta|resposta|ответ)s?\b"
-    r"(?:[ ]to[ ](?:this|the)[ ](?:question|problem))?[*_\s]*+"
+    r"(?:(?<![A-Za-z0-9/])(?<!/final_)(?:answer|respuesta|réponse|reponse|antwort|lösung|risposta|resposta|ответ|ans)s?\b"
+    r"(?:[ ](?:(?:to|for)[ ](?:this|the)[ ](?:question|problem)|corr?e[ct]?ta|correcte|finale?"
+    r"|\([^()\n]{0,40}\)|in[ ][a-z]{1,15}))?"
+    r"[*_\s\"'`]*+"
     r"(?:(?:is|are|would[ ]be|must[ ]be|should[ ]be|will[ ]be|equals|es|est|ist|lautet|è|é)\b"
-    r"|(?P<colon>[:=>]))|(?P<plain>答案|答え|정답)\s*+(?:[是为為はは은]\s*+)?:?)\s*+",
-    re.IGNORECASE,
+    r"|(?P<colon>[:=>\]]))"
+    r"|^[#*_ ]*+(?:the[ ])?(?:final[ ]|correct[ ])?answer[*_ ]*+\n[*_\s]*+"  # a heading
+    r"|(?P<plain>答案|答え|정답|[答답](?=[ ]?:))\s*+(?:[是为為はは은]\s*+)?:?)"
+    r"(?:[$`>*_: ]*+\n)*+\s*+",
+    re.IGNORECASE | re.MULTILINE,
 )
 _DENIED = re.compile(r"[*_\s]*+(?:not\b|n't|never\b|不)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|[。！？\n]|\b(?:because|since)\b|\([a-z]")
@@ -255,6 +280,20 @@ def _after_cue(text: str) -> _Item | None:
     return None
 
 
+_IS_ANSWER = re.compile(
+    r"(?:[ ][A-Za-z]{1,15})?[*_$)\]\"'` ]*[ ]is[ ](?:the|my|our)[ ](?:final[ ]|correct[ ])?answer\b"
+)
+
+
+def _before_cue(text: str) -> _Item | None:
+    """The number that the last "42 is the answer" names."""
+    for cue in reversed(list(_IS_ANSWER.finditer(text))):
+        item = _last(text, max(text.rfind("\n", 0, cue.start()), cue.start() - 80), cue.start())
+        if item is not None and item.end == cue.start():
+            return item
+    return None
+
+
 def read_number(text: str) -> Number | None:
     """The number that ``text`` gives as its answer, or None; see :func:`extract_number`."""
     text = plain(text)
@@ -266,9 +305,7 @@ def read_number(text: str) -> Number | None:
         return number
     item = _after_mark(text) if "####" in text else None
     if item is None:
-        item = _after_cue(text)
-    if item is None:
-        item = _last(text, 0, len(text))
+        item = _after_cue(text) or _before_cue(text) or _last(text, 0, len(text))
     return item.number if item else None
 
 

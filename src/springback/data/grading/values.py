@@ -27,20 +27,28 @@ class Number:
     terms where the decimals do not end, ``1e999`` where they are too many.
 
     ``fraction``: it was written as one.  ``places``: the decimals it was written with.
+    ``power``: the power of ten that a word behind it names, as in 3.2 million, which is not in
+    ``text``: "how many million" is answered by the same words.
     """
 
     text: str
     fraction: bool = False
     places: int = 0
+    power: int = 0
 
 
 def equal(one: Number, other: Number) -> bool:
-    """Whether both are the same value.
+    """Whether both are the same value, with or without the word behind it (``power``).
 
     A decimal with at least :data:`PLACES` decimals equals a fraction that rounds to it.
     """
     if one.text == other.text:
         return True
+    if one.power and not one.fraction and "e" not in one.text:
+        sign, digits = ("-", one.text[1:]) if one.text[0] == "-" else ("", one.text)
+        kept, power, _ = _decimal(digits, one.power)
+        if sign + _spelled(kept, power) == other.text:
+            return True
     if one.fraction == other.fraction or "e" in one.text + other.text:
         return False
     exact, decimal = (one, other) if one.fraction else (other, one)
@@ -58,6 +66,9 @@ _GROUPED = r"""
   | [0-9]{1,3}(?:_[0-9]{3})+(?![0-9_])(?:\.[0-9]+)?                     # 1_000
   | [0-9]{1,3}(?:\.[0-9]{3}){2,}(?![0-9]|\.[0-9])(?:,[0-9]+)?           # 1.234.567,8
   | [0-9]{1,3}(?:\.[0-9]{3})+,[0-9]{1,2}(?![0-9,])                      # 1.234,56
+  | (?<![0-9.,])[0-9]{1,9},[0-9]{1,2}                                   # 3,50 €
+    (?=[ ]?(?:[€%]|(?:EUR|[kcm]?m|k?g|km/h)(?![A-Za-z])))
+  | (?<![0-9.,(\[{])0,[0-9]{2,9}(?![0-9,])                               # 0,75
 """
 _POWER = r"[ ]?(?:\^|\*\*(?=[-+(0-9]))[ ]?\(?(?P<{}>[-+]?[0-9]{{1,18}})(?![0-9])\)?"
 TOKEN = re.compile(
@@ -79,8 +90,8 @@ def _decimal(body: str, shift: int = 0) -> tuple[str, int, int]:
     body = body.replace(" ", "").replace("'", "").replace("_", "")
     if body.count(".") > 1 or body.rfind(",") > body.rfind(".") >= 0:
         body = body.replace(".", "").replace(",", ".")  # 1.234.567,8
-    elif re.fullmatch(r"[0-9]+,[0-9]{1,2}", body):
-        body = body.replace(",", ".")  # 1 234,56
+    elif re.fullmatch(r"[0-9]+,[0-9]{1,2}|0,[0-9]+", body):
+        body = body.replace(",", ".")  # 1 234,56; 0,75
     whole, _, places = body.replace(",", "").partition(".")
     digits = (whole + places).lstrip("0")
     kept = digits.rstrip("0")
