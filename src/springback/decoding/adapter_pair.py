@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from springback.core import Checkpoint
-from springback.decoding.lora_pair import AMATEUR, EXPERT, install, refuse_more, set_side, views
+from springback.decoding.lora_pair import AMATEUR, EXPERT, install, set_side, views
 from springback.models.checkpoint_pair import At
 from springback.models.loading import (
     Model,
@@ -32,7 +32,7 @@ from springback.models.placement import Placement
 from springback.settings import ChatSettings
 from springback.weights import hash_weights
 from springback.weights.adapters.combining import AdapterSum
-from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.adapters.reading import Adapter, check_bases, open_adapter, refuse_more
 from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
 from springback.weights.span import on_line
@@ -123,6 +123,8 @@ class AdapterPair:
         if which in ("ft", "early"):
             return self._set(AMATEUR, which)
         assert isinstance(which, Checkpoint)
+        if which.adapter is not None and which.path == self.base.path:
+            return self._set(AMATEUR, which)
         if which.content_hash == self.base.content_hash and which.adapter is None:
             return self._set(AMATEUR, "base")
         if self._other is None or self._other[0] != which:
@@ -133,7 +135,7 @@ class AdapterPair:
             self._other = which, fit_vocabulary(model, width, tokens, which.path)
         return self._other[1]
 
-    def _set(self, side: int, what: At | str) -> PreTrainedModel:
+    def _set(self, side: int, what: At | str | Checkpoint) -> PreTrainedModel:
         if side == AMATEUR:
             self._other = None
         if self._views is None:
@@ -150,11 +152,13 @@ class AdapterPair:
         return self._views[side]
 
     def _factors(
-        self, what: At | str, reader: Reader
+        self, what: At | str | Checkpoint, reader: Reader
     ) -> Callable[[str], tuple[Floats, Floats] | None]:
         """(B, A) of a module by its name, None where the base alone computes it."""
         if what == "base":
             return lambda name: None
+        if isinstance(what, Checkpoint):  # another run's by the same recipe, so of the same modules
+            return partial(open_adapter(str(what.adapter)).factors, reader)
         if isinstance(what, str):
             return partial(self._adapters[-1 if what == "ft" else -2].factors, reader)
         point = what if isinstance(what, tuple) else on_line(what, len(self._adapters))

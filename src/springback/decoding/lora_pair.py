@@ -22,7 +22,7 @@ from springback.errors import ModelError, describe
 from springback.models.placement import running_device
 from springback.models.quantized import computing_dtype, is_quantized
 from springback.models.views import view_of
-from springback.weights.adapters.reading import Adapter, check_bases, open_adapter
+from springback.weights.adapters.reading import check_bases, open_adapter, refuse_more
 from springback.weights.arithmetic import Floats
 from springback.weights.io.stream import Reader
 
@@ -115,17 +115,6 @@ def twin_of(expert: PreTrainedModel, amateur: PreTrainedModel | None) -> PreTrai
     return both if partner is not None and amateur is not None and partner() is amateur else None
 
 
-def refuse_more(adapter: Adapter) -> None:
-    """Raise for what an adapter holds besides LoRA on linear layers."""
-    odd = [n for n, m in adapter.modules.items() if m.embedding or m.bias or m.magnitude]
-    if odd or adapter.full:
-        what = odd[0] if odd else next(iter(adapter.full))
-        raise ModelError(
-            f"{adapter.root} holds more than LoRA matrices of linear layers ({what}); allowed on a "
-            "shared base: these alone; extrapolate --materialise with --base writes a full model"
-        )
-
-
 def load_twin(
     base: PreTrainedModel, expert: str | Path, amateur: str | Path | None
 ) -> tuple[PreTrainedModel, PreTrainedModel]:
@@ -136,7 +125,9 @@ def load_twin(
     Raises :class:`ModelError` for adapters of different bases, and for what is not LoRA on linear
     layers.
     """
-    adapters = [open_adapter(folder) for folder in (expert, amateur) if folder is not None]
+    adapters = [
+        open_adapter(folder, dora=True) for folder in (expert, amateur) if folder is not None
+    ]
     for adapter in adapters:
         refuse_more(adapter)
     check_bases(adapters[::-1])

@@ -39,7 +39,7 @@ from springback.weights.direction import (
     share_weights,
     slope_weights,
 )
-from springback.weights.io.aligning import align, require_different
+from springback.weights.io.aligning import align, read_config, require_different
 from springback.weights.io.folder import ADAPTER_CONFIG, Weights, open_weights
 from springback.weights.io.job import Job, Spread, check_settings, run
 from springback.weights.io.report import KIND, ExtrapolationReport, OutputDtype
@@ -49,6 +49,8 @@ from springback.weights.lowrank import Rows, memory_needed, top_directions
 
 #: A low-rank step is taken on this many elements at a time.
 _MATRIX_BLOCK = 8 * BLOCK
+#: Ways to quantise that leave no weights in full.
+_PACKED = ("bitsandbytes", "gptq", "awq", "fp8", "mxfp4")
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def along_job(
     line = Line(tuple(weights[:-1]), weights[-1], direction)
     speaker = progress or Silent()
     order = line_notes(folders, steps, how.shares, speaker)
+    leftover = _leftover(line.ft)
     settings: dict[str, Any] = {
         "kind": KIND,
         "mu": mu,
@@ -158,10 +161,24 @@ def along_job(
         threads=workers,
         progress=speaker,
         memory=_memory(line.ft, how.low_rank),
-        notes=(*order, *_notes(line.ft, mu, how.low_rank)),
+        config=leftover,
+        notes=(*order, *_notes(line.ft, mu, how.low_rank), *map(_left_out, leftover)),
         spread=spread,
         check=partial(require_different, weights),
     )
+
+
+def _leftover(ft: Weights) -> dict[str, None]:
+    """The key in config.json that says that weights are quantised which are not: merged or
+    dequantised ones lie under the config of their base, and no loader takes them so."""
+    said = read_config(ft).get("quantization_config")
+    kind = said.get("quant_method") if isinstance(said, dict) else None
+    whole = all(info.code in FLOAT_BYTES for _, info in ft.tensors.values())
+    return {"quantization_config": None} if whole and kind in _PACKED else {}
+
+
+def _left_out(key: str) -> str:
+    return f"config.json has a {key} and the weights are in full, so it was left out"
 
 
 def direction_weights(steps: Sequence[float], shares: Sequence[float] | None) -> tuple[float, ...]:
@@ -279,11 +296,16 @@ def _whole(line: Line, mu: float, name: str, code_out: str) -> Callable[[Reader]
 def copied(name: str, raws: Sequence[Bytes]) -> Bytes:
     """The bytes of a tensor without floats, which must be equal in all checkpoints."""
     if not all(np.array_equal(raw, raws[-1]) for raw in raws[:-1]):
-        raise ModelError(
-            f"{name} holds no floats and differs between the models; allowed: "
-            "equal in all; dequantise the models, or take checkpoints of one run"
-        )
+        raise differing_integers(name)
     return raws[-1]
+
+
+def differing_integers(name: str) -> ModelError:
+    """The error of a tensor without floats that is not equal in all checkpoints."""
+    return ModelError(
+        f"{name} holds no floats and differs between the models; allowed: "
+        "equal in all; dequantise the models, or take checkpoints of one run"
+    )
 
 
 def direction_rows(line: Line, name: str, reader: Reader) -> Rows:

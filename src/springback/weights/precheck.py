@@ -19,7 +19,13 @@ from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.weights.arithmetic import BLOCK, Floats, decode
 from springback.weights.direction import checkpoint_steps, slope_weights
-from springback.weights.extrapolation import Line, direction_rows, open_checkpoints
+from springback.weights.extrapolation import (
+    Line,
+    differing_integers,
+    direction_rows,
+    open_checkpoints,
+)
+from springback.weights.io.aligning import equal_values
 from springback.weights.io.job import check_settings
 from springback.weights.io.safetensors import FLOAT_BYTES, TensorInfo
 from springback.weights.io.stream import PIECE, Reader
@@ -104,9 +110,14 @@ def check_line(
     speaker = progress or Silent()
     speaker.stage("checking the line", len(floats))
     count = len(weights)
+    rest = line.ft.tensors.keys() - {info.name for info in floats}
     gram, norm, energy, kept = np.zeros((count, count)), 0.0, 0.0, 0.0
     try:
         with Reader() as reader, ThreadPoolExecutor(workers, "springback-precheck") as pool:
+            for name in sorted(rest):
+                *earlier, last = line.sources(name)
+                if not all(equal_values(reader, source, last) for source in earlier):
+                    raise differing_integers(name)
             for info in floats:
                 part, size = _products(line, info, reader, pool)
                 if not (np.isfinite(part).all() and math.isfinite(size)):

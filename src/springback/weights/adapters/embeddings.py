@@ -13,25 +13,12 @@ from typing import Any
 from springback.errors import ModelError
 from springback.weights.adapters.reading import Adapter
 from springback.weights.direction import group_of
-from springback.weights.io.aligning import EMBEDDING, equal_values, read_config
+from springback.weights.io.aligning import EMBEDDING, equal_values, is_tied
 from springback.weights.io.folder import Weights
 from springback.weights.io.safetensors import FLOAT_BYTES, TensorInfo
 from springback.weights.io.stream import Reader
 
 HEAD = "lm_head.weight"
-
-
-def is_tied(base: Weights) -> bool:
-    """Whether the base uses one tensor as input and output embedding.
-
-    By its config; where that has no such key, a base that stores one embedding matrix does.
-    """
-    config = read_config(base)
-    for part in (config, config.get("text_config")):
-        if isinstance(part, dict) and isinstance(tied := part.get("tie_word_embeddings"), bool):
-            return tied
-    stored = [t for _, t in base.tensors.values() if len(t.shape) == 2]
-    return sum(group_of(t.name) == "embeddings" for t in stored) < 2
 
 
 def fit_embeddings(

@@ -7,7 +7,7 @@ tensor, theta_ep = theta_ft + mu * direction as for full weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 from springback.errors import ModelError
 from springback.progress import Progress, Silent
 from springback.results.store import real_out
-from springback.weights.adapters.embeddings import fit_embeddings, is_tied
+from springback.weights.adapters.embeddings import fit_embeddings
 from springback.weights.adapters.reading import (
     Adapter,
     LoraModule,
@@ -39,7 +39,6 @@ from springback.weights.direction import (
     check_mu,
     checkpoint_labels,
     checkpoint_steps,
-    group_of,
     mu_for,
     mu_text,
 )
@@ -49,7 +48,7 @@ from springback.weights.extrapolation import (
     line_notes,
     shares_text,
 )
-from springback.weights.io.aligning import sound
+from springback.weights.io.aligning import EMBEDDING, is_tied, read_config, sound
 from springback.weights.io.folder import Weights, open_weights
 from springback.weights.io.job import Job, check_settings, run
 from springback.weights.io.report import ExtrapolationReport
@@ -59,6 +58,8 @@ from springback.weights.io.stream import Make, Part, Reader, Source, refuse_not_
 KIND = "extrapolated, materialised"
 #: Elements worked on at a time: a few float64 copies of it a thread.
 _STRIDE = 8 * BLOCK
+#: Kinds of models whose layers store their weights as (in, out).
+_TURNED = ("gpt2", "openai-gpt")
 
 
 def merge_each(
@@ -102,6 +103,7 @@ def materialise_adapters(
     speaker = progress or Silent()
     notes = (*line_notes(folders, steps, how.shares, speaker), *check_bases(opened, base))
     raw = sound(open_weights(base))
+    opened = [_turned_as(adapter, raw) for adapter in opened]
     opened, weights, config = fit_embeddings(opened, raw)
     _require_fit(opened, weights)
     touched = {n: _Tensor.of(n, opened, weights) for n in weights.tensors}
@@ -125,6 +127,14 @@ def materialise_adapters(
         check=partial(require_different_adapters, opened),
     )
     return run(job)
+
+
+def _turned_as(adapter: Adapter, base: Weights) -> Adapter:
+    """``adapter`` with fan_in_fan_out as the base's layers are, which PEFT goes by too."""
+    kind = read_config(base).get("model_type")
+    if kind is None:
+        return adapter
+    return replace(adapter, config={**adapter.config, "fan_in_fan_out": kind in _TURNED})
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ def _require_fit(adapters: Sequence[Adapter], base: Weights) -> None:
                     f"{base.root} has no tensor {name}, which {adapter.root} changes; allowed: the "
                     "base model as it was trained on, with untied layers where they were trained"
                 )
-            if tied and module_name and group_of(name) == "embeddings":
+            if tied and module_name and EMBEDDING.search(name):
                 raise ModelError(
                     f"{adapter.root} changes {name}, which the base ties to its other embedding, "
                     "so one tensor would have to be two; write an adapter instead"

@@ -19,7 +19,7 @@ from springback.weights.adapters.extrapolation import (
     AdapterReport,
     extrapolate_adapters,
 )
-from springback.weights.adapters.reading import open_adapter
+from springback.weights.adapters.reading import open_adapter, refuse_more
 from springback.weights.io.folder import ADAPTER, ADAPTER_CONFIG, hash_weights, readable_json
 from springback.weights.io.report import RECORD
 
@@ -45,7 +45,7 @@ def write_adapter_pair(
     """:func:`extrapolate_adapters`, with the last of ``adapters`` as the weak one beside it.
 
     A call that was cut off is completed by the next.  Raises as that function does, and for
-    lambda below 0 or alpha outside 0 to 1.
+    lambda below 0, alpha outside 0 to 1, and adapters of more than LoRA matrices.
     """
     lam, alpha = contrast.lam, contrast.alpha
     if not (0 < lam < float("inf") and 0 < alpha <= 1):
@@ -57,6 +57,8 @@ def write_adapter_pair(
             )
         )
     target = below(Path(out), AMATEUR_FOLDER)
+    for adapter in adapters:
+        refuse_more(open_adapter(adapter))  # the two share one base where they are decoded
     report = extrapolate_adapters(adapters, how, out, progress)
     ft = open_adapter(adapters[-1]).root
     if target.exists() and hash_weights(target) != hash_weights(ft):

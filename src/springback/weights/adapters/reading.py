@@ -40,6 +40,7 @@ _KNOWN = {
     *("auto_mapping", "inference_mode", "runtime_config", "qalora_group_size", "velora_config"),
     *("corda_config", "eva_config", "loftq_config", "lora_ga_config"),
     *("megatron_config", "megatron_core", "ensure_weight_tying"),
+    *("lora_dtype", "lorap_lr_ratio", "lorap_emb_lr"),  # of ms-swift, for training
 }
 #: Ways to begin that leave the base weights alone; others (PiSSA, OLoRA, CorDA, LoftQ, …) do not.
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
@@ -247,6 +248,8 @@ def _module(
     magnitude = parts.get("magnitude")
     if magnitude is not None and (embedding or not config.get("use_dora")):
         raise _refused(root, f"{name} has a magnitude, which is not taken there")
+    if magnitude is None and config.get("use_dora"):
+        raise _refused(root, f"use_dora is true and {name} has no magnitude")
     return LoraModule(name, a, b, scaling, embedding, parts.get("bias"), magnitude)
 
 
@@ -266,6 +269,18 @@ def _setting(
     if not given or not math.isfinite(number):
         raise _refused(root, f"{default} of {name} is {number!r}: not a number")
     return float(number)
+
+
+def refuse_more(adapter: Adapter) -> None:
+    """Raise for what an adapter holds besides LoRA on linear layers."""
+    odd = [n for n, m in adapter.modules.items() if m.embedding or m.bias or m.magnitude]
+    if odd or adapter.full:
+        what = odd[0] if odd else next(iter(adapter.full))
+        raise ModelError(
+            f"{adapter.root} holds more than LoRA matrices of linear layers ({what}); allowed on a "
+            "shared base: these alone; merge it into its base (merge_and_unload in PEFT; of two, "
+            "extrapolate --materialise with --base writes a full model)"
+        )
 
 
 def check_bases(adapters: list[Adapter], base: str | Path | None = None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ from springback.weights.io.stream import PIECE, Reader, Source
 CONFIG = "config.json"
 _SHOWN = 3
 #: Segments of a tensor's name that torch.compile, DistributedDataParallel, FSDP, activation
-#: checkpoints and DeepSpeed put in.
+#: checkpoints, DeepSpeed and value heads put in.
 WRAPPERS = frozenset(
     {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
+    | {"pretrained_model"}
 )
+#: A tensor of an adapter that stands in a model, and the weight that it stands beside.
+_UNMERGED = re.compile(r"\.(lora_[A-Za-z_]+|base_layer)\.")
 #: What a causal language model's names begin with.
 _ROOTS = frozenset({"model", "transformer", "gpt_neox", "backbone"})
 _HEADS = frozenset({"lm_head", "embed_out"})
@@ -72,6 +76,16 @@ def refuse_empty(weights: Weights) -> None:
         )
 
 
+def refuse_unmerged(root: Path | str, names: Iterable[str]) -> None:
+    """Raise :class:`ModelError` for a model saved with its adapter in it: loaders leave that out,
+    and a product of two extrapolated factors is not the extrapolated product."""
+    if beside := next((name for name in sorted(names) if _UNMERGED.search(name)), None):
+        raise ModelError(
+            f"{root} holds {beside}, of a LoRA adapter that is not merged; allowed: plain weights, "
+            "or an adapter as PEFT saves it; merge it (merge_and_unload in PEFT) and save it again"
+        )
+
+
 def read_config(weights: Weights, *, lenient: bool = False) -> Mapping[str, Any]:
     """The folder's config.json, empty without one, or (``lenient``) if it cannot be read."""
     if not (weights.root / CONFIG).exists():
@@ -91,6 +105,7 @@ def sound(weights: Weights, *, lenient: bool = False) -> Weights:
     ``lenient``: a config that cannot be read counts as none, since only the weights are used.
     """
     refuse_empty(weights)
+    refuse_unmerged(weights.root, weights.tensors)
     config = read_config(weights, lenient=lenient)
     if _nested(config):  # of several models' names and shapes the config says too little
         return _named(weights, {name: without_wrappers(name) for name in weights.tensors})
@@ -239,17 +254,44 @@ def loose_name(name: str) -> str:
     return ".".join(parts)
 
 
+def is_tied(weights: Weights, *, lenient: bool = False) -> bool:
+    """Whether a model uses one tensor as input and output embedding.
+
+    By its config; where that has no such key, a model that stores one embedding matrix does.
+    """
+    config = read_config(weights, lenient=lenient)
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict) and isinstance(tied := part.get("tie_word_embeddings"), bool):
+            return tied
+    return sum(bool(EMBEDDING.search(name)) for name in weights.tensors) < 2
+
+
 def _with_tied(early: Weights, ft: Weights) -> Weights:
-    """``early`` with ft's embeddings, where a head equal to its embedding is not stored in both."""
+    """``early`` with ft's embeddings, where one tensor stands for two in early or in both.
+
+    A head equal to its embedding need not be stored in both, nor under the same name; a head that
+    ft has untied was early's embedding.
+    """
     tensors = dict(early.tensors)
+    ft_one = _one_embedding(ft)
+    one = _one_embedding(early) if ft_one is not None or not is_tied(ft) else None
     for name in ft.tensors.keys() - early.tensors.keys():
         twin = _equal_embedding(ft, name)
         if twin is not None and twin in early.tensors:
             tensors[name] = early.tensors[twin]
+        elif one is not None and EMBEDDING.search(name):
+            tensors[name] = early.tensors[one]
     for name in early.tensors.keys() - ft.tensors.keys():
-        if _equal_embedding(early, name) is not None:
+        if (name == one and ft_one is not None) or _equal_embedding(early, name) is not None:
             del tensors[name]
     return replace(early, tensors=tensors)
+
+
+def _one_embedding(weights: Weights) -> str | None:
+    """The embedding that a model whose config ties them stores; None where that is not so."""
+    stored = [name for name in weights.tensors if EMBEDDING.search(name)]
+    tied = len(stored) == 1 and (weights.root / CONFIG).exists() and is_tied(weights, lenient=True)
+    return stored[0] if tied else None
 
 
 def _equal_embedding(weights: Weights, name: str) -> str | None:

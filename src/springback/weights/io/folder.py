@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,12 @@ def open_weights(folder: str | Path) -> Weights:
     return Weights(root, files, tensors, index)
 
 
+def weight_files(folder: str | Path) -> list[Path]:
+    """The weight files that a loader reads, sorted by name, and no others that lie beside them."""
+    root = _root(folder)
+    return [inside(root, name) for name in _weight_names(root)[0]]
+
+
 def tensor_names(folder: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
     """Name -> (shape, dtype name such as ``bfloat16``) of every tensor stored in ``folder``.
 
@@ -130,9 +137,9 @@ def hash_weights(folder: str | Path) -> str:
     root = _root(folder)
     if record := freed_record(root):
         return str(record["content_hash"])
-    names, _ = _weight_names(root)
-    if names == [ADAPTER]:
-        names = [ADAPTER_CONFIG, ADAPTER]
+    names = [ADAPTER_CONFIG, ADAPTER]  # also where its merged model lies beside it
+    if not all((root / name).exists() for name in names):
+        names, _ = _weight_names(root)
     paths = [inside(root, name) for name in names]
     with ThreadPoolExecutor(max_workers=4) as pool:
         return combine(dict(zip(names, pool.map(file_digest, paths), strict=True)))
@@ -244,7 +251,14 @@ def _elsewhere(root: Path) -> str:
         script = f"python zero_to_fp32.py {root} OUT --safe_serialization"
         return f"; these are parts of DeepSpeed: {script}"
     inner = [n for n in names if any((root / n / f).is_file() for f in (SINGLE, INDEX, ADAPTER))]
-    return f"; name {root / inner[-1]}, which has some" if inner else ""
+    if inner:  # of checkpoint-900 and checkpoint-1000 the later one
+        last = max(inner, key=lambda n: [int(d) for d in re.findall(r"\d+", n)])
+        return f"; name {root / last}, which has some"
+    if ADAPTER in names:
+        return f"; {ADAPTER} needs its {ADAPTER_CONFIG} beside it: copy that file too"
+    if other := [n for n in names if n.endswith((".gguf", ".safetensors"))]:
+        return f"; it holds {other[0]}, which no loader takes: write it anew by save_pretrained"
+    return "; name a folder written by save_pretrained"
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -322,12 +322,13 @@ def _write_index(job: Job, partial: Partial, layouts: Mapping[str, Layout]) -> N
     assert source is not None
     index = readable_json(source)
     listed = {info.name: name for name, x in layouts.items() for info, _, _ in x.entries}
-    if job.dtype == "auto" and index["weight_map"] == listed:
+    metadata = index.get("metadata")
+    # Loaders write into the metadata, so an index must have some.
+    if job.dtype == "auto" and index["weight_map"] == listed and isinstance(metadata, dict):
         (partial.folder / INDEX).write_bytes(source.read_bytes())
         return
     index["weight_map"] = listed
     size = sum(x.nbytes - len(x.header) for x in layouts.values())
-    metadata = index.get("metadata")
     index["metadata"] = {**(metadata if isinstance(metadata, dict) else {}), "total_size": size}
     write_text(partial.folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from springback.core import to_jsonable
 from springback.results.provenance import package_version
 from springback.results.store import write_json, write_text
-from springback.weights.io.folder import ADAPTER_CONFIG, INDEX, inside, readable_json
+from springback.weights.io.folder import ADAPTER_CONFIG, inside, readable_json
 
 OutputDtype = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES: tuple[str, ...] = get_args(OutputDtype)
@@ -27,8 +28,12 @@ KIND = "extrapolated"
 SCHEMA_VERSION = 1
 
 _COPIED_SUFFIXES = frozenset({".json", ".jinja", ".txt", ".model", ".tiktoken"})
-#: Small files of the source that speak of the source: its training state, hashes and index.
-_NOT_COPIED = frozenset({RECORD, INDEX, ADAPTER_CONFIG, "trainer_state.json"})
+#: Small files of the source that speak of the source: its training state, settings (which may hold
+#: a token of the Hub), results, hashes and indexes.
+_NOT_COPIED = re.compile(
+    f"{RECORD}|{ADAPTER_CONFIG}|trainer_state.json|(training_)?args.json|"
+    r"\w+_results.json|.*\.index(\.\w+)?\.json"
+)
 _TEMPLATES = "additional_chat_templates"
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 
@@ -124,7 +129,7 @@ def side_files(root: Path) -> Iterator[str]:
     if (root / _TEMPLATES).is_dir():
         names += [f"{_TEMPLATES}/{p.name}" for p in (root / _TEMPLATES).iterdir()]
     for name in sorted(names):
-        wanted = Path(name).suffix in _COPIED_SUFFIXES and name not in _NOT_COPIED
+        wanted = Path(name).suffix in _COPIED_SUFFIXES and not _NOT_COPIED.fullmatch(name)
         if wanted and not (root / name).is_dir():
             yield name
 
@@ -132,7 +137,7 @@ def side_files(root: Path) -> Iterator[str]:
 def change_config(folder: Path, changes: Mapping[str, Any]) -> None:
     """Write ``changes`` into config.json, into the config of a model inside it where that has them.
 
-    Does nothing without a config.json.
+    A key that changes to None goes.  Does nothing without a config.json.
     """
     path = folder / "config.json"
     config = readable_json(path) if path.exists() else None
@@ -144,6 +149,7 @@ def change_config(folder: Path, changes: Mapping[str, Any]) -> None:
             inner[key] = value
         if key in config or not (isinstance(inner, dict) and key in inner):
             config[key] = value
+    config = {key: value for key, value in config.items() if changes.get(key, key) is not None}
     write_text(path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 

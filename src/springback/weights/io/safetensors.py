@@ -30,7 +30,7 @@ _NAMES = {
     "BOOL": "bool",
     **{f"{c}{n}": f"{w}{n}" for c, w in (("U", "uint"), ("I", "int")) for n in (8, 16, 32, 64)},
 }
-_LFS_POINTER = b"version https://git-lfs"
+LFS_POINTER = b"version https://git-lfs"
 
 
 def dtype_name(code: str) -> str:
@@ -72,7 +72,7 @@ def read_file(path: Path, name: str) -> TensorFile:
     """
     try:
         with path.open("rb") as handle:
-            if handle.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            if handle.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise ModelError(f"{path} is a git-lfs pointer, not weights; run: git lfs pull")
             with safe_open(str(path), framework="numpy"):
                 pass
