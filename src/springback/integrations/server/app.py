@@ -134,7 +134,7 @@ class Server:
         @app.exception_handler(RequestValidationError)
         async def invalid(request: Request, error: RequestValidationError) -> Response:
             faults = [
-                f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}"
+                f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {_fault(fault)}"
                 for fault in error.errors()
             ]
             return JSONResponse(Refused(400, "; ".join(faults[:3])).body(), 400)
@@ -221,6 +221,13 @@ class Server:
         if with_usage:
             yield _event(reply.usage(call.usage()))
         yield "data: [DONE]\n\n"
+
+
+def _fault(fault: Any) -> str:
+    """What pydantic says of a fault, in the words of a request's sender."""
+    if fault["type"] == "extra_forbidden":
+        return "this field is not supported; leave it out"
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 def _event(data: dict[str, Any]) -> str:

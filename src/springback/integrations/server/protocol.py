@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from springback.core import Row, RowKind
 from springback.data import framed
@@ -57,6 +66,27 @@ _IDLE = (
 #: What a message may hold beside its text that would change an answer.  Its further fields are
 #: metadata of the client's.
 _OF_MESSAGES = ("tool_calls", "function_call", "audio", "refusal", "prefix", "partial")
+
+
+#: Numbers of a request; pydantic would read true as 1.
+_NUMBERS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "n",
+    "seed",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+)
+#: Below this a temperature is 0: dividing by it may overflow, and no other token would be drawn.
+_COLD = 1e-6
+
+
+def _among(value: Any, allowed: tuple[Any, ...]) -> bool:
+    """Whether a value is one of these; true is not 1 and false not 0, as in JSON."""
+    return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed)
 
 
 class Refused(Exception):
@@ -121,10 +151,14 @@ class Request(_Given):
         if not isinstance(given, dict):
             raise ValueError("the body is not a JSON object")
         for name, allowed in _INERT.items():
-            if given.get(name) is not None and given[name] not in allowed:
+            if given.get(name) is not None and not _among(given[name], allowed):
                 raise ValueError(
                     f"{name} is not supported; allowed: {json.dumps(allowed[-1])}; leave it out"
                 )
+        for name in _NUMBERS:
+            if isinstance(given.get(name), bool):
+                shown = json.dumps(given[name])
+                raise ValueError(f"{name} is {shown}; allowed: a number; change it or leave it out")
         dropped = (*_INERT, *_IDLE)
         return {k: v for k, v in given.items() if k not in dropped and not asks_for_nothing(k, v)}
 
@@ -194,7 +228,7 @@ class ChatRequest(Request):
         alone = all(role == "system" for role, _ in before)
         text = framed(loaded.template, last[1]) if alone else last[1]
         kind: RowKind = "qa" if alone and loaded.asks else "chat"
-        row = Row(kind, text, "", turns=tuple(before))
+        row = Row(kind, text, "", turns=tuple(before), place="the messages")
         try:
             return [encode_prompt(loaded.tokenizer, row, loaded.system)]
         except SpringbackError as error:
@@ -204,7 +238,18 @@ class ChatRequest(Request):
 class CompletionRequest(Request):
     """``POST /v1/completions``: bare text, no template."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[StrictInt] | list[list[StrictInt]]
+
+    @field_validator("prompt", mode="wrap")
+    @classmethod
+    def _of_one_form(cls, given: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(given)
+        except ValidationError as error:  # whose lines name each form in turn
+            raise ValueError(
+                "allowed: a text, a list of texts, a list of token ids, or a list of such lists; "
+                "send one of these"
+            ) from error
 
     def prompts(self, loaded: Loaded) -> list[list[int]]:
         """One or several prompts as token ids."""
@@ -255,6 +300,7 @@ def decode_settings(
             "context_length_exceeded",
         )
     temperature = request.temperature or 0.0
+    temperature = 0.0 if temperature < _COLD else temperature
     seed = request.seed if request.seed is not None else secrets.randbits(31)
     tokenizer, kind = loaded.tokenizer, Row("chat", "", "")
     return DecodeSettings(

@@ -58,19 +58,20 @@ class Worker:
 
     @property
     def waiting(self) -> int:
-        """Rows that wait."""
+        """Rows that wait and are still wanted."""
         with self._changed:
             return self._rows()
 
     def _rows(self) -> int:
-        return sum(len(job.prompts) for job in self._waiting)
+        return sum(len(job.prompts) for job in self._waiting if not job.cancelled.is_set())
 
     @property
     def closing(self) -> bool:
         return self._closing
 
     def submit(self, job: Job) -> None:
-        """Raises :class:`Busy` when ``queue`` rows wait, :class:`Closed` after :meth:`close`."""
+        """Raises :class:`Busy` when ``queue`` rows wait, :class:`Closed` after :meth:`close`.  Rows
+        whose client has left take no place."""
         with self._changed:
             if self._closing:
                 raise Closed
