@@ -34,6 +34,7 @@ from springback.results.store import (
     require_named,
     require_plain,
 )
+from springback.weights import is_adapter
 from springback.weights.io.freed import free_weights, weight_files
 
 _T = TypeVar("_T")
@@ -219,7 +220,7 @@ def _spare(root: Path) -> Iterator[tuple[Path, str, str, float | None]]:
                 if place.name.startswith("."):
                     yield place, "half-written", "nothing needs it", 0.0
                     continue
-                if not weight_files(place):
+                if not weight_files(place) or is_adapter(place):  # small, and read at once
                     continue
                 what = "merged copy" if kind == "merge" else "weights"
                 yield place, what, f"{_REMADE[kind]}, only if they are needed", seconds

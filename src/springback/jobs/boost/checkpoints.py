@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from springback.core import Checkpoint, Run, Slice, content_hash
+from springback.core import Checkpoint, Run, Slice
 from springback.decoding.adapter_pair import require_shared_base
 from springback.errors import ModelError, SpringbackError
-from springback.jobs.boost.epochs import train_epochs
+from springback.jobs.boost.epochs import on_base, train_epochs
 from springback.jobs.boost.settings import BoostSettings
 from springback.models.hub import base_of, local_folder, looks_like_hub_id
 from springback.models.loading import resolve
@@ -26,7 +26,7 @@ from springback.weights.adapters.reading import (
 from springback.weights.direction import order_notes
 from springback.weights.extrapolation import open_checkpoints
 from springback.weights.io.aligning import require_different
-from springback.weights.io.folder import freed_record
+from springback.weights.io.folder import freed_record, weight_files
 from springback.weights.io.freed import free_weights
 
 
@@ -135,12 +135,7 @@ def _adapters(
             f"it in memory: {error}"
         )
         return _merged(adapters, base, settings, store, progress, why)
-    return tuple(_on_base(base, str(folder)) for folder in adapters)
-
-
-def _on_base(base: Checkpoint, adapter: str) -> Checkpoint:
-    both = content_hash([base.content_hash, hash_weights(adapter)])
-    return Checkpoint(base.path, base.revision, adapter, both)
+    return tuple(on_base(base, str(folder), hash_weights(folder)) for folder in adapters)
 
 
 def _merged(
@@ -169,7 +164,7 @@ def _merged(
     folders = [store.checkpoint(run, label) for label in labels]
     if not all(map(_freed, folders)):
         progress.note(why)
-        size = sum(f.stat().st_size for f in Path(base.path).glob("*.safetensors"))
+        size = sum(f.stat().st_size for f in weight_files(base.path))
         require_space(store.root, 2 * count * size, "merging adapters into copies of their base")
     done = []
     for number, folder in enumerate(folders):

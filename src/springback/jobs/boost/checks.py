@@ -23,7 +23,6 @@ from springback.data import (
     split_conditions,
     split_rows,
     task_of,
-    where_is,
 )
 from springback.decoding.gate import parse_gate
 from springback.errors import DataError, SpringbackError, describe
@@ -107,7 +106,7 @@ def check_values(settings: BoostSettings) -> BoostSettings:
     if raw and settings.quantize:
         raise SpringbackError(
             describe(
-                f"--quantize {settings.quantize} with --train, which trains all weights",
+                f"--quantize {settings.quantize} with --train, which trains on a base in full",
                 "--early and --ft, two adapters of one run",
                 "leave it out, or give adapters",
             )
@@ -151,6 +150,7 @@ def check_values(settings: BoostSettings) -> BoostSettings:
         mu=candidates(settings.mu, "mu", above),
         lam=candidates(settings.lam, "lambda", above),
         lam_cd=candidates(settings.lam_cd, "cd-lambda", above),
+        rewind=_rewinds(settings.rewind),
         ablate_weak=_ablated(settings, raw),
         gate=str(parse_gate(settings.gate)) if settings.gate else None,
         temperature=_temperature(settings),
@@ -158,6 +158,16 @@ def check_values(settings: BoostSettings) -> BoostSettings:
     auto = settings.precision == "auto"  # which is one of the others, by the device
     check_recipe((replace(settings, precision=PRECISIONS[0]) if auto else settings).recipe())
     return settings
+
+
+def _rewinds(shares: tuple[float, ...]) -> tuple[float, ...]:
+    """Shares of the last update to go back by, from small to large, each once."""
+    if bad := [share for share in shares if not 0 < share <= 1]:
+        raise SpringbackError(
+            f"--rewind has {', '.join(f'{share:g}' for share in bad)}; allowed: shares of the last "
+            "update, above 0 and at most 1 (the early checkpoint); change it"
+        )
+    return tuple(sorted({*shares}))
 
 
 def _temperature(settings: BoostSettings) -> float | None:
@@ -269,7 +279,7 @@ def load_data(settings: BoostSettings, note: Callable[[str], None] = lambda text
                 "grade; give question/answer rows, or map fields with --field answer=COLUMN"
             )
         if name in sources:
-            _check_references(settings, parts[name], name, sources[name])
+            question_format(settings).check_references(parts[name])
     require_disjoint(list(parts.values()))
     train = _answered(parts["train"]) if "train" in parts else None
     if train and any(row.rejected for row in train.rows):
@@ -326,18 +336,6 @@ def _of_harness(
         random.Random(settings.seed).shuffle(have)
         parts[name] = Slice.of(f"{harness.spec}/{name}", harness.spec, have[:limit], settings.seed)
     return parts
-
-
-def _check_references(settings: BoostSettings, part: Slice, name: str, source: str) -> None:
-    """Raise :class:`DataError` with the place of the first answer that cannot be read."""
-
-    def place(row: Row) -> str:
-        if is_built_in(source):
-            return part.name
-        fields, split = _reading(settings, source, name)
-        return where_is(row, source, fields=fields, split=split)
-
-    question_format(settings).check_references(part.rows, place)
 
 
 def _answered(train: Slice) -> Slice:

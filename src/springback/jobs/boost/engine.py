@@ -31,7 +31,11 @@ class Engine(Protocol):
     one mu and one weak model, and differ in lambda.  ``done`` is called with how many answers are
     finished since the last call.  ``kept``: the hash of the questions whose solutions the texts
     are, by which an engine may keep what it has read.
+
+    ``mixes``: :meth:`decode_each` takes any arms together, and is quicker so.
     """
+
+    mixes: bool
 
     def inputs(self) -> dict[str, Any]:
         """What the engine adds to the inputs of every run; nothing of Transformers."""
@@ -58,8 +62,13 @@ class Engine(Protocol):
         how: DecodeSettings,
         known: list[list[int]] | None,
         done: Callable[[int], None],
-    ) -> list[list[list[int]]]:
-        """:meth:`decode` by arm; ``known``: answers that are likely, which may save work."""
+        take: Callable[[int, list[list[int]]], None],
+    ) -> None:
+        """:meth:`decode` of each arm: ``take`` is called with its place among ``keys`` and its
+        answers, as soon as they are there.
+
+        ``known``: answers that are likely, which may save work.
+        """
 
     def text_nll(
         self, keys: Sequence[Mapping[str, Any]], texts: Sequence[Encoded], kept: str | None = None

@@ -7,7 +7,6 @@ Of two adapters it holds adapters, as ``load`` and ``serve`` take them; a full m
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +24,13 @@ from springback.models.loading import (
     tokenizer_source,
 )
 from springback.progress import Silent
-from springback.results.store import clear_folder, read_json, require_folder, write_json
+from springback.results.store import (
+    clear_folder,
+    link_or_copy,
+    read_json,
+    require_folder,
+    write_json,
+)
 from springback.settings import ChatSettings
 from springback.weights import Extrapolation, extrapolate, extrapolate_along
 from springback.weights.adapters.extrapolation import AdapterExtrapolation, extrapolate_adapters
@@ -101,7 +106,7 @@ def write_boosted(
     if amateur is not None:
         (new / amateur).mkdir()
         for path in _model_files(ft):
-            _link_or_copy(path, new / amateur / path.name)
+            link_or_copy(path, new / amateur / path.name)
     record |= {**facts, "amateur": amateur, "boosted_from": sources}
     write_json(new / BOOST_FILE, record)
     if ft.adapter is None:
@@ -141,11 +146,3 @@ def _name_end_tokens(folder: Path, ft: Checkpoint) -> None:
         return
     generation = configs.generation_config.to_diff_dict()
     write_json(folder / GENERATION_CONFIG, {**generation, "eos_token_id": list(ends)})
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """A hard link where the disk allows it: the weak model is the fine-tuned one, byte for byte."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)

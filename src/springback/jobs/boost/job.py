@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +32,7 @@ from springback.jobs.boost.on_ray import Workers
 from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.boost.precheck import precheck
 from springback.jobs.boost.questions import QuestionFormat, question_format
-from springback.jobs.boost.run_search import BEST, OfRun, methods_of, search_run
+from springback.jobs.boost.run_search import BEST, OfRun, methods_of, run_arms, search_run
 from springback.jobs.boost.scoring import Scoring
 from springback.jobs.boost.search import Choice, Searched, Tried, choice_of, grid, lowest
 from springback.jobs.boost.settings import BoostSettings
@@ -53,6 +54,9 @@ from springback.results.store import Store
 from springback.results.texts import QUESTIONS, Asked, write_texts
 from springback.results.writing import Clock, Result, write_result
 from springback.stats import bootstrap_interval
+
+#: The method that goes back from the fine-tuned model instead of further (``--rewind``).
+REWIND = "rewind"
 
 
 class Boost(Scoring):
@@ -81,29 +85,35 @@ class Boost(Scoring):
         self.narrowed, self.joint = {}, None
         tries = [Arm("ME only", mu, 0, None) for mu in s.mu]
         alone = [Arm("CD only", 0, v, "early") for v in s.lam_cd]
-        if not s.narrow:  # neither of the two waits for the other
-            self.make_elsewhere("score_all", [*tries, *alone], validation, "validation")
+        back = [Arm(REWIND, -share, 0, None) for share in s.rewind]
+        joint, points = s.search == "joint", run_arms(self) if s.run else []
+        pairs = self._pairs() if joint else []
+        self._ahead([*tries, *points, *alone, *back, *pairs], validation)
         searches = {"mu": self._search("mu", tries, validation)}
-        only_mu = searches["mu"].chosen.value
-        if s.search == "joint":
-            mu, lam = self._search_jointly(searches["mu"], validation)
-            points = self._at(mu)
-            searches["lambda"] = Searched(points, next(t for t in points if t.value == lam))
-        else:
-            mu = only_mu
-            tries = [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
+        mu = only_mu = searches["mu"].chosen.value
+        if joint:
+            mu, searches["lambda"] = self._search_jointly(searches["mu"], validation)
+        tries = [] if joint else [Arm("EpiCoDe", mu, v, "ft") for v in s.lam]
+        further = {
+            name: [replace(arm, lam=v) for v in s.lam] for name, arm in self._further(mu).items()
+        }
+        self._ahead([*tries, *chain.from_iterable(further.values())], validation)
+        if not joint:
             searches["lambda"] = self._search("lambda", tries, validation)
-            lam = searches["lambda"].chosen.value
         searches["cd_lambda"] = self._search("cd_lambda", alone, validation)
+        if back:
+            searches["rewind"] = self._search("rewind", back, validation)
         arms = {
             "fine-tuned": Arm("fine-tuned", 0, 0, None),
             "ME only": Arm("ME only", only_mu, 0, None),
             "CD only": Arm("CD only", 0, searches["cd_lambda"].chosen.value, "early"),
-            "EpiCoDe": Arm("EpiCoDe", mu, lam, "ft"),
+            "EpiCoDe": Arm("EpiCoDe", mu, searches["lambda"].chosen.value, "ft"),
         }
-        for name, arm in self._further(mu).items():
-            searches[name] = self._search(name, [replace(arm, lam=v) for v in s.lam], validation)
-            arms[arm.method] = replace(arm, lam=searches[name].chosen.value)
+        if back:
+            arms[REWIND] = Arm(REWIND, searches["rewind"].chosen.value, 0, None)
+        for name, tries in further.items():
+            searches[name] = self._search(name, tries, validation)
+            arms[tries[0].method] = replace(tries[0], lam=searches[name].chosen.value)
         for name, label in self.controls.items():
             if arms[name].key()["lam"]:
                 arms[label] = Arm(label, arms[name].step, 0, None)
@@ -115,6 +125,20 @@ class Boost(Scoring):
             baselines, searches["checkpoint"] = baseline_arms(self, validation)
             arms |= baselines
         return methods_of(arms, self.of_run), searches
+
+    def _ahead(self, arms: Sequence[Arm], validation: Slice) -> None:
+        """Make runs that wait for none of each other, where many at once are quicker: in other
+        processes, or as one batch."""
+        if self.settings.narrow:
+            return
+        self.make_elsewhere("score_all", arms, validation, "validation")
+        if self.engine.mixes:
+            self.score_all(arms, validation, "validation")
+
+    def _pairs(self) -> list[Arm]:
+        """Every mu with every lambda."""
+        s = self.settings
+        return [Arm("EpiCoDe", mu, lam, "ft") for mu in s.mu for lam in s.lam if lam]
 
     def _further(self, mu: float) -> dict[str, Arm]:
         """The further arms that the settings name, at EpiCoDe's mu, by the search for lambda."""
@@ -131,7 +155,7 @@ class Boost(Scoring):
         values = [arm.lam if arm.weak else arm.mu for arm in arms]
         kept = self._narrowed(name, arms, [{"value": v} for v in values], validation)
         tried = tuple(self.score_all([arms[i] for i in kept], validation, "validation"))
-        tried = tuple(sorted(tried, key=lambda t: t.value))
+        tried = tuple(sorted(tried, key=lambda t: abs(t.value)))  # of ties the smaller step wins
         choice = self._chosen(tried, [t.value for t in tried])
         return Searched(tried, tried[choice.index], choice)
 
@@ -158,11 +182,12 @@ class Boost(Scoring):
         )
         return kept
 
-    def _search_jointly(self, mus: Searched, validation: Slice) -> tuple[float, float]:
-        """Every mu with every lambda; the best pair, ties to the smaller mu, then lambda."""
+    def _search_jointly(self, mus: Searched, validation: Slice) -> tuple[float, Searched]:
+        """Every mu with every lambda; the mu of the best pair (ties to the smaller mu, then
+        lambda), and the lambdas that were tried there."""
         s = self.settings
         points = {(t.value, 0.0): replace(t, value=0.0) for t in mus.points if 0.0 in s.lam}
-        arms = [Arm("EpiCoDe", mu, lam, "ft") for mu in s.mu for lam in s.lam if lam]
+        arms = self._pairs()
         labels = [{"mu": arm.mu, "lam": arm.lam} for arm in arms]
         kept = self._narrowed("joint", arms, labels, validation)
         tried = self.score_all([arms[i] for i in kept], validation, "validation")
@@ -172,11 +197,7 @@ class Boost(Scoring):
         places = [(mu, mu * lam) for mu, lam in order]
         best = order[self._chosen([points[p] for p in order], places).index]
         self.joint = (points, best)
-        return best
-
-    def _at(self, mu: float) -> tuple[Tried, ...]:
-        assert self.joint is not None
-        return tuple(t for (m, _), t in sorted(self.joint[0].items()) if m == mu)
+        return best[0], Searched(tuple(points[p] for p in order if p[0] == best[0]), points[best])
 
     def joint_points(self) -> tuple[JointCandidate, ...] | None:
         """The joint search as the result file records it; None where there was none."""

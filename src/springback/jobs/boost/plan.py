@@ -77,7 +77,8 @@ class Stage:
     """Work of one kind: how many ways to decode, on how many questions, and tokens.
 
     ``trained``, ``scored``: tokens through the model; ``passes``: steps of decoding, each of one
-    model for a batch; ``decoded``: tokens that these decode, each model's counted.
+    model for a batch; ``decoded``: tokens that these decode, each model's counted.  ``share``: of
+    the work of training all weights.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Stage:
     scored: float = 0.0
     passes: float = 0.0
     decoded: float = 0.0
+    share: float = 1.0
 
 
 def rows_of(settings: BoostSettings) -> Load:
@@ -134,7 +136,8 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     found = []
     if s.train and not (s.early and s.ft):
         trained = s.epochs * load.rows["train"] * load.learned.mean
-        found.append(Stage("training", 1, load.rows["train"], trained=trained))
+        share = 2 / 3 if s.lora_rank else 1.0  # of an adapter no gradients of the other weights
+        found.append(Stage("training", 1, load.rows["train"], trained=trained, share=share))
     if s.precheck:
         rows = min(PRECHECK_ROWS, load.rows["validation"])
         scored = PRECHECK_MUS * rows * solution
@@ -145,6 +148,8 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
     pairs = left(contrasts * len(mu) if joint else contrasts)
     found.append(decoded("search of both" if joint else "search of lambda", pairs, valid, 2, 0))
     found.append(decoded("search of CD only", left(sum(v > 0 for v in alone)), valid, 2, 1))
+    if s.rewind:
+        found.append(decoded("search of rewind", left(len(s.rewind)), valid, 1, len(s.rewind)))
     if more:
         found.append(decoded("further searches", more * left(contrasts), valid, 2, more))
     if s.baselines:
@@ -153,7 +158,8 @@ def stages(settings: BoostSettings, load: Load) -> list[Stage]:
             found.append(decoded("majority of samples", -(-3 // times), test, 1, 0))
         found.append(decoded("average of probabilities", 1, test, 2, 2))
         found.append(decoded("best checkpoint", 1, test, 1, 1))
-    found.append(decoded("test, one model", 2, test, 1, 2))
+    plain = 2 + bool(s.rewind)
+    found.append(decoded("test, one model", plain, test, 1, plain))
     found.append(decoded("test, two models", 2 + more, test, 2, 2 + more))
     return found
 
@@ -172,12 +178,14 @@ def phases_of(
     ``beside``: what is held in either, such as the libraries.
     """
     s, phases = settings, dict[str, Parts]()
+    adapter = adapter or shape.adapter_weights(s.lora_rank)
     if s.train and not (s.early and s.ft):
         mixed = s.precision == "bf16-mixed"
         learning = Training(
             s.train_batch_size,
             load.learned.most,
             mixed,
+            s.lora_rank,
             cpu=cpu,
             checkpointed=s.checkpoint_activations,
         )
@@ -204,7 +212,8 @@ def disk_bytes(
     s, disk = settings, 0.0
     if s.train and not (s.early and s.ft):
         stored = 4
-        disk = (s.epochs + 4) * 4 * shape.weights
+        adapter = adapter or shape.adapter_weights(s.lora_rank)
+        disk = (s.epochs + 4) * 4 * (adapter or shape.weights)
     if s.write_model:  # the expert, and the weak model beside it
         disk += 2 * stored * (adapter or shape.weights)
     return disk
@@ -273,7 +282,8 @@ def plan_by_size(settings: BoostSettings, asked: PlanSettings) -> str:
     plans = []
     for model in map(architecture, asked.size):
         trains = listed[0].trained > 0
-        for adapter in (0.0,) if trains else (0.0, model.adapter_weights(RANK)):
+        learned = model.adapter_weights(settings.lora_rank)
+        for adapter in (learned,) if trains else (0.0, model.adapter_weights(RANK)):
             plans.append(_large(settings, model, (machine, asked), dtype, adapter))
     head = f"a boost computed in {dtype}, questions of {load.prompt.most} tokens and answers of "
     head += f"{settings.max_new_tokens} at the most, {batch_of(settings)} at once"
@@ -317,7 +327,7 @@ def seconds_of(stage: Stage, model: Architecture, speeds: Speeds) -> float:
     """Work over speed: 6 N FLOP a trained token, 2 N a scored one, weights read at every pass."""
     n = model.weights
     return (
-        6 * n * stage.trained / speeds.train
+        6 * n * stage.trained * stage.share / speeds.train
         + 2 * n * stage.scored / speeds.score
         + speeds.decoding(n, stage.passes, stage.decoded)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from springback.data.grading import (
     require_math,
     without_thoughts,
 )
-from springback.errors import DataError, SpringbackError, describe, did_you_mean
+from springback.errors import DataError, SpringbackError, describe, did_you_mean, shown
 from springback.integrations.lm_eval_tasks import (
     FORM,
     HarnessTask,
@@ -97,19 +97,19 @@ class QuestionFormat:
             "extraction": reading,
         }
 
-    def check_references(self, rows: Sequence[Row], source: Callable[[Row], str]) -> None:
+    def check_references(self, part: Slice) -> None:
         """Raise :class:`SpringbackError` at the first row whose answer its metric cannot read.
 
-        ``source`` says where a row stands.  A function of the user's own reads what it likes.
+        A function of the user's own reads what it likes.
         """
-        for row in rows:
+        for row in part.rows:
             metric = self.metric_of(row)
             if metric is None:
                 continue
             try:
                 check_reference(metric, row.answer or "", letters=letters_of(row))
             except DataError as error:
-                raise DataError(f"{source(row)}: {error}") from error
+                raise DataError(f"{row.place or part.name}: {error}") from error
 
     def grade(self, rows: Sequence[Row], texts: Sequence[str]) -> list[bool | float]:
         """The score of each completion: :meth:`outcomes` without the reason."""
@@ -160,7 +160,8 @@ class QuestionFormat:
     def _scored(self, rows: Sequence[Row], index: Sequence[int], returned: object) -> list[float]:
         """What came back for the rows ``index``, as numbers; raises unless these are scores."""
         own = self.grader or self.harness
-        places = [f"row {i + 1} ({rows[i].prompt[:40]!r})" for i in index]
+        read = [f" ({rows[i].place})" if rows[i].place else "" for i in index]
+        places = [f"row {i + 1}{where}" for i, where in zip(index, read, strict=True)]
         return _scores(own.name if own else self.metric, returned, places)
 
     def readings(self, rows: Sequence[Row], texts: Sequence[str]) -> list[str | None]:
@@ -220,18 +221,19 @@ def _scores(name: str, given: object, places: Sequence[str]) -> list[float]:
     """What a metric returned, one number from 0 to 1 for each of ``places``; raises else."""
     allowed = f"a list of {len(places)} values, each true or false or a score from 0 to 1"
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        shown = f"a {type(given).__name__}"
+        problem = f"a {type(given).__name__}"
     else:
         values = list(given)
-        shown = f"{len(values)} values"
+        problem = f"{len(values)} values"
         if len(values) == len(places):
             scores = [_score(value) for value in values]
             if None not in scores:
                 return [score for score in scores if score is not None]
             odd = scores.index(None)
-            shown = f"{repr(values[odd])[:60]} for {places[odd]}"
+            problem = f"{shown(values[odd])} for {places[odd]}"
     raise SpringbackError(
-        f"the metric {name} returned " + describe(shown, allowed, "mend it").removeprefix("given: ")
+        f"the metric {name} returned "
+        + describe(problem, allowed, "mend it").removeprefix("given: ")
     )
 
 

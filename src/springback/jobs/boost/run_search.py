@@ -40,11 +40,9 @@ def search_run(job: Scoring, epicode: tuple[Arm, Tried], validation: Slice) -> O
     model goes as far.  Ties go to the earlier candidate, the fine-tuned model first and the pair
     last, since it costs two models.
     """
-    line = (*job.before, job.early, job.ft)
-    folders = [Path(c.adapter or c.path) for c in line]
-    names, steps = [folder.name for folder in folders], steps_of(folders)
-    points = points_of_run(steps, names, job.settings.mu)
-    arms = [Arm(p.name, p.weights[-1], 0, None, point=p.weights) for p in points]
+    line = _line(job)
+    names, steps, points = _points(job)
+    arms = _arms_at(points)
     tried = list(job.score_all(arms, validation, "validation"))
     pair, of_pair = epicode
     if pair.key()["lam"]:
@@ -62,6 +60,26 @@ def search_run(job: Scoring, epicode: tuple[Arm, Tried], validation: Slice) -> O
     shares = None if best is pair else shares_of(point.weights)
     record = RunChoice(tuple(names), tuple(steps), _norms(gram), point.name, shares)
     return OfRun(searched, best if best is pair else replace(best, method=BEST), record)
+
+
+def run_arms(job: Scoring) -> list[Arm]:
+    """An arm for every point of the run."""
+    return _arms_at(_points(job)[-1])
+
+
+def _arms_at(points: Sequence[Point]) -> list[Arm]:
+    return [Arm(p.name, p.weights[-1], 0, None, point=p.weights) for p in points]
+
+
+def _line(job: Scoring) -> tuple[Checkpoint, ...]:
+    return (*job.before, job.early, job.ft)
+
+
+def _points(job: Scoring) -> tuple[list[str], tuple[float, ...], list[Point]]:
+    """What the checkpoints are called, their training steps, and the points that they span."""
+    folders = [Path(c.adapter or c.path) for c in _line(job)]
+    names, steps = [folder.name for folder in folders], steps_of(folders)
+    return names, steps, points_of_run(steps, names, job.settings.mu)
 
 
 def _products(job: Scoring, line: Sequence[Checkpoint]) -> Floats:

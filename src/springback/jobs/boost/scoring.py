@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any, Literal
 
 from springback.core import Checkpoint, Row, Run, Slice, byte_size
@@ -34,6 +35,7 @@ from springback.models.encoding import (
 from springback.models.loading import check_same_tokenizer, load_tokenizer
 from springback.models.memory import available_bytes
 from springback.models.placement import placement
+from springback.probes import TextNLL
 from springback.progress import Progress
 from springback.results.store import Store
 from springback.results.texts import Answer
@@ -168,6 +170,8 @@ class Scoring:
         if letters:
             alone = [arm for arm in arms.values() if not arm.votes]
             self.make_elsewhere("letters", alone, questions, part)
+        if self.engine.mixes:
+            self.score_all(list(arms.values()), questions, part)
         by_weak = sorted(arms, key=lambda name: arms[name].key()["weak"] or "")
         tried = {}
         for name in by_weak:
@@ -210,7 +214,8 @@ class Scoring:
         return nll_withheld(questions, part, self.train)
 
     def score_all(self, arms: Sequence[Arm], questions: Slice, part: str) -> list[Tried]:
-        """:meth:`score` of many arms, each group with one mu and one weak model at once.
+        """:meth:`score` of many arms, each group with one mu and one weak model at once, or all of
+        them where the engine mixes.
 
         The tokens are the same up to rounding (:func:`springback.decoding.decode_variants`).
         """
@@ -219,7 +224,10 @@ class Scoring:
             return [self.score(arm, questions, part) for arm in arms]
         rendered = self.format.render(questions)
         runs = [self.run("score", arm, rendered, part) for arm in arms]
-        for group in self._missing(runs, arms):
+        groups = self._missing(runs, arms)
+        if self.engine.mixes and groups and not self.by_likelihood:
+            groups = [[scored for group in groups for scored in group]]
+        for group in groups:
             self._score_group(group, rendered, part)
         return [
             self._tried(arm, self.store.results(run) or {}, questions, part)
@@ -248,17 +256,17 @@ class Scoring:
             for (run, _), results in zip(group, graded, strict=True):
                 self.store.commit(run, results)
             return
+        nlls = self._nlls(arms, rendered, part)  # first, so that an arm is kept once it is decoded
         known = self._known(arms[0], rendered, part)
         how = replace(self._how(rendered), gate=gate_of(keys[0]))
-        answers = self.engine.decode_each(
-            keys, self._prompts(rendered), how, known, self.progress.advance
-        )
-        for key, ids in zip(keys, answers, strict=True):
-            if not key["lam"]:
-                self._answers[rendered.content_hash, at_of(key)] = ids
-        nlls = self._nlls(arms, rendered, part)
-        for (run, _), ids, nll in zip(group, answers, nlls, strict=True):
-            self.store.commit(run, self._graded(ids, nll, rendered))
+
+        def take(i: int, ids: list[list[int]]) -> None:
+            if not keys[i]["lam"]:
+                self._answers[rendered.content_hash, at_of(keys[i])] = ids
+            self.store.commit(group[i][0], self._graded(ids, nlls[i], rendered))
+
+        prompts, advance = self._prompts(rendered), self.progress.advance
+        self.engine.decode_each(keys, prompts, how, known, advance, take)
 
     @property
     def by_likelihood(self) -> bool:
@@ -266,7 +274,7 @@ class Scoring:
         return self.format.harness is not None and self.format.harness.by_likelihood
 
     def _nlls(self, arms: Sequence[Arm], rendered: Slice, part: str) -> Sequence[Sequence[float]]:
-        """NLL of the reference solutions by arm (one mu and weak model); empty where withheld."""
+        """NLL of the reference solutions by arm; empty where withheld."""
         if self.withheld(rendered, part):
             return [()] * len(arms)
         return self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
@@ -274,8 +282,8 @@ class Scoring:
     def _graded_choices(
         self, arms: Sequence[Arm], nlls: Sequence[Sequence[float]], rendered: Slice
     ) -> list[dict[str, Any]]:
-        """What is stored of each arm (one mu and weak model): scores of the questions, and the
-        log-likelihood of each choice (nats, the pair unmasked as :func:`probes.pair_nll`)."""
+        """What is stored of each arm: scores of the questions, and log-likelihoods of the choices
+        (nats, the pair unmasked as :func:`probes.pair_nll`)."""
         assert self.format.harness is not None
         rows = rendered.rows
         choices = self.format.harness.choices(rows, self.tokenizer, self.settings.system)
@@ -289,9 +297,8 @@ class Scoring:
     def _choice_logliks(
         self, arms: Sequence[Arm], choices: Sequence[Sequence[Encoded]]
     ) -> list[list[list[float]]]:
-        """Log-likelihood of every choice of every question by arm (one mu and weak model), nats."""
-        keys = [arm.key() for arm in arms]
-        by_arm = self.engine.text_nll(keys, [choice for row in choices for choice in row])
+        """Log-likelihood of every choice of every question by arm, nats."""
+        by_arm = self._text_nll(arms, [choice for row in choices for choice in row])
         waiting = map(iter, by_arm)
         return [[[-next(scores).nats for _ in row] for row in choices] for scores in waiting]
 
@@ -323,13 +330,11 @@ class Scoring:
             self.elsewhere(how, groups, part)
 
     def _missing(self, runs: Sequence[Run], arms: Sequence[Arm]) -> list[list[tuple[Run, Arm]]]:
-        """Runs that are not done, each once, grouped by mu, weak model and gate."""
+        """Runs that are not done, each once, grouped by the models that decode them."""
         groups: dict[tuple[Any, ...], dict[str, tuple[Run, Arm]]] = {}
         for run, arm in zip(runs, arms, strict=True):
             if self.store.results(run) is None:
-                key = arm.key()
-                same = (at_of(key), key["weak"], key.get("gate"), "average" in key)
-                groups.setdefault(same, {})[run.id] = (run, arm)
+                groups.setdefault(_models_of(arm), {})[run.id] = (run, arm)
         return [list(group.values()) for group in groups.values()]
 
     def run(
@@ -403,12 +408,16 @@ class Scoring:
         return int(kept["rows"])
 
     def _announce(self, part: str, arms: Sequence[Arm], questions: int) -> None:
+        """Say which arms come; ``questions``: how many."""
         lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
         key = arms[0].key()
-        if arms[0].point is not None:
+        if len(set(map(_models_of, arms))) > 1:
+            self.progress.stage(f"{part}: {len(arms)} candidates together", questions)
+        elif arms[0].point is not None:
             self.progress.stage(f"{part}: {arms[0].method}", questions)
-            return
-        self.progress.stage(f"{part}: {arms[0].method}, mu {key['mu']:g}, lambda {lams}", questions)
+        else:
+            what = f"{part}: {arms[0].method}, mu {key['mu']:g}, lambda {lams}"
+            self.progress.stage(what, questions)
 
     def _prompts(self, rendered: Slice) -> list[list[int]]:
         system = self.settings.system
@@ -477,10 +486,25 @@ class Scoring:
         return [results["nll"] for results in stored if results] if all(stored) else None
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
-        """NLL of the reference solutions by arm (one mu and weak model), nats a token."""
-        keys, texts = [arm.key() for arm in arms], self.solutions(rendered)
-        by_arm = self.engine.text_nll(keys, texts, rendered.content_hash)
+        """NLL of the reference solutions by arm, nats a token."""
+        by_arm = self._text_nll(arms, self.solutions(rendered), rendered.content_hash)
         return [[s.per_token for s in scores] for scores in by_arm]
+
+    def _text_nll(
+        self, arms: Sequence[Arm], texts: Sequence[Encoded], kept: str | None = None
+    ) -> list[list[TextNLL]]:
+        """:meth:`Engine.text_nll` of any arms; neighbours with one mu and weak model at once."""
+        return [
+            scores
+            for _, same in groupby(arms, _models_of)
+            for scores in self.engine.text_nll([arm.key() for arm in same], texts, kept)
+        ]
+
+
+def _models_of(arm: Arm) -> tuple[Any, ...]:
+    """Which models an arm decodes by: mu, weak model and gate."""
+    key = arm.key()
+    return at_of(key), key["weak"], key.get("gate"), "average" in key
 
 
 def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -> ModelPair:

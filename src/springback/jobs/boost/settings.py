@@ -14,6 +14,8 @@ from springback.settings import (
     Settings,
     activations_setting,
     columns_setting,
+    lora_alpha_setting,
+    lora_rank_setting,
     setting,
 )
 
@@ -80,6 +82,8 @@ class CheckpointSettings(Settings, group="Checkpoints", changes="training"):
     learning_rate: float = setting(1e-5, "With --train.")
     train_batch_size: int = setting(16, "With --train.")
     epochs: int = setting(2, "With --train, at least 2.")
+    lora_rank: int = lora_rank_setting("With --train. ", added=True)
+    lora_alpha: int = lora_alpha_setting(added=True)
     precision: str = setting("auto", "Of training: auto, bf16-mixed or float32.")
     checkpoint_activations: bool = activations_setting()
     seed: int = setting(0, "Of data order and training.", changes="seed")
@@ -149,6 +153,12 @@ class SearchSettings(Settings, group="Search and methods", changes="method"):
         None,
         "One more method: contrast only where the expert is uncertain, top:P (its largest "
         "probability is at most P) or entropy:NATS (at least that).",
+    )
+    rewind: tuple[float, ...] = setting(
+        (),
+        "One more method that goes back from the fine-tuned model, by one of these shares of the "
+        "last update (0.5 is the average of both checkpoints, 1 the early one).",
+        added=True,
     )
     baselines: bool = setting(
         False,
@@ -227,6 +237,8 @@ class BoostSettings(
 
     def recipe(self) -> Recipe:
         return Recipe(
+            lora_rank=self.lora_rank,
+            lora_alpha=self.lora_alpha,
             learning_rate=self.learning_rate,
             batch_size=self.train_batch_size,
             epochs=self.epochs,

@@ -25,6 +25,8 @@ STATES = 1 << 28
 class TransformersEngine:
     """An :class:`springback.jobs.boost.engine.Engine`: two models in memory at most, in here."""
 
+    mixes = False
+
     def __init__(self, sweep: ModelPair, weak: Mapping[str, Checkpoint], timer: Timer) -> None:
         """``weak``: models beside the pair by their name in an arm."""
         self.sweep, self.weak, self.timer = sweep, weak, timer
@@ -58,10 +60,12 @@ class TransformersEngine:
         how: DecodeSettings,
         known: list[list[int]] | None,
         done: Callable[[int], None],
-    ) -> list[list[list[int]]]:
+        take: Callable[[int, list[list[int]]], None],
+    ) -> None:
         lams = [key["lam"] for key in keys]
         answers, _ = decode_variants(self._models(keys[0]), prompts, how, lams, known, done)
-        return [answers[lam] for lam in lams]
+        for i, lam in enumerate(lams):
+            take(i, answers[lam])
 
     @timed("scoring")
     def text_nll(

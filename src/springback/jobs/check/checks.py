@@ -8,6 +8,7 @@ from springback.data import require_source
 from springback.errors import SpringbackError, describe
 from springback.integrations.lm_eval_tasks import PREFIX, require_task
 from springback.jobs.check.settings import CheckSettings
+from springback.models.hub import nothing_at
 from springback.models.names import require_compute, require_model
 from springback.models.run_folder import checkpoints_of
 from springback.results.places import require_apart
@@ -80,6 +81,6 @@ def _require_named(name: str) -> None:
     looks = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.is_file()
     if looks and not path.is_dir():
         raise SpringbackError(
-            f"no model at '{name}'; allowed: a model folder, an adapter's folder, a hub id such as "
+            f"{nothing_at(name)}; allowed: a model folder, an adapter's folder, a hub id such as "
             "org/name, or a built-in name; check the path"
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from springback.core import Row, Slice
 from springback.data import LISTED, is_built_in, load_slice
-from springback.errors import DataError
+from springback.errors import DataError, shown
 from springback.integrations.eval_logs import clusters_of
 from springback.integrations.lm_eval_tasks import PREFIX, HarnessTask, load_task
 from springback.jobs.check.settings import CheckSettings
@@ -74,7 +74,7 @@ def _texts(s: CheckSettings, source: str, most: int, note: Callable[[str], None]
     short = next((row for row in part.rows if len(row.response.strip()) < 2), None)
     if short is not None:
         raise DataError(
-            f"{source!r} has a row without a text to score (it begins {short.prompt[:40]!r}); "
+            f"{short.place or repr(source)}: there is no text to score; "
             "allowed: texts, or prompts with responses; name prompts by --prompts"
         )
     rows = [replace(row, response=row.response[: s.text_characters]) for row in part.rows]
@@ -87,9 +87,9 @@ def _choices(s: CheckSettings, source: str, most: int, note: Callable[[str], Non
     for row in part.rows:
         if len(row.choices) < 2 or row.answer is None or len(row.answer) != 1:
             raise DataError(
-                f"{source!r} has a row with {len(row.choices)} choices and the answer "
-                f"{row.answer!r} (it begins {row.prompt[:40]!r}); allowed: questions with two or "
-                "more choices of which one is right; name other rows by --texts"
+                f"{row.place or repr(source)}: a row with {len(row.choices)} choices and the "
+                f"answer {shown(row.answer)}; allowed: questions with two or more choices of which "
+                "one is right; name other rows by --texts"
             )
     return _clustered(Item(source, "choice", part))
 
@@ -133,7 +133,14 @@ def _prompts(s: CheckSettings, source: str, kind: Kind, note: Callable[[str], No
         except DataError:
             part = _rows(s, source, s.prompt_rows, note)  # for its message
     rows = [
-        Row("pair", row.prompt or row.response, "", turns=row.turns, label=row.label)
+        Row(
+            "pair",
+            row.prompt or row.response,
+            "",
+            turns=row.turns,
+            label=row.label,
+            place=row.place,
+        )
         for row in part.rows
     ]
     return Item(source, kind, Slice.of(part.name, part.source, rows, part.seed))

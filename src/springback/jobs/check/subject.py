@@ -99,7 +99,8 @@ class Subject:
 
     def prompt(self, row: Row) -> list[int]:
         """Token ids of what the model reads before it answers a prompt."""
-        asked = Row("pair", framed(self.facts.template, row.prompt), "", turns=row.turns)
+        prompt = framed(self.facts.template, row.prompt)
+        asked = Row("pair", prompt, "", turns=row.turns, place=row.place)
         return encode_prompt(self.tokenizer, asked, self.system)
 
     def encode(self, item: Item) -> Any:
@@ -116,7 +117,7 @@ class Subject:
                 return item.harness.choices(rows, tokenizer, self.system)
             return [encode_prompt(tokenizer, row, self.system) for row in rows]
         except DataError as error:
-            raise DataError(f"{item.source!r}, read by {self.name}: {error}") from error
+            raise DataError(f"read by {self.name}: {error}") from error
 
     def _text(self, row: Row) -> Encoded:
         """All tokens of a text but the first; of a row with a prompt the response.  No end token,
@@ -126,8 +127,7 @@ class Subject:
         ids = self.tokenizer(row.response)["input_ids"]
         if len(ids) < 2:
             raise DataError(
-                f"{row.response[:40]!r} has {len(ids)} tokens; scoring needs 2 or more; leave it "
-                "out"
+                f"{row.named} has {len(ids)} tokens; scoring needs 2 or more; leave it out"
             )
         return Encoded(tuple(ids), 1, text_bytes(self.tokenizer, ids[1:]))
 

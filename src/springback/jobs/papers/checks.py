@@ -28,7 +28,7 @@ def refuse(name: str, scale: str, out: str | Path, given: Mapping[str, Any]) -> 
     if name == SCALE:
         values_of(scale, given)
     elif name in EPICODE:
-        epicode.check(epicode.settings_of(name, scale, given))
+        epicode.check(epicode.settings_of(name, scale, given), name == "epicode-theory")
     else:
         known = (*REPRODUCTIONS, SCALE, *THEORY, *EPICODE)
         if name not in known:

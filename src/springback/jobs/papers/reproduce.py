@@ -131,6 +131,7 @@ def _reproduce(
             analysis=analysis,
             verdict=compared_verdict(compared) if compared else only,
             computing=place.describe(),
+            jobs=results.values(),
         )
 
 

@@ -55,6 +55,7 @@ def seed_result(
                 tried.nll,
                 arms[name].key() == plain,
                 tried.cut_share,
+                tried.letters.probability if tried.letters else (),
             )
             for name, tried in tested.items()
         },

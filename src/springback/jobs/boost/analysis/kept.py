@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from statistics import fmean
 
 from springback.jobs.boost.search import Searched
-from springback.stats import Interval, mean_interval
+from springback.stats import Interval, paired_interval
 
 
 def why_kept(searches: Mapping[str, Searched]) -> str | None:
     """What the validation questions say of the best strength of extrapolation that was not chosen.
 
     The best is that of the highest mean score, ties to the lower NLL.  Differences to the
-    fine-tuned model are paired by question; intervals by Student's t.  None without a search of mu.
+    fine-tuned model are paired by question, with the intervals of the table.  None without a
+    search of mu.
     """
     tried = searches["mu"].points if "mu" in searches else ()
     base = next((t for t in tried if t.value == 0), None)
@@ -21,20 +22,16 @@ def why_kept(searches: Mapping[str, Searched]) -> str | None:
     if base is None or not others:
         return None
     best = max(others, key=lambda t: (fmean(t.correct), -fmean(t.nll) if t.nll else 0.0))
-    accuracy = _difference(best.correct, base.correct)
+    accuracy = paired_interval(best.correct, base.correct)
     text = f"Of the others mu = {best.value:g} did best on the {accuracy.n} validation questions: "
     text += f"accuracy {_with_bounds(accuracy, 100, '.1f')} points"
     if not best.nll or not base.nll:
         return f"{text} against it."
-    nll = _difference(best.nll, base.nll)
+    nll = paired_interval(best.nll, base.nll)
     text += f", NLL {_with_bounds(nll, 1, '.3f')} nats/token against it"
     if nll.bounds is not None and nll.high is not None and nll.high < 0 and accuracy.mean <= 0:
         text += "; likelier solutions, no more right answers (--choose-by nll goes by the first)"
     return f"{text}."
-
-
-def _difference(new: tuple[float, ...], old: tuple[float, ...]) -> Interval:
-    return mean_interval([a - b for a, b in zip(new, old, strict=True)])
 
 
 def _with_bounds(interval: Interval, scale: int, digits: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from springback.core import added
 from springback.errors import DataError
 from springback.jobs.boost.analysis.methods import adjusted
 from springback.results.boost_schema import (
@@ -46,7 +47,8 @@ class Answers:
 
     ``nll`` is empty where it is withheld.  ``same``: equal to the fine-tuned model by choice of the
     validation set.  ``cut``: share of answers that reached the limit of new tokens; None where that
-    is not known.
+    is not known.  ``letters``: how likely the right letter is among those on offer; empty where not
+    all questions are choices.
     """
 
     mu: float
@@ -55,6 +57,7 @@ class Answers:
     nll: tuple[float, ...]
     same: bool = False
     cut: float | None = None
+    letters: tuple[float, ...] = added(())
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
     seeds that agree by chance do not make up for few questions (null where the questions are the
     same, which it would count many times).
     ``p_t`` and ``p_wilcoxon`` are over the seeds' means, as in the paper; Holm is over
-    both tables, accuracy and NLL together, for each test.
+    both tables, accuracy and NLL together, for each test.  What is said of letters is a family of
+    its own.
     """
     names = method_names(seeds)
     methods = [_row(seeds, name, "fine-tuned", tolerance) for name in names]
@@ -88,6 +92,7 @@ def across(seeds: Sequence[SeedResult], tolerance: float = 0.01) -> dict[str, An
     ]
     rows = adjusted([*methods, *rivals], ("p_t", "nll_p_t"))
     rows = adjusted(rows, ("p_wilcoxon", "nll_p_wilcoxon"))
+    rows = adjusted(rows, ("letter_p_t",))
     return {
         "seeds": [s.seed for s in seeds],
         "questions": [len(s.questions) for s in seeds],
@@ -158,7 +163,10 @@ def means(seeds: Sequence[SeedResult], name: str, measure: str) -> list[float]:
 
 def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) -> SeedsMethod:
     arms = [s.methods[name] for s in seeds]
-    measured = all(s.methods[who].nll for s in seeds for who in (name, base))
+    measured, letters = (
+        all(getattr(s.methods[who], values) for s in seeds for who in (name, base))
+        for values in ("nll", "letters")
+    )
     row = SeedsMethod(
         name,
         base,
@@ -168,6 +176,7 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
         mean_interval(means(seeds, name, "nll")) if measured else None,
         verdict="same",
         cut=_mean_cut(arms),
+        letter_probability=mean_interval(means(seeds, name, "letters")) if letters else None,
     )
     if name == base or all(a.same for a in arms):
         return row
@@ -180,6 +189,9 @@ def _row(seeds: Sequence[SeedResult], name: str, base: str, tolerance: float) ->
         new, old = means(seeds, name, measure), means(seeds, base, measure)
         tests[f"{prefix}p_t"] = paired_t(new, old)
         tests[f"{prefix}p_wilcoxon"] = wilcoxon_exact(new, old) if len(seeds) > 1 else None
+    if letters:
+        tests["letter_difference"] = difference(seeds, name, base, "letters")
+        tests["letter_p_t"] = paired_t(means(seeds, name, "letters"), means(seeds, base, "letters"))
     gaps = [
         a - b
         for a, b in zip(means(seeds, name, "correct"), means(seeds, base, "correct"), strict=True)

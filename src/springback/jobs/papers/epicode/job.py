@@ -20,8 +20,8 @@ from springback.jobs.boost.plan_at_hand import peak_parts
 from springback.jobs.papers.claims import record
 from springback.jobs.papers.epicode import seed as seed_runs
 from springback.jobs.papers.epicode import tables
-from springback.jobs.papers.epicode.plan import check, planned
-from springback.jobs.papers.epicode.plan import settings_of as settings_of
+from springback.jobs.papers.epicode.plan import check, settings_of
+from springback.jobs.papers.epicode.plan_at_hand import NOT_RUN, cells, plan
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.models.memory_parts import total
@@ -32,27 +32,6 @@ from springback.results.places import require_same_kind
 from springback.results.reading import read_part
 from springback.results.store import Store, write_text
 from springback.results.writing import Clock, Result, write_result
-
-NOT_RUN = (
-    "The paper's scale names its models and data by hub id; it was not run for this version, so "
-    "memory and time are not known."
-)
-
-
-def plan(name: str, scale: str = "small", given: Mapping[str, Any] | None = None) -> list[str]:
-    """What :func:`reproduce_epicode` would run, line by line; loads no model and no data."""
-    lines = planned(name, scale, settings_of(name, scale, given or {}))
-    return [*lines, NOT_RUN] if scale == "paper" else lines
-
-
-def cells(settings: EpicodeSettings) -> list[Cell]:
-    """Every model with every task, before it is measured."""
-    every = []
-    for model in settings.series or (settings.model,):
-        for task in settings.tasks or (settings.task,):
-            name = Path(model or settings.ft or "").name
-            every.append(Cell(f"{name} / {task}" if task else name, model, task))
-    return every
 
 
 def reproduce_epicode(
@@ -71,7 +50,7 @@ def reproduce_epicode(
     clock, progress = Clock.start(), progress or default_progress()
     settings = settings_of(name, scale, given or {})
     theory, spread = name == "epicode-theory", on_ray(executor)
-    check(settings)
+    check(settings, theory, spread)
     for line in plan(name, scale, given):
         progress.note(line)
     analysed = []

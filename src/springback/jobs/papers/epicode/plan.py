@@ -9,7 +9,7 @@ from springback.data import is_built_in, is_local, split_conditions, task_of
 from springback.errors import DataError, SpringbackError
 from springback.jobs.boost.candidates import candidates
 from springback.jobs.boost.checks import ROWS, check_values
-from springback.jobs.boost.engine import VLLM
+from springback.jobs.boost.engine import VLLM, refuse_executor
 from springback.jobs.config import converted
 from springback.jobs.papers.claims import check_names
 from springback.jobs.papers.epicode.settings import EPICODE, EpicodeSettings, changed
@@ -45,8 +45,18 @@ def settings_of(name: str, scale: str, given: Mapping[str, Any]) -> EpicodeSetti
     return settings
 
 
-def check(settings: EpicodeSettings) -> None:
-    """Raise now what would stop the runs later: settings, and a task without data."""
+def check(settings: EpicodeSettings, theory: bool = False, spread: bool = False) -> None:
+    """Raise now what would stop the runs later: settings, and a task without data.
+
+    ``theory``: for ``epicode-theory``, which reads logits.  ``spread``: seeds are made by an
+    executor.
+    """
+    refuse_executor(settings, spread)
+    if theory and settings.engine == VLLM:
+        raise SpringbackError(
+            "epicode-theory with --engine vllm, which gives no logits; allowed: transformers; "
+            "leave it out"
+        )
     model = settings.series[0] if settings.series else settings.model
     if settings.smaller and settings.weak:
         raise SpringbackError(
@@ -58,10 +68,15 @@ def check(settings: EpicodeSettings) -> None:
             f"--smaller {settings.smaller} with a given pair; allowed: with --model, whose rows it "
             "is fine-tuned on; name a fine-tuned model with --weak"
         )
-    if settings.engine == VLLM:
+    if settings.smaller and settings.lora_rank:
         raise SpringbackError(
-            "--engine vllm with epicode-...; allowed: transformers, by which its seeds were made "
-            "and are compared; leave it out"
+            f"--smaller {settings.smaller} with --lora-rank {settings.lora_rank}; allowed: one of "
+            "them: a smaller model is fine-tuned in full; leave one out"
+        )
+    if settings.smaller and settings.engine == VLLM:
+        raise SpringbackError(
+            f"--smaller {settings.smaller} with --engine vllm; allowed: weak models of the "
+            "fine-tuned one's config; leave one of them out"
         )
     for task in settings.tasks or (settings.task,):
         try:

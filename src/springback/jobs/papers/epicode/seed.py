@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from springback.jobs.boost.analysis.logit_errors import Contrasted, Reference, t
 from springback.jobs.boost.arm import Arm
 from springback.jobs.boost.checkpoints import Pair, make_pair
 from springback.jobs.boost.checks import Data, check_settings, load_data
+from springback.jobs.boost.engine import VLLM
 from springback.jobs.boost.epochs import train_epochs
 from springback.jobs.boost.job import Boost
 from springback.jobs.boost.questions import question_format
@@ -101,10 +103,15 @@ def plan(
         inputs["start"] = resolve(settings.model or "").content_hash
         inputs["train"] = data.train.content_hash
         inputs["recipe"] = settings.recipe()
+        shown = question_format(settings).render(data.train)
+        if shown.content_hash != data.train.content_hash:
+            inputs["shown"] = shown.content_hash
     decoded = resolve(settings.ft or settings.model or "")
     tokenizer, configs = load_tokenizer(decoded, settings), read_configs(decoded.path)
     place = placement(settings).of_files(decoded.path)
     inputs |= place.inputs()
+    if settings.engine == VLLM:  # auto is Transformers here, on every machine
+        inputs["engine"] = VLLM
     # Wherever the seed is made: auto may stand for another dtype there.
     settings = replace(settings, dtype=dtype_name(place.dtype)) if place.dtype else settings
     inputs |= listed_stops(tokenizer, data.test.rows[0], configs)
@@ -154,9 +161,10 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
     """Train, choose, test: every method's answers (as :class:`SeedResult`)."""
     pair, boost = _begin(job, store, progress)
     boost.controls = CONTROLS
-    arms, searched = boost.choose(job.data.validation)
-    open_test(job.settings, pair, job.data.test, store)
-    tested = boost.score_each(arms, job.data.test, "test")
+    with closing(boost.engine):
+        arms, searched = boost.choose(job.data.validation)
+        open_test(job.settings, pair, job.data.test, store)
+        tested = boost.score_each(arms, job.data.test, "test", letters=True)
     kept: dict[str, Any] = to_jsonable(seed_result(job.settings.seed, arms, tested, job.data.test))
     return {
         **kept,
@@ -181,12 +189,14 @@ def methods(job: Job, store: Store, progress: Progress) -> dict[str, Any]:
 
 def _begin(job: Job, store: Store, progress: Progress) -> tuple[Pair, Boost]:
     s, train = job.settings, job.data.train
-    pair = make_pair(s, train, store, progress)
+    # Trained as it is tested: with the question in its template.
+    shown = question_format(s).render(train) if train is not None else None
+    pair = make_pair(s, shown, store, progress)
     labels = {}
-    if job.smaller and train is not None:
+    if job.smaller and shown is not None:
         start = resolve(job.smaller)
         done = train_epochs(
-            start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+            start, shown, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
         )
         pair.weak["other"] = done.points[-1].checkpoint
         labels["other"] = f"fine-tuned {Path(job.smaller).name}"
@@ -256,9 +266,9 @@ def _reference(job: Job, store: Store, progress: Progress) -> Reference | None:
     held = {row.prompt for part in (job.data.validation, job.data.test) for row in part.rows}
     if any(row.prompt in held for row in train.rows):
         raise DataError("the reference's rows hold questions of the test; use other data")
-    start = resolve(s.model or "")
+    start, shown = resolve(s.model or ""), question_format(s).render(train)
     done = train_epochs(
-        start, train, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
+        start, shown, s.recipe(), store, progress, s.system, s, s.checkpoint_activations
     )
     return Reference(done.points[-1].checkpoint)
 

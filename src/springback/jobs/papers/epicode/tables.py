@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 from springback.jobs.boost.analysis.methods import too_few
 from springback.jobs.papers import claims
-from springback.results.boost_schema import Difficulty, LambdaPoint
+from springback.results.boost_schema import Difficulty, LambdaPoint, SeedsComparison
 from springback.results.paper_schema import Agreement, Cell, Entry, Figures, Reproduction
 from springback.results.schema import Part, Verdict
 from springback.stats import Interval
+
+#: Columns of a table of choices whose letters were scored.
+_LETTERS = ("probability of the right letter, %", "its difference, points", "p of that (t, Holm)")
 
 
 def measured(name: str, cells: Sequence[Cell]) -> Figures:
@@ -22,11 +25,15 @@ def measured(name: str, cells: Sequence[Cell]) -> Figures:
 
 
 def _methods(cells: Sequence[Cell]) -> Figures:
-    columns = (
+    columns: tuple[str, ...] = (
         "model", "method", "accuracy, %", "against fine-tuned, points", "p (paired t)",
         "p (Wilcoxon)", "p (t, Holm)", "NLL difference, nats/token", "p of it (t, Holm)",
         "seeds better, worse", "verdict",
     )  # fmt: skip
+    every = [row for cell in cells for row in (*(cell.methods or ()), *(cell.rivals or ()))]
+    letters = any(row.letter_probability for row in every)
+    if letters:
+        columns = (*columns, *_LETTERS)
     rows: list[tuple[Entry, ...]] = []
     for cell in cells:
         for row in (*(cell.methods or ()), *(cell.rivals or ())):
@@ -43,9 +50,16 @@ def _methods(cells: Sequence[Cell]) -> Figures:
                     _p(row, "nll_p_t_holm"),
                     None if better is None else f"{better}, {row.seeds_worse}",
                     row.verdict,
+                    *(_letters(row) if letters else ()),
                 )
             )
     return Figures(columns, tuple(rows))
+
+
+def _letters(row: SeedsComparison) -> tuple[Entry, ...]:
+    """The cells of :data:`_LETTERS`."""
+    alone = None if row.against != "fine-tuned" else _percent(row.letter_probability)
+    return alone, _percent(row.letter_difference), _p(row, "letter_p_t_holm")
 
 
 def _difficulty(cells: Sequence[Cell]) -> Figures:

@@ -74,6 +74,7 @@ def _check_theorem(s: TheoremSettings) -> None:
         ("exponents", s.exponents, "above 0", not s.exponents or min(s.exponents) <= 0),
         ("overlaps", s.overlaps, "-1 to 1", any(not -1 <= w <= 1 for w in s.overlaps)),
         ("depths", s.depths, f"1 to {s.depth}", any(not 1 <= d <= s.depth for d in s.depths)),
+        ("seed", s.seed, "0 or more", s.seed < 0),
     )
 
 
@@ -175,6 +176,7 @@ def pareto_study(
 
 
 def _check_pareto(s: ParetoSettings) -> None:
+    refuse_wrong(("seed", s.seed, "0 or more", s.seed < 0))
     if not s.data:
         raise SpringbackError(describe("no data", "one data set or more", "name files or hub ids"))
     if s.rows < 0 or s.samples < 0:

@@ -74,6 +74,7 @@ def check(s: SpringsSettings) -> None:
         ("k", s.k, "one or more above 0", not s.k or min(s.k) <= 0),
         ("l", s.doses, "one or more above 0", not s.doses or min(s.doses) <= 0),
         ("seeds", s.seeds, "one or more different ones", not s.seeds or _twice(s.seeds)),
+        ("seeds", s.seeds, "0 or more each", min(s.seeds, default=0) < 0),
         ("symbols", s.symbols, "2 or more", s.symbols < 2),
         ("share", s.share, "inside (0, 1)", not 0 < s.share < 1),
         ("heads", s.heads, f"a divisor of --hidden {s.hidden}, with an even rest", _odd(s)),
