@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.series import Chart
 from springback.results.audit_schema import AtSize
 from springback.results.schema import Interval
@@ -102,9 +102,9 @@ def last(values: Sequence[AtSize]) -> tuple[int, Interval] | None:
 
 
 def fact(label: str, mean: Interval, unit: str, scale: float = 1.0, sign: bool = False) -> Fact:
-    inside = formatting.bounds(mean, scale, sign)
+    inside = text.bounds(mean, scale, sign)
     note = f"{inside} (95 %)" if inside else ("one value, no interval" * (mean.n == 1))
-    return Fact(label, formatting.value(mean, scale, sign), unit, note)
+    return Fact(label, text.value(mean, scale, sign), unit, note)
 
 
 def not_measured(name: str, title: str) -> Section:

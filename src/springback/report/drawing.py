@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from springback.report import formatting, theme
+from springback.report import text, theme
 from springback.report.estimate import Estimate
 from springback.report.series import Axis, Join, Plot, Series, is_open
 from springback.report.theme import LIGHT
@@ -128,15 +128,15 @@ def panel(
     figure = Figure(figsize=(FULL / 72, height / 72), dpi=72)
     figure.patch.set_gid("background")
 
-    def write(y: float, text: str, **how: Any) -> None:
-        figure.text(PAD / FULL, 1 - y / height, text, va="top", ha="left", **how)
+    def write(y: float, line: str, **how: Any) -> None:
+        figure.text(PAD / FULL, 1 - y / height, line, va="top", ha="left", **how)
 
-    write(PAD, formatting.short(title, 48), size=14, weight="bold", gid="title")
+    write(PAD, text.short(title, 48), size=14, weight="bold", gid="title")
     _write_legend(figure, rows, height)
     axes = []
-    for i, text in enumerate(above):
+    for i, line in enumerate(above):
         top = head + i * (plot_height + gap)
-        write(top - 22 if i else TITLE, formatting.short(text, 62), color=LIGHT["muted"])
+        write(top - 22 if i else TITLE, text.short(line, 62), color=LIGHT["muted"])
         box = ((PAD + left) / FULL, 1 - (top + plot_height) / height)
         size = ((WIDTH - left - right) / FULL, plot_height / height)
         axes.append(figure.add_axes((*box, *size)))
@@ -208,7 +208,7 @@ def power_axis(axis: Scale, low: float, high: float) -> None:
     ticks = [10.0**p for p in range(first, last + 1, -(-(last - first) // 6) or 1)]
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    axis.set_ticks(ticks, [formatting.power(tick) for tick in ticks])
+    axis.set_ticks(ticks, [text.power(tick) for tick in ticks])
 
 
 def dose_axis(axes: Axes, doses: Sequence[float]) -> None:
@@ -219,7 +219,7 @@ def dose_axis(axes: Axes, doses: Sequence[float]) -> None:
     axes.set_xscale("symlog", linthresh=positive[0], linscale=1.0, base=2)
     axes.set_xlim(left=-positive[0] * 0.35 if 0 in doses else None)
     shown = list(doses)[::-1][:: -(-len(doses) // 8)][::-1]
-    axes.set_xticks(shown, [formatting.plain(d) for d in shown])
+    axes.set_xticks(shown, [text.plain(d) for d in shown])
     axes.minorticks_off()
 
 
@@ -262,7 +262,7 @@ def draw_rows(axes: Axes, plot: Plot, axis: Axis) -> None:
         axes.text(
             0.0,
             row - 0.24,
-            formatting.middle(f"{name}: {value}" if missing else name, 48),
+            text.middle(f"{name}: {value}" if missing else name, 48),
             transform=axes.get_yaxis_transform(),
             va="center",
             color=LIGHT["muted" if missing else "ink"],

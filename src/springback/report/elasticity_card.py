@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.components import Cell, Fact, Grid, Section
 from springback.report.estimate import shown, shown_difference
 from springback.results.card_schema import Card, Comparison, StudyCard
@@ -48,9 +48,9 @@ def quantities_grid(label: str, quantities: Iterable[Quantity], first: str = "Qu
 def _quantity_row(q: Quantity) -> tuple[Cell, ...]:
     estimate, unit = shown(q)
     return (
-        Cell(formatting.sentence(q.title).removesuffix(".")),
-        Cell(formatting.estimate(estimate)),
-        Cell(formatting.limits(estimate) or "–"),
+        Cell(text.sentence(q.title).removesuffix(".")),
+        Cell(text.estimate(estimate)),
+        Cell(text.limits(estimate) or "–"),
         Cell(unit or "–"),
         Cell(q.label or "–", _reason(q)),
     )
@@ -67,8 +67,8 @@ def pairs_grid(card: Card) -> Grid:
     rows = tuple(
         (
             Cell(pair, q.title),
-            Cell(formatting.estimate(shown(q)[0])),
-            Cell(formatting.limits(shown(q)[0]) or "–"),
+            Cell(text.estimate(shown(q)[0])),
+            Cell(text.limits(shown(q)[0]) or "–"),
             Cell(q.label or "–", _reason(q)),
         )
         for pair, q in card.pairs.items()
@@ -99,8 +99,8 @@ def _card_cell(q: Quantity | None) -> Cell:
     if q is None:
         return Cell("–")
     estimate, _ = shown(q)
-    below = (formatting.limits(estimate), q.label, "" if estimate.known else q.reason)
-    return Cell(formatting.estimate(estimate), "; ".join(filter(None, dict.fromkeys(below))))
+    below = (text.limits(estimate), q.label, "" if estimate.known else q.reason)
+    return Cell(text.estimate(estimate), "; ".join(filter(None, dict.fromkeys(below))))
 
 
 def _numbers(values: Sequence[int]) -> str:
@@ -108,7 +108,7 @@ def _numbers(values: Sequence[int]) -> str:
 
 
 def _largest(card: Card | None) -> str:
-    return formatting.plain(max(card.doses)) if card is not None and card.doses else "–"
+    return text.plain(max(card.doses)) if card is not None and card.doses else "–"
 
 
 def report_link(folder: str | None) -> str:
@@ -147,9 +147,9 @@ def _difference_row(d: Difference, models: Models) -> tuple[Cell, ...]:
     return (
         Cell(models.title(d.quantity), unit),
         Cell(f"{d.a} minus {d.b}"),
-        Cell("open" if difference.value is None else formatting.estimate(difference, sign=True)),
-        Cell(formatting.limits(difference, sign=True) or "–"),
-        Cell("–" if d.p_holm is None else formatting.number(d.p_holm, 2)),
+        Cell("open" if difference.value is None else text.estimate(difference, sign=True)),
+        Cell(text.limits(difference, sign=True) or "–"),
+        Cell("–" if d.p_holm is None else text.number(d.p_holm, 2)),
         Cell(d.label or "–", tone="plain" if d.label else ""),
         Cell(d.method or "–"),
     )
@@ -168,14 +168,14 @@ def figures_grid(label: str, figures: Figures) -> Grid:
 
 def _entry_cell(given: Entry) -> Cell:
     if isinstance(given, Interval):
-        return Cell(formatting.value(given), formatting.bounds(given))
-    return Cell(formatting.entry(given))
+        return Cell(text.value(given), text.bounds(given))
+    return Cell(text.entry(given))
 
 
 def card_section(card: Card) -> Section:
-    largest = formatting.plain(max(card.doses, default=0))
+    largest = text.plain(max(card.doses, default=0))
     dose = f", then trained on up to {largest} of the opposite"
-    seeds = f", over {formatting.count(len(card.seeds), 'seed')}" if card.seeds else ""
+    seeds = f", over {text.count(len(card.seeds), 'seed')}" if card.seeds else ""
     return Section(
         "card",
         "Elasticity card",
@@ -203,9 +203,7 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
         f"Where a line does not say otherwise, it is of {_model_of(card)}; intervals are of 95 % "
         "over the seeds.",
         "Noise floor of scoring: "
-        + (
-            ", ".join(f"{k} {formatting.number(v, 2)}" for k, v in floor.items()) + " nats a token."
-        ),
+        + (", ".join(f"{k} {text.number(v, 2)}" for k, v in floor.items()) + " nats a token."),
     ]
     main = (card.quantities.get(key) for key in MAIN)
     grids = [quantities_grid("Quantities", card.quantities.values())]
@@ -215,7 +213,7 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
         grids.append(quantities_grid("Agreement of judges", card.agreement.values(), "Judges"))
     return {
         "card": card,
-        "model": formatting.short(card.model, 60) or "model without a name",
+        "model": text.short(card.model, 60) or "model without a name",
         "about": _about(card),
         "facts": [_fact(q) for q in main if q is not None],
         "grids": grids,
@@ -224,22 +222,22 @@ def page_content(card: Card, floor: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _about(card: Card) -> list[str]:
-    doses = formatting.plain(max(card.doses)) if card.doses else ""
+    doses = text.plain(max(card.doses)) if card.doses else ""
     numbers = ", ".join(f"{n:,}" for n in card.n_pos)
     return [
-        text
-        for text in (
-            formatting.count(len(card.seeds), "seed") if card.seeds else "",
+        part
+        for part in (
+            text.count(len(card.seeds), "seed") if card.seeds else "",
             ("as it is" if numbers == "0" else f"aligned on {numbers} examples") * bool(numbers),
             f"then up to {doses} of the opposite" if doses else "",
         )
-        if text
+        if part
     ]
 
 
 def _fact(q: Quantity) -> Fact:
     estimate, unit = shown(q)
-    limits = formatting.limits(estimate)
+    limits = text.limits(estimate)
     below = f"{limits} (95 %)" if limits else q.label or q.reason
-    title = formatting.sentence(q.title).removesuffix(".")
-    return Fact(title, formatting.estimate(estimate), unit, below)
+    title = text.sentence(q.title).removesuffix(".")
+    return Fact(title, text.estimate(estimate), unit, below)

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from springback.report import formatting, theme
+from springback.report import text, theme
 from springback.report.drawing import LegendItem, draw_plot, draw_rows, panel, style
 from springback.report.estimate import Estimate
 from springback.report.series import (
@@ -115,11 +115,11 @@ def _upright(
     by_place = _by_place(shown, shown.head[0])
     words = _by_series(caption, plots, axis) if kind == "line" else by_place
     words += "".join(
-        f" {formatting.capital(plot.level.label)}: {formatting.number(plot.level.mean)}."
+        f" {text.capital(plot.level.label)}: {text.number(plot.level.mean)}."
         for plot in plots
         if plot.level is not None and plot.level.label
     )
-    what = formatting.listing(plot.short for plot in plots)
+    what = text.listing(plot.short for plot in plots)
     alt = f"{caption.title}: {kind} chart of {what} against {axis.label}. {words}"
     reading = _reading(caption, plots)
     return Chart(caption.name, caption.title, caption.alt or alt, reading, shown, figure)
@@ -167,12 +167,12 @@ class _Column:
         if isinstance(value, str):
             return value
         if isinstance(value, Estimate):
-            return formatting.with_limits(value, sign)
+            return text.with_limits(value, sign)
         if isinstance(value, (int, float)):
             if self.decimals is None or not math.isfinite(value):
-                return formatting.number(value, sign=sign)
+                return text.number(value, sign=sign)
             value = Interval(value, None, None, 1)
-        form = formatting.both if bounds else formatting.value
+        form = text.both if bounds else text.value
         return form(value, sign=sign, decimals=self.decimals)
 
 
@@ -181,7 +181,7 @@ def _columns(caption: Caption, plots: Sequence[Plot]) -> list[_Column]:
     columns = []
     for plot in plots:
         means = (e.value for series in plot.measured for e in series.estimates)
-        decimals = formatting.common_decimals(m for m in means if m is not None)
+        decimals = text.common_decimals(m for m in means if m is not None)
         for series in plot.measured:
             name = f"{caption.legend} {series.label}".strip()
             if len(plot.measured) == 1 and (len(plots) > 1 or not name):
@@ -202,7 +202,7 @@ def _table(caption: Caption, plots: Sequence[Plot], axis: Axis) -> Table:
         return Table((*head, *axis.columns), tuple(every))
     values = [dict(zip(c.series.places, c.series.values, strict=True)) for c in columns]
     table = [
-        (formatting.plain(x), *(c.words(v.get(x)) for c, v in zip(columns, values, strict=True)))
+        (text.plain(x), *(c.words(v.get(x)) for c, v in zip(columns, values, strict=True)))
         for x in sorted({x for column in values for x in column})
     ]
     levels = [c.plot.level for c in columns]
@@ -220,7 +220,7 @@ def _by_series(caption: Caption, plots: Sequence[Plot], axis: Axis) -> str:
         every = zip(column.series.places, column.series.values, strict=True)
         known = [(x, value) for x, value in every if estimate_of(value).known]
         ends = [
-            f"{column.words(value, bounds=False)} at {formatting.plain(x)} {axis.unit}".strip()
+            f"{column.words(value, bounds=False)} at {text.plain(x)} {axis.unit}".strip()
             for x, value in known[:: max(1, len(known) - 1)]
         ]
         texts.append(f"{column.name}: {', '.join(ends) or 'not known'}")
@@ -247,7 +247,7 @@ def _reading(caption: Caption, plots: Sequence[Plot]) -> str:
         estimates = [v for v in values if isinstance(v, Estimate)]
         band = any(series.band for plot in plots for series in plot.series)
         if intervals:
-            note = formatting.interval_note(intervals, "Bands" if band else "Whiskers")
+            note = text.interval_note(intervals, "Bands" if band else "Whiskers")
         elif any(e.low is not None or e.high is not None for e in estimates):
             note = "Whiskers are 95 % intervals over the seeds."
         else:

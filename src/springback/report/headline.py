@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.components import Fact
 from springback.report.estimate import Estimate, shown
 from springback.results.audit_schema import Audit, HalfDose
@@ -77,7 +77,7 @@ def headlines(result: ResultFile) -> tuple[Headline, ...]:
     elif isinstance(analysis, Reproduction):
         headline = _of_reproduction(analysis)
     elif isinstance(analysis, Theory) and result.verdict and result.verdict.label:
-        headline = Headline(formatting.sentence(result.verdict.label))
+        headline = Headline(text.sentence(result.verdict.label))
     return (headline,) if headline is not None else _of_verdict(result.verdict)
 
 
@@ -92,7 +92,7 @@ def open_words(verdict: Verdict) -> str:
     for part in parts:
         counts[part.label] = counts.get(part.label, 0) + 1
     by_reason = ", ".join(f"{label} ({count})" for label, count in counts.items())
-    many = formatting.count(len(verdict.parts), "question")
+    many = text.count(len(verdict.parts), "question")
     are = "is" if len(parts) == 1 else "are"
     return f"{len(parts)} of {many} {are} left open: {by_reason}" if parts else ""
 
@@ -101,10 +101,10 @@ def _of_verdict(verdict: Verdict | None) -> tuple[Headline, ...]:
     """The first sentence of its text, or its label; nothing where there is neither."""
     if verdict is None or not (verdict.text or verdict.label):
         return ()
-    text = " ".join((verdict.text or verdict.label).split())
-    match = _FIRST.match(text)
-    text = match[1] if match else text
-    return (Headline(formatting.sentence(formatting.short(text, _LONGEST))),)
+    said = " ".join((verdict.text or verdict.label).split())
+    match = _FIRST.match(said)
+    first = match[1] if match else said
+    return (Headline(text.sentence(text.short(first, _LONGEST))),)
 
 
 @dataclass(frozen=True)
@@ -122,33 +122,33 @@ class _Fall:
 
     @property
     def opposite(self) -> str:
-        return f"{formatting.plain(self.largest)} examples of the opposite"
+        return f"{text.plain(self.largest)} examples of the opposite"
 
     def number(self, label: str, value: Estimate, unit: str) -> Fact:
-        note = formatting.limits(value)
+        note = text.limits(value)
         nothing = "one seed, no interval" if self.seeds == 1 else "no interval"
-        return Fact(label, formatting.estimate(value), unit, f"{note} (95 %)" if note else nothing)
+        return Fact(label, text.estimate(value), unit, f"{note} (95 %)" if note else nothing)
 
     def headline(self, lost: str, though: str = "") -> Headline:
         """``lost``: what half of is undone, in words."""
         if not self.took:
             number = self.number("Gained by aligning", self.gain, "nats/token")
-            text = f"Aligning on {self.n_pos:,} examples hardly took, so there is nothing to undo."
-            return Headline(text, number if self.gain.known else None)
+            said = f"Aligning on {self.n_pos:,} examples hardly took, so there is nothing to undo."
+            return Headline(said, number if self.gain.known else None)
         if self.reached:
-            many = formatting.estimate(self.half)
+            many = text.estimate(self.half)
             one = many == "1"
             number = self.number("Dose that undoes half", self.half, "example" + "s" * (not one))
             undo = "example of the opposite undoes" if one else "examples of the opposite undo"
-            return Headline(f"{formatting.capital(many)} {undo} half of {lost}{though}.", number)
-        text = f"{self.opposite} do not undo half of {lost}"
+            return Headline(f"{text.capital(many)} {undo} half of {lost}{though}.", number)
+        said = f"{self.opposite} do not undo half of {lost}"
         if self.share.value is None:
-            return Headline(f"{text}{though}.")
-        shown_share = formatting.number(self.share.value, 2)
+            return Headline(f"{said}{though}.")
+        shown_share = text.number(self.share.value, 2)
         if self.share.value <= 0:
-            return Headline(f"{text}: they take nothing back{though}.")
+            return Headline(f"{said}: they take nothing back{though}.")
         number = self.number("Taken back at the largest dose", self.share, "% of the gain")
-        return Headline(f"{text}: they take back {shown_share} % of it{though}.", number)
+        return Headline(f"{said}: they take back {shown_share} % of it{though}.", number)
 
 
 def _of_audit(audit: Audit) -> Headline | None:
@@ -183,10 +183,10 @@ def _of_audit(audit: Audit) -> Headline | None:
         return fall.headline(lost)
     level = None
     if audit.finished is not None:
-        value = formatting.number(audit.finished.level, sign=True)
-        title = f"{formatting.capital(lost)}, as it is"
+        value = text.number(audit.finished.level, sign=True)
+        title = f"{text.capital(lost)}, as it is"
         level = Fact(title, value, audit.finished.unit, "")
-    return Headline(f"{formatting.capital(lost)} is not above 0: nothing can be undone.", level)
+    return Headline(f"{text.capital(lost)} is not above 0: nothing can be undone.", level)
 
 
 #: What the controls say against the fall, where they were decisive.
@@ -254,9 +254,9 @@ def _of_boost(boost: Boost) -> Headline | None:
         number = None
         if tuned is not None and tuned.accuracy is not None:
             number = _number("Accuracy, fine-tuned", tuned.accuracy, "%", 100, sign=False)
-        text = "Validation chose nothing over it: the fine-tuned model is kept as it is."
-        return Headline(text, number)
-    asked = formatting.count(method.difference.n, "test question")
+        said = "Validation chose nothing over it: the fine-tuned model is kept as it is."
+        return Headline(said, number)
+    asked = text.count(method.difference.n, "test question")
     return _boosted("The boosted model", method.verdict, method.difference, ("on", asked))
 
 
@@ -264,24 +264,24 @@ def _boosted(
     what: str, verdict: str | None, difference: Interval, over: tuple[str, str]
 ) -> Headline:
     """``over``: what the difference is of, such as "on", "128 test questions"."""
-    size = formatting.number(100 * abs(difference.mean), 2)
+    size = text.number(100 * abs(difference.mean), 2)
     points = "1 point" if size == "1" else f"{size} points"
     said = _BOOSTED.get(verdict or "")
     if said is None:
         who = what.replace("The ", "the ", 1)
-        text = f"{over[1]} leave open whether {who} is better than the fine-tuned model"
+        sentence = f"{over[1]} leave open whether {who} is better than the fine-tuned model"
     else:
-        text = f"{what} {said.format(points=points)} {' '.join(over)}"
-    return Headline(f"{text}.", _number("Difference in accuracy", difference, "points", 100))
+        sentence = f"{what} {said.format(points=points)} {' '.join(over)}"
+    return Headline(f"{sentence}.", _number("Difference in accuracy", difference, "points", 100))
 
 
 def _number(
     label: str, value: Interval | None, unit: str, scale: float = 1, sign: bool = True
 ) -> Fact:
     """A value with its interval; ``scale``: what it is multiplied by."""
-    inside = formatting.bounds(value, scale, sign)
+    inside = text.bounds(value, scale, sign)
     note = f"{inside} (95 %)" if inside else "no interval"
-    return Fact(label, formatting.value(value, scale, sign), unit, note)
+    return Fact(label, text.value(value, scale, sign), unit, note)
 
 
 def _of_check(check: Check) -> Headline | None:
@@ -295,16 +295,16 @@ def _of_check(check: Check) -> Headline | None:
     if not model.measures:
         return None
     worse, better = ([m for m in kept if m.label == word] for word in ("worse", "better"))
-    measures = formatting.count(len(kept), "measure")
+    measures = text.count(len(kept), "measure")
     also = f", and {len(better)} better" if better else ""
-    text = f"Fine-tuning made {len(worse)} of {measures} of what should be kept worse{also}"
+    said = f"Fine-tuning made {len(worse)} of {measures} of what should be kept worse{also}"
     if not worse:
-        text = f"Nothing that should be kept got worse beyond noise, in {measures}"
-        text += f" ({len(better)} got better)" if better else ""
+        said = f"Nothing that should be kept got worse beyond noise, in {measures}"
+        said += f" ({len(better)} got better)" if better else ""
     if task:
         learned = f"the task got {task[-1].label}"
-        text = f"{text}; {learned}" if kept else formatting.capital(learned)
-    return Headline(f"{text}.".replace("got undecided", "is undecided"), _strongest(worse or kept))
+        said = f"{said}; {learned}" if kept else text.capital(learned)
+    return Headline(f"{said}.".replace("got undecided", "is undecided"), _strongest(worse or kept))
 
 
 def _strongest(measures: Sequence[CheckedMeasure]) -> Fact | None:
@@ -313,7 +313,7 @@ def _strongest(measures: Sequence[CheckedMeasure]) -> Fact | None:
         return None
     m = min(measures, key=lambda one: 1.0 if one.p_holm is None else one.p_holm)
     share = m.unit == "share"
-    label = f"{formatting.capital(m.words)}: {m.label}, {m.better} is better"
+    label = f"{text.capital(m.words)}: {m.label}, {m.better} is better"
     return _number(label, m.difference, "points" if share else m.unit, 100 if share else 1)
 
 
@@ -321,8 +321,8 @@ def _of_run(along: AlongRun) -> Headline:
     chosen = next(p for p in along.points if p.name == along.chosen)
     same = along.chosen == along.best
     why = "it learned most" if same else "it learned as much as the best within noise"
-    text = f"Take {along.chosen}: {why}, and lost least of what should be kept among such."
-    return Headline(text, _number(f"Learned at {along.task}", chosen.learned, along.unit))
+    said = f"Take {along.chosen}: {why}, and lost least of what should be kept among such."
+    return Headline(said, _number(f"Learned at {along.task}", chosen.learned, along.unit))
 
 
 def _of_reproduction(reproduction: Reproduction) -> Headline | None:
@@ -334,7 +334,7 @@ def _of_reproduction(reproduction: Reproduction) -> Headline | None:
     cells = reproduction.cells
     rows = [m for m in (cells[0].methods or () if len(cells) == 1 else ()) if m.method == "EpiCoDe"]
     if rows and rows[0].difference is not None and not cells[0].theory:
-        seeds = formatting.count(rows[0].difference.n, "seed")
+        seeds = text.count(rows[0].difference.n, "seed")
         return _boosted("EpiCoDe", rows[0].verdict, rows[0].difference, ("over", seeds))
     return None
 
@@ -359,4 +359,4 @@ def _of_life(life: LifeCycle) -> Headline | None:
     ]
     unit = life.quantities["fall"].unit if "fall" in life.quantities else "nats/token"
     number = _number("Fall, for each doubling of size", falls["size"].slope, unit)
-    return Headline(formatting.sentence("; ".join(texts)), number)
+    return Headline(text.sentence("; ".join(texts)), number)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from springback.errors import StoreError, describe
-from springback.report import elasticity_card, formatting, picture, texts
+from springback.report import elasticity_card, picture, text, texts
 from springback.report.audit import chapter as audit_chapter
 from springback.report.audit.protections import protection_sections
 from springback.report.boost import chapter as boost_chapter
@@ -29,6 +30,9 @@ from springback.results.redaction import redacted_command
 from springback.results.schema import KINDS, Demo, ResultFile, Verdict, read
 from springback.results.store import read_json, require_named, whole_folder, write_text
 from springback.results.theory_schema import Theory
+
+if TYPE_CHECKING:
+    import jinja2
 
 RESULT = "result.json"
 REPORT = "report.html"
@@ -111,7 +115,7 @@ def build(out: Path) -> Path:
     require_named(out)
     source = out / RESULT
     if not source.is_file():
-        jobs = f"springback {formatting.listing(KINDS)}"
+        jobs = f"springback {text.listing(KINDS)}"
         raise StoreError(
             f"there is no {RESULT} in {out}: "
             + describe(out, f"a folder that {jobs} wrote to with --out", "name such a folder")
@@ -282,7 +286,7 @@ def _html(result: ResultFile, screens: tuple[Screen, ...], chapters: tuple[Chapt
         result=result,
         measurements=len(result.measurements),
         many_parts=MANY_PARTS,
-        inputs=formatting.flat(result.inputs),
+        inputs=text.flat(result.inputs),
         provenance=_provenance(result.provenance),
         script=texts.SCRIPT if has_texts else "",
         script_hash=texts.script_hash() if has_texts else "",
@@ -291,8 +295,9 @@ def _html(result: ResultFile, screens: tuple[Screen, ...], chapters: tuple[Chapt
     )
 
 
-def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
-    """A template with what both pages share: style, colours, version, the result file's name."""
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The templates, compiled once."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -302,10 +307,16 @@ def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["capital"] = formatting.capital
+    environment.filters["capital"] = text.capital
     environment.filters["svg"] = picture.inline_svg
+    return environment
+
+
+def _fill(template: str, made: Mapping[str, Any], **content: Any) -> str:
+    """A template with what both pages share: style, colours, version, the result file's name."""
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(
+    page = _environment().get_template(template)
+    return page.render(
         style=style,
         light=LIGHT,
         dark=DARK,
@@ -320,17 +331,17 @@ def _head(result: ResultFile) -> list[str]:
     rebound = result.audit.rebound if result.audit else None
     runs = result.provenance.get("runs")
     in_parts = isinstance(runs, Mapping) and runs.get("read")  # seconds are those of the last part
-    took = "" if in_parts else formatting.duration(result.provenance.get("seconds"))
+    took = "" if in_parts else text.duration(result.provenance.get("seconds"))
     return [
-        text
-        for text in (
-            formatting.short(_model(result.inputs), 60),
+        part
+        for part in (
+            text.short(_model(result.inputs), 60),
             *_models(result),
-            formatting.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
+            text.count(len(rebound.seeds), "seed") if rebound and rebound.seeds else "",
             took,
-            formatting.day(result.provenance.get("finished")),
+            text.day(result.provenance.get("finished")),
         )
-        if text
+        if part
     ]
 
 
@@ -338,10 +349,10 @@ def _models(result: ResultFile) -> list[str]:
     """Name and scale of a reproduction, and how many models it or a series has."""
     analysis = result.analysis
     if isinstance(analysis, Series):
-        return [formatting.count(len(analysis.models), "model")]
+        return [text.count(len(analysis.models), "model")]
     if isinstance(analysis, Reproduction):
         count = len(analysis.studies) or len(analysis.cells)
-        return [analysis.name, analysis.scale, formatting.count(count, "model") if count else ""]
+        return [analysis.name, analysis.scale, text.count(count, "model") if count else ""]
     return []
 
 
@@ -360,5 +371,5 @@ def _provenance(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     command = rows.get("command")
     if isinstance(command, list):
         rows["command"] = shlex.join(redacted_command([str(word) for word in command]))
-    rows["time"] = formatting.shares_of_time(rows.get("time"))
-    return formatting.flat(rows)
+    rows["time"] = text.shares_of_time(rows.get("time"))
+    return text.flat(rows)

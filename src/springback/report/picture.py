@@ -5,23 +5,32 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from springback.report.drawing import PAD, TITLE, WIDTH, style
 from springback.report.series import Chart
 from springback.report.theme import themed
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _SVG = "{http://www.w3.org/2000/svg}"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 _ID_LINK = re.compile(r"url\(#([^)]*)\)")
 _LONG_DECIMAL = re.compile(r"(\.\d{2})\d+")
+#: What was drawn already: the page and the file beside it show the same.
+_DRAWN: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
 
 
 def standalone_svg(chart: Chart) -> str:
     """The chart as an SVG file of its own: light, with its title, the same bytes every time."""
-    with style(chart.name):
-        out = io.BytesIO()
-        chart.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    return out.getvalue().decode("utf-8")
+    if chart.figure not in _DRAWN:
+        with style(chart.name):
+            out = io.BytesIO()
+            chart.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        _DRAWN[chart.figure] = out.getvalue().decode("utf-8")
+    return _DRAWN[chart.figure]
 
 
 def png(chart: Chart) -> bytes:

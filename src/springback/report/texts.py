@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.components import Section, TextTable
 from springback.results.reading import clean
 from springback.results.texts import Answer, Asked, read_texts
@@ -96,7 +96,7 @@ def _fitting(
     room = BUDGET * max(1.0, len(numbered) / PER)
     packed = pack(numbered, models, pair)
     if len(packed) > room and len(models) > len(pair):
-        notes.append(f"The page has {formatting.listing(pair)}; the files have all.")
+        notes.append(f"The page has {text.listing(pair)}; the files have all.")
         packed = pack(numbered, pair, pair)
     for most in CUTS:
         if len(packed) <= room:
@@ -116,12 +116,12 @@ def _shortened(one: Asked, most: int) -> Asked:
     return Asked(_cut(one.prompt, most), _cut(one.reference, most), answers)
 
 
-def _cut(text: str, most: int) -> str:
+def _cut(whole: str, most: int) -> str:
     """Its beginning and its end, where an answer stands."""
-    if len(text) <= most:
-        return text
+    if len(whole) <= most:
+        return whole
     end = most // 3
-    return f"{text[: most - end]} […] {text[-end:]}"
+    return f"{whole[: most - end]} […] {whole[-end:]}"
 
 
 def pack(
@@ -134,8 +134,8 @@ def pack(
     """
     places: dict[str, int] = {}
 
-    def place(text: str) -> int:
-        return places.setdefault(clean(text), len(places))
+    def place(written: str) -> int:
+        return places.setdefault(clean(written), len(places))
 
     def answer(given: Answer | None) -> list[float | bool | None] | None:
         if given is None:

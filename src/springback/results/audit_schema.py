@@ -26,6 +26,7 @@ from springback.elasticity import (
 )
 from springback.elasticity.seed_tests import Change
 from springback.results.card_schema import Card
+from springback.results.reading import require_length, require_some
 from springback.stats import Interval
 
 #: A number in a list; null reads as NaN.
@@ -118,9 +119,8 @@ class DoseCurve:
     def __post_init__(self) -> None:
         for name in ("mean", "low", "high"):
             values = getattr(self, name)
-            if values is not None and len(values) != len(self.dose):
-                many = f"as many numbers as there are doses ({len(self.dose)})"
-                raise ValueError((name,), many)
+            if values is not None:
+                require_length(values, len(self.dose), "there are doses", name)
 
     @property
     def band(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -352,6 +352,10 @@ class DosesToUndo:
     by_seed: Mapping[int, tuple[Crossing, ...]] = field(default_factory=dict)
     trend: DoseTrend | None = None
     first: float = field(default=0.0, metadata=ABSENT)
+
+    def __post_init__(self) -> None:
+        for seed, crossings in self.by_seed.items():
+            require_length(crossings, len(self.at), "'at' has", "by_seed", str(seed))
 
 
 @dataclass(frozen=True)
@@ -629,9 +633,8 @@ class RatePath:
 
     def __post_init__(self) -> None:
         for name, moves in self.sets.items():
-            if len(moves.change) != len(self.examples):
-                many = f"as many intervals as there are marks ({len(self.examples)})"
-                raise ValueError(("sets", name, "change"), many)
+            length, like = len(self.examples), "there are marks"
+            require_length(moves.change, length, like, "sets", name, "change")
 
 
 @dataclass(frozen=True)
@@ -830,6 +833,9 @@ class Protections:
     costs: Mapping[str, str]
     rows: tuple[Protection, ...]
 
+    def __post_init__(self) -> None:
+        require_some(self.doses, "doses")
+
 
 @dataclass(frozen=True)
 class Skill:
@@ -977,6 +983,11 @@ class Audit:
     card: Card | None = None
     finished: Finished | None = field(default=None, metadata=ABSENT)
     silent: frozenset[str] = not_in_file()
+
+    @property
+    def lost(self) -> str:
+        """What an attack takes back, in words."""
+        return self.finished.lost if self.finished else "the gain"
 
     @property
     def known_floor(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from springback.core import ABSENT, Checkpoint
 from springback.results.audit_schema import not_in_file
+from springback.results.reading import require_length
 from springback.stats import Interval
 
 LAMBDA = {"key": "lambda"}
@@ -338,9 +339,7 @@ class Difficulty:
 
     def __post_init__(self) -> None:
         for index, row in enumerate(self.methods):
-            if len(row.bins) != len(self.bins):
-                many = f"as many as there are bins ({len(self.bins)})"
-                raise ValueError(("methods", index, "bins"), many)
+            require_length(row.bins, len(self.bins), "there are bins", "methods", index, "bins")
 
 
 @dataclass(frozen=True)
@@ -546,6 +545,9 @@ class SeedsMethod:
         verdict: as of a boost; a gain or harm needs ``p_mcnemar`` of at most 0.05 where there is
             one
         cut: mean share of answers that reached the limit of new tokens
+        letter_probability: of the right letter among those on offer, share of 1; absent where not
+            all questions are choices, or their letters were not scored
+        letter_difference: likewise, minus that of ``against``
     """
 
     method: str
@@ -558,6 +560,8 @@ class SeedsMethod:
     nll_difference: Interval | None = None
     verdict: str | None = None
     cut: float | None = None
+    letter_probability: Interval | None = field(default=None, metadata=ABSENT)
+    letter_difference: Interval | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)
@@ -577,6 +581,8 @@ class SeedsComparison(SeedsMethod):
         nll_p_t_holm: likewise
         p_wilcoxon_holm: likewise
         nll_p_wilcoxon_holm: likewise
+        letter_p_t: as ``p_t``, of the letters' probability
+        letter_p_t_holm: adjusted over the letters of both tables
     """
 
     p_t: float | None = None
@@ -590,6 +596,8 @@ class SeedsComparison(SeedsMethod):
     nll_p_t_holm: float | None = field(default=None, metadata=ABSENT)
     p_wilcoxon_holm: float | None = field(default=None, metadata=ABSENT)
     nll_p_wilcoxon_holm: float | None = field(default=None, metadata=ABSENT)
+    letter_p_t: float | None = field(default=None, metadata=ABSENT)
+    letter_p_t_holm: float | None = field(default=None, metadata=ABSENT)
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement
-from springback.elasticity import AuditValues, ElasticityCard, Quantity, card_of, study_hash
+from springback.elasticity import (
+    AuditValues,
+    Comparison,
+    ElasticityCard,
+    Quantity,
+    card_of,
+    compare,
+    study_hash,
+)
 from springback.elasticity.card import LATER, QUANTITIES
 from springback.elasticity.make_card import WORDS
 from springback.elasticity.resistance import JUDGED
-from springback.errors import DataError, StoreError, describe
+from springback.errors import DataError, SpringbackError, StoreError, describe
 from springback.results.audit_schema import Audit, Rebound, Resistance, Slope
 from springback.results.card_schema import Card
-from springback.results.reading import read_part
+from springback.results.reading import read_part, require_moderate
 from springback.results.schema import Interval, ResultFile, read
+from springback.results.store import read_json
 
 #: Tags of the rebound's records.  One with other tags belongs to another part of the study.
 _REBOUND_TAGS = {"phase", "seed", "n_pos", "n_neg", "job"}
@@ -233,3 +243,28 @@ def _mean(name: str, interval: Interval | None, label: str = "") -> Quantity:
     return Quantity(
         *WORDS[name], interval.mean, interval.low, interval.high, label=label, reason=reason
     )
+
+
+def read_cards(folders: Sequence[str | Path]) -> Comparison:
+    """The comparison of finished audits: their folders, or their result files.
+
+    Raises :class:`SpringbackError` where there are fewer than two or one is no audit.
+    """
+    if len(folders) < 2:
+        raise SpringbackError(
+            f"got {len(folders)} folder(s); give the folders of two audits or more"
+        )
+    cards: list[ElasticityCard] = []
+    for folder in folders:
+        path = Path(folder)
+        file = path / "result.json" if path.is_dir() else path
+        if not file.is_file():
+            raise StoreError(f"no result.json in '{folder}'; name a folder that an audit wrote to")
+        data = read_json(file)
+        if isinstance(data, dict):  # what else it may be is refused by what reads it
+            require_moderate(data, file)
+        cards.append(card_of_result(data))
+    names = [card.model for card in cards]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    return compare(cards, names=names)

@@ -10,6 +10,7 @@ from springback.core import ABSENT, Checkpoint
 from springback.results.audit_schema import Protections, Repair
 from springback.results.boost_schema import Difficulty, LambdaPoint, LogitErrors, SeedsComparison
 from springback.results.card_schema import Comparison, StudyCard
+from springback.results.reading import require_length
 from springback.stats import Interval
 
 #: What stands in a table of a reproduction.
@@ -33,9 +34,7 @@ class Figures:
 
     def __post_init__(self) -> None:
         for index, row in enumerate(self.rows):
-            if len(row) != len(self.columns):
-                many = f"as many values as there are columns ({len(self.columns)})"
-                raise ValueError(("rows", index), many)
+            require_length(row, len(self.columns), "there are columns", "rows", index)
 
 
 @dataclass(frozen=True)

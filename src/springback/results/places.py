@@ -22,7 +22,8 @@ _WRITTEN = (RESULT_FILE, "report.html", "card.json", "card.md", "card.html", *_T
 
 
 def require_apart(out: str | Path, settings: Any, names: Collection[str], *written: str) -> None:
-    """Raise :class:`StoreError` where a job in ``out`` would write over what it reads, or into it.
+    """Raise :class:`StoreError` where ``out`` can be no folder for results, or where a job in it
+    would write over what it reads.
 
     ``names``: the settings that name models and data, one or several; those that are no path of
     this machine are passed over.  ``written``: what is written in ``out`` beside the result.
@@ -40,6 +41,7 @@ def require_apart(out: str | Path, settings: Any, names: Collection[str], *writt
                         f"--out {out} would write over --{name.replace('_', '-')} {source}, which "
                         "is read; choose another folder"
                     )
+    Store(out).require_place()
 
 
 def _paths(source: str) -> Iterator[Path]:

@@ -80,6 +80,19 @@ def read_part(form: type[T], key: str, value: Any, command: str) -> T:
     return parsed
 
 
+def require_length(values: Sequence[Any], length: int, like: str, *path: str | int) -> None:
+    """For ``__post_init__`` of what is read: raise unless ``values``, at ``path`` in it, are
+    ``length`` many, as ``like`` says."""
+    if len(values) != length:
+        raise ValueError(path, f"as many as {like} ({length})")
+
+
+def require_some(values: Sequence[Any], *path: str | int) -> None:
+    """Likewise unless there is one at least."""
+    if not values:
+        raise ValueError(path, "one value at least")
+
+
 @functools.cache
 def _adapter(form: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(dict[str, form], config=_CONFIG)  # type: ignore[valid-type]

@@ -28,7 +28,6 @@ import stat
 import time
 import uuid
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -36,7 +35,7 @@ from typing import Any, BinaryIO
 from springback.core import Run, byte_size, content_hash, to_jsonable
 from springback.errors import SpaceError, SpringbackError, SpringbackWarning, StoreError
 from springback.results.provenance import origin
-from springback.results.timing import Timer
+from springback.results.timing import Timer, sum_of_parts
 
 RUN_FILE = "run.json"
 MADE_FILE = "made.json"
@@ -212,6 +211,14 @@ def below(root: Path, *names: str) -> Path:
     return path
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A hard link to a file that nobody writes to again; a copy where the disk has no links."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def own_folder(path: Path) -> None:
     """Make the folder ``path``, or take one that the user made, and close it to others: whoever
     may write into it may plant links.  Raises :class:`StoreError` for anything else there."""
@@ -375,9 +382,13 @@ class Store:
         #: What jobs on this folder say of their time; a run keeps what passed since the one before.
         self.timer = Timer()
 
-    def _require_no_model(self) -> None:
-        """Raise :class:`StoreError` where results would lie among the files of a model."""
+    def require_place(self) -> None:
+        """Raise :class:`StoreError` where no folder for results can be: below a file, behind a link
+        that leads nowhere, or among the files of a model.  Nothing is written."""
+        real_out(self.root)
         for folder in (place := self.root.absolute(), *place.parents):
+            if folder.is_file():
+                raise StoreError(f"--out {self.root} lies in {folder}, a file; name a folder")
             if kept := next((name for name in _WEIGHTS if (folder / name).exists()), None):
                 where = "is" if folder == place else "lies in"
                 raise StoreError(
@@ -392,8 +403,7 @@ class Store:
         ``patience``: seconds to wait for another process to let go.  A folder that was made for a
         job which is then refused, and that holds nothing, goes again.
         """
-        require_named(self.root)
-        self._require_no_model()
+        self.require_place()
         new = not self.root.exists()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -501,10 +511,8 @@ class Store:
         Of a run that was cut off the time since it went on; of runs made before there were parts,
         none.
         """
-        total = Counter(self.timer.take())
-        for name in self._used:
-            total.update(_parts_in(facts_of(self.runs / name / MADE_FILE) or {}))
-        return {name: round(seconds, 2) for name, seconds in total.most_common()}
+        runs = (_parts_in(facts_of(self.runs / name / MADE_FILE) or {}) for name in self._used)
+        return sum_of_parts([self.timer.take(), *runs])
 
     def partial(self, run: Run) -> Path:
         """Where the run keeps the state it resumes from."""

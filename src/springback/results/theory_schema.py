@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from springback.core import ABSENT
+from springback.results.reading import require_length, require_some
 from springback.stats import Interval
 
 
@@ -191,6 +192,11 @@ class Huffman:
     redundancy: tuple[float, float]
     secant: Secant
 
+    def __post_init__(self) -> None:
+        for name in ("ideal", "huffman"):
+            for which, rates in enumerate(getattr(self, name)):
+                require_length(rates, len(self.l), "'l' has", name, which)
+
 
 @dataclass(frozen=True)
 class Theorem:
@@ -232,6 +238,10 @@ class Survival:
 
     count: tuple[int, ...]
     share: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require_some(self.count, "count")
+        require_length(self.share, len(self.count), "there are counts", "share")
 
 
 @dataclass(frozen=True)
@@ -429,6 +439,10 @@ class Scaling:
     k: tuple[float, ...]
     exponent: Interval | None
     opposite: float
+
+    def __post_init__(self) -> None:
+        if self.exponent is not None:
+            require_some(self.k, "k")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -47,6 +48,14 @@ class Timer:
         now, name = self._clock(), self._open[-1]
         self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
         self._since = now
+
+
+def sum_of_parts(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by part of several pieces of work together, the longest first."""
+    total: Counter[str] = Counter()
+    for parts in each:
+        total.update(parts)
+    return {name: round(seconds, 2) for name, seconds in total.most_common()}
 
 
 class Timed(Protocol):

@@ -17,6 +17,7 @@ from springback.results.provenance import now, provenance
 from springback.results.redaction import without_secrets
 from springback.results.schema import SCHEMA_VERSION, Analysis, Verdict
 from springback.results.store import Store, write_json
+from springback.results.timing import sum_of_parts
 from springback.stats import Interval, mean_interval
 
 
@@ -73,17 +74,20 @@ def write_result(
     analysis: Analysis | Mapping[str, Any],
     verdict: Verdict | Mapping[str, Any],
     computing: Mapping[str, Any] | None = None,
+    jobs: Iterable[Result] = (),
 ) -> Result:
     """Write ``result.json`` (docs/result_schema.md).
 
-    ``computing``: dtype and devices of the models, for provenance.
+    ``computing``: dtype and devices of the models, for provenance.  ``jobs``: what this one is
+    made of, each in a store of its own, whose time by part is this one's.
 
     Only ``provenance`` differs between two runs of the same command: it holds the times.
     """
     facts = provenance(started=clock.started, finished=now())
     facts["seconds"] = round(time.monotonic() - clock.monotonic, 1)
     facts["runs"] = store.origins()
-    facts["time"] = store.time_by_part()
+    each = [job.data["provenance"].get("time", {}) for job in jobs]  # old ones have none
+    facts["time"] = sum_of_parts(each) or store.time_by_part()
     if computing is not None:
         facts["computing"] = computing
     data = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
@@ -15,33 +15,31 @@ from springback.results.audit_schema import (
     Attackers,
     AttackPoint,
     Audit,
-    Finished,
-    Rebound,
     WithinBound,
 )
 from springback.results.schema import Interval, Sweep
 
 
 def attackers_section(attackers: Attackers, audit: Audit) -> Section | None:
-    rebound, finished = audit.rebound, audit.finished
+    rebound, lost = audit.rebound, audit.lost
     largest = max(rebound.doses, default=None) if rebound is not None else None
     share, dose = attackers.share, attackers.dose
     charts = there(
         (
-            _share_chart(share, finished.lost if finished else "the gain") if share else None,
+            _share_chart(share, lost) if share else None,
             _dose_chart(dose, largest) if dose else None,
-            _mixed_chart(attackers, rebound, finished),
-            _cost_chart(attackers.curves),
+            _mixed_chart(attackers, audit),
+            _cost_chart(attackers.curves, lost),
         )
     )
     if not charts:
         return None
     n_pos = attackers.n_pos
     model = f"the model aligned on {n_pos:,} examples" if n_pos else "one model"
-    if finished:
+    if audit.finished:
         model = "the model as it is"
     left = share.left_out if share is not None else 0
-    note = f"{formatting.count(left, 'attacker')} left out: alignment had gained nothing there."
+    note = f"{text.count(left, 'attacker')} left out: alignment had gained nothing there."
     notes = [note] if left else []
     if attackers.bounded is not None:
         notes.append(_bounded_note(attackers.bounded))
@@ -64,12 +62,13 @@ def _bounded_note(bounded: WithinBound) -> str:
         )
     return (
         f"Of the {bounded.within} of {bounded.points} points that cost {most}, the worst is "
-        f"{bounded.name} with {formatting.count(bounded.point.dose, 'example')}."
+        f"{bounded.name} with {text.count(bounded.point.dose, 'example')}."
     )
 
 
-def _cost_chart(curves: Sequence[AttackCurve]) -> Chart | None:
-    """What every attack did, along one axis of cost; drawn is the worst of each attacker."""
+def _cost_chart(curves: Sequence[AttackCurve], lost: str) -> Chart | None:
+    """The share of what is ``lost`` that every attack took, along one axis of cost; drawn is the
+    worst of each attacker."""
     by_attacker: dict[str, list[AttackCurve]] = {}
     for curve in curves:
         if curve.points:
@@ -84,7 +83,7 @@ def _cost_chart(curves: Sequence[AttackCurve]) -> Chart | None:
         values = [_shown(point, shares) for point in worst.points]
         # A model may be attacked without a forward pass.
         series.append(Series(label, values, [max(1.0, point.cost) for point in worst.points]))
-    what = "share of the gain lost, %" if shares else "fall"
+    what = f"share of {lost} lost, %" if shares else "fall"
     return figure.lines(
         Caption(
             "attackers-cost",
@@ -95,7 +94,7 @@ def _cost_chart(curves: Sequence[AttackCurve]) -> Chart | None:
         ),
         Plot(f"{what} (lower = more durable)", series, zero=True),
         Axis("tokens of all forward passes", scale="log"),
-        _cost_table(curves),
+        _cost_table(curves, lost),
     )
 
 
@@ -109,10 +108,10 @@ def _shown(point: AttackPoint, shares: bool) -> Estimate | str:
     return "–" if effect is None else Estimate.of(effect).scaled(100 if shares else 1)
 
 
-def _cost_table(curves: Sequence[AttackCurve]) -> Table:
+def _cost_table(curves: Sequence[AttackCurve], lost: str) -> Table:
     head = (
         *("attack", "attacker", "examples", "tokens of forward passes"),
-        *("share of the gain lost, %", "fall", "utility lost, %"),
+        *(f"share of {lost} lost, %", "fall", "utility lost, %"),
     )
     rows = [
         (
@@ -120,8 +119,8 @@ def _cost_table(curves: Sequence[AttackCurve]) -> Table:
             curve.attacker,
             f"{point.dose:,}",
             f"{point.cost:,.0f}",
-            formatting.both(point.share_lost, 100),
-            formatting.both(point.fall),
+            text.both(point.share_lost, 100),
+            text.both(point.fall),
             "–" if point.utility_lost is None else f"{100 * point.utility_lost:.1f}",
         )
         for curve in curves
@@ -135,7 +134,7 @@ def _share_chart(sweep: Sweep, lost: str) -> Chart | None:
     caption = Caption(
         "attackers-share",
         "Worst beside median: share lost",
-        f"Each of {formatting.count(sweep.attackers, 'attacker')} is a way to attack, a learning "
+        f"Each of {text.count(sweep.attackers, 'attacker')} is a way to attack, a learning "
         "rate and a seed. "
         "The worst gets worse the more are tried: read it with their number.",
     )
@@ -197,12 +196,11 @@ def _sweep_chart(
     )
 
 
-def _mixed_chart(
-    attackers: Attackers, rebound: Rebound | None, finished: Finished | None
-) -> Chart | None:
+def _mixed_chart(attackers: Attackers, audit: Audit) -> Chart | None:
     """Fall under perturbations mixed with benign rows, beside the study's own."""
     if not attackers.mixed:
         return None
+    rebound, finished = audit.rebound, audit.finished
     what, unit = "the margin", "nats/token"
     if finished is not None and finished.outcome != "margin":
         what, unit = "the score", finished.unit
@@ -210,6 +208,7 @@ def _mixed_chart(
     if rebound is not None and (n_pos := attackers.n_pos) is not None:
         plain = (_value_for(rebound.fall, n_pos), _value_for(rebound.share_lost, n_pos))
         rows.insert(0, ("opposite rows only, as the study", *plain))
+    shares = [text.both(share, 100) for _, _, share in rows]
     return figure.rows(
         Caption(
             "attackers-mixed",
@@ -226,7 +225,7 @@ def _mixed_chart(
             unit,
             [name for name, _, _ in rows],
             "perturbed with",
-            {"share of the gain lost, %": [formatting.both(share, 100) for _, _, share in rows]},
+            {f"share of {audit.lost} lost, %": shares},
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.audit.more_alignment import size_axis, size_words
 from springback.report.audit.rebound import AS_IT_IS
 from springback.report.components import Section, there
@@ -79,28 +79,16 @@ def dose_section(audit: Audit, rebound: Rebound) -> Section | None:
         reverse_kl = audit.doses_to_undo.reverse_kl
         # A trend that the verdict does not tell, for it has no part for this dose.
         if reverse_kl is not None and reverse_kl.trend and reverse_kl.trend.sentence:
-            sentence = formatting.sentence(reverse_kl.trend.sentence)
+            sentence = text.sentence(reverse_kl.trend.sentence)
             notes = (f"On the model's own texts: {sentence}",)
     lead = "How many examples of the opposite undo the alignment?"
     drawn = there(charts)
     return Section("dose", "Dose to undo", lead, drawn, notes) if drawn else None
 
 
-def share_left(
-    probe: Probe, curve: Curve, finished: Finished | None = None
-) -> tuple[float, ...] | None:
-    """What is left of alignment's gain at each dose, 1 at dose 0 and 0 at the start model.
-
-    The ratio of the curve's means, (m(dose) - start) / (m(0) - start); None where alignment
-    moved the probe by nothing, or the start is unknown.  Of a finished model the base model's
-    value stands for the start's, or 0.
-    """
-    scale = _start_and_gain(probe, curve, finished)
-    return None if scale is None else tuple((m - scale[0]) / scale[1] for m in curve.mean)
-
-
 def _shares(curve: Curve, start: float, gain: float) -> list[Interval | None]:
-    """The shares in percent, with the curve's own intervals in units of the mean gain."""
+    """What is left of alignment's gain at each dose, percent of the mean gain: 100 at dose 0 and 0
+    at the start model, with the curve's own intervals in the same units."""
 
     def share(value: float) -> float:
         return 100 * (value - start) / gain
@@ -117,6 +105,8 @@ def _shares(curve: Curve, start: float, gain: float) -> list[Interval | None]:
 def _start_and_gain(
     probe: Probe, curve: Curve, finished: Finished | None
 ) -> tuple[float, float] | None:
+    """None where alignment moved the probe by nothing, or the start is unknown.  Of a finished
+    model the base model's value stands for the start's, or 0."""
     start = None if probe.start is None else probe.start.mean
     if finished is not None:
         start = finished.base or 0.0
@@ -183,7 +173,7 @@ def to_undo_chart(key: str, doses: DosesToUndo, finished: bool = False) -> Chart
     rows = [
         (
             AS_IT_IS if finished else size_words(d.n_pos),
-            "–" if mean is None else formatting.with_limits(mean),
+            "–" if mean is None else text.with_limits(mean),
             d.words if d.testable else f"{d.words}; alignment hardly took",
             _by_seed(doses, branch),
         )
@@ -191,8 +181,8 @@ def to_undo_chart(key: str, doses: DosesToUndo, finished: bool = False) -> Chart
     ]
     if doses.trend is not None:
         slope = doses.trend.slope
-        text = "–" if slope is None else formatting.with_limits(Estimate.of(slope), sign=True)
-        rows.append(("change for each doubling", text, doses.trend.label, "–"))
+        change = "–" if slope is None else text.with_limits(Estimate.of(slope), sign=True)
+        rows.append(("change for each doubling", change, doses.trend.label, "–"))
     first = "model" if finished else "aligned on"
     head = (first, "mean over the seeds", "in words", "by seed")
     return _by_size(
@@ -210,12 +200,12 @@ def _by_seed(doses: DosesToUndo, branch: int) -> str:
     for crossings in doses.by_seed.values():
         crossing = crossings[branch]
         if crossing.dose is None:
-            beyond = "" if doses.largest is None else f"> {formatting.plain(doses.largest)}"
+            beyond = "" if doses.largest is None else f"> {text.plain(doses.largest)}"
             texts.append(beyond if crossing.censored and beyond else "–")
         elif 0 < crossing.dose <= doses.first:
-            texts.append(f"≤ {formatting.plain(doses.first)}")
+            texts.append(f"≤ {text.plain(doses.first)}")
         else:
-            texts.append(formatting.number(crossing.dose))
+            texts.append(text.number(crossing.dose))
     return ", ".join(texts) or "–"
 
 
@@ -261,6 +251,6 @@ def half_dose_words(half: HalfDose, largest: float | None) -> str:
         return NO_GAIN
     if half.censored or half.value is None:
         beyond = half.value if half.value is not None else largest
-        return "not reached" if beyond is None else f"more than {formatting.plain(beyond)}"
-    shown = formatting.number(half.value, 2 if half.value < 100 else 3)
+        return "not reached" if beyond is None else f"more than {text.plain(beyond)}"
+    shown = text.number(half.value, 2 if half.value < 100 else 3)
     return f"at most {shown}" if half.at_most else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.components import Cell, Grid, Section
 from springback.results.audit_schema import JudgePair, Judges
 from springback.results.schema import Interval
@@ -17,7 +17,7 @@ def judges_section(judges: Judges) -> Section | None:
         "judges",
         "Judges",
         "Do the judges of the sampled texts agree?",
-        reading=f"Texts of {formatting.count(judges.models, 'model')}; the verdict goes by "
+        reading=f"Texts of {text.count(judges.models, 'model')}; the verdict goes by "
         f"{first}. Kappa takes off the agreement that chance gives: 1 is full agreement, 0 "
         "chance's, below 0 the opposite, as between a judge of refusals and one of harm. Where a "
         "judge gives graded scores, Spearman's rank correlation stands instead. Intervals of 95 % "
@@ -39,4 +39,4 @@ def _row(pair: JudgePair) -> tuple[Cell, ...]:
 def _cell(value: Interval | None, scale: float = 1.0) -> Cell:
     if value is None:
         return Cell("–")
-    return Cell(formatting.value(value, scale), formatting.bounds(value, scale))
+    return Cell(text.value(value, scale), text.bounds(value, scale))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.audit.rebound import AS_IT_IS
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
@@ -89,7 +89,7 @@ def _slope_notes(rebound: Rebound, audit: Audit) -> list[str]:
         ]
     return [
         f"Each doubling of alignment changes the {what} by "
-        f"{formatting.both(slope, scale, sign=True)} {unit}."
+        f"{text.both(slope, scale, sign=True)} {unit}."
         for slope, what, scale, unit in slopes
         if slope is not None
     ]

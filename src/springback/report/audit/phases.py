@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.audit.realign import EXAMPLES
 from springback.report.components import Cell, Grid, Section
 from springback.results.audit_schema import FallPhases
@@ -19,7 +19,7 @@ def phases_section(phases: FallPhases) -> Section | None:
         return None
     lead = "Does it fall fast first and slowly then?"
     if all(b.breakpoint is None for b in phases.branches.values()):
-        labels = formatting.listing(dict.fromkeys(b.label for b in phases.branches.values()))
+        labels = text.listing(dict.fromkeys(b.label for b in phases.branches.values()))
         return Section("phases", "Phases", lead, missing=f"Not judged: {labels or 'no fit'}.")
     head = (
         "Aligned on",
@@ -52,10 +52,10 @@ def _row(n_pos: int, branch: Phases) -> tuple[Cell, ...]:
     return (
         Cell(f"{n_pos:,}" if n_pos else "0 (as it is)"),
         Cell(branch.label or "–", _words(branch)),
-        Cell(formatting.value(point), formatting.bounds(point)),
-        *(Cell(formatting.number(slope, sign=True)) for slope in slopes),
+        Cell(text.value(point), text.bounds(point)),
+        *(Cell(text.number(slope, sign=True)) for slope in slopes),
         Cell(single or "–"),
-        Cell(formatting.number(lead, sign=True)),
+        Cell(text.number(lead, sign=True)),
     )
 
 
@@ -71,7 +71,7 @@ def _words(branch: Phases) -> str:
     if branch.label != "two phases" or branch.slopes is None or branch.breakpoint is None:
         return ""
     before, after = branch.slopes
-    point = f"up to {formatting.value(_breakpoint(branch))} examples"
+    point = f"up to {text.value(_breakpoint(branch))} examples"
     if before < 0 and after < 0:
         pace = ("fast", "slowly") if before < after else ("slowly", "fast")
         return f"falls {pace[0]} {point}, then {pace[1]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
@@ -151,7 +151,7 @@ def _dose_chart(study: Protections, suffix: str) -> Chart | None:
 
 
 def _change(row: Protection) -> str:
-    return formatting.with_limits(Estimate.of(row.dose.difference), sign=True)
+    return text.with_limits(Estimate.of(row.dose.difference), sign=True)
 
 
 def _left_chart(study: Protections, suffix: str) -> Chart | None:
@@ -159,7 +159,7 @@ def _left_chart(study: Protections, suffix: str) -> Chart | None:
     rows = study.rows
     left = [r.left.difference for r in rows]
     prices = {
-        f"{title}, before any dose": [formatting.both(r.cost.aligned[key], sign=True) for r in rows]
+        f"{title}, before any dose": [text.both(r.cost.aligned[key], sign=True) for r in rows]
         for key, title in study.costs.items()
         if key in rows[0].cost.aligned
     }
@@ -224,7 +224,7 @@ def _pareto_chart(repair: Repair, suffix: str) -> Chart | None:
         (
             f"mu {p.mu:g}",
             p,
-            formatting.both(p.restored, sign=True),
+            text.both(p.restored, sign=True),
             "no" if p.dominated else "yes",
         )
         for p in points
@@ -252,8 +252,8 @@ def _pareto_chart(repair: Repair, suffix: str) -> Chart | None:
             tuple(
                 (
                     name,
-                    formatting.both(p.margin),
-                    formatting.both(p.skill),
+                    text.both(p.margin),
+                    text.both(p.skill),
                     *cells,
                 )
                 for name, p, *cells in rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.audit_schema import RateFit, RatePath, Rates, RateSet
@@ -69,11 +69,11 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
     names = []
     for path in paths:
         what = "aligning" if path.phase == "align" else "opposite"
-        first = formatting.plain(path.examples[1]) if len(path.examples) > 1 else "0"
+        first = text.plain(path.examples[1]) if len(path.examples) > 1 else "0"
         over = f"set, over the first {first} {what} examples"
         names += [f"{_title(name)} {over}" for name in path.sets]
     moves = [s for path in paths for s in path.sets.values()]
-    whole = [formatting.both(s.per_example, MILLI, sign=True) for s in moves]
+    whole = [text.both(s.per_example, MILLI, sign=True) for s in moves]
     return figure.rows(
         Caption(
             "rebound-rates-each",
@@ -101,28 +101,26 @@ def per_example_chart(paths: Sequence[RatePath]) -> Chart | None:
 def _fit_words(fit: RateFit) -> str:
     """The fitted k, and what the volumes say where they are known."""
     where = "while aligning" if fit.phase == "align" else "under the opposite"
-    text = (
-        f"Aligned on {fit.n_pos:,}, {where}, over {formatting.plain(fit.first.examples)} examples: "
-    )
+    words = f"Aligned on {fit.n_pos:,}, {where}, over {text.plain(fit.first.examples)} examples: "
     if fit.first.k is None:
-        text += (
+        words += (
             "no k, for the aligning and the pre-training set's rates move opposite ways in "
             f"{100 * fit.first.opposite:.0f} % of the seeds only."
         )
     else:
-        text += f"k = {formatting.both(fit.first.k)}."
+        words += f"k = {text.both(fit.first.k)}."
     if fit.volumes is not None and fit.phase == "perturb":
-        text += f" By volumes {formatting.number(fit.volumes)}."
-    return text
+        words += f" By volumes {text.number(fit.volumes)}."
+    return words
 
 
 def _start_words(sets: Sequence[RateSet], depth: int) -> str:
     """Rates of the start model, and what is taken off them."""
     each = "; ".join(
-        f"{_title(s.name)} ({s.source}, {formatting.count(s.texts, 'text')}): "
-        f"{formatting.number(s.start.bits_per_byte)} bits/byte, "
-        f"rate {formatting.number(s.start.rate)}, "
-        f"normalised {formatting.number(s.start.normalised)} bits/token (M = {s.leaves:,})"
+        f"{_title(s.name)} ({s.source}, {text.count(s.texts, 'text')}): "
+        f"{text.number(s.start.bits_per_byte)} bits/byte, "
+        f"rate {text.number(s.start.rate)}, "
+        f"normalised {text.number(s.start.normalised)} bits/token (M = {s.leaves:,})"
         for s in sets
     )
-    return f"Start model, trees pruned to {formatting.count(depth, 'token')}: {each}."
+    return f"Start model, trees pruned to {text.count(depth, 'token')}: {each}."

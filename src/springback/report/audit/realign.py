@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section
 from springback.report.estimate import Estimate
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
@@ -18,10 +18,10 @@ def realign_section(realign: Realignment) -> Section | None:
         return None
     notes: tuple[str, ...] = ()
     if realign.examples is not None:
-        text = formatting.with_limits(Estimate.of(realign.examples), sign=True)
+        between = text.with_limits(Estimate.of(realign.examples), sign=True)
         notes = (
-            f"Between two heights that both alignments pass, second minus first: {text} examples; "
-            "below 0 the second is faster from equal height too.",
+            f"Between two heights that both alignments pass, second minus first: {between} "
+            "examples; below 0 the second is faster from equal height too.",
         )
     lead = "Is the second alignment faster than the first?"
     return Section("realign", "Second alignment", lead, (chart,), notes)
@@ -32,7 +32,7 @@ def realign_chart(realign: Realignment) -> Chart | None:
     counts = realign.counts
     first = [_per_hundred(c.first) for c in counts]
     second = [_per_hundred(c.second) for c in counts]
-    difference = [formatting.both(_per_hundred(c.difference), sign=True) for c in counts]
+    difference = [text.both(_per_hundred(c.difference), sign=True) for c in counts]
     return figure.points(
         Caption(
             "realign-gain",
@@ -48,7 +48,7 @@ def realign_chart(realign: Realignment) -> Chart | None:
         ),
         Axis(
             "examples of alignment",
-            [formatting.plain(c.count) for c in counts],
+            [text.plain(c.count) for c in counts],
             "examples",
             {"second minus first": difference},
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.results.audit_schema import Curve, Probe, Rebound
@@ -47,7 +47,7 @@ def _floor_words(key: str, value: float, probes: Mapping[str, Probe]) -> str:
     name = probe.title if probe else key.replace("_", " ")
     if probe and key.endswith("_se"):
         name += ", standard error from the choice of texts,"
-    return f"{name} {formatting.number(value)}" + (f" {probe.unit}" if probe else "")
+    return f"{name} {text.number(value)}" + (f" {probe.unit}" if probe else "")
 
 
 def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
@@ -77,7 +77,7 @@ def rebound_chart(rebound: Rebound, key: str) -> Chart | None:
 def _band_note(rebound: Rebound, drawn: bool) -> str:
     """Where the band comes from, or why there is none."""
     if drawn:
-        return f"Bands are 95 % intervals over {formatting.count(len(rebound.seeds), 'seed')}."
+        return f"Bands are 95 % intervals over {text.count(len(rebound.seeds), 'seed')}."
     if len(rebound.seeds) == 1:
         return "There is one seed, so no band is drawn."
     return "No interval was computed, so no band is drawn."

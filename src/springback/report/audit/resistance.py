@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import elasticity_card, figure, formatting
+from springback.report import elasticity_card, figure, text
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.audit_schema import Pair, Resistance
@@ -35,8 +35,8 @@ EXCESS = (
 
 def resistance_section(resistance: Resistance, card: Card | None) -> Section:
     pairs, data = resistance.pairs, resistance.data
-    ratios = formatting.listing(
-        f"{formatting.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
+    ratios = text.listing(
+        f"{text.both(p.ratio)} for {p.pair}" for p in pairs if p.ratio is not None
     )
     tested = card is not None and bool(card.pairs)
     note = f"Inverse over forward loss: {ratios}; below 1 is resistance."
@@ -85,7 +85,7 @@ def arms_grid(resistance: Resistance) -> Grid:
 def _against(back: Interval | None, on: Interval | None) -> Cell:
     if back is None or on is None:
         return Cell("–")
-    return Cell(f"{formatting.value(back)} against {formatting.value(on)}")
+    return Cell(f"{text.value(back)} against {text.value(on)}")
 
 
 def losses_chart(pairs: Sequence[Pair], excess: bool = False, data: str = "") -> Chart | None:

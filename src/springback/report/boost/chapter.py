@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import formatting
+from springback.report import text
 from springback.report.boost.difficulty import difficulty_sections
 from springback.report.boost.logit_errors import logit_errors_section
 from springback.report.boost.methods import methods_section, withheld
@@ -26,7 +26,7 @@ def facts(boost: Boost) -> tuple[Fact, ...]:
         label = "Difference in NLL (lower = better)"
         numbers.append(fact(label, best.nll_difference, "nats/token", sign=True))
     searched = [c for key in ("mu", "lambda") for c in (boost.search or {}).get(key, ())]
-    if chosen := ", ".join(formatting.plain(c.value) for c in searched if c.chosen):
+    if chosen := ", ".join(text.plain(c.value) for c in searched if c.chosen):
         numbers.append(Fact("mu, lambda chosen", chosen, "", "on validation; 0 = as it is"))
     return tuple(numbers)
 

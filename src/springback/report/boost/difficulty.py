@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
 from springback.results.boost_schema import ByDifficulty, Difficulty
@@ -19,8 +19,8 @@ def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
     """Difference to the fine-tuned model in each bin, a marker for each method."""
     methods = [m for m in difficulty.methods if any(b.difference for b in m.bins)]
     bins = difficulty.bins
-    places = [f"{formatting.plain(b.low)}–{formatting.plain(b.high)}" for b in bins]
-    counts = formatting.listing(
+    places = [f"{text.plain(b.low)}–{text.plain(b.high)}" for b in bins]
+    counts = text.listing(
         f"{place}: {b.questions} questions" for place, b in zip(places, bins, strict=True)
     )
     return figure.points(
@@ -49,5 +49,5 @@ def difficulty_chart(difficulty: Difficulty, name: str) -> Chart | None:
 
 def _row(method: ByDifficulty) -> tuple[str, ...]:
     differences = [*(b.difference for b in method.bins), method.trend]
-    p = "–" if method.p_holm is None else formatting.number(method.p_holm, 2)
-    return (method.method, *(formatting.both(d, 100, sign=True) for d in differences), p)
+    p = "–" if method.p_holm is None else text.number(method.p_holm, 2)
+    return (method.method, *(text.both(d, 100, sign=True) for d in differences), p)

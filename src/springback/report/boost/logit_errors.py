@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.results.boost_schema import Boost, Contrast, LambdaPoint
@@ -20,7 +20,7 @@ def logit_errors_section(boost: Boost, contrasts: Sequence[Contrast]) -> Section
             Cell(c.method, f"{c.strong} against {c.weak}"),
             Cell(c.label or "–"),
             *(_interval_cell(v) for v in (c.rho_k, c.k, c.rho, c.best_lambda)),
-            Cell("–" if c.chosen is None else formatting.plain(c.chosen)),
+            Cell("–" if c.chosen is None else text.plain(c.chosen)),
             _interval_cell(c.contested, 100),
         )
         for c in contrasts
@@ -40,7 +40,7 @@ def logit_errors_section(boost: Boost, contrasts: Sequence[Contrast]) -> Section
 
 
 def _interval_cell(value: Interval | None, scale: float = 1) -> Cell:
-    return Cell(formatting.value(value, scale), formatting.bounds(value, scale))
+    return Cell(text.value(value, scale), text.bounds(value, scale))
 
 
 def beside_search(boost: Boost, contrasts: Sequence[Contrast]) -> list[LambdaPoint]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Cell, Grid, Section, there, tone
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series
 from springback.results.boost_schema import Boost, ComparedMethod, PowerRow, SampledScore
@@ -27,7 +27,7 @@ def methods_section(methods: Sequence[ComparedMethod], boost: Boost) -> Section:
             *cut_notes(methods),
             *withheld(boost, "test"),
         ),
-        warnings=(formatting.sentence(boost.floor),) if boost.floor else (),
+        warnings=(text.sentence(boost.floor),) if boost.floor else (),
         grids=(
             methods_grid(methods),
             *((letters_grid(letters),) if letters else ()),
@@ -45,7 +45,7 @@ def samples_grid(methods: Sequence[tuple[str, SampledScore]]) -> Grid:
         (
             Cell(name),
             Cell(str(s.samples)),
-            *(Cell(formatting.number(100 * max(v, 0.0) ** 0.5)) for v in (s.questions, s.sampling)),
+            *(Cell(text.number(100 * max(v, 0.0) ** 0.5)) for v in (s.questions, s.sampling)),
             *(_cell(p.share, 100) for p in s.pass_at),
         )
         for name, s in methods
@@ -60,8 +60,8 @@ def power_grid(table: Sequence[PowerRow]) -> Grid:
     rows = tuple(
         (
             Cell(row.score),
-            Cell(formatting.number(100 * row.difference, sign=True)),
-            Cell(formatting.number(100 * row.deviation)),
+            Cell(text.number(100 * row.difference, sign=True)),
+            Cell(text.number(100 * row.deviation)),
             *(Cell(f"{questions:,}") for questions in row.needed),
         )
         for row in table
@@ -85,7 +85,7 @@ def letters_grid(methods: Sequence[ComparedMethod]) -> Grid:
             Cell(m.method),
             _cell(m.letter_probability, 100),
             _cell(m.letter_difference, 100, sign=True),
-            Cell("–" if m.letter_p_holm is None else formatting.number(m.letter_p_holm, 2)),
+            Cell("–" if m.letter_p_holm is None else text.number(m.letter_p_holm, 2)),
             _cell(m.letter_accuracy, 100),
             _cell(m.letter_accuracy_difference, 100, sign=True),
         )
@@ -97,7 +97,7 @@ def letters_grid(methods: Sequence[ComparedMethod]) -> Grid:
 def withheld(boost: Boost, part: str) -> tuple[str, ...]:
     """Why there is no NLL of a part (``validation``, ``test``), where there is none."""
     why = (boost.nll_withheld or {}).get(part)
-    return (formatting.sentence(f"NLL is withheld: {why}"),) if why else ()
+    return (text.sentence(f"NLL is withheld: {why}"),) if why else ()
 
 
 def methods_chart(methods: Sequence[ComparedMethod], name: str = "methods") -> Chart | None:
@@ -152,12 +152,12 @@ def cut_notes(methods: Sequence[ComparedMethod]) -> tuple[str, ...]:
 
 
 def _cell(value: Interval | None, scale: float = 1, sign: bool = False) -> Cell:
-    return Cell(formatting.value(value, scale, sign), formatting.bounds(value, scale, sign))
+    return Cell(text.value(value, scale, sign), text.bounds(value, scale, sign))
 
 
 def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
     def p(value: float | None) -> tuple[Cell, ...]:
-        return (Cell("–" if value is None else formatting.number(value, 2)),) if tested else ()
+        return (Cell("–" if value is None else text.number(value, 2)),) if tested else ()
 
     return (
         Cell(m.method),
@@ -168,7 +168,7 @@ def _method_row(m: ComparedMethod, tested: bool, cut: bool) -> tuple[Cell, ...]:
         _cell(m.nll_difference, sign=True),
         *p(m.nll_p_holm),
         _cell(m.nll),
-        *((Cell("–" if m.cut is None else formatting.number(100 * m.cut, 2)),) if cut else ()),
-        Cell(formatting.plain(m.mu) if m.mu is not None else "–"),
-        Cell(formatting.plain(m.lam) if m.lam is not None else "–"),
+        *((Cell("–" if m.cut is None else text.number(100 * m.cut, 2)),) if cut else ()),
+        Cell(text.plain(m.mu) if m.mu is not None else "–"),
+        Cell(text.plain(m.lam) if m.lam is not None else "–"),
     )

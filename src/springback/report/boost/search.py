@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
 from springback.results.boost_schema import Candidate, PrecheckPart
@@ -22,6 +22,12 @@ SEARCHES = {
         "lambda",
         "Search for lambda without extrapolation",
         "how strongly the fine-tuned model is set off against the early one (CD only)",
+    ),
+    "rewind": (
+        "mu",
+        "Search for a step back",
+        "how far back from the last checkpoint along the last update, as a share of it: -0.5 is "
+        "the average of the last two checkpoints, -1 the one before",
     ),
     "lambda_early": (
         "lambda",
@@ -82,7 +88,7 @@ def search_section(
 
 def _precheck_words(precheck: PrecheckPart) -> str:
     why = f" ({'; '.join(precheck.reasons)})" if precheck.reasons else ""
-    return formatting.sentence(f"The pre-check, before anything was decoded: {precheck.label}{why}")
+    return text.sentence(f"The pre-check, before anything was decoded: {precheck.label}{why}")
 
 
 def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
@@ -104,7 +110,7 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
     rows = tuple(
         (
             _label(candidate) + " (chosen)" * candidate.chosen,
-            *(formatting.both(value) for value in values),
+            *(text.both(value) for value in values),
         )
         for candidate, *values in zip(candidates, *(p.series[0].values for p in plots), strict=True)
     )
@@ -117,7 +123,7 @@ def search_chart(key: str, candidates: Sequence[Candidate]) -> Chart | None:
 
 
 def _label(candidate: Candidate) -> str:
-    return candidate.name or formatting.plain(candidate.value)
+    return candidate.name or text.plain(candidate.value)
 
 
 def _place(key: str, candidate: Candidate) -> str:
@@ -125,7 +131,7 @@ def _place(key: str, candidate: Candidate) -> str:
     return (
         str(int(candidate.value) + 1)
         if key in ("run", "checkpoint")
-        else formatting.plain(candidate.value)
+        else text.plain(candidate.value)
     )
 
 

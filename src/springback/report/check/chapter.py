@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Cell, Fact, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.check_schema import AlongRun, Check, CheckedMeasure, CheckedModel, Drift
@@ -27,16 +27,16 @@ def facts(check: Check) -> tuple[Fact, ...]:
     model = check.models[0]
     words = ("worse", "better", "undecided", "same")
     counts = [(word, len(model.labelled(word))) for word in words]
-    facts = [Fact(formatting.capital(word), str(n), "", "of what is kept") for word, n in counts]
+    facts = [Fact(text.capital(word), str(n), "", "of what is kept") for word, n in counts]
     if model.weights:
         share = model.weights[0].relative
         if share is not None:
-            facts.append(Fact("Weights moved", formatting.number(100 * share, 2), "%", "of length"))
+            facts.append(Fact("Weights moved", text.number(100 * share, 2), "%", "of length"))
     return tuple(facts)
 
 
 def _fact(value: Interval, unit: str) -> tuple[str, str, str]:
-    return formatting.value(value, sign=True), unit, f"{formatting.bounds(value, sign=True)} (95 %)"
+    return text.value(value, sign=True), unit, f"{text.bounds(value, sign=True)} (95 %)"
 
 
 def sections(check: Check) -> tuple[Section, ...]:
@@ -102,14 +102,14 @@ def _row(m: CheckedMeasure) -> tuple[Cell, ...]:
     return (
         Cell(m.words, f"{task}{unit}, {m.better} is better"),
         Cell(m.label, tone=_TONES.get(m.label, "plain")),
-        Cell(formatting.value(m.base, scale), formatting.bounds(m.base, scale)),
-        Cell(formatting.value(m.tuned, scale), formatting.bounds(m.tuned, scale)),
+        Cell(text.value(m.base, scale), text.bounds(m.base, scale)),
+        Cell(text.value(m.tuned, scale), text.bounds(m.tuned, scale)),
         Cell(
-            formatting.value(m.difference, scale, True),
-            formatting.bounds(m.difference, scale, True),
+            text.value(m.difference, scale, True),
+            text.bounds(m.difference, scale, True),
         ),
-        Cell("–" if m.p_holm is None else formatting.number(m.p_holm, 2), m.method),
-        Cell(formatting.plain(m.n)),
+        Cell("–" if m.p_holm is None else text.number(m.p_holm, 2), m.method),
+        Cell(text.plain(m.n)),
     )
 
 
@@ -121,8 +121,8 @@ def _drift_section(check: Check) -> Section | None:
     rows = tuple(
         (
             Cell(model.name if several else drift.source, _about(drift, several)),
-            Cell(formatting.value(drift.forgotten), formatting.bounds(drift.forgotten)),
-            Cell(formatting.value(drift.new), formatting.bounds(drift.new)),
+            Cell(text.value(drift.forgotten), text.bounds(drift.forgotten)),
+            Cell(text.value(drift.new), text.bounds(drift.new)),
         )
         for model, drift in known
     )
@@ -149,9 +149,9 @@ def _weights_section(check: Check) -> Section | None:
     rows = tuple(
         (
             Cell(f"{model.name}, {group.group}" if several else group.group),
-            Cell("–" if group.relative is None else formatting.number(100 * group.relative, 2)),
-            Cell(formatting.number(group.norm)),
-            Cell(formatting.plain(group.parameters)),
+            Cell("–" if group.relative is None else text.number(100 * group.relative, 2)),
+            Cell(text.number(group.norm)),
+            Cell(text.plain(group.parameters)),
         )
         for model, group in known
         if not several or group.group == "all"
@@ -193,7 +193,7 @@ def _along_section(along: AlongRun) -> Section:
             _cell(p.behind),
             _cell(p.lost),
             _cell(p.lost_more),
-            Cell(formatting.plain(p.worse)),
+            Cell(text.plain(p.worse)),
         )
         for p in along.points
     )
@@ -212,7 +212,7 @@ def _along_section(along: AlongRun) -> Section:
 
 
 def _cell(value: Interval) -> Cell:
-    return Cell(formatting.value(value, sign=True), formatting.bounds(value, sign=True))
+    return Cell(text.value(value, sign=True), text.bounds(value, sign=True))
 
 
 def _marks(along: AlongRun, name: str, front: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Cell, Grid, Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series
 from springback.results.paper_schema import LifeCycle
@@ -53,7 +53,7 @@ def _chart(study: LifeCycle, quantity: str, axis: str) -> Chart | None:
         Plot(about.unit, series, zero=True),
         Axis(
             label,
-            [formatting.plain(p) for p in places],
+            [text.plain(p) for p in places],
             ticks=[_short(p) for p in places],
             dodge=0.06,
         ),
@@ -64,7 +64,7 @@ def _short(value: float) -> str:
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{unit}"
-    return formatting.plain(value)
+    return text.plain(value)
 
 
 def _trend_grid(study: LifeCycle, axis: str) -> Grid:
@@ -75,8 +75,8 @@ def _trend_grid(study: LifeCycle, axis: str) -> Grid:
             rows.append(
                 (
                     Cell(about.title, about.unit),
-                    Cell(formatting.value(slope, sign=True), formatting.bounds(slope, sign=True)),
-                    Cell("–" if row.p_holm is None else formatting.number(row.p_holm, 2)),
+                    Cell(text.value(slope, sign=True), text.bounds(slope, sign=True)),
+                    Cell("–" if row.p_holm is None else text.number(row.p_holm, 2)),
                     Cell(row.label),
                 )
             )

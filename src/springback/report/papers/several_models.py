@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import elasticity_card, figure, formatting
+from springback.report import elasticity_card, figure, text
 from springback.report.boost.difficulty import difficulty_sections
 from springback.report.boost.logit_errors import lambda_chart
 from springback.report.boost.methods import cut_notes, methods_chart, methods_grid
@@ -114,10 +114,10 @@ def _published_section(reproduction: Reproduction) -> Section:
         "published",
         "Published and measured",
         reproduction.question,
-        notes=tuple(map(formatting.sentence, notes)),
+        notes=tuple(map(text.sentence, notes)),
         grids=tuple(grids),
         missing="" if grids else "Nothing was measured.",
-        reading=f"The paper: {formatting.sentence(paper)}" if paper else "",
+        reading=f"The paper: {text.sentence(paper)}" if paper else "",
     )
 
 
@@ -143,7 +143,7 @@ def _model_sections(models: Models) -> list[Section]:
 
 def _differences_section(comparison: Comparison, models: Models) -> Section:
     tests = [d for d in comparison.differences if d.p_holm is not None]
-    chance = formatting.number(100 * (1 - comparison.level), 2)
+    chance = text.number(100 * (1 - comparison.level), 2)
     notes = []
     if tests:
         notes.append(
@@ -159,7 +159,7 @@ def _differences_section(comparison: Comparison, models: Models) -> Section:
         "Differences",
         "Which differences between the models are more than chance?",
         notes=tuple(notes),
-        warnings=tuple(map(formatting.sentence, comparison.notes)),
+        warnings=tuple(map(text.sentence, comparison.notes)),
         grids=elasticity_card.difference_grids(comparison, models),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Fact, Section, there
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
 from springback.results.theory_schema import (
@@ -34,9 +34,9 @@ def springs_facts(study: Springs) -> tuple[Fact, ...]:
     return (
         Fact(
             "Joint trainings end above the exact optimum by",
-            formatting.number(gap.median),
+            text.number(gap.median),
             "nats/response",
-            f"median of {gap.trainings:,}; at most {formatting.number(gap.largest)}",
+            f"median of {gap.trainings:,}; at most {text.number(gap.largest)}",
         ),
         Fact(
             "An optimum's two bounds are broken in",
@@ -105,8 +105,8 @@ def _model_first_notes(rows: Sequence[ModelFirst], dose: float) -> Iterator[str]
             )
             continue
         values = ", ".join(
-            f"{formatting.both(row.fitted_k) if row.fitted_k else 'no value (signs)'} at "
-            f"k = {formatting.plain(row.k)}"
+            f"{text.both(row.fitted_k) if row.fitted_k else 'no value (signs)'} at "
+            f"k = {text.plain(row.k)}"
             for row in some
         )
         yield f"{start}l = {dose:g}: -d2 / d1 is {values}."
@@ -118,10 +118,10 @@ def _exponent_words(row: Scaling) -> str:
     start = f"{arm}, {row.arrangement}, l = {row.l:g}: "
     if row.exponent is None:
         opposite = f"{100 * row.opposite:.0f} %"
-        above = f"{formatting.count(len(row.k), 'k')} above the noise"
+        above = f"{text.count(len(row.k), 'k')} above the noise"
         return f"{start}no exponent; signs opposite in {opposite} of the runs, {above}."
-    over = f"k from {formatting.plain(min(row.k))} to {formatting.plain(max(row.k))}"
-    return f"{start}-d2 / d1 grows as k to the power of {formatting.both(row.exponent)}, {over}."
+    over = f"k from {text.plain(min(row.k))} to {text.plain(max(row.k))}"
+    return f"{start}-d2 / d1 grows as k to the power of {text.both(row.exponent)}, {over}."
 
 
 def _noise_notes(noise: Sequence[Noise]) -> Iterator[str]:
@@ -129,8 +129,7 @@ def _noise_notes(noise: Sequence[Noise]) -> Iterator[str]:
         sizes = [row.changes for row in noise if row.arm == arm]
         if sizes:
             each = ", ".join(
-                f"{name_of_set} {formatting.number(min(changes))} to "
-                f"{formatting.number(max(changes))}"
+                f"{name_of_set} {text.number(min(changes))} to {text.number(max(changes))}"
                 for name_of_set, changes in zip(SETS, zip(*sizes, strict=True), strict=True)
             )
             yield (
@@ -160,7 +159,7 @@ def _k_chart(
         for name, cells in groups.items()
     ]
     rows = tuple(
-        (name, formatting.plain(c.k), *(words(c) for words in columns.values()))
+        (name, text.plain(c.k), *(words(c) for words in columns.values()))
         for name, cells in groups.items()
         for c in cells
     )
@@ -192,8 +191,8 @@ def fitted_chart(cells: Cells, dose: float) -> Chart | None:
         ),
         groups,
         {
-            "-d2 / d1": lambda c: formatting.both(c.fitted_k),
-            "exact, joint optimum": lambda c: formatting.both(c.predicted.fitted_k),
+            "-d2 / d1": lambda c: text.both(c.fitted_k),
+            "exact, joint optimum": lambda c: text.both(c.predicted.fitted_k),
             "seeds with opposite signs, %": lambda c: f"{100 * c.opposite:.0f}",
             "above the noise": lambda c: _resolved_words(c.resolved),
         },
@@ -220,9 +219,9 @@ def balance_chart(cells: Cells, dose: float) -> Chart | None:
         Plot(BALANCE, (), Level(0.0), limits=(-1.15, 1.15)),
         _by_arm(cells, dose),
         {
-            "balance": lambda c: formatting.both(c.balance),
-            "exact, joint optimum": lambda c: formatting.both(c.predicted.balance),
-            "with D3": lambda c: formatting.both(c.total),
+            "balance": lambda c: text.both(c.balance),
+            "exact, joint optimum": lambda c: text.both(c.predicted.balance),
+            "with D3": lambda c: text.both(c.total),
         },
     )
 
@@ -238,9 +237,9 @@ def products_chart(cells: Cells, arrangement: str, number: int) -> Chart | None:
     rows = tuple(
         (
             f"{name}, {ARMS[arm]}",
-            formatting.plain(c.l),
-            formatting.both(c.products[i]),
-            formatting.both(c.predicted.products[i]),
+            text.plain(c.l),
+            text.both(c.products[i]),
+            text.both(c.predicted.products[i]),
         )
         for arm, some in by_arm.items()
         for i, name in enumerate(SETS)
@@ -290,10 +289,10 @@ def exact_chart(cells: Cells) -> Chart | None:
     rows = tuple(
         (
             f"{SETS[i]}, {c.arrangement}",
-            formatting.plain(c.k),
-            formatting.plain(c.l),
-            formatting.both(c.changes[i]),
-            formatting.both(c.predicted.changes[i]),
+            text.plain(c.k),
+            text.plain(c.l),
+            text.both(c.changes[i]),
+            text.both(c.predicted.changes[i]),
         )
         for i, _, _, c in pairs
     )
@@ -345,8 +344,8 @@ def forms_chart(controls: Sequence[Control], dose: float) -> Chart | None:
         Plot(BALANCE, (), Level(0.0)),
         groups,
         {
-            "balance": lambda c: formatting.both(c.balance),
-            "-d2 / d1": lambda c: formatting.both(c.fitted_k),
+            "balance": lambda c: text.both(c.balance),
+            "-d2 / d1": lambda c: text.both(c.fitted_k),
         },
     )
 

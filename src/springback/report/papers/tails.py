@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Section, there
 from springback.report.figure import Axis, Caption, Chart, Plot, Series, Table
 from springback.results.schema import Interval
@@ -62,18 +62,18 @@ def _exponents(data: DataTails, names: Sequence[str]) -> Series:
         for i, name in enumerate(names)
         if name in fits and not fits[name].label.startswith("power law")
     ]
-    return Series(formatting.short(data.data, 24), values, join="", hollow=ruled_out)
+    return Series(text.short(data.data, 24), values, join="", hollow=ruled_out)
 
 
 def _tail_row(data: str, leaves: str, fit: TailFit) -> tuple[str, ...]:
     return (
         data,
         leaves,
-        formatting.number(fit.alpha),
-        formatting.plain(fit.xmin),
+        text.number(fit.alpha),
+        text.plain(fit.xmin),
         f"{fit.n_tail:,} of {fit.n:,}",
-        formatting.number(100 * fit.mass_tail),
-        formatting.number(fit.p),
+        text.number(100 * fit.mass_tail),
+        text.number(fit.p),
         fit.label,
     )
 
@@ -97,10 +97,10 @@ def tail_chart(number: int, data: DataTails) -> Chart | None:
     return figure.lines(
         Caption(
             f"theory-tail-{number}",
-            f"Tails of {formatting.short(data.data, 34)}",
+            f"Tails of {text.short(data.data, 34)}",
             "Away from the smallest counts a power law is a straight line; dashed, from its "
             "threshold on, the fitted slope.",
-            alt=f"Survival curves of {formatting.listing(leaves for leaves, _, _ in tails)} on two "
+            alt=f"Survival curves of {text.listing(leaves for leaves, _, _ in tails)} on two "
             "logarithmic axes.",
         ),
         Plot(

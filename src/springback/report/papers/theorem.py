@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from springback.report import figure, formatting
+from springback.report import figure, text
 from springback.report.components import Fact, Section, there
 from springback.report.drawing import panel, style
 from springback.report.figure import Axis, Caption, Chart, Level, Plot, Series, Table
@@ -38,9 +38,9 @@ OUTSIDE = (
 
 def theorem_facts(study: Theorem) -> tuple[Fact, ...]:
     identity = study.identity
-    residue = formatting.number(identity.residue_at_zero)
+    residue = text.number(identity.residue_at_zero)
     note = f"largest over {identity.cells:,} cells"
-    difference = formatting.number(identity.difference)
+    difference = text.number(identity.difference)
     return (
         *_premises_facts(study.premises),
         Fact("Residue of the balance at l = 0", residue, "bits", note),
@@ -59,8 +59,8 @@ def _premises_facts(rows: Sequence[PremisesCell]) -> tuple[Fact, ...]:
     ]
     if not apart:
         return ()
-    note = f"largest over {formatting.count(len(rows), 'cell')}, every law"
-    value = formatting.number(max(apart))
+    note = f"largest over {text.count(len(rows), 'cell')}, every law"
+    value = text.number(max(apart))
     return (Fact("Under the premises: trees against the closed form", value, "relative", note),)
 
 
@@ -110,10 +110,10 @@ def _median(row: TheoremCell) -> float:
 
 
 def _quartiles(share: Quartiles) -> str:
-    text = formatting.number(share.median)
+    middle = text.number(share.median)
     if share.median is None:
         return "–"
-    return f"{text} ({formatting.number(share.low)} to {formatting.number(share.high)})"
+    return f"{middle} ({text.number(share.low)} to {text.number(share.high)})"
 
 
 def _table(rows: Rows, keys: Mapping[str, str]) -> Table:
@@ -121,13 +121,13 @@ def _table(rows: Rows, keys: Mapping[str, str]) -> Table:
     cells = (
         (
             *(
-                value if isinstance(value, str) else formatting.power(value)
+                value if isinstance(value, str) else text.power(value)
                 for value in (getattr(r, k) for k in keys)
             ),
             PREMISES[r.premises],
             _quartiles(r.kept),
-            formatting.number(100 * r.worse),
-            "–" if r.as_stated is None else formatting.number(100 * r.as_stated),
+            text.number(100 * r.worse),
+            "–" if r.as_stated is None else text.number(100 * r.as_stated),
         )
         for r in rows
     )
@@ -153,12 +153,12 @@ def premises_chart(study: Theorem) -> Chart | None:
     table = tuple(
         (
             r.law,
-            formatting.power(r.k),
-            formatting.power(r.l),
+            text.power(r.k),
+            text.power(r.l),
             PREMISES[r.inside],
-            formatting.number(r.closed),
-            formatting.number(r.trees),
-            formatting.number(r.differences),
+            text.number(r.closed),
+            text.number(r.trees),
+            text.number(r.differences),
             "yes" if r.as_stated else "no",
         )
         for r in study.premises
@@ -254,7 +254,7 @@ def kept_chart(caption: tuple[str, str, str], rows: Rows, x: tuple[str, str]) ->
 
 
 def _k_name(k: float) -> str:
-    return f"k = {formatting.power(k)}"
+    return f"k = {text.power(k)}"
 
 
 def collapse_chart(rows: Rows) -> Chart | None:
@@ -294,9 +294,9 @@ def _scatter(
     cells = tuple(
         (
             r.arrangement,
-            formatting.power(r.l),
-            formatting.number(getattr(r, x)),
-            formatting.number(r.kept),
+            text.power(r.l),
+            text.number(getattr(r, x)),
+            text.number(r.kept),
         )
         for r in known
     )
@@ -381,7 +381,7 @@ def _draw_map(axes: Axes, rows: Rows) -> None:
         colour = LIGHT["bad" if value < 0 else "accent"]
         shade = min(abs(value), 1.0) * 0.5 if value >= 0 else 0.15
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colour, alpha=shade))
-        axes.text(x, y, formatting.number(value, 2), ha="center", va="center", size=10.5)
+        axes.text(x, y, text.number(value, 2), ha="center", va="center", size=10.5)
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(-0.5, len(lines) - 0.5)
     axes.set_xticks(range(len(columns)), [f"{c:g}" for c in columns])
@@ -392,7 +392,7 @@ def _draw_map(axes: Axes, rows: Rows) -> None:
 def huffman_chart(huffman: Huffman) -> Chart | None:
     """Change of both rates along l, Huffman's steps beside ideal lengths."""
     codes = {"ideal": "ideal lengths", "huffman": "Huffman"}
-    low, high = (formatting.number(bound) for bound in huffman.redundancy)
+    low, high = (text.number(bound) for bound in huffman.redundancy)
     reading = (
         f"{huffman.codes} different codes along l at k = {huffman.k:g}. Between them the "
         "lengths, and so the rates, stand still. The mean length of the joint tree lies "
@@ -407,7 +407,7 @@ def huffman_chart(huffman: Huffman) -> Chart | None:
         for i in range(2)
     ]
     rows = tuple(
-        (label, formatting.number(getattr(huffman.secant, code))) for code, label in codes.items()
+        (label, text.number(getattr(huffman.secant, code))) for code, label in codes.items()
     )
     return figure.lines(
         Caption("theory-huffman", "Huffman codes move in steps", reading),
