@@ -53,6 +53,10 @@ def to_jsonable(value: Any) -> Any:
     Left out: fields made by :func:`added` that stand at their default, and those whose metadata say
     ``internal``.  The key is the field's name, or the ``key`` of its metadata.
     """
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             f.metadata.get("key", f.name): to_jsonable(getattr(value, f.name))
@@ -64,10 +68,6 @@ def to_jsonable(value: Any) -> Any:
         return {str(k): to_jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_jsonable(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
     raise TypeError(f"not serialisable as JSON: {type(value).__name__}")
 
 
@@ -134,6 +134,7 @@ class Row:
     ``metric`` is how, where the row says so itself.
     ``prompt``: like ``qa``, but without a chat template ``prompt`` stands as it is.
     ``rejected``: in preference data, an answer to ``prompt`` that ``response`` is preferred to.
+    ``place``: where the row was read; no part of what it is.
     """
 
     kind: RowKind
@@ -145,6 +146,12 @@ class Row:
     label: str | None = None
     metric: str | None = added(None)
     rejected: str | None = added(None)
+    place: str = field(default="", compare=False, repr=False, metadata={"internal": True})
+
+    @property
+    def named(self) -> str:
+        """How an error names the row: by its place, never by its text, which may be harmful."""
+        return self.place or "a row"
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ class Slice:
     def of(cls, name: str, source: str, rows: Iterable[Row], seed: int = 0) -> Slice:
         """A slice whose hash is taken over its rows in order (name and source do not count)."""
         kept = tuple(rows)
-        return cls(name, source, kept, seed, content_hash([to_jsonable(r) for r in kept]))
+        return cls(name, source, kept, seed, content_hash(kept))
 
     def take(self, n: int, name: str | None = None) -> Slice:
         """The first ``n`` rows, so that a longer run extends a shorter one."""
@@ -247,11 +254,11 @@ def algorithms_reading(option: str) -> list[str]:
 class Recipe:
     """How to fine-tune.  The learning rate is constant by default, since branch points need it.
 
-    ``lora_rank`` None or 0: full weights.  ``beta`` is the weight of the reference (DPO, KTO), the
-    reward's scale (SimPO), the weight of the odds ratio (ORPO) or of the KL (RLOO); None is the
-    algorithm's usual one (:data:`ALGORITHMS`), filled in at once.  ``gamma``: SimPO's target
-    margin, in nats.  RLOO samples ``generations`` answers of at most ``new_tokens`` tokens to every
-    prompt.
+    ``lora_rank`` None or 0: full weights, whatever ``lora_alpha`` is given.  ``beta`` is the weight
+    of the reference (DPO, KTO), the reward's scale (SimPO), the weight of the odds ratio (ORPO) or
+    of the KL (RLOO); None is the algorithm's usual one (:data:`ALGORITHMS`), filled in at once.
+    ``gamma``: SimPO's target margin, in nats.  RLOO samples ``generations`` answers of at most
+    ``new_tokens`` tokens to every prompt.
     """
 
     algorithm: str = "sft"
@@ -278,8 +285,9 @@ class Recipe:
 
     def __post_init__(self) -> None:
         # One spelling for one recipe, so that equal work has equal ids.
-        if self.lora_rank == 0:
+        if not self.lora_rank:
             object.__setattr__(self, "lora_rank", None)
+            object.__setattr__(self, "lora_alpha", type(self).lora_alpha)
         if self.beta is None and self.algorithm in ALGORITHMS:
             object.__setattr__(self, "beta", ALGORITHMS[self.algorithm].beta)
 

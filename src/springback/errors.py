@@ -132,6 +132,17 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     return f" (did you mean {spelt[near[0]]}?)" if near else ""
 
 
+def shown(value: object, length: int = 20) -> str:
+    """``value`` for a message: as it stands where it is as short as a label or a number, else what
+    it is, since an error must not spread the text of a row."""
+    line = " ".join(repr(value).split())
+    if len(line) <= length + len("''"):
+        return line
+    if isinstance(value, str):
+        return f"a text of {len(value)} characters"
+    return f"a list of {len(value)}" if isinstance(value, list) else f"a {type(value).__name__}"
+
+
 def describe(given: object, allowed: str, do: str) -> str:
     """One line: what was given, what is allowed, what to do."""
     return f"given: {given}; allowed: {allowed}; {do}"

@@ -326,7 +326,10 @@ def generate(
     if template is not None and not wanted.raw:
         prompts = [framed(check_template(template), prompt) for prompt in prompts]
     kind: RowKind = "text" if wanted.raw else "qa" if loaded.asks else "pair"
-    rows = [Row(kind, p, p if wanted.raw else "") for p in prompts]
+    rows = [
+        Row(kind, p, p if wanted.raw else "", place=f"prompt {number}")
+        for number, p in enumerate(prompts, start=1)
+    ]
     ids = [
         tokenizer(r.response)["input_ids"] if wanted.raw else encode_prompt(tokenizer, r, system)
         for r in rows
@@ -380,10 +383,13 @@ def score(
             )
         )
     if prompts is None:
-        rows = [_bare(tokenizer, text) for text in texts]
+        rows = [_bare(tokenizer, text, number) for number, text in enumerate(texts, start=1)]
     else:
         pairs = zip(prompts, texts, strict=True)
-        rows = [encode_answer(tokenizer, Row("pair", p, t), t, loaded.system) for p, t in pairs]
+        rows = [
+            encode_answer(tokenizer, Row("pair", p, t, place=f"text {n}"), t, loaded.system)
+            for n, (p, t) in enumerate(pairs, start=1)
+        ]
     both = loaded.expert, loaded.amateur or loaded.expert
     if masked:
         return pair_nll_masked(both, rows, tokenizer, loaded.lam, loaded.alpha)
@@ -411,11 +417,11 @@ def _at(
     return model
 
 
-def _bare(tokenizer: Tokenizer, text: str) -> Encoded:
+def _bare(tokenizer: Tokenizer, text: str, number: int) -> Encoded:
     ids = tokenizer(text)["input_ids"]
     if len(ids) < 2:
         raise DataError(
-            f"{text[:40]!r} has {len(ids)} tokens; scoring needs 2 or more; leave it out"
+            f"text {number} has {len(ids)} tokens; scoring needs 2 or more; leave it out"
         )
     return Encoded(tuple(ids), 1, len(text.encode("utf-8")))
 

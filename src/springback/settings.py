@@ -200,6 +200,16 @@ def activations_setting() -> Any:
     return setting(False, text, changes="nothing", added=True)
 
 
+def lora_rank_setting(when: str = "", added: bool = False) -> Any:
+    """The field for the rank of the adapter that is trained; ``when`` stands before its help."""
+    return setting(0, f"{when}Train a LoRA adapter of this rank; 0: all weights.", added=added)
+
+
+def lora_alpha_setting(added: bool = False) -> Any:
+    """The field for the adapter's alpha."""
+    return setting(16, "Its scaling is this over the rank.", added=added)
+
+
 def arguments_setting(help: str) -> Any:
     """A field for names and values of any kind, recorded where there are some."""
     metadata = {"help": help, "flag": None, "changes": None, "added": True}
@@ -267,7 +277,7 @@ class ExecutionSettings(Settings, group="Execution", changes="nothing"):
     accelerate: str | None = setting(
         None,
         "accelerate's config file: training (sft) goes through the processes that it "
-        "describes, DDP or FSDP.",
+        "describes, DDP or FSDP; with FSDP and all weights what measures is sharded as well.",
     )
     checkpoint_activations: bool = activations_setting()
     probe_processes: int = setting(

@@ -227,7 +227,7 @@ def compare(
         emit(comparison=to_jsonable(compared))
         say_block(compared.to_markdown())
         return
-    from springback.jobs.audit.series import read_cards
+    from springback.results.cards import read_cards
 
     cards = read_cards(places)
     emit(comparison=to_jsonable(cards))
@@ -297,7 +297,7 @@ def reproduce(
 
 def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
     """What a reproduction would run.  Raises :class:`SpringbackError` for a theory."""
-    from springback.jobs.papers.epicode.job import plan as epicode_plan
+    from springback.jobs.papers.epicode.plan_at_hand import plan as epicode_plan
     from springback.jobs.papers.reproduce import plan
     from springback.jobs.papers.scale.plan import plan as scale_plan
 
@@ -305,7 +305,7 @@ def _plan_of(name: str, scale: str, folder: Path, given: dict[str, Any]) -> str:
         allowed = ", ".join([*REPRODUCTIONS, SCALE, *EPICODE])
         raise SpringbackError(f"--plan with {name}; allowed: with {allowed}; leave it out")
     if name in EPICODE:
-        return "\n".join(epicode_plan(name, scale, given))
+        return "\n".join(epicode_plan(name, scale, given, timed=True))
     if name == SCALE:
         return scale_plan(scale, folder, given)
     return plan(name, scale, folder, given)
@@ -507,10 +507,18 @@ def _study_of(settings: type[Settings], words: list[str] | None) -> tuple[dict[s
     return values, planned
 
 
-def _require_out(arguments: list[str]) -> None:
-    """Raise for an empty ``--out``, as of a variable that is not set: it would be this folder."""
+#: Commands of which every argument is a path or a name.
+_OF_PATHS = ("clean", "compare", "compress", "decompress", "extrapolate", "push", "report", "track")
+
+
+def _require_named(arguments: list[str]) -> None:
+    """Raise for an empty ``--out`` or path, as of a variable that is not set: it would be this
+    folder."""
     if "--out=" in arguments or ("--out", "") in pairwise(arguments):
         raise SpringbackError("--out is empty; name a folder, or . for this one")
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in _OF_PATHS and "" in arguments:
+        raise SpringbackError(f"{command} got an empty argument; name a path, or leave it out")
 
 
 def _warning_line(
@@ -546,7 +554,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # paths that are not UTF-8, as standard error does
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        _require_out(arguments)
+        _require_named(arguments)
         app(args=arguments, prog_name="springback")
     except SystemExit as end:
         if OUTPUT.json:

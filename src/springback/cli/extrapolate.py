@@ -108,10 +108,12 @@ def extrapolate(
     if options.mu is not None:
         read_mu(options.mu)
     folders = _resolve(checkpoints, options.early_revision, options.ft_revision)
-    from springback.weights import is_adapter
+    from springback.weights import is_adapter, tensor_names
 
     kinds = {is_adapter(folder) for folder in folders}
     if len(kinds) > 1:
+        for folder in (f for f in folders if not is_adapter(f)):
+            tensor_names(folder)  # what is no model either has a clearer message
         adapters = ", ".join(str(f) for f in folders if is_adapter(f))
         raise ModelError(
             describe(

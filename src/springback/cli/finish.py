@@ -14,8 +14,8 @@ def finish(result: Any, targets: list[str] | None = None) -> None:
     The first lines are what the page greets with: the sentence and its number.
     """
     from springback.report import build
-    from springback.report.formatting import shares_of_time
     from springback.report.headline import headlines_of
+    from springback.report.text import shares_of_time
 
     analysis = result.data["analysis"]
     for part in analysis.get("models") or analysis.get("studies") or []:

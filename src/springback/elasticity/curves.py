@@ -7,7 +7,6 @@ more aligned.  Paper A, section A3 (rebound).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -174,11 +173,6 @@ class DecayFit:
     gains0: tuple[float, ...]
     residuals: tuple[tuple[float, ...], ...]
     rmse: float
-
-    @property
-    def half_life(self) -> float | None:
-        """Examples until half is lost; None if nothing decays."""
-        return math.log(2) / self.rate if self.rate > 0 else None
 
 
 def fit_proportional_decay(doses: Sequence[float], curves: Sequence[Sequence[float]]) -> DecayFit:

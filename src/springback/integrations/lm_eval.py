@@ -155,9 +155,8 @@ class SpringbackLM(HFLM):  # type: ignore[misc]
     ) -> str:
         """As everything else here applies it; lm-eval's own drops a system message it refuses."""
         turns = [(message["role"], message["content"]) for message in chat_history]
-        where = f"the row that begins {turns[-1][1][:40]!r}"
         ends = {"prompt": add_generation_prompt, "continues": not add_generation_prompt}
-        return render(self.tokenizer, turns, where, **ends)
+        return render(self.tokenizer, turns, "a question", **ends)
 
     def get_model_info(self) -> dict[str, Any]:
         """lm-eval's record of the model, with what its chat template was given."""

@@ -139,14 +139,15 @@ class HarnessTask:
             # lm-eval keeps a test question out of its own examples; here also a validation one.
             config.test_split = config.validation_split
         try:
-            for doc in getattr(task, f"{part}_docs")():
+            for number, doc in enumerate(getattr(task, f"{part}_docs")(), start=1):
                 prompt = task.fewshot_context(
                     doc, num_fewshot=config.num_fewshot or 0, gen_prefix=task.doc_to_prefix(doc)
                 )
                 key = content_hash(json.dumps(doc, sort_keys=True, default=str))[:24]
                 self._docs[key] = doc
                 answer = self._target(doc) or "as the task grades it"
-                row = Row("prompt", prompt, "", answer=answer, label=key)
+                place = f"{self.spec}: {part} question {number}"
+                row = Row("prompt", prompt, "", answer=answer, label=key, place=place)
                 yield TaskRow(row, str(task.doc_to_text(doc)))
         finally:
             config.test_split = held
@@ -164,8 +165,8 @@ class HarnessTask:
         self.parts()
         if row.label not in self._docs:
             raise SpringbackError(
-                f"{self.spec}: the question that begins {row.prompt[:40]!r} is none of the task's; "
-                "allowed: its own questions; load them anew"
+                f"{self.spec}: {row.named} is none of the task's questions; allowed: its own; load "
+                "them anew"
             )
         return self._docs[str(row.label)]
 
