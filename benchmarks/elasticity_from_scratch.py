@@ -288,7 +288,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.table:
         if args.imdb is None:
-            raise SystemExit("--imdb FILE is needed to measure; --table reads what is there")
+            print("needs --imdb to measure, --table reads what is there: left out")
+            return
         args.out.mkdir(parents=True, exist_ok=True)
         args.work.mkdir(parents=True, exist_ok=True)
         files = parts_of(args.imdb, args.work)

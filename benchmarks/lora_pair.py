@@ -1,6 +1,8 @@
 """Train a LoRA pair for ``equal_step.py``: adapters after the last two epochs, in FOLDER/epoch-N.
 
-python benchmarks/lora_pair.py --model qwen2.5-coder-0.5b-q5 --data gsm8k/train.jsonl.gz FOLDER
+    python benchmarks/lora_pair.py --model qwen2.5-coder-0.5b-q5 --data train.jsonl.gz --out FOLDER
+
+Without a model and data (``make bench``) it says so and ends.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from springback.training import Marks, add_lora, finetune
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the adapters")
+    parser.add_argument("--model")
+    parser.add_argument("--data")
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rank", type=int, default=8)
@@ -30,6 +32,9 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--seed", type=int, default=0)
     o = parser.parse_args()
+    if not (o.model and o.data):
+        print("needs --model and --data: left out (see the head of this file)")
+        return
     start = resolve(o.model)
     tokenizer, model = load_tokenizer(start), load_model(start)
     recipe = Recipe(
@@ -47,7 +52,7 @@ def main() -> None:
     lora = add_lora(model, recipe)
 
     def keep(examples: int, trained: object) -> dict[str, str]:
-        lora.save_pretrained(o.folder / f"epoch-{examples // o.rows}")
+        lora.save_pretrained(o.out / f"epoch-{examples // o.rows}")
         return {}
 
     marks = Marks(tuple(o.rows * epoch for epoch in range(1, o.epochs + 1)), keep)

@@ -35,14 +35,17 @@ ARMS = {"fine-tuned": Arm("fine-tuned", 0, 0, None), "EpiCoDe": Arm("EpiCoDe", 0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--early", required=True)
-    parser.add_argument("--ft", required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--early")
+    parser.add_argument("--ft")
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--temperature", type=float, default=0.7)
     parser.add_argument("--out", type=Path, default=RESULT)
     options, started = parser.parse_args(), now()
+    if not (options.early and options.ft and options.work):
+        print("needs --early, --ft and --work: left out (see the head of this file)")
+        return
     settings = BoostSettings(
         early=options.early,
         ft=options.ft,

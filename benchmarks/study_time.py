@@ -67,12 +67,13 @@ def one_round(passes: Passes) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
     started, passes = now(), Passes()
-    made = [one_round(passes) for _ in range(rounds)]
+    made = [one_round(passes) for _ in range(options.rounds)]
     share = statistics.median(each["outside"] for each in made)
     write_json(
-        RESULT,
+        options.out,
         {
             "provenance": provenance(started=started, finished=now()),
             "rounds": made,
