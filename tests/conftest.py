@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -35,6 +36,15 @@ def _one_torch_thread() -> None:
     """Tiny tensors gain nothing from threads, and sums are then taken in one order."""
     if "torch" in sys.modules:  # loaded while collecting, by a test module that needs it
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _set_aside(request: pytest.FixtureRequest) -> None:
+    """Every training run has garbage collected, twice: what imports and earlier files have left
+    is passed over.  Not that of other people's software, which may leave sockets open."""
+    if not {"integrations", "vllm_engine"} & {*request.path.parts}:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

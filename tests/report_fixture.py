@@ -1,9 +1,38 @@
-"""Result files as the jobs write them, made up but of realistic size, for the report's tests."""
+"""Result files as the jobs write them, made up but of realistic size, for the report's tests.
+
+Pages of these tests differ in a few words, and drawing is most of what a page takes: with this
+module a chart of the same description is drawn once (:data:`CHARTS`).
+"""
 
 from __future__ import annotations
 
+import functools
 import math
+import pickle
+from collections.abc import Callable
 from typing import Any
+
+from springback.report import figure
+
+#: Charts by what was asked for; a test that must see them drawn anew clears it.
+CHARTS: dict[bytes, Any] = {}
+
+
+def _once(draw: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(draw)
+    def drawn(*asked: Any, **named: Any) -> Any:
+        key = pickle.dumps((draw.__name__, asked, named))
+        if key not in CHARTS:
+            if len(CHARTS) >= 100:  # a figure takes a megabyte
+                CHARTS.clear()
+            CHARTS[key] = draw(*asked, **named)
+        return CHARTS[key]
+
+    return drawn
+
+
+for _name in ("lines", "points", "rows"):
+    setattr(figure, _name, _once(getattr(figure, _name)))
 
 DOSES = [0, 16, 32, 64, 128, 256]
 SIZES = [64, 128, 256]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,20 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from springback.cli.app import main
-from springback.errors import ModelError
+from springback.errors import ModelError, StoreError
 from springback.models.hub import base_of, local_folder
+from springback.models.names import require_model
 from springback.weights import (
     AdapterExtrapolation,
     Extrapolation,
     extrapolate_adapters,
+    hash_weights,
     materialise_adapters,
 )
-from weights_adapters import load_base, save_base
+from weights_adapters import load_base, save_adapter, save_base
 
 How = AdapterExtrapolation
 State = dict[str, Tensor]
@@ -264,3 +268,87 @@ def test_built_in_names_are_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for folder in folders:
         edit(folder, base_model_name_or_path="smollm2-135m")
     assert base_of(folders) == local_folder("smollm2-135m") == base
+
+
+def test_a_base_that_moved_is_answered_with_how_to_name_it(tmp_path: Path) -> None:
+    _, folders = two(tmp_path)
+    for folder in folders:
+        edit(folder, base_model_name_or_path="/data/gone")
+    with pytest.raises(ModelError, match=r"base of .*/ft: no model at '/data/gone'.*--base"):
+        base_of(folders)
+
+
+def test_an_adapter_counts_where_its_merged_model_lies_beside_it(tmp_path: Path) -> None:
+    base, folders = two(tmp_path)
+    want = wanted(base, folders)
+    before = [hash_weights(folder) for folder in folders]
+    for folder in folders:
+        for name in ("model.safetensors", "config.json"):
+            shutil.copy(base / name, folder)
+    assert [hash_weights(folder) for folder in folders] == before
+    report = extrapolate_adapters(folders, How(0.5), tmp_path / "out")
+    assert not report.warnings
+    close(merged(base, tmp_path / "out"), want)
+    rewrite(folders[0], lambda state: {name: 2 * t for name, t in state.items()})
+    with pytest.raises(StoreError, match="is not the result of these inputs"):
+        extrapolate_adapters(folders, How(0.5), tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_which_way_weights_lie_is_read_off_the_base(tmp_path: Path, kind: str) -> None:
+    """As PEFT does; of a square matrix the shape does not tell."""
+    base, square = save_base(tmp_path / "llama"), "q_proj"
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=48, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+        torch.manual_seed(0)
+        GPT2LMHeadModel(config).save_pretrained(base := tmp_path / "gpt2")
+        square = "attn.c_proj"
+    folders = []
+    for seed, name in enumerate(("early", "ft")):
+        how = {"target_modules": [square], "fan_in_fan_out": kind == "gpt2"}
+        folders.append(save_adapter(tmp_path / name, base, seed, **how))
+        edit(folders[-1], fan_in_fan_out=kind != "gpt2")
+    materialise_adapters(folders, base, Extrapolation(0.5), tmp_path / "out")
+    close(load_base(tmp_path / "out").state_dict(), wanted(base, folders))
+
+
+def test_the_folder_of_a_run_of_adapters_and_one_without_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, (early, ft) = two(tmp_path)
+    shutil.copytree(ft, tmp_path / "run/checkpoint-1000")
+    words = [early, tmp_path / "run", "--mu", "0.5", "--out", tmp_path / "out"]
+    code, _, err = springback(monkeypatch, capsys, "extrapolate", *words)
+    assert (code, "/run/checkpoint-1000, which has some" in err) == (2, True), err
+    (ft / "adapter_config.json").unlink()
+    words[1] = ft
+    code, _, err = springback(monkeypatch, capsys, "extrapolate", *words)
+    assert (code, "needs its adapter_config.json beside it" in err) == (2, True), err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_in_the_place_of_a_model_is_told_so(tmp_path: Path) -> None:
+    _, folders = two(tmp_path)
+    with pytest.raises(ModelError, match=r"is an adapter; allowed: a full model; merge it"):
+        require_model(folders[0])
+
+
+def test_dora_without_its_magnitudes_is_refused(tmp_path: Path) -> None:
+    base, folders = two(tmp_path)
+    for folder in folders:
+        edit(folder, use_dora=True)
+    with pytest.raises(ModelError, match=r"use_dora is true and .*q_proj has no magnitude"):
+        materialise_adapters(folders, base, Extrapolation(0.5), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_lora_on_position_embeddings_leaves_tied_ones_alone(tmp_path: Path) -> None:
+    config = GPT2Config(vocab_size=48, n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    torch.manual_seed(0)
+    GPT2LMHeadModel(config).save_pretrained(base := tmp_path / "gpt2")
+    folders = [
+        save_adapter(tmp_path / name, base, seed, target_modules=["wpe"])
+        for seed, name in enumerate(("early", "ft"))
+    ]
+    materialise_adapters(folders, base, Extrapolation(0.5), tmp_path / "out")
+    close(load_base(tmp_path / "out").state_dict(), wanted(base, folders))

@@ -488,7 +488,7 @@ def test_the_worst_within_the_bound_is_the_worst_of_those_that_cost_little() -> 
     found = attack_curves.within_bound(AuditSettings(probes=("margin", "choice")), tried)
     assert found is not None
     assert (found.name, found.within, found.points) == ("cheap", 3, 5)
-    part = findings._within_bound(found)
+    part = findings._within_bound(found, "the gain")
     assert part.label == "50 % of the gain"
     assert "worst of 3 of 5 points" in part.text
     loose = attack_curves.within_bound(AuditSettings(utility_bound=0.3), tried)
@@ -497,6 +497,6 @@ def test_the_worst_within_the_bound_is_the_worst_of_those_that_cost_little() -> 
     none = attack_curves.within_bound(AuditSettings(utility_bound=0.01), tried[1:])
     assert none is not None
     assert none.point is None
-    assert findings._within_bound(none).label == "every one costs more"
+    assert findings._within_bound(none, "the gain").label == "every one costs more"
     unmeasured = (curve("study", (1, 0.1, None)),)
     assert attack_curves.within_bound(AuditSettings(), unmeasured) is None

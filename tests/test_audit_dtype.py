@@ -17,6 +17,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.models.placement import Placement, audit_placement
+from springback.models.stored_model import in_memory
 from springback.probes import context
 from springback.probes.likelihood import Precision
 from springback.probes.measuring import Meter, SharedMeter, Workers
@@ -78,21 +79,22 @@ def test_an_adapter_is_trained_on_the_start_models_own_weights(
 ) -> None:
     settings = AuditSettings(model=str(tiny_llama), lora_rank=2, **SMALL, dtype=dtype)
     study = Study(settings, load_data(settings), Store(tmp_path), Silent())
-    before = {name: p.clone() for name, p in study.start.named_parameters()}
+    start, work = in_memory(study.start), in_memory(study.work)
+    before = {name: p.clone() for name, p in start.named_parameters()}
     ids = torch.arange(1, 9)[None]
     with torch.inference_mode():
-        said = study.start(input_ids=ids).logits
+        said = start(input_ids=ids).logits
     recipe = replace(settings.recipe(0), learning_rate=1e-2)
-    finetune(study.work, study.tokenizer, study.encode(study.data.align), recipe)
-    held = {p.data_ptr() for p in study.start.parameters()}
-    base = [p for name, p in study.work.named_parameters() if ".lora_" not in name]
-    learned = [p for name, p in study.work.named_parameters() if ".lora_" in name]
+    finetune(work, study.tokenizer, study.encode(study.data.align), recipe)
+    held = {p.data_ptr() for p in start.parameters()}
+    base = [p for name, p in work.named_parameters() if ".lora_" not in name]
+    learned = [p for name, p in work.named_parameters() if ".lora_" in name]
     assert {p.data_ptr() for p in base} == held
     assert {p.dtype for p in learned} == {torch.float32}
-    assert all(torch.equal(p, before[name]) for name, p in study.start.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in start.named_parameters())
     with torch.inference_mode():
-        assert torch.equal(study.start(input_ids=ids).logits, said)
-        assert not torch.equal(study.work(input_ids=ids).logits, said)
+        assert torch.equal(start(input_ids=ids).logits, said)
+        assert not torch.equal(work(input_ids=ids).logits, said)
 
 
 def test_measured_weights_are_those_in_training_rounded_once(tiny_llama: Path) -> None:

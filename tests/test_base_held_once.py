@@ -16,6 +16,7 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.loading import Model, load_model, resolve, trainable
 from springback.models.placement import Placement
+from springback.models.stored_model import in_memory
 from springback.models.views import view_of
 from springback.training import add_lora
 from test_audit_dtype import SMALL, values
@@ -65,12 +66,12 @@ def test_an_audit_by_lora_holds_its_base_once(
     monkeypatch.setattr(Study, "measure", measure)
     settings = AuditSettings(model=str(tiny_llama), lora_rank=2, dtype=dtype, **SMALL)
     once = audit(settings, tmp_path / "once")
-    work, start = kept[0].work, kept[0].start
+    work, start = in_memory(kept[0].work), in_memory(kept[0].start)
     assert {k for k, p in held(work).items() if not p.requires_grad} == set(held(start))
     assert next(iter(start.parameters())).dtype == getattr(torch, dtype)
     monkeypatch.setattr("springback.jobs.audit.study.view_of", copy.deepcopy)
     twice = audit(settings, tmp_path / "twice")
-    assert not set(held(kept[0].work)) & set(held(kept[0].start))
+    assert not set(held(in_memory(kept[0].work))) & set(held(in_memory(kept[0].start)))
     assert values(once) == values(twice)
     kl = [m for m in once.data["measurements"] if m["probe"] == "kl" and m["tags"].get("seed") == 0]
     assert any(m["value"] > 0 for m in kl), "the start has no adapter while the other has one"

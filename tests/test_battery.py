@@ -14,6 +14,7 @@ from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
+from springback.models.stored_model import in_memory
 from springback.progress import Silent
 from springback.results.store import Store
 
@@ -100,5 +101,6 @@ def test_every_probe_says_beside_others_what_it_says_alone(
         study = study_of(alone, tmp_path)
         assert study.measure(study.start) == {name: found[name] for name in ("margin", probe)}
     rows = together.encode(together.rows_of(settings.neutral))
-    each = probes.neutral_nll(together.start, rows, together.tokenizer, together.precision)
+    start = in_memory(together.start)
+    each = probes.neutral_nll(start, rows, together.tokenizer, together.precision)
     assert found["neutral_nll"]["per_example"] == each

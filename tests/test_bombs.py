@@ -18,8 +18,8 @@ import pytest
 from report_fixture import audit_result
 from springback.data import compressed, load_rows
 from springback.errors import DataError, StoreError
-from springback.jobs.audit.series import read_cards
 from springback.report import render
+from springback.results.cards import read_cards
 
 ROW = b'{"text": "the same text again and again"}\n'
 PACK: dict[str, Callable[[bytes], bytes]] = {

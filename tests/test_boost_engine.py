@@ -8,20 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from boost_pair import save_pair
 from springback.cli.app import app
 from springback.core import Checkpoint, Row, Run, Slice
 from springback.errors import SpringbackError
 from springback.integrations.server.settings import ServeSettings, engine_of
-from springback.integrations.vllm.environment import VARIABLE
+from springback.integrations.vllm.environment import VARIABLE, find_python
 from springback.jobs.boost.checkpoints import Pair
-from springback.jobs.boost.checks import check_values, refuse
+from springback.jobs.boost.checks import check_settings, check_values, refuse
 from springback.jobs.boost.engine import check_engine, chosen_engine, refuse_executor
+from springback.jobs.boost.job import Boost
 from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.boost.test_set_log import _opening, hash_of_test
 from springback.jobs.papers.epicode.plan import check as check_epicode
 from springback.jobs.papers.epicode.settings import EpicodeSettings
+from springback.models.loading import resolve
+from springback.progress import Silent
 from springback.results.store import Store
 from springback.settings import ENGINES, engine_named
 
@@ -94,8 +99,13 @@ def test_vllm_that_is_not_there_is_refused(tmp_path: Path) -> None:
         check_values(replace(PLAIN, engine="transformers", vllm_python="x"))
     with pytest.raises(SpringbackError, match="--executor ray with --engine vllm"):
         refuse_executor(replace(PLAIN, engine="vllm"), True)
-    with pytest.raises(SpringbackError, match="--engine vllm with epicode"):
-        check_epicode(EpicodeSettings(model="smollm2-135m", engine="vllm"))
+    epicode = EpicodeSettings(model="smollm2-135m", engine="vllm")
+    with pytest.raises(SpringbackError, match="epicode-theory with --engine vllm"):
+        check_epicode(epicode, theory=True)
+    with pytest.raises(SpringbackError, match="--executor ray with --engine vllm"):
+        check_epicode(epicode, spread=True)
+    with pytest.raises(SpringbackError, match="--smaller x with --engine vllm"):
+        check_epicode(replace(epicode, smaller="x"))
 
 
 def scored(store: Store, **inputs: Any) -> None:
@@ -114,6 +124,28 @@ def test_auto_is_vllm_where_there_is_cuda_and_it_is_found(tmp_path: Path, python
     assert chosen_engine(named, store, True) == replace(named, engine="vllm")
     python.write_text("#!/bin/sh\nexit 1\n")
     assert chosen_engine(PLAIN, store, True).engine == "transformers"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "auto"])
+def test_its_python_is_asked_once_in_a_boost(
+    engine: str, tiny_llama: Path, tmp_path: Path, python: Path
+) -> None:
+    """Before torch, by the job, by the engine and by that of a second pair: until it changes."""
+    asked = tmp_path / "asked"
+    python.write_text(python.read_text().replace("echo", f"echo x >> {asked}\necho", 1))
+    early, ft = save_pair(tiny_llama, tmp_path, torch.float32)
+    settings = replace(PLAIN, model=None, train=None, early=str(early), ft=str(ft), engine=engine)
+    settings = replace(settings, validation="problems", test="problems")
+    refuse(settings, tmp_path / "out")
+    store = Store(tmp_path / "out")
+    chosen = chosen_engine(check_settings(settings), store, cuda=True)
+    for line in ((early, ft), (ft, early)):
+        job = Boost(chosen, tuple(map(resolve, line)), store, Silent())
+        assert job.engine.describe()["engine"] == "vLLM 1.2"
+    assert asked.read_text() == "x\n"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(SpringbackError, match="which does not run as Python"):
+        find_python()
 
 
 def test_auto_goes_on_with_what_made_a_folders_runs(tmp_path: Path, python: Path) -> None:

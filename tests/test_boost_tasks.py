@@ -204,7 +204,7 @@ def test_a_function_of_the_users_own_grades(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("return [1.5]", r"returned 1.5 for row 1 \('How many\?'\)"),
+        ("return [1.5]", "returned 1.5 for row 1; allowed"),
         ("return [-0.1]", "returned -0.1"),
         ("return [float('nan')]", "returned nan for row 1"),
         ("return [1, 1]", "returned 2 values"),

@@ -273,9 +273,10 @@ def test_the_committed_results_have_cards(name: str) -> None:
     analysis = result["analysis"].get("audit", result["analysis"])
     assert card.gain.value == pytest.approx(analysis["rebound"]["gain"][-1]["mean"])
     half, read_off = card.half_life_dose, analysis["rebound"]["half_dose"][-1]["value"]
-    if (
-        read_off <= card.doses[1]
-    ):  # on the line from 0 to the first dose, where nothing was measured
+    if read_off is None:  # not reached on the doses of the study
+        assert (half.value, half.at_least) == (None, card.doses[-1])
+        assert half.shown() == f"more than {card.doses[-1]:g} examples"
+    elif read_off <= card.doses[1]:  # on the line from 0 to the first dose: nothing measured there
         assert (half.value, half.at_most) == (None, card.doses[1])
         assert half.shown() == f"at most {card.doses[1]:g} examples"
     else:

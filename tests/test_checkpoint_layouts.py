@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from springback.errors import ModelError
+from springback.models.hub import local_folder
+from springback.models.loading import load_model, resolve
 from springback.weights import Extrapolation, check_line, extrapolate, extrapolate_along
 from weights_adapters import load_base, save_base
 from weights_files import Tensor, plain, read_model, values, write_model
@@ -68,7 +70,7 @@ def require_result(out: Path, want: dict[str, Any], rtol: float = 2.0**-23) -> N
 
 PREFIXES = [
     *("_orig_mod.", "module.", "module._orig_mod.", "_fsdp_wrapped_module.", "_forward_module."),
-    *("policy.", "actor.module.", "language_model."),
+    *("policy.", "actor.module.", "language_model.", "pretrained_model."),
 ]
 
 
@@ -277,3 +279,144 @@ def test_a_config_nested_too_deeply_is_refused_in_one_line(tmp_path: Path) -> No
     early, ft = two(tmp_path)
     (ft / "config.json").write_text("[" * 100_000)
     refuse(early, ft, r"cannot read .*config\.json")
+
+
+def set_config(folder: Path, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def without_head(tensors: Tensors) -> Tensors:
+    return {name: t for name, t in tensors.items() if name != HEAD}
+
+
+def test_a_head_that_the_last_checkpoint_has_untied_was_the_embedding(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    rewrite(early, lambda tensors: {**tensors, HEAD: tensors[EMBEDDING]})
+    want = expected(early, ft)
+    rewrite(early, without_head)
+    set_config(early, tie_word_embeddings=True)
+    extrapolate(early, ft, 0.5, tmp_path / "out")
+    require_result(tmp_path / "out", want)
+    refuse(ft, early, f"{HEAD} is only in")  # one tensor cannot be two
+    set_config(early, tie_word_embeddings=False)  # it lacks its head
+    refuse(early, ft, f"{HEAD} is only in")
+
+
+@pytest.mark.parametrize("side", ["early", "ft"])
+def test_a_tied_embedding_may_be_stored_under_the_name_of_the_head(
+    tmp_path: Path, side: str
+) -> None:
+    early, ft = two(tmp_path, tied=True)
+    want = expected(early, ft)
+    rewrite(tmp_path / side, renamed(EMBEDDING, HEAD))
+    if side == "ft":
+        want[HEAD] = want.pop(EMBEDDING)
+    extrapolate(early, ft, 0.5, tmp_path / "out")
+    require_result(tmp_path / "out", want)
+
+
+def test_full_weights_under_the_config_of_a_quantised_base_load(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    want = expected(early, ft)
+    set_config(ft, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    report = extrapolate(early, ft, 0.5, tmp_path / "out")
+    assert any("quantization_config" in warning for warning in report.warnings)
+    require_result(tmp_path / "out", want)
+    with pytest.raises(ModelError, match=r"quantised by its config\.json \(bitsandbytes\)"):
+        load_model(resolve(ft))
+    set_config(ft, quantization_config={"quant_method": "bitnet"})  # trained in full, and needed
+    extrapolate(early, ft, 0.5, tmp_path / "kept")
+    assert "quantization_config" in json.loads((tmp_path / "kept/config.json").read_text())
+
+
+def test_an_index_without_metadata_is_written_with_some(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    want = expected(early, ft)
+    rewrite(ft, lambda tensors: tensors, shards=2)
+    index = ft / "model.safetensors.index.json"
+    index.write_text(json.dumps({**json.loads(index.read_text()), "metadata": None}))
+    extrapolate(early, ft, 0.5, tmp_path / "out")
+    require_result(tmp_path / "out", want)
+
+
+def test_settings_and_results_of_the_training_stay_behind(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    for name in ("args", "training_args", "all_results", "eval_results", "trainer_state"):
+        (ft / f"{name}.json").write_text('{"hub_token": "hf_secret"}')
+    for name in ("pytorch_model.bin.index.json", "model.safetensors.index.fp16.json"):
+        (ft / name).write_text("{}")
+    (ft / "vocab.json").write_text("{}")
+    extrapolate(early, ft, 0.5, tmp_path / "out")
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    ours = {"README.md", "springback.json", "model.safetensors"}
+    assert written == ours | {"config.json", "generation_config.json", "vocab.json"}
+
+
+@pytest.mark.parametrize("name", ["m-q4_k_m.gguf", "model.fp16.safetensors", "a.safetensors"])
+def test_weights_that_no_loader_takes_are_named(tmp_path: Path, name: str) -> None:
+    early, ft = two(tmp_path)
+    (ft / "model.safetensors").rename(ft / name)
+    refuse(early, ft, f"no weights in .*; it holds {name}, which no loader takes")
+
+
+def test_of_a_run_the_last_checkpoint_is_named(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    for step in (100, 900, 1000):
+        (tmp_path / f"run/checkpoint-{step}").mkdir(parents=True)
+        shutil.copy(ft / "model.safetensors", tmp_path / f"run/checkpoint-{step}")
+    refuse(early, tmp_path / "run", "name .*/checkpoint-1000, which has some")
+
+
+def test_a_check_compares_what_holds_no_floats(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    for number, folder in enumerate((early, ft)):
+        packed = {"model.x.qweight": plain(np.full((2, 4), number, np.int64))}
+        write_model(folder, {**read_model(folder), **packed})
+    with pytest.raises(ModelError, match=r"model\.x\.qweight holds no floats and differs"):
+        check_line([early, ft])
+
+
+def test_names_of_training_code_are_named_by_what_loads_a_model(tmp_path: Path) -> None:
+    _, ft = two(tmp_path)
+    rewrite(ft, prefixed("module."))
+    with pytest.raises(ModelError, match=r"it has module\.lm_head\.weight, as training code"):
+        load_model(resolve(ft))
+
+
+def test_a_file_is_told_from_a_folder(tmp_path: Path) -> None:
+    _, ft = two(tmp_path)
+    for find in (local_folder, resolve):
+        with pytest.raises(ModelError, match=r"no model at .*, which is a file; allowed: "):
+            find(str(ft / "model.safetensors"))
+
+
+@pytest.mark.parametrize("side", ["early", "ft"])
+def test_a_model_with_its_adapter_unmerged_in_it_is_refused(tmp_path: Path, side: str) -> None:
+    early, ft = two(tmp_path)
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (plain(np.ones(shape, np.float32)) for shape in ((2, 16), (16, 2)))
+    beside = {f"{name}.lora_A.default.weight": a, f"{name}.lora_B.default.weight": b}
+    rewrite(tmp_path / side, lambda tensors: {**tensors, **beside})
+    refuse(early, ft, rf"{side} holds {name}\.lora_A\..*not merged.*merge_and_unload")
+    with pytest.raises(ModelError, match="not merged"):  # and not loaded without it
+        load_model(resolve(tmp_path / side))
+    own = renamed(f"{name}.weight", f"{name}.base_layer.weight")
+    rewrite(
+        tmp_path / side, lambda tensors: own({n: t for n, t in tensors.items() if n not in beside})
+    )
+    refuse(early, ft, rf"{side} holds {name}\.base_layer\..*not merged")
+
+
+def test_a_value_head_around_a_model_is_no_obstacle(tmp_path: Path) -> None:
+    early, ft = two(tmp_path)
+    want = expected(early, ft)
+    head = plain(np.ones((1, 16), np.float32))
+    for folder in (early, ft):
+        rewrite(folder, prefixed("pretrained_model."))
+        rewrite(folder, lambda tensors: {**tensors, "v_head.summary.weight": head})
+    extrapolate(early, ft, 0.5, tmp_path / "out")
+    assert set(read_model(tmp_path / "out")) == {*want, "v_head.summary.weight"}
+    state = load_base(tmp_path / "out").state_dict()
+    for name, array in want.items():
+        np.testing.assert_allclose(state[name].numpy(), array, rtol=2.0**-22, atol=1e-30)

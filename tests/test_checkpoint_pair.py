@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from boost_pair import save_pair
 from springback import probes
 from springback.core import Row
+from springback.errors import ModelError
 from springback.models.checkpoint_pair import CheckpointPair
 from springback.models.encoding import encode_rows
 from springback.models.loading import load_model, resolve
@@ -50,3 +53,48 @@ def test_nll_along_mu_is_the_nll_of_each_extrapolated_model(
     beyond = probes.nll(load_model(resolve(tmp_path / "out")), rows, sweep.tokenizer)
     assert found[1.0] == [score.per_token for score in beyond]
     assert found[0.0] != [score.per_token for score in early]
+
+
+def test_an_earlier_checkpoint_without_a_tokenizer_has_that_of_the_last(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """A Trainer that was given none leaves checkpoints without; only the end result has one."""
+    folders = save_pair(tiny_llama, tmp_path, torch.float32)
+    for file in folders[0].glob("*token*"):
+        file.unlink()
+    pair = CheckpointPair(*(resolve(folder) for folder in folders))
+    extrapolate(*folders, 0.5, tmp_path / "out")
+    written = dict(load_model(resolve(tmp_path / "out")).named_parameters())
+    for name, weight in pair.at(0.5).named_parameters():
+        assert torch.equal(weight, written[name]), name
+    for file in folders[1].glob("*token*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=r"tokenizer of .*/ft: it holds none; allowed"):
+        CheckpointPair(*(resolve(folder) for folder in folders))
+
+
+def test_pairs_of_embeddings_that_are_one_at_first(tiny_llama: Path, tmp_path: Path) -> None:
+    """Untied by the last checkpoint, or tied in both and stored under the two names."""
+    early, ft = save_pair(tiny_llama, tmp_path, torch.float32)
+    tied = load_file(early / "model.safetensors")
+    tied.pop("lm_head.weight", None)
+    save_file(tied, early / "model.safetensors", {"format": "pt"})
+    config = json.loads((early / "config.json").read_text()) | {"tie_word_embeddings": True}
+    (early / "config.json").write_text(json.dumps(config))
+    embedding = "model.embed_tokens.weight"
+    for names in ((embedding, "lm_head.weight"), ("lm_head.weight",)):
+        other = load_file(ft / "model.safetensors")
+        rows = {
+            name: other.pop(name, tied[embedding] + 0.1) for name in (embedding, "lm_head.weight")
+        }
+        save_file(
+            {**other, **{n: rows[n] for n in names}}, ft / "model.safetensors", {"format": "pt"}
+        )
+        config["tie_word_embeddings"] = len(names) == 1
+        (ft / "config.json").write_text(json.dumps(config))
+        pair = CheckpointPair(resolve(early), resolve(ft))
+        got = pair.at(0.5).state_dict()
+        for name in names:
+            torch.testing.assert_close(got[name], rows[name] + 0.5 * (rows[name] - tied[embedding]))
+        weak = pair.weak("early").state_dict()
+        assert torch.equal(weak["lm_head.weight"], tied[embedding])

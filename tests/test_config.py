@@ -103,12 +103,13 @@ def test_every_setting_says_what_it_changes_and_belongs_to_a_group() -> None:
         (("model", "seed", "measurement", "nothing"),
          "early ft run seed precheck reopen_test reference difficulty write_model keep_pair device "
          "device_map checkpoint_activations vllm_python"),
-        (("training",), "model train train_rows learning_rate train_batch_size epochs precision"),
+        (("training",), "model train train_rows learning_rate train_batch_size epochs "
+         "lora_rank lora_alpha precision"),
         (("decoding",), "mu lam lam_cd alpha max_new_tokens max_tokens batch_size samples "
          "temperature dtype quantize engine"),
         (("method", "prompt"),
          "task prompt_template system chat_template_args system_in_user search narrow "
-         "choose_by one_se positive ablate_weak gate baselines"),
+         "choose_by one_se positive ablate_weak gate rewind baselines"),
     ],
 )  # fmt: skip
 def test_records_and_run_ids_of_a_boost_stay(changes: tuple[Changes, ...], names: str) -> None:

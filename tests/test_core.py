@@ -29,6 +29,8 @@ def test_fields_added_later_change_the_hash_when_they_are_used() -> None:
 def test_a_recipe_has_one_spelling() -> None:
     assert Recipe(algorithm="dpo") == Recipe(algorithm="dpo", beta=ALGORITHMS["dpo"].beta)
     assert Recipe(lora_rank=0) == Recipe(lora_rank=None)
+    assert Recipe(lora_alpha=8) == Recipe(lora_rank=0)
+    assert Recipe(lora_rank=4, lora_alpha=8) != Recipe(lora_rank=4)
     assert Recipe().beta is None
 
 

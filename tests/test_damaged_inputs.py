@@ -14,8 +14,8 @@ import pytest
 from findings_fixture import full_audit
 from springback.core import Checkpoint, Run
 from springback.errors import ModelError, SpringbackError, SpringbackWarning, StoreError
-from springback.jobs.audit.series import read_cards
 from springback.models.loading import load_tokenizer, resolve
+from springback.results.cards import read_cards
 from springback.results.store import Store
 from springback.weights import tensor_names
 from springback.weights.adapters.reading import open_adapter

@@ -98,9 +98,25 @@ def vllm() -> Rows:
         yield f"| {name} | {' | '.join(f'{speed:.3g}' for speed in speeds)} |"
 
 
+def vllm_in_bf16() -> Rows:
+    """ecosystem.md: tokens a second in bf16, and their share of the plain model's."""
+    listed = raw("vllm_throughput_bf16")["throughput"]
+    for arm in ("plain", "pair", "twin"):
+        mine = [x for x in listed if x["arm"] == arm]
+        shares = "1" if arm == "plain" else ", ".join(f"{x['of_plain']:.2f}" for x in mine)
+        speeds = " | ".join(f"{x['tokens_per_second']:.3g}" for x in mine)
+        yield f" | {speeds} | {shares} |"
+
+
+def outside() -> Rows:
+    """costs.md: a study's time outside training and forward passes."""
+    yield f"Outside training and those calls: **{100 * raw('study_time')['outside']:.1f} %**"
+
+
 def planned_memory() -> Rows:
     """costs.md: planned memory against measured."""
-    for one in raw("plan_memory")["cases"]:
+    files = ("plan_memory", "plan_memory_lora", "plan_memory_nf4")
+    for one in (case for file in files for case in raw(file)["cases"]):
         measured = f"{one['measured'] / GB:.2f} ({one['mapped'] / GB:.2f} mapped)"
         job = f"{one['case']}, {one['dtype']}"
         off = f"{100 * one['off']:+.0f} %"
@@ -177,6 +193,18 @@ def reviews() -> Rows:
     yield from _rebound("imdb-rebound")
 
 
+def finished() -> Rows:
+    """elasticity.md: what each attacker took back from a finished model."""
+    file = RESULTS / "safety-finished" / "result.json"
+    for curve in json.loads(file.read_text("utf-8"))["analysis"]["attackers"]["curves"]:
+        kind, name = curve["attacker"], curve["name"]
+        share = {
+            key: 100 * curve["points"][-1]["share_lost"][key] for key in ("mean", "low", "high")
+        }
+        limits = f"({share['low']:+.1f} to {share['high']:+.1f})"
+        yield f"| {name if kind in name else f'{kind}, {name}'} | {share['mean']:+.1f} % {limits} |"
+
+
 def _rebound(name: str) -> Rows:
     analysis = json.loads((RESULTS / name / "result.json").read_text("utf-8"))["analysis"]
     of = ("gain", "fall", "share_lost")
@@ -192,6 +220,28 @@ def _rebound(name: str) -> Rows:
 
 
 #: What makes the rows -> the page that has them.
+def engines() -> Rows:
+    """A boost by each engine: the whole, and the arms of both."""
+    data = raw("boost_engines")
+    for what, seconds, ratio in (
+        (
+            "the whole boost, each with what it chose",
+            {engine: boost["seconds"] for engine, boost in data["boosts"].items()},
+            f"{data['ratio']:.2f}",
+        ),
+        (
+            "**the seven arms that both tried**",
+            data["arms_of_both"]["seconds"],
+            f"**{data['arms_of_both']['ratio']:.2f}**",
+        ),
+    ):
+        yield f"| {what} | {seconds['vllm']:.0f} | {seconds['transformers']:.0f} | {ratio} |"
+    tokens = data["tokens"]
+    yield f"{tokens['differ']} of {tokens['answers']} answers"
+    yield f"{tokens['near_ties']} of {tokens['looked_into']} gaps"
+    yield f"by up to {tokens['rounding_moves_gaps_by']['most']:.2f}"
+
+
 TABLES: dict[Callable[[], Rows], str] = {
     refusals: "guide/commands.md",
     fuzz: "reliability.md",
@@ -199,6 +249,9 @@ TABLES: dict[Callable[[], Rows], str] = {
     choosing: "boost.md",
     regimes: "boost.md",
     vllm: "questions/serve.md",
+    vllm_in_bf16: "ecosystem.md",
+    engines: "ecosystem.md",
+    outside: "costs.md",
     planned_memory: "costs.md",
     training_memory: "costs.md",
     boost_memory: "costs.md",
@@ -207,6 +260,7 @@ TABLES: dict[Callable[[], Rows], str] = {
     refused_share: "index.md",
     safety: "elasticity.md",
     reviews: "elasticity.md",
+    finished: "elasticity.md",
 }
 
 

@@ -42,7 +42,8 @@ def test_a_working_installation_has_no_fault_in_its_parts(
     )
 
 
-def test_every_fault_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_comes_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPRINGBACK_CACHE", str(tmp_path))
     # Nothing fits into a machine that must have a thousand terabytes free.
     monkeypatch.setattr(doctor, "DEMO_MEMORY", 10**15)
     monkeypatch.setattr(doctor, "DEMO_DISK", 10**15)
@@ -52,8 +53,9 @@ def test_every_fault_comes_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_torch_that_does_not_load_is_a_finding_not_a_crash(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SPRINGBACK_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "springback.models.loading", None)  # makes the import fail
     device = named(diagnose(), "device")
     assert not device.ok

@@ -135,7 +135,6 @@ def test_exact_proportional_decay_is_found_again() -> None:
     fit = fit_proportional_decay(DOSES, [[h * math.exp(-rate * d) for d in DOSES] for h in heights])
     assert fit.rate == pytest.approx(rate, rel=1e-5)
     assert fit.gains0 == pytest.approx(heights, rel=1e-5)
-    assert fit.half_life == pytest.approx(math.log(2) / rate, rel=1e-5)
     assert fit.rmse < 1e-6
     assert np.shape(fit.residuals) == (3, 4)
 
@@ -149,10 +148,9 @@ def test_steepening_beyond_one_rate_shows_in_the_residuals() -> None:
     assert fit.residuals[2][2] < -0.05
 
 
-def test_gains_that_do_not_fall_have_no_half_life() -> None:
+def test_gains_that_do_not_fall_do_not_decay() -> None:
     fit = fit_proportional_decay(DOSES, [[1.0, 1.1, 1.2, 1.3]])
     assert fit.rate == 0.0
-    assert fit.half_life is None
     assert fit.gains0 == pytest.approx((1.15,))
 
 

@@ -18,7 +18,9 @@ from springback.jobs.boost.settings import BoostSettings
 from springback.jobs.papers.claims import SCALES
 from springback.jobs.papers.epicode import seed as epicode_seed
 from springback.jobs.papers.epicode import tables
-from springback.jobs.papers.epicode.job import cells, plan, reproduce_epicode, settings_of
+from springback.jobs.papers.epicode.job import reproduce_epicode
+from springback.jobs.papers.epicode.plan import settings_of
+from springback.jobs.papers.epicode.plan_at_hand import cells, plan
 from springback.jobs.papers.epicode.settings import EPICODE, NAMES
 from springback.jobs.papers.epicode.theory import theory_of
 from springback.results.paper_schema import Agreement, Cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,27 @@ def test_weights_that_are_no_numbers_at_the_end_stop_the_run(
     spoil(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError, match="last step"):
         train(start, tiny_llama, rows[:4])
+
+
+def test_what_is_there_is_set_aside_from_the_collector_while_a_run_lasts(
+    start: Model, tiny_llama: Path, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aside = gc.get_freeze_count()  # by these tests
+    gc.unfreeze()
+    monkeypatch.setattr("springback.training.run._callers_own", False)
+    try:
+        seen: list[int] = []
+        marks = Marks((4,), lambda n, m: seen.append(gc.get_freeze_count()))
+        train(start, tiny_llama, rows[:4], marks=marks)
+        assert seen[0] > 10_000
+        assert gc.get_freeze_count() == 0
+        gc.freeze()  # a caller's own stays
+        mine = gc.get_freeze_count()
+        train(start, tiny_llama, rows[:4])
+        assert 0 < gc.get_freeze_count() <= mine
+    finally:
+        if aside and not gc.get_freeze_count():
+            gc.freeze()
 
 
 def test_a_state_is_saved_a_step_early_where_one_more_would_lose_a_minute(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,9 +20,11 @@ from springback.jobs.audit.settings import AuditSettings
 from springback.models.encoding import Encoded, encode_rows
 from springback.models.loading import Model, load_model, load_tokenizer, resolve, trainable
 from springback.models.placement import Placement
+from springback.models.stored_model import AnyModel, StoredModel, parameters_to_read
 from springback.training import Marks, Resume, Trained, add_lora, finetune
 from springback.training.batches import share
-from springback.training.distributed import Launch, finetune_apart
+from springback.training.distributed import finetune_apart
+from springback.training.launch import Launch
 
 pytest.importorskip("accelerate", reason="accelerate is not installed (extra train)")
 
@@ -48,12 +52,70 @@ RECIPE = Recipe(learning_rate=1e-3, batch_size=4, max_tokens=24, precision="floa
 
 
 def model_of(start: Checkpoint, recipe: Recipe) -> Model:
-    """With an adapter it lies on a base in bfloat16."""
-    if recipe.lora_rank is None:
-        return load_model(start)
+    """Rounded to bfloat16; what is trained of it is in float32."""
     model = load_model(start, Placement(torch.bfloat16, torch.device("cpu")))
-    add_lora(model, recipe)
-    return model
+    if recipe.lora_rank is not None:
+        add_lora(model, recipe)
+        return model
+    whole: Any = model
+    return cast(Model, whole.float())
+
+
+def sums(_: int, model: AnyModel) -> dict[str, float]:
+    """Of each parameter's lengths."""
+    with parameters_to_read(model) as parameters:
+        return {n: float(p.detach().double().abs().sum()) for n, p in parameters.items()}
+
+
+#: The last batch has one row, so one process has none of its own there.
+MARKS = Marks((0, 4, 16, 17), sums)
+
+
+@dataclass
+class Apart:
+    """A training in two processes that nothing interrupts, and what it takes to do it again."""
+
+    start: Checkpoint
+    recipe: Recipe
+    launch: Launch
+    rows: list[Encoded]
+    pad: int
+    trained: Trained
+    model: Model
+
+    def again(self, model: AnyModel, folder: Path, progress: Any = None) -> Trained:
+        resume = Resume(folder, save_every=0.0)
+        given = (self.start, self.pad, self.rows, self.recipe, self.launch, resume)
+        return finetune_apart(model, *given, MARKS, progress)
+
+
+@pytest.fixture(scope="module")
+def apart(
+    tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str, int | None], Apart]]:
+    """Each once, as several tests look at it."""
+    folder = tmp_path_factory.mktemp("apart")
+    start = resolve(tiny_llama)
+    tokenizer = load_tokenizer(start)
+
+    @functools.cache
+    def make(spread: str, rank: int | None) -> Apart:
+        config = folder / f"{'ddp' if spread == DDP else 'fsdp'}.yaml"
+        config.write_text(spread)
+        launch = read_launch(str(config))
+        assert (launch.processes, launch.cpu, launch.sharded) == (2, True, spread == FSDP)
+        launch = replace(launch, checkpoint_activations=True)  # which changes nothing
+        recipe, rows = replace(RECIPE, lora_rank=rank), rows_of(tokenizer, 17)
+        model, pad = model_of(start, recipe), tokenizer.pad_token_id
+        scratch = folder / f"{config.stem}-{rank}"
+        given = (model, start, pad, rows, recipe, launch, Resume(scratch), MARKS)
+        done = Apart(start, recipe, launch, rows, pad, finetune_apart(*given), model)
+        assert not scratch.exists()
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield make
 
 
 def rows_of(tokenizer: Any, n: int) -> list[Encoded]:
@@ -70,83 +132,50 @@ def test_every_row_of_a_batch_is_taken_once_and_no_process_is_idle() -> None:
 @pytest.mark.parametrize("rank", [None, 4], ids=["full", "lora"])
 @pytest.mark.parametrize("spread", [DDP, FSDP], ids=["ddp", "fsdp"])
 def test_two_processes_find_what_one_finds(
-    spread: str,
-    rank: int | None,
-    tiny_llama: Path,
-    config: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    spread: str, rank: int | None, apart: Callable[[str, int | None], Apart]
 ) -> None:
-    """The last batch has one row, so one process has none of its own there."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config.write_text(spread)
-    start = resolve(tiny_llama)
-    tokenizer = load_tokenizer(start)
-    rows = rows_of(tokenizer, 9)
-    recipe = replace(RECIPE, lora_rank=rank)
-    one, two = (model_of(start, recipe) for _ in range(2))
-
-    def total(_: int, model: Any) -> float:
-        return float(sum(p.detach().double().abs().sum() for p in model.parameters()))
-
-    marks = Marks((0, 4, 9), total)
-    alone = finetune(one, tokenizer, rows, recipe, marks)
-    launch = read_launch(str(config))
-    assert (launch.processes, launch.cpu, launch.sharded) == (2, True, spread == FSDP)
-    launch = replace(launch, checkpoint_activations=True)  # which changes nothing
-    scratch = tmp_path / "apart"
-    both = finetune_apart(
-        two, start, tokenizer.pad_token_id, rows, recipe, launch, Resume(scratch), marks
-    )
+    two = apart(spread, rank)
+    one, both = model_of(two.start, two.recipe), two.trained
+    alone = finetune(one, load_tokenizer(two.start), two.rows, two.recipe, MARKS)
     assert both.losses == pytest.approx(alone.losses, rel=1e-5)
     assert both.tokens == alone.tokens
-    assert both.marks == pytest.approx(alone.marks, rel=1e-6)
-    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+    assert both.marks.keys() == alone.marks.keys()
+    for n, lengths in alone.marks.items():
+        assert sum(both.marks[n].values()) == pytest.approx(sum(lengths.values()), rel=1e-6)
+    for a, b in zip(one.parameters(), two.model.parameters(), strict=True):
         # AdamW turns the rounding of a gradient near 0 into a part of a step of 1e-3.
         assert torch.allclose(a, b, atol=2e-4)
         assert float((a - b).detach().abs().mean()) < 1e-6
-    assert not scratch.exists()
 
 
 @pytest.mark.parametrize(
     ("spread", "rank"), [(DDP, 4), (FSDP, None)], ids=["ddp-lora", "fsdp-full"]
 )
 def test_a_training_that_is_cut_off_goes_on(
-    spread: str,
-    rank: int | None,
-    tiny_llama: Path,
-    config: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    spread: str, rank: int | None, apart: Callable[[str, int | None], Apart], tmp_path: Path
 ) -> None:
-    """To the bit, from the last state, and with every mark of both parts."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    config.write_text(spread)
-    start = resolve(tiny_llama)
-    tokenizer = load_tokenizer(start)
-    rows, recipe = rows_of(tokenizer, 20), replace(RECIPE, lora_rank=rank)
-    launch = read_launch(str(config))
-    marks = Marks((0, 4, 16, 20), lambda n, m: {k: p.sum().item() for k, p in trainable(m).items()})
+    """To the bit, from the last state, with every mark of both parts; and so where this process has
+    the model in files alone, as a study that is sharded does."""
+    whole, folder = apart(spread, rank), tmp_path / "cut"
+    (tmp_path / "files").mkdir()
 
-    def run(folder: Path, progress: Any = None) -> tuple[Trained, Model]:
-        model = model_of(start, recipe)
-        resume = Resume(folder, save_every=0.0)
-        pad = tokenizer.pad_token_id
-        done = finetune_apart(model, start, pad, rows, recipe, launch, resume, marks, progress)
-        return done, model
+    def fresh() -> AnyModel:
+        if rank is not None:
+            return model_of(whole.start, whole.recipe)
+        return StoredModel(whole.start, torch.bfloat16, tmp_path / "files")
 
-    whole, plain = run(tmp_path / "whole")
     with pytest.raises(Stop):
-        run(tmp_path / "cut", Killer(3))
-    (state,) = (tmp_path / "cut" / "state").glob("step-*")
+        whole.again(fresh(), folder, Killer(3))
+    (state,) = (folder / "state").glob("step-*")
     assert int(state.name.removeprefix("step-")) >= 2
-    counter = Killer(100)
-    again, model = run(tmp_path / "cut", counter)
+    counter, model = Killer(100), fresh()
+    again = whole.again(model, folder, counter)
     assert 100 - counter.left < 5, "it began where it had been, which it says in one note"
-    assert again == whole
-    for name, parameter in trainable(plain).items():
-        assert torch.equal(trainable(model)[name], parameter), name
-    assert not (tmp_path / "cut").exists()
+    assert again == whole.trained
+    with parameters_to_read(model) as parameters:
+        for name, parameter in trainable(whole.model).items():
+            assert torch.equal(parameters[name], parameter), name
+    assert not folder.exists()
 
 
 def test_processes_that_fail_are_told_of_in_a_line(tiny_llama: Path, tmp_path: Path) -> None:

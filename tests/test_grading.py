@@ -268,8 +268,72 @@ def test_reading_never_fails_and_reads_its_own_spelling(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        # an answer as heading, in JSON, in short, and before its cue
+        ("## Final answer\n\n**42**\n\nCheck: 40 + 2 = 42 in 3 steps", "42"),
+        ("**Answer**\n\n42\n\nI verify it in 2 ways", "42"),
+        ("#### Answer\n42\nin 3 steps", "42"),
+        ("we get the answer\nthat 3 people saw, 42 in all", "42"),
+        ('{"answer": 12, "steps": 3}', "12"),
+        ("{'answer': '12', 'sure': 0.9}", "12"),
+        ("Ans: 17, in 3 steps", "17"),
+        ("The final answer is:\n\n$$\n42\n$$\n\nas in 3", "42"),
+        ("**Answer:**\n\n> 6\n\nin 3", "6"),
+        ("Answer:\n```\n6\n```\nin 3 steps", "6"),
+        ("Final answer (in dollars): 6, of 3", "6"),
+        ("Answer in dollars: 6, of 3", "6"),
+        ("<final_answer>6</final_answer> of 3", "6"),
+        ("[ANSWER]6[/ANSWER] of 3", "6"),
+        (r"\boxed{5 = 2 + 3}", "5"),
+        ("答：12个。验算：3*4", "12"),
+        ("La respuesta correcta es 5, de 6", "5"),
+        ("So 42 is the final answer, since 6 * 7 = 42 as in step 2", "42"),
+        ("**7 apples** is the answer to 3", "7"),
+        ("There are 3 parts. This is the answer: 5 of 6", "5"),
+        # a minus in words
+        ("The answer is negative 12.", "-12"),
+        ("Answer: minus $5 of 3", "-5"),
+        ("5 minus 3", "3"),
+        # a comma before decimals, where nothing else can be meant
+        ("12,50 €", "12.5"),
+        ("3,5 kg", "3.5"),
+        ("−0,75", "-0.75"),
+        ("12,345 km", "12345"),
+        ("1,2,3 km", "3"),
+        # a period that repeats
+        (r"\boxed{0.\overline{3}}", "1/3"),
+        (r"-1.1\overline{6}", "-7/6"),
+    ],
+)
+def test_numbers_are_read_where_the_answer_is_said(text: str, number: str) -> None:
+    assert extract_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "right"),
+    [
+        ("The answer is 3.2 million people.", "3200000", True),
+        ("The answer is 3.2 million people.", "3.2", True),  # "how many million?"
+        (r"\boxed{3.2\text{ million}}", "3,200,000", True),
+        ("It costs -$1.5M", "-1500000", True),
+        ("5k", "5000", True),
+        ("5 lakh", "5,00,000", True),
+        ("12万", "120000", True),
+        ("5 million", "5000", False),
+        ("5 millimetres", "5000000", False),
+    ],
+)
+def test_a_word_that_multiplies_may_be_part_of_the_number(
+    completion: str, answer: str, right: bool
+) -> None:
+    assert grade("number", completion, answer) is right
+
+
+@pytest.mark.parametrize(
     ("metric", "answer", "read"),
     [
+        ("number", "12,50 €", "12.5"),
         ("number", r"$\frac{5}{6}$", "5/6"),
         ("number", "$1,234.00", "1234"),
         ("number", "12 km/h", "12"),
@@ -350,6 +414,32 @@ def test_a_reference_that_is_more_than_an_answer_is_refused(metric: str, answer:
         ("Ⓑ", "B"),
         ('{"answer": "B"}', "B"),
         ("[[B]]", "B"),
+        ("{'answer': 'C', 'not': 'A'}", "C"),
+        ("The answer is 'A'", "A"),
+        ("A' is the complement, so B", "B"),
+        # small letters
+        ("the answer is b because a is too small", "B"),
+        ("The answer is (a) dog.", "A"),
+        ("answer is b) Paris", "B"),
+        ("option b", "B"),
+        ("a dog or a cat, so D", "D"),
+        # words around the letter
+        ("The answer is probably B; A fails", "B"),
+        ("The answer to the question is (B); A fails", "B"),
+        ("The answer is, of course, B; A fails", "B"),
+        ("Answer -> B, A fails", "B"),
+        ("The right option is C; A is a trap", "C"),
+        ("My choice: B, A fails", "B"),
+        ("I select option B over A", "B"),
+        ("I pick a number, D", "D"),
+        ("La respuesta correcta es la B, no la A", "B"),
+        ("A resposta correta é a opção B, não A", "B"),
+        ("La risposta corretta è B, non A", "B"),
+        ("【答案】B【解析】A错", "B"),
+        ("本题选B，A不符", "B"),
+        ("不选A，选B", "B"),
+        ("B是正确的，A不是", "B"),
+        ("选项A不正确，选项B正确，C错误", "B"),
     ],
 )
 def test_choices_are_read_as_models_write_them(text: str, letter: str) -> None:
@@ -468,6 +558,10 @@ def test_every_way_to_name_a_letter_names_it(letter: str, way: str) -> None:
         ("A is wrong; B and D are right", "BD"),
         ("I choose A, B, and D", "ABD"),
         ("it is B, which is", "B"),
+        ("A and C are correct; B is not.", "AC"),
+        ("- A\n- C", "AC"),
+        ("1. A\n2. C", "AC"),
+        ("a and c", "AC"),
         # no set: undecided, repeated, or no letters at all
         ("#### A or B", "A"),
         ("AA", None),
@@ -507,6 +601,7 @@ def test_a_set_is_right_whole_and_in_no_other_form(
         ("thinking\n#### New York\nmore", "New York"),
         ("#### a\n#### C#", "C#"),
         ("Cafe\u0301", "Caf\u00e9"),
+        ("\ufeffParis\u200b", "Paris"),
         (" \n", None),
         ("text ####", None),
     ],
@@ -611,6 +706,14 @@ def test_a_reference_without_an_answer_is_refused(metric: Metric, answer: str) -
         "</think>",
         "sqrt(",
         "answer: a 1 ",
+        "answer (",
+        "answer\n> ",
+        "1 is the answer",
+        "0.",
+        "I pick ",
+        "选",
+        "option ",
+        "1 million",
     ],
 )
 def test_endless_completions_take_no_time(unit: str) -> None:

@@ -25,12 +25,27 @@ from springback.errors import DataError, MissingExtraError
         ("First $y$.\nThen \\(x+1\\)", "1+x", True),
         (r"\boxed{1\,234x}", "1234x", True),
         (r"\boxed{３x}", "3x", True),
+        ("Answer: pi/2", r"\frac{\pi}{2}", True),
+        (r"$\frac\pi2$", "π/2", True),
+        ("p*i/2", r"\frac{\pi}{2}", False),
+        (
+            r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}",
+            r"\begin{pmatrix}1\\2\end{pmatrix}",
+            True,
+        ),
+        (
+            r"\boxed{\begin{pmatrix}1\\3\end{pmatrix}}",
+            r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+            False,
+        ),
         # numbers: as the metric `number` compares them
         (r"\boxed{1\,234}", "1234", True),
         (r"\boxed{1\,234}", "235", False),
         (r"\boxed{9{,}500}", "9500", True),
         ("0.333", "1/3", True),
         ("0.334", "1/3", False),
+        (r"\boxed{\frac{1}{3}}", r"0.\overline{3}", True),
+        (r"\boxed{0.3}", r"0.\overline{3}", False),
         ("½", "0.5", True),
     ],
 )

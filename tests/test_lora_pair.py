@@ -230,6 +230,13 @@ def test_what_cannot_share_a_base_is_refused_with_the_reason(
     saved = save_adapter(tmp_path / "saved", base, 3, r=2, modules_to_save=["lm_head"])
     with pytest.raises(ModelError, match=r"more than LoRA matrices .*materialise"):
         load_twin(load_base(base), saved, early)
+    how = AdapterExtrapolation(0.1, base=base)
+    with pytest.raises(ModelError, match=r"saved holds more than LoRA matrices"):
+        write_adapter_pair([early, saved], how, Contrast(0.5), tmp_path / "pair")
+    assert not (tmp_path / "pair").exists()
+    dora = save_adapter(tmp_path / "dora", base, 3, use_dora=True)
+    with pytest.raises(ModelError, match=r"dora holds more .*; merge it into its base"):
+        load_twin(load_base(base), dora, None)
     other = save_base(tmp_path / "other", seed=5)
     foreign = save_adapter(tmp_path / "foreign", other, 3, r=2)
     with pytest.raises(ModelError, match="different base models"):

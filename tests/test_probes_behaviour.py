@@ -159,9 +159,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     [
         ("[1.0]", "returned 1 numbers; allowed: a list of 2 finite numbers"),
         ("[1.0, 2.0, 3.0]", "returned 3 numbers"),
-        ("[1.0, float('nan')]", "returned 'nan' for text 1"),
-        ("[float('inf'), 1.0]", "returned 'inf' for text 0"),
-        ("[1.0, None]", "returned 'None' for text 1"),
+        ("[1.0, float('nan')]", "returned nan for text 1"),
+        ("[float('inf'), 1.0]", "returned inf for text 0"),
+        ("[1.0, None]", "returned None for text 1"),
         ("['1', '2']", "returned '1' for text 0"),
         ("'12'", "returned a str"),
         ("{0: 1.0, 1: 2.0}", "returned a dict"),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from springback.report.formatting import duration
+from springback.report.text import duration
 from springback.results import provenance as module
 from springback.results.provenance import PACKAGES, provenance
 

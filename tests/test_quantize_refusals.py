@@ -54,7 +54,9 @@ def test_other_jobs_refuse_it_with_the_reason(tiny_llama: Path, tmp_path: Path) 
     trained = BoostSettings(model=str(tiny_llama), train="problems", quantize="nf4")
     checked = CheckSettings(base=str(tiny_llama), tuned=str(tiny_llama), quantize="nf4")
     needs = r"needs the package 'bitsandbytes'.*pip install 'springback\[nf4\]'"
-    with pytest.raises(SpringbackError, match=needs if not HERE else "--train, which trains all"):
+    with pytest.raises(
+        SpringbackError, match=needs if not HERE else "--train, which trains on a base in full"
+    ):
         refuse(trained, tmp_path / "out")
     with pytest.raises(SpringbackError, match=needs if not HERE else "nf4 in a check; allowed"):
         check_of(checked, tmp_path / "out")

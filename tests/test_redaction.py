@@ -10,7 +10,7 @@ import pytest
 
 from springback.errors import SpringbackError
 from springback.integrations.trackers import check_targets, record_of
-from springback.report import formatting
+from springback.report import text as report_text
 from springback.results.provenance import now, provenance
 from springback.results.redaction import redacted, redacted_command, without_secrets
 
@@ -86,7 +86,7 @@ def test_reports_and_trackers_of_older_results_hide_them(tmp_path: Path) -> None
     text = json.dumps({"schema_version": 1, "kind": "audit", "provenance": {}, **parts})
     (tmp_path / "result.json").write_text(text)
     assert record_of(tmp_path).params == {"train": "https://me:***@host/rows.jsonl"}
-    assert formatting.flat(inputs) == [("train", "https://me:***@host/rows.jsonl")]
+    assert report_text.flat(inputs) == [("train", "https://me:***@host/rows.jsonl")]
     with pytest.raises(SpringbackError) as refusal:
         check_targets([f"mlfow:postgresql://me:{SECRET}@host/db"])
     assert SECRET not in str(refusal.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,26 @@ REFUSED = {
     "generate org/model hello --draft ngrm": "'ngrm' (did you mean ngram?)",
     "reproduce elasticity-sizes": "(did you mean elasticity-size?)",
     "reproduce epicode-main --task logicqa": "'logicqa' (did you mean logiqa?)",
+    "audit --seeds 0,-1": "seed -1; allowed: 0 to 4294967295",
+    # what is empty, as of a variable that is not set
+    "audit --model ''": "a model without a name ('')",
+    "generate '' hello": "a model without a name ('')",
+    "serve '' --port 0": "a model without a name ('')",
+    "audit --out ''": "--out is empty",
+    "boost --out= --task gsm8k": "--out is empty",
+    "clean '' --yes": "clean got an empty argument",
+    "--quiet report ''": "report got an empty argument",
+    "compare a ''": "compare got an empty argument",
+    "extrapolate '' ft --mu 1 --out new": "extrapolate got an empty argument",
+    # places for results that are none
+    "audit --out wrong.yaml": "--out wrong.yaml is a file; name a folder",
+    "audit --out wrong.yaml/new": "wrong.yaml, a file; name a folder",
+    "audit --out lost": "lost is a link; allowed: a folder, or a link to one that is there",
+    "audit --out held/new": "lies in a model folder",
+    f"{BOOST} --out held": "--out held is a model folder",
+    "check smollm2-135m gemma3-270m --out lost": "lost is a link",
     # folders and files that are not there
+    "audit --align text.txt": "'text.txt' ends in '.txt'; allowed: .jsonl",
     "audit --model smollm2-135": "no model at 'smollm2-135' (did you mean smollm2-135m?)",
     "audit --model empty": "empty has no config.json, so it is not a model folder",
     "audit --perturb nowhere.jsonl": "no such file: 'nowhere.jsonl'",
@@ -130,6 +150,10 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     """Exit code and standard error of every command line."""
     folder = tmp_path_factory.mktemp("refusals")
     (folder / "empty").mkdir()
+    (folder / "held").mkdir()
+    (folder / "held" / "model.safetensors").touch()
+    (folder / "lost").symlink_to("nowhere")
+    (folder / "text.txt").touch()
     (folder / "wrong.yaml").write_text("seedz: [1]\n")
     (folder / "check.yaml").write_text("base: smollm2-135m\ntuned: org/other\ntextz: [a.txt]\n")
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -147,7 +171,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, s
     several = "group: sums\ntask:\n  - task: quiz_of_sums\n"
     (harness / "tasks" / "sums" / "all.yaml").write_text(several)
     before = sorted(folder.rglob("*"))
-    lines = [line.split() for line in REFUSED]
+    lines = [shlex.split(line) for line in REFUSED]
     done = subprocess.run(
         [sys.executable, "-c", RUN, json.dumps(list(EXTRA_OF)), json.dumps(lines)],
         capture_output=True,
@@ -170,6 +194,19 @@ def test_refused_before_torch_is_loaded(line: str, refusals: dict[str, tuple[int
     assert only.startswith("error: ")
     assert REFUSED[line] in only
     assert "needs the package" not in only
+
+
+def test_cards_are_read_without_torch(tmp_path: Path) -> None:
+    hidden = json.dumps(["torch", "transformers"])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, hidden, json.dumps([["compare", "here", "there"]])],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert "no result.json in 'here'; name a folder that an audit wrote to" in done.stdout
 
 
 def test_what_is_right_goes_on_to_torch(tmp_path: Path) -> None:

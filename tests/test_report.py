@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
-from report_fixture import audit_result, boost_result, demo_result
+from report_fixture import CHARTS, audit_result, boost_result, demo_result
 from report_page import Page, topics, write
 from springback.errors import StoreError
 from springback.report import build, render
@@ -151,6 +151,7 @@ def test_characters_that_no_file_may_hold_are_replaced(tmp_path: Path) -> None:
 def test_the_same_result_gives_the_same_bytes_whatever_the_users_style(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one", boost_result()), write(tmp_path / "two", boost_result())
     build(one)
+    CHARTS.clear()
     with mpl.rc_context({"font.size": 30, "lines.linewidth": 9, "axes.facecolor": "red"}):
         build(two)
     names = sorted(str(p.relative_to(one)) for p in one.rglob("*") if p.is_file())

@@ -13,7 +13,8 @@ from elasticity_fixture import audit_result
 from models_fixture import MODELS, reproduce_result, series_result
 from report_page import Page, charts, outward, topics, write
 from springback.errors import StoreError
-from springback.report import build, formatting, render
+from springback.report import build, render
+from springback.report import text as report_text
 from springback.report.elasticity_card import report_link
 from springback.report.estimate import Estimate
 from springback.results.cards import card_of_result
@@ -136,7 +137,7 @@ def test_differences_show_the_tests_of_the_file() -> None:
     assert rows[0][0] == "Margin gained by aligning|nats/token"
     assert rows[0][1] == "HuggingFaceTB/SmolLM2-135M minus HuggingFaceTB/SmolLM2-360M"
     assert rows[0][2:4] == ["−0.400", "−0.425 to −0.375"]
-    assert rows[0][4] == formatting.number(tested[0]["p_holm"], 2)
+    assert rows[0][4] == report_text.number(tested[0]["p_holm"], 2)
     assert rows[0][5:] == ["lower", "paired by 3 seeds"]
     told = [d for d in given if d["label"] not in ("not measured", "not compared")]
     assert len(table_of(html, f"All {len(told)} differences")) == len(told)
@@ -252,9 +253,9 @@ def test_a_wrong_result_is_refused_in_one_line_that_names_the_key(
 
 def test_models_that_share_the_beginning_of_a_long_name_stay_apart() -> None:
     one, two = (f"an-organisation-with-a-long-name/and-a-model-of-size-{n}B-base" for n in (1, 7))
-    assert formatting.middle(one, 48) != formatting.middle(two, 48)
-    assert len(formatting.middle(one, 48)) == 48
-    assert formatting.middle("short", 48) == "short"
+    assert report_text.middle(one, 48) != report_text.middle(two, 48)
+    assert len(report_text.middle(one, 48)) == 48
+    assert report_text.middle("short", 48) == "short"
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_models_that_share_the_beginning_of_a_long_name_stay_apart() -> None:
     ],
 )
 def test_a_given_number_keeps_its_digits(given: Any, text: str) -> None:
-    assert formatting.entry(given) == text
+    assert report_text.entry(given) == text
 
 
 @pytest.mark.parametrize(
@@ -288,11 +289,11 @@ def test_a_given_number_keeps_its_digits(given: Any, text: str) -> None:
     ],
 )
 def test_what_is_known_of_a_censored_value_is_said(found: Estimate, text: str) -> None:
-    assert formatting.with_limits(found) == text
+    assert report_text.with_limits(found) == text
 
 
 def test_settings_in_lists_of_objects_are_numbered_rows() -> None:
-    assert formatting.flat({"models": [{"path": "a"}, {"path": "b"}], "doses": [1, 2]}) == [
+    assert report_text.flat({"models": [{"path": "a"}, {"path": "b"}], "doses": [1, 2]}) == [
         ("models.0.path", "a"),
         ("models.1.path", "b"),
         ("doses", "1 2"),

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from springback.report import formatting, theme
-from springback.report.audit.doses import half_dose_chart, half_dose_words, share_chart, share_left
+from springback.report import text as report_text
+from springback.report import theme
+from springback.report.audit.doses import half_dose_chart, half_dose_words, share_chart
 from springback.results.audit_schema import Curve, HalfDose, Probe
 from springback.results.schema import Interval
 
@@ -34,35 +35,35 @@ Vector = npt.NDArray[np.float64]
     ],
 )
 def test_a_number_has_three_digits_and_no_idle_zeros(value: float | None, text: str) -> None:
-    assert formatting.number(value) == text
+    assert report_text.number(value) == text
 
 
 def test_a_mean_is_rounded_to_two_digits_of_its_half_width() -> None:
     # Half width 0.0061: its second digit is the fourth decimal.
     found = Interval(0.021378, 0.021378 - 0.0061, 0.021378 + 0.0061, 3)
-    assert formatting.both(found) == "0.0214 (0.0153 to 0.0275)"
+    assert report_text.both(found) == "0.0214 (0.0153 to 0.0275)"
     # In percentage points the half width is 0.61: the second decimal.
-    assert formatting.both(found, 100, sign=True) == "+2.14 (+1.53 to +2.75)"
+    assert report_text.both(found, 100, sign=True) == "+2.14 (+1.53 to +2.75)"
 
 
 def test_without_bounds_there_are_no_brackets() -> None:
-    assert formatting.both(Interval(0.25, None, None, 1)) == "0.25"
-    assert formatting.both(Interval(0.25, 0.2, None, 1)) == "0.25"
-    assert formatting.both(None) == "–"
+    assert report_text.both(Interval(0.25, None, None, 1)) == "0.25"
+    assert report_text.both(Interval(0.25, 0.2, None, 1)) == "0.25"
+    assert report_text.both(None) == "–"
 
 
 def test_a_rounded_zero_has_no_sign() -> None:
-    assert formatting.value(Interval(-0.0001, -0.3, 0.3, 5), sign=True) == "0.00"
+    assert report_text.value(Interval(-0.0001, -0.3, 0.3, 5), sign=True) == "0.00"
 
 
 def test_the_interval_note_names_the_method_or_why_there_is_none() -> None:
     drawn = Interval(1.0, 0.5, 1.5, 3, "Student's t")
-    assert formatting.interval_note([drawn, None], "Bands") == (
+    assert report_text.interval_note([drawn, None], "Bands") == (
         "Bands are 95 % intervals (Student's t)."
     )
     single, equal = Interval(1.0, None, None, 1), Interval(1.0, None, None, 3)
-    assert formatting.interval_note([single], "Bands") == "No intervals: there is one value each."
-    assert formatting.interval_note([equal], "Bands") == "No intervals: none could be computed."
+    assert report_text.interval_note([single], "Bands") == "No intervals: there is one value each."
+    assert report_text.interval_note([equal], "Bands") == "No intervals: none could be computed."
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,12 @@ def test_the_interval_note_names_the_method_or_why_there_is_none() -> None:
     [(41.2, "41 s"), (252, "4 min 12 s"), (59.6, "1 min 0 s"), (7500, "2 h 5 min"), (None, "")],
 )
 def test_durations_read_as_people_say_them(seconds: float | None, text: str) -> None:
-    assert formatting.duration(seconds) == text
+    assert report_text.duration(seconds) == text
 
 
 def test_settings_become_dotted_rows_in_their_own_order() -> None:
     given = {"b": {"z": 1, "a": True}, "a": None, "c": [1, 2]}
-    assert formatting.flat(given) == [("b.z", "1"), ("b.a", "yes"), ("c", "1 2")]
+    assert report_text.flat(given) == [("b.z", "1"), ("b.a", "yes"), ("c", "1 2")]
 
 
 def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:
@@ -84,9 +85,16 @@ def probe(start: float | None, mean: tuple[float, ...]) -> tuple[Probe, Curve]:
     return Probe("Margin", "nats/token", "", begin, (), (curve,)), curve
 
 
+def one_curve(start: float | None, mean: tuple[float, ...]) -> Probe:
+    known, curve = probe(start, mean)
+    return replace(known, curves=(curve,))
+
+
 def test_the_share_left_is_one_when_aligned_and_zero_at_the_start() -> None:
     # From 0.1 to 0.5 is a gain of 0.4; 0.2 has a quarter of it left, 0.0 lies a quarter below.
-    assert share_left(*probe(0.1, (0.5, 0.2, 0.0))) == pytest.approx((1.0, 0.25, -0.25))
+    chart = share_chart(one_curve(0.1, (0.5, 0.2, 0.0)))
+    assert chart is not None
+    assert chart.table.rows == (("0", "100"), ("16", "25"), ("32", "\N{MINUS SIGN}25"))
 
 
 def test_the_band_of_the_share_is_the_margins_in_units_of_the_mean_gain() -> None:
@@ -101,8 +109,8 @@ def test_the_band_of_the_share_is_the_margins_in_units_of_the_mean_gain() -> Non
 
 
 def test_there_is_no_share_without_a_gain_or_a_start() -> None:
-    assert share_left(*probe(0.5, (0.5, 0.2, 0.0))) is None
-    assert share_left(*probe(None, (0.5, 0.2, 0.0))) is None
+    assert share_chart(one_curve(0.5, (0.5, 0.2, 0.0))) is None
+    assert share_chart(one_curve(None, (0.5, 0.2, 0.0))) is None
 
 
 def test_a_censored_dose_says_what_is_known() -> None:

@@ -13,8 +13,8 @@ from report_page import Page
 from springback.errors import ModelError, SpringbackError
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.papers.claims import SCALES, page, record
-from springback.jobs.papers.epicode.job import plan as epicode_plan
 from springback.jobs.papers.epicode.job import reproduce_epicode
+from springback.jobs.papers.epicode.plan_at_hand import plan as epicode_plan
 from springback.jobs.papers.epicode.settings import EPICODE
 from springback.jobs.papers.reproduce import plan, settings_of
 from springback.jobs.papers.reproductions import LARGE, REPRODUCTIONS

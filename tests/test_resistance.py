@@ -17,6 +17,7 @@ from springback.jobs.audit.rows import PromptFilter, load_data
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.audit.study import Study
 from springback.models.encoding import Encoded
+from springback.models.stored_model import in_memory
 from springback.progress import Silent
 from springback.results.store import Store
 from springback.training import Trained
@@ -73,7 +74,7 @@ def study_of(tiny_llama: Path, out: Path, **changes: Any) -> Watched:
 
 def nll(study: Study, rows: Sequence[Encoded]) -> float:
     """Of the working model, nats a token over all rows."""
-    scores = probes.nll(study.work, rows, study.tokenizer, study.precision)
+    scores = probes.nll(in_memory(study.work), rows, study.tokenizer, study.precision)
     return sum(s.nats for s in scores) / sum(s.tokens for s in scores)
 
 
@@ -191,7 +192,7 @@ def test_greedy_answers_are_the_models_most_probable_tokens(
     study = whole_answers(tiny_llama, tmp_path)
     run = resistance.slice_run(study.settings, 0, 1)
     run.make(study)
-    model = study.reset(0, study.store.checkpoint(run.identity(study), "end"))
+    model = in_memory(study.reset(0, study.store.checkpoint(run.identity(study), "end")))
     answers = run.results(study)["greedy"]["responses"]
     for prompt, answer in zip(resistance._prompts(study, 0), answers, strict=True):
         logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
@@ -252,7 +253,7 @@ def test_kl_to_the_target_is_taken_on_texts_of_the_target_before_and_after(
     for prompt, text in zip(prompts, texts, strict=True):
         logs = []
         for run in (second, first):
-            model = study.reset(0, study.store.checkpoint(run.identity(study), "end"))
+            model = in_memory(study.reset(0, study.store.checkpoint(run.identity(study), "end")))
             logits = model(torch.tensor([[*prompt, *text]])).logits[0, len(prompt) - 1 : -1]
             logs.append(torch.log_softmax(logits.double(), -1).detach())
         each.append(float((logs[0].exp() * (logs[0] - logs[1])).sum(-1).mean()))

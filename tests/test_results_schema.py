@@ -73,3 +73,29 @@ def test_nesting_without_end_is_refused_in_one_line(kind: str) -> None:
     with pytest.raises(StoreError, match="nesting without end") as caught:
         read({"schema_version": 1, "kind": kind, "inputs": deep})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("study", "path"),
+    [
+        ("safety-rebound", "doses_to_undo.half.by_seed.2"),
+        ("safety-rebound", "rebound.probes.margin.curves[0].mean"),
+        ("overbend-safety", "studies[0].protections.doses"),
+        ("theory-theorem", "theorem.huffman.ideal[1]"),
+        ("theory-pareto", "pareto[1].tails[0].survival.count"),
+        ("theory-pareto", "pareto[1].tails[0].survival.share"),
+        ("theory-springs", "springs.scaling[0].k"),
+    ],
+)
+def test_a_list_that_was_emptied_is_refused_by_its_path(study: str, path: str) -> None:
+    given = json.loads((DOCS / "results" / study / "result.json").read_text(encoding="utf-8"))
+    place: Any = given["analysis"]
+    *steps, last = path.replace("]", "").replace("[", ".").split(".")
+    for step in steps:
+        place = place[int(step) if isinstance(place, list) else step]
+    key = int(last) if isinstance(place, list) else last
+    assert place[key]
+    place[key] = []
+    with pytest.raises(StoreError) as refused:
+        render(given)
+    assert f"analysis.{path}: given: []; allowed: " in str(refused.value)

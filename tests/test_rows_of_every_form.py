@@ -141,6 +141,83 @@ def test_choices_in_columns_of_their_own(tmp_path: Path, names: Sequence[str]) -
     ]
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"options": {"A": "w", "B": "x", "C": NAN}},
+        {"choices": NAN, "A": "w", "B": "x", "C": NAN, "context": NAN, "solution": NAN},
+        {"choices": [{"label": "A", "text": "w"}, {"label": "B", "text": "x"}], "messages": NAN},
+    ],
+)
+def test_nan_is_as_good_as_null(read: Callable[..., tuple[Row, ...]], record: Record) -> None:
+    (row,) = read({"question": "q", "answer": "B", **record})
+    assert (row.prompt, row.choices) == ("q\nA. w\nB. x", ("w", "x"))
+    with pytest.raises(DataError, match="line 1: field 'answer' is not a finite number"):
+        read({"question": "q", "answer": NAN})
+
+
+@pytest.mark.parametrize(
+    ("names", "answers", "letters"),
+    [
+        (("a", "b"), ["b", "(A)"], "BA"),
+        (("Option A", "Option B"), ["x", "A"], "BA"),
+        (("option1", "option2"), [1, 1], "AA"),
+        (("option1", "option2"), ["2"], "B"),
+        (("sol1", "sol2"), [1, 0], "BA"),  # the columns count from 1, the answers from 0
+        (("ending0", "ending1"), ["1", "0"], "BA"),
+    ],
+)
+def test_columns_of_choices_by_any_name(
+    read: Callable[..., tuple[Row, ...]],
+    names: Sequence[str],
+    answers: Sequence[object],
+    letters: str,
+) -> None:
+    records = [{"question": "q", names[0]: "w", names[1]: "x", "answer": a} for a in answers]
+    assert [row.answer for row in read(*records)] == [*letters]
+    assert all(row.choices == ("w", "x") for row in read(*records))
+
+
+def test_columns_a_and_b_of_a_question_with_a_number_are_no_choices(
+    read: Callable[..., tuple[Row, ...]],
+) -> None:
+    assert read({"question": "3+4?", "a": 3, "b": 4, "answer": 7}) == (Row("qa", "3+4?", "", "7"),)
+
+
+@pytest.mark.parametrize(
+    ("choices", "answers", "letters"),
+    [
+        (["A. w", "B. x"], ["B. x", "w", "A", 1], "BAAB"),
+        (["(A) w", "(B)x"], ["(B) x", 0], "BA"),
+        (["w", "x"], ["B) x", "A. w"], "BA"),
+        ([20, 8], [8, "20"], "BA"),
+        ([0.5, 1.5], [1.5], "B"),
+        ([2, 8, 4], [2, 8], "AB"),  # 8 can be no place, so 2 is none either
+        ([20, 8, 4], [2, 0], "CA"),
+    ],
+)
+def test_an_answer_is_a_choice_with_its_letter_or_a_number_of_its_own(
+    read: Callable[..., tuple[Row, ...]],
+    choices: Sequence[object],
+    answers: Sequence[object],
+    letters: str,
+) -> None:
+    rows = read(*questions(answers, choices))
+    assert [row.answer for row in rows] == [*letters]
+    assert "A. A" not in rows[0].prompt
+    assert "A. (" not in rows[0].prompt
+
+
+def test_a_letter_before_the_text_of_another_choice_is_refused(
+    read: Callable[..., tuple[Row, ...]],
+) -> None:
+    with pytest.raises(DataError, match=r"line 1: answer 'A\) x' is none of the choices"):
+        read(*questions(["A) x"]))
+
+
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
@@ -177,6 +254,8 @@ BOTH = said(ASKED, ANSWER)
         {"messages": [{**m, "name": None, "weight": 1, "tool_calls": None} for m in BOTH]},
         {"messages": json.dumps(said(ASKED, ANSWER))},
         {"messages": said(ASKED, ANSWER), "text": None, "prompt": None},
+        {"messages": said(("system", ""), ("User", "u"), ("AI", "a"))},
+        {"conversations": [{"from": "Human", "value": "u"}, {"from": "chatgpt", "value": "a"}]},
         {"prompt": said(ASKED), "completion": said(ANSWER)},
         {"prompt": "u", "completion": said(ANSWER)},
         {"prompt": said(ASKED), "completion": "a"},
@@ -186,6 +265,20 @@ def test_a_conversation_in_any_form(read: Callable[..., tuple[Row, ...]], record
     assert read(record) == (Row("chat", "u", "a"),)
     (row,) = read({**record, "system": "s"})
     assert row == Row("chat", "u", "a", turns=(("system", "s"),))
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt"])
+def test_a_pair_is_asked_with_its_system_prompt_and_history(
+    read: Callable[..., tuple[Row, ...]], column: str
+) -> None:
+    alpaca = {"instruction": "u", "input": float("nan"), "output": "a"}
+    assert read({**alpaca, column: "", "history": []}) == (Row("pair", "u", "a"),)
+    (row,) = read({**alpaca, column: "s"})
+    assert row == Row("chat", "u", "a", turns=(("system", "s"),))
+    (row,) = read({**alpaca, column: "s", "history": [["v", "b"]]})
+    assert row == Row("chat", "u", "a", turns=(("system", "s"), ("user", "v"), ("assistant", "b")))
+    with pytest.raises(DataError, match="line 1: field 'history' is a list of something else"):
+        read({**alpaca, "history": ["v", "b"]})
 
 
 def test_developer_messages_are_system_messages(read: Callable[..., tuple[Row, ...]]) -> None:
@@ -218,6 +311,7 @@ CHAT = Row("chat", "u", "a", rejected="b")
     [
         ({"prompt": "u", "chosen": "a", "rejected": "b"}, Row("pair", "u", "a", rejected="b")),
         ({"question": "u", "chosen": "a", "rejected": "b"}, Row("pair", "u", "a", rejected="b")),
+        ({"input": "u", "chosen": "a", "rejected": "b"}, Row("pair", "u", "a", rejected="b")),
         (
             {"instruction": "u", "input": "x", "chosen": "a", "rejected": "b"},
             Row("pair", "u\n\nx", "a", rejected="b"),
@@ -232,6 +326,21 @@ CHAT = Row("chat", "u", "a", rejected="b")
                 "rejected": "\n\nHuman: Hi\n\nAssistant: I will",
             },
             Row("pair", "\n\nHuman: Hi\n\nAssistant:", " I do", rejected=" I will"),
+        ),
+        (
+            {"chosen": "Human: Hi\nAssistant: good", "rejected": "Human: Hi\nAssistant: gone"},
+            Row("pair", "Human: Hi\nAssistant:", " good", rejected=" gone"),
+        ),
+        (
+            {"chosen": "[INST] Hi [/INST] good", "rejected": "[INST] Hi [/INST] gone"},
+            Row("pair", "[INST] Hi [/INST]", " good", rejected=" gone"),
+        ),
+        (
+            {
+                "chosen": "### Ask:\nu\n\n### Response:\nab",
+                "rejected": "### Ask:\nu\n\n### Response:\nac",
+            },
+            Row("pair", "### Ask:\nu\n\n### Response:", "\nab", rejected="\nac"),
         ),
         ({"chosen": "a", "rejected": "b"}, Row("text", "", "a", rejected="b")),
         ({"prompt": said(ASKED), "chosen": said(ANSWER), "rejected": said(WORSE)}, CHAT),
@@ -253,6 +362,10 @@ CHAT = Row("chat", "u", "a", rejected="b")
                 "rejected": {"from": "gpt", "value": "b"},
             },
             CHAT,
+        ),
+        (
+            {"prompt": "u", "history": [["s", "t"]], "chosen": "a", "rejected": "b"},
+            replace(CHAT, turns=(("user", "s"), ("assistant", "t"))),
         ),
         (
             {"system": "s", "question": "u", "chosen": "a", "rejected": "b"},
@@ -410,6 +523,50 @@ def test_datasets_own_folder_is_read(tmp_path: Path) -> None:
     )
     (row,) = load_rows(str(tmp_path / "d"))
     assert (row.answer, row.choices) == ("B", ("w", "x"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b"PK\x03\x04...", "a zip archive or a spreadsheet"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-32"), "UTF-16 and UTF-32"),
+    ],
+)
+def test_files_that_only_have_the_name_of_data_are_called_what_they_are(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet", ".arrow"])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a{ending}"
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    if ending == ".csv":
+        path.write_text("text,text\na,b\n")
+    elif ending == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+            out.write_table(table)
+    with pytest.raises(DataError, match="two columns have the same name"):
+        load_rows(str(path))
+
+
+def test_files_with_a_mark_may_be_put_together(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('\ufeff{"text": "a"}\n\ufeff{"text": "b"}\n'.encode())
+    assert texts(tmp_path / "a.jsonl") == ["a", "b"]
+
+
+def test_a_condition_on_numbers_is_met_by_their_value(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.jsonl", [{"text": "a", "n": 1.0}, {"text": "b", "n": 0.5}])
+    assert texts(f"{source}?n=1") == texts(f"{source}?n=1.0") == ["a"]
+    assert texts(f"{source}?n=0.50") == ["b"]
+    with pytest.raises(DataError, match="no row meets the condition; n is 1"):
+        load_rows(f"{source}?n=one")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -110,7 +110,8 @@ def plain(running: Running) -> str:
         {"min_tokens": 0, "ignore_eos": False, "stop_token_ids": [], "skip_special_tokens": True},
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "function_call": "none"},
         {"metadata": {"a": "b"}, "user": "me", "prediction": {"type": "content", "content": "x"}},
-        {"verbosity": "medium", "logit_bias": {}, "modalities": ["text"]},
+        {"verbosity": "medium", "logit_bias": {}, "modalities": ["text"], "logprobs": False},
+        {"temperature": 1e-320},
     ],
 )
 def test_what_asks_for_nothing_changes_nothing(
@@ -132,6 +133,12 @@ def test_what_asks_for_nothing_changes_nothing(
         {"stream_options": {"include_obfuscation": True}},
         {"unheard_of": 0},
         {"messages": None},
+        # In JSON true is not 1, and 0 is not false: of a completion 0 asks for logprobs.
+        {"logprobs": 0},
+        {"logprobs": 1},
+        {"best_of": True},
+        {"frequency_penalty": False},
+        *({name: True} for name in ("max_tokens", "n", "seed", "temperature", "top_p", "top_k")),
     ],
 )
 def test_what_would_change_the_answer_is_refused_by_name(
@@ -195,6 +202,29 @@ def test_a_body_that_cannot_be_read_is_refused_in_a_line(
     assert status == 400
     assert reason in answer["error"]["message"]
     assert len(answer["error"]["message"]) < 400
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [5, {}, [True, False], [5, "a"], ["a", 5], [None], [1.5], [["5"]], [[5], "a"], [[[5]]]],
+)
+def test_a_prompt_of_another_form_is_refused_with_the_forms_allowed(
+    running: Running, prompt: Any
+) -> None:
+    status, answer = running.send(TEXT, json.dumps({"prompt": prompt, "max_tokens": 1}).encode())
+    assert status == 400
+    assert answer["error"]["message"].startswith("prompt: allowed: a text, a list of texts")
+
+
+def test_prompts_as_token_ids_are_answered_one_by_one(running: Running) -> None:
+    def texts(prompt: Any) -> list[str]:
+        status, answer = running.send(
+            TEXT, json.dumps({"prompt": prompt, "max_tokens": 3}).encode()
+        )
+        assert status == 200
+        return [choice["text"] for choice in answer["choices"]]
+
+    assert texts([[5, 6], [7, 8, 9]]) == [*texts([5, 6]), *texts([7, 8, 9])]
 
 
 def test_a_whole_pair_of_surrogates_is_a_character(running: Running) -> None:

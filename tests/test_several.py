@@ -12,7 +12,7 @@ import torch
 from springback.errors import SpringbackError
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.plan import outline
-from springback.jobs.audit.series import NamedStudy, by_model, read_cards, series, slug
+from springback.jobs.audit.series import NamedStudy, by_model, series, slug
 from springback.jobs.audit.settings import AuditSettings
 from springback.jobs.papers.claims import SCALES
 from springback.jobs.papers.pretrain import corpus
@@ -22,6 +22,7 @@ from springback.jobs.papers.settings import REPRODUCTIONS as NAMES
 from springback.models.from_scratch import Shape, fresh_model, save_model
 from springback.models.loading import load_model, load_tokenizer, resolve
 from springback.report import build
+from springback.results.cards import read_cards
 
 
 @pytest.fixture

@@ -256,6 +256,7 @@ def test_the_page_and_pictures_of_the_springs(study: Path) -> None:
         ({"k": (0.01,)}, "multiples of 0.5"),
         ({"doses": (0.3,)}, "multiples of 0.5"),
         ({"seeds": (1, 1)}, "--seeds"),
+        ({"seeds": (-1, 1)}, "--seeds: given: .* allowed: 0 or more each"),
         ({"heads": 3}, "--heads"),
         ({"share": 1.0}, "--share"),
         ({"steps": 0}, "--steps"),

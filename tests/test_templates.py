@@ -96,7 +96,7 @@ def test_a_template_that_refuses_or_drops_is_one_line_with_its_words_and_the_row
     with pytest.raises(DataError, match=words) as caught:
         encode_rows(templated(template), [row, row], 100)
     assert str(caught.value).startswith("row 1: the chat template")
-    assert repr(row.prompt) in str(caught.value)
+    assert row.prompt not in str(caught.value), "which may be harmful"
     assert "\n" not in str(caught.value)
 
 
@@ -116,6 +116,22 @@ def test_a_template_that_reads_parts_gets_parts(templated: Any, template: str, r
     tokenizer = templated(template)
     assert prompt_text(tokenizer, row) == prompt_text(templated(PLAIN), row)
     assert end_text(tokenizer, row) == "<|im_end|>"
+
+
+def test_an_answer_is_closed_where_a_template_wants_a_system_message_or_never_ends(
+    templated: Any,
+) -> None:
+    wants = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('No system') }}{% endif %}"
+    tokenizer = templated(wants + PLAIN)
+    assert prompt_text(tokenizer, SYSTEM) == prompt_text(templated(PLAIN), SYSTEM)
+    assert end_text(tokenizer, SYSTEM) == "<|im_end|>"
+    with pytest.raises(DataError, match="refuses it: No system"):
+        prompt_text(tokenizer, ROW)
+    begins_another = PLAIN.replace("{% if add_generation_prompt %}", "{% if true %}")
+    assert end_text(templated(begins_another), ROW) == "<|im_end|>"
+    refuses = "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('No reply') }}{% endif %}"
+    with pytest.raises(DataError, match="refuses it: No reply"):
+        end_text(templated(refuses + PLAIN), ROW)
 
 
 def test_a_text_that_is_written_otherwise_is_there_all_the_same(templated: Any) -> None:

@@ -179,6 +179,7 @@ def test_the_tails_of_a_file(zipf_texts: Path, tmp_path: Path) -> None:
         (TheoremSettings(overlaps=(2.0,)), "--overlaps"),
         (TheoremSettings(depths=(13,)), "1 to 12"),
         (TheoremSettings(draws=0), "--draws"),
+        (TheoremSettings(seed=-1), "--seed: given: -1; allowed: 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -188,7 +189,9 @@ def test_settings_that_make_no_sense_are_refused(
         theorem_study(settings, tmp_path)
 
 
-def test_no_data_is_refused(tmp_path: Path) -> None:
+def test_no_data_and_no_seed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpringbackError, match="--seed: given: -1"):
+        pareto_study(ParetoSettings(data=("problems-text",), seed=-1), tmp_path)
     with pytest.raises(SpringbackError, match="no data"):
         pareto_study(ParetoSettings(), tmp_path)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from springback.core import Run
-from springback.report.formatting import shares_of_time
+from springback.report.text import shares_of_time
 from springback.results.store import Store
-from springback.results.timing import Timer, timed
+from springback.results.timing import Timer, sum_of_parts, timed
 
 
 class Clock:
@@ -112,3 +112,16 @@ def test_damaged_notes_of_a_run_count_nothing(tmp_path: Path, parts: Any) -> Non
 )
 def test_time_in_words(parts: Any, text: str) -> None:
     assert shares_of_time(parts) == text
+
+
+def test_a_result_of_several_jobs_has_the_time_of_all_of_them() -> None:
+    jobs: list[dict[str, float]] = [
+        {"training": 40.0, "other": 2.5},
+        {"training": 1.25, "sampling": 9.0},
+        {},  # written before there were parts
+    ]
+    assert list(sum_of_parts(jobs).items()) == [
+        ("training", 41.25),
+        ("sampling", 9.0),
+        ("other", 2.5),
+    ]

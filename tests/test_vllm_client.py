@@ -40,6 +40,10 @@ for line in sys.stdin:
     if ask == "count":
         for _ in range(3):
             print(json.dumps({{"done": 2}}), flush=True)
+    if ask == "parts":
+        for arm in (1, 0):
+            print(json.dumps({{"done": 2}}), flush=True)
+            print(json.dumps({{"part": [arm, [[5]]]}}), flush=True)
     print(json.dumps({{"answer": [ask, given, os.getpid()]}}), flush=True)
 """
 
@@ -70,6 +74,14 @@ def test_answers_and_how_many_are_finished(python: Path) -> None:
     assert (ask, given, finished) == ("count", {"prompts": [[1, 2]]}, [2, 2, 2])
     worker.close()
     assert not alive(pid)
+    worker.close()
+
+
+def test_parts_of_an_answer_come_when_they_are_whole(python: Path) -> None:
+    worker = Worker(python)
+    heard: list[Any] = []
+    worker.ask("parts", heard.append, part=heard.append)
+    assert heard == [2, [1, [[5]]], 2, [0, [[5]]]]
     worker.close()
 
 

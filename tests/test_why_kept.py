@@ -22,8 +22,8 @@ def test_the_best_other_strength_is_told_paired_by_question() -> None:
     text = why_kept(searches(worse, likelier))
     assert text is not None
     assert "mu = 0.8 did best on the 8 validation questions" in text
-    # One of eight lost: mean -0.125, standard error 0.125, t(7) = 2.365.
-    assert "-12.5 (95 % -42.1 to +17.1) points" in text
+    # One of eight lost: Tango's score interval, as in the table of the test set.
+    assert "-12.5 (95 % -47.1 to +24.0) points" in text
     assert "NLL -0.096" in text
     assert "--choose-by nll" in text
 
@@ -34,6 +34,7 @@ def test_equal_accuracies_are_told_apart_by_nll_and_no_rule_is_offered_for_a_hig
     text = why_kept(searches(far, near))
     assert text is not None
     assert "mu = 0.2" in text
+    assert "accuracy +0.0 (95 % -32.4 to +32.4) points" in text, "no difference seen is not none"
     assert "--choose-by" not in text
 
 

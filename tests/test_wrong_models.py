@@ -129,6 +129,16 @@ WRONG: dict[str, tuple[Spoil, str | None, str | None, str | None]] = {
     "broken config": (overwrite("config.json", b"{"), *("config.json",) * 3),
     "no tokenizer": (no_tokenizer, None, *("cannot load the tokenizer",) * 2),
     "broken tokenizer": (overwrite("tokenizer.json", b"{"), None, *("the tokenizer",) * 2),
+    "a tokenizer in git-lfs": (
+        overwrite("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n"),
+        None,
+        *("tokenizer.json is a git-lfs pointer, run git lfs pull",) * 2,
+    ),
+    "no settings": (
+        overwrite("generation_config.json", b"[]"),
+        None,
+        *("generation_config.json is no JSON object",) * 2,
+    ),
     "an adapter beside it": (
         adapter_beside,
         "allowed: one kind",

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+import warm_start
 from boosted_fixture import checkpoints
 
 WORDS = ["--text-rows", "8", "--choice-rows", "8", "--prompt-rows", "8"]
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "springback.cli", "check", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+def run(*words: str, cwd: Path) -> warm_start.Done:
+    return warm_start.run(["check", *words], cwd, cwd.parent, timeout=300)
 
 
 def findings(folder: Path) -> dict[str, Any]:
@@ -46,13 +44,13 @@ def test_base_and_tuned_and_nothing_else(tiny_llama: Path, tmp_path: Path) -> No
 def test_kill_9_and_the_same_command_again(tiny_llama: Path, tmp_path: Path) -> None:
     base, tuned = map(str, checkpoints(tiny_llama, tmp_path))
     assert run(base, tuned, *WORDS, "--out", "whole", cwd=tmp_path).returncode == 0
-    words = [sys.executable, "-m", "springback.cli", "check", base, tuned, *WORDS, "--out", "cut"]
-    going = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    words, nowhere = ["check", base, tuned, *WORDS, "--out", "cut"], Path(os.devnull)
+    going = warm_start.start(words, tmp_path, nowhere, nowhere)
     end = time.monotonic() + 120
     while time.monotonic() < end and len(list((tmp_path / "cut" / "runs").glob("check-*"))) < 3:
         time.sleep(0.02)
-    going.send_signal(signal.SIGKILL)
-    going.wait()
+    going.kill()
+    going.join()
     assert not (tmp_path / "cut" / "result.json").exists(), "killed too late to test anything"
     done = run(base, tuned, *WORDS, "--out", "cut", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

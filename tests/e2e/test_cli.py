@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,16 +14,15 @@ from typing import Any
 
 import pytest
 
+import warm_start
+
 TIMEOUT = 300
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "springback.cli", *words]
-
-
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "springback.cli", *words]
     return subprocess.run(
-        command(*words), capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=cwd
+        command, capture_output=True, text=True, timeout=TIMEOUT, check=False, cwd=cwd
     )
 
 
@@ -42,15 +40,15 @@ def audit_words(model: str, out: str) -> list[str]:
 
 def small_words(model: str, out: str) -> list[str]:
     """As little as shows every kind of run: for a model that takes seconds a step."""
-    words = ["audit", "--model", model, "--out", out, "--n-pos", "16", "--doses", "8,16"]
-    words += ["--seeds", "0", "--max-tokens", "32", "--holdout", "4", "--prompts", "4"]
-    words += ["--probes", "margin,kl", "--sample-tokens", "4", "--resistance-rows", "8"]
-    return [*words, "--save-every", "1"]
+    words = ["audit", "--model", model, "--out", out, "--n-pos", "8", "--doses", "4,8"]
+    words += ["--seeds", "0", "--max-tokens", "24", "--holdout", "4", "--prompts", "4"]
+    words += ["--probes", "margin,kl", "--sample-tokens", "4", "--resistance-rows", "4"]
+    return [*words, "--resistance-tokens", "8", "--batch-size", "4", "--save-every", "1"]
 
 
 @pytest.mark.parametrize(
     ("model", "words", "longest", "kills"),
-    [("tiny", audit_words, 4.0, 5), ("smollm2-135m", small_words, 20.0, 3)],
+    [("tiny", audit_words, 2.0, 5), ("smollm2-135m", small_words, 8.0, 3)],
 )
 def test_kill_9_at_random_moments_changes_nothing(
     model: str,
@@ -62,27 +60,22 @@ def test_kill_9_at_random_moments_changes_nothing(
 ) -> None:
     """Killed at random moments, the same command ends in the same result."""
     name = str(tiny_llama) if model == "tiny" else model
-    whole = run(*words(name, "whole"), cwd=tmp_path)
+    whole = warm_start.run(words(name, "whole"), tmp_path, tmp_path)
     assert whole.returncode == 0, whole.stderr
     rng = random.Random(20260101)
     killed = 0
-    for _ in range(kills):
-        going = subprocess.Popen(
-            command(*words(name, "cut")),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=tmp_path,
-        )
-        assert going.stderr is not None
-        going.stderr.readline()  # it has begun to work
-        time.sleep(rng.uniform(0.1, longest))
-        if going.poll() is None:
-            going.send_signal(signal.SIGKILL)
+    for number in range(kills):
+        said = tmp_path / f"said-{number}"
+        going = warm_start.start(words(name, "cut"), tmp_path, tmp_path / "out", said)
+        while going.is_alive() and not (said.exists() and said.stat().st_size):
+            time.sleep(0.01)  # until it has begun to work
+        going.join(rng.uniform(0.1, longest))
+        if going.is_alive():
+            going.kill()
             killed += 1
-        going.stderr.close()
-        going.wait()
+        going.join()
     assert killed > kills // 2, "the kills came too late to test anything"
-    last = run(*words(name, "cut"), cwd=tmp_path)
+    last = warm_start.run(words(name, "cut"), tmp_path, tmp_path)
     assert last.returncode == 0, last.stderr
     assert findings(tmp_path / "cut") == findings(tmp_path / "whole")
     assert (tmp_path / "cut" / "report.html").exists()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import warm_start
 from codec_fixture import SMALL, blocks_of, pack, random_bytes, unpack
 from springback import probes
 from springback.compression.files import scored_rows
@@ -18,18 +17,9 @@ from springback.compression.model import load_codec_model
 from springback.compression.settings import CodecSettings
 from springback.data import load_slice
 
-TIMEOUT = 600
 
-
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "springback.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-        cwd=cwd,
-    )
+def run(*words: str, cwd: Path) -> warm_start.Done:
+    return warm_start.run(words, cwd, cwd.parent)
 
 
 def test_ten_thousand_random_files_come_back(tiny_llama: Path, tmp_path: Path) -> None:
@@ -62,7 +52,7 @@ def test_ten_thousand_random_files_come_back(tiny_llama: Path, tmp_path: Path) -
 @pytest.fixture(scope="module")
 def reviews() -> bytes:
     rows = load_slice("reviews:positive", limit=200, seed=0).rows
-    return "\n\n".join(row.response for row in rows).encode()[:20_000]
+    return "\n\n".join(row.response for row in rows).encode()[:12_000]
 
 
 def test_the_real_model_compresses_and_restores_a_text(reviews: bytes, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 What it needs lies where the README says: models, a run's checkpoints, rows.  Left out are ``make``
 (make's own tests) and what stands in ``LEFT_OUT``; what takes minutes on the built-in model is only
-planned.  With ``SPRINGBACK_WALK=FILE`` the seconds of each step go there (benchmarks/new_user.py).
+planned.  Each step is a process that has torch loaded already (warm_start); with
+``SPRINGBACK_WALK=FILE`` a whole one, whose seconds go there (benchmarks/new_user.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+import warm_start
 from readme_walk import blocks, commands, prepare, prepare_boosted, questions
 from test_compare_evals import lm_eval
 
@@ -32,7 +34,8 @@ LEFT_OUT = {
 }
 #: Those that are planned, since they take longer.
 PLANNED = ("springback reproduce",)
-PROGRAM = f"{shlex.quote(sys.executable)} -m springback.cli "
+#: Where the seconds of whole processes go.
+WHOLE = os.environ.get("SPRINGBACK_WALK")
 
 
 class Walk:
@@ -48,20 +51,29 @@ class Walk:
         yield
         self.seconds[" ".join(step.split())] = round(time.monotonic() - began, 1)
 
-    def run(self, step: str, words: list[str] | str) -> None:
-        """A step that must end well: a command line, or the words of one."""
+    def run(self, step: str, words: list[str], into: str = "") -> None:
+        """A step that must end well: ``springback WORDS``, or ``-c SNIPPET`` of Python.
+
+        ``into``: a file for what it says.
+        """
+        done: warm_start.Done | subprocess.CompletedProcess[str]
         with self.timed(step):
-            done = subprocess.run(
-                words,
-                shell=isinstance(words, str),
-                cwd=self.place,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=600,
-            )
+            if WHOLE is None:
+                done = warm_start.run(words, self.place, self.place.parent)
+            else:
+                module = [] if words[0] == "-c" else ["-m", "springback.cli"]
+                done = subprocess.run(
+                    [sys.executable, *module, *words],
+                    cwd=self.place,
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=600,
+                )
         assert done.returncode == 0, f"{step}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+        if into:
+            (self.place / into).write_text(done.stdout, encoding="utf-8")
 
     def serve(self, line: str) -> None:
         """Start a server, wait until it serves, stop it as Ctrl-C does."""
@@ -102,17 +114,18 @@ def test_everything_in_the_readme_does_what_it_says(tiny_llama: Path, tmp_path: 
             continue
         # The boosts stand for one another: a test set is opened by one of them alone.
         questions(tmp_path / "test.jsonl", 200 + 100 * len(walk.seconds))
-        plan = " --plan" if line.startswith(PLANNED) else ""
-        walk.run(line, line.replace("springback ", PROGRAM, 1) + plan)
+        words, _, into = line.partition(" > ")
+        plan = ["--plan"] if line.startswith(PLANNED) else []
+        walk.run(line, [*shlex.split(words)[1:], *plan], into)
         if "--out boost-of-mine" in line:
             prepare_boosted(tmp_path, tiny_llama)
         elif "--out audit-of-mine" in line:
             shutil.copytree(tmp_path / "audit-of-mine", tmp_path / "audit-of-another")
     for number, snippet in enumerate(blocks("python"), start=1):
-        walk.run(f"Python, snippet {number}", [sys.executable, "-c", snippet])
+        walk.run(f"Python, snippet {number}", ["-c", snippet])
     print("\n".join(f"{seconds:6.1f} s  {step}" for step, seconds in walk.seconds.items()))
-    if "SPRINGBACK_WALK" in os.environ:
-        Path(os.environ["SPRINGBACK_WALK"]).write_text(json.dumps(walk.seconds))
+    if WHOLE is not None:
+        Path(WHOLE).write_text(json.dumps(walk.seconds))
     pages = [f"{job}-of-mine/report.html" for job in ("audit", "boost")]
     for path in (*pages, "extrapolated", "springback-audit/result.json"):
         assert (tmp_path / path).exists(), path

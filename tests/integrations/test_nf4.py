@@ -81,6 +81,20 @@ def test_linear_layers_but_the_head_are_held_in_4_bit(tiny_llama: Path) -> None:
     assert not torch.equal(plain(IDS).logits, load_model(resolve(tiny_llama))(IDS).logits)
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of maps")
+def test_the_whole_file_does_not_stay_in_memory(tiny_llama: Path, tmp_path: Path) -> None:
+    """As it would for embeddings that stay as they are stored."""
+    folder = tmp_path / "stored-in-bf16"
+    shutil.copytree(tiny_llama, folder)
+    for file in folder.glob("*.safetensors"):
+        tensors = {n: t.to(torch.bfloat16) for n, t in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    place = placement(ComputeSettings(device="cpu", quantize="nf4"))
+    model: Any = load_model(resolve(folder), place)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert "stored-in-bf16" not in Path("/proc/self/maps").read_text()
+
+
 def examples(algorithm: str) -> Any:
     if algorithm == "sft":
         return [Encoded((*p.prompt, *p.chosen), len(p.prompt), 0) for p in pairs_for(8)]
