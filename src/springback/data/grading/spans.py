@@ -281,7 +281,8 @@ def _after_cue(text: str) -> _Item | None:
 
 
 _IS_ANSWER = re.compile(
-    r"(?:[ ][A-Za-z]{1,15})?[*_$)\]\"'` ]*[ ]is[ ](?:the|my|our)[ ](?:final[ ]|correct[ ])?answer\b"
+    r"(?:[ ][A-Za-z]{1,15})?[*_$)\]\"'` ]{0,9}[ ]is[ ](?:the|my|our)[ ]"
+    r"(?:final[ ]|correct[ ])?answer\b"
 )
 
 
