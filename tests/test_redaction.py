@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,18 @@ def test_reports_and_trackers_of_older_results_hide_them(tmp_path: Path) -> None
 def test_a_text_without_secrets_is_untouched() -> None:
     text = "What is 2:3? See https://example.org/a?b=c and me@example.org."
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("unit", ["a", ".", "-", "--a", "a=", "://", "@", "a@", "?a", "hf_", " "])
+def test_long_arguments_are_read_in_linear_time(unit: str) -> None:
+    """A prompt may be an argument; twenty times the text takes 400 times as long otherwise."""
+
+    def seconds(signs: int) -> float:
+        argument, times = unit * (signs // len(unit)), []
+        for _ in range(3):
+            begin = time.process_time()
+            redacted_command([argument])
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    assert seconds(40_000) < 60 * seconds(2_000) + 0.05

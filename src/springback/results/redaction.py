@@ -20,7 +20,9 @@ _TOKEN = re.compile(
     r"|(?:AKIA|ASIA)[0-9A-Z]{16}\b|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
 )
 #: ``name=value``, ``"name": "value"`` and ``--name value`` within one argument.
-_PAIR = re.compile(r"([\w.-]+)([\"']?\s*[=:]\s*[\"']?)((?:Bearer |Basic )?[^\s\"'&,;]+)")
+_PAIR = re.compile(
+    r"(?<![\w.-])([\w.-]++)([\"']?\s*[=:]\s*[\"']?)((?:Bearer |Basic )?[^\s\"'&,;]+)"
+)
 _FLAG = re.compile(r"((?<!\S)--?[\w-]+)(\s+)([^\s-]\S*)")
 
 _SECRET = re.compile(
@@ -41,8 +43,9 @@ def _hide(match: re.Match[str]) -> str:
 
 def redacted(text: str) -> str:
     """``text`` with passwords in addresses, and what looks like a service's token, hidden."""
-    text = _PASSWORD.sub(rf"\1:{HIDDEN}@", text)
-    text = _ONLY_USER.sub(rf"\1{HIDDEN}@", text)
+    if "@" in text:
+        text = _PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+        text = _ONLY_USER.sub(rf"\1{HIDDEN}@", text)
     return _TOKEN.sub(HIDDEN, _QUERY.sub(_hide, text))
 
 
