@@ -9,9 +9,10 @@ A study is an ordinary springback command, which is printed and run in WORK; wha
 (a folder with gsm8k, logiqa, imdb, beavertails, safety_tuned, alpaca) is copied there first, so
 that results name no other place.  Before it comes a pilot: the learning rate is the one with the
 lowest NLL of what the training teaches, held out (solutions; aligning texts), on a seed that is
-left out afterwards.  Neither accuracy, a gain of a method nor a fall has a say.  Rates that are
-tried already stand in WORK/NAME-pilot.json; that file, and WORK/NAME with its ``runs``, may be
-carried to another machine.  --collect copies a finished study's small files.
+left out afterwards, from half of its rows at most.  Neither accuracy, a gain of a method nor a
+fall has a say.  Rates that are tried already stand in WORK/NAME-pilot.json; that file, and
+WORK/NAME with its ``runs``, may be carried to another machine.  --collect copies a finished
+study's small files.
 
 All settings and rates below were fixed before anything was measured.
 """
@@ -68,8 +69,8 @@ LOGIQA = {
     "max_new_tokens": 4,
 }
 AUDIT = {
-    "n_pos": (0, 128, 256, 512, 1024),
-    "doses": (16, 32, 64, 128, 256),
+    "n_pos": (0, 128, 512, 1024),
+    "doses": (16, 32, 64, 128),
     "experiments": ("rebound",),
     "resistance_rows": 0,
     "controls": ("unaligned", "neutral"),
@@ -172,7 +173,7 @@ def _audit(model: str, data: Mapping[str, Any], seeds: tuple[int, ...], minutes:
     return Study(("audit",), {**data, "model": model, "seeds": seeds}, minutes, RATES)
 
 
-MAIN = _boost("epicode-main", GSM8K, (0, 1, 2, 3, 4), "5 x 55, pilot 40")
+MAIN = _boost("epicode-main", GSM8K, (0, 1, 2, 3, 4), "5 x 55, pilot 20")
 ONE_SEED = {**MAIN.given, "seeds": (0,)}
 BRIDGED = (
     "gsm8k/train.jsonl.gz",
@@ -183,7 +184,7 @@ BRIDGED = (
 )
 STUDIES = {
     "epicode-gsm8k-494m": MAIN,
-    "epicode-logiqa-494m": _boost("epicode-main", LOGIQA, (0, 1, 2), "3 x 45, pilot 48"),
+    "epicode-logiqa-494m": _boost("epicode-main", LOGIQA, (0, 1, 2), "3 x 45, pilot 24"),
     "epicode-weak-model-494m": Study(
         ("reproduce", "epicode-weak-model"),
         {**ONE_SEED, "rewind": (), "ablate_weak": ("early", "init")},
@@ -203,12 +204,12 @@ STUDIES = {
         "not planned: for a GPU",
         RATES,
     ),
-    "rebound-imdb-135m": _audit("smollm2-135m", IMDB, (0, 1, 2), "3 x 40, pilot 20"),
-    "rebound-safety-135m": _audit("smollm2-135m", SAFETY, (0, 1, 2), "3 x 33, pilot 15"),
-    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1), "2 x 60, pilot 30"),
-    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1), "2 x 50, pilot 24"),
-    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1), "2 x 80, pilot 35"),
-    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1), "2 x 66, pilot 30"),
+    "rebound-imdb-135m": _audit("smollm2-135m", IMDB, (0, 1, 2), "3 x 24, pilot 10"),
+    "rebound-safety-135m": _audit("smollm2-135m", SAFETY, (0, 1, 2), "3 x 20, pilot 8"),
+    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1), "2 x 36, pilot 15"),
+    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1), "2 x 30, pilot 12"),
+    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1), "2 x 48, pilot 18"),
+    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1), "2 x 40, pilot 15"),
     "bridge-135m": Study((), {"model": "smollm2-135m"}, "3 x 40, pilot 20", needs=BRIDGED),
     "bridge-494m": Study(
         (),
@@ -250,7 +251,7 @@ def pilot(name: str, study: Study, work: Path) -> float:
 
 
 def _tried_boost(study: Study, given: Mapping[str, Any], folder: Path) -> float:
-    """NLL of the validation solutions under the fine-tuned model."""
+    """NLL of the validation solutions under the model fine-tuned on half of the rows."""
     from springback.jobs.boost.arm import Arm
     from springback.jobs.boost.checkpoints import make_pair
     from springback.jobs.boost.checks import check_settings, load_data
@@ -259,6 +260,7 @@ def _tried_boost(study: Study, given: Mapping[str, Any], folder: Path) -> float:
     from springback.jobs.papers.epicode.plan import settings_of
     from springback.progress import Lines
 
+    given = {**given, "train_rows": max(1, given["train_rows"] // 2)}
     every = settings_of(study.command[1], "small", given)
     settings = check_settings(every.one(PILOT, every.model, every.task))
     data = load_data(settings)
@@ -271,14 +273,14 @@ def _tried_boost(study: Study, given: Mapping[str, Any], folder: Path) -> float:
 
 
 def _tried_audit(_: Study, given: Mapping[str, Any], folder: Path) -> float:
-    """NLL of held-out aligning texts, mean over the aligned models."""
+    """NLL of held-out aligning texts, mean over the two least aligned models."""
     from springback.jobs.audit.job import audit
     from springback.progress import Lines
 
     settings = AuditSettings(**given)
     settings = replace(
         settings,
-        n_pos=tuple(n for n in settings.n_pos if n),
+        n_pos=tuple(n for n in settings.n_pos if n)[:2],
         doses=settings.doses[:1],
         controls=(),
         probes=("margin",),
