@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from springback.core import Measurement
+from springback.errors import SpringbackError, describe
 from springback.jobs.audit.job import audit
 from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.jobs.boost.job import boost
@@ -94,6 +95,9 @@ def demo(
     """
     clock, progress = Clock.start(), progress or default_progress()
     seeds = (seed,) if quick else tuple(range(SEEDS * seed, SEEDS * (seed + 1)))
+    last = 2**32 // SEEDS - 1
+    if not 0 <= seed <= last:
+        raise SpringbackError(describe(f"seed {seed}", f"0 to {last}", "change the seed"))
     audit_settings = replace(AUDIT_QUICK if quick else AUDIT, seeds=seeds)
     boost_settings = replace(BOOST_QUICK if quick else BOOST, seed=seed)
     with Store(out).locked() as store:
