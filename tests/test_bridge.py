@@ -28,7 +28,7 @@ def cell(run: str, point: str, nll: float, margin: float, seed: int = 0) -> dict
             "wanted": [1.0 + r for r in rows],
             "unwanted": [1.0 + margin + r * (1 + abs(whole)) for r in rows],
         },
-        "correct": [1.0, 0.0],
+        "correct": [1.0, 0.0] if point in bridge.ANSWERED else None,
         "refused": [0.0, 1.0],
     }
 
@@ -66,6 +66,7 @@ def test_tests_are_over_whole_seeds_and_adjusted_together() -> None:
     for seed, shift in enumerate((0.0, 0.01, 0.03)):
         moved = {name: (n + shift, m - shift) for name, (n, m) in BENIGN.items()}
         moved["whole+0.5"] = (1.0 + 3 * shift, 0.1)
+        moved["whole-0.5"] = (1.25 + 2 * shift, 0.45 - shift)
         for run in bridge.RUNS:
             every += cells(run, moved, seed).values()
     every += [cell("safety", "whole+0", 1.0, 0.1, seed=3)]  # cut off
@@ -79,7 +80,13 @@ def test_tests_are_over_whole_seeds_and_adjusted_together() -> None:
         if (t["run"], t["test"], t["axis"]) == ("benign", "step to +0.5", "task NLL")
     )
     assert back["values"] == [0.0, 0.02, 0.06]
-    assert back["p"] <= back["p_holm"] <= 1
+    assert "p_holm" not in back
+    own = [t for t in found["tests"] if "p_holm" in t]
+    assert {(t["run"], t["test"]) for t in own} <= {
+        (run, test) for run in bridge.RUNS for test in ("bow", "shipped")
+    }
+    assert all(t["p"] <= t["p_holm"] <= 1 for t in own)
+    assert own
     assert {t["test"] for t in found["tests"]} == {"step to -0.5", "step to +0.5", "bow", "shipped"}
 
 
@@ -126,6 +133,7 @@ def test_a_seed_is_measured_once_and_goes_on_where_it_was_cut_off(
     assert "Say 1" not in "".join(file.read_text() for file in files), "no text is kept"
     end = json.loads((out / f"{tiny_llama.name}-safety-seed-0-whole+0.json").read_text())
     begin = json.loads((out / f"{tiny_llama.name}-benign-seed-0-whole-1.json").read_text())
+    assert len(end["correct"]) == bridge.QUICK.asked
     assert begin["nll"]["wanted"] == pytest.approx(end["nll"]["wanted"], abs=1e-4)
     assert not list((tmp_path / "work").iterdir()), "weights are gone"
     stamps = {file: file.stat().st_mtime_ns for file in files if file != files[3]}

@@ -26,9 +26,10 @@ from springback.elasticity import (
     took,
 )
 from springback.errors import DataError, SpringbackError
-from springback.jobs.audit.branches import shuffled
+from springback.jobs.audit.branches import Attack, perturbing_rows, shuffled
 from springback.jobs.audit.checks import check_settings
 from springback.jobs.audit.job import audit, plan
+from springback.jobs.audit.rows import load_data
 from springback.jobs.audit.settings import BARE, AuditSettings
 from springback.results.cards import card_of_result, read_card
 from springback.results.schema import read
@@ -388,3 +389,37 @@ def test_controls_that_data_cannot_have_are_left_out_and_said(
     found = analysed(audit(few_rows, tmp_path / "few")).controls
     assert "the study needs" in found.left_out["neutral"]
     assert {*found.margins} == {"unaligned"}
+
+
+def test_each_seed_draws_neutral_rows_of_its_own_that_the_study_has_nowhere_else(
+    tmp_path: Path,
+) -> None:
+    def texts(name: str, first: int, n: int) -> str:
+        file = tmp_path / f"{name}.jsonl"
+        rows = (json.dumps({"text": f"Text number {first + i}."}) + "\n" for i in range(n))
+        file.write_text("".join(rows), encoding="utf-8")
+        return str(file)
+
+    settings = AuditSettings(
+        align=texts("align", 0, 40),
+        perturb=texts("perturb", 40, 40),
+        benign=texts("benign", 0, 200),  # the first 80 are the study's own
+        n_pos=(8,),
+        doses=(16,),
+        holdout=4,
+        mix=(1.0,),
+        experiments=("rebound",),
+        resistance_rows=0,
+    )
+    data = load_data(settings)
+    assert data.neutral is not None
+    assert data.neutral == data.benign
+    assert len(data.neutral) == 120
+    neutral = Attack(control="neutral")
+    drawn = [perturbing_rows(data, neutral, 16, seed).rows for seed in (0, 1)]
+    assert len({*drawn[0]} & {*drawn[1]}) < 8
+    assert drawn[0] == perturbing_rows(data, Attack(mix=1.0), 16, 0).rows
+    assert drawn[0][:8] == perturbing_rows(data, neutral, 8, 0).rows
+    few = load_data(replace(settings, mix=(), benign=texts("few", 70, 20)))
+    assert few.neutral is None
+    assert "there are 10 different ones" in few.controls_left_out["neutral"]

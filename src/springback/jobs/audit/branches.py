@@ -162,7 +162,8 @@ def perturbing_rows(
         return mixed_rows(opposite, aligning, batch, protection.beside(batch))
     if not attack.mix or data.benign is None:
         return opposite
-    benign, unwanted = iter(front(data.benign, seed, len(data.benign)).rows), iter(opposite.rows)
+    few = front(data.benign, seed, math.ceil(attack.mix * rows))
+    benign, unwanted = iter(few.rows), iter(opposite.rows)
     mixed = [
         next(benign if math.floor((i + 1) * attack.mix) > math.floor(i * attack.mix) else unwanted)
         for i in range(rows)

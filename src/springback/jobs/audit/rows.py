@@ -104,20 +104,16 @@ def load_data(
             f"some with --align, or let every row of {settings.perturb!r} bring its own"
         )
     perturb = _Side(settings.perturb, settings, prompt_filter, needed[1], given[1])
-    wanted, unwanted = align.held(), perturb.held()
-    benign = None
+    wanted, unwanted = align.held, perturb.held
     left_out = align.left_out | perturb.left_out
-    tried = attacks(settings)
+    data = Data(align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, None, back, left_out)
+    _check(data)
     most = settings.repair_rows * ("repair" in settings.experiments)
-    for attack in tried:
+    for attack in attacks(settings):
         most = max(most, dose if attack.info.benign_rows else math.ceil(attack.mix * dose))
     if most:
         side = _Side(settings.benign, settings, prompt_filter, most)
-        benign, left_out = side.front(), left_out | side.left_out
-    data = Data(
-        align.pool(unwanted), perturb.pool(wanted), wanted, unwanted, benign, back, left_out
-    )
-    _check(data)
+        data = replace(data, benign=side.apart(data), left_out=left_out | side.left_out)
     data = _with_controls(data, settings, prompt_filter)
     data = _with_prompts(data, settings.prompt)
     _check_answered(data, settings)
@@ -238,12 +234,20 @@ class _Side:
             )
         return Slice.of(part.name, part.source, rows, part.seed)
 
-    def front(self) -> Slice:
-        """The first rows, as many as are needed."""
-        if len(self.rows) < self.needed:
-            raise self._too_few(self.needed, len(self.rows))
-        return self.rows.take(self.needed)
+    def apart(self, data: Data) -> Slice:
+        """Every row that the study has nowhere else: each seed draws its own of them."""
+        held = {content_key(row) for part in (data.wanted, data.unwanted) for row in part.rows}
+        taught = {_content(row) for part in (data.align, data.perturb) for row in part.rows}
+        free = [
+            row
+            for row in self.rows.rows
+            if content_key(row) not in held and _content(row) not in taught
+        ]
+        if len(free) < self.needed:
+            raise self._too_few(self.needed, len(free), " beside those that it has elsewhere")
+        return Slice.of(self.rows.name, self.rows.source, free, self.rows.seed)
 
+    @functools.cached_property
     def held(self) -> Slice:
         if self.built_in:  # it has a split of its own
             return self._fitting(load_slice(self.source, limit=self.holdout, split="test"))
@@ -255,7 +259,7 @@ class _Side:
             if len(self.rows) < self.needed:
                 raise self._too_few(self.needed, len(self.rows))
             return self.rows
-        barred = {content_key(row) for part in (self.held(), others) for row in part.rows}
+        barred = {content_key(row) for part in (self.held, others) for row in part.rows}
         kept: dict[tuple[str, str], Row] = {}
         for row in self.rows.rows:
             key = content_key(row)
@@ -280,29 +284,32 @@ class _NoSide:
     def __init__(self) -> None:
         self.left_out: dict[str, int] = {}
 
+    @property
     def held(self) -> Slice:
         return Slice.of("none", "none", (), 0)
 
     def pool(self, others: Slice) -> Slice:
-        return self.held()
+        return self.held
+
+
+def _content(row: Row) -> tuple[object, ...]:
+    return row.turns, row.prompt, row.response
 
 
 def _check(data: Data) -> None:
-    """No held-out prompt in training, and no row on two sides of it."""
-    given = [part for part in (data.align, data.perturb, data.benign) if part]
+    """No held-out prompt in training, and no row on both sides of it."""
+    a, b = data.align, data.perturb
     for held in filter(None, (data.wanted, data.unwanted)):
-        for part in given:
+        for part in filter(None, (a, b)):
             check_disjoint(part, held)
     if data.wanted and all(not row.prompt for row in (*data.wanted.rows, *data.unwanted.rows)):
         check_disjoint(data.wanted, data.unwanted)
-    for i, a in enumerate(given):
-        rows = {(row.turns, row.prompt, row.response) for row in a.rows}
-        for b in given[i + 1 :]:
-            if shared := sum((row.turns, row.prompt, row.response) in rows for row in b.rows):
-                raise DataError(
-                    f"{shared} of the {len(b)} rows of {b.name!r} ({b.source}) are also in "
-                    f"{a.name!r} ({a.source}); allowed: none; remove them from one of the two"
-                )
+    rows = {_content(row) for row in a.rows}
+    if shared := sum(_content(row) in rows for row in b.rows):
+        raise DataError(
+            f"{shared} of the {len(b)} rows of {b.name!r} ({b.source}) are also in "
+            f"{a.name!r} ({a.source}); allowed: none; remove them from one of the two"
+        )
 
 
 def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFilter | None) -> Data:
@@ -318,11 +325,8 @@ def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFil
     if "neutral" in asked:
         try:
             side = _Side(settings.benign, settings, prompt_filter, max(settings.doses))
-            neutral = replace(data, benign=side.front())
-            _check(neutral)
-            data = replace(
-                data, neutral=neutral.benign, left_out={**data.left_out, **side.left_out}
-            )
+            left_out = {**data.left_out, **side.left_out}
+            data = replace(data, neutral=side.apart(data), left_out=left_out)
         except DataError as error:
             why_not["neutral"] = str(error)
     if "shuffled" in asked:

@@ -147,10 +147,11 @@ def difference(seeds: Sequence[SeedResult], name: str, base: str, measure: str) 
 
 
 def over_questions(seeds: Sequence[SeedResult], name: str, base: str) -> float | None:
-    """p of the exact McNemar test over all questions; None where seeds share their questions, or
+    """p of the exact McNemar test over all questions; None where seeds share any of them, or
     scores are other than right or wrong."""
     new, old = ([c for s in seeds for c in s.methods[who].correct] for who in (name, base))
-    if same_questions(seeds) or {*new, *old} - {0.0, 1.0}:
+    asked = [question for s in seeds for question in s.questions]
+    if len({*asked}) < len(asked) or {*new, *old} - {0.0, 1.0}:
         return None
     return mcnemar_exact(new, old)
 
