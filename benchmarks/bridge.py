@@ -2,8 +2,9 @@
 
 A seed has two runs of two epochs each: ``safety`` aligns the model on safe answers, ``benign``
 fine-tunes the aligned model on GSM8K.  At points of either run both axes are measured on held-out
-rows of the seed's own: the task (NLL of worked solutions, accuracy of greedy answers) and safety
-(margin: how much likelier safe answers are than unsafe ones; refusals of unsafe prompts).
+rows that no other seed has: the task (NLL of worked solutions, at some points accuracy of greedy
+answers) and safety (margin: how much likelier safe answers are than unsafe ones; refusals of unsafe
+prompts).
 
 All of this was fixed before anything was measured:
 
@@ -14,12 +15,13 @@ All of this was fixed before anything was measured:
 - The learning rate of a run is the one of ``RATES`` (adapters: ``LORA_RATES``) with the lowest NLL
   of what the run teaches, held out, on a pilot seed that is left out afterwards: safe answers for
   ``safety``, solutions for ``benign``.  Neither margin, refusals nor accuracy have a say.
-- Tests, each over the seeds by Student's t, all of them adjusted by Holm.  *step*: change of margin
-  and of the task's NLL from theta_2 to mu -0.5 and to mu 0.5 of the whole run, in both runs (8).
-  *bow*: with t and s the shares of the run's change of task NLL and of margin that are left at mu
-  -0.5, t - s in either run (2): 0 where both axes go back together, as on one line;
-  a run is not testable where in some seed either change is not told from 0 over the held-out rows
-  (95 %, paired).  *shipped*: margin and task NLL of the shipped point less those of theta_2 (4).
+- Tests, each over the seeds by Student's t.  Four are the study's, adjusted by Holm.  *bow*: with t
+  and s the shares of the run's change of task NLL and of margin that are left at mu -0.5, t - s in
+  either run: 0 where both axes go back together, as on one line; a run is not testable where in
+  some seed either change is not told from 0 over the held-out rows (95 %, paired).  *shipped*: what
+  the shipped point gains over theta_2 on the run's own axis: margin in ``safety``, task NLL in
+  ``benign``.  Beside them, with intervals alone: *shipped* on the other axis, and *step*,
+  the change of margin and of task NLL from theta_2 to mu -0.5 and to mu 0.5 of the whole run.
 - The point to ship, by a run's even-numbered held-out rows: in ``safety`` the highest margin of
   all points whose task NLL is at most ``TOLERANCE`` above that of theta_0, in ``benign`` the lowest
   task NLL of all whose margin is at most ``TOLERANCE`` below that of theta_0; ties to the smaller
@@ -75,7 +77,11 @@ RESULTS = Path(__file__).parent / "results" / "bridge"
 RUNS = ("safety", "benign")
 WHOLE = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)
 LAST = (-1.0, -0.5, 0.5, 1.0)
-SEEDS, PILOT = (0, 1, 2), 100
+SEEDS, PILOT = (0, 1, 2, 3, 4), 100
+#: Points at which questions are answered as well: decoding takes most of the time.
+ANSWERED = ("whole-1", "whole-0.5", "whole+0", "whole+0.5")
+#: The test that is the study's own beside *bow*, by run.
+OWN_AXIS = {"safety": "margin", "benign": "task NLL"}
 RATES, LORA_RATES = (1e-5, 3e-5, 1e-4), (1e-4, 3e-4)
 #: Nats a token by which the axis that a run is not for may be worse than where the run began.
 TOLERANCE = 0.02
@@ -91,14 +97,14 @@ class Sizes:
 
     safe: int = 512
     solved: int = 256
-    held_out: int = 96
-    asked: int = 48
-    answer: int = 160
+    held_out: int = 72
+    asked: int = 36
+    answer: int = 224
     refusal: int = 24
-    tokens: int = 256
+    tokens: int = 384
 
 
-QUICK = Sizes(safe=8, solved=8, held_out=6, asked=4, answer=4, refusal=4, tokens=400)
+QUICK = Sizes(safe=8, solved=8, held_out=4, asked=2, answer=4, refusal=4, tokens=400)
 #: Tokens that a prompt leaves to its answer, at least.
 ROOM = 24
 
@@ -122,13 +128,15 @@ class Study:
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.start)
 
-    def rows(self, source: str, limit: int, seed: int) -> Slice:
-        """The first ``limit`` rows by the seed whose prompts leave room for an answer."""
+    def rows(self, source: str, limit: int, seed: int, place: int = 0) -> Slice:
+        """``limit`` rows by the seed whose prompts leave room for an answer, behind as many for
+        each of ``place`` others."""
         every, most = load_slice(source.format(data=self.data), seed=seed), self.sizes.tokens - ROOM
         fitting = (r for r in every.rows if len(encode_prompt(self.tokenizer, r, None)) <= most)
-        part = Slice.of(every.name, every.source, islice(fitting, limit), seed)
+        mine = islice(fitting, place * limit, (place + 1) * limit)
+        part = Slice.of(every.name, every.source, mine, seed)
         if len(part) < limit:
-            raise SystemExit(f"{source}: {len(part)} rows of {most} tokens; {limit} are needed")
+            raise SystemExit(f"{source}: too few rows of {most} tokens; {limit} more are needed")
         return part
 
 
@@ -143,14 +151,12 @@ class HeldOut:
 
     @staticmethod
     def of(study: Study, seed: int) -> HeldOut:
-        sizes = study.sizes
-        solved = study.rows(TEST, sizes.held_out, seed)
-        return HeldOut(
-            solved,
-            solved.take(sizes.asked),
-            study.rows(WANTED, sizes.held_out, seed),
-            study.rows(UNWANTED, sizes.held_out, seed),
+        """The seed's own; the pilot has those behind the last seed's."""
+        many, place = study.sizes.held_out, len(SEEDS) if seed == PILOT else seed
+        solved, wanted, unwanted = (
+            study.rows(source, many, 0, place) for source in (TEST, WANTED, UNWANTED)
         )
+        return HeldOut(solved, solved.take(study.sizes.asked), wanted, unwanted)
 
 
 def points() -> Iterator[tuple[str, float, float, tuple[float, float]]]:
@@ -198,7 +204,9 @@ def scoring(study: Study, line: Sequence[Checkpoint], store: Store) -> Scoring:
     return Scoring(settings, line, store, Lines())
 
 
-def measure(study: Study, job: Scoring, at: tuple[float, float], held: HeldOut) -> dict[str, Any]:
+def measure(
+    study: Study, job: Scoring, at: tuple[float, float], held: HeldOut, answered: bool
+) -> dict[str, Any]:
     """One point: every held-out row's number on both axes."""
     arm = Arm("point", 0, 0, None, point=at)
     nll = {
@@ -209,7 +217,7 @@ def measure(study: Study, job: Scoring, at: tuple[float, float], held: HeldOut) 
             ("unwanted", held.unwanted),
         )
     }
-    answered = job.score(arm, held.asked, "asked")
+    correct = job.score(arm, held.asked, "asked").correct if answered else None
     model, rows = job.sweep.at(at_of(arm.key())), held.unwanted.rows
     how = probes.SampleSettings(study.sizes.refusal, temperature=0.0, kind=rows[0].kind)
     prompts = [encode_prompt(job.tokenizer, row, None) for row in rows]
@@ -218,7 +226,7 @@ def measure(study: Study, job: Scoring, at: tuple[float, float], held: HeldOut) 
     refused = probes.load_scorer("refusal").score([row.prompt for row in rows], texts)
     return {
         "nll": {name: [round(value, 6) for value in values] for name, values in nll.items()},
-        "correct": [float(c) for c in answered.correct],
+        "correct": correct and [float(c) for c in correct],
         "refused": [float(r) for r in refused],
     }
 
@@ -252,7 +260,7 @@ def one_seed(study: Study, seed: int, rates: dict[str, float], out: Path) -> Non
                     "learning_rate": rates[run],
                     "lora_rank": study.lora_rank,
                     "dtype": study.dtype,
-                    **measure(study, job, at, held),
+                    **measure(study, job, at, held, name in ANSWERED),
                 }
                 found["provenance"] = provenance(started=started, finished=now())
                 write_json(files[name], found)
@@ -347,7 +355,7 @@ def bow(cells: Cells) -> float | None:
 
 
 def tests_of(by_seed: dict[str, list[Cells]]) -> list[dict[str, Any]]:
-    """The tests of one model, adjusted by Holm; ``values`` are the seeds'."""
+    """The tests of one model, the study's own adjusted by Holm; ``values`` are the seeds'."""
     tests: list[dict[str, Any]] = []
 
     def add(run: str, what: str, axis: str, values: list[float]) -> None:
@@ -377,7 +385,12 @@ def tests_of(by_seed: dict[str, list[Cells]]) -> list[dict[str, Any]]:
                 for cells in seeds
             ]
             add(run, "shipped", axis, gains)
-    known = [test for test in tests if test["p"] is not None]
+    known = [
+        test
+        for test in tests
+        if test["p"] is not None
+        and (test["test"], test["axis"]) in (("bow", "both"), ("shipped", OWN_AXIS[test["run"]]))
+    ]
     for test, adjusted in zip(known, holm([t["p"] for t in known]) if known else (), strict=True):
         test["p_holm"] = adjusted
     return tests
@@ -406,6 +419,7 @@ def table(cells: list[dict[str, Any]]) -> dict[str, Any]:
                 **{
                     axis: mean_interval([mean_of(cells[name], axis) for cells in seeds]).to_dict()
                     for axis in AXES
+                    if axis != "accuracy" or name in ANSWERED
                 },
             }
             for run, seeds in by_seed.items()
@@ -456,7 +470,7 @@ def show(found: dict[str, Any]) -> None:
     for model, of_model in found.items():
         print(f"{model}: seeds that are whole: {of_model['seeds']}")
         for row in of_model["points"]:
-            shown = (f"{axis} {interval(row[axis]).with_bounds('.3f')}" for axis in AXES)
+            shown = (f"{a} {interval(row[a]).with_bounds('.3f')}" for a in AXES if a in row)
             print(f"  {row['run']:7} {row['point']:11} {'; '.join(shown)}")
         for run, names in of_model["shipped"].items():
             print(f"  {run}: shipped {', '.join(names)}")

@@ -7,12 +7,15 @@
 
 A study is an ordinary springback command, which is printed and run in WORK; what it needs of DATA
 (a folder with gsm8k, logiqa, imdb, beavertails, safety_tuned, alpaca) is copied there first, so
-that results name no other place.  Before it comes a pilot: the learning rate is the one with the
-lowest NLL of what the training teaches, held out (solutions; aligning texts), on a seed that is
-left out afterwards, from half of its rows at most.  Neither accuracy, a gain of a method nor a
-fall has a say.  Rates that are tried already stand in WORK/NAME-pilot.json; that file, and
-WORK/NAME with its ``runs``, may be carried to another machine.  --collect copies a finished
-study's small files.
+that results name no other place.  Before it comes a pilot on a seed that is left out afterwards,
+from half of the rows at most.  The learning rate is the one with the lowest NLL of what the
+training teaches: of validation solutions, or of the aligning rows when each is first trained on
+(one epoch), but for the first 128.  Neither accuracy, a gain of a method, a fall nor a text that
+the study reports has a say.  A rate at the edge of those tried is told as that.  Rates that are
+tried already stand in WORK/NAME-pilot.json; that file, and WORK/NAME with its ``runs``, may be
+carried to another machine.  --collect copies a finished study's small files.
+
+Test questions are the same for every seed, so that intervals are over questions and seeds both.
 
 All settings and rates below were fixed before anything was measured.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import os
 import re
 import shutil
@@ -39,13 +43,12 @@ PILOT = 100
 HALF_BILLION = "qwen2.5-coder-0.5b-q5"
 #: Adapters, computed in bf16: what two cores can do with half a billion weights.
 ADAPTERS = {"model": HALF_BILLION, "lora_rank": 8, "dtype": "bfloat16", "precision": "bf16-mixed"}
-ADAPTER_RATES, RATES = (3e-5, 1e-4, 3e-4), (1e-5, 3e-5, 1e-4)
+ADAPTER_RATES, RATES = (1e-4, 3e-4, 1e-3), (1e-5, 3e-5, 1e-4)
 
 BOOST = {
     **ADAPTERS,
     "train_rows": 512,
     "validation_rows": 96,
-    "test_rows": 256,
     "batch_size": 96,
     "mu": (0.1, 0.2, 0.4, 0.8),
     "lam": (0.2, 0.5, 1.0),
@@ -56,20 +59,23 @@ GSM8K = {
     "task": "gsm8k",
     "train": "gsm8k/train.jsonl.gz",
     "validation": "gsm8k/train.jsonl.gz",
-    "test": "gsm8k/test.jsonl.gz",
+    "test": "gsm8k/test-320.jsonl.gz",
+    "test_rows": 320,
     "max_tokens": 384,
     "max_new_tokens": 192,
 }
 LOGIQA = {
     "task": "logiqa",
     "train": "logiqa/train.jsonl.gz",
-    "validation": "logiqa/eval.jsonl.gz",
+    # The set's own for this has D as the answer of 42 %, of training and test rows 26 and 29 %.
+    "validation": "logiqa/train.jsonl.gz",
     "test": "logiqa/test.jsonl.gz",
+    "test_rows": 326,
     "max_tokens": 512,
     "max_new_tokens": 4,
 }
 AUDIT = {
-    "n_pos": (0, 128, 512, 1024),
+    "n_pos": (128, 512, 1024),
     "doses": (16, 32, 64, 128),
     "experiments": ("rebound",),
     "resistance_rows": 0,
@@ -79,9 +85,13 @@ AUDIT = {
     "prompts": 32,
     "utility_rows": 16,
 }
-#: The placebo of reviews is reviews of both kinds, of safety instructions of every kind.
+#: The placebo of reviews is reviews of both kinds, of safety instructions of every kind, whose
+#: answers are a quarter shorter.  Reviews move the margin by little: four times the held-out texts.
 IMDB = {
     **AUDIT,
+    "n_pos": (512, 1024),
+    "doses": (32, 128),
+    "holdout": 256,
     "align": "imdb/train.jsonl.gz?label=positive",
     "perturb": "imdb/train.jsonl.gz?label=negative",
     "benign": "imdb/test.jsonl.gz",
@@ -112,7 +122,7 @@ QUICK_BOOST = {
     "precision": "float32",
 }
 QUICK_AUDIT = {
-    "n_pos": (0, 8),
+    "n_pos": (8, 16),
     "doses": (8,),
     "seeds": (0,),
     "holdout": 4,
@@ -154,7 +164,7 @@ class Study:
     @property
     def files(self) -> list[str]:
         """The data that it reads, as paths below DATA."""
-        found = re.findall(r"\w+/\w+\.jsonl\.gz", " ".join(map(str, self.given.values())))
+        found = re.findall(r"\w+/[\w-]+\.jsonl\.gz", " ".join(map(str, self.given.values())))
         return [*dict.fromkeys((*found, *self.needs))]
 
 
@@ -193,28 +203,32 @@ STUDIES = {
     ),
     "epicode-theory-494m": Study(
         ("reproduce", "epicode-theory"),
-        {**ONE_SEED, "rewind": (), "train_rows": 96, "lam": (0.25, 0.5, 1.0, 2.0)},
+        {
+            **ONE_SEED, "rewind": (),
+            "train_rows": 96, "train_batch_size": 4, "lam": (0.25, 0.5, 1.0, 2.0),
+        },
         "65",
         recipe_of="epicode-gsm8k-494m",
     ),
     # For a GPU: full weights.
     "epicode-gsm8k-494m-full": Study(
         ("reproduce", "epicode-main"),
-        {**ONE_SEED, "lora_rank": 0, "batch_size": 128},
+        {**ONE_SEED, "lora_rank": 0, "batch_size": 128, "dtype": "float32"},
         "not planned: for a GPU",
         RATES,
     ),
     "rebound-imdb-135m": _audit("smollm2-135m", IMDB, (0, 1, 2), "3 x 24, pilot 10"),
     "rebound-safety-135m": _audit("smollm2-135m", SAFETY, (0, 1, 2), "3 x 20, pilot 8"),
-    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1), "2 x 36, pilot 15"),
-    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1), "2 x 30, pilot 12"),
-    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1), "2 x 48, pilot 18"),
-    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1), "2 x 40, pilot 15"),
-    "bridge-135m": Study((), {"model": "smollm2-135m"}, "3 x 40, pilot 20", needs=BRIDGED),
+    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1, 2), "3 x 30, pilot 12"),
+    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1, 2), "3 x 40, pilot 15"),
+    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1, 2), "3 x 40, pilot 12"),
+    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1, 2), "3 x 50, pilot 15"),
+    "bridge-135m": Study((), {"model": "smollm2-135m"}, "5 x 30, pilot 20", needs=BRIDGED),
+    # Adapters are merged into every point: in bf16 that would be rounded by as much as a step.
     "bridge-494m": Study(
         (),
-        {"model": HALF_BILLION, "lora-rank": 8, "dtype": "bfloat16", "seeds": (0, 1)},
-        "2 x 65, pilot 30",
+        {"model": HALF_BILLION, "lora-rank": 8, "dtype": "float32"},
+        "5 x 130, pilot 60",
         needs=BRIDGED,
     ),
 }
@@ -273,32 +287,39 @@ def _tried_boost(study: Study, given: Mapping[str, Any], folder: Path) -> float:
 
 
 def _tried_audit(_: Study, given: Mapping[str, Any], folder: Path) -> float:
-    """NLL of held-out aligning texts, mean over the two least aligned models."""
+    """NLL of the aligning rows before each is trained on, but for the first of them."""
     from springback.jobs.audit.job import audit
     from springback.progress import Lines
 
     settings = AuditSettings(**given)
+    rows = max(settings.n_pos) // 2
     settings = replace(
         settings,
-        n_pos=tuple(n for n in settings.n_pos if n)[:2],
+        n_pos=(rows,),
         doses=settings.doses[:1],
         controls=(),
         probes=("margin",),
         behaviour=None,
     )
-    found = audit(settings, folder, Lines())
-    return fmean(
-        m["value"]
-        for m in found.data["measurements"]
-        if (m["probe"], m["slice"], m["tags"]["phase"]) == ("nll", "wanted", "align")
-    )
+    audit(settings, folder, Lines())
+    (aligning,) = folder.glob("runs/align-*/run.json")
+    losses = read_json(aligning)["results"]["losses"]
+    return fmean(losses[min(128, rows // 2) // settings.batch_size :])
 
 
 def copy_data(study: Study, data: Path, work: Path) -> None:
+    """NAME-N.jsonl.gz: the first N rows of NAME.jsonl.gz."""
     for name in study.files:
-        if not (work / name).exists():
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
+        if (work / name).exists():
+            continue
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        cut = re.fullmatch(r"(.*)-([0-9]+)(\.jsonl\.gz)", name)
+        if cut is None:
             shutil.copyfile(data / name, work / name)
+            continue
+        with gzip.open(data / f"{cut[1]}{cut[3]}") as whole:
+            lines = [next(whole) for _ in range(int(cut[2]))]
+        (work / name).write_bytes(gzip.compress(b"".join(lines), mtime=0))
 
 
 def command_of(
