@@ -205,6 +205,30 @@ def finished() -> Rows:
         yield f"| {name if kind in name else f'{kind}, {name}'} | {share['mean']:+.1f} % {limits} |"
 
 
+def from_scratch() -> Rows:
+    """elasticity.md: tests and means of the models that were pre-trained here."""
+    data = raw("elasticity_from_scratch/table")
+    shown = {
+        "beyond unaligned": (4, 1),
+        "beyond placebo": (4, 1),
+        "share lost": (1, 100),
+        "half dose": (2, 1),
+        "kl": (4, 1),
+    }
+    for outcome, (digits, scale) in shown.items():
+        tests = [test for test in data["tests"] if test["outcome"] == outcome]
+        cells = [
+            f"{ranged(test['per_doubling'], digits, scale)}, p {test['p_holm']:.2g}"
+            for test in tests
+        ]
+        yield f" | {' | '.join(cells)} |"
+    for mean in data["means"]:
+        falls = (ranged(mean[name], 3) for name in ("gain", "beyond unaligned", "beyond placebo"))
+        share = 100 * mean["share lost"]["mean"]
+        model = f"{mean['size']}, {mean['volume']}"
+        yield f"| {model} | {mean['n_pos']} | {' | '.join(falls)} | {share:.0f} % |"
+
+
 def _rebound(name: str) -> Rows:
     analysis = json.loads((RESULTS / name / "result.json").read_text("utf-8"))["analysis"]
     of = ("gain", "fall", "share_lost")
@@ -261,6 +285,7 @@ TABLES: dict[Callable[[], Rows], str] = {
     safety: "elasticity.md",
     reviews: "elasticity.md",
     finished: "elasticity.md",
+    from_scratch: "elasticity.md",
 }
 
 
