@@ -204,8 +204,11 @@ STUDIES = {
     "epicode-theory-494m": Study(
         ("reproduce", "epicode-theory"),
         {
-            **ONE_SEED, "rewind": (),
-            "train_rows": 96, "train_batch_size": 4, "lam": (0.25, 0.5, 1.0, 2.0),
+            **ONE_SEED,
+            "rewind": (),
+            "train_rows": 96,
+            "train_batch_size": 4,
+            "lam": (0.25, 0.5, 1.0, 2.0),
         },
         "65",
         recipe_of="epicode-gsm8k-494m",
