@@ -731,7 +731,7 @@ def test_endless_completions_take_no_time(unit: str) -> None:
     processor time, the least of three; the twentieth of a second is for what takes almost none.
     """
 
-    def seconds(signs: int, metric: Metric) -> float:
+    def seconds(signs: int, metric: str) -> float:
         text, times = "answer" + unit * (signs // len(unit)), []
         for _ in range(3):
             begin = time.process_time()
