@@ -37,6 +37,12 @@ BODIES = {
 }
 
 
+def _heed() -> None:
+    """What runs the tests may ignore some: nohup SIGHUP, a shell's background SIGINT."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(code: str, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
@@ -44,7 +50,7 @@ def start(code: str, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # ignored under nohup
+        preexec_fn=_heed,
     )
 
 
