@@ -322,7 +322,9 @@ def _with_controls(data: Data, settings: AuditSettings, prompt_filter: PromptFil
         why = f"{settings.perturb_algorithm} learns against other rows, which a control has not"
         return replace(data, controls_left_out=dict.fromkeys(sorted(asked), why))
     why_not = {}
-    if "neutral" in asked:
+    if "neutral" in asked and len(data.benign or ()) >= max(settings.doses):
+        data = replace(data, neutral=data.benign)
+    elif "neutral" in asked:
         try:
             side = _Side(settings.benign, settings, prompt_filter, max(settings.doses))
             left_out = {**data.left_out, **side.left_out}
