@@ -113,6 +113,38 @@ def outside() -> Rows:
     yield f"Outside training and those calls: **{100 * raw('study_time')['outside']:.1f} %**"
 
 
+def extrapolated() -> Rows:
+    """costs.md: seconds and memory of an extrapolation, both pairs."""
+    pairs = raw("extrapolate"), raw("extrapolate_4gb")
+    for name in pairs[0]["median_seconds"]:
+        cells = [
+            f"{pair['median_seconds'][name]:{form}} | {pair['median_peak_megabytes'][name]:,.0f}"
+            for pair, form in zip(pairs, (".2f", ".1f"), strict=True)
+        ]
+        yield f" | {' | '.join(cells)} |"
+
+
+def trained() -> Rows:
+    """costs.md: throughput of training, of the bare loop's."""
+    data = raw("training")
+    yield f" 16 steps | {data['throughput']['throughput_ratio']:.2f} |"
+    yield f" 4 steps | {data['throughput_long_rows']['throughput_ratio']:.2f} |"
+
+
+def decoded() -> Rows:
+    """decoding.md: milliseconds a token and their ratio to one model's, both dtypes."""
+    for batch in (1, 16):
+        both = [raw(f"decode/time_{dtype}_b{batch}")["time"]["arms"] for dtype in ("fp32", "bf16")]
+        for arms in zip(*both, strict=True):
+            for one in arms:
+                ratio = f"{one['ratio_to_one_model']:.2f}"
+                ratio = f"**{ratio}**" if one["arm"] == "deferred, n-gram" else ratio
+                read = (
+                    [f" {one['bytes_ratio']:.2f} |"] if batch == 1 and "bytes_ratio" in one else []
+                )
+                yield f" | {one['ms_per_token']:.1f} | {ratio} |{''.join(read)}"
+
+
 def planned_memory() -> Rows:
     """costs.md: planned memory against measured."""
     files = ("plan_memory", "plan_memory_lora", "plan_memory_nf4")
@@ -276,6 +308,9 @@ TABLES: dict[Callable[[], Rows], str] = {
     vllm_in_bf16: "ecosystem.md",
     engines: "ecosystem.md",
     outside: "costs.md",
+    extrapolated: "costs.md",
+    trained: "costs.md",
+    decoded: "decoding.md",
     planned_memory: "costs.md",
     training_memory: "costs.md",
     boost_memory: "costs.md",
