@@ -98,14 +98,18 @@ def vllm() -> Rows:
         yield f"| {name} | {' | '.join(f'{speed:.3g}' for speed in speeds)} |"
 
 
-def vllm_in_bf16() -> Rows:
-    """ecosystem.md: tokens a second in bf16, and their share of the plain model's."""
-    listed = raw("vllm_throughput_bf16")["throughput"]
-    for arm in ("plain", "pair", "twin"):
-        mine = [x for x in listed if x["arm"] == arm]
-        shares = "1" if arm == "plain" else ", ".join(f"{x['of_plain']:.2f}" for x in mine)
-        speeds = " | ".join(f"{x['tokens_per_second']:.3g}" for x in mine)
-        yield f" | {speeds} | {shares} |"
+def vllm_arms() -> Rows:
+    """ecosystem.md: tokens a second and their share of the plain model's, both dtypes."""
+    for file in ("vllm_throughput", "vllm_throughput_bf16"):
+        listed = raw(file)["throughput"]
+        for arm in dict.fromkeys(x["arm"] for x in listed):
+            mine = [x for x in listed if x["arm"] == arm]
+            shares = [f"{x['of_plain']:.2f}" for x in mine]
+            if (file, arm) == ("vllm_throughput", "pair"):
+                shares[1] = f"**{shares[1]}**"
+            speeds = " | ".join(f"{x['tokens_per_second']:.3g}" for x in mine)
+            shown = "1" if arm.startswith("plain") else ", ".join(shares)
+            yield f" | {speeds} | {shown} |"
 
 
 def outside() -> Rows:
@@ -305,7 +309,7 @@ TABLES: dict[Callable[[], Rows], str] = {
     choosing: "boost.md",
     regimes: "boost.md",
     vllm: "questions/serve.md",
-    vllm_in_bf16: "ecosystem.md",
+    vllm_arms: "ecosystem.md",
     engines: "ecosystem.md",
     outside: "costs.md",
     extrapolated: "costs.md",
