@@ -5,6 +5,7 @@ without ``__init__`` (which imports its evaluation), caches handed over in the f
 three small packages: ``pip install --no-deps --target DIR loguru dill fuzzywuzzy``.
 
 Its formula has no plausibility test, so its tokens are not ours; calls and time are compared.
+Prompts on which its speculation ends in an error are left out of every arm, and counted.
 """
 
 from __future__ import annotations
@@ -107,6 +108,7 @@ class Peer:
             model.calls = 0
         tokens, begin = 0, time.perf_counter()
         for ids in prompts:
+            torch.manual_seed(0)  # it draws at every test of a drafted token, at temperature 0 too
             own = ids[1:] if ids[0] == tokenizer.bos_token_id else ids  # it puts one before
             text = tokenizer.decode(own)
             [answer] = self.whole.generate_text(
@@ -124,14 +126,28 @@ class Peer:
             "amateur_calls_per_token": self.models[1].calls / tokens,
         }
 
+    def works(self, ids: list[int]) -> bool:
+        """Whether it answers at all: where it rejects a token that both distributions hold for
+        certain, it divides nothing by nothing and draws from that."""
+        try:
+            self.run([ids])
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            return False
+        return True
+
 
 def peers(clone: Path, subject: Subject, prompts: list[list[int]], repeats: int) -> dict[str, Any]:
     """Theirs with three factors and ours, in turns; one row an arm."""
     theirs = {f"language-model-arithmetic, factor {f}": Peer(clone, subject, f) for f in (1, 4, 8)}
     ours = arms(subject)
+    kept = [ids for ids in prompts if all(peer.works(ids) for peer in theirs.values())]
+    if not kept:
+        raise SystemExit("language-model-arithmetic answers none of these prompts")
     rows: dict[str, list[dict[str, Any]]] = {}
     for repeat in range(repeats + 1):  # the first is for warming up
-        some = prompts if repeat else prompts[:1]
+        some = kept if repeat else kept[:1]
         for name, peer in theirs.items():
             rows.setdefault(name, []).append(peer.run(some))
         for name in (ALONE, "lazy", "deferred, n-gram"):
@@ -147,4 +163,4 @@ def peers(clone: Path, subject: Subject, prompts: list[list[int]], repeats: int)
         ratio = statistics.median(a / b for a, b in zip(times, alone, strict=True))
         middle = {"ms_per_token": statistics.median(times), "ratio_to_one_model": ratio}
         found[name] = {**each[-1], **middle, "all_ms_per_token": times}
-    return found
+    return {"prompts": len(kept), "prompts_left_out": len(prompts) - len(kept), "arms": found}
