@@ -84,9 +84,13 @@ def main() -> None:
     started = now()
     with tempfile.TemporaryDirectory() as new:
         work = asked.work or Path(new)
-        run = fine_tuned(work / "run")
         if asked.only_train:
+            fine_tuned(work / "run")
             return
+        # Apart: what this process held at its peak would count as its children's.
+        train = [sys.executable, __file__, "--only-train", "--work", str(work)]
+        subprocess.run(train, check=True)
+        run = fine_tuned(work / "run")
         last = str(run / f"checkpoint-{max(MARKS)}")
         along = ["--run", str(run), "--task", "problems", "--texts", "passages"]
         along += [word for name in ("choices", "prompts", "harmful") for word in (f"--{name}", "")]

@@ -59,8 +59,8 @@ GSM8K = {
     "task": "gsm8k",
     "train": "gsm8k/train.jsonl.gz",
     "validation": "gsm8k/train.jsonl.gz",
-    "test": "gsm8k/test-320.jsonl.gz",
-    "test_rows": 320,
+    "test": "gsm8k/test-256.jsonl.gz",
+    "test_rows": 256,
     "max_tokens": 384,
     "max_new_tokens": 192,
 }
@@ -222,10 +222,10 @@ STUDIES = {
     ),
     "rebound-imdb-135m": _audit("smollm2-135m", IMDB, (0, 1, 2), "3 x 24, pilot 10"),
     "rebound-safety-135m": _audit("smollm2-135m", SAFETY, (0, 1, 2), "3 x 20, pilot 8"),
-    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1, 2), "3 x 30, pilot 12"),
-    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1, 2), "3 x 40, pilot 15"),
-    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1, 2), "3 x 40, pilot 12"),
-    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1, 2), "3 x 50, pilot 15"),
+    "rebound-safety-494m": _audit(HALF_BILLION, SAFETY, (0, 1), "2 x 30, pilot 12"),
+    "rebound-safety-270m": _audit("gemma3-270m", SAFETY, (0, 1), "2 x 40, pilot 15"),
+    "rebound-imdb-494m": _audit(HALF_BILLION, IMDB, (0, 1), "2 x 40, pilot 12"),
+    "rebound-imdb-270m": _audit("gemma3-270m", IMDB, (0, 1), "2 x 50, pilot 15"),
     "bridge-135m": Study((), {"model": "smollm2-135m"}, "5 x 30, pilot 20", needs=BRIDGED),
     # Adapters are merged into every point: in bf16 that would be rounded by as much as a step.
     "bridge-494m": Study(

@@ -149,6 +149,14 @@ def decoded() -> Rows:
                 yield f" | {one['ms_per_token']:.1f} | {ratio} |{''.join(read)}"
 
 
+def beside_a_peer() -> Rows:
+    """decoding.md: language-model-arithmetic and ours."""
+    for name, one in raw("decode/peer")["peer"]["arms"].items():
+        calls = [one.get(f"{model}_calls_per_token") for model in ("expert", "amateur")]
+        shown = "1" if name == "one model" else ", ".join(f"{c:.2f}" for c in calls)
+        yield f" | {one['ms_per_token']:.1f} | {shown} |"
+
+
 def planned_memory() -> Rows:
     """costs.md: planned memory against measured."""
     files = ("plan_memory", "plan_memory_lora", "plan_memory_nf4")
@@ -315,6 +323,7 @@ TABLES: dict[Callable[[], Rows], str] = {
     extrapolated: "costs.md",
     trained: "costs.md",
     decoded: "decoding.md",
+    beside_a_peer: "decoding.md",
     planned_memory: "costs.md",
     training_memory: "costs.md",
     boost_memory: "costs.md",
