@@ -17,7 +17,8 @@ carried to another machine.  --collect copies a finished study's small files.
 
 Test questions are the same for every seed, so that intervals are over questions and seeds both.
 
-All settings and rates below were fixed before anything was measured.
+All settings and rates below were fixed before anything was measured; fewer test questions and seeds
+were taken after the first pilots, before any text that a study reports was read.
 """
 
 from __future__ import annotations

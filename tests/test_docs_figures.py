@@ -143,10 +143,10 @@ def decoded() -> Rows:
             for one in arms:
                 ratio = f"{one['ratio_to_one_model']:.2f}"
                 ratio = f"**{ratio}**" if one["arm"] == "deferred, n-gram" else ratio
-                read = (
-                    [f" {one['bytes_ratio']:.2f} |"] if batch == 1 and "bytes_ratio" in one else []
-                )
-                yield f" | {one['ms_per_token']:.1f} | {ratio} |{''.join(read)}"
+                row = f" | {one['ms_per_token']:.1f} | {ratio} |"
+                if batch == 1 and "bytes_ratio" in one:
+                    row += f" {one['bytes_ratio']:.2f} |"
+                yield row
 
 
 def beside_a_peer() -> Rows:

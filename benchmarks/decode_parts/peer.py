@@ -127,8 +127,8 @@ class Peer:
         }
 
     def works(self, ids: list[int]) -> bool:
-        """Whether it answers at all: where it rejects a token that both distributions hold for
-        certain, it divides nothing by nothing and draws from that."""
+        """Whether it answers at all: where it rejects a token though both distributions are the
+        same, it divides nothing by nothing and draws from that."""
         try:
             self.run([ids])
         except RuntimeError as error:
