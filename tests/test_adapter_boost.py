@@ -20,6 +20,7 @@ from springback.jobs.boost.checkpoints import make_pair
 from springback.jobs.boost.checks import check_settings
 from springback.jobs.boost.job import boost
 from springback.jobs.boost.settings import BoostSettings
+from springback.jobs.boost.transformers_engine import TransformersEngine
 from springback.models.loading import load_model, resolve
 from springback.models.placement import Placement
 from springback.progress import Silent
@@ -191,6 +192,31 @@ def test_a_boost_of_adapters_goes_on_after_a_kill(settings: BoostSettings, tmp_p
     assert kills >= 2
     for part in ("inputs", "analysis", "measurements"):
         assert cut[part] == whole[part]
+
+
+def test_solutions_that_were_scored_are_not_scored_again(
+    settings: BoostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[object] = []
+    text_nll = TransformersEngine.text_nll
+
+    def counted(self: TransformersEngine, *args: Any) -> Any:
+        scored.append(args)
+        return text_nll(self, *args)
+
+    def stop(*args: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr(TransformersEngine, "text_nll", counted)
+    whole = boost(settings, tmp_path / "whole").data
+    calls = len(scored)
+    with monkeypatch.context() as cut:
+        cut.setattr(TransformersEngine, "decode_each", stop)
+        with pytest.raises(Stop):
+            boost(settings, tmp_path / "cut")
+    again = boost(settings, tmp_path / "cut").data
+    assert len(scored) == 2 * calls
+    assert again["measurements"] == whole["measurements"]
 
 
 class Notes(Silent):
