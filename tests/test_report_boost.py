@@ -11,6 +11,7 @@ from report_page import Page
 from springback.core import to_jsonable
 from springback.errors import StoreError
 from springback.jobs.papers.epicode import tables
+from springback.report.headline import headlines_of
 from springback.report.page import chapters, render
 from springback.results.paper_schema import Cell, Reproduction
 from springback.results.reading import read_part
@@ -209,6 +210,17 @@ def test_a_reproduction_puts_methods_difficulty_and_tests_on_the_page() -> None:
     several = sections_of(reproduced("epicode-main", [cell("a"), cell("b")]))
     assert {"comparison-1", "comparison-2", "difficulty-2"} <= set(several)
     assert "| 65.51 |" in tables.page(reproduction_of(result))
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(10, "10 seeds leave"), (1, "1 seed leaves")])
+def test_the_headline_counts_seeds_where_the_difference_counts_questions(
+    seeds: int, words: str
+) -> None:
+    shared = cell() | {"seeds": list(range(seeds))}
+    shared["methods"][1] |= {"verdict": "undecided"}
+    shared["methods"][1]["difference"] |= {"n": 256}
+    (headline,) = headlines_of(reproduced("epicode-main", [shared]))
+    assert headline.sentence.startswith(f"{words} open whether EpiCoDe is better")
 
 
 def test_theory_puts_prediction_beside_what_was_measured() -> None:

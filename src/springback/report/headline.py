@@ -269,7 +269,8 @@ def _boosted(
     said = _BOOSTED.get(verdict or "")
     if said is None:
         who = what.replace("The ", "the ", 1)
-        sentence = f"{over[1]} leave open whether {who} is better than the fine-tuned model"
+        leave = "leaves" if over[1].startswith("1 ") else "leave"
+        sentence = f"{over[1]} {leave} open whether {who} is better than the fine-tuned model"
     else:
         sentence = f"{what} {said.format(points=points)} {' '.join(over)}"
     return Headline(f"{sentence}.", _number("Difference in accuracy", difference, "points", 100))
@@ -334,7 +335,8 @@ def _of_reproduction(reproduction: Reproduction) -> Headline | None:
     cells = reproduction.cells
     rows = [m for m in (cells[0].methods or () if len(cells) == 1 else ()) if m.method == "EpiCoDe"]
     if rows and rows[0].difference is not None and not cells[0].theory:
-        seeds = text.count(rows[0].difference.n, "seed")
+        # The difference counts questions where the seeds share theirs.
+        seeds = text.count(len(cells[0].seeds), "seed")
         return _boosted("EpiCoDe", rows[0].verdict, rows[0].difference, ("over", seeds))
     return None
 
