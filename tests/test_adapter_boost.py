@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -194,26 +195,37 @@ def test_a_boost_of_adapters_goes_on_after_a_kill(settings: BoostSettings, tmp_p
         assert cut[part] == whole[part]
 
 
-def test_solutions_that_were_scored_are_not_scored_again(
+def test_solutions_that_were_scored_are_not_scored_again_where_arms_are_decoded_together(
     settings: BoostSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """As vLLM decodes them, whose engine this stands for: all at once, after all of the NLL."""
     scored: list[object] = []
-    text_nll = TransformersEngine.text_nll
+    text_nll, decode_each = TransformersEngine.text_nll, TransformersEngine.decode_each
 
     def counted(self: TransformersEngine, *args: Any) -> Any:
         scored.append(args)
         return text_nll(self, *args)
 
+    def together(
+        self: TransformersEngine, keys: Any, prompts: Any, how: Any, _: Any, done: Any, take: Any
+    ) -> None:
+        for i, key in enumerate(keys):
+            given = partial(lambda i, _, ids: take(i, ids), i)
+            decode_each(self, [key], prompts, how, None, done, given)
+
     def stop(*args: object) -> None:
         raise Stop
 
+    monkeypatch.setattr(TransformersEngine, "mixes", True)
     monkeypatch.setattr(TransformersEngine, "text_nll", counted)
+    monkeypatch.setattr(TransformersEngine, "decode_each", together)
     whole = boost(settings, tmp_path / "whole").data
     calls = len(scored)
     with monkeypatch.context() as cut:
         cut.setattr(TransformersEngine, "decode_each", stop)
         with pytest.raises(Stop):
             boost(settings, tmp_path / "cut")
+    assert len(scored) > calls + 1
     again = boost(settings, tmp_path / "cut").data
     assert len(scored) == 2 * calls
     assert again["measurements"] == whole["measurements"]

@@ -249,8 +249,8 @@ class Scoring:
     def _score_group(self, group: list[tuple[Run, Arm]], rendered: Slice, part: str) -> None:
         arms = [arm for _, arm in group]
         keys = [arm.key() for arm in arms]
-        nlls = self._nlls(arms, rendered, part)  # first, so that an arm is kept once it is decoded
         self._announce(part, arms, len(rendered))
+        nlls = self._nlls(arms, rendered, part)  # first, so that an arm is kept once it is decoded
         if self.by_likelihood:
             graded = self._graded_choices(arms, nlls, rendered)
             for (run, _), results in zip(group, graded, strict=True):
@@ -276,7 +276,11 @@ class Scoring:
         """NLL of the reference solutions by arm; empty where withheld."""
         if self.withheld(rendered, part):
             return [()] * len(arms)
-        return self._kept_nll(arms, rendered, part)
+        if len(set(map(_models_of, arms))) > 1:
+            nlls = self._kept_nll(arms, rendered, part)
+            self._announce(part, arms, len(rendered))  # over the stage of the NLL
+            return nlls
+        return self._stored_nll(arms, rendered, part) or self._solution_nll(arms, rendered)
 
     def _graded_choices(
         self, arms: Sequence[Arm], nlls: Sequence[Sequence[float]], rendered: Slice
@@ -307,17 +311,16 @@ class Scoring:
         return self._kept_nll(arms, self.format.render(questions), part)
 
     def _kept_nll(self, arms: Sequence[Arm], rendered: Slice, part: str) -> list[list[float]]:
-        """NLL by arm; each group is stored as it is done, as it may take as long as decoding."""
+        """NLL by arm; stored as each group is done, which may take as long as decoding it."""
         runs = [self.run("nll", arm, rendered, part) for arm in arms]
         groups = self._missing(runs, arms)
-        if several := len(groups) > 1:
+        if groups:
             self.progress.stage(f"{part}: NLL of {len(arms)} candidates", len(groups))
         for group in groups:
             scores = self._solution_nll([arm for _, arm in group], rendered)
             for (run, _), nll in zip(group, scores, strict=True):
                 self.store.commit(run, {"nll": nll})
-            if several:
-                self.progress.advance()
+            self.progress.advance()
         return [(self.store.results(run) or {})["nll"] for run in runs]
 
     @timed("waiting")
@@ -480,6 +483,13 @@ class Scoring:
         mus = {place: ids for place, ids in have.items() if isinstance(place, float)}
         near = at if isinstance(at, float) else 0.0
         return have.get(at) or (mus[min(mus, key=lambda m: abs(m - near))] if mus else None)
+
+    def _stored_nll(
+        self, arms: Sequence[Arm], rendered: Slice, part: str
+    ) -> list[list[float]] | None:
+        """NLL by arm where the runs of all of them are stored, else None."""
+        stored = [self.store.results(self.run("nll", arm, rendered, part)) for arm in arms]
+        return [results["nll"] for results in stored if results] if all(stored) else None
 
     def _solution_nll(self, arms: Sequence[Arm], rendered: Slice) -> list[list[float]]:
         """NLL of the reference solutions by arm, nats a token."""
