@@ -26,6 +26,11 @@ def raw(name: str) -> Any:
     return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text("utf-8"))
 
 
+def analysis_of(name: str) -> Any:
+    """Of the study of that name."""
+    return json.loads((RESULTS / name / "result.json").read_text("utf-8"))["analysis"]
+
+
 def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
@@ -232,6 +237,46 @@ def safety() -> Rows:
     yield from _rebound("safety-rebound")
 
 
+def safety_with_controls() -> Rows:
+    """elasticity.md: the same with an unaligned model and a placebo."""
+    analysis = analysis_of("rebound-safety-135m")
+    rebound, controls = analysis["rebound"], analysis["controls"]["margins"]
+    first, last = (controls["unaligned"][0]["mean"][end] for end in (0, -1))
+    yield f"| nothing | | {first - last:.3f} |"
+    curves = [rebound["probes"][probe]["curves"] for probe in ("behaviour", "kl")]
+    noise, placebos = rebound["gain_noise"], controls["neutral"]
+    parts = (rebound[key] for key in ("gain", "fall", "share_lost"))
+    for *values, spread, placebo, refused, kl in zip(*parts, noise, placebos, *curves, strict=True):
+        gain, fall, share = (
+            ranged(value, digits, scale).replace("+", "")
+            for value, digits, scale in zip(values, (3, 3, 0), (1, 1, 100), strict=True)
+        )
+        taken = placebo["mean"][0] - placebo["mean"][-1]
+        shares = ", ".join(f"{100 * refused['mean'][at]:.0f}" for at in (0, 1, -1))
+        yield (
+            f"| {placebo['n_pos']} | {gain} ({spread:.3f}) | {fall} | {share} % | {taken:.3f} | "
+            f"{shares} % | {kl['mean'][0]:.2f}, {kl['mean'][-1]:.2f} |"
+        )
+    for control in analysis["controls"]["beyond"]["by_control"].values():
+        yield f"{-control['fall']['mean']:.3f}"
+
+
+def off_the_floor() -> Rows:
+    """boost.md: GSM8K on half a billion weights."""
+    (cell,) = analysis_of("epicode-gsm8k-494m")["cells"]
+    plain, *methods = cell["methods"]
+    yield f"| fine-tuned | {100 * plain['accuracy']['mean']:.1f} | | |"
+    for one in methods:
+        if one["method"] == "ME, step of CD":  # here it is ME only
+            continue
+        change = f"{signed(one['nll_difference']['mean'], 4)} ("
+        change += " to ".join(f"{one['nll_difference'][end]:.4f}" for end in ("low", "high"))
+        accuracy = f"{100 * one['accuracy']['mean']:.1f}"
+        yield f" | {accuracy} | {ranged(one['difference'], 1, 100)} | {change}) |"
+    (rival,) = [r for r in cell["rivals"] if r["against"] == "ME, equal step"]
+    yield f"{ranged(rival['difference'], 1, 100)}, NLL {ranged(rival['nll_difference'], 4)}"
+
+
 def reviews() -> Rows:
     """elasticity.md: the table of film reviews."""
     yield from _rebound("imdb-rebound")
@@ -274,7 +319,7 @@ def from_scratch() -> Rows:
 
 
 def _rebound(name: str) -> Rows:
-    analysis = json.loads((RESULTS / name / "result.json").read_text("utf-8"))["analysis"]
+    analysis = analysis_of(name)
     of = ("gain", "fall", "share_lost")
     halves = analysis["doses_to_undo"]["half"]["at"]
     for *values, half in zip(*(analysis["rebound"][key] for key in of), halves, strict=True):
@@ -287,7 +332,6 @@ def _rebound(name: str) -> Rows:
         yield row
 
 
-#: What makes the rows -> the page that has them.
 def engines() -> Rows:
     """A boost by each engine: the whole, and the arms of both."""
     data = raw("boost_engines")
@@ -310,6 +354,7 @@ def engines() -> Rows:
     yield f"by up to {tokens['rounding_moves_gaps_by']['most']:.2f}"
 
 
+#: What makes the rows -> the page that has them.
 TABLES: dict[Callable[[], Rows], str] = {
     refusals: "guide/commands.md",
     fuzz: "reliability.md",
@@ -331,6 +376,8 @@ TABLES: dict[Callable[[], Rows], str] = {
     compared: "guide/compare.md",
     refused_share: "index.md",
     safety: "elasticity.md",
+    safety_with_controls: "elasticity.md",
+    off_the_floor: "boost.md",
     reviews: "elasticity.md",
     finished: "elasticity.md",
     from_scratch: "elasticity.md",

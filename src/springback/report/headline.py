@@ -256,23 +256,24 @@ def _of_boost(boost: Boost) -> Headline | None:
             number = _number("Accuracy, fine-tuned", tuned.accuracy, "%", 100, sign=False)
         said = "Validation chose nothing over it: the fine-tuned model is kept as it is."
         return Headline(said, number)
-    asked = text.count(method.difference.n, "test question")
-    return _boosted("The boosted model", method.verdict, method.difference, ("on", asked))
+    over = "on", method.difference.n, "test question"
+    return _boosted("The boosted model", method.verdict, method.difference, over)
 
 
 def _boosted(
-    what: str, verdict: str | None, difference: Interval, over: tuple[str, str]
+    what: str, verdict: str | None, difference: Interval, over: tuple[str, int, str]
 ) -> Headline:
-    """``over``: what the difference is of, such as "on", "128 test questions"."""
+    """``over``: what the difference is of, such as "on", 128, "test question"."""
+    word, n, one = over
     size = text.number(100 * abs(difference.mean), 2)
     points = "1 point" if size == "1" else f"{size} points"
     said = _BOOSTED.get(verdict or "")
     if said is None:
         who = what.replace("The ", "the ", 1)
-        leave = "leaves" if over[1].startswith("1 ") else "leave"
-        sentence = f"{over[1]} {leave} open whether {who} is better than the fine-tuned model"
+        leave = text.count(n, f"{one} leaves", f"{one}s leave")
+        sentence = f"{leave} open whether {who} is better than the fine-tuned model"
     else:
-        sentence = f"{what} {said.format(points=points)} {' '.join(over)}"
+        sentence = f"{what} {said.format(points=points)} {word} {text.count(n, one)}"
     return Headline(f"{sentence}.", _number("Difference in accuracy", difference, "points", 100))
 
 
@@ -336,8 +337,8 @@ def _of_reproduction(reproduction: Reproduction) -> Headline | None:
     rows = [m for m in (cells[0].methods or () if len(cells) == 1 else ()) if m.method == "EpiCoDe"]
     if rows and rows[0].difference is not None and not cells[0].theory:
         # The difference counts questions where the seeds share theirs.
-        seeds = text.count(len(cells[0].seeds), "seed")
-        return _boosted("EpiCoDe", rows[0].verdict, rows[0].difference, ("over", seeds))
+        over = "over", len(cells[0].seeds), "seed"
+        return _boosted("EpiCoDe", rows[0].verdict, rows[0].difference, over)
     return None
 
 

@@ -276,7 +276,7 @@ class Scoring:
         """NLL of the reference solutions by arm; empty where withheld."""
         if self.withheld(rendered, part):
             return [()] * len(arms)
-        if len(set(map(_models_of, arms))) > 1:
+        if _of_several_models(arms):
             nlls = self._kept_nll(arms, rendered, part)
             self._announce(part, arms, len(rendered))  # over the stage of the NLL
             return nlls
@@ -417,7 +417,7 @@ class Scoring:
         """Say which arms come; ``questions``: how many."""
         lams = ", ".join(f"{arm.key()['lam']:g}" for arm in arms)
         key = arms[0].key()
-        if len(set(map(_models_of, arms))) > 1:
+        if _of_several_models(arms):
             self.progress.stage(f"{part}: {len(arms)} candidates together", questions)
         elif arms[0].point is not None:
             self.progress.stage(f"{part}: {arms[0].method}", questions)
@@ -511,6 +511,10 @@ def _models_of(arm: Arm) -> tuple[Any, ...]:
     """Which models an arm decodes by: mu, weak model and gate."""
     key = arm.key()
     return at_of(key), key["weak"], key.get("gate"), "average" in key
+
+
+def _of_several_models(arms: Sequence[Arm]) -> bool:
+    return len(set(map(_models_of, arms))) > 1
 
 
 def _models(line: Sequence[Checkpoint], settings: BoostSettings, store: Store) -> ModelPair:
